@@ -1,0 +1,25 @@
+//! Packet memory of one worker.
+//!
+//! `netio` fills frames from TAPs and sockets and empties them there; `dataplane` reads and edits
+//! the bytes in between. Neither needs `unsafe` for it: all pointer arithmetic lives here, and Miri
+//! runs this crate's tests.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `arena`   | one allocation, cut into chunks whose stride keeps their hot lines in different cache sets |
+//! | `pool`    | the chunks that are free, last in first out |
+//! | `buffer`  | [`Frame`]: one chunk, owned like a `Box`, with headroom for a header to come |
+//! | `offload` | what the sender left to us: an unfinished checksum, a superframe to cut |
+//! | `packet`  | [`Packet`]: a frame and its offload |
+
+mod arena;
+mod buffer;
+mod offload;
+mod packet;
+mod pool;
+
+pub use arena::{CAPACITY_BYTES, HEADROOM_BYTES};
+pub use buffer::{Frame, NoRoom};
+pub use offload::{Checksum, Gso, GsoKind, Offload};
+pub use packet::Packet;
+pub use pool::Pool;

@@ -1,0 +1,117 @@
+//! What a sender with offloads left undone, carried beside the packet until its way out is known.
+//!
+//! Enters: decoded by `netio` from the virtio header of a TAP. Leaves: encoded there again, or
+//! worked off by `dataplane` for a port without offloads. Offsets count from the packet's first
+//! byte. The words are those of the virtio specification 1.2, section 5.1.6.
+
+/// Offload state of one packet. The default is a plain packet whose checksums are complete but
+/// unchecked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offload {
+    /// State of the innermost transport checksum.
+    pub checksum: Checksum,
+    /// Set for a superframe: it must be cut before it reaches a wire.
+    pub gso: Option<Gso>,
+}
+
+/// State of the innermost transport checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Checksum {
+    /// In the packet, and nobody has checked it.
+    #[default]
+    Unchecked,
+    /// Checked by the sender of the packet to us; the receiver need not check again.
+    Valid,
+    /// The field holds the sum of the pseudo header alone; the sum of everything from `start` must
+    /// still be folded into it.
+    Partial {
+        /// Where the sum begins: the transport header.
+        start: u16,
+        /// Where the sum is stored, counted from `start`.
+        offset: u16,
+    },
+}
+
+/// How to cut a superframe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gso {
+    /// Which protocol is cut.
+    pub kind: GsoKind,
+    /// Bytes of transport payload in each piece; the last may be shorter.
+    pub size: u16,
+    /// Bytes of all headers, as the sender counted them: a hint, to be checked against the packet.
+    pub header_len: u16,
+}
+
+/// The protocol of a superframe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GsoKind {
+    /// TCP over IPv4; `ecn` if the packet carries CWR, which only the first piece may keep
+    /// (RFC 3168, section 6.1.2).
+    Tcp4 {
+        /// CWR handling is asked for.
+        ecn: bool,
+    },
+    /// TCP over IPv6.
+    Tcp6 {
+        /// CWR handling is asked for.
+        ecn: bool,
+    },
+    /// UDP over either: each piece is a datagram of its own (USO).
+    Udp,
+}
+
+impl Offload {
+    /// The same offload after `count` bytes were put before the packet; offsets saturate, and a
+    /// saturated one fails the bounds check of whoever uses it.
+    #[must_use]
+    pub fn pushed(self, count: usize) -> Self {
+        self.moved(|at| at.saturating_add(u16::try_from(count).unwrap_or(u16::MAX)))
+    }
+
+    /// The same offload after `count` bytes were taken from the front. A checksum that began in
+    /// them belonged to a header that is gone: what is left is unchecked.
+    #[must_use]
+    pub fn pulled(self, count: usize) -> Self {
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
+        match self.checksum {
+            Checksum::Partial { start, .. } if start < count => {
+                Self { checksum: Checksum::Unchecked, ..self }.moved(|at| at.saturating_sub(count))
+            }
+            _ => self.moved(|at| at.saturating_sub(count)),
+        }
+    }
+
+    fn moved(mut self, by: impl Fn(u16) -> u16) -> Self {
+        if let Checksum::Partial { start, .. } = &mut self.checksum {
+            *start = by(*start);
+        }
+        if let Some(gso) = &mut self.gso {
+            gso.header_len = by(gso.header_len);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Checksum, Gso, GsoKind, Offload};
+
+    const SUPERFRAME: Offload = Offload {
+        checksum: Checksum::Partial { start: 34, offset: 16 },
+        gso: Some(Gso { kind: GsoKind::Tcp4 { ecn: false }, size: 1448, header_len: 66 }),
+    };
+
+    #[test]
+    fn pulled_undoes_pushed() {
+        let pushed = SUPERFRAME.pushed(50);
+        assert_eq!(pushed.checksum, Checksum::Partial { start: 84, offset: 16 });
+        assert_eq!(pushed.gso.map(|gso| gso.header_len), Some(116));
+        assert_eq!(pushed.pulled(50), SUPERFRAME);
+    }
+
+    #[test]
+    fn a_checksum_of_a_header_that_is_gone_is_forgotten() {
+        assert_eq!(SUPERFRAME.pulled(50).checksum, Checksum::Unchecked);
+    }
+}
