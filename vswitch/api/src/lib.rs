@@ -1,1 +1,41 @@
-//! Placeholder.
+//! What travels over vswitchd's control socket.
+//!
+//! A client (`vswitch-cni`, `vswitchctl`, an agent) connects to the unix stream socket, writes one
+//! [`Request`], reads one [`Response`], and may go on. `Attach` carries the port's file descriptor
+//! as SCM_RIGHTS on the first byte of its message.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `message`    | requests, replies and errors |
+//! | `attachment` | a pod's interface: who it belongs to, its addresses, its mode |
+//! | `state`      | what `status` and `show` answer |
+//! | `trace`      | a described packet, and the doors that it passed |
+//! | `codec`      | length prefix and JSON, bounded |
+//! | `mac`        | a MAC address as text |
+
+#![forbid(unsafe_code)]
+
+mod attachment;
+mod codec;
+mod mac;
+mod message;
+mod state;
+mod trace;
+
+pub use attachment::{Attach, AttachmentId, Check, Delegated, Mode, PodName, Reserve, Reserved};
+pub use codec::{
+    CodecError, Decoder, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, encode_request, encode_response,
+};
+pub use mac::{Mac, MacParseError};
+pub use message::{ErrorKind, ErrorReply, Reply, Request, Response};
+pub use state::{
+    DropCount, Drops, Encapsulation, FdbEntry, FibEntry, NeighborEntry, PeerEntry, PeerSpec,
+    PortCounters, PortEntry, PortKind, RouteSpec, RouteTarget, Status, UplinkStatus, WorkerStatus,
+};
+pub use trace::{Door, TracePacket, TraceResult};
+
+/// Version of the protocol; a daemon answers another one with `ErrorKind::Invalid`.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Where the daemon listens unless it is told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/vswitch/vswitch.sock";

@@ -1,0 +1,119 @@
+//! A pod's interface on its way in and out.
+//!
+//! The plugin first reserves (addresses, MTU, gateway), then builds the interface, then attaches it
+//! by passing its file descriptor. `Detach` undoes both, in whatever state they are.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::Mac;
+
+/// Whose interface: the key of every CNI call. Never the path of a network namespace, which may be
+/// gone or reused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AttachmentId {
+    /// CNI_CONTAINERID.
+    pub container_id: String,
+    /// CNI_IFNAME.
+    pub ifname: String,
+}
+
+/// The name by which people know the pod, from CNI_ARGS, where the runtime gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodName {
+    /// K8S_POD_NAMESPACE.
+    pub namespace: String,
+    /// K8S_POD_NAME.
+    pub name: String,
+}
+
+/// How a pod's port is attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "lowercase")]
+pub enum Mode {
+    /// A /32 and /128 with one gateway neighbour; no L2 between pods.
+    Routed,
+    /// A member of a learning L2 segment, with the length of the node's prefix.
+    Bridged {
+        /// Name of the bridge domain; the node's default one if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bridge: Option<String>,
+    },
+}
+
+/// Asks for addresses and for everything else that the plugin needs to build the interface.
+/// Repeated for the same attachment, it gives the same answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserve {
+    /// Whose.
+    pub attachment: AttachmentId,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodName>,
+    /// Path of the pod's network namespace, for messages only.
+    pub netns: String,
+    /// The daemon's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// Addresses that were allocated by a delegated IPAM plugin; the daemon allocates if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegated: Option<Delegated>,
+    /// Addresses that the pod must get (runtimeConfig `ips`, CNI_ARGS `IP`), from the daemon's own
+    /// pool; at most one a family.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requested: Vec<IpAddr>,
+    /// MAC that the pod must get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+}
+
+/// What a delegated IPAM plugin answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delegated {
+    /// Addresses with the length of their subnet.
+    pub addresses: Vec<IpNet>,
+    /// Their gateways, if it named some.
+    pub gateways: Vec<IpAddr>,
+}
+
+/// Answer to [`Reserve`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserved {
+    /// Addresses to configure, with the length to configure: /32 and /128 when routed, the node
+    /// prefix's when bridged.
+    pub addresses: Vec<IpNet>,
+    /// One a family: the next hop of the default route.
+    pub gateways: Vec<IpAddr>,
+    /// The gateway's MAC, to be installed as a permanent neighbour.
+    pub gateway_mac: Mac,
+    /// The pod's own MAC.
+    pub mac: Mac,
+    /// MTU of the pod's interface, bytes.
+    pub mtu: u32,
+    /// The mode that was chosen.
+    #[serde(flatten)]
+    pub mode: Mode,
+}
+
+/// Hands over the interface; its file descriptor travels with the message. Answered when every
+/// worker forwards for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// Whose; it must have been reserved.
+    pub attachment: AttachmentId,
+    /// The interface's MAC as the kernel shows it.
+    pub mac: Mac,
+}
+
+/// Asks whether the attachment stands as it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Whose.
+    pub attachment: AttachmentId,
+    /// Addresses that the pod has, without their length.
+    pub addresses: Vec<IpAddr>,
+    /// MAC that the pod has.
+    pub mac: Mac,
+}

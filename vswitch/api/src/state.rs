@@ -1,0 +1,300 @@
+//! What `status` and `show` answer: the daemon's state, flattened for tables and JSON.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::{AttachmentId, Mac, Mode, PodName};
+
+/// How packets reach a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encapsulation {
+    /// VXLAN, RFC 7348.
+    Vxlan,
+    /// IP in IP, RFC 2003; IPv6 inside as protocol 41, RFC 4213.
+    Ipip,
+    /// None: the underlay routes the pods' addresses.
+    Direct,
+}
+
+/// The daemon as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the daemon.
+    pub version: String,
+    /// Of this node.
+    pub node: String,
+    /// Since the daemon started.
+    pub uptime_seconds: u64,
+    /// Of the published tables.
+    pub epoch: u64,
+    /// This node's pods come from these.
+    pub pod_prefixes: Vec<IpNet>,
+    /// Everything that is a pod of this cluster.
+    pub cluster_prefixes: Vec<IpNet>,
+    /// MTU of the pods' interfaces, bytes.
+    pub pod_mtu: u32,
+    /// Attachments with a live port.
+    pub pods: usize,
+    /// Peers known.
+    pub peers: usize,
+    /// The NIC; absent on a node without one.
+    pub uplink: Option<UplinkStatus>,
+    /// Pinned threads.
+    pub workers: Vec<WorkerStatus>,
+    /// Name of the host port's interface.
+    pub host_interface: Option<String>,
+    /// Pods' traffic to the world outside is masqueraded.
+    pub masquerade: bool,
+    /// Time from publishing tables to every worker's using them, microseconds: p50, p99, max.
+    pub publish_latency_us: Option<[u64; 3]>,
+    /// What was chosen at start, each with its reason; and what needs the operator's attention.
+    pub choices: Vec<String>,
+    /// What needs the operator's attention.
+    pub warnings: Vec<String>,
+}
+
+/// The NIC that carries the pods' traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UplinkStatus {
+    /// Its name.
+    pub interface: String,
+    /// `af_xdp`.
+    pub kind: String,
+    /// `native` or `generic`.
+    pub xdp_mode: String,
+    /// `copy` or `zero-copy`.
+    pub copy_mode: String,
+    /// Queues with a socket.
+    pub queues: usize,
+    /// Underlay address.
+    pub address: Ipv4Addr,
+    /// Bytes.
+    pub mtu: u32,
+    /// Default encapsulation.
+    pub encapsulation: Encapsulation,
+    /// VXLAN network identifier.
+    pub vni: u32,
+    /// VXLAN UDP port.
+    pub vxlan_port: u16,
+    /// MAC that peers put into the inner Ethernet header of VXLAN.
+    pub vtep_mac: Mac,
+}
+
+/// One pinned thread.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its number.
+    pub id: usize,
+    /// The core that it is pinned to, unless that was refused.
+    pub core: Option<usize>,
+    /// Queues of the NIC that it owns.
+    pub queues: Vec<u32>,
+    /// Pods and host port whose packets it receives.
+    pub ports: usize,
+    /// Epoch of the tables that it uses.
+    pub epoch: u64,
+    /// Packet frames free, of all.
+    pub frames_free: usize,
+    /// Packet frames in all.
+    pub frames_total: usize,
+}
+
+/// What a port is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortKind {
+    /// A pod's TAP.
+    Pod,
+    /// The node's own.
+    Host,
+    /// The NIC.
+    Uplink,
+}
+
+/// One port, summed over workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortEntry {
+    /// Its number in the datapath.
+    pub id: u16,
+    /// `namespace/pod` or container id for a pod, else the interface.
+    pub name: String,
+    /// What it is.
+    pub kind: PortKind,
+    /// False once the pod's namespace is gone and its DEL has not come.
+    pub up: bool,
+    /// Of the pod's interface, or ours towards it.
+    pub mac: Option<Mac>,
+    /// The pod's.
+    pub addresses: Vec<IpAddr>,
+    /// Bytes.
+    pub mtu: u32,
+    /// Offloads in words: `csum tso uso`.
+    pub offloads: String,
+    /// For a pod.
+    pub attachment: Option<AttachmentId>,
+    /// For a pod whose runtime named it.
+    pub pod: Option<PodName>,
+    /// For a pod.
+    pub mode: Option<Mode>,
+    /// The worker that receives from it; none for the uplink, whose queues are spread.
+    pub worker: Option<usize>,
+    /// Packets and bytes.
+    pub counters: PortCounters,
+}
+
+/// Packets and bytes of one port; rx and tx as seen from the switch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortCounters {
+    /// From the port.
+    pub rx_packets: u64,
+    /// From the port.
+    pub rx_bytes: u64,
+    /// To the port.
+    pub tx_packets: u64,
+    /// To the port.
+    pub tx_bytes: u64,
+    /// Packets from this port that were dropped.
+    pub dropped: u64,
+}
+
+/// One MAC of a bridge domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdbEntry {
+    /// Bridge domain.
+    pub bridge: String,
+    /// Destination MAC.
+    pub mac: Mac,
+    /// Name of the port behind which it is.
+    pub port: Option<String>,
+    /// Underlay address of the VTEP behind which it is.
+    pub vtep: Option<IpAddr>,
+    /// `static`, `runtime` or `learned`.
+    pub source: String,
+    /// For a learned one: since it was last seen.
+    pub age_seconds: Option<u64>,
+    /// For a learned one: who learned it.
+    pub worker: Option<usize>,
+}
+
+/// A route that is added at run time or configured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteSpec {
+    /// Destination.
+    pub prefix: IpNet,
+    /// Where it goes.
+    #[serde(flatten)]
+    pub target: RouteTarget,
+}
+
+/// Where a route goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "to", rename_all = "kebab-case")]
+pub enum RouteTarget {
+    /// To the peer of this name.
+    Peer {
+        /// Its name.
+        name: String,
+    },
+    /// To the node's kernel.
+    Host,
+    /// Nowhere, silently (counted).
+    Blackhole,
+    /// Nowhere, answered by ICMP unreachable.
+    Unreachable,
+}
+
+/// One route as it forwards now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FibEntry {
+    /// Destination.
+    pub prefix: IpNet,
+    /// In words: `pod default/web`, `peer node-b vxlan via 198.51.100.1`, `host`, `gateway`.
+    pub target: String,
+    /// Where it comes from: `attachment`, `config`, `runtime`, `node`.
+    pub source: String,
+    /// Largest packet that passes, bytes.
+    pub mtu: Option<u32>,
+}
+
+/// One IP to MAC mapping.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighborEntry {
+    /// Address.
+    pub address: IpAddr,
+    /// MAC, once resolved.
+    pub mac: Option<Mac>,
+    /// `pod NAME`, `bridge NAME` or `underlay IFNAME`.
+    pub on: String,
+    /// `attachment`, `runtime`, `config` or `kernel`.
+    pub source: String,
+    /// The kernel's state for an underlay neighbour: `reachable`, `stale`, `failed`, and so on.
+    pub state: String,
+}
+
+/// A peer as configured or added at run time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerSpec {
+    /// Unique.
+    pub name: String,
+    /// Underlay address.
+    pub address: Ipv4Addr,
+    /// Its pods.
+    pub prefixes: Vec<IpNet>,
+    /// The node's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encapsulation: Option<Encapsulation>,
+    /// MAC of its VXLAN device; derived from its address if absent, as our own nodes do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vtep_mac: Option<Mac>,
+}
+
+/// A peer as it is reached now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerEntry {
+    /// As configured.
+    #[serde(flatten)]
+    pub spec: PeerSpec,
+    /// In force.
+    pub in_force: Encapsulation,
+    /// `config` or `runtime`.
+    pub source: String,
+    /// The underlay's next hop, as the kernel routes.
+    pub next_hop: Option<IpAddr>,
+    /// Its MAC, as the kernel resolved it.
+    pub next_hop_mac: Option<Mac>,
+    /// Largest inner packet, bytes.
+    pub mtu: u32,
+    /// `ready`, or what is missing.
+    pub state: String,
+}
+
+/// Drops and the accounting that closes over them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drops {
+    /// Packets from all ports.
+    pub received: u64,
+    /// Copies, replies, ICMP errors and segments that the switch made.
+    pub made: u64,
+    /// Packets to all ports.
+    pub sent: u64,
+    /// Sum of `reasons`.
+    pub dropped: u64,
+    /// Every reason with a count, by port.
+    pub reasons: Vec<DropCount>,
+}
+
+/// One reason at one port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropCount {
+    /// Name of the port that the packet came from.
+    pub port: String,
+    /// Name of the reason.
+    pub reason: String,
+    /// The reason in words.
+    pub explanation: String,
+    /// Packets.
+    pub packets: u64,
+}
