@@ -1,5 +1,118 @@
-//! The pure core of the switch: no I/O, no clock, no threads.
+//! The pure core of the switch: headers, tables and the walk.
+//!
+//! No I/O, no clock, no threads, no `unsafe`, no allocation per packet, and no panic on any byte
+//! sequence. A worker calls [`Dataplane::process`] with a received packet and the tables of this
+//! turn; what leaves goes to its [`Egress`].
+//!
+//! | module | holds |
+//! |---|---|
+//! | `wire`     | one file a header: view, value, edits |
+//! | `tables`   | what forwards now |
+//! | `walk`     | the doors: `decap`, `parse`, `bridge`, `route`, and the edits behind the verdict |
+//! | `verdict`  | every end that a packet can meet |
+//! | `act`      | carries a verdict out |
+//! | `limiter`  | how often the switch answers for itself |
+//! | `counters` | what happened |
+//! | `trace`    | the same walk, narrated |
+
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod act;
+pub mod counters;
+mod limiter;
+pub mod tables;
+mod trace;
+mod verdict;
+mod walk;
 pub mod wire;
+
+use std::sync::Arc;
+
+use frame::{Packet, Pool};
+
+pub use act::Egress;
+use act::{Act, Outcome};
+use counters::Counters;
+use limiter::Limiter;
+use tables::{Fdb, PortId, Tables};
+use trace::Silent;
+pub use trace::{Said, Trace, trace};
+pub use verdict::{Answer, DropReason, IcmpError, Verdict};
+use walk::{View, decide};
+
+/// Time of a turn, in milliseconds since a moment that the caller chose; never decreasing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// Milliseconds since an earlier moment; zero if it is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// The forwarding state of one worker.
+pub struct Dataplane {
+    /// Learned MACs.
+    pub fdb: Fdb,
+    limiter: Limiter,
+    counters: Arc<Counters>,
+    pool: Pool,
+}
+
+impl Dataplane {
+    /// With room for what the worker learns, and its packet memory for copies.
+    #[must_use]
+    pub fn new(fdb: Fdb, pool: Pool, counters: Arc<Counters>) -> Self {
+        Self { fdb, limiter: Limiter::new(), counters, pool }
+    }
+
+    /// The walk: one received packet to its end.
+    pub fn process(
+        &mut self,
+        tables: &Tables,
+        ingress: PortId,
+        packet: Packet,
+        now: Millis,
+        egress: &mut impl Egress,
+    ) {
+        self.counters.received(ingress, packet.frame.len());
+
+        let view = View { tables, fdb: &self.fdb, now };
+        let mut decision = decide(&view, ingress, &packet.frame, &packet.offload, &mut Silent);
+        if let Some(source) = decision.learn {
+            self.fdb.learn(source.bridge, source.mac, source.target, ingress, now);
+        }
+        decision.verdict = self.limiter.admit(decision.verdict, ingress, now);
+
+        let outcome = &mut Counted(&self.counters);
+        Act { tables, pool: &self.pool, ingress, egress, outcome }.carry_out(packet, &decision);
+    }
+
+    /// Counts a packet that the port's own I/O could not even hand over.
+    pub fn unreadable(&self, ingress: PortId, reason: DropReason) {
+        self.counters.received(ingress, 0);
+        self.counters.dropped(ingress, reason);
+    }
+}
+
+struct Counted<'a>(&'a Counters);
+
+impl Outcome for Counted<'_> {
+    #[inline]
+    fn sent(&mut self, port: PortId, bytes: usize) {
+        self.0.sent(port, bytes);
+    }
+
+    #[inline]
+    fn made(&mut self, packets: u64) {
+        self.0.made(packets);
+    }
+
+    #[inline]
+    fn dropped(&mut self, ingress: PortId, reason: DropReason) {
+        self.0.dropped(ingress, reason);
+    }
+}

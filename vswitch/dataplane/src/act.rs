@@ -1,0 +1,246 @@
+//! Right of the verdict: carries it out.
+//!
+//! Enters: a packet and the decision about it. Leaves: packets to [`Egress`], ends to [`Outcome`].
+//! Nothing is decided here; what still can go wrong (no memory, no room, a full port) drops the
+//! packet under its own reason.
+
+use frame::{Checksum, Packet, Pool};
+
+use crate::tables::{Adjacency, PortId, Tables, Template};
+use crate::verdict::{DropReason, Verdict};
+use crate::walk::parse::Net;
+use crate::walk::rewrite::{self, Layers};
+use crate::walk::{Decision, flood, reply, segment};
+use crate::wire::{Ecn, checksum};
+
+/// The way out: the worker's transmit handles.
+pub trait Egress {
+    /// Sends a packet whole, with whatever its offload leaves undone: the port takes that.
+    ///
+    /// # Errors
+    /// Why the port did not take it.
+    fn send(&mut self, port: PortId, packet: Packet) -> Result<(), DropReason>;
+
+    /// Sends a packet of `len` bytes that `write` puts into the port's own memory, once.
+    ///
+    /// # Errors
+    /// Why the port did not take it.
+    fn send_with(
+        &mut self,
+        port: PortId,
+        len: usize,
+        write: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), DropReason>;
+}
+
+/// Where the ends are noted: counters, or nothing at all for a trace.
+pub(crate) trait Outcome {
+    fn sent(&mut self, port: PortId, bytes: usize);
+    fn made(&mut self, packets: u64);
+    fn dropped(&mut self, ingress: PortId, reason: DropReason);
+}
+
+pub(crate) struct Act<'a, E, O> {
+    pub(crate) tables: &'a Tables,
+    pub(crate) pool: &'a Pool,
+    pub(crate) ingress: PortId,
+    pub(crate) egress: &'a mut E,
+    pub(crate) outcome: &'a mut O,
+}
+
+impl<E: Egress, O: Outcome> Act<'_, E, O> {
+    pub(crate) fn carry_out(&mut self, packet: Packet, decision: &Decision) {
+        match decision.verdict {
+            Verdict::Forward { port } => self.forward(packet, decision, port),
+            Verdict::Tunnel { bridge, vtep } => {
+                let vtep = self.tables.bridge(bridge).and_then(|bridge| bridge.vtep(vtep));
+                match vtep.and_then(|vtep| Some((vtep.port, vtep.template.as_ref()?))) {
+                    Some((port, template)) => self.tunnel(packet, decision, port, template),
+                    None => self.drop(DropReason::NextHopUnresolved),
+                }
+            }
+            Verdict::Flood { bridge } => self.flood(packet, decision, bridge),
+            Verdict::Route { adjacency, port } => {
+                let template = match self.tables.adjacency(adjacency) {
+                    Some(Adjacency::Gateway { template, .. }) => Some((template, false)),
+                    Some(
+                        Adjacency::Port { template, .. }
+                        | Adjacency::Bridged { template, .. }
+                        | Adjacency::Remote { template: Some(template), .. },
+                    ) => Some((template, true)),
+                    _ => None,
+                };
+                match template {
+                    Some((template, hop)) => self.route(packet, decision, port, template, hop),
+                    None => self.drop(DropReason::NextHopUnresolved),
+                }
+            }
+            Verdict::Answer(answer) => self.answer(packet, decision, answer),
+            Verdict::Refuse { reason, error, back } => {
+                self.drop(reason);
+                self.error(packet, decision, error, back);
+            }
+            Verdict::Drop(reason) => self.drop(reason),
+        }
+    }
+
+    fn forward(&mut self, mut packet: Packet, decision: &Decision, port: PortId) {
+        match rewrite::decapsulate(&mut packet, &decision.headers, decision.ecn) {
+            Some(()) => self.transmit(port, packet, Layers::of(&decision.headers)),
+            None => self.drop(DropReason::NoHeadroom),
+        }
+    }
+
+    fn tunnel(
+        &mut self,
+        mut packet: Packet,
+        decision: &Decision,
+        port: PortId,
+        template: &Template,
+    ) {
+        match rewrite::tunnel(&mut packet, &decision.headers, template) {
+            Some(layers) => self.transmit(port, packet, Some(layers)),
+            None => self.drop(DropReason::NoHeadroom),
+        }
+    }
+
+    fn route(
+        &mut self,
+        mut packet: Packet,
+        decision: &Decision,
+        port: PortId,
+        template: &Template,
+        takes_a_hop: bool,
+    ) {
+        let Decision { headers, ecn, .. } = decision;
+        match rewrite::route(&mut packet, headers, *ecn, template, takes_a_hop) {
+            Some(layers) => self.transmit(port, packet, Some(layers)),
+            None => self.drop(DropReason::NoHeadroom),
+        }
+    }
+
+    /// Copies for all but the last, which gets the packet itself.
+    fn flood(&mut self, packet: Packet, decision: &Decision, bridge: crate::tables::BridgeId) {
+        let Some(bridge) = self.tables.bridge(bridge) else {
+            return self.drop(DropReason::FloodNowhere);
+        };
+        let mut destinations =
+            flood::destinations(bridge, self.ingress, decision.from_overlay).peekable();
+        let mut original = Some(packet);
+        while let Some(destination) = destinations.next() {
+            let copy = if destinations.peek().is_none() {
+                original.take()
+            } else {
+                self.outcome.made(1);
+                original.as_ref().and_then(|packet| flood::duplicate(self.pool, packet))
+            };
+            let Some(copy) = copy else {
+                self.drop(DropReason::NoFrames);
+                continue;
+            };
+            match destination {
+                flood::Copy::Port(port) => self.forward(copy, decision, port),
+                flood::Copy::Vtep(id) => {
+                    match bridge
+                        .vtep(id)
+                        .and_then(|vtep| Some((vtep.port, vtep.template.as_ref()?)))
+                    {
+                        Some((port, template)) => self.tunnel(copy, decision, port, template),
+                        None => self.drop(DropReason::NextHopUnresolved),
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, mut packet: Packet, decision: &Decision, answer: crate::Answer) {
+        match reply::answer(&mut packet, &decision.headers, answer) {
+            Some(()) => self.transmit(self.ingress, packet, None),
+            None => self.drop(DropReason::NoHeadroom),
+        }
+    }
+
+    /// The packet itself is counted as dropped; its error is another that was made.
+    fn error(
+        &mut self,
+        mut packet: Packet,
+        decision: &Decision,
+        error: crate::IcmpError,
+        back: Option<crate::tables::AdjacencyId>,
+    ) {
+        let Net::Ip(ip) = decision.headers.net else { return };
+        self.outcome.made(1);
+        let gateway = &self.tables.gateway;
+        if reply::icmp_error(&mut packet, &decision.headers, gateway, error).is_none() {
+            return self.drop(DropReason::NoHeadroom);
+        }
+        let Some(back) = back else {
+            return match reply::from_gateway(&mut packet, decision.headers.source_mac, ip.is_v6()) {
+                Some(()) => self.transmit(self.ingress, packet, None),
+                None => self.drop(DropReason::NoHeadroom),
+            };
+        };
+        let Some(Adjacency::Remote { port, template: Some(template), .. }) =
+            self.tables.adjacency(back)
+        else {
+            return self.drop(DropReason::NextHopUnresolved);
+        };
+        let entropy = rewrite::ERROR_SOURCE_PORT;
+        match rewrite::encapsulate(&mut packet, template, Ecn::NotEct, ip.is_v6(), entropy) {
+            Some(_) => self.transmit(*port, packet, None),
+            None => self.drop(DropReason::NoHeadroom),
+        }
+    }
+
+    /// Works off what the port does not take, and sends. `layers` are needed for that alone.
+    fn transmit(&mut self, port: PortId, mut packet: Packet, layers: Option<Layers>) {
+        let Some(takes) = self.tables.port(port).map(|port| port.offloads) else {
+            return self.drop(DropReason::PortGone);
+        };
+        if let Some(gso) = packet.offload.gso {
+            let taken = match gso.kind {
+                frame::GsoKind::Udp => takes.uso,
+                frame::GsoKind::Tcp4 { .. } | frame::GsoKind::Tcp6 { .. } => takes.tso,
+            };
+            if !taken {
+                return self.segments(port, packet, gso, layers);
+            }
+        }
+        if let Checksum::Partial { start, offset } = packet.offload.checksum
+            && !takes.checksum
+        {
+            let (start, offset) = (usize::from(start), usize::from(offset));
+            if checksum::complete_partial(&mut packet.frame, start, offset).is_none() {
+                return self.drop(DropReason::OffloadInvalid);
+            }
+            packet.offload.checksum = Checksum::Unchecked;
+        }
+        let len = packet.frame.len();
+        match self.egress.send(port, packet) {
+            Ok(()) => self.outcome.sent(port, len),
+            Err(reason) => self.drop(reason),
+        }
+    }
+
+    fn segments(&mut self, port: PortId, packet: Packet, gso: frame::Gso, layers: Option<Layers>) {
+        let plan = layers.and_then(|layers| segment::Plan::new(&packet, gso, layers));
+        let Some(plan) = plan else { return self.drop(DropReason::OffloadInvalid) };
+        self.outcome.made(plan.pieces() as u64 - 1);
+        for piece in 0..plan.pieces() {
+            let len = plan.len(piece);
+            let mut whole = Some(());
+            let sent = self.egress.send_with(port, len, &mut |into| {
+                whole = plan.write(&packet, piece, into);
+            });
+            match sent {
+                Ok(()) if whole.is_some() => self.outcome.sent(port, len),
+                Ok(()) => self.drop(DropReason::OffloadInvalid),
+                Err(reason) => self.drop(reason),
+            }
+        }
+    }
+
+    fn drop(&mut self, reason: DropReason) {
+        self.outcome.dropped(self.ingress, reason);
+    }
+}

@@ -1,0 +1,197 @@
+//! What happened, counted: one block per worker, written by that worker alone.
+//!
+//! Enters: `process` and `act` count. Leaves: the control thread reads at any time. A single writer
+//! makes load-add-store enough; relaxed, as no counter orders anything else. The accounting closes:
+//! at rest, `received + made == sent + dropped`.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::tables::{MAX_PORTS, PortId};
+use crate::verdict::DropReason;
+
+const REASONS: usize = DropReason::ALL.len();
+
+/// Counters of one worker.
+#[derive(Debug)]
+pub struct Counters {
+    totals: Totals,
+    ports: Box<[PortBlock]>,
+}
+
+/// Over all ports that ever were; a port's own are cleared when its number is reused.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Totals {
+    received: AtomicU64,
+    made: AtomicU64,
+    sent: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// Two lines are prefetched together, hence the alignment: no block shares a pair with another's.
+#[derive(Debug)]
+#[repr(align(128))]
+struct PortBlock {
+    rx_packets: AtomicU64,
+    rx_bytes: AtomicU64,
+    tx_packets: AtomicU64,
+    tx_bytes: AtomicU64,
+    drops: [AtomicU64; REASONS],
+}
+
+impl Default for PortBlock {
+    fn default() -> Self {
+        Self {
+            rx_packets: AtomicU64::default(),
+            rx_bytes: AtomicU64::default(),
+            tx_packets: AtomicU64::default(),
+            tx_bytes: AtomicU64::default(),
+            drops: [const { AtomicU64::new(0) }; REASONS],
+        }
+    }
+}
+
+/// The accounting of one worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Accounting {
+    /// Packets from ports.
+    pub received: u64,
+    /// Copies, ICMP errors and segments that were made here.
+    pub made: u64,
+    /// Packets to ports.
+    pub sent: u64,
+    /// Packets with a [`DropReason`].
+    pub dropped: u64,
+}
+
+/// One port's counters; rx and tx as seen from the switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PortCounts {
+    /// Packets from the port.
+    pub rx_packets: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Packets to the port.
+    pub tx_packets: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Counters {
+    /// All zero.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            totals: Totals::default(),
+            ports: (0..MAX_PORTS).map(|_| PortBlock::default()).collect(),
+        }
+    }
+
+    /// What was received, made, sent and dropped in all.
+    #[must_use]
+    pub fn accounting(&self) -> Accounting {
+        Accounting {
+            received: self.totals.received.load(Ordering::Relaxed),
+            made: self.totals.made.load(Ordering::Relaxed),
+            sent: self.totals.sent.load(Ordering::Relaxed),
+            dropped: self.totals.dropped.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Packets and bytes of one port.
+    #[must_use]
+    pub fn port(&self, port: PortId) -> PortCounts {
+        let Some(block) = self.block(port) else { return PortCounts::default() };
+        PortCounts {
+            rx_packets: block.rx_packets.load(Ordering::Relaxed),
+            rx_bytes: block.rx_bytes.load(Ordering::Relaxed),
+            tx_packets: block.tx_packets.load(Ordering::Relaxed),
+            tx_bytes: block.tx_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Packets from this port that were dropped for this reason.
+    #[must_use]
+    pub fn drops(&self, port: PortId, reason: DropReason) -> u64 {
+        self.block(port)
+            .and_then(|block| block.drops.get(reason as usize))
+            .map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Clears a port's own counters: its number is given to another. The writer's to call.
+    pub fn clear_port(&self, port: PortId) {
+        let Some(block) = self.block(port) else { return };
+        let own = [&block.rx_packets, &block.rx_bytes, &block.tx_packets, &block.tx_bytes];
+        for count in own.into_iter().chain(&block.drops) {
+            count.store(0, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn received(&self, port: PortId, bytes: usize) {
+        add(&self.totals.received, 1);
+        if let Some(block) = self.block(port) {
+            add(&block.rx_packets, 1);
+            add(&block.rx_bytes, bytes as u64);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn sent(&self, port: PortId, bytes: usize) {
+        add(&self.totals.sent, 1);
+        if let Some(block) = self.block(port) {
+            add(&block.tx_packets, 1);
+            add(&block.tx_bytes, bytes as u64);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn made(&self, packets: u64) {
+        add(&self.totals.made, packets);
+    }
+
+    /// `port` is the one that the packet came from.
+    #[inline]
+    pub(crate) fn dropped(&self, port: PortId, reason: DropReason) {
+        add(&self.totals.dropped, 1);
+        if let Some(count) = self.block(port).and_then(|block| block.drops.get(reason as usize)) {
+            add(count, 1);
+        }
+    }
+
+    #[inline]
+    fn block(&self, port: PortId) -> Option<&PortBlock> {
+        self.ports.get(usize::from(port.0))
+    }
+}
+
+#[inline]
+fn add(count: &AtomicU64, packets: u64) {
+    count.store(count.load(Ordering::Relaxed).wrapping_add(packets), Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Accounting, Counters};
+    use crate::tables::PortId;
+    use crate::verdict::DropReason;
+
+    #[test]
+    fn a_reused_number_starts_at_zero_and_the_accounting_stays() {
+        let counters = Counters::new();
+        let port = PortId(3);
+        counters.received(port, 60);
+        counters.dropped(port, DropReason::NoRoute);
+        assert_eq!(counters.drops(port, DropReason::NoRoute), 1);
+        counters.clear_port(port);
+        assert_eq!(counters.port(port).rx_packets, 0);
+        assert_eq!(counters.drops(port, DropReason::NoRoute), 0);
+        assert_eq!(counters.accounting(), Accounting { received: 1, made: 0, sent: 0, dropped: 1 });
+    }
+}

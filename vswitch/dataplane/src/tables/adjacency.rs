@@ -1,0 +1,221 @@
+//! Next hops, and what they want in front of a packet.
+//!
+//! A route's work is done here once, when tables are compiled: the outer headers are prebuilt, so
+//! that a worker copies them and patches four fields. The `rewrite` door does both.
+
+use core::net::Ipv4Addr;
+
+use super::{BridgeId, PortId};
+use crate::wire::{EtherType, Ethernet, MacAddr, Protocol, Vni, ethernet, ipv4, udp, vxlan};
+
+/// Number of an adjacency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AdjacencyId(pub u32);
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adjacency {
+    /// To a pod here, or to the node's kernel.
+    Port {
+        /// Its port.
+        port: PortId,
+        /// Ethernet header.
+        template: Template,
+        /// Largest IP packet, bytes.
+        mtu: u16,
+    },
+    /// To a host in a bridge domain whose port is found by its MAC.
+    Bridged {
+        /// The domain.
+        bridge: BridgeId,
+        /// Ethernet header.
+        template: Template,
+        /// Largest IP packet, bytes.
+        mtu: u16,
+    },
+    /// To a pod on another node.
+    Remote {
+        /// The port of the NIC.
+        port: PortId,
+        /// Everything in front of the inner IP packet; `None` while the underlay's next hop is
+        /// unresolved.
+        template: Option<Template>,
+        /// Largest inner IP packet, bytes.
+        mtu: u16,
+    },
+    /// The gateway's own address: ping is answered here, all else is the kernel's.
+    Gateway {
+        /// The host port, if there is one.
+        host: Option<PortId>,
+        /// Ethernet header towards it.
+        template: Template,
+        /// Largest IP packet, bytes.
+        mtu: u16,
+    },
+    /// Dropped silently.
+    Blackhole,
+    /// Dropped, and the sender told.
+    Unreachable,
+}
+
+/// What is patched when a template is put in front of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encap {
+    /// Nothing: Ethernet alone; its type follows the packet's version.
+    None,
+    /// Outer IPv4 length, ECN, checksum; UDP length and source port. The inner Ethernet header is
+    /// the packet's own.
+    VxlanBridged,
+    /// Likewise, and the inner Ethernet header is the template's; its type follows the packet's
+    /// version.
+    VxlanRouted,
+    /// Outer IPv4 length, ECN, protocol, checksum.
+    Ipip,
+}
+
+/// Ethernet 14, IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14.
+pub const MAX_TEMPLATE_LEN: usize = 64;
+
+/// Prebuilt headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Template {
+    bytes: [u8; MAX_TEMPLATE_LEN],
+    len: u8,
+    encap: Encap,
+}
+
+/// TTL of outer headers: the default of RFC 1700, as Linux's.
+const OUTER_TTL: u8 = 64;
+
+impl Template {
+    /// Overhead of VXLAN over IPv4 with an inner Ethernet header: what the pods' MTU is smaller
+    /// than the underlay's. Outer Ethernet is not part of an MTU.
+    pub const VXLAN_OVERHEAD: u16 = 20 + 8 + 8 + 14;
+    /// Overhead of IPIP.
+    pub const IPIP_OVERHEAD: u16 = 20;
+
+    /// An Ethernet header; its type is filled in from the packet.
+    #[must_use]
+    pub fn ethernet(destination: MacAddr, source: MacAddr) -> Self {
+        let mut template = Self::empty(Encap::None);
+        template.ethernet_header(destination, source, EtherType::IPV4);
+        template
+    }
+
+    /// Outer headers of IPIP; the protocol becomes 41 for an inner IPv6 packet.
+    #[must_use]
+    pub fn ipip(outer: Outer) -> Self {
+        let mut template = Self::empty(Encap::Ipip);
+        template.ethernet_header(outer.next_hop_mac, outer.source_mac, EtherType::IPV4);
+        template.ipv4_header(&outer, Protocol::IPIP, 0);
+        template
+    }
+
+    /// Outer headers of VXLAN for a frame that keeps its own Ethernet header.
+    #[must_use]
+    pub fn vxlan_bridged(outer: Outer, vni: Vni, port: u16) -> Self {
+        let mut template = Self::empty(Encap::VxlanBridged);
+        template.ethernet_header(outer.next_hop_mac, outer.source_mac, EtherType::IPV4);
+        template.ipv4_header(&outer, Protocol::UDP, udp::HEADER_LEN + vxlan::HEADER_LEN);
+        let udp_len = (udp::HEADER_LEN + vxlan::HEADER_LEN) as u16;
+        // Checksum zero: RFC 7348 section 5 asks for it over IPv4.
+        let udp = udp::Repr { source: 0, destination: port, len: udp_len, checksum: 0 };
+        template.append(|bytes| udp.emit(bytes));
+        template.append(|bytes| vxlan::Repr { vni }.emit(bytes));
+        template
+    }
+
+    /// Outer headers of VXLAN and the inner Ethernet header between two VTEPs.
+    #[must_use]
+    pub fn vxlan_routed(
+        outer: Outer,
+        vni: Vni,
+        port: u16,
+        remote_vtep: MacAddr,
+        local_vtep: MacAddr,
+    ) -> Self {
+        let mut template = Self::vxlan_bridged(outer, vni, port);
+        template.encap = Encap::VxlanRouted;
+        template.ethernet_header(remote_vtep, local_vtep, EtherType::IPV4);
+        template
+    }
+
+    /// The bytes, from the outer Ethernet header on.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    /// What is to be patched.
+    #[must_use]
+    pub fn encap(&self) -> Encap {
+        self.encap
+    }
+
+    /// Destination MAC of the (outer) Ethernet header.
+    #[must_use]
+    pub fn destination(&self) -> MacAddr {
+        Ethernet::parse(self.bytes()).map(|ethernet| ethernet.destination()).unwrap_or_default()
+    }
+
+    /// In words: the encapsulation and its far end.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let next_hop = self.destination();
+        let outer = self.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default();
+        let remote = ipv4::Ipv4::parse_header(outer).map(|outer| outer.destination());
+        match (self.encap, remote) {
+            (Encap::VxlanBridged | Encap::VxlanRouted, Ok(remote)) => {
+                format!("VXLAN to {remote}, next hop {next_hop}")
+            }
+            (Encap::Ipip, Ok(remote)) => format!("IPIP to {remote}, next hop {next_hop}"),
+            _ => format!("no encapsulation, next hop {next_hop}"),
+        }
+    }
+
+    fn empty(encap: Encap) -> Self {
+        Self { bytes: [0; MAX_TEMPLATE_LEN], len: 0, encap }
+    }
+
+    fn ethernet_header(&mut self, destination: MacAddr, source: MacAddr, ethertype: EtherType) {
+        let header = ethernet::Repr { destination, source, ethertype };
+        self.append(|bytes| header.emit(bytes));
+    }
+
+    /// The total length counts what follows in the template: patched by what the packet adds.
+    fn ipv4_header(&mut self, outer: &Outer, protocol: Protocol, payload: usize) {
+        let header = ipv4::Repr {
+            tos: 0,
+            total_len: (ipv4::HEADER_LEN + payload) as u16,
+            // RFC 6864 section 4.1: an atomic datagram's identification means nothing.
+            id: 0,
+            dont_fragment: true,
+            more_fragments: false,
+            fragment_offset: 0,
+            ttl: OUTER_TTL,
+            protocol,
+            source: outer.source,
+            destination: outer.destination,
+        };
+        self.append(|bytes| header.emit(bytes));
+    }
+
+    /// The longest template has exactly [`MAX_TEMPLATE_LEN`] bytes, so `emit` always finds room.
+    fn append(&mut self, emit: impl FnOnce(&mut [u8]) -> Option<usize>) {
+        let room = self.bytes.get_mut(usize::from(self.len)..).unwrap_or_default();
+        self.len += emit(room).unwrap_or(0) as u8;
+    }
+}
+
+/// The underlay's part of a template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outer {
+    /// The NIC's.
+    pub source_mac: MacAddr,
+    /// The underlay next hop's, as the kernel resolved it.
+    pub next_hop_mac: MacAddr,
+    /// Our underlay address.
+    pub source: Ipv4Addr,
+    /// The peer's.
+    pub destination: Ipv4Addr,
+}

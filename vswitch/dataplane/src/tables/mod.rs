@@ -1,0 +1,122 @@
+//! What forwards now: an immutable snapshot, compiled by the control thread from its model.
+//!
+//! Enters: `Builder` calls from vswitchd's `compile`. Leaves: a [`Tables`] behind a pointer that
+//! workers swap between two turns; they read it through `walk`, and nobody ever changes it.
+//!
+//! | file | answers |
+//! |---|---|
+//! | `port`      | what is attached here, and what may it do |
+//! | `bridge`    | who shares this L2 segment |
+//! | `fdb`       | behind which port or VTEP is this MAC; the learned half belongs to a worker |
+//! | `fib`       | which is the longest prefix that contains this address |
+//! | `adjacency` | what does the next hop want in front of the packet |
+//! | `tunnel`    | who may send us tunnel packets, and what may be inside |
+
+pub mod adjacency;
+pub mod bridge;
+pub mod fdb;
+pub mod fib;
+pub mod port;
+pub mod tunnel;
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::wire::MacAddr;
+pub use adjacency::{Adjacency, AdjacencyId, Encap, Template};
+pub use bridge::{Bridge, BridgeId, RemoteVtep, VtepId};
+pub use fdb::{Fdb, FdbTarget, Learned};
+pub use fib::Fib;
+pub use port::{Attachment, MAX_PORTS, Offloads, Port, PortId, PortKind};
+pub use tunnel::{Domain, Peer, PeerId, Tunnels};
+
+/// Generation of [`Tables`]; each publication is one more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Epoch(pub u64);
+
+/// The node's own end of every pod's default route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Gateway {
+    /// The same on every node, so that a pod's permanent neighbour entry is never wrong.
+    pub mac: MacAddr,
+    /// Source of our ICMP errors, answered to ARP and ping.
+    pub v4: Option<Ipv4Addr>,
+    /// Likewise for IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl Gateway {
+    /// The MAC of the gateway on every node: locally administered, "v" and "s" in ASCII.
+    pub const MAC: MacAddr = MacAddr([0x02, 0x76, 0x73, 0x00, 0x00, 0x01]);
+
+    /// Whether this is one of the gateway's addresses.
+    #[must_use]
+    pub fn owns(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.v4 == Some(v4),
+            IpAddr::V6(v6) => self.v6 == Some(v6),
+        }
+    }
+}
+
+/// What forwards now.
+#[derive(Debug, Clone, Default)]
+pub struct Tables {
+    /// Of this snapshot.
+    pub epoch: Epoch,
+    /// By [`PortId`].
+    pub ports: Vec<Option<Port>>,
+    /// By [`BridgeId`].
+    pub bridges: Vec<Bridge>,
+    /// IPv4 routes.
+    pub fib4: Fib<Ipv4Addr>,
+    /// IPv6 routes.
+    pub fib6: Fib<Ipv6Addr>,
+    /// By [`AdjacencyId`].
+    pub adjacencies: Vec<Adjacency>,
+    /// Our end of the overlay.
+    pub tunnels: Tunnels,
+    /// The node's gateway.
+    pub gateway: Gateway,
+}
+
+impl Tables {
+    /// The port, if one is attached under this number.
+    #[must_use]
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(usize::from(id.0))?.as_ref()
+    }
+
+    /// The bridge domain.
+    #[must_use]
+    pub fn bridge(&self, id: BridgeId) -> Option<&Bridge> {
+        self.bridges.get(usize::from(id.0))
+    }
+
+    /// The adjacency.
+    #[must_use]
+    pub fn adjacency(&self, id: AdjacencyId) -> Option<&Adjacency> {
+        self.adjacencies.get(id.0 as usize)
+    }
+
+    /// Whether the address is a pod's of this node, or the node's gateway.
+    #[must_use]
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        let adjacency = self.route(address).and_then(|id| self.adjacency(id));
+        match adjacency {
+            Some(Adjacency::Gateway { .. } | Adjacency::Bridged { .. }) => true,
+            Some(Adjacency::Port { port, .. }) => {
+                self.port(*port).is_some_and(|port| port.kind == PortKind::Pod)
+            }
+            _ => false,
+        }
+    }
+
+    /// The adjacency of the longest prefix that contains the address.
+    #[must_use]
+    pub fn route(&self, destination: IpAddr) -> Option<AdjacencyId> {
+        match destination {
+            IpAddr::V4(v4) => self.fib4.lookup(v4),
+            IpAddr::V6(v6) => self.fib6.lookup(v6),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Logical attachments: pods, the node's own TAP, the NIC.
+
+use core::fmt;
+use core::net::IpAddr;
+
+use super::BridgeId;
+use crate::wire::MacAddr;
+
+/// Ports at most: bounds the counters of each worker. A node runs 110 pods by kubelet's default,
+/// 250 where it is raised.
+pub const MAX_PORTS: usize = 1024;
+
+/// Number of a port; small, and reused after its port is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(pub u16);
+
+impl fmt::Display for PortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "port {}", self.0)
+    }
+}
+
+/// What is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortKind {
+    /// A pod's interface: untrusted.
+    Pod,
+    /// The node's own TAP: the kernel stands behind it.
+    Host,
+    /// The NIC: its packets are checked by `decap`.
+    Uplink,
+}
+
+/// How a pod is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attachment {
+    /// L3 only: everything goes to the gateway.
+    Routed,
+    /// A member of an L2 segment.
+    Bridged(BridgeId),
+}
+
+/// What may be left undone in a packet that is sent to a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offloads {
+    /// Transport checksums may be partial.
+    pub checksum: bool,
+    /// TCP superframes are taken.
+    pub tso: bool,
+    /// UDP superframes are taken.
+    pub uso: bool,
+}
+
+/// One port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// What is attached.
+    pub kind: PortKind,
+    /// How; a host port and an uplink are routed.
+    pub attachment: Attachment,
+    /// MAC of the interface on the far side: the pod's, the host TAP's; the NIC's own.
+    pub mac: MacAddr,
+    /// Largest IP packet that it takes, bytes.
+    pub mtu: u16,
+    /// What it takes undone.
+    pub offloads: Offloads,
+    /// Addresses that a pod may send from; empty for the others, which may send from any.
+    pub addresses: Vec<IpAddr>,
+}

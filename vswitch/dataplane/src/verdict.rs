@@ -1,0 +1,218 @@
+//! Every end that a packet can meet.
+//!
+//! Leaves `walk::decide`, enters `walk::act`. A verdict is small and `Copy`: tests assert it, trace
+//! prints it, fuzzing compares it.
+
+use core::fmt;
+
+use crate::tables::{AdjacencyId, BridgeId, PortId, VtepId};
+
+/// What is to be done with one packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Out of a port as it is (L2).
+    Forward {
+        /// Which.
+        port: PortId,
+    },
+    /// Through the overlay as it is, Ethernet header included (L2).
+    Tunnel {
+        /// The stretched segment.
+        bridge: BridgeId,
+        /// Its other end.
+        vtep: VtepId,
+    },
+    /// Out of every member of the segment but the one it came from, and to every VTEP unless it
+    /// came from one.
+    Flood {
+        /// Which segment.
+        bridge: BridgeId,
+    },
+    /// To the next hop (L3): a hop is taken from its TTL, its headers are replaced.
+    Route {
+        /// The next hop.
+        adjacency: AdjacencyId,
+        /// The port it leaves by.
+        port: PortId,
+    },
+    /// Turned into its own answer, out of the port it came from.
+    Answer(Answer),
+    /// Dropped, and its sender told why by ICMP if the rate limit allows.
+    Refuse {
+        /// Counted under this reason.
+        reason: DropReason,
+        /// What the sender is told.
+        error: IcmpError,
+        /// The way back to a sender on another node; out of the port it came from if absent.
+        back: Option<AdjacencyId>,
+    },
+    /// Dropped in silence, and counted.
+    Drop(DropReason),
+}
+
+/// Requests that are answered in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// ARP request for the gateway, or for anything from a routed pod.
+    Arp,
+    /// Neighbour solicitation likewise.
+    NeighborAdvertisement,
+    /// Ping to the gateway, IPv4.
+    Echo4,
+    /// Ping to the gateway, IPv6.
+    Echo6,
+}
+
+/// Errors that the sender is told; the version is that of its packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IcmpError {
+    /// TTL or hop limit reached zero.
+    TimeExceeded,
+    /// Larger than the next hop's MTU, in bytes, and not to be fragmented.
+    TooBig {
+        /// The largest IP packet that passes.
+        mtu: u16,
+    },
+    /// No route.
+    NetUnreachable,
+    /// A route, but nobody there.
+    HostUnreachable,
+}
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])* $name:ident = $label:literal,)*) => {
+        /// Why a packet is not forwarded: one reason a packet, each counted by port.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name under which it is counted and shown.
+            #[must_use]
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+
+            /// One sentence for people.
+            #[must_use]
+            pub fn explanation(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),*).trim_ascii_start(),)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The frame is shorter than an Ethernet header.
+    FrameTooShort = "frame-too-short",
+    /// The Ethernet type is neither IPv4, IPv6 nor ARP on a port that only routes.
+    EthertypeUnsupported = "ethertype-unsupported",
+    /// The source MAC is zero or a group address.
+    SourceMacInvalid = "source-mac-invalid",
+    /// The source MAC belongs to another port, or is not the routed pod's own.
+    SourceMacSpoofed = "source-mac-spoofed",
+    /// The destination MAC is neither the gateway's nor that of anyone on a port that only routes.
+    DestinationMacForeign = "destination-mac-foreign",
+    /// The destination MAC is behind the port that the frame came from.
+    SamePort = "same-port",
+    /// A segment without another member to flood to.
+    FloodNowhere = "flood-nowhere",
+
+    /// The ARP packet is malformed, or neither request nor reply.
+    ArpMalformed = "arp-malformed",
+    /// An ARP packet that asks nothing of us.
+    ArpUnanswered = "arp-unanswered",
+    /// The IPv4 header contradicts itself or the frame's length.
+    Ipv4Malformed = "ipv4-malformed",
+    /// The IPv4 header's checksum is wrong.
+    Ipv4Checksum = "ipv4-checksum",
+    /// The IPv6 header or its extensions contradict themselves or the frame's length.
+    Ipv6Malformed = "ipv6-malformed",
+    /// A neighbour discovery message that is malformed or came over a router.
+    NeighborDiscoveryMalformed = "nd-malformed",
+    /// A neighbour discovery message that asks nothing of us.
+    NeighborDiscoveryUnanswered = "nd-unanswered",
+    /// A router advertisement, redirect or DHCP server's message from a pod.
+    RogueAdvertisement = "rogue-advertisement",
+    /// The source address is not the pod's.
+    SourceAddressSpoofed = "source-address-spoofed",
+    /// The source address is one that no host may send from, such as loopback or multicast.
+    SourceMartian = "source-martian",
+    /// The destination address is one that no router may forward to, such as loopback.
+    DestinationMartian = "destination-martian",
+    /// Multicast or link-local traffic on a port that only routes.
+    MulticastUnrouted = "multicast-unrouted",
+    /// A tunnel packet made by a pod.
+    TunnelFromPod = "tunnel-from-pod",
+
+    /// No route to the destination.
+    NoRoute = "no-route",
+    /// The route is a blackhole.
+    Blackhole = "blackhole",
+    /// The route says unreachable: an address of this cluster that nobody has.
+    Unreachable = "unreachable",
+    /// TTL or hop limit used up.
+    TtlExceeded = "ttl-exceeded",
+    /// Larger than the next hop's MTU.
+    TooBig = "too-big",
+    /// The kernel has not resolved the underlay's next hop, or the MAC is behind no known port.
+    NextHopUnresolved = "next-hop-unresolved",
+    /// From the overlay and not for this node: it would go back where it came from.
+    SplitHorizon = "split-horizon",
+
+    /// From the NIC, but neither a tunnel packet nor for one of our pods.
+    NotForUs = "not-for-us",
+    /// The outer headers or the VXLAN header are malformed.
+    OuterMalformed = "outer-malformed",
+    /// A tunnel packet from an address that is no peer's.
+    UnknownPeer = "unknown-peer",
+    /// A VXLAN network identifier that is not ours.
+    UnknownVni = "unknown-vni",
+    /// The inner source address is not one of that peer's pods.
+    InnerSourceForeign = "inner-source-foreign",
+    /// Congestion was marked on the way, but the inner packet cannot carry the mark (RFC 6040).
+    EcnNotCapable = "ecn-not-capable",
+
+    /// The sender's offload request contradicts the packet.
+    OffloadInvalid = "offload-invalid",
+    /// The answer is over the rate limit.
+    AnswerRateLimited = "answer-rate-limited",
+    /// No packet memory is left for a copy.
+    NoFrames = "no-frames",
+    /// The packet has no room for the headers in front of it.
+    NoHeadroom = "no-headroom",
+    /// The port's queue is full.
+    QueueFull = "queue-full",
+    /// The port's device is gone.
+    PortGone = "port-gone",
+    /// The port's device refused the packet.
+    PortRefused = "port-refused",
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DropReason;
+
+    #[test]
+    fn numbers_follow_the_list_and_names_differ() {
+        for (number, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+            assert!(reason.explanation().ends_with('.'), "{reason}");
+        }
+        let mut labels: Vec<_> = DropReason::ALL.iter().map(|reason| reason.label()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), DropReason::ALL.len());
+    }
+}

@@ -1,0 +1,169 @@
+//! Door 2: where is what in these bytes.
+//!
+//! Enters: bytes, and from `decap` where the packet begins. Leaves: [`Headers`], a small `Copy`
+//! description that every later door reads instead of parsing again. A malformed IP packet is not
+//! dropped here: a bridge forwards it all the same, only `route` minds.
+
+use core::net::IpAddr;
+
+use super::decap::Arrival;
+use crate::trace::Narrator;
+use crate::verdict::{DropReason, Verdict};
+use crate::wire::{
+    Ecn, EtherType, Ethernet, Ipv4, Ipv6, MacAddr, Malformed, Protocol, ethernet, ipv6,
+};
+
+/// Where things are, in bytes from the frame's first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Headers {
+    /// The packet that is forwarded begins here.
+    pub(crate) start: usize,
+    /// Its network header begins here; equal to `start` if it has no Ethernet header.
+    pub(crate) l3: usize,
+    /// Zero if it has no Ethernet header.
+    pub(crate) destination_mac: MacAddr,
+    /// Zero if it has no Ethernet header.
+    pub(crate) source_mac: MacAddr,
+    pub(crate) net: Net,
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        Self {
+            start: 0,
+            l3: 0,
+            destination_mac: MacAddr::ZERO,
+            source_mac: MacAddr::ZERO,
+            net: Net::Other,
+        }
+    }
+}
+
+/// The network layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Net {
+    Ip(Ip),
+    Arp,
+    /// None of ours.
+    Other,
+    /// One of ours, but broken.
+    Malformed(DropReason),
+}
+
+/// An IP packet of either version.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ip {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    /// Of the whole IP packet; the frame may be longer by padding.
+    pub(crate) len: usize,
+    /// TTL or hop limit.
+    pub(crate) ttl: u8,
+    pub(crate) ecn: Ecn,
+    /// The transport protocol, behind all IPv6 extension headers.
+    pub(crate) protocol: Protocol,
+    /// Where the transport header begins, in bytes from the frame's first.
+    pub(crate) l4: usize,
+    /// Not the first fragment: there is no transport header.
+    pub(crate) later_fragment: bool,
+    /// Part of a fragmented packet.
+    pub(crate) fragment: bool,
+}
+
+impl Ip {
+    pub(crate) fn is_v6(&self) -> bool {
+        self.source.is_ipv6()
+    }
+}
+
+pub(crate) fn parse(
+    bytes: &[u8],
+    arrival: &Arrival<'_>,
+    narrator: &mut impl Narrator,
+) -> Result<Headers, Verdict> {
+    let short = Verdict::Drop(DropReason::FrameTooShort);
+    let start = arrival.start;
+    let packet = bytes.get(start..).ok_or(short)?;
+    let headers = if arrival.ethernet {
+        let ethernet = Ethernet::parse(packet).map_err(|_| short)?;
+        let l3 = start + ethernet::HEADER_LEN;
+        let net = match ethernet.ethertype() {
+            EtherType::IPV4 => ipv4(ethernet.payload(), l3),
+            EtherType::IPV6 => ipv6(ethernet.payload(), l3),
+            EtherType::ARP => Net::Arp,
+            _ => Net::Other,
+        };
+        Headers {
+            start,
+            l3,
+            destination_mac: ethernet.destination(),
+            source_mac: ethernet.source(),
+            net,
+        }
+    } else {
+        let net = match packet.first().map(|byte| byte >> 4) {
+            Some(4) => ipv4(packet, start),
+            Some(6) => ipv6(packet, start),
+            _ => Net::Malformed(DropReason::Ipv4Malformed),
+        };
+        Headers { start, l3: start, net, ..Headers::default() }
+    };
+    narrator.say("parse", || headers.describe());
+    Ok(headers)
+}
+
+fn ipv4(bytes: &[u8], l3: usize) -> Net {
+    let ip = match Ipv4::parse(bytes) {
+        Ok(ip) => ip,
+        Err(_) => return Net::Malformed(DropReason::Ipv4Malformed),
+    };
+    if !ip.checksum_ok() {
+        return Net::Malformed(DropReason::Ipv4Checksum);
+    }
+    Net::Ip(Ip {
+        source: ip.source().into(),
+        destination: ip.destination().into(),
+        len: usize::from(ip.total_len()),
+        ttl: ip.ttl(),
+        ecn: ip.ecn(),
+        protocol: ip.protocol(),
+        l4: l3 + ip.header_len(),
+        later_fragment: ip.fragment_offset() > 0,
+        fragment: ip.is_fragment(),
+    })
+}
+
+fn ipv6(bytes: &[u8], l3: usize) -> Net {
+    let parsed = Ipv6::parse(bytes).and_then(|ip| Ok::<_, Malformed>((ip, ip.upper()?)));
+    let Ok((ip, upper)) = parsed else { return Net::Malformed(DropReason::Ipv6Malformed) };
+    Net::Ip(Ip {
+        source: ip.source().into(),
+        destination: ip.destination().into(),
+        len: ipv6::HEADER_LEN + usize::from(ip.payload_len()),
+        ttl: ip.hop_limit(),
+        ecn: ip.ecn(),
+        protocol: upper.protocol,
+        l4: l3 + upper.offset,
+        later_fragment: upper.fragment.is_some_and(|fragment| fragment.offset > 0),
+        fragment: upper.fragment.is_some(),
+    })
+}
+
+impl Headers {
+    fn describe(&self) -> String {
+        let l2 = if self.l3 > self.start {
+            format!("{} > {}, ", self.source_mac, self.destination_mac)
+        } else {
+            String::new()
+        };
+        match &self.net {
+            Net::Ip(ip) => format!(
+                "{l2}{} > {}, {}, {} bytes, ttl {}",
+                ip.source, ip.destination, ip.protocol, ip.len, ip.ttl
+            ),
+            Net::Arp => format!("{l2}ARP"),
+            Net::Other => format!("{l2}neither IP nor ARP"),
+            Net::Malformed(reason) => format!("{l2}malformed: {}", reason.explanation()),
+        }
+    }
+}

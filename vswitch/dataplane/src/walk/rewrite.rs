@@ -1,0 +1,190 @@
+//! Right of the verdict: the edits that a routed or tunnelled packet gets.
+//!
+//! Enters: the packet as it was received, with its [`Headers`]. Leaves: the packet as the next hop
+//! wants it, with [`Layers`] for `segment`. Outer headers are copied from the adjacency's template
+//! and four fields are patched.
+
+use core::hash::BuildHasher;
+
+use foldhash::fast::FixedState;
+use frame::Packet;
+
+use super::parse::{Headers, Ip, Net};
+use crate::tables::{Encap, Template};
+use crate::wire::{Ecn, EtherType, Protocol, ethernet, header, header_mut, ipv4, ipv6, udp};
+
+/// Where the headers of a packet are that is about to leave, in bytes from the frame's first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Layers {
+    /// The outer IPv4 header, if there is one.
+    pub(crate) outer: Option<usize>,
+    /// The outer UDP header, if there is one.
+    pub(crate) outer_udp: Option<usize>,
+    /// The innermost network header.
+    pub(crate) l3: usize,
+    /// The innermost transport header.
+    pub(crate) l4: usize,
+    pub(crate) is_v6: bool,
+}
+
+impl Layers {
+    /// Of a packet that is sent as it is, from `headers.start` on. `None` if it is not IP: then
+    /// there is nothing to cut or to sum.
+    pub(crate) fn of(headers: &Headers) -> Option<Self> {
+        let Net::Ip(ip) = headers.net else { return None };
+        Some(Self {
+            outer: None,
+            outer_udp: None,
+            l3: headers.l3 - headers.start,
+            l4: ip.l4 - headers.start,
+            is_v6: ip.is_v6(),
+        })
+    }
+}
+
+/// Takes the outer headers away, and notes congestion on the inner one (RFC 6040, section 4.2).
+pub(crate) fn decapsulate(packet: &mut Packet, headers: &Headers, ecn: Option<Ecn>) -> Option<()> {
+    if let (Some(ecn), Net::Ip(ip)) = (ecn, headers.net) {
+        set_ecn(packet, headers.l3, ip.is_v6(), ecn)?;
+    }
+    packet.pull(headers.start).then_some(())
+}
+
+/// Replaces the Ethernet header, if any, by the template, and takes a hop unless the packet is for
+/// this node itself. The packet still begins with its outer headers.
+pub(crate) fn route(
+    packet: &mut Packet,
+    headers: &Headers,
+    ecn: Option<Ecn>,
+    template: &Template,
+    takes_a_hop: bool,
+) -> Option<Layers> {
+    let Net::Ip(ip) = headers.net else { return None };
+    if let Some(ecn) = ecn {
+        set_ecn(packet, headers.l3, ip.is_v6(), ecn)?;
+    }
+    // Padding of a short Ethernet frame must not travel on inside a tunnel.
+    packet.frame.truncate(headers.l3 + ip.len);
+    if takes_a_hop {
+        let done = if ip.is_v6() {
+            ipv6::decrement_hop_limit(header_mut(&mut packet.frame, headers.l3)?)
+        } else {
+            ipv4::decrement_ttl(header_mut(&mut packet.frame, headers.l3)?)
+        };
+        done.then_some(())?;
+    }
+    let entropy = match template.encap() {
+        Encap::VxlanRouted | Encap::VxlanBridged => source_port(packet, &ip),
+        Encap::None | Encap::Ipip => 0,
+    };
+    packet.pull(headers.l3).then_some(())?;
+    let l4 = ip.l4 - headers.l3;
+    encapsulate(packet, template, ecn.unwrap_or(ip.ecn), ip.is_v6(), entropy)
+        .map(|layers| Layers { l4: layers.l3 + l4, ..layers })
+}
+
+/// Puts the outer headers in front of a frame that keeps its own Ethernet header; it begins at the
+/// frame's first byte.
+pub(crate) fn tunnel(
+    packet: &mut Packet,
+    headers: &Headers,
+    template: &Template,
+) -> Option<Layers> {
+    let inner_l3 = headers.l3 - headers.start;
+    match headers.net {
+        Net::Ip(ip) => {
+            let entropy = source_port_at(packet, &ip, ip.l4 - headers.start);
+            let layers = encapsulate(packet, template, ip.ecn, ip.is_v6(), entropy)?;
+            let l4 = layers.l3 + (ip.l4 - headers.start);
+            Some(Layers { l3: layers.l3 + inner_l3, l4, ..layers })
+        }
+        _ => {
+            let addresses = (headers.source_mac, headers.destination_mac);
+            let entropy = ephemeral(FLOW_HASH.hash_one(addresses));
+            encapsulate(packet, template, Ecn::NotEct, false, entropy)
+        }
+    }
+}
+
+/// Copies the template in front and patches it. `l3` of the result is the template's end; `l4` is
+/// the caller's to set.
+pub(crate) fn encapsulate(
+    packet: &mut Packet,
+    template: &Template,
+    ecn: Ecn,
+    is_v6: bool,
+    source_port: u16,
+) -> Option<Layers> {
+    let prebuilt = template.bytes();
+    let bytes = packet.push(prebuilt.len()).ok()?;
+    bytes.copy_from_slice(prebuilt);
+    let l3 = prebuilt.len();
+    let mut layers = Layers { outer: None, outer_udp: None, l3, l4: l3, is_v6 };
+
+    let ethertype = if is_v6 { EtherType::IPV6 } else { EtherType::IPV4 };
+    if matches!(template.encap(), Encap::None | Encap::VxlanRouted) {
+        packet.frame.get_mut(l3 - 2..l3)?.copy_from_slice(&ethertype.0.to_be_bytes());
+    }
+    if template.encap() == Encap::None {
+        return Some(layers);
+    }
+
+    let outer_at = ethernet::HEADER_LEN;
+    let outer_len = packet.frame.len() - outer_at;
+    let outer = header_mut(&mut packet.frame, outer_at)?;
+    // A superframe's length does not fit when the outer headers come on top of 64 KB: `segment`
+    // writes each piece's own.
+    ipv4::set_total_len(outer, u16::try_from(outer_len).unwrap_or(u16::MAX));
+    // RFC 6040, section 4.1: normal mode copies the inner mark.
+    ipv4::set_ecn(outer, ecn);
+    if template.encap() == Encap::Ipip && is_v6 {
+        ipv4::set_protocol(outer, Protocol::IPV6);
+    }
+    layers.outer = Some(outer_at);
+    if template.encap() != Encap::Ipip {
+        let udp_at = outer_at + ipv4::HEADER_LEN;
+        let udp_len = outer_len - ipv4::HEADER_LEN;
+        let header = header_mut(&mut packet.frame, udp_at)?;
+        udp::set_source(header, source_port);
+        udp::set_len(header, u16::try_from(udp_len).unwrap_or(u16::MAX));
+        layers.outer_udp = Some(udp_at);
+    }
+    Some(layers)
+}
+
+/// Seeded alike on every node and at every start: a flow keeps its path through the underlay when
+/// the daemon restarts. Nothing is stored by this hash, so it needs no secret.
+const FLOW_HASH: FixedState = FixedState::with_seed(0x7673_7769_7463_6800);
+
+/// RFC 7348, section 5: the source port is a hash of the inner flow, in 49152 to 65535.
+fn source_port(packet: &Packet, ip: &Ip) -> u16 {
+    source_port_at(packet, ip, ip.l4)
+}
+
+fn source_port_at(packet: &Packet, ip: &Ip, l4: usize) -> u16 {
+    // All fragments of a packet take one path: none of them is asked for its ports.
+    let ports = match ip.protocol {
+        _ if ip.fragment => 0,
+        Protocol::TCP | Protocol::UDP => {
+            header(&packet.frame, l4).copied().map_or(0, u32::from_be_bytes)
+        }
+        _ => 0,
+    };
+    ephemeral(FLOW_HASH.hash_one((ip.source, ip.destination, ip.protocol.0, ports)))
+}
+
+/// ICMP errors of our own belong to no flow that could be reordered.
+pub(crate) const ERROR_SOURCE_PORT: u16 = 0xc000;
+
+fn ephemeral(hash: u64) -> u16 {
+    0xc000 | (hash >> 50) as u16
+}
+
+fn set_ecn(packet: &mut Packet, l3: usize, is_v6: bool, ecn: Ecn) -> Option<()> {
+    if is_v6 {
+        ipv6::set_ecn(header_mut(&mut packet.frame, l3)?, ecn);
+    } else {
+        ipv4::set_ecn(header_mut(&mut packet.frame, l3)?, ecn);
+    }
+    Some(())
+}

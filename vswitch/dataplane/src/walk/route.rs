@@ -1,0 +1,270 @@
+//! Door 4: where does the packet go.
+//!
+//! Enters: a packet for the gateway, or from the routed overlay. Leaves: `Route`, `Answer` or
+//! `Refuse`. Checks come in the order of RFC 1812, section 5.2: is it an IP packet, may its source
+//! send it, may its destination be forwarded to, is there a route, then hops and size.
+
+use core::net::{IpAddr, Ipv6Addr};
+
+use frame::{GsoKind, Offload};
+
+use super::View;
+use super::decap::{Arrival, Origin, may_send_from};
+use super::parse::{Headers, Ip, Net};
+use crate::tables::{Adjacency, AdjacencyId, FdbTarget, PortKind, Tables};
+use crate::trace::Narrator;
+use crate::verdict::{Answer, DropReason, IcmpError, Verdict};
+use crate::wire::{Icmpv4, Icmpv6, Protocol, Tcp, header, icmpv4, icmpv6, udp};
+
+pub(crate) fn route(
+    view: &View<'_>,
+    arrival: &Arrival<'_>,
+    bytes: &[u8],
+    headers: &Headers,
+    offload: &Offload,
+    narrator: &mut impl Narrator,
+) -> Result<Verdict, Verdict> {
+    let ip = match &headers.net {
+        Net::Ip(ip) => ip,
+        Net::Malformed(reason) => return Err(Verdict::Drop(*reason)),
+        Net::Arp | Net::Other => return Err(Verdict::Drop(DropReason::EthertypeUnsupported)),
+    };
+    addresses_may_be_routed(ip)?;
+    may_send_from(view.tables, arrival, ip.source).map_err(Verdict::Drop)?;
+    if matches!(arrival.origin, Origin::Pod) {
+        no_rogue_server(bytes, ip)?;
+    }
+
+    let refuse = |reason, error| refuse(view.tables, arrival, bytes, ip, reason, error);
+    let Some(id) = view.tables.route(ip.destination) else {
+        narrator.say("route", || format!("no route to {}", ip.destination));
+        return Err(refuse(DropReason::NoRoute, IcmpError::NetUnreachable));
+    };
+    let adjacency = view.tables.adjacency(id).ok_or(Verdict::Drop(DropReason::NoRoute))?;
+    narrator.say("route", || adjacency.describe());
+    let (port, mtu) = match adjacency {
+        Adjacency::Gateway { host, mtu, .. } => {
+            if matches!(arrival.origin, Origin::Pod)
+                && let Some(answer) = echo(bytes, ip)
+            {
+                return Ok(Verdict::Answer(answer));
+            }
+            let port = host.ok_or(refuse(DropReason::Unreachable, IcmpError::HostUnreachable))?;
+            if port == arrival.ingress {
+                return Err(Verdict::Drop(DropReason::SamePort));
+            }
+            // The kernel's own address: no hop is taken, so any TTL will do.
+            return fits(bytes, ip, offload, *mtu)
+                .map(|()| Verdict::Route { adjacency: id, port })
+                .map_err(|mtu| refuse(DropReason::TooBig, IcmpError::TooBig { mtu }));
+        }
+        Adjacency::Port { port, mtu, .. } => {
+            towards_host(view.tables, arrival, bytes, ip, *port)?;
+            (*port, *mtu)
+        }
+        Adjacency::Bridged { bridge, template, mtu } => {
+            let mac = template.destination();
+            let target = view
+                .tables
+                .bridge(*bridge)
+                .and_then(|domain| domain.fdb.get(&mac).copied())
+                .or_else(|| view.fdb.lookup(*bridge, mac, view.now));
+            match target {
+                Some(FdbTarget::Port(port)) => (port, *mtu),
+                _ => return Err(refuse(DropReason::NextHopUnresolved, IcmpError::HostUnreachable)),
+            }
+        }
+        Adjacency::Remote { .. } if arrival.is_remote() => {
+            return Err(Verdict::Drop(DropReason::SplitHorizon));
+        }
+        Adjacency::Remote { template: None, .. } => {
+            return Err(refuse(DropReason::NextHopUnresolved, IcmpError::HostUnreachable));
+        }
+        Adjacency::Remote { port, mtu, .. } => (*port, *mtu),
+        Adjacency::Blackhole => return Err(Verdict::Drop(DropReason::Blackhole)),
+        Adjacency::Unreachable => {
+            return Err(refuse(DropReason::Unreachable, IcmpError::HostUnreachable));
+        }
+    };
+    if ip.ttl <= 1 {
+        return Err(refuse(DropReason::TtlExceeded, IcmpError::TimeExceeded));
+    }
+    fits(bytes, ip, offload, mtu)
+        .map_err(|mtu| refuse(DropReason::TooBig, IcmpError::TooBig { mtu }))?;
+    Ok(Verdict::Route { adjacency: id, port })
+}
+
+/// RFC 1812, sections 4.2.2.11 and 5.3.7: martians; RFC 4291, section 2.5 for IPv6.
+fn addresses_may_be_routed(ip: &Ip) -> Result<(), Verdict> {
+    let source_is_martian = match ip.source {
+        IpAddr::V4(source) => {
+            source.is_loopback()
+                || source.is_multicast()
+                || source.octets()[0] == 0
+                || source.octets()[0] >= 240
+        }
+        IpAddr::V6(source) => source.is_loopback() || source.is_multicast() || is_mapped(source),
+    };
+    let destination_is_martian = match ip.destination {
+        IpAddr::V4(destination) => {
+            destination.is_loopback()
+                || destination.octets()[0] == 0
+                || destination.octets()[0] >= 240
+        }
+        IpAddr::V6(destination) => {
+            destination.is_loopback() || destination.is_unspecified() || is_mapped(destination)
+        }
+    };
+    if destination_is_martian {
+        return Err(Verdict::Drop(DropReason::DestinationMartian));
+    }
+    let stays_on_link = |address: IpAddr| match address {
+        IpAddr::V4(v4) => v4.is_multicast(),
+        IpAddr::V6(v6) => v6.is_multicast() || v6.is_unicast_link_local() || v6.is_unspecified(),
+    };
+    if stays_on_link(ip.destination) || (ip.is_v6() && stays_on_link(ip.source)) {
+        return Err(Verdict::Drop(DropReason::MulticastUnrouted));
+    }
+    if source_is_martian {
+        return Err(Verdict::Drop(DropReason::SourceMartian));
+    }
+    Ok(())
+}
+
+/// IPv4 in the notation of IPv6 never appears on a wire (RFC 6890).
+fn is_mapped(address: Ipv6Addr) -> bool {
+    address.to_ipv4_mapped().is_some()
+}
+
+/// A pod is neither router nor DHCP server (CVE-2020-10749).
+pub(crate) fn no_rogue_server(bytes: &[u8], ip: &Ip) -> Result<(), Verdict> {
+    const DHCP_SERVER: u16 = 67;
+    const DHCPV6_SERVER: u16 = 547;
+    if ip.later_fragment {
+        return Ok(());
+    }
+    let transport = bytes.get(ip.l4..).unwrap_or_default();
+    let rogue = match ip.protocol {
+        Protocol::ICMPV6 => Icmpv6::parse(transport).is_ok_and(|icmp| {
+            matches!(icmp.kind(), icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT)
+        }),
+        Protocol::UDP => header(bytes, ip.l4).is_some_and(|[a, b, c, d]| {
+            let ports = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
+            matches!(ports, (DHCP_SERVER, 68) | (DHCPV6_SERVER, 546))
+        }),
+        _ => false,
+    };
+    if rogue { Err(Verdict::Drop(DropReason::RogueAdvertisement)) } else { Ok(()) }
+}
+
+/// What goes to the node's kernel, and so perhaps to the world, is neither from the overlay nor a
+/// tunnel packet: masqueraded, it would speak to the other nodes in this node's name.
+fn towards_host(
+    tables: &Tables,
+    arrival: &Arrival<'_>,
+    bytes: &[u8],
+    ip: &Ip,
+    port: crate::tables::PortId,
+) -> Result<(), Verdict> {
+    if !tables.port(port).is_some_and(|port| port.kind == PortKind::Host) {
+        return Ok(());
+    }
+    if arrival.is_remote() {
+        return Err(Verdict::Drop(DropReason::SplitHorizon));
+    }
+    if port == arrival.ingress {
+        return Err(Verdict::Drop(DropReason::SamePort));
+    }
+    let tunnels = &tables.tunnels;
+    let tunnelled = match ip.protocol {
+        Protocol::IPIP | Protocol::IPV6 => tunnels.ipip,
+        Protocol::UDP if !ip.later_fragment => {
+            destination_port(bytes, ip).is_some_and(|port| Some(port) == tunnels.vxlan_port)
+        }
+        _ => false,
+    };
+    if tunnelled { Err(Verdict::Drop(DropReason::TunnelFromPod)) } else { Ok(()) }
+}
+
+/// Of UDP or TCP alike: the second field of either (RFC 768, RFC 9293).
+fn destination_port(bytes: &[u8], ip: &Ip) -> Option<u16> {
+    header(bytes, ip.l4).map(|[_, _, high, low]| u16::from_be_bytes([*high, *low]))
+}
+
+/// A ping that is whole, so that it can be turned round in place.
+fn echo(bytes: &[u8], ip: &Ip) -> Option<Answer> {
+    if ip.fragment {
+        return None;
+    }
+    let transport = bytes.get(ip.l4..)?;
+    match ip.protocol {
+        Protocol::ICMP if !ip.is_v6() => {
+            let request = Icmpv4::parse(transport).ok()?.kind() == icmpv4::ECHO_REQUEST;
+            request.then_some(Answer::Echo4)
+        }
+        Protocol::ICMPV6 if ip.is_v6() => {
+            let request = Icmpv6::parse(transport).ok()?.kind() == icmpv6::ECHO_REQUEST;
+            request.then_some(Answer::Echo6)
+        }
+        _ => None,
+    }
+}
+
+/// Whether the packet, or each piece of the superframe, fits; if not, the MTU that it exceeds.
+fn fits(bytes: &[u8], ip: &Ip, offload: &Offload, mtu: u16) -> Result<(), u16> {
+    let len = match offload.gso {
+        None => ip.len,
+        Some(gso) => {
+            let transport = bytes.get(ip.l4..).unwrap_or_default();
+            let header_len = match gso.kind {
+                GsoKind::Tcp4 { .. } | GsoKind::Tcp6 { .. } => {
+                    Tcp::parse(transport).map_or(0, |tcp| tcp.header_len())
+                }
+                GsoKind::Udp => udp::HEADER_LEN,
+            };
+            // l4 counts from the frame's first byte, len from the IP header's.
+            let l3_len = ip.len.saturating_sub(transport.len().min(ip.len));
+            (l3_len + header_len + usize::from(gso.size)).min(ip.len)
+        }
+    };
+    if len > usize::from(mtu) { Err(mtu) } else { Ok(()) }
+}
+
+/// Drops the packet and tells its sender, unless nobody is to be told: RFC 1122, section 3.2.2, and
+/// RFC 4443, section 2.4(e).
+fn refuse(
+    tables: &Tables,
+    arrival: &Arrival<'_>,
+    bytes: &[u8],
+    ip: &Ip,
+    reason: DropReason,
+    error: IcmpError,
+) -> Verdict {
+    let silent = Verdict::Drop(reason);
+    let transport = bytes.get(ip.l4..).unwrap_or_default();
+    let about_an_error = match ip.protocol {
+        Protocol::ICMP => transport.first().is_none_or(|kind| icmpv4::is_error(*kind)),
+        Protocol::ICMPV6 => transport.first().is_none_or(|kind| icmpv6::is_error(*kind)),
+        _ => false,
+    };
+    let gateway =
+        if ip.is_v6() { tables.gateway.v6.is_some() } else { tables.gateway.v4.is_some() };
+    if ip.later_fragment || about_an_error || !gateway {
+        return silent;
+    }
+    if !arrival.is_remote() {
+        return Verdict::Refuse { reason, error, back: None };
+    }
+    match way_back(tables, ip.source) {
+        Some(back) => Verdict::Refuse { reason, error, back: Some(back) },
+        None => silent,
+    }
+}
+
+fn way_back(tables: &Tables, sender: IpAddr) -> Option<AdjacencyId> {
+    let id = tables.route(sender)?;
+    match tables.adjacency(id)? {
+        Adjacency::Remote { template: Some(_), .. } => Some(id),
+        _ => None,
+    }
+}
