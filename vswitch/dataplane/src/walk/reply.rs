@@ -9,7 +9,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use frame::{Offload, Packet};
 
-use super::decap::Arrival;
+use super::decap::{Arrival, Origin};
 use super::parse::{Headers, Ip, Net};
 use crate::tables::{Gateway, Tables};
 use crate::verdict::{Answer, DropReason, IcmpError, Verdict};
@@ -37,8 +37,10 @@ pub(crate) fn resolution(
     whom: For,
 ) -> Option<Result<Verdict, DropReason>> {
     let ours = |target: IpAddr| match whom {
-        // Not for itself: that would fail its duplicate address detection.
-        For::Anyone => !arrival.port.addresses.contains(&target) || tables.gateway.owns(target),
+        // Nobody is told that its own address is somebody else's: duplicate address detection would
+        // take it away. The gateway's addresses are the host port's own.
+        For::Anyone if matches!(arrival.origin, Origin::Host) => !tables.gateway.owns(target),
+        For::Anyone => !arrival.port.addresses.contains(&target),
         For::Gateway => tables.gateway.owns(target),
     };
     let answered = match &headers.net {
