@@ -1,0 +1,177 @@
+//! What can go wrong with the kernel, one sentence each; the system's own words are the source.
+
+use std::io;
+
+/// A `Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What failed, on what, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name cannot be that of an interface.
+    #[error("{name:?} cannot be the name of an interface: 1 to 15 characters, no space, no slash")]
+    InterfaceName {
+        /// The name as given.
+        name: String,
+    },
+
+    /// No interface of that name or index is in this namespace.
+    #[error("there is no interface {name} in this network namespace")]
+    NoInterface {
+        /// Name or index as given.
+        name: String,
+    },
+
+    /// A TAP could not be made.
+    #[error("cannot make the TAP {name}; it needs /dev/net/tun, CAP_NET_ADMIN and a free name")]
+    TapCreate {
+        /// The name it should have had.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
+    /// A file descriptor that should become a port is none.
+    #[error("the file descriptor cannot be a port: {reason}")]
+    NotAPort {
+        /// What it is, or what it lacks.
+        reason: String,
+    },
+
+    /// An operation on a port failed while it was set up.
+    #[error("cannot {action} on the port")]
+    PortSetup {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
+    /// What the XDP program should take cannot be put in a program.
+    #[error("the XDP program cannot be made: {reason}")]
+    Steering {
+        /// Which part, and what to change.
+        reason: String,
+    },
+
+    /// A call of bpf(2) failed.
+    #[error("cannot {action}; it needs CAP_BPF and CAP_NET_ADMIN{detail}")]
+    Bpf {
+        /// What was tried.
+        action: &'static str,
+        /// The verifier's log, or nothing.
+        detail: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
+    /// Another XDP program has the interface.
+    #[error(
+        "interface {ifindex} already has an XDP program that is not ours; detach it \
+         (`ip link set dev … xdp off`, or stop the program that holds it)"
+    )]
+    XdpBusy {
+        /// Index of the interface.
+        ifindex: u32,
+    },
+
+    /// Neither native nor generic XDP can be attached.
+    #[error("cannot attach an XDP program to interface {ifindex}; native mode: {native}")]
+    XdpAttach {
+        /// Index of the interface.
+        ifindex: u32,
+        /// Why native mode failed, or that it was not tried.
+        native: String,
+        /// Why generic mode failed.
+        source: io::Error,
+    },
+
+    /// An AF_XDP socket's sizes are impossible.
+    #[error("the AF_XDP socket cannot be made: {reason}")]
+    XskConfig {
+        /// Which value, and what it must be.
+        reason: String,
+    },
+
+    /// The memory of an AF_XDP socket could not be registered.
+    #[error(
+        "cannot register {mib} MiB of packet memory for {ifname} queue {queue}; it needs CAP_IPC_LOCK or a larger RLIMIT_MEMLOCK"
+    )]
+    XskMemory {
+        /// The interface.
+        ifname: String,
+        /// The queue.
+        queue: u32,
+        /// Size of the memory in MiB.
+        mib: usize,
+        /// What xsk-rs said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// The queue belongs to somebody else.
+    #[error(
+        "queue {queue} of {ifname} is in use by another AF_XDP socket; stop the program that holds it"
+    )]
+    XskBusy {
+        /// The interface.
+        ifname: String,
+        /// The queue.
+        queue: u32,
+    },
+
+    /// An AF_XDP socket could not be bound.
+    #[error("cannot bind an AF_XDP socket to queue {queue} of {ifname}")]
+    XskBind {
+        /// The interface.
+        ifname: String,
+        /// The queue.
+        queue: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
+    /// An operation on an AF_XDP socket failed.
+    #[error("cannot {action} on the AF_XDP socket")]
+    Xsk {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
+    /// The netlink socket failed.
+    #[error("cannot {action} the netlink socket")]
+    NetlinkSocket {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
+    /// The kernel refused a netlink request.
+    #[error("the kernel refused to {action}")]
+    Netlink {
+        /// What was asked for.
+        action: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
+    /// The kernel's answer could not be read.
+    #[error("the kernel's answer to a netlink request is malformed: {reason}")]
+    NetlinkAnswer {
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// An ethtool request failed.
+    #[error("cannot {action} of {ifname}")]
+    Ethtool {
+        /// What was tried.
+        action: &'static str,
+        /// The interface.
+        ifname: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}

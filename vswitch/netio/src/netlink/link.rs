@@ -1,0 +1,188 @@
+//! Interfaces.
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, State, XdpAttached,
+};
+
+use super::Netlink;
+use crate::{Error, Result, sys};
+
+/// An interface as the kernel has it now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Link {
+    /// Its number in this namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its MAC address, if it is an Ethernet.
+    pub mac: Option<[u8; 6]>,
+    /// Bytes of an IP packet, at most.
+    pub mtu: u32,
+    /// Switched on (IFF_UP).
+    pub up: bool,
+    /// Can carry packets: operationally up, or of a kind that does not know.
+    pub carrier: bool,
+    /// Receive queues that it was made with; `rx_queues` tells how many are in use.
+    pub rx_queues: u32,
+    /// Transmit queues that it was made with.
+    pub tx_queues: u32,
+    /// What kind of virtual device it is: `veth`, `tun`, `vxlan`; `None` for hardware.
+    pub kind: Option<String>,
+    /// An XDP program is attached.
+    pub xdp: bool,
+}
+
+impl Netlink {
+    /// All interfaces of the namespace.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn links(&mut self) -> Result<Vec<Link>> {
+        let all = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let answers = self.dump(&all, "list the interfaces")?;
+        Ok(answers.iter().filter_map(link_of).collect())
+    }
+
+    /// The interface of that name, if there is one.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn link(&mut self, name: &str) -> Result<Option<Link>> {
+        if sys::interface_name(name).is_none() {
+            return Err(Error::InterfaceName { name: name.to_owned() });
+        }
+        let mut wanted = LinkMessage::default();
+        wanted.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.one_link(wanted, name)
+    }
+
+    /// The interface of that number, if there is one.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn link_by_index(&mut self, ifindex: u32) -> Result<Option<Link>> {
+        self.one_link(of_index(ifindex), ifindex)
+    }
+
+    /// Switches an interface on.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_up(&mut self, ifindex: u32) -> Result<()> {
+        let mut link = of_index(ifindex);
+        link.header.flags = LinkFlags::Up;
+        link.header.change_mask = LinkFlags::Up;
+        self.set(link, format_args!("switch on interface {ifindex}"))
+    }
+
+    /// Switches an interface off.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_down(&mut self, ifindex: u32) -> Result<()> {
+        let mut link = of_index(ifindex);
+        link.header.change_mask = LinkFlags::Up;
+        self.set(link, format_args!("switch off interface {ifindex}"))
+    }
+
+    /// Sets how long an IP packet may be.
+    ///
+    /// # Errors
+    /// If the device cannot carry that.
+    pub fn set_mtu(&mut self, ifindex: u32, mtu_bytes: u32) -> Result<()> {
+        let mut link = of_index(ifindex);
+        link.attributes.push(LinkAttribute::Mtu(mtu_bytes));
+        self.set(link, format_args!("set the MTU of interface {ifindex} to {mtu_bytes}"))
+    }
+
+    /// Sets the MAC address.
+    ///
+    /// # Errors
+    /// If the device refuses it, as it does a multicast one.
+    pub fn set_mac(&mut self, ifindex: u32, mac: [u8; 6]) -> Result<()> {
+        let mut link = of_index(ifindex);
+        link.attributes.push(LinkAttribute::Address(mac.to_vec()));
+        self.set(link, format_args!("set the MAC address of interface {ifindex}"))
+    }
+
+    /// Removes an interface; false if there is none.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn delete_link(&mut self, ifindex: u32) -> Result<bool> {
+        let message = RouteNetlinkMessage::DelLink(of_index(ifindex));
+        match self.ask(message, 0) {
+            Ok(_) => Ok(true),
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(false),
+            Err(error) => Err(error.on(format_args!("remove interface {ifindex}"))),
+        }
+    }
+
+    fn set(&mut self, link: LinkMessage, action: impl std::fmt::Display) -> Result<()> {
+        self.change(RouteNetlinkMessage::SetLink(link), 0, action)
+    }
+
+    fn one_link(
+        &mut self,
+        wanted: LinkMessage,
+        name: impl std::fmt::Display,
+    ) -> Result<Option<Link>> {
+        match self.ask(RouteNetlinkMessage::GetLink(wanted), 0) {
+            Ok(answers) => Ok(answers.iter().find_map(link_of)),
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error.on(format_args!("show interface {name}"))),
+        }
+    }
+}
+
+fn of_index(ifindex: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    message
+}
+
+fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
+    match message {
+        RouteNetlinkMessage::NewLink(link) => Some(read(link)),
+        _ => None,
+    }
+}
+
+/// An interface from the kernel's message about it.
+pub(super) fn read(message: &LinkMessage) -> Link {
+    let flags = message.header.flags;
+    let mut link = Link {
+        index: message.header.index,
+        up: flags.contains(LinkFlags::Up),
+        carrier: flags.contains(LinkFlags::LowerUp),
+        ..Link::default()
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::NumRxQueues(queues) => link.rx_queues = *queues,
+            LinkAttribute::NumTxQueues(queues) => link.tx_queues = *queues,
+            LinkAttribute::OperState(state) => {
+                link.carrier &= matches!(state, State::Up | State::Unknown);
+            }
+            LinkAttribute::LinkInfo(info) => link.kind = info.iter().find_map(kind),
+            LinkAttribute::Xdp(xdp) => {
+                link.xdp = xdp.iter().any(|part| {
+                    matches!(part, LinkXdp::Attached(attached) if *attached != XdpAttached::None)
+                });
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+fn kind(info: &LinkInfo) -> Option<String> {
+    match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    }
+}

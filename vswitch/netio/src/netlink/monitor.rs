@@ -1,0 +1,142 @@
+//! What changes in the kernel, as it changes.
+//!
+//! Enters: notifications of rtnetlink. Leaves: [`Event`]s, to the control thread, which polls the
+//! fd. When the kernel had no room for all of them it says so, and the reader must look at
+//! everything anew.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+
+use super::socket::parts;
+use super::{Link, Neighbor, link, neighbor};
+use crate::{Error, Result};
+
+// RTNLGRP_* of include/uapi/linux/rtnetlink.h.
+const GROUPS: [u32; 6] = [
+    1,  // LINK
+    3,  // NEIGH
+    5,  // IPV4_IFADDR
+    7,  // IPV4_ROUTE
+    9,  // IPV6_IFADDR
+    11, // IPV6_ROUTE
+];
+
+/// Room for some thousand notifications; the kernel may give less (net.core.rmem_max).
+const RECEIVE_BUFFER_BYTES: u32 = 1 << 20;
+
+/// A socket that hears of changes in the namespace in which it was opened.
+#[derive(Debug)]
+pub struct Monitor {
+    socket: Socket,
+}
+
+/// Something changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// An interface is new or different.
+    LinkChanged(Link),
+    /// An interface is gone, or in another namespace.
+    LinkGone(Link),
+    /// A neighbour is new or different.
+    NeighborChanged(Neighbor),
+    /// A neighbour is gone.
+    NeighborGone(Neighbor),
+    /// A route came or went: the way to any address may be another.
+    RouteChanged,
+    /// An interface got or lost an address.
+    AddressChanged {
+        /// The interface.
+        ifindex: u32,
+        /// The address; `None` if the kernel did not say.
+        address: Option<IpAddr>,
+    },
+    /// Notifications were lost: anything may have changed.
+    Overrun,
+}
+
+impl Monitor {
+    /// A monitor in the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// If the kernel refuses a socket.
+    pub fn open() -> Result<Self> {
+        let failed = |source| Error::NetlinkSocket { action: "open", source };
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
+        socket.bind_auto().map_err(failed)?;
+        socket.set_non_blocking(true).map_err(failed)?;
+        socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES).map_err(failed)?;
+        for group in GROUPS {
+            socket.add_membership(group).map_err(failed)?;
+        }
+        Ok(Self { socket })
+    }
+
+    /// Tells all that has happened since the last call, in order.
+    ///
+    /// # Errors
+    /// If the socket fails otherwise than by an overrun, which is an event.
+    pub fn drain(&mut self, mut each: impl FnMut(Event)) -> Result<()> {
+        loop {
+            let (datagram, from) = match self.socket.recv_from_full() {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    each(Event::Overrun);
+                    continue;
+                }
+                Err(source) => return Err(Error::NetlinkSocket { action: "read from", source }),
+            };
+            // Only the kernel's word counts.
+            if from.port_number() == 0 {
+                parts(&datagram).filter_map(event).for_each(&mut each);
+            }
+        }
+    }
+}
+
+impl AsFd for Monitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket is open as long as `self`, which is borrowed as long as the result.
+        unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
+    }
+}
+
+impl AsRawFd for Monitor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+fn event(part: &[u8]) -> Option<Event> {
+    // One that cannot be read is as good as lost.
+    let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(part) else {
+        return Some(Event::Overrun);
+    };
+    match message.payload {
+        NetlinkPayload::Overrun(_) => Some(Event::Overrun),
+        NetlinkPayload::InnerMessage(inner) => changed(&inner),
+        _ => None,
+    }
+}
+
+fn changed(message: &RouteNetlinkMessage) -> Option<Event> {
+    use RouteNetlinkMessage as M;
+    match message {
+        M::NewLink(message) => Some(Event::LinkChanged(link::read(message))),
+        M::DelLink(message) => Some(Event::LinkGone(link::read(message))),
+        M::NewNeighbour(message) => neighbor::read(message).map(Event::NeighborChanged),
+        M::DelNeighbour(message) => neighbor::read(message).map(Event::NeighborGone),
+        M::NewRoute(_) | M::DelRoute(_) => Some(Event::RouteChanged),
+        M::NewAddress(message) | M::DelAddress(message) => Some(Event::AddressChanged {
+            ifindex: message.header.index,
+            address: super::address::read(message).map(|(ip, _)| ip),
+        }),
+        _ => None,
+    }
+}

@@ -1,0 +1,243 @@
+//! One request, its answers, and the kernel's acknowledgement.
+
+use std::fmt::Display;
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+use crate::{Error, Result};
+
+/// How often a dump that changed under the reader's eyes is begun again.
+const DUMP_ATTEMPTS: usize = 8;
+
+/// A socket for requests. Not shared: one request at a time.
+#[derive(Debug)]
+pub struct Netlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Netlink {
+    /// A socket in the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// If the kernel refuses a socket.
+    pub fn open() -> Result<Self> {
+        let failed = |source| Error::NetlinkSocket { action: "open", source };
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
+        socket.bind_auto().map_err(failed)?;
+        // Has the kernel filter dumps by what the request says (Linux 4.20). Without it we filter
+        // alone, as we do in any case.
+        let _ = socket.set_netlink_get_strict_chk(true);
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Asks for a change.
+    pub(super) fn change(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        action: impl Display,
+    ) -> Result<()> {
+        self.ask(message, flags).map(drop).map_err(|error| error.on(action))
+    }
+
+    /// As `change`; false if there was nothing to change.
+    pub(super) fn remove(
+        &mut self,
+        message: RouteNetlinkMessage,
+        action: impl Display,
+    ) -> Result<bool> {
+        match self.ask(message, 0) {
+            Ok(_) => Ok(true),
+            Err(Failure::Refused(error))
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ESRCH | libc::ENOENT | libc::EADDRNOTAVAIL)
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error.on(action)),
+        }
+    }
+
+    /// Asks for all of a kind. A message that cannot be read is left out: one odd device must not
+    /// hide the others.
+    pub(super) fn dump(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        action: impl Display,
+    ) -> Result<Vec<RouteNetlinkMessage>> {
+        for _ in 0..DUMP_ATTEMPTS {
+            match self.exchange(message.clone(), NLM_F_DUMP) {
+                Ok(Answers { interrupted: true, .. }) => {}
+                Ok(Answers { messages, .. }) => return Ok(messages),
+                Err(error) => return Err(error.on(action)),
+            }
+        }
+        let reason = format!("the tables changed {DUMP_ATTEMPTS} times while they were read");
+        Err(Error::NetlinkAnswer { reason })
+    }
+
+    /// Asks for one thing.
+    pub(super) fn ask(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> std::result::Result<Vec<RouteNetlinkMessage>, Failure> {
+        let answers = self.exchange(message, flags | NLM_F_ACK)?;
+        match answers.unreadable {
+            Some(reason) => Err(Failure::Unreadable(reason)),
+            None => Ok(answers.messages),
+        }
+    }
+
+    fn exchange(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> std::result::Result<Answers, Failure> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags | NLM_F_REQUEST;
+        header.sequence_number = self.sequence;
+        let mut request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        let kernel = SocketAddr::new(0, 0);
+        self.socket
+            .send_to(&bytes, &kernel, 0)
+            .map_err(|source| Failure::Socket { action: "write to", source })?;
+
+        let mut answers = Answers::default();
+        loop {
+            let (datagram, from) = match self.socket.recv_from_full() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => {
+                    result.map_err(|source| Failure::Socket { action: "read from", source })?
+                }
+            };
+            if from.port_number() != 0 {
+                continue;
+            }
+            for part in parts(&datagram) {
+                if self.take(part, &mut answers)? {
+                    return Ok(answers);
+                }
+            }
+        }
+    }
+
+    /// Takes one message of a datagram; true if it was the last of the answer.
+    fn take(&self, part: &[u8], answers: &mut Answers) -> std::result::Result<bool, Failure> {
+        let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(part) {
+            Ok(message) => message,
+            Err(error) => {
+                answers.unreadable = Some(error.to_string());
+                return Ok(false);
+            }
+        };
+        // An answer to an earlier request that failed half-way.
+        if message.header.sequence_number != self.sequence {
+            return Ok(false);
+        }
+        answers.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+        match message.payload {
+            NetlinkPayload::InnerMessage(inner) => answers.messages.push(inner),
+            NetlinkPayload::Done(_) => return Ok(true),
+            NetlinkPayload::Error(error) if error.code.is_none() => return Ok(true),
+            NetlinkPayload::Error(error) => return Err(Failure::Refused(error.to_io())),
+            _ => {}
+        }
+        Ok(false)
+    }
+}
+
+#[derive(Default)]
+struct Answers {
+    messages: Vec<RouteNetlinkMessage>,
+    /// The tables changed while they were dumped.
+    interrupted: bool,
+    /// Why a message could not be read.
+    unreadable: Option<String>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Refused(io::Error),
+    Unreadable(String),
+    Socket { action: &'static str, source: io::Error },
+}
+
+impl Failure {
+    /// The kernel's error number, if it refused.
+    pub(super) fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Refused(error) => error.raw_os_error(),
+            Self::Unreadable(_) | Self::Socket { .. } => None,
+        }
+    }
+
+    pub(super) fn on(self, action: impl Display) -> Error {
+        match self {
+            Self::Refused(source) => Error::Netlink { action: action.to_string(), source },
+            Self::Unreadable(reason) => Error::NetlinkAnswer { reason },
+            Self::Socket { action, source } => Error::NetlinkSocket { action, source },
+        }
+    }
+}
+
+/// The messages of a datagram, each from its header on; a length that does not fit ends it.
+pub(super) fn parts(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+    /// `struct nlmsghdr`, which begins with its length.
+    const HEADER_BYTES: usize = 16;
+    std::iter::from_fn(move || {
+        let len = u32::from_ne_bytes(*datagram.first_chunk()?) as usize;
+        if len < HEADER_BYTES {
+            return None;
+        }
+        let part = datagram.get(..len)?;
+        datagram = datagram.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some(part)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parts;
+
+    fn message(len: u32, bytes: usize) -> Vec<u8> {
+        let mut message = len.to_ne_bytes().to_vec();
+        message.resize(bytes, 0xa5);
+        message
+    }
+
+    #[test]
+    fn messages_follow_one_another_on_words() {
+        let datagram = [message(18, 20), message(16, 16)].concat();
+        let lens: Vec<_> = parts(&datagram).map(<[u8]>::len).collect();
+        assert_eq!(lens, [18, 16]);
+    }
+
+    #[test]
+    fn lengths_that_lie_end_the_datagram() {
+        for (what, datagram) in [
+            ("nothing", vec![]),
+            ("less than a length", vec![16, 0, 0]),
+            ("a length of nothing", message(0, 32)),
+            ("less than a header", message(15, 32)),
+            ("more than there is", message(33, 32)),
+            ("the largest there can be", message(u32::MAX, 32)),
+        ] {
+            assert_eq!(parts(&datagram).count(), 0, "{what}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Against the kernel, in network namespaces of the tests' own: nothing outside them is touched.
+//!
+//! They need root. Where it, or something of the kernel, is missing, a test says so on standard
+//! error and ends.
+
+mod common;
+mod netlink;

@@ -1,0 +1,241 @@
+//! rtnetlink against the kernel, in namespaces of the test's own. Needs root.
+
+use std::net::IpAddr;
+
+use crate::common::{Namespace, eventually, ip, link};
+use netio::Error;
+use netio::netlink::{
+    Event, Monitor, NeighborState, Netlink, ROUTE_PROTOCOL, Route, driver, rx_queues,
+};
+
+const MAC: [u8; 6] = [0x02, 0x76, 0x73, 0x77, 0, 1];
+
+fn addr(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn net(text: &str) -> (IpAddr, u8) {
+    let (network, len) = text.split_once('/').expect("a slash");
+    (addr(network), len.parse().expect("a length"))
+}
+
+/// A veth pair `v0` and `v1`, up, in the calling thread's namespace.
+fn veth() -> (Netlink, u32) {
+    ip("link add v0 numrxqueues 2 numtxqueues 2 type veth peer name v1");
+    let mut netlink = Netlink::open().expect("a socket");
+    for name in ["v0", "v1"] {
+        netlink.set_up(link(name).index).expect("up");
+    }
+    (netlink, link("v0").index)
+}
+
+#[test]
+fn links_are_found_and_changed() {
+    let Some(namespace) = Namespace::new("links_are_found_and_changed") else { return };
+    namespace.run(|| {
+        let (mut netlink, index) = veth();
+        netlink.set_mac(index, MAC).expect("a unicast address");
+        netlink.set_mtu(index, 1400).expect("in range");
+        let v0 = eventually("carrier", || Some(link("v0")).filter(|link| link.carrier));
+        assert_eq!((v0.index, v0.name.as_str(), v0.mac), (index, "v0", Some(MAC)));
+        assert_eq!((v0.mtu, v0.up, v0.xdp), (1400, true, false));
+        assert_eq!((v0.rx_queues, v0.tx_queues), (2, 2));
+        assert_eq!(v0.kind.as_deref(), Some("veth"));
+        assert_eq!(netlink.link_by_index(index).expect("an answer"), Some(v0));
+        let mut names: Vec<_> =
+            netlink.links().expect("a list").into_iter().map(|link| link.name).collect();
+        names.sort();
+        assert_eq!(names, ["lo", "v0", "v1"]);
+
+        netlink.set_down(index).expect("down");
+        assert!(!link("v0").up);
+        assert!(matches!(netlink.set_mtu(index, 7), Err(Error::Netlink { .. })));
+        assert_eq!(netlink.link("absent").expect("an answer"), None);
+        assert_eq!(netlink.link_by_index(9999).expect("an answer"), None);
+        assert!(netlink.delete_link(index).expect("it was there"));
+        assert!(!netlink.delete_link(index).expect("it is gone"));
+    });
+}
+
+#[test]
+fn the_driver_tells_its_name_and_queues() {
+    let Some(namespace) = Namespace::new("the_driver_tells_its_name_and_queues") else { return };
+    namespace.run(|| {
+        veth();
+        assert_eq!(driver("v0").expect("veth tells").name, "veth");
+        assert_eq!(rx_queues("v0").expect("veth tells"), Some(2));
+        assert_eq!(rx_queues("lo").expect("an interface"), None);
+        assert!(matches!(driver("absent"), Err(Error::NoInterface { .. })));
+    });
+}
+
+#[test]
+fn addresses_are_added_once_and_usable_at_once() {
+    let Some(namespace) = Namespace::new("addresses_are_added_once_and_usable_at_once") else {
+        return;
+    };
+    namespace.run(|| {
+        let (mut netlink, index) = veth();
+        for address in [net("198.51.100.1/24"), net("fd00::1/64")] {
+            netlink.add_address(index, address).expect("new");
+            netlink.add_address(index, address).expect("there already");
+            assert!(netlink.addresses(index).expect("a list").contains(&address));
+            std::net::UdpSocket::bind((address.0, 0)).expect("no detection of duplicates");
+            assert!(netlink.delete_address(index, address).expect("it was there"));
+            assert!(!netlink.delete_address(index, address).expect("it is gone"));
+            assert!(!netlink.addresses(index).expect("a list").contains(&address));
+        }
+    });
+}
+
+#[test]
+fn our_routes_are_told_from_others_and_removed() {
+    let Some(namespace) = Namespace::new("our_routes_are_told_from_others_and_removed") else {
+        return;
+    };
+    namespace.run(|| {
+        let (mut netlink, oif) = veth();
+        netlink.add_address(oif, net("198.51.100.1/24")).expect("added");
+        netlink.add_address(oif, net("fd00::1/64")).expect("added");
+        let route = |destination, gateway, source, metric| Route {
+            destination: net(destination),
+            gateway,
+            oif,
+            source,
+            metric,
+        };
+        let source = Some(addr("198.51.100.1"));
+        let ours = [
+            route("198.18.0.0/24", None, source, None),
+            // Not in the prefix of any address: on the link all the same.
+            route("198.18.1.0/24", Some(addr("203.0.113.9")), source, Some(50)),
+            route("fd00:18::/64", None, Some(addr("fd00::1")), Some(1024)),
+            route("2001:db8:1::/48", Some(addr("fd77::9")), None, Some(7)),
+            route("0.0.0.0/0", Some(addr("198.51.100.254")), None, None),
+        ];
+        ip("route add 198.18.9.0/24 dev v0");
+        for route in &ours {
+            netlink.replace_route(route).expect("new");
+            netlink.replace_route(route).expect("there already");
+        }
+        let mut found = netlink.routes().expect("a list");
+        found.sort_by_key(|route| route.destination);
+        let mut expected = ours.to_vec();
+        expected.sort_by_key(|route| route.destination);
+        assert_eq!(found, expected, "protocol {ROUTE_PROTOCOL} only");
+
+        let hop = netlink.route_to(addr("198.18.1.7")).expect("an answer").expect("a way");
+        assert_eq!((hop.oif, hop.gateway, hop.source), (oif, Some(addr("203.0.113.9")), source));
+        assert!(!hop.local);
+        let hop = netlink.route_to(addr("fd00:18::7")).expect("an answer").expect("a way");
+        assert_eq!((hop.oif, hop.gateway), (oif, None));
+        assert!(netlink.route_to(addr("198.51.100.1")).expect("an answer").expect("a way").local);
+
+        for route in &ours {
+            assert!(netlink.delete_route(route).expect("it was there"), "{route:?}");
+            assert!(!netlink.delete_route(route).expect("it is gone"), "{route:?}");
+        }
+        assert_eq!(netlink.routes().expect("a list"), []);
+        assert!(netlink.route_to(addr("198.18.9.1")).expect("an answer").is_some(), "not ours");
+        assert_eq!(netlink.route_to(addr("203.0.113.1")).expect("an answer"), None);
+        ip("route add blackhole 203.0.113.0/24");
+        assert_eq!(netlink.route_to(addr("203.0.113.1")).expect("an answer"), None);
+    });
+}
+
+#[test]
+fn the_kernel_resolves_a_neighbour_and_the_monitor_tells() {
+    let test = "the_kernel_resolves_a_neighbour_and_the_monitor_tells";
+    let Some(node) = Namespace::new(test) else { return };
+    let Some(peer) = Namespace::new(test) else { return };
+    let peer_id = peer.id();
+    node.run(move || ip(&format!("link add v0 type veth peer name v1 netns {peer_id}")));
+    let mac = peer.run(|| {
+        let mut netlink = Netlink::open().expect("a socket");
+        let v1 = link("v1");
+        netlink.set_up(v1.index).expect("up");
+        netlink.add_address(v1.index, net("198.51.100.2/24")).expect("added");
+        netlink.add_address(v1.index, net("fd00::2/64")).expect("added");
+        v1.mac
+    });
+    node.run(move || {
+        let mut netlink = Netlink::open().expect("a socket");
+        let v0 = link("v0").index;
+        netlink.set_up(v0).expect("up");
+        netlink.add_address(v0, net("198.51.100.1/24")).expect("added");
+        netlink.add_address(v0, net("fd00::1/64")).expect("added");
+        eventually("carrier", || link("v0").carrier.then_some(()));
+        let mut monitor = Monitor::open().expect("a socket");
+        for ip in [addr("198.51.100.2"), addr("fd00::2")] {
+            netlink.resolve(v0, ip).expect("it is up");
+            let told = eventually("the monitor's word", || {
+                let mut told = None;
+                let each = |event| match event {
+                    Event::NeighborChanged(neighbor)
+                        if neighbor.ip == ip && neighbor.state.is_usable() =>
+                    {
+                        told = Some(neighbor);
+                    }
+                    _ => {}
+                };
+                monitor.drain(each).expect("open");
+                told
+            });
+            assert_eq!((told.ifindex, told.mac), (v0, mac));
+            let asked = netlink.neighbor(v0, ip).expect("an answer").expect("an entry");
+            assert_eq!(asked.mac, mac);
+            assert!(netlink.neighbors(v0).expect("a list").iter().any(|found| found.ip == ip));
+        }
+        let absent = addr("198.51.100.77");
+        assert_eq!(netlink.neighbor(v0, absent).expect("an answer"), None);
+        netlink.replace_neighbor(v0, absent, MAC).expect("set");
+        let set = netlink.neighbor(v0, absent).expect("an answer").expect("an entry");
+        assert_eq!((set.mac, set.state), (Some(MAC), NeighborState::Permanent));
+        assert!(netlink.delete_neighbor(v0, absent).expect("it was there"));
+    });
+}
+
+#[test]
+fn the_monitor_tells_of_links_addresses_and_routes() {
+    let Some(namespace) = Namespace::new("the_monitor_tells_of_links_addresses_and_routes") else {
+        return;
+    };
+    namespace.run(|| {
+        let mut monitor = Monitor::open().expect("a socket");
+        let (mut netlink, index) = veth();
+        netlink.add_address(index, net("198.51.100.1/24")).expect("added");
+        ip("route add 198.18.0.0/24 dev v0");
+        netlink.delete_link(index).expect("removed");
+        let mut events = Vec::new();
+        monitor.drain(|event| events.push(event)).expect("open");
+        let address = Some(addr("198.51.100.1"));
+        assert!(events.contains(&Event::AddressChanged { ifindex: index, address }));
+        assert!(events.contains(&Event::RouteChanged));
+        let is_v0 = |link: &netio::netlink::Link| link.index == index && link.name == "v0";
+        assert!(events.iter().any(|e| matches!(e, Event::LinkChanged(link) if is_v0(link))));
+        assert!(events.iter().any(|e| matches!(e, Event::LinkGone(link) if is_v0(link))));
+        assert!(!events.contains(&Event::Overrun));
+    });
+}
+
+#[test]
+fn a_monitor_that_was_not_read_says_so_once_and_goes_on() {
+    let test = "a_monitor_that_was_not_read_says_so_once_and_goes_on";
+    let Some(namespace) = Namespace::new(test) else { return };
+    namespace.run(|| {
+        let (mut netlink, index) = veth();
+        let mut monitor = Monitor::open().expect("a socket");
+        // Each change of the MTU is a notification of more than a kilobyte; more than the buffer
+        // holds.
+        for round in 0..4_000 {
+            netlink.set_mtu(index, 1400 + round % 2).expect("in range");
+        }
+        let mut overruns = 0;
+        monitor.drain(|event| overruns += u32::from(event == Event::Overrun)).expect("open");
+        assert_eq!(overruns, 1);
+        netlink.set_mtu(index, 1300).expect("in range");
+        let mut last = None;
+        monitor.drain(|event| last = Some(event)).expect("open");
+        assert!(matches!(last, Some(Event::LinkChanged(link)) if link.mtu == 1300));
+    });
+}
