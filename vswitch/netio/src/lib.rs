@@ -6,10 +6,14 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`port`]    | a pod's or the host's TAP, or a socketpair that plays one |
 //! | [`netlink`] | the kernel's links, addresses, routes and neighbours |
+//! | [`fdpass`]  | file descriptors over a unix socket, and who sent them |
 
 mod error;
+pub mod fdpass;
 pub mod netlink;
+pub mod port;
 mod sys;
 
 pub use error::{Error, Result};
