@@ -7,12 +7,14 @@
 //! | module | holds |
 //! |---|---|
 //! | [`port`]    | a pod's or the host's TAP, or a socketpair that plays one |
+//! | [`pinhole`] | the XDP program that takes only what is ours from the NIC |
 //! | [`netlink`] | the kernel's links, addresses, routes and neighbours |
 //! | [`fdpass`]  | file descriptors over a unix socket, and who sent them |
 
 mod error;
 pub mod fdpass;
 pub mod netlink;
+pub mod pinhole;
 pub mod port;
 mod sys;
 

@@ -5,4 +5,5 @@
 
 mod common;
 mod netlink;
+mod pinhole;
 mod tap;

@@ -1,0 +1,281 @@
+//! The calls of bpf(2) that the pinhole needs.
+//!
+//! `pinhole` alone calls it. The attribute structs are the first fields of `union bpf_attr`
+//! (include/uapi/linux/bpf.h), as far as each command reads them; the kernel takes the rest as
+//! zero.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use super::asm::Instruction;
+use crate::sys::{check, check_fd};
+use crate::{Error, Result};
+
+const MAP_CREATE: libc::c_int = 0;
+const MAP_UPDATE_ELEM: libc::c_int = 2;
+const PROG_LOAD: libc::c_int = 5;
+const PROG_TEST_RUN: libc::c_int = 10;
+const LINK_CREATE: libc::c_int = 28;
+const LINK_UPDATE: libc::c_int = 29;
+
+const MAP_TYPE_XSKMAP: u32 = 17;
+const PROG_TYPE_XDP: u32 = 6;
+const ATTACH_XDP: u32 = 37;
+
+/// Which hook a program is attached to: XDP_FLAGS_* of include/uapi/linux/if_link.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Hook {
+    Generic = 2,
+    Native = 4,
+}
+
+/// The AF_XDP socket of each queue of one NIC. A socket that is closed leaves it by itself.
+#[derive(Debug)]
+pub struct XskMap {
+    fd: OwnedFd,
+    queues: u32,
+}
+
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+    numa_node: u32,
+    map_name: [u8; 16],
+}
+
+#[repr(C)]
+struct MapElement {
+    map_fd: u32,
+    _padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+struct ProgramLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+}
+
+/// LINK_CREATE and LINK_UPDATE have the same shape: an fd, another, a word, flags.
+#[repr(C)]
+struct Link {
+    first_fd: u32,
+    second: u32,
+    attach_type_or_flags: u32,
+    flags_or_old_fd: u32,
+}
+
+const LICENSE: &std::ffi::CStr = c"Apache-2.0";
+
+const fn name(text: &str) -> [u8; 16] {
+    let mut out = [0; 16];
+    let mut at = 0;
+    while at < text.len() {
+        out[at] = text.as_bytes()[at];
+        at += 1;
+    }
+    out
+}
+
+impl XskMap {
+    /// A map with room for a NIC's queues.
+    ///
+    /// # Errors
+    /// If the kernel refuses, for want of privileges most likely.
+    pub fn new(queues: u32) -> Result<Self> {
+        let attributes = MapCreate {
+            map_type: MAP_TYPE_XSKMAP,
+            key_size: 4,
+            value_size: 4,
+            max_entries: queues,
+            map_flags: 0,
+            inner_map_fd: 0,
+            numa_node: 0,
+            map_name: name("vswitch_xsks"),
+        };
+        // SAFETY: MAP_CREATE only reads the attributes, which hold no pointer.
+        let fd = unsafe { bpf_fd(MAP_CREATE, &attributes) }.map_err(refused("make an XSKMAP"))?;
+        Ok(Self { fd, queues })
+    }
+
+    /// How many queues have a place.
+    #[must_use]
+    pub fn queues(&self) -> u32 {
+        self.queues
+    }
+
+    /// Gives a queue's packets to an AF_XDP socket that has a receive ring; one that was there
+    /// before is replaced.
+    ///
+    /// # Errors
+    /// If the queue has no place in the map, or the fd is no such socket.
+    pub fn insert(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<()> {
+        let value = socket.as_raw_fd();
+        let attributes = MapElement {
+            map_fd: self.fd.as_raw_fd() as u32,
+            _padding: 0,
+            key: address(&queue),
+            value: address(&value),
+            flags: 0,
+        };
+        // SAFETY: MAP_UPDATE_ELEM reads four bytes each at key and value, the map's key and value
+        // sizes; both live until the call returns.
+        unsafe { bpf(MAP_UPDATE_ELEM, &attributes) }
+            .map(drop)
+            .map_err(refused("put an AF_XDP socket into the XSKMAP"))
+    }
+}
+
+impl AsFd for XskMap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Has the verifier check a program and loads it.
+pub(super) fn load(instructions: &[Instruction]) -> Result<OwnedFd> {
+    // Without a log first: the kernel writes one in any case then, which is slow, and fails with
+    // ENOSPC where it does not fit.
+    load_with(instructions, &mut []).or_else(|source| {
+        let mut log = vec![0; 1 << 16];
+        match load_with(instructions, &mut log) {
+            Ok(fd) => Ok(fd),
+            Err(_) => {
+                let text = log.split(|&byte| byte == 0).next().unwrap_or_default();
+                let text = String::from_utf8_lossy(text);
+                let detail = match text.trim() {
+                    "" => String::new(),
+                    text => format!("; the verifier says: {text}"),
+                };
+                Err(Error::Bpf { action: "load the XDP program", detail, source })
+            }
+        }
+    })
+}
+
+fn load_with(instructions: &[Instruction], log: &mut [u8]) -> io::Result<OwnedFd> {
+    let attributes = ProgramLoad {
+        prog_type: PROG_TYPE_XDP,
+        insn_cnt: instructions.len() as u32,
+        insns: instructions.as_ptr() as u64,
+        license: LICENSE.as_ptr() as u64,
+        log_level: u32::from(!log.is_empty()),
+        log_size: log.len() as u32,
+        log_buf: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
+        kern_version: 0,
+        prog_flags: 0,
+        prog_name: name("vswitch_pinhole"),
+        prog_ifindex: 0,
+        expected_attach_type: ATTACH_XDP,
+    };
+    // SAFETY: PROG_LOAD reads `insn_cnt` instructions and a string that ends with NUL, and writes
+    // at most `log_size` bytes into the log; all live until the call returns.
+    unsafe { bpf_fd(PROG_LOAD, &attributes) }
+}
+
+/// What the program returns for a packet that arrives on queue 0. Nothing is sent.
+pub(super) fn test_run(program: BorrowedFd<'_>, packet: &[u8]) -> Result<u32> {
+    let mut attributes = TestRun {
+        prog_fd: program.as_raw_fd() as u32,
+        data_size_in: packet.len() as u32,
+        data_in: packet.as_ptr() as u64,
+        ..TestRun::default()
+    };
+    // SAFETY: PROG_TEST_RUN reads `data_size_in` bytes of the packet and writes back nothing but
+    // the attributes, as there is no `data_out`.
+    check(unsafe { call(PROG_TEST_RUN, &raw mut attributes) })
+        .map_err(refused("run the XDP program on a packet"))?;
+    Ok(attributes.retval)
+}
+
+/// Attaches a program for as long as the returned link is open.
+pub(super) fn attach(program: BorrowedFd<'_>, ifindex: u32, hook: Hook) -> io::Result<OwnedFd> {
+    let attributes = Link {
+        first_fd: program.as_raw_fd() as u32,
+        second: ifindex,
+        attach_type_or_flags: ATTACH_XDP,
+        flags_or_old_fd: hook as u32,
+    };
+    // SAFETY: LINK_CREATE only reads the attributes, which hold no pointer.
+    unsafe { bpf_fd(LINK_CREATE, &attributes) }
+}
+
+/// Puts another program in the place of the link's.
+pub(super) fn replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
+    let attributes = Link {
+        first_fd: link.as_raw_fd() as u32,
+        second: program.as_raw_fd() as u32,
+        attach_type_or_flags: 0,
+        flags_or_old_fd: 0,
+    };
+    // SAFETY: LINK_UPDATE only reads the attributes, which hold no pointer.
+    unsafe { bpf(LINK_UPDATE, &attributes) }
+        .map(drop)
+        .map_err(refused("replace the XDP program; the interface may be gone"))
+}
+
+fn refused(action: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Bpf { action, detail: String::new(), source }
+}
+
+fn address<T>(value: &T) -> u64 {
+    std::ptr::from_ref(value) as u64
+}
+
+/// # Safety
+/// As for `bpf`, and the command makes a new fd.
+unsafe fn bpf_fd<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
+    // SAFETY: passed on; a new fd is nobody else's.
+    unsafe { check_fd(call(command, std::ptr::from_ref(attributes).cast_mut())) }
+}
+
+/// # Safety
+/// The command only reads the attributes, and every pointer in them is to what the command reads
+/// or writes there.
+unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
+    // SAFETY: passed on.
+    check(unsafe { call(command, std::ptr::from_ref(attributes).cast_mut()) })
+}
+
+/// # Safety
+/// As for `bpf`, but the command may write to the attributes.
+unsafe fn call<T>(command: libc::c_int, attributes: *mut T) -> libc::c_int {
+    // SAFETY: the attributes are as long as we say, and the caller vouches for their pointers. The
+    // result is an fd, zero or -1, all of which fit.
+    unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) as libc::c_int }
+}

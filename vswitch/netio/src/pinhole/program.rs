@@ -1,0 +1,238 @@
+//! Which packets are ours, as instructions.
+//!
+//! ```text
+//!   Ethernet II ─ IPv4 ─ to one of `local` ─┬─ protocol 4 or 41 ─────────────────── ours
+//!               │      │                    └─ UDP to `vxlan_port`, unfragmented ── ours
+//!               │      └ to one of `prefixes` ──────────────────────────────────── ours
+//!               └ IPv6 ─ to one of `prefixes` ──────────────────────────────────── ours
+//!   everything else: XDP_PASS, so that the NIC stays Linux's
+//! ```
+//!
+//! An address in `local` never goes by `prefixes`: the node's own address is the kernel's even if
+//! a pod prefix contains it. A fragment of a VXLAN packet passes, as only its first part has the
+//! port; the kernel may reassemble it, and drops it without a socket. A frame with a VLAN tag
+//! passes. `pinhole` alone calls this.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::asm::{Assembler, Instruction, Label, Reg, When, Width};
+
+/// What to take from the NIC.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Steering {
+    /// The node's addresses in the underlay, to which tunnel packets come.
+    pub local: Vec<Ipv4Addr>,
+    /// The UDP port of VXLAN, if VXLAN is used.
+    pub vxlan_port: Option<u16>,
+    /// Take IPIP: protocol 4, and 41 for IPv6 in IPv4.
+    pub ipip: bool,
+    /// The node's pod prefixes, for packets that come without a tunnel.
+    pub prefixes: Vec<(IpAddr, u8)>,
+}
+
+// Registers: r0 to r5 are scratch, r6 to r9 survive the call.
+const RESULT: Reg = Reg(0);
+const CONTEXT: Reg = Reg(1);
+const SCRATCH: Reg = Reg(2);
+const VALUE: Reg = Reg(3);
+const HEADER_LEN: Reg = Reg(4);
+const SAVED_CONTEXT: Reg = Reg(6);
+const PACKET: Reg = Reg(7);
+const PACKET_END: Reg = Reg(8);
+
+// struct xdp_md, include/uapi/linux/bpf.h.
+const MD_DATA: i16 = 0;
+const MD_DATA_END: i16 = 4;
+const MD_RX_QUEUE_INDEX: i16 = 16;
+
+const XDP_PASS: i32 = 2;
+const BPF_FUNC_REDIRECT_MAP: i32 = 51;
+
+const ETHERNET_BYTES: i16 = 14;
+const IPV4_BYTES: i16 = 20;
+const IPV6_BYTES: i16 = 40;
+const UDP_BYTES: i16 = 8;
+
+const PROTOCOL_IPIP: u32 = 4;
+const PROTOCOL_UDP: u32 = 17;
+const PROTOCOL_IPV6: u32 = 41;
+
+/// Every bit of the IPv4 fragment field but "don't fragment" and the reserved one: "more
+/// fragments", and the offset.
+const FRAGMENT: u16 = 0x3fff;
+
+/// Addresses and prefixes in all, at most: each costs two to eight instructions on the way of
+/// every packet, and a jump reaches 32,767.
+const MAX_ENTRIES: usize = 2048;
+
+/// The program that redirects what is ours to the AF_XDP socket of its queue, by the map.
+pub(super) fn assemble(steering: &Steering, map_fd: i32) -> Result<Vec<Instruction>, String> {
+    check(steering)?;
+    let mut asm = Assembler::default();
+    let [ipv4, ipv6, tunnel, ours, pass] = std::array::from_fn(|_| asm.label());
+
+    asm.copy(SAVED_CONTEXT, CONTEXT);
+    asm.load(Width::Word, PACKET, CONTEXT, MD_DATA);
+    asm.load(Width::Word, PACKET_END, CONTEXT, MD_DATA_END);
+    need(&mut asm, ETHERNET_BYTES, pass);
+    asm.load(Width::Half, VALUE, PACKET, 12);
+    asm.jump(VALUE, When::Equal, in_memory(0x0800), ipv4);
+    asm.jump(VALUE, When::Equal, in_memory(0x86dd), ipv6);
+    asm.go(pass);
+
+    asm.put(ipv4);
+    need(&mut asm, ETHERNET_BYTES + IPV4_BYTES, pass);
+    asm.load(Width::Byte, HEADER_LEN, PACKET, ETHERNET_BYTES);
+    // Version 4 and a header of five to fifteen words: nothing but 0x45 to 0x4f.
+    asm.jump(HEADER_LEN, When::Less, 0x45, pass);
+    asm.jump(HEADER_LEN, When::Greater, 0x4f, pass);
+    asm.load(Width::Word, VALUE, PACKET, ETHERNET_BYTES + 16);
+    for address in &steering.local {
+        asm.jump(VALUE, When::Equal, u32::from_ne_bytes(address.octets()), tunnel);
+    }
+    for (network, len) in &steering.prefixes {
+        if let IpAddr::V4(network) = network {
+            prefix(&mut asm, &network.octets(), *len, ETHERNET_BYTES + 16, ours);
+        }
+    }
+    asm.go(pass);
+
+    asm.put(ipv6);
+    need(&mut asm, ETHERNET_BYTES + IPV6_BYTES, pass);
+    for (network, len) in &steering.prefixes {
+        if let IpAddr::V6(network) = network {
+            prefix(&mut asm, &network.octets(), *len, ETHERNET_BYTES + 24, ours);
+        }
+    }
+    asm.go(pass);
+
+    // The verifier refuses instructions that no jump reaches.
+    if asm.is_wanted(tunnel) {
+        tunnels(&mut asm, steering, tunnel, ours, pass);
+    }
+
+    asm.put(pass);
+    asm.set(RESULT, XDP_PASS);
+    asm.exit();
+
+    if asm.is_wanted(ours) {
+        asm.put(ours);
+        // bpf_redirect_map(map, rx_queue_index, XDP_PASS): a queue without socket passes.
+        asm.load_map(Reg(1), map_fd);
+        asm.load(Width::Word, Reg(2), SAVED_CONTEXT, MD_RX_QUEUE_INDEX);
+        asm.set(Reg(3), XDP_PASS);
+        asm.call(BPF_FUNC_REDIRECT_MAP);
+        asm.exit();
+    }
+
+    asm.finish().map_err(|_| "it has too many addresses and prefixes".to_owned())
+}
+
+/// From `tunnel` on: is a packet to one of our addresses one of our tunnels'?
+fn tunnels(asm: &mut Assembler, steering: &Steering, tunnel: Label, ours: Label, pass: Label) {
+    asm.put(tunnel);
+    asm.load(Width::Byte, VALUE, PACKET, ETHERNET_BYTES + 9);
+    if steering.ipip {
+        asm.jump(VALUE, When::Equal, PROTOCOL_IPIP, ours);
+        asm.jump(VALUE, When::Equal, PROTOCOL_IPV6, ours);
+    }
+    if let Some(port) = steering.vxlan_port {
+        asm.jump(VALUE, When::NotEqual, PROTOCOL_UDP, pass);
+        asm.load(Width::Half, VALUE, PACKET, ETHERNET_BYTES + 6);
+        asm.mask(VALUE, in_memory(FRAGMENT));
+        asm.jump(VALUE, When::NotEqual, 0, pass);
+        asm.mask(HEADER_LEN, 0x0f);
+        asm.shift_left(HEADER_LEN, 2);
+        asm.add_register(PACKET, HEADER_LEN);
+        need(asm, ETHERNET_BYTES + UDP_BYTES, pass);
+        asm.load(Width::Half, VALUE, PACKET, ETHERNET_BYTES + 2);
+        asm.jump(VALUE, When::Equal, in_memory(port), ours);
+    }
+    asm.go(pass);
+}
+
+fn check(steering: &Steering) -> Result<(), String> {
+    let entries = steering.local.len() + steering.prefixes.len();
+    if entries > MAX_ENTRIES {
+        return Err(format!(
+            "{entries} addresses and prefixes are more than {MAX_ENTRIES}; summarize the prefixes"
+        ));
+    }
+    for &(network, len) in &steering.prefixes {
+        let longest = if network.is_ipv4() { 32 } else { 128 };
+        if len == 0 || len > longest {
+            return Err(format!(
+                "prefix {network}/{len}: the length must be 1 to {longest}, as /0 would take all \
+                 of the node's traffic"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Passes a packet with fewer than `count` bytes from `PACKET` on. Without this the verifier
+/// refuses the loads that follow.
+fn need(asm: &mut Assembler, count: i16, pass: Label) {
+    asm.copy(SCRATCH, PACKET);
+    asm.add(SCRATCH, count.into());
+    asm.jump_if_beyond(SCRATCH, PACKET_END, pass);
+}
+
+/// Goes to `ours` if the address at `offset` begins with `len` bits of `network`; else falls
+/// through. Word by word, as IPv6 has four.
+fn prefix(asm: &mut Assembler, network: &[u8], len: u8, offset: i16, ours: Label) {
+    let next = asm.label();
+    let mut left = u32::from(len);
+    for (word, at) in network.as_chunks::<4>().0.iter().zip((offset..).step_by(4)) {
+        let bits = left.min(32);
+        left -= bits;
+        let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+        if mask == 0 {
+            break;
+        }
+        let mask = u32::from_ne_bytes(mask.to_be_bytes());
+        asm.load(Width::Word, VALUE, PACKET, at);
+        if mask != u32::MAX {
+            asm.mask(VALUE, mask);
+        }
+        asm.jump(VALUE, When::NotEqual, u32::from_ne_bytes(*word) & mask, next);
+    }
+    asm.go(ours);
+    asm.put(next);
+}
+
+/// A 16-bit field of a header as a load finds it.
+fn in_memory(value: u16) -> u32 {
+    u16::from_ne_bytes(value.to_be_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_ENTRIES, Steering, assemble};
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn prefixes_that_would_take_the_node_are_refused() {
+        for prefix in ["0.0.0.0/0", "::/0", "198.18.0.0/33", "fd00::/129"] {
+            let (network, len) = prefix.split_once('/').expect("a slash");
+            let prefixes =
+                vec![(network.parse().expect("address"), len.parse().expect("a number"))];
+            let refused = assemble(&Steering { prefixes, ..Steering::default() }, 3);
+            assert!(refused.expect_err("refused").contains(prefix), "{prefix}");
+        }
+    }
+
+    #[test]
+    fn the_largest_program_still_assembles() {
+        let longest = ("fd00::1".parse().expect("address"), 127);
+        let mut steering = Steering {
+            local: vec![Ipv4Addr::new(198, 51, 100, 1)],
+            vxlan_port: Some(4789),
+            ipip: true,
+            prefixes: vec![longest; MAX_ENTRIES - 1],
+        };
+        assert!(assemble(&steering, 3).is_ok());
+        steering.prefixes.push(longest);
+        assert!(assemble(&steering, 3).is_err());
+    }
+}

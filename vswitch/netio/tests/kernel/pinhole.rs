@@ -1,0 +1,284 @@
+//! The XDP program in the kernel: what it takes and what it leaves. Needs root.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use crate::common::{Namespace, ip, link, skip};
+use netio::Error;
+use netio::pinhole::{Action, AttachMode, AttachWish, Pinhole, Program, Steering, XskMap};
+
+const LOCAL: [u8; 4] = [198, 51, 100, 1];
+const OTHER: [u8; 4] = [198, 51, 100, 9];
+
+fn steering() -> Steering {
+    Steering {
+        local: vec!["203.0.113.1".parse().expect("address"), LOCAL.into()],
+        vxlan_port: Some(4789),
+        ipip: true,
+        prefixes: ["198.18.2.0/23", "198.18.9.7/32", "fd00:18::/40", "2001:db8::5/128"]
+            .map(|prefix| {
+                let (network, len) = prefix.split_once('/').expect("a slash");
+                (network.parse().expect("address"), len.parse().expect("length"))
+            })
+            .to_vec(),
+    }
+}
+
+/// An AF_XDP socket with a receive ring and nothing else: enough to have a place in an XSKMAP, so
+/// that the program's redirect is seen as such.
+fn placeholder_socket() -> io::Result<OwnedFd> {
+    const XDP_RX_RING: libc::c_int = 2;
+    let entries = 64_u32;
+    // SAFETY: three integers; the fd is new and checked.
+    let socket = unsafe {
+        match libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) {
+            fd if fd < 0 => return Err(io::Error::last_os_error()),
+            fd => OwnedFd::from_raw_fd(fd),
+        }
+    };
+    // SAFETY: the kernel reads the four bytes of `entries`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_XDP,
+            XDP_RX_RING,
+            (&raw const entries).cast(),
+            size_of_val(&entries) as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+}
+
+/// A map whose queue 0 has a socket, unless the kernel or our privileges lack something.
+fn map_with_socket(test: &str) -> Option<(XskMap, OwnedFd)> {
+    let made = XskMap::new(4).map_err(|error| format!("{error}")).and_then(|map| {
+        let socket = placeholder_socket().map_err(|error| format!("AF_XDP: {error}"))?;
+        map.insert(0, socket.as_fd()).map_err(|error| format!("{error}"))?;
+        Ok((map, socket))
+    });
+    made.map_err(|reason| skip(test, &reason)).ok()
+}
+
+fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    frame.extend(ethertype.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+struct V4 {
+    destination: [u8; 4],
+    protocol: u8,
+    fragment: u16,
+    options_bytes: u8,
+}
+
+const TO_US: V4 = V4 { destination: LOCAL, protocol: 17, fragment: 0, options_bytes: 0 };
+
+fn ipv4(header: &V4, payload: &[u8]) -> Vec<u8> {
+    let header_len = 20 + header.options_bytes;
+    let mut packet = vec![0x40 + header_len / 4, 0];
+    packet.extend((u16::from(header_len) + payload.len() as u16).to_be_bytes());
+    packet.extend([0x12, 0x34]);
+    packet.extend(header.fragment.to_be_bytes());
+    packet.extend([64, header.protocol, 0, 0, 198, 51, 100, 2]);
+    packet.extend(header.destination);
+    packet.resize(header_len.into(), 1);
+    packet.extend(payload);
+    ethernet(0x0800, &packet)
+}
+
+fn udp(port: u16) -> Vec<u8> {
+    let mut datagram = vec![0xc0, 0];
+    datagram.extend(port.to_be_bytes());
+    datagram.extend([0, 16, 0, 0]);
+    datagram.extend([0x5a; 8]);
+    datagram
+}
+
+fn ipv6(destination: &str) -> Vec<u8> {
+    let destination: std::net::Ipv6Addr = destination.parse().expect("address");
+    let mut packet = vec![0x60, 0, 0, 0, 0, 8, 17, 64];
+    packet.extend([0xfd; 16]);
+    packet.extend(destination.octets());
+    packet.extend([0; 8]);
+    ethernet(0x86dd, &packet)
+}
+
+#[test]
+fn the_program_takes_what_is_ours_and_nothing_else() {
+    let Some((map, _socket)) = map_with_socket("the_program_takes_what_is_ours_and_nothing_else")
+    else {
+        return;
+    };
+    let to_v4 = |destination| ipv4(&V4 { destination, ..TO_US }, &udp(4789));
+    let protocol = |protocol| ipv4(&V4 { protocol, ..TO_US }, &[0; 40]);
+    let fragment = |fragment| ipv4(&V4 { fragment, ..TO_US }, &udp(4789));
+    let options = |options_bytes| ipv4(&V4 { options_bytes, ..TO_US }, &udp(4789));
+    let patched = |at: usize, byte: u8| {
+        let mut frame = to_v4(LOCAL);
+        frame[at] = byte;
+        frame
+    };
+    let cut = |mut frame: Vec<u8>, len: usize| {
+        frame.truncate(len);
+        frame
+    };
+    let ours = [
+        ("VXLAN to us", to_v4(LOCAL)),
+        ("VXLAN to our other address", to_v4([203, 0, 113, 1])),
+        ("VXLAN with DF", fragment(0x4000)),
+        ("VXLAN behind four bytes of options", options(4)),
+        ("VXLAN behind the longest options", options(40)),
+        ("VXLAN that ends with its UDP header", cut(to_v4(LOCAL), 42)),
+        ("IPIP", protocol(4)),
+        ("IPv6 in IPv4", protocol(41)),
+        ("a pod's IPv4, first of the prefix", to_v4([198, 18, 2, 0])),
+        ("a pod's IPv4, last of the prefix", to_v4([198, 18, 3, 255])),
+        ("a pod's IPv4, of a /32", to_v4([198, 18, 9, 7])),
+        ("a pod's IPv4, a later fragment", {
+            ipv4(&V4 { destination: [198, 18, 2, 1], fragment: 185, ..TO_US }, &[0; 8])
+        }),
+        ("a pod's IPv4, a header and no more", cut(to_v4([198, 18, 2, 1]), 34)),
+        ("a pod's IPv6, first of the prefix", ipv6("fd00:18::")),
+        ("a pod's IPv6, last of the prefix", ipv6("fd00:18:ff:ffff:ffff:ffff:ffff:ffff")),
+        ("a pod's IPv6, of a /128", ipv6("2001:db8::5")),
+        ("a pod's IPv6, a header and no more", cut(ipv6("fd00:18::1"), 54)),
+    ];
+    let the_kernels = [
+        ("ssh to us", ipv4(&V4 { protocol: 6, ..TO_US }, &[0; 20])),
+        ("ping to us", protocol(1)),
+        ("UDP to another port", ipv4(&TO_US, &udp(4790))),
+        ("the port with its bytes swapped", ipv4(&TO_US, &udp(4789_u16.swap_bytes()))),
+        ("VXLAN to somebody else", to_v4(OTHER)),
+        ("IPIP to somebody else", ipv4(&V4 { protocol: 4, destination: OTHER, ..TO_US }, &[0; 40])),
+        ("a first fragment of VXLAN", fragment(0x2000)),
+        ("a later fragment of VXLAN", fragment(185)),
+        ("a last fragment with DF", fragment(0x4001)),
+        ("one below the prefix", to_v4([198, 18, 1, 255])),
+        ("one above the prefix", to_v4([198, 18, 4, 0])),
+        ("beside the /32", to_v4([198, 18, 9, 6])),
+        ("one below the IPv6 prefix", ipv6("fd00:17:ffff:ffff:ffff:ffff:ffff:ffff")),
+        ("one above the IPv6 prefix", ipv6("fd00:18:100::")),
+        ("beside the /128", ipv6("2001:db8::4")),
+        ("neighbour discovery", ipv6("ff02::1:ff00:1")),
+        ("ARP", ethernet(0x0806, &[0; 46])),
+        ("a VLAN tag", ethernet(0x8100, &to_v4(LOCAL)[10..])),
+        ("802.3 with a length", ethernet(60, &to_v4(LOCAL)[14..])),
+        ("an Ethernet header and no more", ethernet(0x0800, &[])),
+        ("an IPv4 header that is cut", cut(to_v4(LOCAL), 33)),
+        ("an IPv6 header that is cut", cut(ipv6("fd00:18::1"), 53)),
+        ("a UDP header that is cut", cut(to_v4(LOCAL), 41)),
+        ("a UDP header cut behind options", cut(options(40), 81)),
+        ("an IPv4 header of four words", patched(14, 0x44)),
+        ("an IPv4 header of version 6", patched(14, 0x65)),
+        ("an IPv4 header of version 3", patched(14, 0x35)),
+    ];
+    let program = Program::load(&steering(), &map).expect("the verifier takes it");
+    for (what, frame) in ours {
+        assert_eq!(program.run(&frame).expect("it runs"), Action::Redirect, "{what}");
+    }
+    for (what, frame) in the_kernels {
+        assert_eq!(program.run(&frame).expect("it runs"), Action::Pass, "{what}");
+    }
+}
+
+#[test]
+fn what_is_switched_off_passes() {
+    let Some((map, _socket)) = map_with_socket("what_is_switched_off_passes") else { return };
+    let vxlan = ipv4(&TO_US, &udp(4789));
+    let ipip = ipv4(&V4 { protocol: 4, ..TO_US }, &[0; 40]);
+    let pod = ipv4(&V4 { destination: [198, 18, 2, 1], ..TO_US }, &udp(53));
+    let verdicts = |steering: &Steering| {
+        let program = Program::load(steering, &map).expect("the verifier takes it");
+        [&vxlan, &ipip, &pod].map(|frame| program.run(frame).expect("it runs") == Action::Redirect)
+    };
+    let all = steering();
+    assert_eq!(verdicts(&all), [true, true, true]);
+    assert_eq!(verdicts(&Steering { vxlan_port: None, ..all.clone() }), [false, true, true]);
+    assert_eq!(verdicts(&Steering { ipip: false, ..all.clone() }), [true, false, true]);
+    assert_eq!(verdicts(&Steering { prefixes: vec![], ..all.clone() }), [true, true, false]);
+    assert_eq!(verdicts(&Steering { local: vec![], ..all }), [false, false, true]);
+    assert_eq!(verdicts(&Steering::default()), [false, false, false]);
+}
+
+#[test]
+fn the_nodes_own_address_stays_the_kernels_in_a_pod_prefix_too() {
+    let test = "the_nodes_own_address_stays_the_kernels_in_a_pod_prefix_too";
+    let Some((map, _socket)) = map_with_socket(test) else { return };
+    let mut steering = steering();
+    steering.prefixes.push(("198.51.100.0".parse().expect("address"), 24));
+    let program = Program::load(&steering, &map).expect("the verifier takes it");
+    let ssh = |destination| ipv4(&V4 { destination, protocol: 6, ..TO_US }, &[0; 20]);
+    assert_eq!(program.run(&ssh(LOCAL)).expect("it runs"), Action::Pass);
+    assert_eq!(program.run(&ssh(OTHER)).expect("it runs"), Action::Redirect);
+}
+
+#[test]
+fn a_queue_without_socket_passes() {
+    let Some((_, _socket)) = map_with_socket("a_queue_without_socket_passes") else { return };
+    let empty = XskMap::new(4).expect("a second map");
+    let program = Program::load(&steering(), &empty).expect("the verifier takes it");
+    assert_eq!(program.run(&ipv4(&TO_US, &udp(4789))).expect("it runs"), Action::Pass);
+}
+
+#[test]
+fn the_verifier_takes_the_longest_program() {
+    let Some((map, _socket)) = map_with_socket("the_verifier_takes_the_longest_program") else {
+        return;
+    };
+    let mut steering = steering();
+    let longest = ("fd00::1".parse().expect("address"), 127);
+    steering.prefixes.resize(2048 - steering.local.len(), longest);
+    let program = Program::load(&steering, &map).expect("the verifier takes it");
+    assert_eq!(program.run(&ipv6("2001:db8::6")).expect("it runs"), Action::Pass);
+    assert_eq!(program.run(&ipv6("fd00::")).expect("it runs"), Action::Redirect);
+}
+
+#[test]
+fn it_is_attached_once_and_gone_with_its_owner() {
+    let test = "it_is_attached_once_and_gone_with_its_owner";
+    let Some(namespace) = Namespace::new(test) else { return };
+    if map_with_socket(test).is_none() {
+        return;
+    }
+    namespace.run(|| {
+        ip("link add v0 type veth peer name v1");
+        let v0 = link("v0").index;
+        let attach = |wish| Pinhole::attach(v0, 1, &steering(), wish);
+        let mut pinhole = attach(AttachWish::NativeThenGeneric).expect("veth has native XDP");
+        assert_eq!(*pinhole.mode(), AttachMode::Native);
+        assert!(link("v0").xdp);
+        pinhole.update(&Steering::default()).expect("replaced");
+        let impossible =
+            Steering { prefixes: vec![("::".parse().expect("address"), 0)], ..steering() };
+        assert!(matches!(pinhole.update(&impossible), Err(Error::Steering { .. })));
+        for wish in [AttachWish::NativeThenGeneric, AttachWish::Generic] {
+            assert!(matches!(attach(wish), Err(Error::XdpBusy { .. })), "{wish:?}");
+        }
+        drop(pinhole);
+        assert!(!link("v0").xdp);
+
+        let generic = attach(AttachWish::Generic).expect("free again");
+        assert!(matches!(generic.mode(), AttachMode::Generic { .. }));
+        assert!(matches!(attach(AttachWish::NativeThenGeneric), Err(Error::XdpBusy { .. })));
+    });
+}
+
+#[test]
+fn where_the_driver_has_no_xdp_it_is_generic_with_the_reason() {
+    let test = "where_the_driver_has_no_xdp_it_is_generic_with_the_reason";
+    let Some(namespace) = Namespace::new(test) else { return };
+    if map_with_socket(test).is_none() {
+        return;
+    }
+    namespace.run(|| {
+        let pinhole =
+            Pinhole::attach(link("lo").index, 1, &steering(), AttachWish::NativeThenGeneric)
+                .expect("generic works anywhere");
+        let shown = pinhole.mode().to_string();
+        assert!(shown.starts_with("generic (the driver refuses native mode: "), "{shown}");
+        let absent = Pinhole::attach(9999, 1, &steering(), AttachWish::NativeThenGeneric);
+        assert!(matches!(absent, Err(Error::XdpAttach { .. })), "{absent:?}");
+    });
+}
