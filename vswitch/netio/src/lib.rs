@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`port`]    | a pod's or the host's TAP, or a socketpair that plays one |
 //! | [`pinhole`] | the XDP program that takes only what is ours from the NIC |
+//! | [`xsk`]     | one AF_XDP socket for each NIC queue |
 //! | [`netlink`] | the kernel's links, addresses, routes and neighbours |
 //! | [`fdpass`]  | file descriptors over a unix socket, and who sent them |
 
@@ -17,5 +18,6 @@ pub mod netlink;
 pub mod pinhole;
 pub mod port;
 mod sys;
+pub mod xsk;
 
 pub use error::{Error, Result};

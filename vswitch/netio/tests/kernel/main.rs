@@ -7,3 +7,4 @@ mod common;
 mod netlink;
 mod pinhole;
 mod tap;
+mod xsk;
