@@ -1,1 +1,152 @@
-//! Placeholder.
+//! The CNI plugin: a container runtime executes it once for each command, with the command in the
+//! environment and the network configuration on stdin. It builds the pod's interface, hands it to
+//! vswitchd over the control socket, and prints the result.
+//!
+//! ```text
+//!   runtime -> config -> add | del | check | status | gc -> result -> runtime
+//!                         |     |
+//!                         |     +-> client  -> vswitchd: addresses, and the port's descriptor
+//!                         |     +-> ipam    -> the delegated IPAM plugin, if the configuration names one
+//!                         +-> netns, netlink, pod -> the kernel
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `config`   | environment and network configuration, validated |
+//! | `args`     | what the runtime asks for this pod: addresses, MAC, names |
+//! | `version`  | commands and specification versions, and which go together |
+//! | `add` `del` `check` `status` `gc` | one command each |
+//! | `client`   | the control socket, bounded in time |
+//! | `ipam`     | delegation to an IPAM plugin |
+//! | `pod`      | the interface inside the pod's namespace |
+//! | `netns`    | namespaces and the TAP; the only unsafe code |
+//! | `netlink`  | requests to the kernel |
+//! | `undo`     | what a failed ADD takes back |
+//! | `result`   | result, error and version output |
+//! | `error`    | every failure, and the table of CNI codes |
+
+#![deny(unsafe_code)] // netns alone opens it
+
+mod add;
+mod args;
+mod check;
+mod client;
+mod config;
+mod deadline;
+mod del;
+mod error;
+mod gc;
+mod ipam;
+mod netlink;
+#[allow(unsafe_code)]
+mod netns;
+mod pod;
+mod result;
+mod status;
+mod undo;
+mod version;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use deadline::Deadline;
+
+pub use args::Wanted;
+pub use config::{Call, Env, Ipam, NetConf};
+pub use error::Error;
+pub use version::{Command, SpecVersion};
+
+const ABOUT: &str = "\
+vswitch-cni is the CNI plugin of vswitchd. A container runtime executes it, with the command in
+CNI_COMMAND and the network configuration on stdin; there is nothing to run by hand.
+
+  binary         in the runtime's CNI plugin directory, usually /opt/cni/bin
+  configuration  /etc/cni/net.d/10-vswitch.conflist, with \"type\": \"vswitch-cni\"
+  supported      CNI specification 0.3.1, 0.4.0, 1.0.0, 1.1.0
+";
+
+/// Executes the command that the environment names, as a container runtime expects it: result or
+/// error on stdout, log on stderr.
+#[must_use]
+pub fn run() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == "--help" || arg == "-h") {
+        log(ABOUT.trim_end());
+        return ExitCode::SUCCESS;
+    }
+    let command = match Command::from_env(|name| std::env::var_os(name)) {
+        Ok(command) => command,
+        Err(error) => {
+            // A person gets the explanation; a runtime that forgot the variable, its JSON.
+            log(ABOUT.trim_end());
+            if !io::stdout().is_terminal() {
+                print_error(&error, None, None);
+            }
+            return ExitCode::FAILURE;
+        }
+    };
+    if command == Command::Version {
+        return print(&result::versions());
+    }
+    let deadline = Deadline::of_command();
+    let mut stdin = Vec::new();
+    let outcome = config::read_stdin(&deadline)
+        .and_then(|bytes| {
+            stdin = bytes;
+            Call::new(command, |name| std::env::var_os(name), &stdin)
+        })
+        .and_then(|call| execute(&call, &deadline));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_error(&error, Some(command), config::version_text(&stdin));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(call: &Call, deadline: &Deadline) -> Result<(), Error> {
+    match call.command {
+        Command::Add => {
+            let (result, undo) = add::add(call, deadline)?;
+            // Only a runtime that has the result can be held to a DEL for it.
+            write_json(&result)
+                .map_err(|source| Error::Io { doing: "print the result", source })?;
+            undo.disarm();
+            Ok(())
+        }
+        Command::Del => del::del(call, deadline),
+        Command::Check => check::check(call, deadline),
+        Command::Status => status::status(call, deadline),
+        Command::Gc => gc::gc(call, deadline),
+        Command::Version => Ok(()),
+    }
+}
+
+fn print(value: &serde_json::Value) -> ExitCode {
+    match write_json(value) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log(&format!("cannot write to stdout: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_error(error: &Error, command: Option<Command>, version: Option<String>) {
+    let value = result::error(error, command, version);
+    log(&value.to_string());
+    if let Err(error) = write_json(&value) {
+        log(&format!("cannot write the error to stdout: {error}"));
+    }
+}
+
+fn write_json(value: &serde_json::Value) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{value}")?;
+    stdout.flush()
+}
+
+/// A line of the log, which for a CNI plugin is stderr. A closed stderr is no reason to fail.
+fn log(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}

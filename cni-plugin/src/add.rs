@@ -1,0 +1,213 @@
+//! ADD: allocate, make the TAP, move it into the pod, configure it there, hand it to the daemon.
+//!
+//! Everything that is refused is refused before anything is made. From then on each step pushes its
+//! reversal; the caller disarms them once the runtime has the result.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use api::{Attach, Delegated, Reply, Request, Reserve, Reserved};
+use ipnet::IpNet;
+use serde_json::Value;
+
+use crate::args::Wanted;
+use crate::client;
+use crate::config::Call;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::ipam::{Allocation, Delegate};
+use crate::netlink::Netlink;
+use crate::netns::{NetNs, Tap};
+use crate::pod::{self, Plan};
+use crate::result::{self, Plugged, Route};
+use crate::undo::Undo;
+use crate::version::Command;
+
+/// RFC 8200, section 5: "IPv6 requires that every link in the Internet have an MTU of 1280 octets or
+/// greater". The kernel takes IPv6 away from a smaller one.
+const IPV6_MIN_MTU: u32 = 1280;
+
+/// Plugs the pod in. Answers with the result to print, and with what takes it all back.
+///
+/// # Errors
+/// Any; nothing is left then.
+pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Undo<'a>), Error> {
+    let (conf, attachment) = (&call.conf, &call.env.attachment);
+    let wanted = Wanted::new(conf, &call.env.args)?;
+    let previous = result::previous_of_add(conf)?;
+    let delegate = Delegate::of(call)?;
+    let path = call.env.netns.as_deref().expect("required in the environment of ADD");
+    let netns = Rc::new(NetNs::open(path)?);
+    if netns.run(|| pod::exists(&attachment.ifname))? {
+        return Err(Error::Exists { ifname: attachment.ifname.clone(), netns: path.to_owned() });
+    }
+
+    let mut undo = Undo::default();
+    let allocation = match delegate {
+        None => None,
+        Some(delegate) => Some(allocate(&delegate, &mut undo, deadline)?),
+    };
+    let reserved = reserve(call, &wanted, allocation.as_ref(), &mut undo, deadline)?;
+
+    let mtu = conf.mtu.map_or(reserved.mtu, |bound| bound.min(reserved.mtu));
+    let has_v6 = reserved.addresses.iter().any(|address| address.addr().is_ipv6());
+    if has_v6 && mtu < IPV6_MIN_MTU {
+        return Err(Error::Invalid(format!(
+            "the pod's MTU is {mtu}; with an IPv6 address it must be {IPV6_MIN_MTU} at least"
+        )));
+    }
+    let routes = routes(&reserved, allocation.as_ref());
+
+    let tap = Tap::create()?;
+    move_into(&tap, &netns, &attachment.ifname)?;
+    let inside = Rc::clone(&netns);
+    undo.push("remove the interface", move || {
+        inside.run(|| pod::remove(attachment)).map_err(|error| error.sentence())
+    });
+    let plan = Plan {
+        attachment,
+        mac: reserved.mac,
+        mtu,
+        addresses: &reserved.addresses,
+        gateways: &reserved.gateways,
+        gateway_mac: reserved.gateway_mac,
+        routes: &routes,
+    };
+    let mac = netns.run(|| pod::configure(&plan))?;
+
+    let attach = Request::Attach(Attach { attachment: attachment.clone(), mac });
+    client::order(&conf.socket, "attach the pod", &attach, Some(tap.as_fd()), deadline)?;
+
+    let plugged = Plugged {
+        ifname: &attachment.ifname,
+        netns: path,
+        mac,
+        mtu,
+        addresses: &reserved.addresses,
+        gateways: &reserved.gateways,
+        routes: &routes,
+        dns: wanted.dns.or_else(|| conf.dns.clone()).or(allocation.and_then(|a| a.dns)),
+    };
+    Ok((result::added(conf.version, previous, &plugged), undo))
+}
+
+fn allocate<'a>(
+    delegate: &Delegate<'a>,
+    undo: &mut Undo<'a>,
+    deadline: &Deadline,
+) -> Result<Allocation, Error> {
+    let again = delegate.clone();
+    // Before the attempt: one that fails half-way is to be followed by a DEL as well.
+    undo.push("release the delegated addresses", move || {
+        again.order(Command::Del, &Deadline::of_undo_step()).map_err(|error| error.sentence())
+    });
+    delegate.add(deadline)
+}
+
+fn reserve<'a>(
+    call: &'a Call,
+    wanted: &Wanted,
+    allocation: Option<&Allocation>,
+    undo: &mut Undo<'a>,
+    deadline: &Deadline,
+) -> Result<Reserved, Error> {
+    let (socket, attachment) = (&call.conf.socket, &call.env.attachment);
+    let delegated = allocation.map(|allocation| Delegated {
+        addresses: allocation.ips.iter().map(|ip| ip.address).collect(),
+        gateways: allocation.ips.iter().filter_map(|ip| ip.gateway).collect(),
+    });
+    let request = Request::Reserve(Reserve {
+        attachment: attachment.clone(),
+        pod: wanted.pod.clone(),
+        netns: call.env.netns.as_deref().unwrap_or("".as_ref()).to_string_lossy().into_owned(),
+        mode: call.conf.mode.clone(),
+        // A delegated plugin has seen the wishes itself.
+        requested: if delegated.is_some() { Vec::new() } else { wanted.addresses.clone() },
+        delegated,
+        mac: wanted.mac,
+    });
+    let outcome = client::call(socket, "reserve addresses for the pod", &request, None, deadline);
+    // A refused reservation holds nothing; and if the refusal says that the attachment exists, it
+    // is another's, and not ours to take back.
+    if !matches!(outcome, Err(Error::Daemon { .. } | Error::Unreachable { .. })) {
+        undo.push("release the reservation", move || {
+            client::detach(socket, attachment, &Deadline::of_undo_step())
+                .map_err(|error| error.sentence())
+        });
+    }
+    match outcome? {
+        Reply::Reserved(reserved) if !reserved.addresses.is_empty() => Ok(reserved),
+        other => Err(client::unexpected(socket, &other)),
+    }
+}
+
+/// The IPAM plugin's routes; without any, a default route by each gateway.
+fn routes(reserved: &Reserved, allocation: Option<&Allocation>) -> Vec<Route> {
+    let given = allocation.map_or(&[][..], |allocation| &allocation.routes);
+    if given.is_empty() {
+        let default = |gateway: &IpAddr| {
+            let any: IpAddr = match gateway {
+                IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            let dst = IpNet::new(any, 0).expect("0 is a length in either family");
+            Route::via(dst, Some(*gateway))
+        };
+        return reserved.gateways.iter().map(default).collect();
+    }
+    let by_gateway = |route: &Route| Route {
+        gw: route.gw.or_else(|| result::of_family(&reserved.gateways, route.dst.addr())),
+        ..route.clone()
+    };
+    given.iter().map(by_gateway).collect()
+}
+
+fn move_into(tap: &Tap, netns: &NetNs, ifname: &str) -> Result<(), Error> {
+    let failed = || Error::kernel(format!("move the TAP device into the pod as {ifname}"));
+    let mut netlink = Netlink::open().map_err(Error::kernel("open a netlink socket"))?;
+    let link = netlink.link(&tap.name).map_err(failed())?;
+    let link = link.ok_or_else(|| failed()(std::io::Error::from_raw_os_error(libc::ENODEV)))?;
+    netlink.move_link(link.index, netns.as_fd(), ifname).map_err(failed())
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{Mac, Mode, Reserved};
+    use serde_json::json;
+
+    use super::routes;
+    use crate::ipam::Allocation;
+
+    fn shown(allocation: serde_json::Value) -> Vec<String> {
+        let reserved = Reserved {
+            addresses: vec!["198.18.1.5/32".parse().expect("a prefix")],
+            gateways: ["198.18.1.1", "fd00::1"].map(|a| a.parse().expect("an address")).to_vec(),
+            gateway_mac: Mac([2, 0, 0, 0, 0, 1]),
+            mac: Mac([2, 0, 0, 0, 0, 2]),
+            mtu: 1450,
+            mode: Mode::Routed,
+        };
+        let allocation: Allocation = serde_json::from_value(allocation).expect("a result");
+        routes(&reserved, Some(&allocation))
+            .iter()
+            .map(|route| format!("{} {:?}", route.dst, route.gw.map(|gw| gw.to_string())))
+            .collect()
+    }
+
+    #[test]
+    fn without_routes_of_the_delegate_the_gateways_are_the_default() {
+        assert_eq!(shown(json!({})), ["0.0.0.0/0 Some(\"198.18.1.1\")", "::/0 Some(\"fd00::1\")"]);
+    }
+
+    #[test]
+    fn routes_of_the_delegate_are_used_instead_by_the_gateway_that_they_name_or_ours() {
+        let given = json!({"routes": [
+            {"dst": "198.19.0.0/16"}, {"dst": "0.0.0.0/0", "gw": "198.18.1.254"},
+        ]});
+        assert_eq!(
+            shown(given),
+            ["198.19.0.0/16 Some(\"198.18.1.1\")", "0.0.0.0/0 Some(\"198.18.1.254\")"]
+        );
+    }
+}

@@ -1,0 +1,226 @@
+//! What the runtime asks for this pod: addresses, MAC, names. Three sources, the later wins:
+//! CNI_ARGS, the configuration's `args.cni`, and the capabilities in its `runtimeConfig`.
+
+use std::net::IpAddr;
+
+use api::{Mac, PodName};
+use ipnet::IpNet;
+use serde_json::Value;
+
+use crate::config::{Ipam, NetConf};
+use crate::error::Error;
+
+/// Capabilities that are for another plugin, or for none: they need a refusal, as a pod whose port
+/// mapping was dropped silently is worse than one that did not start.
+const UNSUPPORTED: [&str; 4] = ["portMappings", "bandwidth", "infinibandGUID", "deviceID"];
+
+/// Wishes of the runtime for one attachment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// K8S_POD_NAMESPACE and K8S_POD_NAME.
+    pub pod: Option<PodName>,
+    /// At most one a family.
+    pub addresses: Vec<IpAddr>,
+    /// Of the pod's interface.
+    pub mac: Option<Mac>,
+    /// The `dns` capability.
+    pub dns: Option<Value>,
+}
+
+impl Wanted {
+    /// Collects the wishes; keys that nobody here knows are ignored.
+    ///
+    /// # Errors
+    /// `Env` for malformed CNI_ARGS, `Unsupported` for a capability that cannot be honoured, and
+    /// `Invalid` for a wish that makes no sense.
+    pub fn new(conf: &NetConf, cni_args: &str) -> Result<Self, Error> {
+        let runtime = conf.runtime_config.as_ref();
+        refuse_unsupported(runtime, &conf.ipam)?;
+        let of_args = |key: &str| conf.args.as_ref()?.get("cni")?.get(key);
+        let of_runtime = |key: &str| runtime?.get(key);
+
+        let (mut namespace, mut name) = (None, None);
+        let (mut addresses, mut mac) = (Vec::new(), None);
+        for pair in cni_args.split(';').filter(|pair| !pair.is_empty()) {
+            let Some((key, value)) = pair.split_once('=') else {
+                return Err(Error::Env(format!("CNI_ARGS has {pair:?}; expected KEY=VALUE")));
+            };
+            match key {
+                "K8S_POD_NAMESPACE" => namespace = Some(value.to_owned()),
+                "K8S_POD_NAME" => name = Some(value.to_owned()),
+                "IP" => addresses = value.split(',').map(str::to_owned).collect(),
+                "MAC" => mac = Some(value.to_owned()),
+                _ => {}
+            }
+        }
+        for (from, ips) in
+            [("args.cni.ips", of_args("ips")), ("runtimeConfig.ips", of_runtime("ips"))]
+        {
+            if let Some(ips) = ips.filter(|ips| is_given(ips)) {
+                addresses = strings(from, ips)?;
+            }
+        }
+        for (from, value) in
+            [("args.cni.mac", of_args("mac")), ("runtimeConfig.mac", of_runtime("mac"))]
+        {
+            if let Some(value) = value.filter(|value| is_given(value)) {
+                let Some(text) = value.as_str() else {
+                    return Err(Error::Invalid(format!("`{from}` is {value}; expected a string")));
+                };
+                mac = Some(text.to_owned());
+            }
+        }
+        Ok(Self {
+            pod: match (namespace, name) {
+                (Some(namespace), Some(name)) => Some(PodName { namespace, name }),
+                _ => None,
+            },
+            addresses: one_a_family(&addresses)?,
+            mac: mac.filter(|mac| !mac.is_empty()).map(|mac| unicast(&mac)).transpose()?,
+            dns: of_runtime("dns").filter(|dns| is_given(dns)).cloned(),
+        })
+    }
+}
+
+/// Runtimes send a capability that is not used as null, or as an empty list, object or string.
+fn is_given(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(object) => !object.is_empty(),
+        Value::String(text) => !text.is_empty(),
+        _ => true,
+    }
+}
+
+fn refuse_unsupported(runtime: Option<&Value>, ipam: &Ipam) -> Result<(), Error> {
+    // Ranges are for the IPAM plugin; ours has the node's prefixes and no others.
+    let ranges = (*ipam == Ipam::Own).then_some("ipRanges");
+    for key in UNSUPPORTED.into_iter().chain(ranges) {
+        if let Some(value) = runtime.and_then(|r| r.get(key)).filter(|value| is_given(value)) {
+            return Err(Error::Unsupported {
+                key: format!("runtimeConfig.{key}"),
+                value: value.to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn strings(from: &str, value: &Value) -> Result<Vec<String>, Error> {
+    let list = value.as_array().and_then(|list| {
+        list.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+    });
+    list.ok_or_else(|| Error::Invalid(format!("`{from}` is {value}; expected a list of strings")))
+}
+
+fn one_a_family(texts: &[String]) -> Result<Vec<IpAddr>, Error> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for text in texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+        // With or without the length of its prefix, which is the daemon's to say.
+        let address = text
+            .parse::<IpAddr>()
+            .or_else(|_| text.parse::<IpNet>().map(|net| net.addr()))
+            .map_err(|_| Error::Invalid(format!("{text:?} was asked for, which is no address")))?;
+        if addresses.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
+            return Err(Error::Invalid(format!(
+                "{} were asked for; a pod gets at most one address a family",
+                texts.join(", ")
+            )));
+        }
+        addresses.push(address);
+    }
+    Ok(addresses)
+}
+
+fn unicast(text: &str) -> Result<Mac, Error> {
+    let mac: Mac =
+        text.parse().map_err(|error| Error::Invalid(format!("MAC asked for: {error}")))?;
+    if mac.0[0] & 1 != 0 || mac.0 == [0; 6] {
+        return Err(Error::Invalid(format!(
+            "MAC {mac} was asked for, which no interface can have"
+        )));
+    }
+    Ok(mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::Wanted;
+    use crate::config::NetConf;
+    use crate::error::Error;
+    use crate::version::Command;
+
+    fn wanted(more: Value, cni_args: &str) -> Result<Wanted, Error> {
+        let mut conf = json!({"cniVersion": "1.0.0", "name": "pods"});
+        conf.as_object_mut().expect("object").extend(more.as_object().expect("object").clone());
+        let conf = NetConf::parse(conf.to_string().as_bytes(), Command::Add).expect("valid");
+        Wanted::new(&conf, cni_args)
+    }
+
+    #[test]
+    fn the_pods_name_comes_from_cni_args_and_other_keys_are_ignored() {
+        let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;FOO=a=b";
+        let pod = wanted(json!({}), args).expect("valid").pod.expect("named");
+        assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("default", "web"));
+    }
+
+    #[test]
+    fn args_win_over_cni_args_and_capabilities_over_both() {
+        let environment = "IP=198.18.1.7;MAC=02:00:00:00:00:07";
+        let args = json!({"cni": {"ips": ["198.18.1.8"], "mac": "02:00:00:00:00:08"}});
+        let runtime = json!({"ips": ["198.18.1.9/24", "fd00::9"], "mac": "02:00:00:00:00:09"});
+        let table = [
+            (json!({}), vec!["198.18.1.7"], "02:00:00:00:00:07"),
+            (json!({"args": args}), vec!["198.18.1.8"], "02:00:00:00:00:08"),
+            (
+                json!({"args": args, "runtimeConfig": runtime}),
+                vec!["198.18.1.9", "fd00::9"],
+                "02:00:00:00:00:09",
+            ),
+            (
+                json!({"runtimeConfig": {"ips": [], "mac": ""}}),
+                vec!["198.18.1.7"],
+                "02:00:00:00:00:07",
+            ),
+        ];
+        for (conf, addresses, mac) in table {
+            let wanted = wanted(conf.clone(), environment).expect("valid");
+            let have: Vec<_> = wanted.addresses.iter().map(ToString::to_string).collect();
+            assert_eq!(have, addresses, "{conf}");
+            assert_eq!(wanted.mac.map(|m| m.to_string()).as_deref(), Some(mac), "{conf}");
+        }
+    }
+
+    #[test]
+    fn wishes_that_make_no_sense_are_refused() {
+        let table = [
+            (json!({}), "IP", 4),
+            (json!({}), "IP=nowhere", 7),
+            (json!({}), "IP=198.18.1.1,198.18.1.2", 7),
+            (json!({}), "MAC=01:00:5e:00:00:01", 7),
+            (json!({}), "MAC=00:00:00:00:00:00", 7),
+            (json!({"args": {"cni": {"ips": "198.18.1.1"}}}), "", 7),
+            (json!({"runtimeConfig": {"mac": 5}}), "", 7),
+            (json!({"runtimeConfig": {"portMappings": [{"hostPort": 80}]}}), "", 2),
+            (json!({"runtimeConfig": {"bandwidth": {"ingressRate": 1}}}), "", 2),
+            (json!({"runtimeConfig": {"ipRanges": [[{"subnet": "198.18.1.0/24"}]]}}), "", 2),
+        ];
+        for (conf, args, code) in table {
+            let error = wanted(conf.clone(), args).expect_err("refused");
+            assert_eq!(error.code(), code, "{conf} {args}: {error}");
+        }
+    }
+
+    #[test]
+    fn capabilities_that_are_unused_or_for_the_delegate_are_no_obstacle() {
+        for conf in [
+            json!({"runtimeConfig": {"portMappings": [], "bandwidth": {}, "aliases": {"n": ["a"]}}}),
+            json!({"ipam": {"type": "host-local"}, "runtimeConfig": {"ipRanges": [[{}]]}}),
+        ] {
+            assert!(wanted(conf.clone(), "").is_ok(), "{conf}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! CHECK: what `prevResult` says is compared with the pod's namespace, then the daemon is asked, then
+//! the IPAM plugin. What other plugins added since is none of our business.
+
+use api::{Check, Request};
+
+use crate::client;
+use crate::config::Call;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::ipam::Delegate;
+use crate::netns::NetNs;
+use crate::pod::{self, Found};
+use crate::result::Previous;
+use crate::version::Command;
+
+/// Verifies the attachment.
+///
+/// # Errors
+/// `Altered` for the first thing that is missing or differs; the daemon's or the IPAM plugin's.
+pub(crate) fn check(call: &Call, deadline: &Deadline) -> Result<(), Error> {
+    let attachment = &call.env.attachment;
+    let previous = Previous::of(&call.conf, &attachment.ifname)?;
+    let path = call.env.netns.as_deref().expect("required in the environment of CHECK");
+    let found = NetNs::open(path)?.run(|| pod::look(&attachment.ifname))?;
+    let Some(found) = found else {
+        return Err(altered(&attachment.ifname, "is missing"));
+    };
+    if !pod::is_ours(&found.link, attachment) {
+        return Err(altered(&attachment.ifname, "is not the one that ADD made"));
+    }
+    compare(&attachment.ifname, &previous, &found)?;
+    let Some(mac) = found.link.mac else {
+        return Err(altered(&attachment.ifname, "has no MAC"));
+    };
+    let request = Request::Check(Check {
+        attachment: attachment.clone(),
+        addresses: previous.addresses.iter().map(|ip| ip.address.addr()).collect(),
+        mac,
+    });
+    client::order(&call.conf.socket, "confirm the attachment", &request, None, deadline)?;
+    match Delegate::of(call)? {
+        Some(delegate) => delegate.order(Command::Check, deadline),
+        None => Ok(()),
+    }
+}
+
+fn compare(ifname: &str, previous: &Previous, found: &Found) -> Result<(), Error> {
+    if !found.link.is_up {
+        return Err(altered(ifname, "is down"));
+    }
+    if let Some(mac) = previous.mac.filter(|mac| found.link.mac != Some(*mac)) {
+        let is = found.link.mac.map_or("none".into(), |mac| mac.to_string());
+        return Err(altered(ifname, &format!("has the MAC {is} instead of {mac}")));
+    }
+    for ip in &previous.addresses {
+        if !found.addresses.contains(&ip.address) {
+            return Err(altered(ifname, &format!("lacks the address {}", ip.address)));
+        }
+        let is_known =
+            |gateway| found.neighbors.iter().any(|n| n.address == gateway && n.is_permanent);
+        if let Some(gateway) = ip.gateway.filter(|gateway| !is_known(*gateway)) {
+            let what = format!("lacks the permanent neighbour entry of gateway {gateway}");
+            return Err(altered(ifname, &what));
+        }
+    }
+    for route in &previous.routes {
+        // Routes of a result do not name their interface: another plugin's may use another.
+        let stands = found.routes.iter().any(|is| {
+            is.dst == route.dst.trunc()
+                && (is.gw == route.gw || (route.gw.is_none() && is.link.is_some()))
+        });
+        if !stands {
+            let by = route.gw.map(|gw| format!(" by {gw}")).unwrap_or_default();
+            return Err(Error::Altered(format!("the route to {}{by} is missing", route.dst)));
+        }
+    }
+    Ok(())
+}
+
+fn altered(ifname: &str, what: &str) -> Error {
+    Error::Altered(format!("interface {ifname} {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use api::Mac;
+    use serde_json::json;
+
+    use super::compare;
+    use crate::config::NetConf;
+    use crate::netlink::{KernelRoute, Link, Neighbor};
+    use crate::pod::Found;
+    use crate::result::Previous;
+    use crate::version::Command;
+
+    fn previous() -> Previous {
+        let conf = json!({"cniVersion": "1.0.0", "name": "n", "prevResult": {
+            "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": "/p"}],
+            "ips": [{"address": "198.18.1.5/32", "gateway": "198.18.1.1", "interface": 0}],
+            "routes": [{"dst": "0.0.0.0/0", "gw": "198.18.1.1"}],
+        }});
+        let conf = NetConf::parse(conf.to_string().as_bytes(), Command::Check).expect("valid");
+        Previous::of(&conf, "eth0").expect("names eth0")
+    }
+
+    fn found() -> Found {
+        let gateway = "198.18.1.1".parse().expect("an address");
+        Found {
+            link: Link {
+                index: 2,
+                is_up: true,
+                is_tun: true,
+                mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+                alias: None,
+            },
+            // Another plugin added one.
+            addresses: ["198.18.1.5/32", "198.19.0.1/16"].map(|a| a.parse().expect("ok")).to_vec(),
+            neighbors: vec![Neighbor { address: gateway, is_permanent: true }],
+            routes: vec![KernelRoute {
+                dst: "0.0.0.0/0".parse().expect("a prefix"),
+                gw: Some(gateway),
+                link: Some(2),
+            }],
+        }
+    }
+
+    #[test]
+    fn what_add_left_passes_with_additions_of_others() {
+        compare("eth0", &previous(), &found()).expect("unaltered");
+    }
+
+    #[test]
+    fn each_alteration_is_named() {
+        type Alter = fn(&mut Found);
+        let table: [(Alter, &str); 7] = [
+            (|f| f.link.is_up = false, "interface eth0 is down"),
+            (
+                |f| f.link.mac = Some(Mac([2, 0, 0, 0, 0, 9])),
+                "interface eth0 has the MAC 02:00:00:00:00:09 instead of 02:00:00:00:00:01",
+            ),
+            (
+                |f| f.addresses = vec!["198.18.1.5/24".parse().expect("a prefix")],
+                "interface eth0 lacks the address 198.18.1.5/32",
+            ),
+            (
+                |f| f.neighbors.clear(),
+                "interface eth0 lacks the permanent neighbour entry of gateway 198.18.1.1",
+            ),
+            (
+                |f| f.neighbors[0].is_permanent = false,
+                "interface eth0 lacks the permanent neighbour entry of gateway 198.18.1.1",
+            ),
+            (|f| f.routes.clear(), "the route to 0.0.0.0/0 by 198.18.1.1 is missing"),
+            (|f| f.routes[0].gw = None, "the route to 0.0.0.0/0 by 198.18.1.1 is missing"),
+        ];
+        for (alter, message) in table {
+            let mut found = found();
+            alter(&mut found);
+            let error = compare("eth0", &previous(), &found).expect_err("altered");
+            assert_eq!((error.code(), error.to_string().as_str()), (105, message));
+        }
+    }
+}

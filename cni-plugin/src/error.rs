@@ -1,0 +1,236 @@
+//! Every way in which a command fails, and the one table that gives it a CNI code.
+
+use std::io;
+use std::path::PathBuf;
+
+use api::{ErrorKind, ErrorReply};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Specification version that is not supported, or that lacks the command.
+    #[error("{0}")]
+    Version(String),
+    /// A field that cannot be honoured.
+    #[error("{key} is not supported, and was given as {value}")]
+    Unsupported {
+        /// The field.
+        key: String,
+        /// Its value, as JSON.
+        value: String,
+    },
+    /// Environment that is missing or malformed.
+    #[error("{0}")]
+    Env(String),
+    /// Reading or writing on behalf of the runtime.
+    #[error("cannot {doing}")]
+    Io {
+        /// In words.
+        doing: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Not the JSON that it should be.
+    #[error("cannot decode {what}")]
+    Decode {
+        /// In words.
+        what: String,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// A configuration that cannot work.
+    #[error("{0}")]
+    Invalid(String),
+    /// The pod's network namespace is unusable.
+    #[error("network namespace {path:?} {why}")]
+    Netns {
+        /// CNI_NETNS.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The daemon does not accept connections.
+    #[error("vswitchd does not listen on {socket:?}; see that it runs")]
+    Unreachable {
+        /// Its socket.
+        socket: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The daemon took the request and did not answer.
+    #[error("vswitchd did not answer on {socket:?}: {why}")]
+    NoAnswer {
+        /// Its socket.
+        socket: PathBuf,
+        /// What happened instead.
+        why: String,
+    },
+    /// The daemon refused.
+    #[error("vswitchd cannot {doing}: {reply}")]
+    Daemon {
+        /// In words.
+        doing: &'static str,
+        /// Its answer.
+        reply: ErrorReply,
+    },
+    /// The plugin cannot serve ADD.
+    #[error("no pod can be plugged in now")]
+    NotAvailable(#[source] Box<Error>),
+    /// The kernel refused.
+    #[error("cannot {doing}")]
+    Kernel {
+        /// In words, with the object's name.
+        doing: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The name is taken in the pod's namespace.
+    #[error("interface {ifname} already exists in {netns:?} and was left as it is")]
+    Exists {
+        /// CNI_IFNAME.
+        ifname: String,
+        /// CNI_NETNS.
+        netns: PathBuf,
+    },
+    /// The delegated IPAM plugin failed, with its own code.
+    #[error("{msg}")]
+    Delegate {
+        /// Its code.
+        code: u32,
+        /// Its message, with its name before it.
+        msg: String,
+        /// Its details.
+        details: String,
+    },
+    /// The delegated IPAM plugin did not even say why.
+    #[error("IPAM plugin {plugin} {why}")]
+    DelegateBroken {
+        /// `ipam.type`.
+        plugin: String,
+        /// What it did.
+        why: String,
+    },
+    /// CHECK: something is not as ADD left it.
+    #[error("{0}")]
+    Altered(String),
+    /// Several, each of which was met while the others went on.
+    #[error("{}", .0.iter().map(Error::sentence).collect::<Vec<_>>().join("; "))]
+    Several(Vec<Error>),
+}
+
+impl Error {
+    /// The code of the CNI error: below 100 the specification's, from 100 on this plugin's.
+    #[must_use]
+    pub fn code(&self) -> u32 {
+        match self {
+            Self::Version(_) => 1,
+            Self::Unsupported { .. } => 2,
+            Self::Env(_) => 4,
+            Self::Io { .. } => 5,
+            Self::Decode { .. } => 6,
+            Self::Invalid(_) => 7,
+            Self::Netns { .. } => 8,
+            Self::Unreachable { .. } | Self::NoAnswer { .. } => 11,
+            Self::Daemon { reply, .. } => match reply.kind {
+                ErrorKind::Unknown => 3,
+                ErrorKind::Invalid => 7,
+                ErrorKind::Exhausted | ErrorKind::NotReady => 11,
+                ErrorKind::Conflict => 101,
+                ErrorKind::Internal => 102,
+            },
+            Self::NotAvailable(_) => 50,
+            Self::Kernel { .. } => 100,
+            Self::Exists { .. } => 103,
+            Self::Delegate { code, .. } => *code,
+            Self::DelegateBroken { .. } => 104,
+            Self::Altered(_) => 105,
+            // Waiting helps only if it helps all.
+            Self::Several(errors) => errors.iter().map(Self::code).max().unwrap_or(102),
+        }
+    }
+
+    /// What caused it, from the nearest cause to the farthest; empty if the message says all.
+    #[must_use]
+    pub fn details(&self) -> String {
+        if let Self::Delegate { details, .. } = self {
+            return details.clone();
+        }
+        let mut causes = Vec::new();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            causes.push(cause.to_string());
+            next = cause.source();
+        }
+        causes.join(": ")
+    }
+
+    /// Message and details in one line.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let details = self.details();
+        if details.is_empty() { self.to_string() } else { format!("{self}: {details}") }
+    }
+
+    /// One error for all of `errors`.
+    ///
+    /// # Errors
+    /// If there is at least one.
+    pub(crate) fn all(mut errors: Vec<Self>) -> Result<(), Self> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Self::Several(errors)),
+        }
+    }
+
+    pub(crate) fn kernel(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        |source| Self::Kernel { doing, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use api::{ErrorKind, ErrorReply};
+
+    use super::Error;
+
+    #[test]
+    fn the_daemons_errors_have_cni_codes() {
+        let table = [
+            (ErrorKind::Invalid, 7),
+            (ErrorKind::Conflict, 101),
+            (ErrorKind::Unknown, 3),
+            (ErrorKind::Exhausted, 11),
+            (ErrorKind::NotReady, 11),
+            (ErrorKind::Internal, 102),
+        ];
+        for (kind, code) in table {
+            let reply = ErrorReply { kind, message: "no".into() };
+            assert_eq!(Error::Daemon { doing: "try", reply }.code(), code, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn details_are_the_causes_and_are_not_repeated_in_the_message() {
+        let error = Error::NotAvailable(Box::new(Error::Unreachable {
+            socket: "/run/s".into(),
+            source: io::Error::from_raw_os_error(111),
+        }));
+        assert_eq!(error.to_string(), "no pod can be plugged in now");
+        assert_eq!(
+            error.details(),
+            "vswitchd does not listen on \"/run/s\"; see that it runs: Connection refused (os error 111)"
+        );
+    }
+
+    #[test]
+    fn several_errors_name_each_and_none_is_no_error() {
+        assert!(Error::all(Vec::new()).is_ok());
+        let error = Error::all(vec![Error::Invalid("one".into()), Error::Altered("two".into())])
+            .expect_err("two errors");
+        assert_eq!((error.to_string().as_str(), error.code()), ("one; two", 105));
+    }
+}

@@ -1,0 +1,7 @@
+//! Entry of the binary `vswitch-cni`; everything else is in the library, where tests reach it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vswitch_cni::run()
+}

@@ -1,0 +1,190 @@
+//! The interface inside the pod's namespace: configured for ADD, looked at for CHECK, removed for
+//! DEL. Every function here runs in a thread that `NetNs::run` put into that namespace.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+
+use api::{AttachmentId, Mac};
+use ipnet::IpNet;
+use netlink_packet_route::link::LinkAttribute;
+
+use crate::error::Error;
+use crate::netlink::{KernelRoute, Link, Neighbor, Netlink};
+use crate::result::Route;
+
+/// `IFALIASZ` of the kernel's include/uapi/linux/if.h, less its NUL.
+const MAX_ALIAS_BYTES: usize = 255;
+
+/// What the pod's interface becomes.
+pub(crate) struct Plan<'a> {
+    pub(crate) attachment: &'a AttachmentId,
+    pub(crate) mac: Mac,
+    pub(crate) mtu: u32,
+    pub(crate) addresses: &'a [IpNet],
+    pub(crate) gateways: &'a [IpAddr],
+    pub(crate) gateway_mac: Mac,
+    pub(crate) routes: &'a [Route],
+}
+
+/// What a look at the pod's interface found.
+pub(crate) struct Found {
+    pub(crate) link: Link,
+    pub(crate) addresses: Vec<IpNet>,
+    pub(crate) neighbors: Vec<Neighbor>,
+    pub(crate) routes: Vec<KernelRoute>,
+}
+
+/// True if an interface of this name exists.
+///
+/// # Errors
+/// `Kernel`.
+pub(crate) fn exists(ifname: &str) -> Result<bool, Error> {
+    let link = open()?.link(ifname).map_err(Error::kernel(format!("look for {ifname}")))?;
+    Ok(link.is_some())
+}
+
+/// Configures the interface, which has its name already, and brings it up; answers with its MAC as
+/// the kernel shows it.
+///
+/// # Errors
+/// `Kernel`, naming the step.
+pub(crate) fn configure(plan: &Plan) -> Result<Mac, Error> {
+    let ifname = &plan.attachment.ifname;
+    let mut netlink = open()?;
+    let link = required(&mut netlink, ifname)?;
+    if let Some(lo) = netlink.link("lo").map_err(Error::kernel("look for lo in the pod"))? {
+        netlink
+            .set_link(lo.index, Vec::new(), true)
+            .map_err(Error::kernel("bring lo up in the pod"))?;
+    }
+    let has_v6 = plan.addresses.iter().any(|address| address.addr().is_ipv6());
+    // Before the link is up: no router advertisement is heeded, and the link-local address, which
+    // the daemon's unique MAC makes unique, is not probed for and usable at once.
+    ipv6_sysctl(ifname, "accept_ra", "0", false)?;
+    ipv6_sysctl(ifname, "accept_dad", "0", false)?;
+    if has_v6 {
+        ipv6_sysctl(ifname, "disable_ipv6", "0", true)?;
+    }
+    let attributes = vec![
+        LinkAttribute::Address(plan.mac.0.to_vec()),
+        LinkAttribute::Mtu(plan.mtu),
+        LinkAttribute::IfAlias(mark(plan.attachment)),
+    ];
+    netlink.set_link(link.index, attributes, true).map_err(Error::kernel(format!(
+        "give {ifname} the MAC {} and the MTU {}, and bring it up",
+        plan.mac, plan.mtu
+    )))?;
+    for address in plan.addresses {
+        netlink
+            .add_address(link.index, address)
+            .map_err(Error::kernel(format!("add address {address} to {ifname}")))?;
+    }
+    for gateway in plan.gateways {
+        netlink.add_neighbor(link.index, *gateway, plan.gateway_mac).map_err(Error::kernel(
+            format!("add gateway {gateway} to the neighbours of {ifname}"),
+        ))?;
+        // A prefix of the interface's own that contains the gateway leads to it already.
+        if !plan.addresses.iter().any(|address| address.contains(gateway)) {
+            add_route(&mut netlink, link.index, &Route::via(IpNet::from(*gateway), None), ifname)?;
+        }
+    }
+    for route in plan.routes {
+        add_route(&mut netlink, link.index, route, ifname)?;
+    }
+    required(&mut netlink, ifname)?.mac.ok_or_else(|| {
+        Error::kernel(format!("read the MAC of {ifname}"))(io::ErrorKind::InvalidData.into())
+    })
+}
+
+fn add_route(netlink: &mut Netlink, index: u32, route: &Route, ifname: &str) -> Result<(), Error> {
+    netlink
+        .add_route(index, route)
+        .map_err(Error::kernel(format!("add the route to {} to {ifname}", route.dst)))
+}
+
+/// Looks at the interface and at all that hangs on it; `None` if there is no such interface.
+///
+/// # Errors
+/// `Kernel`.
+pub(crate) fn look(ifname: &str) -> Result<Option<Found>, Error> {
+    let mut netlink = open()?;
+    let mut read = || {
+        let Some(link) = netlink.link(ifname)? else { return Ok(None) };
+        Ok(Some(Found {
+            addresses: netlink.addresses(link.index)?,
+            neighbors: netlink.neighbors(link.index)?,
+            routes: netlink.routes()?,
+            link,
+        }))
+    };
+    read().map_err(Error::kernel(format!("read the state of {ifname}")))
+}
+
+/// Removes the interface if it is there and is the TAP that was made for `attachment`. The namespace
+/// may have been given to another container meanwhile, whose interface has the same name.
+///
+/// # Errors
+/// `Kernel`.
+pub(crate) fn remove(attachment: &AttachmentId) -> Result<(), Error> {
+    let ifname = &attachment.ifname;
+    let mut netlink = open()?;
+    let link = netlink.link(ifname).map_err(Error::kernel(format!("look for {ifname}")))?;
+    let Some(link) = link.filter(|link| is_ours(link, attachment)) else { return Ok(()) };
+    match netlink.delete_link(link.index) {
+        // The daemon's closing of the descriptor was faster.
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+        other => other.map_err(Error::kernel(format!("remove {ifname}"))),
+    }
+}
+
+/// True for the TAP that was made for `attachment`.
+pub(crate) fn is_ours(link: &Link, attachment: &AttachmentId) -> bool {
+    link.is_tun && link.alias.as_deref() == Some(&mark(attachment))
+}
+
+/// The alias by which `ip link` shows whose interface it is, and by which DEL knows it.
+fn mark(attachment: &AttachmentId) -> String {
+    let mut text = format!("vswitch {}/{}", attachment.container_id, attachment.ifname);
+    // Container ids and interface names that were validated are ASCII up to here.
+    while text.len() > MAX_ALIAS_BYTES {
+        text.pop();
+    }
+    text
+}
+
+fn open() -> Result<Netlink, Error> {
+    Netlink::open().map_err(Error::kernel("open a netlink socket"))
+}
+
+fn required(netlink: &mut Netlink, ifname: &str) -> Result<Link, Error> {
+    let failed = || Error::kernel(format!("find {ifname} in the pod"));
+    let link = netlink.link(ifname).map_err(failed())?;
+    link.ok_or_else(|| failed()(io::Error::from_raw_os_error(libc::ENODEV)))
+}
+
+/// Sets an IPv6 setting of the interface. /proc/sys/net shows the namespace of the thread that looks
+/// at it. A kernel without IPv6 has no such file, which matters only if the setting is `needed`.
+fn ipv6_sysctl(ifname: &str, key: &str, value: &str, needed: bool) -> Result<(), Error> {
+    let path = format!("/proc/sys/net/ipv6/conf/{ifname}/{key}");
+    match fs::read_to_string(&path) {
+        // Where /proc/sys is read-only, a value that is right already is no obstacle.
+        Ok(is) if is.trim() == value => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !needed => Ok(()),
+        _ => fs::write(&path, value).map_err(Error::kernel(format!("write {value} to {path}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::AttachmentId;
+
+    use super::mark;
+
+    #[test]
+    fn a_mark_fits_an_alias() {
+        let attachment = |id: &str| AttachmentId { container_id: id.into(), ifname: "eth0".into() };
+        assert_eq!(mark(&attachment("c1")), "vswitch c1/eth0");
+        assert_eq!(mark(&attachment(&"a".repeat(400))).len(), 255);
+    }
+}

@@ -1,0 +1,28 @@
+//! STATUS: could an ADD succeed now? The daemon must answer, and so must the IPAM plugin if there is
+//! one. Code 50 says no.
+
+use api::{Reply, Request};
+
+use crate::client;
+use crate::config::Call;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::ipam::Delegate;
+use crate::version::Command;
+
+/// Asks the daemon, then the IPAM plugin.
+///
+/// # Errors
+/// `NotAvailable` with the daemon's reason; the IPAM plugin's own error.
+pub(crate) fn status(call: &Call, deadline: &Deadline) -> Result<(), Error> {
+    let socket = &call.conf.socket;
+    match client::call(socket, "tell its status", &Request::Status, None, deadline) {
+        Ok(Reply::Status(_)) => {}
+        Ok(other) => return Err(Error::NotAvailable(Box::new(client::unexpected(socket, &other)))),
+        Err(error) => return Err(Error::NotAvailable(Box::new(error))),
+    }
+    match Delegate::of(call)? {
+        Some(delegate) => delegate.order(Command::Status, deadline),
+        None => Ok(()),
+    }
+}
