@@ -1,0 +1,162 @@
+//! The binary as a runtime executes it, without a daemon and without root: versions, environment,
+//! configuration, errors.
+
+mod lab;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use lab::daemon::{Daemon, Fault};
+use lab::{FakeIpam, Run, VERSIONS};
+use serde_json::json;
+
+const NO_DAEMON: &str = "/run/vswitch-cni-test/nobody-listens";
+
+fn run(version: &str) -> Run {
+    Run::new(version, Path::new(NO_DAEMON)).container("c1", Path::new("/run/netns/none"))
+}
+
+#[test]
+fn version_lists_what_works_and_never_reads_stdin() {
+    let mut child = run("1.1.0").process("VERSION").spawn().expect("starts");
+    let stdin = child.stdin.take();
+    let output = child.wait_with_output().expect("ends though stdin is open");
+    drop(stdin);
+    assert!(output.status.success());
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(answer, json!({"cniVersion": "1.1.0", "supportedVersions": VERSIONS}));
+}
+
+#[test]
+fn help_is_for_people_and_stdout_stays_empty() {
+    for args in [&["--help"][..], &[]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_vswitch-cni"))
+            .args(args)
+            .env_remove("CNI_COMMAND")
+            .stdin(Stdio::null())
+            .output()
+            .expect("runs");
+        let text = String::from_utf8(output.stderr).expect("UTF-8");
+        assert!(text.starts_with("vswitch-cni is the CNI plugin of vswitchd"), "{text}");
+        assert_eq!(output.status.success(), !args.is_empty());
+        // A runtime that forgot CNI_COMMAND gets its error.
+        assert_eq!(output.stdout.is_empty(), !args.is_empty());
+    }
+}
+
+#[test]
+fn commands_are_refused_below_their_version() {
+    let table = [
+        ("CHECK", "0.3.1"),
+        ("STATUS", "1.0.0"),
+        ("GC", "0.4.0"),
+        ("ADD", "0.2.0"),
+        ("DEL", "2.0.0"),
+    ];
+    for (command, version) in table {
+        let answer = run(version).run(command);
+        assert_eq!(answer.code(), 1, "{command} {version}");
+        assert_eq!(answer.json()["cniVersion"], version);
+    }
+    let answer = run("1.0.0").run_with("ADD", br#"{"name": "pods"}"#);
+    assert_eq!(answer.code(), 1);
+}
+
+#[test]
+fn errors_of_the_input_are_the_same_in_every_version() {
+    for version in VERSIONS {
+        let nameless = run(version).conf("name", "").add();
+        assert_eq!(nameless.code(), 7);
+        assert_eq!(nameless.json()["cniVersion"], version);
+        let slash = run(version).set("CNI_IFNAME", "a/b").add();
+        assert_eq!(slash.code(), 4);
+        let ipam = run(version).conf("ipam", json!({"type": "../../bin/sh"})).del();
+        assert_eq!(ipam.code(), 7);
+        let no_netns = run(version).add();
+        assert_eq!(no_netns.code(), 8, "{no_netns:?}");
+        let own = run(version).container("c1", Path::new("/proc/self/ns/net")).add();
+        assert_eq!(own.code(), 8);
+    }
+    assert_eq!(run("1.0.0").run_with("ADD", b"{").code(), 6);
+    assert_eq!(run("1.0.0").run("UPDATE").code(), 4);
+}
+
+#[test]
+fn a_missing_environment_is_reported_at_once() {
+    let answer = Run::new("1.0.0", Path::new(NO_DAEMON)).set("CNI_PATH", "").add();
+    assert_eq!(answer.code(), 4);
+    let message = answer.message();
+    for name in ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"] {
+        assert!(message.contains(name), "{message}");
+    }
+}
+
+#[test]
+fn del_with_the_daemon_away_is_to_be_repeated_but_the_delegate_runs() {
+    for version in VERSIONS {
+        let ipam = FakeIpam::new(FakeIpam::RESULT);
+        let answer = ipam.used_by(run(version)).del();
+        assert_eq!(answer.code(), 11);
+        assert_eq!(ipam.log(), ["DEL"]);
+        assert!(!answer.message().contains("not found"), "{answer:?}");
+    }
+}
+
+#[test]
+fn del_never_says_not_found_even_when_the_delegate_does() {
+    let daemon = Daemon::new();
+    let script = "cat >/dev/null; echo '{\"code\": 9, \"msg\": \"lease not found\"}'; exit 1";
+    let ipam = FakeIpam::new(script);
+    let run = Run::new("1.0.0", &daemon.socket()).container("c1", Path::new(""));
+    let answer = ipam.used_by(run).del();
+    assert_eq!(answer.code(), 9);
+    assert_eq!(answer.message(), "IPAM plugin fake-ipam: lease absent | ");
+    assert_eq!(daemon.heard(), ["detach"]);
+}
+
+#[test]
+fn del_of_what_was_never_added_succeeds_whatever_netns_and_prev_result_are() {
+    let daemon = Daemon::new();
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(b"after a reboot").expect("written");
+    for version in VERSIONS {
+        for netns in [Path::new(""), Path::new("/run/netns/gone"), file.path()] {
+            for previous in [json!(null), json!({}), json!(7), json!({"ips": [{}]})] {
+                let run = Run::new(version, &daemon.socket())
+                    .container("c1", netns)
+                    .conf("prevResult", previous);
+                assert_eq!(run.del().code(), 0, "{version} {netns:?}");
+                assert_eq!(run.del().code(), 0, "{version} {netns:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_hangs_holds_nobody_up() {
+    let daemon = Daemon::new();
+    daemon.fail(Fault::Hang("detach"));
+    let ipam = FakeIpam::new(FakeIpam::RESULT);
+    let run = Run::new("1.0.0", &daemon.socket()).container("c1", Path::new(""));
+    assert_eq!(ipam.used_by(run).del().code(), 11);
+    assert_eq!(ipam.log(), ["DEL"]);
+}
+
+#[test]
+fn status_says_whether_add_could_succeed() {
+    let run = Run::new("1.1.0", Path::new(NO_DAEMON));
+    let answer = run.run("STATUS");
+    assert_eq!(answer.code(), 50);
+    assert!(answer.message().contains(NO_DAEMON), "{answer:?}");
+}
+
+#[test]
+fn gc_without_a_list_is_refused() {
+    let daemon = Daemon::new();
+    let run = Run::new("1.1.0", &daemon.socket());
+    assert_eq!(run.run("GC").code(), 7);
+    assert_eq!(daemon.heard(), [""; 0]);
+    assert_eq!(run.conf("cni.dev/valid-attachments", json!([])).run("GC").code(), 0);
+    assert_eq!(daemon.heard(), ["show-ports"]);
+}

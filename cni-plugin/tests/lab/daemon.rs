@@ -1,0 +1,234 @@
+//! vswitchd, played: answers the control socket from a table, keeps what it was sent, and can be
+//! told to refuse, to hang up, or to hang.
+
+use std::io::{IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+
+use api::{
+    AttachmentId, Decoder, ErrorKind, ErrorReply, Mac, Mode, PortCounters, PortEntry, PortKind,
+    Reply, Request, Reserve, Reserved, Response,
+};
+use ipnet::IpNet;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+pub(crate) const GATEWAY_MAC: Mac = Mac([0x02, 0, 0, 0, 0, 1]);
+pub(crate) const MTU: u32 = 1450;
+
+/// What goes wrong at the request of the given name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fault {
+    None,
+    Refuse(&'static str, ErrorKind),
+    Close(&'static str),
+    Hang(&'static str),
+}
+
+pub(crate) struct Daemon {
+    dir: tempfile::TempDir,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) requests: Vec<Request>,
+    pub(crate) reserved: Vec<AttachmentId>,
+    pub(crate) attached: Vec<(AttachmentId, OwnedFd)>,
+    fault: Option<Fault>,
+    stopped: bool,
+}
+
+impl Daemon {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = Arc::new(Mutex::new(State::default()));
+        let listener = UnixListener::bind(dir.path().join("s")).expect("bound");
+        let shared = Arc::clone(&state);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let state = Arc::clone(&shared);
+                if state.lock().expect("no thread panicked").stopped {
+                    return;
+                }
+                thread::spawn(move || serve(&stream.expect("accepted"), &state));
+            }
+        });
+        Self { dir, state }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("s")
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no thread panicked")
+    }
+
+    pub(crate) fn fail(&self, fault: Fault) {
+        self.state().fault = Some(fault);
+    }
+
+    /// Names of the requests so far; forgets them.
+    pub(crate) fn heard(&self) -> Vec<String> {
+        self.state().requests.drain(..).map(|request| name(&request)).collect()
+    }
+
+    /// Holds neither reservation nor descriptor.
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = self.state();
+        state.reserved.is_empty() && state.attached.is_empty()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let mut state = self.state();
+        state.stopped = true;
+        state.attached.clear();
+        drop(state);
+        let _ = UnixStream::connect(self.socket());
+    }
+}
+
+fn name(request: &Request) -> String {
+    let json = serde_json::to_value(request).expect("encodes");
+    json["request"].as_str().expect("tagged").to_owned()
+}
+
+fn serve(mut stream: &UnixStream, state: &Mutex<State>) {
+    let mut decoder = Decoder::for_requests();
+    let mut descriptors = Vec::new();
+    loop {
+        let Some(request) = decoder.next_request().expect("a request") else {
+            let (bytes, with_first) = receive(stream);
+            if bytes.is_empty() {
+                return;
+            }
+            assert!(with_first.is_empty() || decoder.is_empty(), "descriptors come first");
+            decoder.feed(&bytes);
+            descriptors.extend(with_first);
+            continue;
+        };
+        let is_attach = matches!(request, Request::Attach(_));
+        assert_eq!(descriptors.len(), usize::from(is_attach), "one descriptor, with Attach alone");
+        let response = {
+            let mut state = state.lock().expect("no thread panicked");
+            let name = name(&request);
+            state.requests.push(request.clone());
+            match state.fault.unwrap_or(Fault::None) {
+                Fault::Close(at) if at == name => return,
+                Fault::Hang(at) if at == name => {
+                    drop(state);
+                    // Until the client hangs up.
+                    _ = receive(stream);
+                    return;
+                }
+                Fault::Refuse(at, kind) if at == name => {
+                    Err(ErrorReply { kind, message: "the test says so".into() })
+                }
+                _ => answer(&mut state, request, descriptors.pop()),
+            }
+        };
+        let bytes = api::encode_response(&response).expect("encodes");
+        if stream.write_all(&bytes).is_err() {
+            return;
+        }
+    }
+}
+
+fn receive(stream: &UnixStream) -> (Vec<u8>, Vec<OwnedFd>) {
+    let mut bytes = vec![0; 4096];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received =
+        recvmsg(stream, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC);
+    let len = received.map_or(0, |received| received.bytes);
+    bytes.truncate(len);
+    let descriptors = control
+        .drain()
+        .flat_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
+            _ => Vec::new(),
+        })
+        .collect();
+    (bytes, descriptors)
+}
+
+fn answer(state: &mut State, request: Request, descriptor: Option<OwnedFd>) -> Response {
+    match request {
+        Request::Reserve(reserve) => {
+            let reserved = reserved(&reserve);
+            state.reserved.push(reserve.attachment);
+            Ok(Reply::Reserved(reserved))
+        }
+        Request::Attach(attach) => {
+            let descriptor = descriptor.expect("it was counted");
+            state.attached.push((attach.attachment, descriptor));
+            Ok(Reply::Done)
+        }
+        Request::Detach(attachment) => {
+            state.reserved.retain(|id| *id != attachment);
+            state.attached.retain(|(id, _)| *id != attachment);
+            Ok(Reply::Done)
+        }
+        Request::Check(check) if state.attached.iter().any(|(id, _)| *id == check.attachment) => {
+            Ok(Reply::Done)
+        }
+        Request::Check(_) => {
+            Err(ErrorReply { kind: ErrorKind::Unknown, message: "no such attachment".into() })
+        }
+        Request::ShowPorts => {
+            Ok(Reply::Ports(state.attached.iter().map(|(id, _)| port(id)).collect()))
+        }
+        other => Err(ErrorReply {
+            kind: ErrorKind::Internal,
+            message: format!("{} is not played", name(&other)),
+        }),
+    }
+}
+
+/// Routed unless asked otherwise; the third and fourth byte of the address tell pods apart.
+fn reserved(reserve: &Reserve) -> Reserved {
+    let mode = reserve.mode.clone().unwrap_or(Mode::Routed);
+    let host_part =
+        reserve.attachment.container_id.bytes().fold(5u8, |sum, byte| sum.wrapping_add(byte)) | 2;
+    let (addresses, gateways): (Vec<IpNet>, Vec<IpAddr>) = match &reserve.delegated {
+        Some(delegated) => (delegated.addresses.clone(), delegated.gateways.clone()),
+        None => (
+            vec![
+                format!("198.18.1.{host_part}/24").parse().expect("a prefix"),
+                format!("fd00:18:1::{host_part:x}/64").parse().expect("a prefix"),
+            ],
+            ["198.18.1.1", "fd00:18:1::1"].map(|a| a.parse().expect("an address")).to_vec(),
+        ),
+    };
+    let addresses = match mode {
+        Mode::Routed => addresses.iter().map(|address| IpNet::from(address.addr())).collect(),
+        Mode::Bridged { .. } => addresses,
+    };
+    let mac = reserve.mac.unwrap_or(Mac([0x02, 0, 0, 0, 1, host_part]));
+    Reserved { addresses, gateways, gateway_mac: GATEWAY_MAC, mac, mtu: MTU, mode }
+}
+
+fn port(id: &AttachmentId) -> PortEntry {
+    PortEntry {
+        id: 1,
+        name: id.container_id.clone(),
+        kind: PortKind::Pod,
+        up: true,
+        mac: None,
+        addresses: Vec::new(),
+        mtu: MTU,
+        offloads: String::new(),
+        attachment: Some(id.clone()),
+        pod: None,
+        mode: Some(Mode::Routed),
+        worker: Some(0),
+        counters: PortCounters::default(),
+    }
+}

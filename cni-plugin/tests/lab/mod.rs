@@ -1,0 +1,239 @@
+//! What the tests of the binary share: namespaces, a daemon that is played, and the runtime's role.
+//! A test binary uses what it needs.
+#![allow(dead_code)]
+
+pub(crate) mod daemon;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+pub(crate) const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+
+/// False, said aloud, where namespaces cannot be made.
+pub(crate) fn is_root(test: &str) -> bool {
+    // Who owns its own entry in /proc is who runs.
+    let root = fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0);
+    if !root {
+        skipped(test, "it needs root for its network namespaces");
+    }
+    root
+}
+
+/// Straight to stderr: the harness would hide what it captures.
+pub(crate) fn skipped(test: &str, why: &str) {
+    // In one write, as other tests' lines come at the same time.
+    let _ = std::io::stderr().write_all(format!("\nSKIPPED {test}: {why}\n").as_bytes());
+}
+
+/// A network namespace that lives as long as a process in it, which ends with its stdin: whatever
+/// ends this test, an interrupt included, ends the namespace.
+pub(crate) struct NetNs {
+    holder: Child,
+}
+
+impl NetNs {
+    pub(crate) fn new() -> Self {
+        let mut holder = Command::new("unshare")
+            .args(["--net", "cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare of util-linux");
+        // The echo tells that `cat` runs, and so that its namespace is the new one.
+        holder.stdin.as_mut().expect("piped").write_all(b".").expect("cat reads");
+        holder.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("cat answers");
+        Self { holder }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.holder.id()).into()
+    }
+
+    /// A command that runs inside.
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
+        command
+    }
+
+    /// Runs `ip` inside.
+    pub(crate) fn ip(&self, args: &str) -> String {
+        let output = self.command("ip").args(args.split(' ')).output().expect("ip of iproute2");
+        assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// Names of its links, `lo` left out.
+    pub(crate) fn links(&self) -> Vec<String> {
+        let text = self.ip("-o link show");
+        let name = |line: &str| line.split(": ").nth(1).map(str::to_owned);
+        text.lines().filter_map(name).filter(|name| name != "lo").collect()
+    }
+}
+
+impl Drop for NetNs {
+    fn drop(&mut self) {
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
+    }
+}
+
+/// One execution of the plugin, as a runtime makes it.
+#[derive(Clone)]
+pub(crate) struct Run {
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) conf: Value,
+    inside: Option<PathBuf>,
+}
+
+/// What the plugin answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) success: bool,
+    pub(crate) stdout: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// The code of an error; 0 for success, which must be silent.
+    pub(crate) fn code(&self) -> u64 {
+        if self.success {
+            assert_eq!(self.stdout, "", "success of a command without result");
+            return 0;
+        }
+        self.json()["code"].as_u64().unwrap_or_else(|| panic!("no code: {self:?}"))
+    }
+
+    pub(crate) fn message(&self) -> String {
+        let json = self.json();
+        let part = |key: &str| json[key].as_str().unwrap_or_default().to_owned();
+        format!("{} | {}", part("msg"), part("details"))
+    }
+}
+
+impl Run {
+    pub(crate) fn new(version: &str, socket: &Path) -> Self {
+        Self {
+            env: Vec::new(),
+            conf: json!({
+                "cniVersion": version, "name": "pods", "type": "vswitch-cni", "socket": socket,
+            }),
+            inside: None,
+        }
+        .set("CNI_PATH", "/usr/lib/cni")
+    }
+
+    /// In the namespace that plays the node's.
+    pub(crate) fn on(mut self, node: &NetNs) -> Self {
+        self.inside = Some(node.path());
+        self
+    }
+
+    pub(crate) fn container(self, id: &str, netns: &Path) -> Self {
+        self.set("CNI_CONTAINERID", id)
+            .set("CNI_IFNAME", "eth0")
+            .set("CNI_NETNS", &netns.display().to_string())
+    }
+
+    pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
+        self.env.retain(|(key, _)| key != name);
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    pub(crate) fn conf(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.conf[key] = value.into();
+        self
+    }
+
+    pub(crate) fn add(&self) -> Answer {
+        self.run("ADD")
+    }
+
+    pub(crate) fn del(&self) -> Answer {
+        self.run("DEL")
+    }
+
+    pub(crate) fn check(&self, previous: &Value) -> Answer {
+        self.clone().conf("prevResult", previous.clone()).run("CHECK")
+    }
+
+    pub(crate) fn run(&self, command: &str) -> Answer {
+        self.run_with(command, self.conf.to_string().as_bytes())
+    }
+
+    pub(crate) fn run_with(&self, command: &str, stdin: &[u8]) -> Answer {
+        let mut process = self.process(command);
+        let mut child = process.spawn().expect("the plugin starts");
+        child.stdin.take().expect("piped").write_all(stdin).expect("the plugin reads");
+        answer(child.wait_with_output().expect("the plugin ends"))
+    }
+
+    pub(crate) fn process(&self, command: &str) -> Command {
+        let binary = env!("CARGO_BIN_EXE_vswitch-cni");
+        let mut process = match &self.inside {
+            Some(netns) => {
+                let mut process = Command::new("nsenter");
+                process.arg(format!("--net={}", netns.display())).arg("--").arg(binary);
+                process
+            }
+            None => Command::new(binary),
+        };
+        process.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        process.envs(self.env.iter().cloned()).env("CNI_COMMAND", command);
+        process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        process
+    }
+}
+
+pub(crate) fn answer(output: Output) -> Answer {
+    Answer {
+        success: output.status.success(),
+        stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+    }
+}
+
+/// An IPAM plugin that notes each command it gets in a file, and does as `script` says.
+pub(crate) struct FakeIpam {
+    dir: tempfile::TempDir,
+}
+
+impl FakeIpam {
+    pub(crate) const RESULT: &str = r#"cat >/dev/null
+        [ "$CNI_COMMAND" != ADD ] || echo '{"cniVersion": "1.0.0",
+            "ips": [{"address": "198.18.1.77/24", "gateway": "198.18.1.1"}],
+            "routes": [{"dst": "0.0.0.0/0"}], "dns": {"nameservers": ["198.18.0.10"]}}'"#;
+    pub(crate) const FAILS_ADD: &str = r#"cat >/dev/null
+        [ "$CNI_COMMAND" != ADD ] ||
+            { echo '{"code": 42, "msg": "range is full", "details": "not found"}'; exit 1; }"#;
+
+    pub(crate) fn new(script: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let text =
+            format!("#!/bin/sh\necho $CNI_COMMAND >>{}/log\n{script}\n", dir.path().display());
+        let path = dir.path().join("fake-ipam");
+        fs::write(&path, text).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+        Self { dir }
+    }
+
+    /// Makes `run` delegate to it.
+    pub(crate) fn used_by(&self, run: Run) -> Run {
+        run.set("CNI_PATH", &self.dir.path().display().to_string())
+            .conf("ipam", json!({"type": "fake-ipam"}))
+    }
+
+    /// The commands it got, in order.
+    pub(crate) fn log(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
