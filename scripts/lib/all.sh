@@ -1,0 +1,23 @@
+# shellcheck shell=bash
+# Everything in this directory, in the order in which it builds on itself. Needs `root`, the
+# repository; `setup_binaries` later sets `bin`.
+
+: "${root:?the sourcing script sets it to the repository}"
+bin=
+
+# shellcheck source=scripts/lib/report.sh
+. "$root/scripts/lib/report.sh"
+# shellcheck source=scripts/lib/setup.sh
+. "$root/scripts/lib/setup.sh"
+# shellcheck source=scripts/lib/requirements.sh
+. "$root/scripts/lib/requirements.sh"
+# shellcheck source=scripts/lib/lab.sh
+. "$root/scripts/lib/lab.sh"
+# shellcheck source=scripts/lib/underlay.sh
+. "$root/scripts/lib/underlay.sh"
+# shellcheck source=scripts/lib/nodes.sh
+. "$root/scripts/lib/nodes.sh"
+# shellcheck source=scripts/lib/kernel_node.sh
+. "$root/scripts/lib/kernel_node.sh"
+# shellcheck source=scripts/lib/checks.sh
+. "$root/scripts/lib/checks.sh"

@@ -1,0 +1,173 @@
+# shellcheck shell=bash
+# Nodes of the cluster: each with its own configuration, vswitchd, control socket and state
+# directory; and the pods on them, plugged by executing vswitch-cni as a container runtime does.
+# Sourced after underlay.sh; needs `root` (the repository) and `bin` (the binaries).
+
+declare -grA POD_PREFIX4=(
+    [node-a]=198.18.1.0/24 [node-b]=198.18.2.0/24 [node-k]=198.18.3.0/24
+)
+declare -grA POD_PREFIX6=(
+    [node-a]=fd00:18:1::/64 [node-b]=fd00:18:2::/64 [node-k]=fd00:18:3::/64
+)
+readonly CLUSTER4=198.18.0.0/16 CLUSTER6=fd00:18::/32
+readonly VNI=10
+
+# The first usable address of each prefix belongs to the node.
+gateway4() { printf '%s1' "${POD_PREFIX4[$1]%0/24}"; }
+gateway6() { printf '%s1' "${POD_PREFIX6[$1]%/64}"; }
+
+node_dir() { printf '%s/%s' "$LAB_DIR" "$1"; }
+node_socket() { printf '%s/%s/vswitch.sock' "$LAB_DIR" "$1"; }
+
+# ctl NODE ARGUMENTS…: vswitchctl, for that node.
+ctl() {
+    local node=$1
+    shift
+    "$bin/vswitchctl" --socket "$(node_socket "$node")" "$@"
+}
+
+# allowed_cpu N: the Nth CPU that we may run on, counted around.
+allowed_cpu() {
+    python3 -c 'import os, sys
+cpus = sorted(os.sched_getaffinity(0))
+print(cpus[int(sys.argv[1]) % len(cpus)])' "$1"
+}
+
+# node_config NODE MODE PEER…: prints its vswitch.toml. ATTACHMENT_MODE chooses routed or bridged.
+node_config() {
+    local node=$1 mode=$2 peer index=0
+    shift 2
+    [[ $node != node-b ]] || index=1
+    cat <<TOML
+[node]
+name = "$node"
+pod_prefixes = ["${POD_PREFIX4[$node]}", "${POD_PREFIX6[$node]}"]
+cluster_prefixes = ["$CLUSTER4", "$CLUSTER6"]
+
+[uplink]
+interface = "eth0"
+
+[overlay]
+encapsulation = "$mode"
+vni = $VNI
+
+[attachment]
+mode = "${ATTACHMENT_MODE:-routed}"
+
+[workers]
+cores = [$(allowed_cpu "$index")]
+
+[control]
+socket = "$(node_socket "$node")"
+state_dir = "$(node_dir "$node")/state"
+TOML
+    for peer in "$@"; do
+        cat <<TOML
+
+[[peers]]
+name = "$peer"
+address = "${HOST_ADDRESS[$peer]}"
+prefixes = ["${POD_PREFIX4[$peer]}", "${POD_PREFIX6[$peer]}"]
+TOML
+        [[ $peer != node-k ]] || printf 'vtep_mac = "%s"\n' "$(kernel_vtep_mac)"
+    done
+}
+
+# node_up NODE MODE PEER…: configures the node (underlay_attach_node made it) and starts vswitchd.
+node_up() {
+    local node=$1
+    mkdir -p "$(node_dir "$node")/state" "$(node_dir "$node")/pods"
+    node_config "$@" >"$(node_dir "$node")/vswitch.toml"
+    node_start "$node"
+}
+
+# node_start NODE: vswitchd with the configuration that is there; returns once it answers.
+node_start() {
+    local node=$1
+    lab_spawn "vswitchd-$node" "$node" \
+        env RUST_LOG="${RUST_LOG:-info}" NO_COLOR=1 "$bin/vswitchd" \
+        --config "$(node_dir "$node")/vswitch.toml"
+    wait_until 10 node_settled "$node" && ctl "$node" status >/dev/null 2>&1 && return 0
+    say "vswitchd on $node did not come up; the end of its log:" >&2
+    tail -n 20 "$LAB_DIR/logs/vswitchd-$node.log" >&2
+    return 1
+}
+
+# It answers, or it will not any more.
+node_settled() { lab_gone "vswitchd-$1" || ctl "$1" status; }
+
+# cni NODE COMMAND POD [PREVIOUS_RESULT]: executes the plugin as a runtime on that node does: in the
+# node's namespace, CNI_* in the environment, the network's configuration on stdin. CNI_CONFLIST
+# names another conflist than the one that is shipped.
+cni() {
+    local node=$1 command=$2 pod=$3 previous=${4:-null}
+    jq --arg socket "$(node_socket "$node")" --argjson previous "$previous" '
+        {cniVersion, name} + .plugins[0] + {socket: $socket}
+        + (if $previous == null then {} else {prevResult: $previous} end)
+    ' "${CNI_CONFLIST:-$root/config/10-vswitch.conflist}" |
+        in_ns "$node" env -i PATH="$PATH" CNI_COMMAND="$command" \
+            CNI_CONTAINERID="$(ns "$pod")" CNI_NETNS="/run/netns/$(ns "$pod")" CNI_IFNAME=eth0 \
+            CNI_PATH="$bin:/usr/lib/cni" \
+            CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=demo;K8S_POD_NAME=$pod" \
+            timeout 20 "$bin/vswitch-cni"
+}
+
+# pod_plug NODE POD: makes the pod's namespace, ADDs it, and remembers result and addresses.
+pod_plug() {
+    local node=$1 pod=$2 result
+    result=$(node_dir "$node")/pods/$pod.json
+    lab_add_ns "$pod"
+    if ! cni "$node" ADD "$pod" >"$result.part" 2>>"$LAB_DIR/logs/cni-$node.log"; then
+        say "CNI ADD of $pod on $node failed: $(cat "$result.part")" >&2
+        return 1
+    fi
+    mv "$result.part" "$result"
+    pod_address "$result" '\.' >"$LAB_DIR/addresses/$pod.4"
+    pod_address "$result" ':' >"$LAB_DIR/addresses/$pod.6"
+}
+
+# pod_address RESULT PATTERN: the first address of a result that matches.
+pod_address() {
+    jq -r --arg like "$2" 'first(.ips[].address | select(test($like))) | split("/")[0]' "$1"
+}
+
+# pod_unplug NODE POD: DEL with the result that ADD gave, then the namespace goes.
+pod_unplug() {
+    local node=$1 pod=$2 result
+    result=$(node_dir "$node")/pods/$pod.json
+    cni "$node" DEL "$pod" "$(cat "$result" 2>/dev/null || echo null)" \
+        >"$result.part" 2>>"$LAB_DIR/logs/cni-$node.log" ||
+        { say "CNI DEL of $pod on $node failed: $(cat "$result.part")" >&2 && return 1; }
+    rm -f "$result" "$result.part"
+    lab_delete_ns "$pod"
+}
+
+# address NAME FAMILY: of a pod; of a node within the cluster, that is, its gateway address; or of a
+# host on the underlay.
+address() {
+    case $1 in
+        node-*) "gateway$2" "$1" ;;
+        outside | router) printf '%s' "${HOST_ADDRESS[$1]}" ;;
+        *) cat "$LAB_DIR/addresses/$1.$2" ;;
+    esac
+}
+
+# two_nodes_up MODE: the underlay, node-a and node-b. WITH_KERNEL_NODE adds node-k.
+two_nodes_up() {
+    local mode=$1 peers_a=(node-b) peers_b=(node-a)
+    printf '%s\n' "$mode" >"$LAB_DIR/mode"
+    underlay_up
+    underlay_attach_node node-a
+    underlay_attach_node node-b
+    if [[ -n ${WITH_KERNEL_NODE:-} ]]; then
+        kernel_node_up
+        peers_a+=(node-k)
+        peers_b+=(node-k)
+    fi
+    if [[ $mode == direct ]]; then
+        underlay_route_pods node-a
+        underlay_route_pods node-b
+    fi
+    node_up node-a "$mode" "${peers_a[@]}"
+    node_up node-b "$mode" "${peers_b[@]}"
+}

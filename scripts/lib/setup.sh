@@ -1,0 +1,98 @@
+# shellcheck shell=bash
+# What the scripts need on the machine: Debian packages, a Rust toolchain, the built binaries. What
+# is missing is installed, said aloud; what is there is left alone. Sourced after report.sh; needs
+# `root` (the repository).
+
+: "${root:?the sourcing script sets it to the repository}"
+
+# Debian packages by purpose: to build, to run the lab, to run the tests.
+packages_for() {
+    case $1 in
+        build)
+            echo clang m4 pkg-config libelf-dev zlib1g-dev libclang-dev make gcc libc6-dev \
+                ca-certificates curl
+            ;;
+        lab)
+            echo iproute2 iputils-ping tcpdump nftables ethtool curl jq python3 python3-scapy \
+                containernetworking-plugins procps util-linux
+            ;;
+        test) echo shellcheck systemd ;;
+        *) die "packages_for: no purpose is named $1" ;;
+    esac
+}
+
+# The oldest Rust that the workspace accepts is in Cargo.toml.
+rust_needed() { sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml"; }
+
+# setup_packages PURPOSE…: installs those that are missing.
+setup_packages() {
+    local purpose package missing=()
+    for purpose in "$@"; do
+        for package in $(packages_for "$purpose"); do
+            installed "$package" || missing+=("$package")
+        done
+    done
+    ((${#missing[@]})) || return 0
+    ((EUID == 0)) ||
+        die "Missing Debian packages: ${missing[*]}. Run this as root, or: apt-get install ${missing[*]}"
+    step "Installing ${#missing[@]} missing Debian packages: ${missing[*]}"
+    local log
+    log=$(mktemp)
+    apt_install "$log" "${missing[@]}" || {
+        step "Trying again after apt-get update"
+        apt-get -q update >>"$log" 2>&1 && apt_install "$log" "${missing[@]}"
+    } || {
+        tail -n 15 "$log" >&2
+        die "apt-get could not install ${missing[*]}; its log is $log"
+    }
+    rm -f "$log"
+}
+
+installed() {
+    dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q '^install ok installed'
+}
+
+# apt_install LOG PACKAGE…
+apt_install() {
+    local log=$1
+    shift
+    DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$@" >>"$log" 2>&1
+}
+
+# Puts a cargo that is new enough into PATH; installs one with rustup if there is none.
+setup_rust() {
+    local have needed
+    needed=$(rust_needed)
+    [[ -d ${CARGO_HOME:-$HOME/.cargo}/bin ]] && PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+    if command -v cargo >/dev/null; then
+        have=$(cargo --version | cut -d' ' -f2)
+        [[ $(printf '%s\n%s\n' "$needed" "$have" | sort -V | head -n 1) == "$needed" ]] && return 0
+        step "cargo is $have, and $needed or later is needed"
+    fi
+    if command -v rustup >/dev/null; then
+        step "Installing the stable Rust toolchain with rustup"
+        rustup toolchain install stable --profile minimal -c clippy,rustfmt
+        export RUSTUP_TOOLCHAIN=stable
+    else
+        step "Installing rustup and the stable Rust toolchain into ${CARGO_HOME:-$HOME/.cargo}"
+        curl --proto '=https' --tlsv1.2 -fsS https://sh.rustup.rs |
+            sh -s -- -y -q --no-modify-path --profile minimal -c clippy,rustfmt
+        PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+    fi
+    command -v cargo >/dev/null || die "There is still no cargo in PATH; install Rust $needed by hand"
+}
+
+# Builds the three binaries in release mode and sets `bin`, the directory in which they are.
+setup_binaries() {
+    bin=${VSWITCH_BIN:-}
+    if [[ -n $bin ]]; then
+        [[ -x $bin/vswitchd ]] || die "VSWITCH_BIN names $bin, which holds no vswitchd"
+        step "Using the binaries in $bin"
+        return 0
+    fi
+    setup_rust
+    step "Building vswitchd, vswitchctl and vswitch-cni in release mode (minutes, the first time)"
+    (cd "$root" && cargo build --quiet --release --locked -p vswitchd -p vswitch-cni) ||
+        die "The build failed; the messages above say where"
+    bin=${CARGO_TARGET_DIR:-$root/target}/release
+}
