@@ -1,0 +1,46 @@
+#!/bin/bash
+# scripts/install into a directory and out again. Needs neither root nor the real binaries.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=scripts/lib/report.sh
+. "$root/scripts/lib/report.sh"
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+dest=$scratch/dest
+conflist=etc/cni/net.d/10-vswitch.conflist
+
+main() {
+    local file
+    mkdir "$scratch/bin"
+    for file in vswitchd vswitchctl vswitch-cni; do
+        printf '%s\n' "$file" >"$scratch/bin/$file"
+        chmod +x "$scratch/bin/$file"
+    done
+    check "it installs" run
+    for file in usr/local/sbin/vswitchd usr/local/sbin/vswitchctl opt/cni/bin/vswitch-cni; do
+        check "$file is a program" test -x "$dest/$file"
+        check "and the one that was built" grep -qx "${file##*/}" "$dest/$file"
+    done
+    check "the unit" cmp "$root/config/vswitchd.service" "$dest/etc/systemd/system/vswitchd.service"
+    check "the conflist" cmp "$root/config/10-vswitch.conflist" "$dest/$conflist"
+    check "the conflist is written last" test "$(last_installed)" = "$dest/$conflist"
+
+    printf 'mine\n' >"$dest/etc/vswitch/vswitch.toml"
+    check "it installs over itself" run
+    check "the configuration stays as it was" grep -qx mine "$dest/etc/vswitch/vswitch.toml"
+    check "nothing half written is left" test -z "$(find "$dest" -name '*.new')"
+
+    check "it uninstalls" run --uninstall
+    check "only the configuration is left" \
+        test "$(find "$dest" -type f)" = "$dest/etc/vswitch/vswitch.toml"
+    check "it uninstalls what is not there" run --uninstall
+    report_end
+}
+
+run() { VSWITCH_BIN=$scratch/bin "$root/scripts/install" --destdir "$dest" "$@" >"$scratch/said"; }
+
+# The last path in what it said it did.
+last_installed() { sed -n "s|^  \($dest/.*\)|\1|p" "$scratch/said" | tail -n 1; }
+
+main "$@"
