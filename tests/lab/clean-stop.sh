@@ -1,0 +1,53 @@
+#!/bin/bash
+# SIGTERM leaves the node as it was found: no vsw0, no route, no nftables table, no XDP program, no
+# socket; and the pods' DEL still succeeds without a daemon to ask.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=scripts/lib/all.sh
+. "$root/scripts/lib/all.sh"
+
+main() {
+    setup_binaries
+    lab_trap
+    lab_create
+    underlay_up
+    underlay_attach_node node-a
+    underlay_attach_node node-b
+    servers_up outside
+    traces >"$LAB_DIR/before"
+
+    node_up node-a vxlan node-b
+    pod_plug node-a a1
+    traces >"$LAB_DIR/during"
+    check "while it runs, vsw0 is there" grep -q 'vsw0' "$LAB_DIR/during"
+    check "while it runs, the table vswitch is there" grep -q 'table .* vswitch' "$LAB_DIR/during"
+    check "while it runs, the NIC has an XDP program" grep -q 'xdp' "$LAB_DIR/during"
+    check "a pod reaches the outside" pings a1 "${HOST_ADDRESS[outside]}"
+
+    check "SIGTERM ends it within five seconds" lab_signal vswitchd-node-a TERM
+    traces >"$LAB_DIR/after"
+    check "links, addresses, routes, tables and XDP are as before" \
+        diff -u "$LAB_DIR/before" "$LAB_DIR/after"
+    check "its socket is gone" test ! -e "$(node_socket node-a)"
+
+    check "it starts again" node_start node-a
+    check "DEL of the pod" pod_unplug node-a a1
+    check "DEL of the pod once more" cni node-a DEL a1
+    lab_stop vswitchd-node-a
+    traces >"$LAB_DIR/after"
+    check "and again all is as before" diff -u "$LAB_DIR/before" "$LAB_DIR/after"
+    report_end
+}
+
+# What a daemon could leave on the node, in words that do not change by themselves.
+traces() {
+    # Counters, and what the kernel calls the link's state while it settles, are no trace.
+    in_ip node-a -details link show | grep -v '^ *\(RX\|TX\)' | sed 's/^[0-9]*: //; s/prog\/xdp.*/xdp/'
+    in_ip node-a -oneline address show | sed 's/^[0-9]*: //'
+    in_ip node-a route show table all
+    in_ip node-a -6 route show table all
+    in_ip node-a rule show
+    in_ns node-a nft list tables
+}
+
+main "$@"

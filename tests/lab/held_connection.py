@@ -1,0 +1,44 @@
+"""A TCP connection that is held and used all the time: the part of somebody's ssh session.
+
+held_connection.py serve PORT          echoes
+held_connection.py hold ADDRESS PORT   sends a line twenty times a second and waits for its echo,
+                                       until SIGINT; fails as soon as one takes a second
+"""
+
+import signal
+import socket
+import sys
+import time
+
+
+def serve(port):
+    listener = socket.create_server(("", port))
+    while True:
+        connection, _ = listener.accept()
+        while data := connection.recv(4096):
+            connection.sendall(data)
+
+
+def hold(address, port):
+    # A job in the background may have been started with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    connection = socket.create_connection((address, port), timeout=1)
+    exchanged = 0
+    try:
+        while True:
+            line = b"%d\n" % exchanged
+            connection.sendall(line)
+            if connection.recv(64) != line:
+                sys.exit(f"after {exchanged} exchanges the echo was not what was sent")
+            exchanged += 1
+            time.sleep(0.05)
+    except KeyboardInterrupt:
+        print(f"held for {exchanged} exchanges")
+    except OSError as error:
+        sys.exit(f"after {exchanged} exchanges: {error}")
+
+
+if sys.argv[1] == "serve":
+    serve(int(sys.argv[2]))
+else:
+    hold(sys.argv[2], int(sys.argv[3]))
