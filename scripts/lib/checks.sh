@@ -34,10 +34,10 @@ url() {
 }
 
 # fetch NAME ADDRESS PATH: curl from that namespace.
-fetch() { in_ns "$1" curl -sS --noproxy '*' --max-time 10 "$(url "$2" "$3")"; }
+fetch() { in_ns "$1" curl -sS --noproxy '*' --connect-timeout 2 --max-time 10 "$(url "$2" "$3")"; }
 
-# pings NAME ADDRESS: two replies within three seconds.
-pings() { in_ns "$1" ping -q -n -c 2 -i 0.2 -w 3 "$2"; }
+# pings NAME ADDRESS: two replies within two seconds.
+pings() { in_ns "$1" ping -q -n -c 2 -i 0.2 -w 2 "$2"; }
 
 # sees NAME ADDRESS WANTED: the server at ADDRESS reports `CLIENT SERVER` as WANTED.
 sees() {
@@ -108,7 +108,7 @@ matrix() {
             wait -n || true
             running=$((running - 1))
         fi
-        matrix_row "$name" "$@" &
+        matrix_row "$name" "$@" 2>>"$LAB_DIR/logs/checks.err" &
         running=$((running + 1))
     done
     wait

@@ -28,7 +28,7 @@ ctl() {
 
 # allowed_cpu N: the Nth CPU that we may run on, counted around.
 allowed_cpu() {
-    python3 -c 'import os, sys
+    /usr/bin/python3 -c 'import os, sys
 cpus = sorted(os.sched_getaffinity(0))
 print(cpus[int(sys.argv[1]) % len(cpus)])' "$1"
 }

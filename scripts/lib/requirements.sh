@@ -6,15 +6,18 @@ lab_lacks() {
     ((EUID == 0)) || { say "root"; return; }
     [[ -c /dev/net/tun ]] || { say "/dev/net/tun"; return; }
     unshare -n true 2>/dev/null || { say "the permission to make network namespaces"; return; }
-    unshare -n ip link add a type veth peer name b 2>/dev/null || { say "veth in the kernel"; return; }
-    unshare -n ip link add a type bridge 2>/dev/null || { say "bridge in the kernel"; return; }
+    unshare -n ip link add name probe0 type veth peer name probe1 2>/dev/null ||
+        { say "veth in the kernel"; return; }
+    unshare -n ip link add name probe0 type bridge 2>/dev/null ||
+        { say "bridge in the kernel"; return; }
     unshare -n nft list tables >/dev/null 2>&1 || { say "nftables in the kernel"; return; }
     # 44 is AF_XDP.
-    python3 -c 'import socket; socket.socket(44, socket.SOCK_RAW, 0)' 2>/dev/null ||
+    /usr/bin/python3 -c 'import socket; socket.socket(44, socket.SOCK_RAW, 0)' 2>/dev/null ||
         say "AF_XDP sockets in the kernel"
 }
 
 # Prints what is missing for the kernel's VXLAN as a peer, or nothing.
 kernel_vxlan_lacks() {
-    unshare -n ip link add v type vxlan id 1 dstport 4789 2>/dev/null || say "vxlan in the kernel"
+    unshare -n ip link add name probe0 type vxlan id 1 dstport 4789 2>/dev/null ||
+        say "vxlan in the kernel"
 }

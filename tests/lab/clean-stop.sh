@@ -27,7 +27,7 @@ main() {
     check "SIGTERM ends it within five seconds" lab_signal vswitchd-node-a TERM
     traces >"$LAB_DIR/after"
     check "links, addresses, routes, tables and XDP are as before" \
-        diff -u "$LAB_DIR/before" "$LAB_DIR/after"
+        diff "$LAB_DIR/before" "$LAB_DIR/after"
     check "its socket is gone" test ! -e "$(node_socket node-a)"
 
     check "it starts again" node_start node-a
@@ -35,7 +35,7 @@ main() {
     check "DEL of the pod once more" cni node-a DEL a1
     lab_stop vswitchd-node-a
     traces >"$LAB_DIR/after"
-    check "and again all is as before" diff -u "$LAB_DIR/before" "$LAB_DIR/after"
+    check "and again all is as before" diff "$LAB_DIR/before" "$LAB_DIR/after"
     report_end
 }
 
