@@ -59,6 +59,9 @@ apt_install() {
     DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$@" >>"$log" 2>&1
 }
 
+# The one that is installed where there is none that is new enough: a later clippy may warn of more.
+readonly RUST_TESTED=1.95.0
+
 # Puts a cargo that is new enough into PATH; installs one with rustup if there is none.
 setup_rust() {
     local have needed
@@ -70,13 +73,14 @@ setup_rust() {
         step "cargo is $have, and $needed or later is needed"
     fi
     if command -v rustup >/dev/null; then
-        step "Installing the stable Rust toolchain with rustup"
-        rustup toolchain install stable --profile minimal -c clippy,rustfmt
-        export RUSTUP_TOOLCHAIN=stable
+        step "Installing Rust $RUST_TESTED with rustup"
+        rustup toolchain install "$RUST_TESTED" --profile minimal -c clippy,rustfmt >/dev/null
+        export RUSTUP_TOOLCHAIN=$RUST_TESTED
     else
-        step "Installing rustup and the stable Rust toolchain into ${CARGO_HOME:-$HOME/.cargo}"
-        curl --proto '=https' --tlsv1.2 -fsS https://sh.rustup.rs |
-            sh -s -- -y -q --no-modify-path --profile minimal -c clippy,rustfmt
+        step "Installing rustup and Rust $RUST_TESTED into ${CARGO_HOME:-$HOME/.cargo}"
+        curl --proto '=https' --tlsv1.2 -fsS https://static.rust-lang.org/rustup/rustup-init.sh |
+            sh -s -- -y -q --no-modify-path --profile minimal -c clippy,rustfmt \
+                --default-toolchain "$RUST_TESTED" >/dev/null
         PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
     fi
     command -v cargo >/dev/null || die "There is still no cargo in PATH; install Rust $needed by hand"
