@@ -136,6 +136,19 @@ matrix_print() {
     ((${#broken[@]} == 0)) || sed 's/^/      /' "$LAB_DIR/logs/checks.log"
 }
 
+# accounts NODE: everything that the switch received or made, it sent or dropped; prints the sum.
+# Tried for a while, because workers count one after the other while packets still come.
+accounts() {
+    wait_until 3 accounted "$1" || { ctl "$1" show drops && return 1; }
+    ctl "$1" show drops --json |
+        jq -r '"\(.received) received + \(.made) made = \(.sent) sent + \(.dropped) dropped"'
+}
+
+accounted() {
+    ctl "$1" show drops --json |
+        jq -e '.received > 0 and .received + .made == .sent + .dropped'
+}
+
 # wire FILTER PATTERN WHERE COMMAND…: what tcpdump sees at the router's interface WHERE while the
 # command runs. Prints at most four packets; succeeds if they match the pattern.
 wire() {
