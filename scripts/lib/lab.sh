@@ -154,15 +154,17 @@ lab_trap() {
     trap 'lab_on_exit' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
+    # Whoever read the output is gone.
+    trap 'exit 141' PIPE
 }
 
 lab_on_exit() {
     local code=$?
-    trap '' INT TERM HUP
+    trap '' INT TERM HUP PIPE
     local job
     for job in $(jobs -p); do kill "$job" 2>/dev/null || true; done
     # A failed lab is worth looking into: its logs outlive it.
-    if ((code != 0 && code != 130 && code != 143)) && [[ -n $LAB_DIR ]]; then lab_keep_logs; fi
+    if ((code != 0 && code < 128)) && [[ -n $LAB_DIR ]]; then lab_keep_logs; fi
     lab_down
     exit "$code"
 }
