@@ -1,0 +1,22 @@
+//! A node in a few lines of text, and packets in one line each: what all tests of the walk share.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `words`    | one line, word by word; a word that nobody took is an error |
+//! | `topology` | ports, peers and routes, made into `Tables` by hand |
+//! | `packet`   | the notation of packets: layer by layer, from the outside in |
+//! | `layers`   | the bytes of a layer, by etherparse: nothing of the code under test makes them |
+//! | `messages` | IP headers, ARP, ICMP and neighbour discovery |
+//! | `egress`   | ports that keep what they are given, and fail on demand |
+
+pub(crate) mod egress;
+mod layers;
+mod messages;
+pub(crate) mod packet;
+pub(crate) mod topology;
+mod words;
+
+pub(crate) use egress::Ports;
+pub(crate) use packet::Described;
+pub(crate) use topology::Node;
+pub(crate) use words::Words;

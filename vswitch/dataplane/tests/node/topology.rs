@@ -1,0 +1,308 @@
+//! Ports, peers and routes of one node, made into `Tables` by hand.
+//!
+//! One line each; what it refers to stands above it.
+//!
+//! ```text
+//! underlay 198.51.100.11 [mtu 1500] [offload]   the NIC, port `uplink`; next hop `router`
+//! vxlan 10 [port 4789]                          VNI of the routed overlay
+//! ipip | direct                                 what else is taken from the NIC
+//! gateway 198.18.1.1 fd00:18:1::1               addresses of the gateway
+//! host [plain]                                  port `host` and the default routes to it
+//! bridge red [vni 100]                          an L2 segment
+//! pod a 198.18.1.2 ... [in red] [unlisted] [mtu 1450] [plain]     port `pod-a`
+//! peer b 203.0.113.12 vxlan|ipip|direct [unresolved] 198.18.2.0/24 ...
+//! stretch red to b [unresolved]                 a VTEP of the segment
+//! route 198.18.0.0/15 blackhole|unreachable|gone|pod-a
+//! fdb 4 [ageing 300]                            learned entries at most, seconds
+//! frames 64 | capacity of the packet pool
+//! ```
+//! `plain` is a port without offloads; `unlisted`, a bridged pod whose MAC has to be learned.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use dataplane::tables::adjacency::Outer;
+use dataplane::tables::{
+    Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway, Offloads,
+    Peer, PeerId, Port, PortId, PortKind, RemoteVtep, Tables, Template, Tunnels,
+};
+use dataplane::wire::{MacAddr, Vni};
+use ipnet::IpNet;
+
+use super::Words;
+
+const UPLINK_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xaa]);
+const HOST_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xbb]);
+const ROUTER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xcc]);
+const ALL: Offloads = Offloads { checksum: true, tso: true, uso: true };
+
+pub(crate) struct Node {
+    pub(crate) tables: Tables,
+    /// Names by port number.
+    pub(crate) ports: Vec<String>,
+    pub(crate) fdb_entries: u32,
+    pub(crate) ageing_ms: u64,
+    pub(crate) frames: u32,
+    macs: HashMap<String, MacAddr>,
+    bridges: Vec<String>,
+    peers: HashMap<String, Ipv4Addr>,
+    underlay_mtu: u16,
+    vni: Option<Vni>,
+}
+
+impl Node {
+    pub(crate) fn parse<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        let mut node = Self {
+            tables: Tables::default(),
+            ports: Vec::new(),
+            fdb_entries: 64,
+            ageing_ms: 300_000,
+            frames: 64,
+            macs: HashMap::new(),
+            bridges: Vec::new(),
+            peers: HashMap::new(),
+            underlay_mtu: 1500,
+            vni: None,
+        };
+        node.tables.gateway.mac = Gateway::MAC;
+        node.macs.insert("gateway".into(), Gateway::MAC);
+        node.macs.insert("router".into(), ROUTER_MAC);
+        node.macs.insert("broadcast".into(), MacAddr([0xff; 6]));
+        for line in lines.into_iter().map(str::trim).filter(|line| !line.is_empty()) {
+            node.line(line)?;
+        }
+        Ok(node)
+    }
+
+    pub(crate) fn port(&self, name: &str) -> Result<PortId, String> {
+        let at = self.ports.iter().position(|port| port == name);
+        at.map(|at| PortId(at as u16)).ok_or(format!("no port `{name}`"))
+    }
+
+    /// By name, or spelled out.
+    pub(crate) fn mac(&self, name: &str) -> Result<MacAddr, String> {
+        let spelled = || name.parse().map_err(|error| format!("`{name}` is no MAC: {error}"));
+        self.macs.get(name).copied().map_or_else(spelled, Ok)
+    }
+
+    fn line(&mut self, line: &str) -> Result<(), String> {
+        let mut words = Words::new(line);
+        match words.next("declaration")? {
+            "underlay" => self.underlay(&mut words)?,
+            "vxlan" => {
+                let vni = vni(words.parse("VNI")?)?;
+                self.vni = Some(vni);
+                self.tables.tunnels.vxlan_port = Some(words.value("port")?.unwrap_or(4789));
+                self.tables.tunnels.vnis.insert(vni, Domain::Routed);
+            }
+            "ipip" => self.tables.tunnels.ipip = true,
+            "direct" => self.tables.tunnels.direct = true,
+            "gateway" => self.gateway(&mut words)?,
+            "host" => self.host(&mut words),
+            "bridge" => {
+                self.bridges.push(words.next("name")?.to_owned());
+                let vni = words.value("vni")?.map(vni).transpose()?;
+                let id = BridgeId(self.tables.bridges.len() as u16);
+                self.tables.bridges.push(Bridge { vni, ..Bridge::default() });
+                if let Some(vni) = vni {
+                    self.tables.tunnels.vxlan_port.get_or_insert(4789);
+                    self.tables.tunnels.vnis.insert(vni, Domain::Bridged(id));
+                }
+            }
+            "pod" => self.pod(&mut words)?,
+            "peer" => self.peer(&mut words)?,
+            "stretch" => self.stretch(&mut words)?,
+            "route" => self.route(&mut words)?,
+            "fdb" => {
+                self.fdb_entries = words.parse("entries")?;
+                self.ageing_ms = words.value("ageing")?.unwrap_or(300) * 1000;
+            }
+            "frames" => self.frames = words.parse("frames")?,
+            other => return Err(format!("`{line}`: unknown declaration `{other}`")),
+        }
+        words.finish()
+    }
+
+    fn underlay(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        let address: Ipv4Addr = words.parse("address")?;
+        self.underlay_mtu = words.value("mtu")?.unwrap_or(1500);
+        let offloads = if words.flag("offload") { ALL } else { Offloads::default() };
+        let mtu = self.underlay_mtu;
+        let port = self.attach("uplink", PortKind::Uplink, UPLINK_MAC, mtu, offloads);
+        let tunnels = &mut self.tables.tunnels;
+        tunnels.uplink = Some(port);
+        tunnels.address = Some(address);
+        tunnels.vtep_mac = Tunnels::derived_vtep_mac(address);
+        self.macs.insert("vtep".into(), tunnels.vtep_mac);
+        Ok(())
+    }
+
+    fn gateway(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        let host = self.port("host").ok();
+        let template = Template::ethernet(HOST_MAC, Gateway::MAC);
+        for address in words.all::<IpAddr>()? {
+            match address {
+                IpAddr::V4(v4) => self.tables.gateway.v4 = Some(v4),
+                IpAddr::V6(v6) => self.tables.gateway.v6 = Some(v6),
+            }
+            let adjacency = Adjacency::Gateway { host, template, mtu: 1500 };
+            self.to(address.into(), adjacency);
+        }
+        Ok(())
+    }
+
+    fn host(&mut self, words: &mut Words<'_>) {
+        let offloads = if words.flag("plain") { Offloads::default() } else { ALL };
+        let port = self.attach("host", PortKind::Host, HOST_MAC, 1500, offloads);
+        let template = Template::ethernet(HOST_MAC, Gateway::MAC);
+        let adjacency = self.add(Adjacency::Port { port, template, mtu: 1500 });
+        self.tables.fib4.insert(Ipv4Addr::UNSPECIFIED, 0, adjacency);
+        self.tables.fib6.insert(std::net::Ipv6Addr::UNSPECIFIED, 0, adjacency);
+    }
+
+    fn pod(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        let name = format!("pod-{}", words.next("name")?);
+        let mtu = words.value("mtu")?.unwrap_or(1450);
+        let offloads = if words.flag("plain") { Offloads::default() } else { ALL };
+        let bridge = match words.value::<String>("in")? {
+            Some(bridge) => Some(self.bridge(&bridge)?),
+            None => None,
+        };
+        let unlisted = words.flag("unlisted");
+        let addresses = words.all::<IpAddr>()?;
+
+        let mac = MacAddr([0x0a, 0, 0, 0, 0, self.ports.len() as u8]);
+        let id = self.attach(&name, PortKind::Pod, mac, mtu, offloads);
+        let template = Template::ethernet(mac, Gateway::MAC);
+        for address in &addresses {
+            let adjacency = match bridge {
+                Some(bridge) => Adjacency::Bridged { bridge, template, mtu },
+                None => Adjacency::Port { port: id, template, mtu },
+            };
+            self.to((*address).into(), adjacency);
+        }
+        let port = self.tables.ports[usize::from(id.0)].as_mut().expect("attached above");
+        port.addresses = addresses;
+        if let Some(bridge) = bridge {
+            port.attachment = Attachment::Bridged(bridge);
+            let bridge = &mut self.tables.bridges[usize::from(bridge.0)];
+            bridge.members.push(id);
+            if !unlisted {
+                bridge.fdb.insert(mac, FdbTarget::Port(id));
+            }
+        }
+        Ok(())
+    }
+
+    fn peer(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        let name = words.next("name")?;
+        let address: Ipv4Addr = words.parse("underlay address")?;
+        let vtep = Tunnels::derived_vtep_mac(address);
+        self.macs.insert(format!("vtep-{name}"), vtep);
+        self.peers.insert(name.to_owned(), address);
+        let outer = self.outer(address);
+        let own_vtep = self.tables.tunnels.vtep_mac;
+        let (template, overhead) = match words.next("encapsulation")? {
+            "vxlan" => {
+                let vni = self.vni.ok_or("`vxlan` stands above a peer that speaks it")?;
+                let port = self.tables.tunnels.vxlan_port.unwrap_or(4789);
+                let template = Template::vxlan_routed(outer, vni, port, vtep, own_vtep);
+                (template, Template::VXLAN_OVERHEAD)
+            }
+            "ipip" => (Template::ipip(outer), Template::IPIP_OVERHEAD),
+            "direct" => (Template::ethernet(ROUTER_MAC, UPLINK_MAC), 0),
+            other => return Err(format!("unknown encapsulation `{other}`")),
+        };
+        let template = (!words.flag("unresolved")).then_some(template);
+        let prefixes = words.all::<IpNet>()?;
+        let mtu = self.underlay_mtu - overhead;
+        for prefix in &prefixes {
+            self.to(*prefix, Adjacency::Remote { port: self.port("uplink")?, template, mtu });
+        }
+        let tunnels = &mut self.tables.tunnels;
+        tunnels.by_address.insert(address, PeerId(tunnels.peers.len() as u32));
+        tunnels.peers.push(Peer { address, prefixes });
+        Ok(())
+    }
+
+    fn stretch(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        let bridge = self.bridge(words.next("bridge")?)?;
+        words.expect("to")?;
+        let peer = words.next("peer")?;
+        let address = *self.peers.get(peer).ok_or(format!("no peer `{peer}`"))?;
+        let (outer, port) = (self.outer(address), self.port("uplink")?);
+        let mtu = self.underlay_mtu - Template::VXLAN_OVERHEAD;
+        let udp_port = self.tables.tunnels.vxlan_port.unwrap_or(4789);
+        let bridge = &mut self.tables.bridges[usize::from(bridge.0)];
+        let vni = bridge.vni.ok_or("a stretched bridge has a VNI")?;
+        let template = Template::vxlan_bridged(outer, vni, udp_port);
+        let template = (!words.flag("unresolved")).then_some(template);
+        bridge.vteps.push(RemoteVtep { address, port, template, mtu });
+        Ok(())
+    }
+
+    fn route(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        let prefix = words.parse("prefix")?;
+        let adjacency = match words.next("target")? {
+            "blackhole" => Adjacency::Blackhole,
+            "unreachable" => Adjacency::Unreachable,
+            // A port that went away while the route still stands.
+            "gone" => {
+                let template = Template::ethernet(HOST_MAC, Gateway::MAC);
+                Adjacency::Port { port: PortId(999), template, mtu: 1500 }
+            }
+            port => {
+                let port = self.port(port)?;
+                let mac = self.tables.port(port).expect("named ports are attached").mac;
+                let template = Template::ethernet(mac, Gateway::MAC);
+                Adjacency::Port { port, template, mtu: 1500 }
+            }
+        };
+        self.to(prefix, adjacency);
+        Ok(())
+    }
+
+    fn attach(
+        &mut self,
+        name: &str,
+        kind: PortKind,
+        mac: MacAddr,
+        mtu: u16,
+        offloads: Offloads,
+    ) -> PortId {
+        let id = PortId(self.ports.len() as u16);
+        let attachment = Attachment::Routed;
+        let port = Port { kind, attachment, mac, mtu, offloads, addresses: Vec::new() };
+        self.tables.ports.push(Some(port));
+        self.ports.push(name.to_owned());
+        self.macs.insert(name.to_owned(), mac);
+        id
+    }
+
+    fn add(&mut self, adjacency: Adjacency) -> AdjacencyId {
+        self.tables.adjacencies.push(adjacency);
+        AdjacencyId(self.tables.adjacencies.len() as u32 - 1)
+    }
+
+    fn to(&mut self, prefix: IpNet, adjacency: Adjacency) {
+        let id = self.add(adjacency);
+        match prefix {
+            IpNet::V4(net) => self.tables.fib4.insert(net.addr(), net.prefix_len(), id),
+            IpNet::V6(net) => self.tables.fib6.insert(net.addr(), net.prefix_len(), id),
+        }
+    }
+
+    fn bridge(&self, name: &str) -> Result<BridgeId, String> {
+        let at = self.bridges.iter().position(|bridge| bridge == name);
+        at.map(|at| BridgeId(at as u16)).ok_or(format!("no bridge `{name}`"))
+    }
+
+    fn outer(&self, destination: Ipv4Addr) -> Outer {
+        let source = self.tables.tunnels.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        Outer { source_mac: UPLINK_MAC, next_hop_mac: ROUTER_MAC, source, destination }
+    }
+}
+
+fn vni(number: u32) -> Result<Vni, String> {
+    Vni::new(number).ok_or(format!("VNI {number} is beyond 24 bits"))
+}
