@@ -13,6 +13,7 @@
 //! |---|---|---|
 //! | who sent this over the underlay | `decap`   | drops of foreign tunnel packets |
 //! | where is what in these bytes    | `parse`   | drops of what is no frame |
+//! | is what was left undone sound   | `offload` | drops of requests that contradict the packet |
 //! | does it stay on its segment     | `bridge`  | `Forward`, `Tunnel`, `Flood`, `Answer` |
 //! | where does it go                | `route`   | `Route`, `Answer`, `Refuse` |
 //! | make it so                      | `rewrite`, `reply`, `flood`, `segment` | |
@@ -20,6 +21,7 @@
 pub(crate) mod bridge;
 pub(crate) mod decap;
 pub(crate) mod flood;
+mod offload;
 pub(crate) mod parse;
 pub(crate) mod reply;
 pub(crate) mod rewrite;
@@ -107,6 +109,7 @@ fn doors(
 
     decision.headers = parse::parse(bytes, &arrival, narrator)?;
     let headers = &decision.headers;
+    offload::offload(headers, offload)?;
     decision.ecn = decap::congestion(&arrival, headers)?;
 
     let bridged = bridge::bridge(view, &arrival, bytes, headers, narrator);

@@ -18,6 +18,9 @@ use super::{Malformed, field, put};
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 8;
 
+/// Where the checksum lies in the header.
+pub const CHECKSUM_OFFSET: usize = 6;
+
 /// A datagram, borrowed.
 #[derive(Debug, Clone, Copy)]
 pub struct Udp<'a> {

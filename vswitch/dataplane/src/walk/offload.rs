@@ -1,0 +1,56 @@
+//! Door 2, its other half: does what the sender left undone speak of the packet that it is about.
+//!
+//! Enters: the offload of a received packet, with its [`Headers`]. Leaves: nothing, or the drop. An
+//! unfinished checksum is two bytes that somebody writes into the packet later, behind every check:
+//! a pod that may say where could change its source address, or a port that was looked at, by
+//! choosing a payload with the right sum. So they are written where the protocol has its checksum,
+//! or further in, into a payload that no door reads.
+
+use frame::{Checksum, Gso, GsoKind, Offload};
+
+use super::parse::{Headers, Ip, Net};
+use crate::verdict::{DropReason, Verdict};
+use crate::wire::{Protocol, tcp, udp};
+
+pub(crate) fn offload(headers: &Headers, offload: &Offload) -> Result<(), Verdict> {
+    let sound = match &headers.net {
+        _ if matches!(offload.checksum, Checksum::Unchecked | Checksum::Valid)
+            && offload.gso.is_none() =>
+        {
+            true
+        }
+        Net::Ip(ip) => {
+            sum_is_sound(headers, ip, offload.checksum)
+                && offload.gso.is_none_or(|gso| gso_is_sound(ip, gso))
+        }
+        // It is dropped as what it is.
+        Net::Malformed(_) => true,
+        Net::Arp | Net::Other => false,
+    };
+    if sound { Ok(()) } else { Err(Verdict::Drop(DropReason::OffloadInvalid)) }
+}
+
+fn sum_is_sound(headers: &Headers, ip: &Ip, sum: Checksum) -> bool {
+    let Checksum::Partial { start, offset } = sum else { return true };
+    let (start, offset) = (usize::from(start), usize::from(offset));
+    let inside = start >= ip.l4 && start + offset + 2 <= headers.l3 + ip.len;
+    let (field, header_len) = match ip.protocol {
+        Protocol::TCP => (tcp::CHECKSUM_OFFSET, tcp::HEADER_LEN),
+        Protocol::UDP => (udp::CHECKSUM_OFFSET, udp::HEADER_LEN),
+        // All of an ICMP message is read by somebody.
+        Protocol::ICMP | Protocol::ICMPV6 => (2, usize::MAX),
+        // A pod's own tunnel: the inner headers are none of ours.
+        _ => (0, 0),
+    };
+    let at_the_field = start == ip.l4 && offset == field;
+    inside && !ip.fragment && (at_the_field || start - ip.l4 >= header_len)
+}
+
+fn gso_is_sound(ip: &Ip, gso: Gso) -> bool {
+    let kind = match gso.kind {
+        GsoKind::Tcp4 { .. } => ip.protocol == Protocol::TCP && !ip.is_v6(),
+        GsoKind::Tcp6 { .. } => ip.protocol == Protocol::TCP && ip.is_v6(),
+        GsoKind::Udp => ip.protocol == Protocol::UDP,
+    };
+    kind && gso.size > 0 && !ip.fragment
+}
