@@ -22,6 +22,8 @@ pub(crate) struct Arrival<'t> {
     pub(crate) origin: Origin<'t>,
     /// Where the packet that is forwarded begins.
     pub(crate) start: usize,
+    /// It ends here at the latest: what the outer headers do not count is the outer frame's padding.
+    pub(crate) end: usize,
     /// It begins with an Ethernet header.
     pub(crate) ethernet: bool,
     /// Congestion mark of the outer header.
@@ -42,8 +44,9 @@ pub(crate) enum Origin<'t> {
 }
 
 impl<'t> Arrival<'t> {
-    pub(crate) fn local(ingress: PortId, port: &'t Port, origin: Origin<'t>) -> Self {
-        Self { ingress, port, origin, start: 0, ethernet: true, outer_ecn: None }
+    /// A whole frame of `len` bytes.
+    pub(crate) fn plain(ingress: PortId, port: &'t Port, origin: Origin<'t>, len: usize) -> Self {
+        Self { ingress, port, origin, start: 0, end: len, ethernet: true, outer_ecn: None }
     }
 
     /// It came by the NIC.
@@ -83,14 +86,7 @@ fn outer<'t>(
     bytes: &[u8],
 ) -> Result<Arrival<'t>, DropReason> {
     let ethernet = Ethernet::parse(bytes).map_err(|_| DropReason::FrameTooShort)?;
-    let direct = Arrival {
-        ingress,
-        port,
-        origin: Origin::Direct,
-        start: 0,
-        ethernet: true,
-        outer_ecn: None,
-    };
+    let direct = Arrival::plain(ingress, port, Origin::Direct, bytes.len());
     if ethernet.ethertype() == EtherType::IPV6 && tunnels.direct {
         return Ok(direct);
     }
@@ -105,11 +101,12 @@ fn outer<'t>(
         return Err(DropReason::OuterMalformed);
     }
     let l4 = ethernet::HEADER_LEN + ip.header_len();
-    let arrival = |origin, start, ethernet| Arrival {
+    let arrival = |origin, start, len, ethernet| Arrival {
         ingress,
         port,
         origin,
         start,
+        end: start + len,
         ethernet,
         outer_ecn: Some(ip.ecn()),
     };
@@ -117,7 +114,7 @@ fn outer<'t>(
         Protocol::IPIP | Protocol::IPV6 if tunnels.ipip => {
             let peer = peer(tunnels, ip.source())?;
             let origin = Origin::Peer { peer, domain: Domain::Routed, vtep: None };
-            Ok(arrival(origin, l4, false))
+            Ok(arrival(origin, l4, ip.payload().len(), false))
         }
         Protocol::UDP => {
             let udp = Udp::parse(ip.payload()).map_err(|_| DropReason::OuterMalformed)?;
@@ -137,7 +134,8 @@ fn outer<'t>(
                 ),
             };
             let start = l4 + udp::HEADER_LEN + vxlan::HEADER_LEN;
-            Ok(arrival(Origin::Peer { peer, domain, vtep }, start, true))
+            let len = vxlan.payload().len();
+            Ok(arrival(Origin::Peer { peer, domain, vtep }, start, len, true))
         }
         _ => Err(DropReason::NotForUs),
     }

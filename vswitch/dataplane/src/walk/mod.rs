@@ -102,8 +102,8 @@ fn doors(
     let port = view.tables.port(ingress).ok_or(Verdict::Drop(DropReason::PortGone))?;
     let arrival = match port.kind {
         PortKind::Uplink => decap::decap(view.tables, ingress, port, bytes, narrator)?,
-        PortKind::Pod => Arrival::local(ingress, port, Origin::Pod),
-        PortKind::Host => Arrival::local(ingress, port, Origin::Host),
+        PortKind::Pod => Arrival::plain(ingress, port, Origin::Pod, bytes.len()),
+        PortKind::Host => Arrival::plain(ingress, port, Origin::Host, bytes.len()),
     };
     decision.from_overlay = matches!(arrival.origin, Origin::Peer { .. });
 

@@ -20,6 +20,8 @@ pub(crate) struct Headers {
     pub(crate) start: usize,
     /// Its network header begins here; equal to `start` if it has no Ethernet header.
     pub(crate) l3: usize,
+    /// The packet that is forwarded ends here, its own padding included.
+    pub(crate) end: usize,
     /// Zero if it has no Ethernet header.
     pub(crate) destination_mac: MacAddr,
     /// Zero if it has no Ethernet header.
@@ -32,6 +34,7 @@ impl Default for Headers {
         Self {
             start: 0,
             l3: 0,
+            end: 0,
             destination_mac: MacAddr::ZERO,
             source_mac: MacAddr::ZERO,
             net: Net::Other,
@@ -83,7 +86,7 @@ pub(crate) fn parse(
 ) -> Result<Headers, Verdict> {
     let short = Verdict::Drop(DropReason::FrameTooShort);
     let start = arrival.start;
-    let packet = bytes.get(start..).ok_or(short)?;
+    let packet = bytes.get(start..arrival.end).ok_or(short)?;
     let headers = if arrival.ethernet {
         let ethernet = Ethernet::parse(packet).map_err(|_| short)?;
         let l3 = start + ethernet::HEADER_LEN;
@@ -96,6 +99,7 @@ pub(crate) fn parse(
         Headers {
             start,
             l3,
+            end: arrival.end,
             destination_mac: ethernet.destination(),
             source_mac: ethernet.source(),
             net,
@@ -106,7 +110,7 @@ pub(crate) fn parse(
             Some(6) => ipv6(packet, start),
             _ => Net::Malformed(DropReason::Ipv4Malformed),
         };
-        Headers { start, l3: start, net, ..Headers::default() }
+        Headers { start, l3: start, end: arrival.end, net, ..Headers::default() }
     };
     narrator.say("parse", || headers.describe());
     Ok(headers)

@@ -42,11 +42,12 @@ impl Layers {
     }
 }
 
-/// Takes the outer headers away, and notes congestion on the inner one (RFC 6040, section 4.2).
+/// Takes the outer headers and their padding away, and notes congestion on the inner one (RFC 6040, section 4.2).
 pub(crate) fn decapsulate(packet: &mut Packet, headers: &Headers, ecn: Option<Ecn>) -> Option<()> {
     if let (Some(ecn), Net::Ip(ip)) = (ecn, headers.net) {
         set_ecn(packet, headers.l3, ip.is_v6(), ecn)?;
     }
+    packet.frame.truncate(headers.end);
     packet.pull(headers.start).then_some(())
 }
 
