@@ -154,6 +154,12 @@ fn ipv6(bytes: &[u8], l3: usize) -> Net {
 }
 
 impl Headers {
+    /// From the transport header to the end of the IP packet, without the frame's padding. Empty
+    /// if the packet ends before.
+    pub(crate) fn transport<'b>(&self, bytes: &'b [u8], ip: &Ip) -> &'b [u8] {
+        bytes.get(ip.l4..self.l3 + ip.len).unwrap_or_default()
+    }
+
     fn describe(&self) -> String {
         let l2 = if self.l3 > self.start {
             format!("{} > {}, ", self.source_mac, self.destination_mac)

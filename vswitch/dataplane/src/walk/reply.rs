@@ -46,7 +46,7 @@ pub(crate) fn resolution(
     let answered = match &headers.net {
         Net::Arp => arp(bytes.get(headers.l3..)?, headers, ours, whom),
         Net::Ip(ip) if ip.protocol == Protocol::ICMPV6 && ip.is_v6() && !ip.fragment => {
-            discovery(bytes.get(ip.l4..)?, ip, ours, whom)
+            discovery(headers.transport(bytes, ip), ip, ours, whom)
         }
         _ => return None,
     };
@@ -153,8 +153,8 @@ fn arp_reply(packet: &mut Packet, headers: &Headers) -> Option<()> {
 }
 
 fn advertisement(packet: &mut Packet, headers: &Headers) -> Option<()> {
-    let Net::Ip(Ip { source: IpAddr::V6(asker), l4, .. }) = headers.net else { return None };
-    let target = Solicitation::parse(packet.frame.get(l4..)?).ok()?.target();
+    let Net::Ip(ip @ Ip { source: IpAddr::V6(asker), .. }) = headers.net else { return None };
+    let target = Solicitation::parse(headers.transport(&packet.frame, &ip)).ok()?.target();
     let advertisement = ndp::Repr::Advertisement {
         target,
         flags: ndp::AdvertFlags { router: true, solicited: true, overriding: true },

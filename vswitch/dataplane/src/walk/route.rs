@@ -29,13 +29,14 @@ pub(crate) fn route(
         Net::Malformed(reason) => return Err(Verdict::Drop(*reason)),
         Net::Arp | Net::Other => return Err(Verdict::Drop(DropReason::EthertypeUnsupported)),
     };
+    let transport = headers.transport(bytes, ip);
     addresses_may_be_routed(ip)?;
     may_send_from(view.tables, arrival, ip.source).map_err(Verdict::Drop)?;
     if matches!(arrival.origin, Origin::Pod) {
-        no_rogue_server(bytes, ip)?;
+        no_rogue_server(transport, ip)?;
     }
 
-    let refuse = |reason, error| refuse(view.tables, arrival, bytes, ip, reason, error);
+    let refuse = |reason, error| refuse(view.tables, arrival, transport, ip, reason, error);
     let Some(id) = view.tables.route(ip.destination) else {
         narrator.say("route", || format!("no route to {}", ip.destination));
         return Err(refuse(DropReason::NoRoute, IcmpError::NetUnreachable));
@@ -45,7 +46,7 @@ pub(crate) fn route(
     let (port, mtu) = match adjacency {
         Adjacency::Gateway { host, mtu, .. } => {
             if matches!(arrival.origin, Origin::Pod)
-                && let Some(answer) = echo(bytes, ip)
+                && let Some(answer) = echo(transport, ip)
             {
                 return Ok(Verdict::Answer(answer));
             }
@@ -54,12 +55,12 @@ pub(crate) fn route(
                 return Err(Verdict::Drop(DropReason::SamePort));
             }
             // The kernel's own address: no hop is taken, so any TTL will do.
-            return fits(bytes, ip, offload, *mtu)
+            return fits(transport, ip, offload, *mtu)
                 .map(|()| Verdict::Route { adjacency: id, port })
                 .map_err(|mtu| refuse(DropReason::TooBig, IcmpError::TooBig { mtu }));
         }
         Adjacency::Port { port, mtu, .. } => {
-            towards_host(view.tables, arrival, bytes, ip, *port)?;
+            towards_host(view.tables, arrival, transport, ip, *port)?;
             (*port, *mtu)
         }
         Adjacency::Bridged { bridge, template, mtu } => {
@@ -89,7 +90,7 @@ pub(crate) fn route(
     if ip.ttl <= 1 {
         return Err(refuse(DropReason::TtlExceeded, IcmpError::TimeExceeded));
     }
-    fits(bytes, ip, offload, mtu)
+    fits(transport, ip, offload, mtu)
         .map_err(|mtu| refuse(DropReason::TooBig, IcmpError::TooBig { mtu }))?;
     Ok(Verdict::Route { adjacency: id, port })
 }
@@ -137,18 +138,17 @@ fn is_mapped(address: Ipv6Addr) -> bool {
 }
 
 /// A pod is neither router nor DHCP server (CVE-2020-10749).
-pub(crate) fn no_rogue_server(bytes: &[u8], ip: &Ip) -> Result<(), Verdict> {
+pub(crate) fn no_rogue_server(transport: &[u8], ip: &Ip) -> Result<(), Verdict> {
     const DHCP_SERVER: u16 = 67;
     const DHCPV6_SERVER: u16 = 547;
     if ip.later_fragment {
         return Ok(());
     }
-    let transport = bytes.get(ip.l4..).unwrap_or_default();
     let rogue = match ip.protocol {
         Protocol::ICMPV6 => Icmpv6::parse(transport).is_ok_and(|icmp| {
             matches!(icmp.kind(), icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT)
         }),
-        Protocol::UDP => header(bytes, ip.l4).is_some_and(|[a, b, c, d]| {
+        Protocol::UDP => header(transport, 0).is_some_and(|[a, b, c, d]| {
             let ports = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
             matches!(ports, (DHCP_SERVER, 68) | (DHCPV6_SERVER, 546))
         }),
@@ -162,7 +162,7 @@ pub(crate) fn no_rogue_server(bytes: &[u8], ip: &Ip) -> Result<(), Verdict> {
 fn towards_host(
     tables: &Tables,
     arrival: &Arrival<'_>,
-    bytes: &[u8],
+    transport: &[u8],
     ip: &Ip,
     port: crate::tables::PortId,
 ) -> Result<(), Verdict> {
@@ -179,7 +179,7 @@ fn towards_host(
     let tunnelled = match ip.protocol {
         Protocol::IPIP | Protocol::IPV6 => tunnels.ipip,
         Protocol::UDP if !ip.later_fragment => {
-            destination_port(bytes, ip).is_some_and(|port| Some(port) == tunnels.vxlan_port)
+            destination_port(transport).is_some_and(|port| Some(port) == tunnels.vxlan_port)
         }
         _ => false,
     };
@@ -187,16 +187,15 @@ fn towards_host(
 }
 
 /// Of UDP or TCP alike: the second field of either (RFC 768, RFC 9293).
-fn destination_port(bytes: &[u8], ip: &Ip) -> Option<u16> {
-    header(bytes, ip.l4).map(|[_, _, high, low]| u16::from_be_bytes([*high, *low]))
+fn destination_port(transport: &[u8]) -> Option<u16> {
+    header(transport, 0).map(|[_, _, high, low]| u16::from_be_bytes([*high, *low]))
 }
 
 /// A ping that is whole, so that it can be turned round in place.
-fn echo(bytes: &[u8], ip: &Ip) -> Option<Answer> {
+fn echo(transport: &[u8], ip: &Ip) -> Option<Answer> {
     if ip.fragment {
         return None;
     }
-    let transport = bytes.get(ip.l4..)?;
     match ip.protocol {
         Protocol::ICMP if !ip.is_v6() => {
             let request = Icmpv4::parse(transport).ok()?.kind() == icmpv4::ECHO_REQUEST;
@@ -211,19 +210,17 @@ fn echo(bytes: &[u8], ip: &Ip) -> Option<Answer> {
 }
 
 /// Whether the packet, or each piece of the superframe, fits; if not, the MTU that it exceeds.
-fn fits(bytes: &[u8], ip: &Ip, offload: &Offload, mtu: u16) -> Result<(), u16> {
+fn fits(transport: &[u8], ip: &Ip, offload: &Offload, mtu: u16) -> Result<(), u16> {
     let len = match offload.gso {
         None => ip.len,
         Some(gso) => {
-            let transport = bytes.get(ip.l4..).unwrap_or_default();
             let header_len = match gso.kind {
                 GsoKind::Tcp4 { .. } | GsoKind::Tcp6 { .. } => {
                     Tcp::parse(transport).map_or(0, |tcp| tcp.header_len())
                 }
                 GsoKind::Udp => udp::HEADER_LEN,
             };
-            // l4 counts from the frame's first byte, len from the IP header's.
-            let l3_len = ip.len.saturating_sub(transport.len().min(ip.len));
+            let l3_len = ip.len - transport.len().min(ip.len);
             (l3_len + header_len + usize::from(gso.size)).min(ip.len)
         }
     };
@@ -235,13 +232,12 @@ fn fits(bytes: &[u8], ip: &Ip, offload: &Offload, mtu: u16) -> Result<(), u16> {
 fn refuse(
     tables: &Tables,
     arrival: &Arrival<'_>,
-    bytes: &[u8],
+    transport: &[u8],
     ip: &Ip,
     reason: DropReason,
     error: IcmpError,
 ) -> Verdict {
     let silent = Verdict::Drop(reason);
-    let transport = bytes.get(ip.l4..).unwrap_or_default();
     let about_an_error = match ip.protocol {
         Protocol::ICMP => transport.first().is_none_or(|kind| icmpv4::is_error(*kind)),
         Protocol::ICMPV6 => transport.first().is_none_or(|kind| icmpv6::is_error(*kind)),
