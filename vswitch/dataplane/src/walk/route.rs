@@ -198,12 +198,12 @@ fn echo(transport: &[u8], ip: &Ip) -> Option<Answer> {
     }
     match ip.protocol {
         Protocol::ICMP if !ip.is_v6() => {
-            let request = Icmpv4::parse(transport).ok()?.kind() == icmpv4::ECHO_REQUEST;
-            request.then_some(Answer::Echo4)
+            let icmp = Icmpv4::parse(transport).ok()?;
+            ((icmp.kind(), icmp.code()) == (icmpv4::ECHO_REQUEST, 0)).then_some(Answer::Echo4)
         }
         Protocol::ICMPV6 if ip.is_v6() => {
-            let request = Icmpv6::parse(transport).ok()?.kind() == icmpv6::ECHO_REQUEST;
-            request.then_some(Answer::Echo6)
+            let icmp = Icmpv6::parse(transport).ok()?;
+            ((icmp.kind(), icmp.code()) == (icmpv6::ECHO_REQUEST, 0)).then_some(Answer::Echo6)
         }
         _ => None,
     }
