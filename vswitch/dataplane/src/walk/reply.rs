@@ -7,15 +7,15 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use frame::{Offload, Packet};
+use frame::{Checksum, Offload, Packet};
 
 use super::decap::{Arrival, Origin};
 use super::parse::{Headers, Ip, Net};
 use crate::tables::{Gateway, Tables};
 use crate::verdict::{Answer, DropReason, IcmpError, Verdict};
 use crate::wire::{
-    Arp, EtherType, Ipv4, MacAddr, Protocol, Solicitation, arp, ethernet, header_mut, icmpv4,
-    icmpv6, ipv4, ipv6, ndp,
+    Arp, EtherType, Ipv4, MacAddr, Protocol, Solicitation, arp, checksum, ethernet, header_mut,
+    icmpv4, icmpv6, ipv4, ipv6, ndp,
 };
 
 /// For whom addresses are resolved.
@@ -180,10 +180,14 @@ fn advertisement(packet: &mut Packet, headers: &Headers) -> Option<()> {
     Some(())
 }
 
-/// Swapping the addresses leaves the sums of both headers as they are.
+/// Swapping the addresses leaves the sums of both headers as they are; one that the sender left
+/// undone is finished first.
 fn echo_reply(packet: &mut Packet, headers: &Headers) -> Option<()> {
     let Net::Ip(ip) = headers.net else { return None };
     packet.frame.truncate(headers.l3 + ip.len);
+    if let Checksum::Partial { start, offset } = packet.offload.checksum {
+        checksum::complete_partial(&mut packet.frame, start.into(), offset.into())?;
+    }
     let message = packet.frame.get_mut(ip.l4..)?;
     let turned = if ip.is_v6() {
         icmpv6::turn_echo_into_reply(message)
