@@ -7,7 +7,7 @@
 use core::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
-use frame::Packet;
+use frame::{Checksum, Packet};
 
 use super::parse::{Headers, Ip, Net};
 use crate::tables::{Encap, Template};
@@ -48,7 +48,18 @@ pub(crate) fn decapsulate(packet: &mut Packet, headers: &Headers, ecn: Option<Ec
         set_ecn(packet, headers.l3, ip.is_v6(), ecn)?;
     }
     packet.frame.truncate(headers.end);
+    end_with_payload(packet, headers);
     packet.pull(headers.start).then_some(())
+}
+
+/// Takes a bridged frame's own padding away if there is something to be summed or cut: it is no
+/// payload. Else the frame stays as it is.
+fn end_with_payload(packet: &mut Packet, headers: &Headers) {
+    let undone =
+        packet.offload.gso.is_some() || matches!(packet.offload.checksum, Checksum::Partial { .. });
+    if let (true, Net::Ip(ip)) = (undone, headers.net) {
+        packet.frame.truncate(headers.l3 + ip.len);
+    }
 }
 
 /// Replaces the Ethernet header, if any, by the template, and takes a hop unless the packet is for
@@ -92,6 +103,7 @@ pub(crate) fn tunnel(
     template: &Template,
 ) -> Option<Layers> {
     let inner_l3 = headers.l3 - headers.start;
+    end_with_payload(packet, headers);
     match headers.net {
         Net::Ip(ip) => {
             let entropy = source_port_at(packet, &ip, ip.l4 - headers.start);

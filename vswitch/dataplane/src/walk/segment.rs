@@ -33,7 +33,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// `None` if the offload contradicts the packet: no such transport header, no payload, a size
-    /// of zero.
+    /// of zero or beyond what a packet's length can say.
     pub(crate) fn new(packet: &Packet, gso: Gso, layers: Layers) -> Option<Self> {
         let bytes: &[u8] = &packet.frame;
         let protocol = match gso.kind {
@@ -62,7 +62,11 @@ impl Plan {
         let header_len = layers.l4 + transport_len;
         let payload_len = bytes.len().checked_sub(header_len).filter(|len| *len > 0)?;
         let size = usize::from(gso.size);
-        (size > 0).then_some(Self {
+        // Every length field of every piece can be written, so that `write` never leaves a piece
+        // half done in the port's memory.
+        let outermost = layers.outer.unwrap_or(layers.l3);
+        let longest = (header_len + size.min(payload_len)).checked_sub(outermost)?;
+        (size > 0 && longest <= usize::from(u16::MAX)).then_some(Self {
             layers,
             kind: gso.kind,
             header_len,
@@ -159,5 +163,51 @@ impl Plan {
         let segment = piece_bytes.get(self.layers.l4..)?;
         header::<8>(piece_bytes, self.layers.l4)?;
         Some(self.pseudo.u32(segment.len() as u32).bytes(segment))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use frame::{Gso, GsoKind, Packet, Pool};
+
+    use super::Plan;
+    use crate::walk::rewrite::Layers;
+    use crate::wire::{Protocol, ipv4, udp};
+
+    /// A UDP superframe of 65,500 bytes behind `outer` bytes of outer headers.
+    fn superframe(pool: &Pool, outer: usize) -> (Packet, Layers) {
+        const LEN: u16 = 65_500;
+        let mut packet = Packet::plain(pool.alloc().unwrap());
+        packet.frame.extend(outer + usize::from(LEN)).unwrap().fill(0);
+        let ip = ipv4::Repr {
+            tos: 0,
+            total_len: LEN,
+            id: 0,
+            dont_fragment: true,
+            more_fragments: false,
+            fragment_offset: 0,
+            ttl: 64,
+            protocol: Protocol::UDP,
+            source: [198, 18, 1, 2].into(),
+            destination: [198, 18, 2, 7].into(),
+        };
+        let l4 = ip.emit(packet.frame.get_mut(outer..).unwrap()).unwrap() + outer;
+        let header = udp::Repr { source: 1, destination: 2, len: LEN - 20, checksum: 0 };
+        header.emit(packet.frame.get_mut(l4..).unwrap()).unwrap();
+        let layers = Layers { outer: Some(14), outer_udp: None, l3: outer, l4, is_v6: false };
+        (packet, layers)
+    }
+
+    #[test]
+    fn a_piece_that_no_length_field_can_count_is_refused_before_anything_is_written() {
+        let pool = Pool::new(1);
+        let (packet, layers) = superframe(&pool, 64);
+        let gso = |size| Gso { kind: GsoKind::Udp, size, header_len: 0 };
+        // The outer packet is 50 bytes longer than the inner: 65,485 bytes fit, one more does not.
+        let plan = Plan::new(&packet, gso(65_485 - 28), layers).unwrap();
+        let mut piece = vec![0; plan.len(0)];
+        assert_eq!(plan.write(&packet, 0, &mut piece), Some(()));
+        assert!(Plan::new(&packet, gso(65_486 - 28), layers).is_none());
     }
 }
