@@ -128,6 +128,13 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             flood::destinations(bridge, self.ingress, decision.from_overlay).peekable();
         let mut original = Some(packet);
         while let Some(destination) = destinations.next() {
+            if let flood::Copy::Vtep(id) = destination
+                && bridge.vtep(id).is_some_and(|vtep| decision.headers.piece_len > vtep.mtu.into())
+            {
+                self.outcome.made(u64::from(destinations.peek().is_some()));
+                self.drop(DropReason::TooBig);
+                continue;
+            }
             let copy = if destinations.peek().is_none() {
                 original.take()
             } else {

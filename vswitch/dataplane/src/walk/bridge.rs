@@ -12,8 +12,8 @@ use super::parse::{Headers, Net};
 use super::{Source, View};
 use crate::tables::{Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway};
 use crate::trace::Narrator;
-use crate::verdict::{DropReason, Verdict};
-use crate::walk::reply;
+use crate::verdict::{DropReason, IcmpError, Verdict};
+use crate::walk::{reply, route};
 
 /// How the walk goes on.
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +135,7 @@ fn switched(
             Err(Verdict::Drop(DropReason::DestinationMacForeign))
         }
     } else {
-        by_mac(view, arrival, id, bridge, here, headers)
+        by_mac(view, arrival, id, bridge, here, bytes, headers)
     };
     Bridged { learn, step }
 }
@@ -146,6 +146,7 @@ fn by_mac(
     id: BridgeId,
     bridge: &Bridge,
     here: FdbTarget,
+    bytes: &[u8],
     headers: &Headers,
 ) -> Result<Step, Verdict> {
     let destination = headers.destination_mac;
@@ -159,7 +160,12 @@ fn by_mac(
         Some(target) if target == here => Err(Verdict::Drop(DropReason::SamePort)),
         Some(FdbTarget::Port(port)) => Ok(Step::Done(Verdict::Forward { port })),
         Some(FdbTarget::Vtep(_)) if from_overlay => Err(Verdict::Drop(DropReason::SplitHorizon)),
-        Some(FdbTarget::Vtep(vtep)) => Ok(Step::Done(Verdict::Tunnel { bridge: id, vtep })),
+        Some(FdbTarget::Vtep(vtep)) => match bridge.vtep(vtep).map(|vtep| vtep.mtu) {
+            Some(mtu) if headers.piece_len > usize::from(mtu) => {
+                Err(too_big(view, arrival, bytes, headers, mtu))
+            }
+            _ => Ok(Step::Done(Verdict::Tunnel { bridge: id, vtep })),
+        },
         None => {
             let others = bridge.members.iter().any(|member| *member != arrival.ingress);
             if others || (!from_overlay && !bridge.vteps.is_empty()) {
@@ -169,6 +175,20 @@ fn by_mac(
             }
         }
     }
+}
+
+/// A segment promises its members one MTU, but the overlay under it carries less than they may
+/// send: without a word from us this would be a black hole.
+fn too_big(
+    view: &View<'_>,
+    arrival: &Arrival<'_>,
+    bytes: &[u8],
+    headers: &Headers,
+    mtu: u16,
+) -> Verdict {
+    let Net::Ip(ip) = &headers.net else { return Verdict::Drop(DropReason::TooBig) };
+    let (transport, error) = (headers.transport(bytes, ip), IcmpError::TooBig { mtu });
+    route::refuse(view.tables, arrival, transport, ip, DropReason::TooBig, error)
 }
 
 /// A group address never sends (IEEE 802.3, 3.2.3); zero is nobody's.

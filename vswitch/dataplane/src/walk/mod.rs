@@ -108,14 +108,14 @@ fn doors(
     decision.from_overlay = matches!(arrival.origin, Origin::Peer { .. });
 
     decision.headers = parse::parse(bytes, &arrival, narrator)?;
+    decision.headers.piece_len = offload::offload(bytes, &decision.headers, offload)?;
     let headers = &decision.headers;
-    offload::offload(headers, offload)?;
     decision.ecn = decap::congestion(&arrival, headers)?;
 
     let bridged = bridge::bridge(view, &arrival, bytes, headers, narrator);
     decision.learn = bridged.learn;
     match bridged.step? {
         Step::Done(verdict) => Ok(verdict),
-        Step::Route => route::route(view, &arrival, bytes, headers, offload, narrator),
+        Step::Route => route::route(view, &arrival, bytes, headers, narrator),
     }
 }

@@ -1,6 +1,7 @@
 //! Door 2, its other half: does what the sender left undone speak of the packet that it is about.
 //!
-//! Enters: the offload of a received packet, with its [`Headers`]. Leaves: nothing, or the drop. An
+//! Enters: the offload of a received packet, with its [`Headers`]. Leaves: for `bridge` and `route`,
+//! how long its pieces are; or the drop. An
 //! unfinished checksum is two bytes that somebody writes into the packet later, behind every check:
 //! a pod that may say where could change its source address, or a port that was looked at, by
 //! choosing a payload with the right sum. So they are written where the protocol has its checksum,
@@ -10,24 +11,29 @@ use frame::{Checksum, Gso, GsoKind, Offload};
 
 use super::parse::{Headers, Ip, Net};
 use crate::verdict::{DropReason, Verdict};
-use crate::wire::{Protocol, tcp, udp};
+use crate::wire::{Protocol, Tcp, tcp, udp};
 
-pub(crate) fn offload(headers: &Headers, offload: &Offload) -> Result<(), Verdict> {
+/// The bytes above Ethernet of the packet's longest piece, if the request is sound.
+pub(crate) fn offload(
+    bytes: &[u8],
+    headers: &Headers,
+    offload: &Offload,
+) -> Result<usize, Verdict> {
+    let undone = offload.gso.is_some() || matches!(offload.checksum, Checksum::Partial { .. });
     let sound = match &headers.net {
-        _ if matches!(offload.checksum, Checksum::Unchecked | Checksum::Valid)
-            && offload.gso.is_none() =>
-        {
-            true
-        }
         Net::Ip(ip) => {
             sum_is_sound(headers, ip, offload.checksum)
                 && offload.gso.is_none_or(|gso| gso_is_sound(ip, gso))
         }
         // It is dropped as what it is.
         Net::Malformed(_) => true,
-        Net::Arp | Net::Other => false,
+        Net::Arp | Net::Other => !undone,
     };
-    if sound { Ok(()) } else { Err(Verdict::Drop(DropReason::OffloadInvalid)) }
+    if sound {
+        Ok(longest_piece(bytes, headers, offload))
+    } else {
+        Err(Verdict::Drop(DropReason::OffloadInvalid))
+    }
 }
 
 fn sum_is_sound(headers: &Headers, ip: &Ip, sum: Checksum) -> bool {
@@ -53,4 +59,18 @@ fn gso_is_sound(ip: &Ip, gso: Gso) -> bool {
         GsoKind::Udp => ip.protocol == Protocol::UDP,
     };
     kind && gso.size > 0 && !ip.fragment
+}
+
+fn longest_piece(bytes: &[u8], headers: &Headers, offload: &Offload) -> usize {
+    let Net::Ip(ip) = &headers.net else { return headers.end - headers.l3 };
+    let Some(gso) = offload.gso else { return ip.len };
+    let transport = headers.transport(bytes, ip);
+    let header_len = match gso.kind {
+        GsoKind::Tcp4 { .. } | GsoKind::Tcp6 { .. } => {
+            Tcp::parse(transport).map_or(0, |tcp| tcp.header_len())
+        }
+        GsoKind::Udp => udp::HEADER_LEN,
+    };
+    let l3_len = ip.len - transport.len().min(ip.len);
+    (l3_len + header_len + usize::from(gso.size)).min(ip.len)
 }

@@ -22,6 +22,9 @@ pub(crate) struct Headers {
     pub(crate) l3: usize,
     /// The packet that is forwarded ends here, its own padding included.
     pub(crate) end: usize,
+    /// Bytes above Ethernet, of the longest piece if it is a superframe: what is held against an
+    /// MTU. `offload` fills it in.
+    pub(crate) piece_len: usize,
     /// Zero if it has no Ethernet header.
     pub(crate) destination_mac: MacAddr,
     /// Zero if it has no Ethernet header.
@@ -35,6 +38,7 @@ impl Default for Headers {
             start: 0,
             l3: 0,
             end: 0,
+            piece_len: 0,
             destination_mac: MacAddr::ZERO,
             source_mac: MacAddr::ZERO,
             net: Net::Other,
@@ -100,6 +104,7 @@ pub(crate) fn parse(
             start,
             l3,
             end: arrival.end,
+            piece_len: 0,
             destination_mac: ethernet.destination(),
             source_mac: ethernet.source(),
             net,

@@ -6,22 +6,19 @@
 
 use core::net::{IpAddr, Ipv6Addr};
 
-use frame::{GsoKind, Offload};
-
 use super::View;
 use super::decap::{Arrival, Origin, may_send_from};
 use super::parse::{Headers, Ip, Net};
 use crate::tables::{Adjacency, AdjacencyId, FdbTarget, PortKind, Tables};
 use crate::trace::Narrator;
 use crate::verdict::{Answer, DropReason, IcmpError, Verdict};
-use crate::wire::{Icmpv4, Icmpv6, Protocol, Tcp, header, icmpv4, icmpv6, udp};
+use crate::wire::{Icmpv4, Icmpv6, Protocol, header, icmpv4, icmpv6};
 
 pub(crate) fn route(
     view: &View<'_>,
     arrival: &Arrival<'_>,
     bytes: &[u8],
     headers: &Headers,
-    offload: &Offload,
     narrator: &mut impl Narrator,
 ) -> Result<Verdict, Verdict> {
     let ip = match &headers.net {
@@ -55,9 +52,11 @@ pub(crate) fn route(
                 return Err(Verdict::Drop(DropReason::SamePort));
             }
             // The kernel's own address: no hop is taken, so any TTL will do.
-            return fits(transport, ip, offload, *mtu)
-                .map(|()| Verdict::Route { adjacency: id, port })
-                .map_err(|mtu| refuse(DropReason::TooBig, IcmpError::TooBig { mtu }));
+            return if headers.piece_len > usize::from(*mtu) {
+                Err(refuse(DropReason::TooBig, IcmpError::TooBig { mtu: *mtu }))
+            } else {
+                Ok(Verdict::Route { adjacency: id, port })
+            };
         }
         Adjacency::Port { port, mtu, .. } => {
             towards_host(view.tables, arrival, transport, ip, *port)?;
@@ -90,8 +89,9 @@ pub(crate) fn route(
     if ip.ttl <= 1 {
         return Err(refuse(DropReason::TtlExceeded, IcmpError::TimeExceeded));
     }
-    fits(transport, ip, offload, mtu)
-        .map_err(|mtu| refuse(DropReason::TooBig, IcmpError::TooBig { mtu }))?;
+    if headers.piece_len > usize::from(mtu) {
+        return Err(refuse(DropReason::TooBig, IcmpError::TooBig { mtu }));
+    }
     Ok(Verdict::Route { adjacency: id, port })
 }
 
@@ -209,27 +209,9 @@ fn echo(transport: &[u8], ip: &Ip) -> Option<Answer> {
     }
 }
 
-/// Whether the packet, or each piece of the superframe, fits; if not, the MTU that it exceeds.
-fn fits(transport: &[u8], ip: &Ip, offload: &Offload, mtu: u16) -> Result<(), u16> {
-    let len = match offload.gso {
-        None => ip.len,
-        Some(gso) => {
-            let header_len = match gso.kind {
-                GsoKind::Tcp4 { .. } | GsoKind::Tcp6 { .. } => {
-                    Tcp::parse(transport).map_or(0, |tcp| tcp.header_len())
-                }
-                GsoKind::Udp => udp::HEADER_LEN,
-            };
-            let l3_len = ip.len - transport.len().min(ip.len);
-            (l3_len + header_len + usize::from(gso.size)).min(ip.len)
-        }
-    };
-    if len > usize::from(mtu) { Err(mtu) } else { Ok(()) }
-}
-
 /// Drops the packet and tells its sender, unless nobody is to be told: RFC 1122, section 3.2.2, and
 /// RFC 4443, section 2.4(e).
-fn refuse(
+pub(crate) fn refuse(
     tables: &Tables,
     arrival: &Arrival<'_>,
     transport: &[u8],
@@ -245,7 +227,8 @@ fn refuse(
     };
     let gateway =
         if ip.is_v6() { tables.gateway.v6.is_some() } else { tables.gateway.v4.is_some() };
-    if ip.later_fragment || about_an_error || !gateway {
+    let nobody = ip.source.is_unspecified() || ip.destination.is_multicast();
+    if nobody || ip.later_fragment || about_an_error || !gateway {
         return silent;
     }
     if !arrival.is_remote() {
