@@ -110,11 +110,11 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// The frame is shorter than an Ethernet header.
     FrameTooShort = "frame-too-short",
-    /// The Ethernet type is neither IPv4, IPv6 nor ARP on a port that only routes.
+    /// The Ethernet type is a VLAN's, or on a port that only routes neither IPv4, IPv6 nor ARP.
     EthertypeUnsupported = "ethertype-unsupported",
     /// The source MAC is zero or a group address.
     SourceMacInvalid = "source-mac-invalid",
-    /// The source MAC belongs to another port, or is not the routed pod's own.
+    /// The source MAC, or that of an ARP message, belongs to another port or is not the pod's own.
     SourceMacSpoofed = "source-mac-spoofed",
     /// The destination MAC is neither the gateway's nor that of anyone on a port that only routes.
     DestinationMacForeign = "destination-mac-foreign",

@@ -13,7 +13,7 @@ use super::{Source, View};
 use crate::tables::{Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway};
 use crate::trace::Narrator;
 use crate::verdict::{DropReason, IcmpError, Verdict};
-use crate::walk::{reply, route};
+use crate::walk::{claims, reply, route};
 
 /// How the walk goes on.
 #[derive(Debug, Clone, Copy)]
@@ -116,6 +116,7 @@ fn switched(
     let spoofed = source == Gateway::MAC || known.is_some_and(|target| *target != here);
     let checked = match source_is_valid(headers) {
         Ok(()) if spoofed => Err(Verdict::Drop(DropReason::SourceMacSpoofed)),
+        Ok(()) if matches!(arrival.origin, Origin::Pod) => claims::claims(arrival, bytes, headers),
         checked => checked,
     };
     if let Err(early) = checked {

@@ -15,10 +15,12 @@
 //! | where is what in these bytes    | `parse`   | drops of what is no frame |
 //! | is what was left undone sound   | `offload` | drops of requests that contradict the packet |
 //! | does it stay on its segment     | `bridge`  | `Forward`, `Tunnel`, `Flood`, `Answer` |
+//! | does a bridged pod speak for itself | `claims` | drops of what is said in another's name |
 //! | where does it go                | `route`   | `Route`, `Answer`, `Refuse` |
 //! | make it so                      | `rewrite`, `reply`, `flood`, `segment` | |
 
 pub(crate) mod bridge;
+mod claims;
 pub(crate) mod decap;
 pub(crate) mod flood;
 mod offload;

@@ -1,0 +1,95 @@
+//! Door 3, for a pod on a segment: does it speak in its own name.
+//!
+//! Enters: a frame from a bridged pod. Leaves: nothing, or the drop. On a routed port `route` asks
+//! this of every packet; on a segment frames reach other pods without passing there, and one pod
+//! that answers ARP for the gateway would hear all of its neighbours' traffic. What cannot be read
+//! cannot be checked, and is not let through: a VLAN tag of zero, or a ninth extension header, would
+//! otherwise carry what is refused without it.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::decap::Arrival;
+use super::parse::{Headers, Ip, Net};
+use super::route::no_rogue_server;
+use crate::tables::Gateway;
+use crate::verdict::{DropReason, Verdict};
+use crate::wire::{Arp, EtherType, Ethernet, Protocol, header, icmpv6};
+
+pub(crate) fn claims(
+    arrival: &Arrival<'_>,
+    bytes: &[u8],
+    headers: &Headers,
+) -> Result<(), Verdict> {
+    let checked = match &headers.net {
+        Net::Malformed(reason) => Err(*reason),
+        Net::Other => untagged(bytes),
+        Net::Arp => arp(arrival, bytes.get(headers.l3..).unwrap_or_default(), headers),
+        // `route` is next, and asks more.
+        Net::Ip(_) if headers.destination_mac == Gateway::MAC => Ok(()),
+        Net::Ip(ip) => {
+            let transport = headers.transport(bytes, ip);
+            no_rogue_server(transport, ip)?;
+            source(arrival, ip).and_then(|()| advertised(arrival, transport, ip))
+        }
+    };
+    checked.map_err(Verdict::Drop)
+}
+
+/// IEEE 802.1Q and 802.1ad: a host takes a tag of zero for none at all.
+fn untagged(bytes: &[u8]) -> Result<(), DropReason> {
+    let ethertype = Ethernet::parse(bytes).map(|ethernet| ethernet.ethertype());
+    match ethertype {
+        Ok(EtherType::VLAN | EtherType::QINQ) => Err(DropReason::EthertypeUnsupported),
+        _ => Ok(()),
+    }
+}
+
+/// An unspecified sender only asks (RFC 5227, section 2.1.1).
+fn arp(arrival: &Arrival<'_>, bytes: &[u8], headers: &Headers) -> Result<(), DropReason> {
+    let arp = Arp::parse(bytes).map_err(|_| DropReason::ArpMalformed)?;
+    if arp.sender_mac() != headers.source_mac {
+        return Err(DropReason::SourceMacSpoofed);
+    }
+    let sender = arp.sender_ip();
+    if sender.is_unspecified() || arrival.port.addresses.contains(&sender.into()) {
+        Ok(())
+    } else {
+        Err(DropReason::SourceAddressSpoofed)
+    }
+}
+
+fn source(arrival: &Arrival<'_>, ip: &Ip) -> Result<(), DropReason> {
+    let without_address = match (ip.source, ip.destination) {
+        // DHCP, before there is an address.
+        (IpAddr::V4(source), IpAddr::V4(to)) => {
+            source.is_unspecified() && to == Ipv4Addr::BROADCAST
+        }
+        (IpAddr::V6(source), IpAddr::V6(to)) => {
+            source.is_unicast_link_local() || (source.is_unspecified() && to.is_multicast())
+        }
+        _ => false,
+    };
+    if without_address || arrival.port.addresses.contains(&ip.source) {
+        Ok(())
+    } else {
+        Err(DropReason::SourceAddressSpoofed)
+    }
+}
+
+/// A neighbour advertisement gives away the address in its body, whatever its source.
+fn advertised(arrival: &Arrival<'_>, transport: &[u8], ip: &Ip) -> Result<(), DropReason> {
+    let advertises = ip.protocol == Protocol::ICMPV6
+        && !ip.later_fragment
+        && transport.first() == Some(&icmpv6::NEIGHBOR_ADVERTISEMENT);
+    if !advertises {
+        return Ok(());
+    }
+    // RFC 4861, section 4.4: the target is behind the flags.
+    let target: &[u8; 16] = header(transport, 8).ok_or(DropReason::NeighborDiscoveryMalformed)?;
+    let target = Ipv6Addr::from(*target);
+    if target.is_unicast_link_local() || arrival.port.addresses.contains(&target.into()) {
+        Ok(())
+    } else {
+        Err(DropReason::SourceAddressSpoofed)
+    }
+}
