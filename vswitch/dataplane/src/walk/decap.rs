@@ -9,7 +9,7 @@
 use core::net::{IpAddr, Ipv4Addr};
 
 use super::parse::{Headers, Net};
-use crate::tables::{Domain, Peer, Port, PortId, Tables, Tunnels, VtepId};
+use crate::tables::{Adjacency, Domain, Encap, Peer, Port, PortId, Tables, Tunnels, VtepId};
 use crate::trace::Narrator;
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::{Ecn, EtherType, Ethernet, Ipv4, Protocol, Udp, Vxlan, ethernet, udp, vxlan};
@@ -168,8 +168,17 @@ pub(crate) fn may_send_from(
         Origin::Pod => Err(DropReason::SourceAddressSpoofed),
         Origin::Peer { peer, .. } if peer.has(source) => Ok(()),
         Origin::Peer { .. } => Err(DropReason::InnerSourceForeign),
-        // Any host of the underlay may talk to pods that it routes to, but not in our pods' name.
-        Origin::Direct if tables.is_local(source) => Err(DropReason::SourceAddressSpoofed),
+        // Any host of the underlay may talk to pods that it routes to, but neither in our pods' name
+        // nor in that of pods whose packets come through a tunnel from a known peer.
+        Origin::Direct if tables.is_local(source) || is_tunnelled(tables, source) => {
+            Err(DropReason::SourceAddressSpoofed)
+        }
         Origin::Direct => Ok(()),
     }
+}
+
+fn is_tunnelled(tables: &Tables, address: IpAddr) -> bool {
+    let adjacency = tables.route(address).and_then(|id| tables.adjacency(id));
+    matches!(adjacency, Some(Adjacency::Remote { template: Some(template), .. })
+        if template.encap() != Encap::None)
 }
