@@ -79,9 +79,10 @@ impl Fdb {
     pub fn new(max: u32, ageing_ms: u64) -> Self {
         let max = max.clamp(1, NIL - 1);
         Self {
-            // Half as much again, so that the map never grows while it is full of tombstones.
+            // Twice as much: a map that is full of tombstones is cleaned in place as long as its
+            // entries are no more than half of its capacity, and grows beyond.
             index: HashMap::with_capacity_and_hasher(
-                max as usize + max as usize / 2,
+                2 * (max as usize + 1),
                 RandomState::default(),
             ),
             slots: Vec::with_capacity(max as usize),
