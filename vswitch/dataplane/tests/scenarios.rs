@@ -1,13 +1,11 @@
 //! Runs every case of `scenarios/*.walk`, and holds that each drop reason has one.
 
-mod node;
-mod scenario;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use dataplane::DropReason;
-use scenario::{Run, parse, read_all};
+
+use crate::scenario::{Run, parse, read_all};
 
 fn directory() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios")
