@@ -3,10 +3,14 @@
 //! | file | holds |
 //! |---|---|
 //! | `scenarios`  | cases in text, `scenarios/*.walk` |
+//! | `properties` | what is true of any packet, by proptest |
+//! | `journeys`   | what arrives of a superframe that was cut, and at a second node |
 //! | `no_alloc`   | that a packet costs no allocation |
 //! | `node`, `scenario` | what these share: a node and packets in text, and the cases' format |
 
+mod journeys;
 mod no_alloc;
 mod node;
+mod properties;
 mod scenario;
 mod scenarios;

@@ -7,6 +7,7 @@
 //! | `packet`   | the notation of packets: layer by layer, from the outside in |
 //! | `layers`   | the bytes of a layer, by etherparse: nothing of the code under test makes them |
 //! | `messages` | IP headers, ARP, ICMP and neighbour discovery |
+//! | `worker`   | the dataplane over these, and what holds of any packet |
 //! | `egress`   | ports that keep what they are given, and fail on demand |
 
 pub(crate) mod egress;
@@ -15,8 +16,10 @@ mod messages;
 pub(crate) mod packet;
 pub(crate) mod topology;
 mod words;
+mod worker;
 
 pub(crate) use egress::Ports;
 pub(crate) use packet::Described;
 pub(crate) use topology::Node;
 pub(crate) use words::Words;
+pub(crate) use worker::Worker;

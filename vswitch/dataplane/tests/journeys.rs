@@ -1,0 +1,212 @@
+//! What arrives: of a superframe that was cut, and of a packet that crossed two nodes.
+
+use std::net::IpAddr;
+
+use dataplane::tables::PortId;
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use proptest::prelude::*;
+
+use crate::node::Worker;
+use crate::node::egress::Sent;
+
+const A: &str = "underlay 198.51.100.11
+    vxlan 10
+    ipip
+    gateway 198.18.1.1 fd00:18:1::1
+    pod a 198.18.1.2 fd00:18:1::2
+    pod p 198.18.1.4 fd00:18:1::4 plain
+    peer b 203.0.113.12 vxlan 198.18.2.0/24 fd00:18:2::/64
+    peer c 203.0.113.12 ipip 198.18.3.0/24 fd00:18:3::/64";
+
+/// The node behind both of A's peers.
+const B: &str = "underlay 203.0.113.12
+    vxlan 10
+    ipip
+    gateway 198.18.2.1 fd00:18:2::1
+    pod b 198.18.2.7 fd00:18:2::7
+    pod c 198.18.3.7 fd00:18:3::7
+    peer a 198.51.100.11 vxlan 198.18.1.0/24 fd00:18:1::/64";
+
+/// Where a packet from `pod-a` goes: whom for, the port that it leaves by, bytes of outer headers.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    to: [&'static str; 2],
+    port: &'static str,
+    outer: usize,
+    mtu: usize,
+}
+
+const HERE: Way = Way { to: ["198.18.1.4", "fd00:18:1::4"], port: "pod-p", outer: 0, mtu: 1450 };
+const VXLAN: Way =
+    Way { to: ["198.18.2.7", "fd00:18:2::7"], port: "uplink", outer: 14 + 36, mtu: 1450 };
+/// No inner Ethernet header: what is in front of the inner IP packet is 34 bytes, not 14.
+const IPIP: Way = Way { to: ["198.18.3.7", "fd00:18:3::7"], port: "uplink", outer: 20, mtu: 1480 };
+
+fn source(v6: bool) -> &'static str {
+    if v6 { "fd00:18:1::2" } else { "198.18.1.2" }
+}
+
+/// One transport segment, checked against its own checksum.
+struct Piece {
+    payload: Vec<u8>,
+    sequence: Option<u32>,
+    ip_len: usize,
+}
+
+/// Etherparse reads the piece and sums it again.
+fn piece(sent: &Sent, way: Way) -> Piece {
+    let ip = &sent.bytes[way.outer + 14..];
+    let packet = SlicedPacket::from_ip(ip).expect("a well-formed IP packet");
+    let (from, to): (IpAddr, IpAddr) = match packet.net.as_ref().expect("IP") {
+        NetSlice::Ipv4(v4) => {
+            let header = v4.header();
+            assert_eq!(header.to_header().calc_header_checksum(), header.header_checksum());
+            assert_eq!(usize::from(header.total_len()), ip.len());
+            (header.source_addr().into(), header.destination_addr().into())
+        }
+        NetSlice::Ipv6(v6) => {
+            assert_eq!(usize::from(v6.header().payload_length()) + 40, ip.len());
+            (v6.header().source_addr().into(), v6.header().destination_addr().into())
+        }
+        NetSlice::Arp(_) => unreachable!("sliced as IP"),
+    };
+    let (sum, calculated, payload, sequence) = match packet.transport.as_ref().expect("transport") {
+        TransportSlice::Tcp(tcp) => {
+            let header = tcp.to_header();
+            let calculated = match (from, to) {
+                (IpAddr::V4(from), IpAddr::V4(to)) => {
+                    header.calc_checksum_ipv4_raw(from.octets(), to.octets(), tcp.payload())
+                }
+                (IpAddr::V6(from), IpAddr::V6(to)) => {
+                    header.calc_checksum_ipv6_raw(from.octets(), to.octets(), tcp.payload())
+                }
+                _ => unreachable!("one version"),
+            };
+            (tcp.checksum(), calculated, tcp.payload(), Some(tcp.sequence_number()))
+        }
+        TransportSlice::Udp(udp) => {
+            let header = udp.to_header();
+            assert_eq!(usize::from(header.length), udp.payload().len() + 8);
+            let calculated = match (from, to) {
+                (IpAddr::V4(from), IpAddr::V4(to)) => {
+                    header.calc_checksum_ipv4_raw(from.octets(), to.octets(), udp.payload())
+                }
+                (IpAddr::V6(from), IpAddr::V6(to)) => {
+                    header.calc_checksum_ipv6_raw(from.octets(), to.octets(), udp.payload())
+                }
+                _ => unreachable!("one version"),
+            };
+            (udp.checksum(), calculated, udp.payload(), None)
+        }
+        other => panic!("{other:?} was not sent"),
+    };
+    assert_eq!(sum, calculated.expect("short enough"), "the checksum of a piece");
+    Piece { payload: payload.to_vec(), sequence, ip_len: ip.len() }
+}
+
+/// A superframe of `pod-a`, in the notation of packets.
+fn superframe(tcp: bool, v6: bool, way: Way, len: usize, size: usize, seq: u32) -> String {
+    let ends = format!("ip {} > {}", source(v6), way.to[usize::from(v6)]);
+    let (transport, kind) = match (tcp, v6) {
+        (true, false) => (format!("tcp 1 > 2 partial seq {seq} options 12 flags AP"), "tcp4"),
+        (true, true) => (format!("tcp 1 > 2 partial seq {seq} options 12 flags AP"), "tcp6"),
+        (false, _) => ("udp 1 > 2 partial".to_owned(), "udp"),
+    };
+    format!("pod-a eth pod-a > gateway / {ends} / {transport} / {len} bytes / gso {kind} {size}")
+}
+
+fn any_way() -> impl Strategy<Value = Way> {
+    prop_oneof![Just(HERE), Just(VXLAN), Just(IPIP)]
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at % 251) as u8).collect()
+}
+
+fn through(worker: &mut Worker, text: &str) -> Vec<Sent> {
+    let (port, packet) = worker.described(text);
+    worker.process(port, &packet.bytes, packet.offload)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_pieces_of_a_superframe_are_its_payload(
+        tcp in any::<bool>(),
+        v6 in any::<bool>(),
+        way in any_way(),
+        len in 1usize..20_000,
+        size in 100usize..1378,
+        seq in any::<u32>(),
+    ) {
+        let mut node = Worker::new(A);
+        let sent = through(&mut node, &superframe(tcp, v6, way, len, size, seq));
+        let port = node.node.port(way.port).expect("a port");
+        prop_assert_eq!(sent.len(), len.div_ceil(size));
+        let mut payload = Vec::new();
+        for sent in &sent {
+            prop_assert_eq!(sent.port, port);
+            let piece = piece(sent, way);
+            prop_assert!(piece.payload.len() <= size && piece.ip_len <= way.mtu);
+            if let Some(sequence) = piece.sequence {
+                prop_assert_eq!(sequence, seq.wrapping_add(payload.len() as u32));
+            }
+            payload.extend(piece.payload);
+        }
+        prop_assert_eq!(payload, pattern(len));
+    }
+
+    #[test]
+    fn the_overlay_costs_two_hops_and_nothing_else(
+        protocol in 0..3,
+        v6 in any::<bool>(),
+        ipip in any::<bool>(),
+        len in 0usize..1300,
+        ttl in 3u8..=255,
+        tos in any::<u8>(),
+        id in any::<u16>(),
+        pad in 0usize..30,
+    ) {
+        let way = if ipip { IPIP } else { VXLAN };
+        let pod = if ipip { "pod-c" } else { "pod-b" };
+        let ends = format!("ip {} > {} tos {tos}", source(v6), way.to[usize::from(v6)]);
+        let id = if v6 { String::new() } else { format!(" df id {id} options 4") };
+        let transport = match protocol {
+            0 => "udp 1 > 2",
+            1 => "tcp 1 > 2 options 8 flags SE",
+            _ => "icmp echo 5 6",
+        };
+        let inside = |ttl: u8| format!("{ends}{id} ttl {ttl} / {transport} / {len} bytes");
+        let (mut a, mut b) = (Worker::new(A), Worker::new(B));
+        let sent = through(
+            &mut a,
+            &format!("pod-a eth pod-a > gateway / {} / pad {pad}", inside(ttl)),
+        );
+        prop_assert_eq!(sent.len(), 1);
+        let arrived = b.process(PortId(0), &sent[0].bytes, sent[0].offload);
+        prop_assert_eq!(arrived.len(), 1);
+        let (port, expected) = b.described(&format!("{pod} eth gateway > {pod} / {}", inside(ttl - 2)));
+        prop_assert_eq!(arrived[0].port, port);
+        prop_assert_eq!(&arrived[0].bytes, &expected.bytes);
+    }
+
+    #[test]
+    fn a_superframe_arrives_whole_at_the_second_node(
+        tcp in any::<bool>(),
+        v6 in any::<bool>(),
+        ipip in any::<bool>(),
+        len in 1usize..20_000,
+        size in 100usize..1378,
+    ) {
+        let way = if ipip { IPIP } else { VXLAN };
+        let (mut a, mut b) = (Worker::new(A), Worker::new(B));
+        let mut payload = Vec::new();
+        for sent in through(&mut a, &superframe(tcp, v6, way, len, size, 7)) {
+            let arrived = b.process(PortId(0), &sent.bytes, sent.offload);
+            prop_assert_eq!(arrived.len(), 1);
+            payload.extend(piece(&arrived[0], HERE).payload);
+        }
+        prop_assert_eq!(payload, pattern(len));
+    }
+}

@@ -1,0 +1,70 @@
+//! A node at work: a packet in, what leaves out, and what must hold of any packet on the way.
+
+use std::sync::Arc;
+
+use dataplane::counters::{Accounting, Counters};
+use dataplane::tables::{Fdb, PortId};
+use dataplane::{Dataplane, Millis, trace};
+use frame::{Offload, Packet, Pool};
+
+use super::egress::Sent;
+use super::packet::at_port;
+use super::{Described, Node, Ports};
+
+pub(crate) struct Worker {
+    pub(crate) node: Node,
+    pool: Pool,
+    trace_pool: Pool,
+    counters: Arc<Counters>,
+    dataplane: Dataplane,
+}
+
+impl Worker {
+    pub(crate) fn new(topology: &str) -> Self {
+        let node = Node::parse(topology.lines()).expect("a node");
+        let (pool, counters) = (Pool::new(node.frames), Arc::new(Counters::new()));
+        let fdb = Fdb::new(node.fdb_entries, node.ageing_ms);
+        let dataplane = Dataplane::new(fdb, pool.clone(), Arc::clone(&counters));
+        let trace_pool = Pool::new(node.frames);
+        Self { node, pool, trace_pool, counters, dataplane }
+    }
+
+    pub(crate) fn described(&self, text: &str) -> (PortId, Described) {
+        let (port, text) = at_port(&self.node, text).expect("a port");
+        (port, Described::parse(&self.node, text, &[]).expect("a packet"))
+    }
+
+    fn received(pool: &Pool, bytes: &[u8], offload: Offload) -> Packet {
+        let mut frame = pool.alloc().expect("free");
+        frame.extend_from_slice(bytes).expect("a chunk holds a superframe");
+        Packet { frame, offload }
+    }
+
+    /// What leaves; what must hold of any packet is asserted on the way.
+    pub(crate) fn process(&mut self, port: PortId, bytes: &[u8], offload: Offload) -> Vec<Sent> {
+        let now = Millis(5000);
+        let state = |worker: &Self| {
+            let mut learned: Vec<_> =
+                worker.dataplane.fdb.entries(now).map(|entry| (entry.mac, entry.seen)).collect();
+            learned.sort_unstable();
+            (learned, worker.counters.accounting())
+        };
+        let before = state(self);
+        let traced = Self::received(&self.trace_pool, bytes, offload);
+        let (tables, fdb) = (&self.node.tables, &self.dataplane.fdb);
+        let trace = trace(tables, fdb, &self.trace_pool, port, traced, now);
+        assert_eq!(state(self), before, "a trace leaves no mark");
+
+        let mut ports = Ports::default();
+        let packet = Self::received(&self.pool, bytes, offload);
+        self.dataplane.process(&self.node.tables, port, packet, now, &mut ports);
+        let left: Vec<_> = ports.sent.iter().map(|sent| (sent.port, sent.bytes.clone())).collect();
+        assert_eq!(left, trace.leaves, "a trace foretells what leaves");
+
+        assert_eq!(self.pool.available(), self.pool.total(), "every frame comes back");
+        assert_eq!(self.trace_pool.available(), self.trace_pool.total());
+        let Accounting { received, made, sent, dropped } = self.counters.accounting();
+        assert_eq!(received + made, sent + dropped, "the accounting closes");
+        ports.sent
+    }
+}
