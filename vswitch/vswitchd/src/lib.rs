@@ -1,1 +1,7 @@
-//! Placeholder.
+//! The daemon of a node.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod journal;
+pub mod model;

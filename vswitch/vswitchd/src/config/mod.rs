@@ -1,0 +1,226 @@
+//! The configuration file.
+//!
+//! Enters: a path, from the command line. Leaves: a [`Config`] in which everything that can be
+//! judged without looking at the machine is right, or every [`Problem`] with its line.
+//!
+//! | file | does |
+//! |---|---|
+//! | `read`     | typed values out of TOML, with the place of each |
+//! | `sections` | each section and its defaults |
+//! | `semantic` | what values must be to one another |
+
+mod read;
+mod sections;
+mod semantic;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use api::{Encapsulation, Mac, Mode, PeerSpec, RouteSpec};
+use ipnet::IpNet;
+
+pub use read::{Origin, Problem};
+pub(crate) use semantic::{check_peer, check_route_prefix};
+
+/// Everything that the operator decided.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Who this node is and which addresses are its pods'.
+    pub node: Node,
+    /// The NIC; a node without one reaches only its own pods.
+    pub uplink: Option<Uplink>,
+    /// How other nodes are reached.
+    pub overlay: Overlay,
+    /// The node's own port, if it has one.
+    pub host: Option<Host>,
+    /// How a pod is attached unless its request says otherwise.
+    pub attachment: Mode,
+    /// The default bridge domain.
+    pub bridge: Bridge,
+    /// The pinned threads.
+    pub workers: WorkerSettings,
+    /// Socket and state.
+    pub control: Control,
+    /// The other nodes.
+    pub peers: Vec<PeerSpec>,
+    /// Further routes.
+    pub routes: Vec<RouteSpec>,
+    /// Where each key stood.
+    pub origin: Origin,
+}
+
+/// `[node]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// For status, logs and peers.
+    pub name: String,
+    /// One a family.
+    pub pod_prefixes: Vec<IpNet>,
+    /// Everything that is a pod of this cluster.
+    pub cluster_prefixes: Vec<IpNet>,
+}
+
+/// `[uplink]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    /// The NIC's name.
+    pub interface: String,
+    /// Underlay address; the interface's only one if absent.
+    pub address: Option<Ipv4Addr>,
+    /// Where the XDP program runs.
+    pub xdp: Xdp,
+    /// Ask the driver for zero-copy.
+    pub zero_copy: bool,
+}
+
+/// Where the XDP program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Xdp {
+    /// Native, else generic.
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the kernel's stack.
+    Generic,
+}
+
+/// `[overlay]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    /// For peers that name none.
+    pub encapsulation: Encapsulation,
+    /// VXLAN network identifier of the routed overlay.
+    pub vni: u32,
+    /// VXLAN UDP port.
+    pub vxlan_port: u16,
+    /// MAC of this node's VTEP; derived from the underlay address if absent.
+    pub vtep_mac: Option<Mac>,
+    /// MTU of the pods' interfaces, bytes; computed if absent.
+    pub pod_mtu: Option<u32>,
+}
+
+/// `[host]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Name of the TAP.
+    pub interface: String,
+    /// Masquerade what pods send to the world outside the cluster.
+    pub masquerade: bool,
+}
+
+/// `[bridge]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    /// Of the domain.
+    pub name: String,
+    /// Learned MACs at most, of each worker.
+    pub fdb_max: u32,
+    /// A learned MAC is kept so long.
+    pub ageing_seconds: u64,
+    /// Set if the segment is stretched over VXLAN.
+    pub vni: Option<u32>,
+    /// The other ends of a stretched segment.
+    pub vteps: Vec<Ipv4Addr>,
+}
+
+/// `[workers]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerSettings {
+    /// One thread a core; one on the last core if absent.
+    pub cores: Option<Vec<usize>>,
+    /// After so many microseconds without a packet a worker sleeps; `None` spins for ever.
+    pub idle_after_us: Option<u64>,
+    /// Packet frames of each worker.
+    pub frames: u32,
+}
+
+/// `[control]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// Where the daemon listens.
+    pub socket: PathBuf,
+    /// Where the journal is.
+    pub state_dir: PathBuf,
+}
+
+/// Why there is no [`Config`].
+#[derive(Debug)]
+pub enum Refusal {
+    /// The file cannot be read.
+    Unreadable {
+        /// Which.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// What is wrong in it; never empty.
+    Problems(Vec<Problem>),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { file, source } => {
+                write!(f, "cannot read the configuration {}: {source}", file.display())
+            }
+            Self::Problems(problems) => {
+                for (number, problem) in problems.iter().enumerate() {
+                    if number > 0 {
+                        f.write_str("\n")?;
+                    }
+                    write!(f, "{problem}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Every problem that was found in it.
+    pub fn load(path: &Path) -> Result<Self, Refusal> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| Refusal::Unreadable { file: path.to_owned(), source })?;
+        Self::parse(&path.display().to_string(), &text).map_err(Refusal::Problems)
+    }
+
+    /// Reads and checks a text; `file` is its name in messages.
+    ///
+    /// # Errors
+    /// Every problem that was found in it, by line.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Vec<Problem>> {
+        let (config, mut problems) = sections::read(file, text);
+        if let Some(config) = &config {
+            problems.extend(semantic::check(config));
+        }
+        problems.sort();
+        problems.dedup();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(problems),
+        }
+    }
+
+    /// The gateway of a pod prefix: its first usable address.
+    #[must_use]
+    pub fn gateway_of(prefix: &IpNet) -> IpAddr {
+        match prefix {
+            IpNet::V4(net) => Ipv4Addr::from_bits(net.network().to_bits() | 1).into(),
+            IpNet::V6(net) => std::net::Ipv6Addr::from_bits(net.network().to_bits() | 1).into(),
+        }
+    }
+
+    /// The encapsulation in force for a peer.
+    #[must_use]
+    pub fn encapsulation_of(&self, peer: &PeerSpec) -> Encapsulation {
+        peer.encapsulation.unwrap_or(self.overlay.encapsulation)
+    }
+}

@@ -1,0 +1,264 @@
+//! Each section of the file, with its defaults.
+//!
+//! Enters: `Reader`. Leaves: a `Config` as written, still to be judged by `semantic`.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use api::{Encapsulation, Mode, PeerSpec, RouteSpec, RouteTarget};
+use toml::de::DeTable;
+
+use super::read::{Problem, Reader, Section};
+use super::{Bridge, Config, Control, Host, Node, Overlay, Uplink, WorkerSettings, Xdp};
+
+const PREFIX: &str = "a prefix such as \"198.18.1.0/24\" or \"fd00:18:1::/64\"";
+const ADDRESS: &str = "an IPv4 address such as \"198.51.100.11\"";
+const MAC: &str = "a MAC address such as \"02:76:c6:33:64:0b\"";
+const ENCAPSULATIONS: [(&str, Encapsulation); 3] = [
+    ("vxlan", Encapsulation::Vxlan),
+    ("ipip", Encapsulation::Ipip),
+    ("direct", Encapsulation::Direct),
+];
+
+/// Bounds of settings; outside of them a value is certainly a mistake.
+const VNI: std::ops::RangeInclusive<u64> = 1..=0xff_ffff;
+/// RFC 791 section 3.2: every module forwards 68 bytes. The upper end is IPv4's length field.
+const MTU: std::ops::RangeInclusive<u64> = 68..=65_535;
+/// 64 KB each: from 4 MB to 4 GB a worker.
+const FRAMES: std::ops::RangeInclusive<u64> = 64..=65_536;
+const FDB_MAX: std::ops::RangeInclusive<u64> = 1..=1_048_576;
+const DAY_SECONDS: u64 = 86_400;
+const SECOND_US: u64 = 1_000_000;
+/// CPU_SETSIZE of glibc.
+const CORES: std::ops::RangeInclusive<u64> = 0..=1023;
+
+/// What the file says, unless something essential is missing, and what is wrong with it.
+pub(super) fn read(file: &str, text: &str) -> (Option<Config>, Vec<Problem>) {
+    let mut reader = Reader::new(file, text);
+    let document = match DeTable::parse(text) {
+        Ok(document) => document,
+        Err(error) => {
+            let line = reader.line_of(error.span().map_or(0, |span| span.start));
+            let message = error.message().trim().replace('\n', "; ");
+            let file = file.to_owned();
+            return (None, vec![Problem { file, line, key: String::new(), message }]);
+        }
+    };
+    let mut root = reader.root(document.get_ref());
+    let node = node(&mut reader, &mut root);
+    let uplink = uplink(&mut reader, &mut root);
+    let overlay = overlay(&mut reader, &mut root);
+    let host = host(&mut reader, &mut root);
+    let attachment = attachment(&mut reader, &mut root);
+    let bridge = bridge(&mut reader, &mut root);
+    let workers = workers(&mut reader, &mut root);
+    let control = control(&mut reader, &mut root);
+    let peers = peers(&mut reader, &mut root);
+    let routes = routes(&mut reader, &mut root);
+    reader.finish(root);
+    let config = node.map(|node| Config {
+        node,
+        uplink,
+        overlay,
+        host,
+        attachment,
+        bridge,
+        workers,
+        control,
+        peers,
+        routes,
+        origin: reader.origin,
+    });
+    (config, reader.problems)
+}
+
+fn node<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<Node> {
+    let mut section = reader.section(root, "node");
+    if !section.is_present() {
+        reader.refuse(
+            "node",
+            "this section is missing; it needs name, pod_prefixes and cluster_prefixes",
+        );
+        return None;
+    }
+    let name = required(reader, &mut section, "name", "a string such as \"node-a\"");
+    let pod_prefixes = reader.list(&mut section, "pod_prefixes", PREFIX);
+    let cluster_prefixes = reader.list(&mut section, "cluster_prefixes", PREFIX);
+    reader.finish(section);
+    Some(Node { name: name.unwrap_or_default(), pod_prefixes, cluster_prefixes })
+}
+
+fn uplink<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<Uplink> {
+    let mut section = reader.section(root, "uplink");
+    if !section.is_present() {
+        return None;
+    }
+    let interface = required(reader, &mut section, "interface", "an interface such as \"eth0\"");
+    let address = reader.parsed(&mut section, "address", ADDRESS);
+    let words = [("auto", Xdp::Auto), ("native", Xdp::Native), ("generic", Xdp::Generic)];
+    let xdp = reader.one_of(&mut section, "xdp", &words).unwrap_or(Xdp::Auto);
+    let zero_copy = reader.boolean(&mut section, "zero_copy").unwrap_or(false);
+    reader.finish(section);
+    Some(Uplink { interface: interface.unwrap_or_default(), address, xdp, zero_copy })
+}
+
+fn overlay<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Overlay {
+    let mut section = reader.section(root, "overlay");
+    let overlay = Overlay {
+        encapsulation: reader
+            .one_of(&mut section, "encapsulation", &ENCAPSULATIONS)
+            .unwrap_or(Encapsulation::Vxlan),
+        vni: reader.integer(&mut section, "vni", VNI).unwrap_or(10) as u32,
+        vxlan_port: reader.integer(&mut section, "vxlan_port", 1..=65_535).unwrap_or(4789) as u16,
+        vtep_mac: reader.parsed(&mut section, "vtep_mac", MAC),
+        pod_mtu: reader.integer(&mut section, "pod_mtu", MTU).map(|mtu| mtu as u32),
+    };
+    reader.finish(section);
+    overlay
+}
+
+/// A node has a host port unless it says no; one that has neither `[uplink]` nor `[host]` is for
+/// its own pods alone, and needs no privileges.
+fn host<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<Host> {
+    let has_uplink = reader.section(root, "uplink").is_present();
+    let mut section = reader.section(root, "host");
+    let wanted = section.is_present() || has_uplink;
+    let enabled = reader.boolean(&mut section, "enabled").unwrap_or(wanted);
+    let interface = reader.string(&mut section, "interface", "an interface name such as \"vsw0\"");
+    let masquerade = reader.boolean(&mut section, "masquerade").unwrap_or(true);
+    reader.finish(section);
+    enabled.then(|| Host { interface: interface.unwrap_or_else(|| "vsw0".into()), masquerade })
+}
+
+fn attachment<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Mode {
+    let mut section = reader.section(root, "attachment");
+    let bridged = reader
+        .one_of(&mut section, "mode", &[("routed", false), ("bridged", true)])
+        .unwrap_or(false);
+    reader.finish(section);
+    if bridged { Mode::Bridged { bridge: None } } else { Mode::Routed }
+}
+
+fn bridge<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Bridge {
+    let mut section = reader.section(root, "bridge");
+    let bridge = Bridge {
+        name: reader
+            .string(&mut section, "name", "a string such as \"default\"")
+            .unwrap_or_else(|| "default".into()),
+        fdb_max: reader.integer(&mut section, "fdb_max", FDB_MAX).unwrap_or(8192) as u32,
+        ageing_seconds: reader
+            .integer(&mut section, "ageing_seconds", 1..=DAY_SECONDS)
+            .unwrap_or(300),
+        vni: reader.integer(&mut section, "vni", VNI).map(|vni| vni as u32),
+        vteps: reader.list::<Ipv4Addr>(&mut section, "vteps", ADDRESS),
+    };
+    reader.finish(section);
+    bridge
+}
+
+fn workers<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> WorkerSettings {
+    let mut section = reader.section(root, "workers");
+    let cores = reader
+        .integers(&mut section, "cores", CORES)
+        .map(|cores| cores.into_iter().map(|core| core as usize).collect());
+    let idle_after_us =
+        match reader.integer_or(&mut section, "idle_after_us", 0..=SECOND_US, "never") {
+            None => Some(50),
+            Some(number) => number.ok(),
+        };
+    let frames = reader.integer(&mut section, "frames", FRAMES).unwrap_or(512) as u32;
+    reader.finish(section);
+    WorkerSettings { cores, idle_after_us, frames }
+}
+
+fn control<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Control {
+    let mut section = reader.section(root, "control");
+    let path = "a path such as \"/run/vswitch/vswitch.sock\"";
+    let socket = reader.string(&mut section, "socket", path);
+    let state_dir =
+        reader.string(&mut section, "state_dir", "a directory such as \"/var/lib/vswitch\"");
+    reader.finish(section);
+    Control {
+        socket: PathBuf::from(socket.unwrap_or_else(|| api::DEFAULT_SOCKET.into())),
+        state_dir: PathBuf::from(state_dir.unwrap_or_else(|| "/var/lib/vswitch".into())),
+    }
+}
+
+fn peers<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Vec<PeerSpec> {
+    let mut peers = Vec::new();
+    for mut section in reader.sections(root, "peers") {
+        let name = required(reader, &mut section, "name", "a string such as \"node-b\"");
+        let is_missing = !section.has("address");
+        let address = reader.parsed(&mut section, "address", ADDRESS);
+        if is_missing {
+            reader.refuse(section.path(), format!("a peer needs address, {ADDRESS}"));
+        }
+        let prefixes = reader.list(&mut section, "prefixes", PREFIX);
+        let encapsulation = reader.one_of(&mut section, "encapsulation", &ENCAPSULATIONS);
+        let vtep_mac = reader.parsed(&mut section, "vtep_mac", MAC);
+        reader.finish(section);
+        peers.push(PeerSpec {
+            name: name.unwrap_or_default(),
+            // Refused already; keeps the numbers of the others.
+            address: address.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            prefixes,
+            encapsulation,
+            vtep_mac,
+        });
+    }
+    peers
+}
+
+fn routes<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Vec<RouteSpec> {
+    const TARGETS: [(&str, u8); 4] =
+        [("peer", 0), ("host", 1), ("blackhole", 2), ("unreachable", 3)];
+    let mut routes = Vec::new();
+    for mut section in reader.sections(root, "routes") {
+        if !section.has("prefix") {
+            reader.refuse(section.path(), format!("a route needs prefix, {PREFIX}"));
+        }
+        let prefix = reader.parsed(&mut section, "prefix", PREFIX);
+        if !section.has("to") {
+            reader.refuse(
+                section.path(),
+                "a route needs to: \"peer\" with name, \"host\", \"blackhole\" or \"unreachable\"",
+            );
+        }
+        let to = reader.one_of(&mut section, "to", &TARGETS);
+        let name = reader.string(&mut section, "name", "the name of a peer");
+        let target = match (to, name) {
+            (Some(0), Some(name)) => Some(RouteTarget::Peer { name }),
+            (Some(0), None) => {
+                reader.refuse(section.path(), "a route to \"peer\" needs name, that of the peer");
+                None
+            }
+            (Some(_), Some(_)) => {
+                let key = section.key("name");
+                reader.refuse(&key, "only a route to \"peer\" has a name");
+                None
+            }
+            (Some(1), None) => Some(RouteTarget::Host),
+            (Some(2), None) => Some(RouteTarget::Blackhole),
+            (Some(_), None) => Some(RouteTarget::Unreachable),
+            (None, _) => None,
+        };
+        reader.finish(section);
+        if let (Some(prefix), Some(target)) = (prefix, target) {
+            routes.push(RouteSpec { prefix, target });
+        }
+    }
+    routes
+}
+
+fn required<'t>(
+    reader: &mut Reader<'t>,
+    section: &mut Section<'t>,
+    name: &'static str,
+    what: &str,
+) -> Option<String> {
+    if !section.has(name) {
+        let message = format!("{name} is missing; expected {what}");
+        reader.refuse(section.path(), message);
+    }
+    reader.string(section, name, what)
+}

@@ -1,0 +1,280 @@
+//! Snippets and the exact words that answer them.
+
+use api::{Encapsulation, Mode};
+
+use super::Config;
+
+const NODE: &str = "[node]\nname = \"a\"\npod_prefixes = [\"198.18.1.0/24\"]\ncluster_prefixes = [\"198.18.0.0/16\"]\n";
+const UPLINK: &str = "[uplink]\ninterface = \"eth0\"\n";
+
+/// Everything that is wrong with `[node]`, `[uplink]` (lines 1 to 6) and the text that follows.
+fn problems(text: &str) -> Vec<String> {
+    whole(&format!("{NODE}{UPLINK}{text}"))
+}
+
+fn whole(text: &str) -> Vec<String> {
+    match Config::parse("f", text) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn the_shipped_file_is_valid_and_shows_the_defaults() {
+    let text = include_str!("../../../../config/vswitch.toml");
+    let config = Config::parse("vswitch.toml", text).expect("the file we ship");
+    assert_eq!(config.peers.len(), 1);
+    assert_eq!(config.overlay.encapsulation, Encapsulation::Vxlan);
+    // A comment of the form `# key = value` is a default: with all of them in force nothing changes,
+    // but for the keys that have none.
+    let mut with_defaults = String::new();
+    for line in text.lines() {
+        let default = line.strip_prefix("# ").filter(|line| {
+            let has_none = [
+                "address",
+                "vtep_mac",
+                "pod_mtu",
+                "vni = 20",
+                "vteps",
+                "cores",
+                "[[",
+                "prefix",
+                "to =",
+                "name = \"node-b\"",
+                "encapsulation = ",
+            ];
+            line.split(' ').nth(1) == Some("=") && !has_none.iter().any(|key| line.starts_with(key))
+        });
+        with_defaults.push_str(default.unwrap_or(line));
+        with_defaults.push('\n');
+    }
+    assert!(with_defaults.contains("\nframes = 512"), "comments were uncovered");
+    let mut spelled = Config::parse("vswitch.toml", &with_defaults).expect("valid");
+    assert_ne!(spelled.origin, config.origin);
+    spelled.origin = config.origin.clone();
+    assert_eq!(spelled, config);
+}
+
+#[test]
+fn without_uplink_and_host_a_node_is_for_its_own_pods() {
+    let config = Config::parse("f", NODE).expect("valid");
+    assert_eq!((config.uplink, config.host), (None, None));
+    assert_eq!(config.attachment, Mode::Routed);
+    let config = Config::parse("f", &format!("{NODE}[host]\n")).expect("valid");
+    assert!(config.host.is_some_and(|host| host.masquerade && host.interface == "vsw0"));
+    let text = format!("{NODE}{UPLINK}[host]\nenabled = false\n");
+    assert_eq!(Config::parse("f", &text).expect("valid").host, None);
+}
+
+#[test]
+fn a_problem_names_line_key_and_expectation() {
+    for (text, expected) in [
+        (
+            "[overlay]\nvnii = 3\n",
+            "f:8: overlay.vnii: unknown key; expected one of encapsulation, pod_mtu, vni, vtep_mac, vxlan_port",
+        ),
+        (
+            "[overlay]\nvni = \"3\"\n",
+            "f:8: overlay.vni: expected a whole number from 1 to 16777215, found a value of type string",
+        ),
+        (
+            "[overlay]\nvni = 16777216\n",
+            "f:8: overlay.vni: expected a whole number from 1 to 16777215, found 16777216",
+        ),
+        (
+            "[overlay]\nvni = -1\n",
+            "f:8: overlay.vni: expected a whole number from 1 to 16777215, found -1",
+        ),
+        (
+            "[overlay]\nvxlan_port = 0\n",
+            "f:8: overlay.vxlan_port: expected a whole number from 1 to 65535, found 0",
+        ),
+        (
+            "[overlay]\nencapsulation = \"gre\"\n",
+            "f:8: overlay.encapsulation: expected \"vxlan\" or \"ipip\" or \"direct\", found \"gre\"",
+        ),
+        (
+            "[overlay]\nvtep_mac = \"02:76\"\n",
+            "f:8: overlay.vtep_mac: expected a MAC address such as \"02:76:c6:33:64:0b\", found \"02:76\"",
+        ),
+        (
+            "[overlay]\nvtep_mac = \"03:00:00:00:00:01\"\n",
+            "f:8: overlay.vtep_mac: a group or zero address cannot be a VTEP's MAC",
+        ),
+        (
+            "[overlay]\npod_mtu = 70000\n",
+            "f:8: overlay.pod_mtu: expected a whole number from 68 to 65535, found 70000",
+        ),
+        (
+            "[host]\ninterface = \"eth0\"\n",
+            "f:8: host.interface: the uplink has this name; the host port is a TAP that the daemon makes",
+        ),
+        (
+            "[host]\ninterface = \"a/b\"\n",
+            "f:8: host.interface: \"a/b\" cannot be an interface: 1 to 15 characters, no space, no slash, no colon",
+        ),
+        (
+            "[host]\nmasquerade = 1\n",
+            "f:8: host.masquerade: expected true or false, found a value of type integer",
+        ),
+        (
+            "[workers]\nidle_after_us = \"sometimes\"\n",
+            "f:8: workers.idle_after_us: expected 0 to 1000000 or \"never\", found \"sometimes\"",
+        ),
+        (
+            "[workers]\ncores = [1,\n1]\n",
+            "f:9: workers.cores[1]: core 1 is listed twice; a worker needs its own",
+        ),
+        (
+            "[workers]\ncores = []\n",
+            "f:8: workers.cores: at least one core is needed, or no such key",
+        ),
+        (
+            "[workers]\ncores = 1\n",
+            "f:8: workers.cores: expected a list of whole numbers, found a value of type integer",
+        ),
+        (
+            "[control]\nsocket = \"run/s\"\n",
+            "f:8: control.socket: expected an absolute path, found \"run/s\"",
+        ),
+        (
+            "[bridge]\nvni = 10\n",
+            "f:8: bridge.vni: overlay.vni is the same; a stretched bridge needs its own",
+        ),
+        (
+            "[bridge]\nvteps = [\"198.51.100.9\"]\n",
+            "f:8: bridge.vteps: VTEPs without bridge.vni; set it to the segment's identifier",
+        ),
+        (
+            "[bridge]\nvni = 20\nvteps = [\"198.51.100.9\", \"198.51.100.9\"]\n",
+            "f:9: bridge.vteps[1]: 198.51.100.9 is listed twice",
+        ),
+        (
+            "[attachment]\nmode = \"bridge\"\n",
+            "f:8: attachment.mode: expected \"routed\" or \"bridged\", found \"bridge\"",
+        ),
+        (
+            "attachment = 3\n",
+            "f:7: uplink.attachment: unknown key; expected one of address, interface, xdp, zero_copy",
+        ),
+        (
+            "[[peers]]\nname = \"b\"\nprefixes = [\"198.18.2.0/24\"]\n",
+            "f:7: peers[0]: a peer needs address, an IPv4 address such as \"198.51.100.11\"",
+        ),
+        (
+            "[[peers]]\nname = \"b\"\naddress = \"198.18.2.1\"\nprefixes = [\"198.18.2.0/24\"]\n",
+            "f:9: peers[0].address: 198.18.2.1 lies in the cluster prefix 198.18.0.0/16: tunnels would run through themselves",
+        ),
+        (
+            "[[peers]]\nname = \"b\"\naddress = \"203.0.113.12\"\n",
+            "f:7: peers[0].prefixes: a peer needs at least one prefix, that of its pods",
+        ),
+        (
+            "[[peers]]\nname = \"b\"\naddress = \"203.0.113.12\"\nprefixes = [\"198.18.1.128/25\"]\n",
+            "f:10: peers[0].prefixes: 198.18.1.128/25 overlaps 198.18.1.0/24 of this node",
+        ),
+        (
+            "[[peers]]\nname = \"b\"\naddress = \"203.0.113.12\"\nprefixes = [\"10.1.0.0/24\"]\n",
+            "f:10: peers[0].prefixes: 10.1.0.0/24 is not within any of node.cluster_prefixes; add it or one that contains it there",
+        ),
+        (
+            "[[routes]]\nprefix = \"198.18.9.0/24\"\nto = \"peer\"\n",
+            "f:7: routes[0]: a route to \"peer\" needs name, that of the peer",
+        ),
+        (
+            "[[routes]]\nprefix = \"198.18.9.0/24\"\nto = \"peer\"\nname = \"x\"\n",
+            "f:10: routes[0].name: no peer has the name \"x\"",
+        ),
+        (
+            "[[routes]]\nprefix = \"198.18.9.1/24\"\nto = \"host\"\n",
+            "f:8: routes[0].prefix: 198.18.9.1/24 has bits beyond its length; did you mean 198.18.9.0/24?",
+        ),
+        (
+            "[[routes]]\nprefix = \"198.18.1.0/24\"\nto = \"host\"\n",
+            "f:8: routes[0].prefix: 198.18.1.0/24 is this node's own pod prefix; it cannot be routed away",
+        ),
+    ] {
+        assert_eq!(problems(text), [expected], "{text}");
+    }
+}
+
+#[test]
+fn prefixes_must_be_usable_and_distinct() {
+    let node = |pods: &str, cluster: &str| {
+        whole(&format!(
+            "[node]\nname = \"a\"\npod_prefixes = [{pods}]\ncluster_prefixes = [{cluster}]\n"
+        ))
+    };
+    for (pods, cluster, expected) in [
+        (
+            "",
+            "\"198.18.0.0/16\"",
+            "f:3: node.pod_prefixes: at least one prefix is needed, such as \"198.18.1.0/24\"",
+        ),
+        (
+            "\"198.18.1.0/31\"",
+            "\"198.18.0.0/16\"",
+            "f:3: node.pod_prefixes[0]: 198.18.1.0/31 has no room for a gateway and a pod; /30 or shorter is needed",
+        ),
+        (
+            "\"198.18.1.0/24\"",
+            "\"198.19.0.0/16\"",
+            "f:3: node.pod_prefixes[0]: 198.18.1.0/24 is not within any of node.cluster_prefixes; add it or one that contains it there",
+        ),
+        (
+            "\"198.18.1.0/24\", \"198.18.2.0/24\"",
+            "\"198.18.0.0/16\"",
+            "f:3: node.pod_prefixes[1]: a second prefix of 198.18.1.0/24's family; one a family is allowed",
+        ),
+        (
+            "\"198.18.1.0/24\"",
+            "\"198.18.0.0/16\", \"198.18.0.0/15\"",
+            "f:4: node.cluster_prefixes[1]: 198.18.0.0/15 overlaps 198.18.0.0/16; remove one",
+        ),
+        (
+            "\"pods\"",
+            "\"198.18.0.0/16\"",
+            "f:3: node.pod_prefixes[0]: expected a prefix such as \"198.18.1.0/24\" or \"fd00:18:1::/64\", found \"pods\"",
+        ),
+    ] {
+        let found = node(pods, cluster);
+        assert!(found.contains(&expected.to_owned()), "{found:#?}");
+    }
+}
+
+#[test]
+fn every_problem_is_shown_at_once() {
+    let peer =
+        "[[peers]]\nname = \"b\"\naddress = \"203.0.113.12\"\nprefixes = [\"198.18.2.0/24\"]\n";
+    let found = problems(&format!("{peer}{peer}[overlay]\nvni = 0\n[typo]\n"));
+    assert_eq!(
+        found,
+        [
+            "f:12: peers[1].name: another peer has the name \"b\" already",
+            "f:13: peers[1].address: peer \"b\" has 203.0.113.12 already",
+            "f:14: peers[1].prefixes: 198.18.2.0/24 overlaps 198.18.2.0/24 of b",
+            "f:16: overlay.vni: expected a whole number from 1 to 16777215, found 0",
+            "f:17: typo: unknown key; expected one of attachment, bridge, control, host, node, overlay, peers, routes, uplink, workers",
+        ]
+    );
+}
+
+#[test]
+fn what_is_no_toml_is_named_by_its_line() {
+    let found = whole("[node]\nname = \n");
+    assert!(found.len() == 1 && found[0].starts_with("f:2: "), "{found:?}");
+    assert_eq!(
+        whole("")[0],
+        "f:1: node: this section is missing; it needs name, pod_prefixes and cluster_prefixes"
+    );
+}
+
+#[test]
+fn without_an_uplink_peers_are_refused() {
+    let peer =
+        "[[peers]]\nname = \"b\"\naddress = \"203.0.113.12\"\nprefixes = [\"198.18.2.0/24\"]\n";
+    assert_eq!(
+        whole(&format!("{NODE}{peer}")),
+        ["f:5: peers[0]: a peer needs an uplink to be reached by; add [uplink] with interface"]
+    );
+}

@@ -1,0 +1,174 @@
+//! One change of the model: what the journal holds.
+//!
+//! Enters: edits that were judged, and those of the journal. Leaves: the changed model, and the
+//! edits that undo the change. An edit states the new value of one key, so that applying it twice
+//! is applying it once and a replay needs no history.
+
+use std::net::IpAddr;
+
+use api::{AttachmentId, Mac, PeerSpec, RouteTarget};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{Lease, Model, Source};
+
+/// The new value of one key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "edit", rename_all = "kebab-case")]
+pub enum Edit {
+    /// The attachment holds this.
+    Lease {
+        /// Whose.
+        attachment: AttachmentId,
+        /// What.
+        lease: Lease,
+    },
+    /// The attachment holds nothing.
+    NoLease {
+        /// Whose.
+        attachment: AttachmentId,
+    },
+    /// A peer that was added at run time.
+    Peer {
+        /// All of it.
+        peer: PeerSpec,
+    },
+    /// No such peer.
+    NoPeer {
+        /// Its name.
+        name: String,
+    },
+    /// A route that was added at run time.
+    Route {
+        /// Destination.
+        prefix: IpNet,
+        /// Where it goes.
+        target: RouteTarget,
+    },
+    /// No route of this prefix.
+    NoRoute {
+        /// Destination.
+        prefix: IpNet,
+    },
+    /// A static FDB entry.
+    Fdb {
+        /// Bridge domain.
+        bridge: String,
+        /// Destination.
+        mac: Mac,
+        /// Where it is.
+        vtep: IpAddr,
+    },
+    /// No static FDB entry.
+    NoFdb {
+        /// Bridge domain.
+        bridge: String,
+        /// Destination.
+        mac: Mac,
+    },
+    /// A static neighbour.
+    Neighbor {
+        /// Bridge domain.
+        bridge: String,
+        /// Whose.
+        address: IpAddr,
+        /// Its MAC.
+        mac: Mac,
+    },
+    /// No static neighbour.
+    NoNeighbor {
+        /// Bridge domain.
+        bridge: String,
+        /// Whose.
+        address: IpAddr,
+    },
+    /// The allocator gave out this address last, in its prefix.
+    Cursor {
+        /// The address.
+        address: IpAddr,
+    },
+}
+
+impl Model {
+    /// Makes one change and returns the edit that takes it back.
+    pub fn apply(&mut self, edit: &Edit) -> Edit {
+        match edit.clone() {
+            Edit::Lease { attachment, lease } => {
+                let old = self.attachments.insert(attachment.clone(), lease.clone());
+                for address in old.iter().flat_map(|old| &old.addresses) {
+                    self.ipam.release(address.addr());
+                }
+                for address in &lease.addresses {
+                    self.ipam.take(address.addr());
+                }
+                undo_lease(attachment, old)
+            }
+            Edit::NoLease { attachment } => {
+                let old = self.attachments.remove(&attachment);
+                for address in old.iter().flat_map(|old| &old.addresses) {
+                    self.ipam.release(address.addr());
+                }
+                undo_lease(attachment, old)
+            }
+            Edit::Peer { peer } => {
+                let name = peer.name.clone();
+                match self.peers.insert(name.clone(), (peer, Source::Runtime)) {
+                    Some((peer, _)) => Edit::Peer { peer },
+                    None => Edit::NoPeer { name },
+                }
+            }
+            Edit::NoPeer { name } => match self.peers.remove(&name) {
+                Some((peer, _)) => Edit::Peer { peer },
+                None => Edit::NoPeer { name },
+            },
+            Edit::Route { prefix, target } => {
+                match self.routes.insert(prefix, (target, Source::Runtime)) {
+                    Some((target, _)) => Edit::Route { prefix, target },
+                    None => Edit::NoRoute { prefix },
+                }
+            }
+            Edit::NoRoute { prefix } => match self.routes.remove(&prefix) {
+                Some((target, _)) => Edit::Route { prefix, target },
+                None => Edit::NoRoute { prefix },
+            },
+            Edit::Fdb { bridge, mac, vtep } => match self.fdb.insert((bridge.clone(), mac), vtep) {
+                Some(vtep) => Edit::Fdb { bridge, mac, vtep },
+                None => Edit::NoFdb { bridge, mac },
+            },
+            Edit::NoFdb { bridge, mac } => match self.fdb.remove(&(bridge.clone(), mac)) {
+                Some(vtep) => Edit::Fdb { bridge, mac, vtep },
+                None => Edit::NoFdb { bridge, mac },
+            },
+            Edit::Neighbor { bridge, address, mac } => {
+                match self.neighbors.insert((bridge.clone(), address), mac) {
+                    Some(mac) => Edit::Neighbor { bridge, address, mac },
+                    None => Edit::NoNeighbor { bridge, address },
+                }
+            }
+            Edit::NoNeighbor { bridge, address } => {
+                match self.neighbors.remove(&(bridge.clone(), address)) {
+                    Some(mac) => Edit::Neighbor { bridge, address, mac },
+                    None => Edit::NoNeighbor { bridge, address },
+                }
+            }
+            Edit::Cursor { address } => {
+                let old = self.ipam.set_cursor(address);
+                Edit::Cursor { address: old.unwrap_or(address) }
+            }
+        }
+    }
+
+    /// Makes several changes and returns the edits that take them back, in the order to do so.
+    pub fn apply_all(&mut self, edits: &[Edit]) -> Vec<Edit> {
+        let mut undo: Vec<_> = edits.iter().map(|edit| self.apply(edit)).collect();
+        undo.reverse();
+        undo
+    }
+}
+
+fn undo_lease(attachment: AttachmentId, old: Option<Lease>) -> Edit {
+    match old {
+        Some(lease) => Edit::Lease { attachment, lease },
+        None => Edit::NoLease { attachment },
+    }
+}

@@ -1,0 +1,333 @@
+//! Addresses for this node's pods.
+//!
+//! Enters: leases, as the model applies them. Leaves: a free address of each pod prefix. The next
+//! one after the last that was given out comes first (round robin), so that a freed address rests
+//! as long as the prefix allows: neighbours elsewhere may still believe in it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use crate::config::Config;
+
+/// The node's pod prefixes and who has what of them.
+#[derive(Debug, Clone, Default)]
+pub struct Ipam {
+    pools: Vec<Pool>,
+    /// Every leased address, also those outside of the pools, with the number of its leases: more
+    /// than one only if a journal says so.
+    leased: BTreeMap<IpAddr, usize>,
+}
+
+#[derive(Debug, Clone)]
+struct Pool {
+    prefix: IpNet,
+    first: u128,
+    last: u128,
+    /// Given out last.
+    cursor: Option<u128>,
+    freed_last: Option<u128>,
+}
+
+/// Why an address cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IpamError {
+    /// Somebody has it.
+    #[error("{0} is in use by another pod")]
+    InUse(IpAddr),
+    /// It is none that a pod may have.
+    #[error("{address} cannot be a pod's: {reason}")]
+    Unusable {
+        /// The address.
+        address: IpAddr,
+        /// Why not.
+        reason: String,
+    },
+    /// Everything is given out.
+    #[error("no address of {0} is left; delete pods or give the node a larger prefix")]
+    Exhausted(IpNet),
+}
+
+impl Ipam {
+    /// An allocator for these prefixes, with everything free.
+    #[must_use]
+    pub fn new(prefixes: &[IpNet]) -> Self {
+        Self { pools: prefixes.iter().map(Pool::new).collect(), leased: BTreeMap::new() }
+    }
+
+    /// One free address of each prefix, with the prefix; those that are requested if they are.
+    ///
+    /// # Errors
+    /// If one of the requested cannot be had, or a prefix is used up.
+    pub fn allocate(&self, requested: &[IpAddr]) -> Result<Vec<(IpAddr, IpNet)>, IpamError> {
+        for (index, address) in requested.iter().enumerate() {
+            let pool = self.pool_of(*address).ok_or_else(|| IpamError::Unusable {
+                address: *address,
+                reason: "it is in none of this node's pod prefixes".into(),
+            })?;
+            if let Some(reason) = pool.reserved(*address) {
+                return Err(IpamError::Unusable { address: *address, reason: reason.into() });
+            }
+            if requested[..index].iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
+                let reason = "only one address a family can be requested".into();
+                return Err(IpamError::Unusable { address: *address, reason });
+            }
+            if self.leased.contains_key(address) {
+                return Err(IpamError::InUse(*address));
+            }
+        }
+        self.pools
+            .iter()
+            .map(|pool| {
+                let address = requested
+                    .iter()
+                    .copied()
+                    .find(|address| pool.prefix.contains(address))
+                    .or_else(|| self.next_free(pool))
+                    .ok_or(IpamError::Exhausted(pool.prefix))?;
+                Ok((address, pool.prefix))
+            })
+            .collect()
+    }
+
+    /// Whether an address that somebody else allocated can be a pod's.
+    ///
+    /// # Errors
+    /// If it is leased, or one of the node's own.
+    pub fn admit(&self, address: IpAddr) -> Result<(), IpamError> {
+        if let Some(reason) = self.pool_of(address).and_then(|pool| pool.reserved(address)) {
+            return Err(IpamError::Unusable { address, reason: reason.into() });
+        }
+        if self.leased.contains_key(&address) { Err(IpamError::InUse(address)) } else { Ok(()) }
+    }
+
+    /// An address is a pod's now.
+    pub(super) fn take(&mut self, address: IpAddr) {
+        *self.leased.entry(address).or_default() += 1;
+        self.set_cursor(address);
+    }
+
+    /// An address is no longer that pod's.
+    pub(super) fn release(&mut self, address: IpAddr) {
+        let Some(leases) = self.leased.get_mut(&address) else { return };
+        *leases -= 1;
+        if *leases == 0 {
+            self.leased.remove(&address);
+            if let Some(pool) = self.pool_of_mut(address) {
+                pool.freed_last = Some(bits(address));
+            }
+        }
+    }
+
+    /// Sets where the search for the next address begins; returns where it began before.
+    pub(super) fn set_cursor(&mut self, address: IpAddr) -> Option<IpAddr> {
+        let pool = self.pool_of_mut(address)?;
+        let old = pool.cursor.replace(bits(address));
+        old.map(|bits| pool.address(bits))
+    }
+
+    /// Where the search begins, for each prefix that was used.
+    pub(super) fn cursors(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.pools.iter().filter_map(|pool| pool.cursor.map(|bits| pool.address(bits)))
+    }
+
+    fn pool_of(&self, address: IpAddr) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.prefix.contains(&address))
+    }
+
+    fn pool_of_mut(&mut self, address: IpAddr) -> Option<&mut Pool> {
+        self.pools.iter_mut().find(|pool| pool.prefix.contains(&address))
+    }
+
+    /// The first free one after the cursor; the one that was freed last only if it is the only one.
+    fn next_free(&self, pool: &Pool) -> Option<IpAddr> {
+        let range = |from: u128, to: u128| {
+            // Each leased address is one step: as many steps as leases, and one.
+            let mut leased = self.leased.range(pool.address(from)..=pool.address(to)).peekable();
+            let mut next = from;
+            std::iter::from_fn(move || {
+                while next <= to {
+                    let this = next;
+                    next += 1;
+                    if leased.next_if(|(address, _)| bits(**address) == this).is_none() {
+                        return Some(this);
+                    }
+                }
+                None
+            })
+        };
+        let cursor = pool.cursor.unwrap_or(pool.last).clamp(pool.first - 1, pool.last);
+        let after = (cursor < pool.last).then(|| range(cursor + 1, pool.last));
+        let before = (cursor >= pool.first).then(|| range(pool.first, cursor));
+        let mut free = after.into_iter().flatten().chain(before.into_iter().flatten());
+        let first = free.next()?;
+        let chosen =
+            if Some(first) == pool.freed_last { free.next().unwrap_or(first) } else { first };
+        Some(pool.address(chosen))
+    }
+}
+
+impl Pool {
+    /// Network, gateway and, for IPv4, broadcast are nobody's. Of IPv6 the first is the subnet
+    /// router's anycast address (RFC 4291 section 2.6.1).
+    fn new(prefix: &IpNet) -> Self {
+        let gateway = bits(Config::gateway_of(prefix));
+        let last = bits(prefix.broadcast());
+        let last = if matches!(prefix, IpNet::V4(_)) { last - 1 } else { last };
+        Self { prefix: *prefix, first: gateway + 1, last, cursor: None, freed_last: None }
+    }
+
+    fn address(&self, bits: u128) -> IpAddr {
+        match self.prefix {
+            IpNet::V4(_) => Ipv4Addr::from_bits(bits as u32).into(),
+            IpNet::V6(_) => Ipv6Addr::from_bits(bits).into(),
+        }
+    }
+
+    fn reserved(&self, address: IpAddr) -> Option<&'static str> {
+        let number = bits(address);
+        if (self.first..=self.last).contains(&number) {
+            None
+        } else if number + 1 == self.first {
+            Some("it is this node's gateway")
+        } else if number > self.last {
+            Some("it is the broadcast address of the pod prefix")
+        } else {
+            Some("it is the network's own address")
+        }
+    }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => v4.to_bits().into(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::IpAddr;
+
+    use ipnet::IpNet;
+    use proptest::prelude::*;
+
+    use super::{Ipam, IpamError};
+
+    fn prefix(text: &str) -> IpNet {
+        text.parse().expect("a prefix")
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    /// Allocates from a single prefix and takes what it got.
+    fn take_one(ipam: &mut Ipam) -> Result<IpAddr, IpamError> {
+        let (address, _) = ipam.allocate(&[])?[0];
+        ipam.take(address);
+        Ok(address)
+    }
+
+    #[test]
+    fn the_first_after_the_gateway_comes_first_in_both_families() {
+        let ipam = Ipam::new(&[prefix("198.18.1.0/24"), prefix("fd00:18:1::/64")]);
+        let both: Vec<_> =
+            ipam.allocate(&[]).expect("free").into_iter().map(|(address, _)| address).collect();
+        assert_eq!(both, [address("198.18.1.2"), address("fd00:18:1::2")]);
+    }
+
+    #[test]
+    fn the_one_freed_last_rests_while_another_is_free() {
+        let mut ipam = Ipam::new(&[prefix("198.18.1.0/29")]);
+        let all: Vec<_> = (0..5).map(|_| take_one(&mut ipam).expect("free")).collect();
+        assert_eq!(all.last(), Some(&address("198.18.1.6")));
+        assert_eq!(take_one(&mut ipam), Err(IpamError::Exhausted(prefix("198.18.1.0/29"))));
+        ipam.release(all[3]);
+        ipam.release(all[1]);
+        assert_eq!(take_one(&mut ipam), Ok(all[3]));
+        assert_eq!(take_one(&mut ipam), Ok(all[1]));
+    }
+
+    #[test]
+    fn the_search_goes_on_behind_the_last_that_was_given() {
+        let mut ipam = Ipam::new(&[prefix("198.18.1.0/24")]);
+        let first = take_one(&mut ipam).expect("free");
+        let second = take_one(&mut ipam).expect("free");
+        ipam.release(first);
+        ipam.release(second);
+        assert_eq!(take_one(&mut ipam), Ok(address("198.18.1.4")));
+    }
+
+    #[test]
+    fn what_is_requested_must_be_a_pods_and_free() {
+        let mut ipam = Ipam::new(&[prefix("198.18.1.0/24"), prefix("fd00:18:1::/64")]);
+        let request = [address("198.18.1.9"), address("fd00:18:1::9")];
+        let got = ipam.allocate(&request).expect("free");
+        assert_eq!(got.iter().map(|(address, _)| *address).collect::<Vec<_>>(), request);
+        ipam.take(request[0]);
+        for (request, expected) in [
+            ("198.18.1.9", "198.18.1.9 is in use by another pod"),
+            ("198.18.1.1", "198.18.1.1 cannot be a pod's: it is this node's gateway"),
+            ("198.18.1.0", "198.18.1.0 cannot be a pod's: it is the network's own address"),
+            (
+                "198.18.1.255",
+                "198.18.1.255 cannot be a pod's: it is the broadcast address of the pod prefix",
+            ),
+            ("fd00:18:1::", "fd00:18:1:: cannot be a pod's: it is the network's own address"),
+            (
+                "203.0.113.1",
+                "203.0.113.1 cannot be a pod's: it is in none of this node's pod prefixes",
+            ),
+        ] {
+            let refused = ipam.allocate(&[address(request)]).expect_err("refused");
+            assert_eq!(refused.to_string(), expected);
+        }
+        let twice = [address("198.18.1.10"), address("198.18.1.11")];
+        assert!(matches!(ipam.allocate(&twice), Err(IpamError::Unusable { .. })));
+    }
+
+    #[test]
+    fn the_whole_of_a_large_prefix_is_no_work() {
+        let mut ipam = Ipam::new(&[prefix("fd00::/8")]);
+        ipam.set_cursor(address("fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"));
+        assert_eq!(take_one(&mut ipam), Ok(address("fd00::2")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_address_is_given_twice_and_none_is_lost(
+            steps in proptest::collection::vec(any::<Option<prop::sample::Index>>(), 1..200)
+        ) {
+            let net = prefix("198.18.1.0/28");
+            let mut ipam = Ipam::new(&[net]);
+            let mut taken = BTreeSet::new();
+            for step in steps {
+                match step {
+                    None => match take_one(&mut ipam) {
+                        Ok(address) => {
+                            prop_assert!(net.contains(&address));
+                            prop_assert!(taken.insert(address), "{address} is given twice");
+                        }
+                        Err(error) => {
+                            prop_assert_eq!(error, IpamError::Exhausted(net));
+                            prop_assert_eq!(taken.len(), 13);
+                        }
+                    },
+                    Some(index) if !taken.is_empty() => {
+                        let address = *index.get(&taken.iter().copied().collect::<Vec<_>>());
+                        taken.remove(&address);
+                        ipam.release(address);
+                        if taken.len() < 12 {
+                            let next = ipam.allocate(&[]).expect("free")[0].0;
+                            prop_assert_ne!(next, address, "freed a moment ago");
+                        }
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The model under requests and their undoing.
+
+use api::{
+    AttachmentId, Check, Delegated, ErrorKind, Mac, Mode, PeerSpec, Reserve, Reserved, RouteSpec,
+    RouteTarget,
+};
+use proptest::prelude::*;
+
+use super::{Edit, Model};
+use crate::config::Config;
+
+const CONFIG: &str = r#"
+[node]
+name = "a"
+pod_prefixes = ["198.18.1.0/24", "fd00:18:1::/64"]
+cluster_prefixes = ["198.18.0.0/16", "fd00:18::/32"]
+[uplink]
+interface = "eth0"
+[bridge]
+vni = 20
+vteps = ["198.51.100.12"]
+[[peers]]
+name = "b"
+address = "203.0.113.12"
+prefixes = ["198.18.2.0/24"]
+[[routes]]
+prefix = "198.18.50.0/24"
+to = "peer"
+name = "b"
+"#;
+
+fn config() -> Config {
+    Config::parse("f", CONFIG).expect("valid")
+}
+
+fn id(container: &str) -> AttachmentId {
+    AttachmentId { container_id: container.into(), ifname: "eth0".into() }
+}
+
+fn request(container: &str) -> Reserve {
+    Reserve {
+        attachment: id(container),
+        pod: None,
+        netns: "/run/netns/x".into(),
+        mode: None,
+        delegated: None,
+        requested: Vec::new(),
+        mac: None,
+    }
+}
+
+fn reserve(model: &mut Model, request: &Reserve) -> Result<Reserved, api::ErrorReply> {
+    let (edits, reserved) = model.reserve(&config(), request, 1450, false)?;
+    model.apply_all(&edits);
+    Ok(reserved)
+}
+
+fn peer(name: &str, address: &str, prefix: &str) -> PeerSpec {
+    PeerSpec {
+        name: name.into(),
+        address: address.parse().expect("an address"),
+        prefixes: vec![prefix.parse().expect("a prefix")],
+        encapsulation: None,
+        vtep_mac: None,
+    }
+}
+
+#[test]
+fn a_routed_pod_gets_host_prefixes_and_a_mac_of_its_address() {
+    let mut model = Model::new(&config());
+    let reserved = reserve(&mut model, &request("c1")).expect("free");
+    let text: Vec<_> = reserved.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(text, ["198.18.1.2/32", "fd00:18:1::2/128"]);
+    assert_eq!(reserved.mac.to_string(), "02:70:c6:12:01:02");
+    assert_eq!(reserved.gateways.len(), 2);
+    assert_eq!(reserve(&mut model, &request("c1")), Ok(reserved));
+    assert_eq!(model.attachments.len(), 1);
+    let refused = model.reserve(&config(), &request("c1"), 1450, true).expect_err("it has a port");
+    assert_eq!(refused.kind, ErrorKind::Conflict);
+}
+
+#[test]
+fn a_bridged_pod_gets_the_length_of_the_prefix() {
+    let mut model = Model::new(&config());
+    let mut bridged = request("c1");
+    bridged.mode = Some(Mode::Bridged { bridge: None });
+    let reserved = reserve(&mut model, &bridged).expect("free");
+    assert_eq!(reserved.addresses[0].to_string(), "198.18.1.2/24");
+    assert_eq!(reserved.mode, Mode::Bridged { bridge: Some("default".into()) });
+    bridged.attachment = id("c2");
+    bridged.mode = Some(Mode::Bridged { bridge: Some("other".into()) });
+    assert_eq!(reserve(&mut model, &bridged).map_err(|error| error.kind), Err(ErrorKind::Unknown));
+}
+
+#[test]
+fn delegated_addresses_are_checked_and_replace_an_unfinished_lease() {
+    let mut model = Model::new(&config());
+    let mut delegated = request("c1");
+    let give = |address: &str| {
+        let addresses = vec![address.parse().expect("an address")];
+        Some(Delegated { addresses, gateways: Vec::new() })
+    };
+    delegated.delegated = give("198.18.1.77/24");
+    let reserved = reserve(&mut model, &delegated).expect("free");
+    assert_eq!(reserved.addresses[0].to_string(), "198.18.1.77/32");
+    assert_eq!(reserved.gateways, ["198.18.1.1".parse::<std::net::IpAddr>().expect("an address")]);
+    // The runtime tries anew under the same id, its plugin gave another address.
+    delegated.delegated = give("198.18.1.78/24");
+    reserve(&mut model, &delegated).expect("free");
+    assert_eq!(model.attachments[&id("c1")].addresses[0].to_string(), "198.18.1.78/32");
+    delegated.attachment = id("c2");
+    reserve(&mut model, &{
+        delegated.delegated = give("198.18.1.77/24");
+        delegated.clone()
+    })
+    .expect("free again");
+    for (address, kind) in [
+        ("198.18.1.78/24", ErrorKind::Conflict),
+        ("198.18.2.5/24", ErrorKind::Conflict),
+        ("198.18.1.1/24", ErrorKind::Invalid),
+        ("127.0.0.1/8", ErrorKind::Invalid),
+    ] {
+        delegated.attachment = id("c3");
+        delegated.delegated = give(address);
+        let refused = reserve(&mut model, &delegated).expect_err(address);
+        assert_eq!(refused.kind, kind, "{address}: {refused}");
+    }
+}
+
+#[test]
+fn a_mac_belongs_to_one_pod() {
+    let mut model = Model::new(&config());
+    let mut first = request("c1");
+    first.mac = Some(Mac([2, 0, 0, 0, 0, 9]));
+    reserve(&mut model, &first).expect("free");
+    let mut second = request("c2");
+    second.mac = first.mac;
+    assert_eq!(reserve(&mut model, &second).map_err(|error| error.kind), Err(ErrorKind::Conflict));
+    reserve(&mut model, &request("c2")).expect("free");
+    let stolen = model.attach(&id("c2"), Mac([2, 0, 0, 0, 0, 9])).expect_err("another's");
+    assert_eq!(stolen.kind, ErrorKind::Conflict);
+    assert_eq!(
+        model.attach(&id("c9"), Mac([2; 6])).map_err(|error| error.kind),
+        Err(ErrorKind::Unknown)
+    );
+}
+
+#[test]
+fn check_tells_the_difference() {
+    let mut model = Model::new(&config());
+    let reserved = reserve(&mut model, &request("c1")).expect("free");
+    let good = Check {
+        attachment: id("c1"),
+        addresses: reserved.addresses.iter().map(|net| net.addr()).collect(),
+        mac: reserved.mac,
+    };
+    assert!(model.check(&good).is_ok());
+    for bad in [
+        Check { mac: Mac([2, 0, 0, 0, 0, 1]), ..good.clone() },
+        Check { addresses: Vec::new(), ..good.clone() },
+        Check {
+            addresses: [good.addresses.clone(), vec!["198.18.1.3".parse().expect("an address")]]
+                .concat(),
+            ..good.clone()
+        },
+        Check { attachment: id("c2"), ..good.clone() },
+    ] {
+        assert!(model.check(&bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn what_the_configuration_says_is_changed_there() {
+    let (config, model) = (config(), Model::new(&config()));
+    let refused = model.delete_peer(&config, "b").expect_err("configured");
+    assert_eq!(
+        refused.message,
+        "peer \"b\" is configured in f; change it there and send the daemon SIGHUP"
+    );
+    assert!(model.delete_route(&config, "198.18.50.0/24".parse().expect("a prefix")).is_err());
+    assert!(model.add_peer(&config, None, peer("b", "203.0.113.13", "198.18.3.0/24")).is_err());
+}
+
+#[test]
+fn a_peer_goes_with_its_routes() {
+    let (config, mut model) = (config(), Model::new(&config()));
+    model.apply_all(
+        &model.add_peer(&config, None, peer("c", "203.0.113.13", "198.18.3.0/24")).expect("new"),
+    );
+    let target = RouteTarget::Peer { name: "c".into() };
+    let route = RouteSpec { prefix: "198.18.60.0/24".parse().expect("a prefix"), target };
+    model.apply_all(&model.add_route(&config, route.clone()).expect("new"));
+    model.apply_all(&model.delete_peer(&config, "c").expect("there"));
+    assert_eq!((model.peers.len(), model.routes.len()), (1, 1));
+    assert_eq!(
+        model.add_route(&config, route).map_err(|error| error.kind),
+        Err(ErrorKind::Unknown)
+    );
+}
+
+#[test]
+fn peers_that_contradict_are_refused() {
+    let (config, mut model) = (config(), Model::new(&config()));
+    reserve(&mut model, &request("c1")).expect("free");
+    for (peer, expected) in [
+        (
+            peer("c", "203.0.113.12", "198.18.3.0/24"),
+            "peer \"c\", address: peer \"b\" has 203.0.113.12 already",
+        ),
+        (
+            peer("c", "203.0.113.13", "198.18.2.0/25"),
+            "peer \"c\", prefixes: 198.18.2.0/25 overlaps 198.18.2.0/24 of b",
+        ),
+        (peer("c", "198.51.100.11", "198.18.3.0/24"), "198.51.100.11 is this node itself"),
+        (
+            peer("c", "203.0.113.13", "198.18.50.0/24"),
+            "there is a route to 198.18.50.0/24 already; delete it first",
+        ),
+        (peer("c", "0.0.0.0", "198.18.3.0/24"), "a peer needs an underlay address"),
+    ] {
+        let own = Some("198.51.100.11".parse().expect("an address"));
+        let refused = model.add_peer(&config, own, peer).expect_err(expected);
+        assert_eq!(refused.message, expected);
+    }
+}
+
+#[test]
+fn a_new_configuration_displaces_what_contradicts_it() {
+    let mut model = Model::new(&config());
+    model.apply_all(&[
+        Edit::Peer { peer: peer("c", "203.0.113.13", "198.18.3.0/24") },
+        Edit::Route {
+            prefix: "198.18.60.0/24".parse().expect("a prefix"),
+            target: RouteTarget::Peer { name: "c".into() },
+        },
+    ]);
+    let text = format!(
+        "{CONFIG}[[peers]]\nname = \"d\"\naddress = \"203.0.113.14\"\nprefixes = [\"198.18.3.0/25\"]\n"
+    );
+    let displaced = model.take_config(&Config::parse("f", &text).expect("valid"));
+    assert_eq!(displaced.len(), 2, "{displaced:?}");
+    assert!(model.peers.contains_key("d") && !model.peers.contains_key("c"));
+    assert_eq!(model.routes.len(), 1);
+}
+
+fn edits() -> impl Strategy<Value = Edit> {
+    let container = prop::sample::select(vec!["c1", "c2", "c3"]);
+    prop_oneof![
+        (container.clone(), 2u8..8).prop_map(|(container, host)| {
+            let mut model = Model::new(&config());
+            let mut wanted = request(container);
+            wanted.requested = vec![std::net::Ipv4Addr::new(198, 18, 1, host).into()];
+            let (edits, _) = model.reserve(&config(), &wanted, 1450, false).expect("free");
+            model.apply_all(&edits);
+            edits[0].clone()
+        }),
+        container.prop_map(|container| Edit::NoLease { attachment: id(container) }),
+        Just(Edit::Peer { peer: peer("c", "203.0.113.13", "198.18.3.0/24") }),
+        Just(Edit::NoPeer { name: "c".into() }),
+        Just(Edit::Neighbor {
+            bridge: "default".into(),
+            address: "198.18.1.200".parse().expect("an address"),
+            mac: Mac([2; 6]),
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_change_can_be_taken_back(
+        before in prop::collection::vec(edits(), 0..6),
+        change in prop::collection::vec(edits(), 1..6),
+    ) {
+        let mut model = Model::new(&config());
+        model.apply_all(&before);
+        let without_cursors = |model: &Model| {
+            let mut edits = model.snapshot();
+            edits.retain(|edit| !matches!(edit, Edit::Cursor { .. }));
+            edits
+        };
+        let snapshot = without_cursors(&model);
+        let undo = model.apply_all(&change);
+        model.apply_all(&undo);
+        prop_assert_eq!(without_cursors(&model), snapshot);
+        // And a snapshot makes the same model.
+        let mut again = Model::new(&config());
+        again.apply_all(&model.snapshot());
+        prop_assert_eq!(again.snapshot(), model.snapshot());
+    }
+}
