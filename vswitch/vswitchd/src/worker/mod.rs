@@ -1,0 +1,314 @@
+//! The pinned threads: where `dataplane` and `netio` meet, and nothing else does.
+//!
+//! Enters: ports and tables from the control thread. Leaves: packets, counters, and the epoch that
+//! each worker uses. Workers share nothing: each owns whole NIC queues, the receive side of its
+//! pods' TAPs, its learned MACs, its packet memory and its counters, and has a transmit handle of
+//! its own for every port. No packet changes thread.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `mod`    | [`Workers`]: what the control thread may ask of them |
+//! | `turn`   | the loop: commands, NIC queues, TAPs, flush, sleep |
+//! | `ports`  | transmit handles: the walk's way out |
+//! | `reaper` | closes TAPs, which takes milliseconds, away from the pinned cores |
+
+mod ports;
+mod reaper;
+#[cfg(test)]
+mod tests;
+mod turn;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use dataplane::counters::Counters;
+use dataplane::tables::{Epoch, Learned, PortId, Tables};
+use mio::{Poll, Token, Waker};
+use netio::port::PortFd;
+use netio::xsk::XskSocket;
+
+use reaper::Reaper;
+use turn::Turn;
+
+/// When a worker without packets goes to sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    /// Never: the core is its own.
+    Spin,
+    /// After so many microseconds; a packet wakes it.
+    Micros(u64),
+}
+
+/// One worker to be started.
+pub struct WorkerSpec {
+    /// Its number.
+    pub id: usize,
+    /// Where to pin it.
+    pub core: Option<usize>,
+    /// When to sleep.
+    pub idle: Idle,
+    /// Packet frames.
+    pub frames: u32,
+    /// Learned MACs at most.
+    pub fdb_max: u32,
+    /// How long a learned MAC is kept.
+    pub fdb_ageing_ms: u64,
+    /// The NIC's queues that it owns, by number.
+    pub queues: Vec<(u32, XskSocket)>,
+    /// The NIC's port.
+    pub uplink: Option<PortId>,
+}
+
+pub(crate) enum Command {
+    AddPort { id: PortId, io: Arc<PortFd>, receives: bool },
+    RemovePort { id: PortId },
+    Learned { answer: Sender<Vec<(Learned, u64)>> },
+    Stop,
+}
+
+/// What a worker shows to the control thread while it runs.
+pub(crate) struct Shared {
+    epoch: AtomicU64,
+    turns: AtomicU64,
+    frames_free: AtomicUsize,
+    pinned: AtomicBool,
+    counters: Arc<Counters>,
+}
+
+struct Handle {
+    id: usize,
+    core: Option<usize>,
+    queues: Vec<u32>,
+    frames: usize,
+    commands: Sender<Command>,
+    waker: Arc<Waker>,
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+/// What one worker is doing.
+#[derive(Debug, Clone)]
+pub struct WorkerState {
+    /// Its number.
+    pub id: usize,
+    /// The core that it is pinned to; none if it asked for none or was refused.
+    pub core: Option<usize>,
+    /// The NIC's queues that it owns.
+    pub queues: Vec<u32>,
+    /// The tables that it uses.
+    pub epoch: Epoch,
+    /// Turns of its loop so far: a worker that lives makes at least one a second.
+    pub turns: u64,
+    /// Packet frames that are free.
+    pub frames_free: usize,
+    /// Packet frames in all.
+    pub frames_total: usize,
+}
+
+/// The running workers.
+pub struct Workers {
+    handles: Vec<Handle>,
+    gone: Receiver<PortId>,
+    reaper: Reaper,
+}
+
+pub(crate) const WAKE: Token = Token(usize::MAX);
+
+impl Workers {
+    /// Starts and pins them. Each uses the published tables before this returns.
+    ///
+    /// # Errors
+    /// If a thread or its readiness queue cannot be made.
+    pub fn spawn(specs: Vec<WorkerSpec>, tables: &Arc<ArcSwap<Tables>>) -> io::Result<Self> {
+        let (gone_tx, gone) = unbounded();
+        let reaper = Reaper::spawn()?;
+        let mut handles = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let poll = Poll::new()?;
+            let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+            let (commands, inbox) = unbounded();
+            let shared = Arc::new(Shared {
+                epoch: AtomicU64::new(0),
+                turns: AtomicU64::new(0),
+                frames_free: AtomicUsize::new(spec.frames as usize),
+                pinned: AtomicBool::new(false),
+                counters: Arc::new(Counters::new()),
+            });
+            let (id, core, frames) = (spec.id, spec.core, spec.frames as usize);
+            let queues = spec.queues.iter().map(|(queue, _)| *queue).collect();
+            let (ready_tx, ready) = bounded(1);
+            let thread = {
+                let (tables, shared) = (Arc::clone(tables), Arc::clone(&shared));
+                let (gone, grave) = (gone_tx.clone(), reaper.grave());
+                thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
+                    shared.pinned.store(pin(core), Ordering::Relaxed);
+                    match Turn::new(spec, poll, inbox, tables, shared, gone, grave) {
+                        Ok(turn) => {
+                            // A closed channel means that the starter gave up; the turn ends too.
+                            let _ = ready_tx.send(Ok(()));
+                            turn.run();
+                        }
+                        Err(error) => {
+                            let _ = ready_tx.send(Err(error));
+                        }
+                    }
+                })?
+            };
+            match ready.recv() {
+                Ok(result) => result?,
+                Err(_) => return Err(io::Error::other(format!("worker {id} ended at its start"))),
+            }
+            handles.push(Handle { id, core, queues, frames, commands, waker, shared, thread });
+        }
+        Ok(Self { handles, gone, reaper })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.handles.len()
+    }
+
+    /// Gives every worker a transmit handle for a port; `receiver` reads from it as well. Tables
+    /// that name the port may be published afterwards.
+    pub fn add_port(&self, id: PortId, io: &Arc<PortFd>, receiver: usize) {
+        for handle in &self.handles {
+            let receives = handle.id == receiver;
+            handle.send(Command::AddPort { id, io: Arc::clone(io), receives });
+        }
+    }
+
+    /// Takes a port from every worker; no published tables may name it any more. Its file
+    /// descriptor is closed once all have let go of it, on a thread of its own.
+    pub fn remove_port(&self, id: PortId) {
+        for handle in &self.handles {
+            handle.send(Command::RemovePort { id });
+        }
+    }
+
+    /// Makes sleeping workers look at the published tables.
+    pub fn wake(&self) {
+        for handle in &self.handles {
+            handle.wake();
+        }
+    }
+
+    /// Waits until every worker uses tables of at least this epoch; false after `timeout`.
+    #[must_use]
+    pub fn wait_epoch(&self, epoch: Epoch, timeout: Duration) -> bool {
+        self.wake();
+        let deadline = Instant::now() + timeout;
+        loop {
+            if self.handles.iter().all(|handle| handle.shared.epoch() >= epoch) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(Duration::from_micros(20));
+        }
+    }
+
+    /// One block each, in the order of their numbers.
+    #[must_use]
+    pub fn counters(&self) -> Vec<Arc<Counters>> {
+        self.handles.iter().map(|handle| Arc::clone(&handle.shared.counters)).collect()
+    }
+
+    /// What each is doing.
+    #[must_use]
+    pub fn states(&self) -> Vec<WorkerState> {
+        self.handles
+            .iter()
+            .map(|handle| WorkerState {
+                id: handle.id,
+                core: handle.core.filter(|_| handle.shared.pinned.load(Ordering::Relaxed)),
+                queues: handle.queues.clone(),
+                epoch: handle.shared.epoch(),
+                turns: handle.shared.turns.load(Ordering::Relaxed),
+                frames_free: handle.shared.frames_free.load(Ordering::Relaxed),
+                frames_total: handle.frames,
+            })
+            .collect()
+    }
+
+    /// What each has learned, with the age of every entry in milliseconds; a worker that does not
+    /// answer within `timeout` is left out.
+    #[must_use]
+    pub fn learned(&self, timeout: Duration) -> Vec<(usize, Vec<(Learned, u64)>)> {
+        let asked: Vec<_> = self
+            .handles
+            .iter()
+            .map(|handle| {
+                let (answer, answered) = bounded(1);
+                handle.send(Command::Learned { answer });
+                (handle.id, answered)
+            })
+            .collect();
+        let deadline = Instant::now() + timeout;
+        asked
+            .into_iter()
+            .filter_map(|(id, answered)| Some((id, answered.recv_deadline(deadline).ok()?)))
+            .collect()
+    }
+
+    /// Ports whose device has gone since the last call: the pod's namespace ended.
+    #[must_use]
+    pub fn gone_ports(&self) -> Vec<PortId> {
+        self.gone.try_iter().collect()
+    }
+
+    /// Ends them all, and closes their sockets.
+    pub fn stop(self) {
+        for handle in &self.handles {
+            handle.send(Command::Stop);
+        }
+        for handle in self.handles {
+            if handle.thread.join().is_err() {
+                tracing::error!(worker = handle.id, "a worker had panicked");
+            }
+        }
+        self.reaper.stop();
+    }
+}
+
+impl Handle {
+    fn send(&self, command: Command) {
+        // A worker that has ended has dropped its ports; there is nobody left to tell.
+        let _ = self.commands.send(command);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            tracing::error!(worker = self.id, %error, "cannot wake a worker");
+        }
+    }
+}
+
+impl Shared {
+    fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
+    }
+}
+
+/// core_affinity says no more than yes or no.
+fn pin(core: Option<usize>) -> bool {
+    let Some(id) = core else { return false };
+    let pinned = core_affinity::set_for_current(core_affinity::CoreId { id });
+    if pinned {
+        tracing::info!(core = id, "pinned");
+    } else {
+        tracing::warn!(
+            core = id,
+            "the kernel refused this core; the worker runs unpinned (check `workers.cores` against \
+             the CPUs that the service may use)"
+        );
+    }
+    pinned
+}

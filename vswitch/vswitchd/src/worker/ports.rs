@@ -1,0 +1,147 @@
+//! Transmit handles of one worker: the walk's way out.
+//!
+//! Enters: packets from `Dataplane::process`. Leaves: writes to TAPs, at once; frames in the NIC's
+//! transmit ring, which `flush` hands to the kernel at the end of the turn. A full queue drops, and
+//! says so; nothing here waits.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use dataplane::tables::{MAX_PORTS, PortId};
+use dataplane::{DropReason, Egress};
+use frame::{Packet, Pool};
+use netio::port::{PortFd, SendError};
+use netio::xsk::{TxError, XskTx};
+
+pub(super) struct Ports {
+    handles: Vec<Option<Port>>,
+    uplink: Option<Uplink>,
+    pool: Pool,
+    gone: Sender<PortId>,
+}
+
+struct Port {
+    io: Arc<PortFd>,
+    gone: bool,
+}
+
+struct Uplink {
+    id: PortId,
+    /// One a queue that the worker owns. All packets take the first: a worker's packets leave in
+    /// the order in which they came.
+    queues: Vec<XskTx>,
+}
+
+impl Ports {
+    pub(super) fn new(
+        uplink: Option<PortId>,
+        queues: Vec<XskTx>,
+        pool: Pool,
+        gone: Sender<PortId>,
+    ) -> Self {
+        let uplink = uplink.map(|id| Uplink { id, queues });
+        Self { handles: (0..MAX_PORTS).map(|_| None).collect(), uplink, pool, gone }
+    }
+
+    /// Returns the handle that it replaces, if any.
+    pub(super) fn add(&mut self, id: PortId, io: Arc<PortFd>) -> Option<Arc<PortFd>> {
+        let place = self.handles.get_mut(usize::from(id.0))?;
+        place.replace(Port { io, gone: false }).map(|port| port.io)
+    }
+
+    pub(super) fn remove(&mut self, id: PortId) -> Option<Arc<PortFd>> {
+        self.handles.get_mut(usize::from(id.0))?.take().map(|port| port.io)
+    }
+
+    pub(super) fn io(&self, id: PortId) -> Option<&Arc<PortFd>> {
+        self.handles.get(usize::from(id.0))?.as_ref().map(|port| &port.io)
+    }
+
+    /// Tells the control thread, once, that a port's device has ended.
+    pub(super) fn note_gone(&mut self, id: PortId) {
+        if let Some(Some(port)) = self.handles.get_mut(usize::from(id.0))
+            && !port.gone
+        {
+            port.gone = true;
+            // The control thread outlives the workers unless it is ending itself.
+            let _ = self.gone.send(id);
+        }
+    }
+
+    /// Hands queued frames to the kernel; true if some are left for the next turn.
+    pub(super) fn flush(&mut self) -> bool {
+        let mut left = false;
+        if let Some(uplink) = &mut self.uplink {
+            for queue in &mut uplink.queues {
+                if queue.pending() == 0 {
+                    continue;
+                }
+                if let Err(error) = queue.flush() {
+                    tracing::debug!(%error, "the NIC takes no frames");
+                }
+                left |= queue.pending() > 0;
+            }
+        }
+        left
+    }
+
+    fn send_to_fd(&mut self, id: PortId, packet: &mut Packet) -> Result<(), DropReason> {
+        let Some(Some(port)) = self.handles.get(usize::from(id.0)) else {
+            return Err(DropReason::PortGone);
+        };
+        match port.io.send(packet) {
+            Ok(()) => Ok(()),
+            Err(SendError::WouldBlock) => Err(DropReason::QueueFull),
+            Err(SendError::Down | SendError::Refused) => Err(DropReason::PortRefused),
+            Err(SendError::Gone) => {
+                self.note_gone(id);
+                Err(DropReason::PortGone)
+            }
+        }
+    }
+}
+
+impl Egress for Ports {
+    fn send(&mut self, port: PortId, mut packet: Packet) -> Result<(), DropReason> {
+        match &mut self.uplink {
+            Some(uplink) if uplink.id == port => {
+                uplink.send(packet.frame.len(), |into| into.copy_from_slice(&packet.frame))
+            }
+            _ => self.send_to_fd(port, &mut packet),
+        }
+    }
+
+    fn send_with(
+        &mut self,
+        port: PortId,
+        len: usize,
+        write: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), DropReason> {
+        if let Some(uplink) = self.uplink.as_mut().filter(|uplink| uplink.id == port) {
+            return uplink.send(len, |into| write(into));
+        }
+        let mut frame = self.pool.alloc().ok_or(DropReason::NoFrames)?;
+        write(frame.extend(len).map_err(|_| DropReason::PortRefused)?);
+        self.send_to_fd(port, &mut Packet::plain(frame))
+    }
+}
+
+impl Uplink {
+    /// Makes room once by handing over what is queued.
+    fn send(&mut self, len: usize, mut write: impl FnMut(&mut [u8])) -> Result<(), DropReason> {
+        let queue = self.queues.first_mut().ok_or(DropReason::PortGone)?;
+        for retry in [true, false] {
+            match queue.send_with(len, &mut write) {
+                Ok(()) => return Ok(()),
+                Err(TxError::TooLong | TxError::TooShort) => return Err(DropReason::PortRefused),
+                Err(TxError::Full) if retry => {
+                    if queue.flush().is_err() {
+                        return Err(DropReason::PortRefused);
+                    }
+                }
+                Err(TxError::Full) => break,
+            }
+        }
+        Err(DropReason::QueueFull)
+    }
+}

@@ -1,0 +1,196 @@
+//! Workers over socketpair ports: real threads, real tables, no root.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use dataplane::tables::{
+    Adjacency, AdjacencyId, Attachment, Epoch, Gateway, Offloads, Port, PortId, PortKind, Tables,
+    Template,
+};
+use dataplane::wire::{EtherType, MacAddr, Protocol, ethernet, ipv4};
+use frame::{Packet, Pool};
+use netio::port::{PortFd, Recv};
+
+use super::{Idle, WorkerSpec, Workers};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const MTU: u16 = 1450;
+
+fn pod_mac(number: u16) -> MacAddr {
+    MacAddr([0x02, 0, 0, 0, 0, number as u8])
+}
+
+fn pod_address(number: u16) -> [u8; 4] {
+    [198, 18, 1, number as u8]
+}
+
+/// Routed pods 1 to `pods`, each on the port of its number.
+fn tables(epoch: u64, pods: u16) -> Tables {
+    let mut tables = Tables { epoch: Epoch(epoch), ports: vec![None], ..Tables::default() };
+    tables.gateway = Gateway { mac: Gateway::MAC, v4: Some([198, 18, 1, 254].into()), v6: None };
+    for number in 1..=pods {
+        let port = PortId(number);
+        tables.ports.push(Some(Port {
+            kind: PortKind::Pod,
+            attachment: Attachment::Routed,
+            mac: pod_mac(number),
+            mtu: MTU,
+            offloads: Offloads::default(),
+            addresses: vec![pod_address(number).into()],
+        }));
+        let template = Template::ethernet(pod_mac(number), Gateway::MAC);
+        tables.adjacencies.push(Adjacency::Port { port, template, mtu: MTU });
+        let adjacency = AdjacencyId(tables.adjacencies.len() as u32 - 1);
+        tables.fib4.insert(pod_address(number).into(), 32, adjacency);
+    }
+    tables
+}
+
+fn spec(idle: Idle) -> WorkerSpec {
+    WorkerSpec {
+        id: 0,
+        core: None,
+        idle,
+        frames: 64,
+        fdb_max: 64,
+        fdb_ageing_ms: 300_000,
+        queues: Vec::new(),
+        uplink: None,
+    }
+}
+
+/// An IPv4 packet between two pods, as its sender would address it.
+fn packet(pool: &Pool, from: u16, to: u16) -> Packet {
+    let mut frame = pool.alloc().expect("a frame is free");
+    let bytes = frame.extend(60).expect("room");
+    let header = ethernet::Repr {
+        destination: Gateway::MAC,
+        source: pod_mac(from),
+        ethertype: EtherType::IPV4,
+    };
+    header.emit(bytes).expect("room");
+    let ip = ipv4::Repr {
+        tos: 0,
+        total_len: 46,
+        id: 7,
+        dont_fragment: true,
+        more_fragments: false,
+        fragment_offset: 0,
+        ttl: 64,
+        protocol: Protocol::UDP,
+        source: pod_address(from).into(),
+        destination: pod_address(to).into(),
+    };
+    ip.emit(&mut bytes[ethernet::HEADER_LEN..]).expect("room");
+    Packet::plain(frame)
+}
+
+fn receive(pool: &Pool, port: &PortFd) -> Option<Packet> {
+    let mut packet = Packet::plain(pool.alloc().expect("a frame is free"));
+    for _ in 0..PATIENCE.as_millis() {
+        match port.recv(&mut packet) {
+            Recv::Packet => return Some(packet),
+            Recv::WouldBlock => thread::sleep(Duration::from_millis(1)),
+            _ => return None,
+        }
+    }
+    None
+}
+
+fn forwards_between_pods(idle: Idle) {
+    let published = Arc::new(ArcSwap::from_pointee(tables(1, 2)));
+    let workers = Workers::spawn(vec![spec(idle)], &published).expect("threads can be made");
+    let pods: Vec<_> = (1..=2)
+        .map(|number| {
+            let (ours, theirs) = PortFd::pair().expect("a socketpair");
+            workers.add_port(PortId(number), &Arc::new(ours), 0);
+            theirs
+        })
+        .collect();
+    assert!(workers.wait_epoch(Epoch(1), PATIENCE));
+
+    let pool = Pool::new(4);
+    for round in 0..3 {
+        pods[0].send(&mut packet(&pool, 1, 2)).expect("the port takes it");
+        let received = receive(&pool, &pods[1]).unwrap_or_else(|| panic!("round {round}"));
+        assert_eq!(received.frame[..6], pod_mac(2).0);
+        assert_eq!(received.frame[22], 63, "a hop was taken");
+        // Long enough for an adaptive worker to fall asleep in between.
+        thread::sleep(Duration::from_millis(5));
+    }
+    let counters = workers.counters();
+    assert_eq!(counters[0].port(PortId(1)).rx_packets, 3);
+    assert_eq!(counters[0].port(PortId(2)).tx_packets, 3);
+    workers.stop();
+}
+
+#[test]
+fn a_worker_that_sleeps_is_woken_by_a_packet() {
+    forwards_between_pods(Idle::Micros(50));
+}
+
+#[test]
+fn a_worker_that_spins_forwards_alike() {
+    forwards_between_pods(Idle::Spin);
+}
+
+#[test]
+fn a_removed_port_is_closed_and_its_number_starts_anew() {
+    let published = Arc::new(ArcSwap::from_pointee(tables(1, 1)));
+    let workers =
+        Workers::spawn(vec![spec(Idle::Micros(0))], &published).expect("threads can be made");
+    let (ours, theirs) = PortFd::pair().expect("a socketpair");
+    workers.add_port(PortId(1), &Arc::new(ours), 0);
+    let pool = Pool::new(4);
+    theirs.send(&mut packet(&pool, 1, 9)).expect("the port takes it");
+    let counters = workers.counters();
+    for _ in 0..PATIENCE.as_millis() {
+        if counters[0].port(PortId(1)).rx_packets == 1 {
+            break;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(counters[0].port(PortId(1)).rx_packets, 1);
+
+    published.store(Arc::new(tables(2, 0)));
+    assert!(workers.wait_epoch(Epoch(2), PATIENCE));
+    workers.remove_port(PortId(1));
+    let mut packet = Packet::plain(pool.alloc().expect("a frame is free"));
+    let gone = (0..PATIENCE.as_millis()).any(|_| {
+        thread::sleep(Duration::from_millis(1));
+        matches!(theirs.recv(&mut packet), Recv::Gone)
+    });
+    assert!(gone, "the far side sees its peer closed");
+
+    let (ours, _theirs) = PortFd::pair().expect("a socketpair");
+    workers.add_port(PortId(1), &Arc::new(ours), 0);
+    published.store(Arc::new(tables(3, 1)));
+    assert!(workers.wait_epoch(Epoch(3), PATIENCE));
+    assert_eq!(counters[0].port(PortId(1)).rx_packets, 0);
+    workers.stop();
+}
+
+#[test]
+fn a_port_whose_far_side_ends_is_reported_once() {
+    let published = Arc::new(ArcSwap::from_pointee(tables(1, 1)));
+    let workers =
+        Workers::spawn(vec![spec(Idle::Micros(0))], &published).expect("threads can be made");
+    let (ours, theirs) = PortFd::pair().expect("a socketpair");
+    workers.add_port(PortId(1), &Arc::new(ours), 0);
+    drop(theirs);
+    let mut gone = Vec::new();
+    for _ in 0..PATIENCE.as_millis() {
+        gone.extend(workers.gone_ports());
+        if !gone.is_empty() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(gone, [PortId(1)]);
+    workers.wake();
+    assert!(workers.wait_epoch(Epoch(1), PATIENCE));
+    assert!(workers.gone_ports().is_empty());
+    workers.stop();
+}

@@ -1,0 +1,297 @@
+//! One worker's loop.
+//!
+//! A turn: take the published tables and the control thread's commands, store the epoch, receive
+//! from the NIC's queues and from the TAPs that are ready, each packet walked to its end before the
+//! next; then flush. Without packets the worker spins a little, then sleeps until a file descriptor
+//! is ready.
+//!
+//! mio is edge-triggered, and a turn reads at most a budget from each TAP: the ready set remembers
+//! who may still have packets. TAPs are chosen by readiness even while spinning, as asking each in
+//! turn would cost a system call a pod.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Cache};
+use crossbeam_channel::{Receiver, Sender};
+use dataplane::tables::{Epoch, Fdb, MAX_PORTS, PortId, Tables};
+use dataplane::{Dataplane, DropReason, Millis};
+use frame::{Packet, Pool};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use netio::port::{PortFd, Recv};
+use netio::xsk::{XskRx, XskTx};
+
+use super::ports::Ports;
+use super::reaper::Grave;
+use super::{Command, Idle, Shared, WAKE, WorkerSpec};
+
+/// Packets from one source in a turn: amortizes the kick of a batch, bounds the wait of the others.
+const BUDGET: usize = 32;
+
+/// A sleeping worker turns at least this often, to age its table and to show that it lives.
+const NAP: Duration = Duration::from_secs(1);
+
+/// Learned MACs that are looked at for ageing in one nap.
+const EXPIRE_BUDGET: usize = 256;
+
+/// Tokens of the NIC's queues follow those of the ports.
+const QUEUE_TOKENS: usize = MAX_PORTS;
+
+pub(super) struct Turn {
+    tables: Cache<Arc<ArcSwap<Tables>>, Arc<Tables>>,
+    inbox: Receiver<Command>,
+    shared: Arc<Shared>,
+    dataplane: Dataplane,
+    pool: Pool,
+    ports: Ports,
+    uplink: Option<PortId>,
+    queues: Vec<XskRx>,
+    poll: Poll,
+    events: Events,
+    ready: Ready,
+    idle: Idle,
+    started: Instant,
+    grave: Grave,
+}
+
+/// Ports that may have packets, each at most once, in the order in which they are served.
+struct Ready {
+    order: VecDeque<PortId>,
+    queued: Vec<bool>,
+}
+
+impl Turn {
+    pub(super) fn new(
+        spec: WorkerSpec,
+        poll: Poll,
+        inbox: Receiver<Command>,
+        tables: Arc<ArcSwap<Tables>>,
+        shared: Arc<Shared>,
+        gone: Sender<PortId>,
+        grave: Grave,
+    ) -> io::Result<Self> {
+        let pool = Pool::new(spec.frames);
+        let (mut rx, mut tx): (Vec<XskRx>, Vec<XskTx>) = (Vec::new(), Vec::new());
+        for (index, (_, socket)) in spec.queues.into_iter().enumerate() {
+            let fd = socket.as_raw_fd();
+            poll.registry().register(
+                &mut SourceFd(&fd),
+                Token(QUEUE_TOKENS + index),
+                Interest::READABLE,
+            )?;
+            rx.push(socket.rx);
+            tx.push(socket.tx);
+        }
+        let fdb = Fdb::new(spec.fdb_max, spec.fdb_ageing_ms);
+        let counters = Arc::clone(&shared.counters);
+        let turn = Self {
+            tables: Cache::new(tables),
+            inbox,
+            dataplane: Dataplane::new(fdb, pool.clone(), counters),
+            ports: Ports::new(spec.uplink, tx, pool.clone(), gone),
+            pool,
+            shared,
+            uplink: spec.uplink,
+            queues: rx,
+            poll,
+            events: Events::with_capacity(256),
+            ready: Ready::new(),
+            idle: spec.idle,
+            started: Instant::now(),
+            grave,
+        };
+        Ok(turn)
+    }
+
+    pub(super) fn run(mut self) {
+        let mut last_packet = Instant::now();
+        let mut last_nap = last_packet;
+        loop {
+            let at = Instant::now();
+            let now = Millis(at.duration_since(self.started).as_millis() as u64);
+            let tables = Arc::clone(self.tables.load());
+            if !self.commands(now) {
+                return;
+            }
+            self.adopt(tables.epoch);
+
+            let mut received = self.queues(&tables, now);
+            received += self.taps(&tables, now);
+            let unsent = self.ports.flush();
+
+            if received > 0 || unsent {
+                last_packet = at;
+            }
+            let sleeps = match self.idle {
+                Idle::Spin => false,
+                Idle::Micros(after) => {
+                    at.duration_since(last_packet) >= Duration::from_micros(after)
+                }
+            };
+            let timeout = if sleeps && self.ready.is_empty() { NAP } else { Duration::ZERO };
+            self.wait(timeout);
+
+            if at.duration_since(last_nap) >= NAP {
+                last_nap = at;
+                self.dataplane.fdb.expire(now, EXPIRE_BUDGET);
+                self.shared.frames_free.store(self.pool.available(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Commands that were sent before tables were published are seen with them. False to end.
+    fn commands(&mut self, now: Millis) -> bool {
+        while let Ok(command) = self.inbox.try_recv() {
+            match command {
+                Command::AddPort { id, io, receives } => self.add(id, io, receives),
+                Command::RemovePort { id } => self.remove(id),
+                Command::Learned { answer } => {
+                    let entries = self.dataplane.fdb.entries(now);
+                    // Whoever asked may have given up.
+                    let _ =
+                        answer.send(entries.map(|entry| (entry, now.since(entry.seen))).collect());
+                }
+                Command::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn add(&mut self, id: PortId, io: Arc<PortFd>, receives: bool) {
+        self.remove(id);
+        self.shared.counters.clear_port(id);
+        if receives {
+            let fd = io.as_raw_fd();
+            let token = Token(usize::from(id.0));
+            match self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE) {
+                Ok(()) => self.ready.push(id),
+                Err(error) => tracing::error!(port = id.0, %error, "cannot watch a port"),
+            }
+        }
+        self.ports.add(id, io);
+    }
+
+    fn remove(&mut self, id: PortId) {
+        self.dataplane.fdb.forget_port(id);
+        if let Some(io) = self.ports.remove(id) {
+            // Fails where this worker only sends.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&io.as_raw_fd()));
+            // The reaper outlives the workers.
+            let _ = self.grave.send(io);
+        }
+    }
+
+    /// After this store the control thread may free older tables and close ports that they named.
+    fn adopt(&mut self, epoch: Epoch) {
+        self.shared.epoch.store(epoch.0, Ordering::Release);
+        let turns = self.shared.turns.load(Ordering::Relaxed);
+        self.shared.turns.store(turns.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    fn queues(&mut self, tables: &Tables, now: Millis) -> usize {
+        let Some(uplink) = self.uplink else { return 0 };
+        let Self { queues, pool, dataplane, ports, .. } = self;
+        queues
+            .iter_mut()
+            .map(|queue| {
+                queue.recv(BUDGET, |bytes| {
+                    let Some(mut frame) = pool.alloc() else {
+                        return dataplane.unreadable(uplink, DropReason::NoFrames);
+                    };
+                    if frame.extend_from_slice(bytes).is_err() {
+                        return dataplane.unreadable(uplink, DropReason::PortRefused);
+                    }
+                    dataplane.process(tables, uplink, Packet::plain(frame), now, ports);
+                })
+            })
+            .sum()
+    }
+
+    fn taps(&mut self, tables: &Tables, now: Millis) -> usize {
+        let mut received = 0;
+        // Those that become ready again meanwhile have their turn in the next one.
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop() else { break };
+            let (count, more) = self.tap(tables, id, now);
+            received += count;
+            if more {
+                self.ready.push(id);
+            }
+        }
+        received
+    }
+
+    /// Packets that were read, and whether there may be more.
+    fn tap(&mut self, tables: &Tables, id: PortId, now: Millis) -> (usize, bool) {
+        let Some(io) = self.ports.io(id).map(Arc::clone) else { return (0, false) };
+        for count in 0..BUDGET {
+            let Some(frame) = self.pool.alloc() else { return (count, true) };
+            let mut packet = Packet::plain(frame);
+            match io.recv(&mut packet) {
+                Recv::Packet => {
+                    self.dataplane.process(tables, id, packet, now, &mut self.ports);
+                }
+                Recv::Malformed => self.dataplane.unreadable(id, DropReason::OffloadInvalid),
+                Recv::WouldBlock => return (count, false),
+                Recv::Gone => {
+                    self.ports.note_gone(id);
+                    return (count, false);
+                }
+            }
+        }
+        (BUDGET, true)
+    }
+
+    fn wait(&mut self, timeout: Duration) {
+        if let Err(error) = self.poll.poll(&mut self.events, Some(timeout)) {
+            if error.kind() != io::ErrorKind::Interrupted {
+                tracing::error!(%error, "cannot wait for packets");
+            }
+            return;
+        }
+        for event in &self.events {
+            match event.token() {
+                WAKE => {}
+                Token(port) if port < MAX_PORTS => self.ready.push(PortId(port as u16)),
+                // A queue: its ring is looked at in every turn.
+                Token(_) => {}
+            }
+        }
+    }
+}
+
+impl Ready {
+    fn new() -> Self {
+        Self { order: VecDeque::with_capacity(MAX_PORTS), queued: vec![false; MAX_PORTS] }
+    }
+
+    fn push(&mut self, id: PortId) {
+        if let Some(queued) = self.queued.get_mut(usize::from(id.0))
+            && !*queued
+        {
+            *queued = true;
+            self.order.push_back(id);
+        }
+    }
+
+    fn pop(&mut self) -> Option<PortId> {
+        let id = self.order.pop_front()?;
+        if let Some(queued) = self.queued.get_mut(usize::from(id.0)) {
+            *queued = false;
+        }
+        Some(id)
+    }
+
+    fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}
