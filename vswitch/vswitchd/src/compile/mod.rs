@@ -1,0 +1,400 @@
+//! From what should be to what forwards.
+//!
+//! Enters: the model, the ports, and what the kernel says of the underlay. Leaves: [`Tables`], for
+//! `publish`. A pure function: the same input gives the same tables, and a test needs neither
+//! interfaces nor time.
+
+pub mod rib;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use api::{AttachmentId, Encapsulation, Mode, PeerSpec};
+use dataplane::tables::adjacency::Outer;
+use dataplane::tables::{
+    Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, Epoch, FdbTarget, Gateway,
+    Offloads, Peer, PeerId, Port, PortId, PortKind, RemoteVtep, Tables, Template, Tunnels, VtepId,
+};
+use dataplane::wire::{MacAddr, Vni};
+use ipnet::IpNet;
+
+use crate::config::Config;
+use crate::model::Model;
+use crate::underlay::NextHop;
+use rib::Target;
+
+/// Pods' MTU on a node without an uplink: Ethernet's.
+const MTU_WITHOUT_UPLINK: u32 = 1500;
+
+/// The bridge domain of the configuration; the only one so far.
+const DEFAULT_BRIDGE: BridgeId = BridgeId(0);
+
+/// The NIC, as far as forwarding needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UplinkPort {
+    /// Its number.
+    pub id: PortId,
+    /// Its MAC.
+    pub mac: MacAddr,
+    /// Underlay address.
+    pub address: Ipv4Addr,
+    /// Largest IP packet, bytes.
+    pub mtu: u32,
+}
+
+/// The host port, as far as forwarding needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// Its number.
+    pub id: PortId,
+    /// The TAP's MAC.
+    pub mac: MacAddr,
+    /// Largest IP packet, bytes.
+    pub mtu: u32,
+    /// What the kernel takes undone.
+    pub offloads: Offloads,
+}
+
+/// A pod's live port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodPort {
+    /// Its number.
+    pub id: PortId,
+    /// What the pod's kernel takes undone.
+    pub offloads: Offloads,
+}
+
+/// Everything that tables are made of.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// The operator's decisions.
+    pub config: &'a Config,
+    /// The desired state.
+    pub model: &'a Model,
+    /// Attachments with a live port.
+    pub pods: &'a BTreeMap<AttachmentId, PodPort>,
+    /// The node's own port.
+    pub host: Option<&'a HostPort>,
+    /// The NIC.
+    pub uplink: Option<&'a UplinkPort>,
+    /// How the kernel reaches underlay addresses.
+    pub next_hops: &'a BTreeMap<Ipv4Addr, NextHop>,
+    /// Of the tables to be.
+    pub epoch: Epoch,
+}
+
+/// The tables of this input.
+#[must_use]
+pub fn compile(input: &Input<'_>) -> Tables {
+    let mut tables = Tables {
+        epoch: input.epoch,
+        ports: ports(input),
+        bridges: vec![bridge(input)],
+        tunnels: tunnels(input),
+        gateway: gateway(input.config),
+        ..Tables::default()
+    };
+    let mut adjacencies = Adjacencies { input, peers: BTreeMap::new(), tables: &mut tables };
+    for (prefix, route) in rib::routes(input) {
+        let id = adjacencies.of(&route.target);
+        match prefix {
+            IpNet::V4(net) => adjacencies.tables.fib4.insert(net.addr(), net.prefix_len(), id),
+            IpNet::V6(net) => adjacencies.tables.fib6.insert(net.addr(), net.prefix_len(), id),
+        }
+    }
+    tables
+}
+
+/// What an encapsulation adds to an inner IP packet, bytes.
+#[must_use]
+pub fn overhead(encapsulation: Encapsulation) -> u32 {
+    match encapsulation {
+        Encapsulation::Vxlan => Template::VXLAN_OVERHEAD.into(),
+        Encapsulation::Ipip => Template::IPIP_OVERHEAD.into(),
+        Encapsulation::Direct => 0,
+    }
+}
+
+/// Every encapsulation in use: that of each peer, or the default while there is none; and VXLAN for
+/// a stretched bridge.
+pub fn encapsulations<'a>(
+    config: &'a Config,
+    model: &'a Model,
+) -> impl Iterator<Item = Encapsulation> + 'a {
+    let of_peers = model.peers.values().map(|(peer, _)| config.encapsulation_of(peer));
+    let default = model.peers.is_empty().then_some(config.overlay.encapsulation);
+    let stretched = config.bridge.vni.map(|_| Encapsulation::Vxlan);
+    of_peers.chain(default).chain(stretched)
+}
+
+/// MTU of a new pod's interface: what every peer can be reached with.
+#[must_use]
+pub fn pod_mtu(config: &Config, model: &Model, uplink_mtu: Option<u32>) -> u32 {
+    if let Some(mtu) = config.overlay.pod_mtu {
+        return mtu;
+    }
+    let Some(uplink_mtu) = uplink_mtu else { return MTU_WITHOUT_UPLINK };
+    let largest = encapsulations(config, model).map(overhead).max().unwrap_or(0);
+    uplink_mtu.saturating_sub(largest)
+}
+
+/// Largest inner packet to a peer.
+#[must_use]
+pub fn peer_mtu(config: &Config, peer: &PeerSpec, uplink: &UplinkPort) -> u32 {
+    uplink.mtu.saturating_sub(overhead(config.encapsulation_of(peer)))
+}
+
+/// MAC of this node's VTEP.
+#[must_use]
+pub fn vtep_mac(config: &Config, uplink: &UplinkPort) -> MacAddr {
+    config
+        .overlay
+        .vtep_mac
+        .map_or_else(|| Tunnels::derived_vtep_mac(uplink.address), |mac| MacAddr(mac.0))
+}
+
+struct Adjacencies<'a, 'i> {
+    input: &'a Input<'i>,
+    peers: BTreeMap<&'a str, AdjacencyId>,
+    tables: &'a mut Tables,
+}
+
+impl<'a> Adjacencies<'a, '_> {
+    fn of(&mut self, target: &Target<'a>) -> AdjacencyId {
+        if let Target::Peer(peer) = target
+            && let Some(id) = self.peers.get(peer.name.as_str())
+        {
+            return *id;
+        }
+        let id = AdjacencyId(self.tables.adjacencies.len() as u32);
+        let adjacency = self.make(target);
+        self.tables.adjacencies.push(adjacency);
+        if let Target::Peer(peer) = target {
+            self.peers.insert(&peer.name, id);
+        }
+        id
+    }
+
+    fn make(&self, target: &Target<'_>) -> Adjacency {
+        let input = self.input;
+        match target {
+            Target::Pod { port, lease, .. } => Adjacency::Port {
+                port: port.id,
+                template: Template::ethernet(MacAddr(lease.mac.0), Gateway::MAC),
+                mtu: clamp(lease.mtu),
+            },
+            Target::Host => match input.host {
+                Some(host) => Adjacency::Port {
+                    port: host.id,
+                    template: Template::ethernet(host.mac, Gateway::MAC),
+                    mtu: clamp(host.mtu),
+                },
+                None => Adjacency::Unreachable,
+            },
+            Target::Gateway => Adjacency::Gateway {
+                host: input.host.map(|host| host.id),
+                template: Template::ethernet(
+                    input.host.map_or(MacAddr::ZERO, |host| host.mac),
+                    Gateway::MAC,
+                ),
+                mtu: input.host.map_or(u16::MAX, |host| clamp(host.mtu)),
+            },
+            Target::Neighbor { mac, .. } => Adjacency::Bridged {
+                bridge: DEFAULT_BRIDGE,
+                template: Template::ethernet(MacAddr(mac.0), Gateway::MAC),
+                mtu: clamp(pod_mtu(
+                    input.config,
+                    input.model,
+                    input.uplink.map(|uplink| uplink.mtu),
+                )),
+            },
+            Target::Peer(peer) => match input.uplink {
+                Some(uplink) => Adjacency::Remote {
+                    port: uplink.id,
+                    template: peer_template(input, peer, uplink),
+                    mtu: clamp(peer_mtu(input.config, peer, uplink)),
+                },
+                None => Adjacency::Unreachable,
+            },
+            Target::Blackhole => Adjacency::Blackhole,
+            Target::Unreachable => Adjacency::Unreachable,
+        }
+    }
+}
+
+/// What stands in front of a packet to this peer, once the underlay's next hop is resolved.
+fn peer_template(input: &Input<'_>, peer: &PeerSpec, uplink: &UplinkPort) -> Option<Template> {
+    let outer = outer(input, peer.address, uplink)?;
+    let overlay = &input.config.overlay;
+    Some(match input.config.encapsulation_of(peer) {
+        Encapsulation::Vxlan => Template::vxlan_routed(
+            outer,
+            vni(overlay.vni),
+            overlay.vxlan_port,
+            peer.vtep_mac
+                .map_or_else(|| Tunnels::derived_vtep_mac(peer.address), |mac| MacAddr(mac.0)),
+            vtep_mac(input.config, uplink),
+        ),
+        Encapsulation::Ipip => Template::ipip(outer),
+        Encapsulation::Direct => Template::ethernet(outer.next_hop_mac, outer.source_mac),
+    })
+}
+
+fn outer(input: &Input<'_>, destination: Ipv4Addr, uplink: &UplinkPort) -> Option<Outer> {
+    let next_hop_mac = input.next_hops.get(&destination)?.mac?;
+    Some(Outer { source_mac: uplink.mac, next_hop_mac, source: uplink.address, destination })
+}
+
+fn ports(input: &Input<'_>) -> Vec<Option<Port>> {
+    let mut ports = Vec::new();
+    let mut put = |id: PortId, port: Port| {
+        let at = usize::from(id.0);
+        if ports.len() <= at {
+            ports.resize(at + 1, None);
+        }
+        ports[at] = Some(port);
+    };
+    if let Some(host) = input.host {
+        put(
+            host.id,
+            Port {
+                kind: PortKind::Host,
+                attachment: Attachment::Routed,
+                mac: host.mac,
+                mtu: clamp(host.mtu),
+                offloads: host.offloads,
+                addresses: Vec::new(),
+            },
+        );
+    }
+    if let Some(uplink) = input.uplink {
+        put(
+            uplink.id,
+            Port {
+                kind: PortKind::Uplink,
+                attachment: Attachment::Routed,
+                mac: uplink.mac,
+                mtu: clamp(uplink.mtu),
+                offloads: Offloads::default(),
+                addresses: Vec::new(),
+            },
+        );
+    }
+    for (attachment, pod) in input.pods {
+        let Some(lease) = input.model.attachments.get(attachment) else { continue };
+        let attachment = match lease.mode {
+            Mode::Routed => Attachment::Routed,
+            Mode::Bridged { .. } => Attachment::Bridged(DEFAULT_BRIDGE),
+        };
+        put(
+            pod.id,
+            Port {
+                kind: PortKind::Pod,
+                attachment,
+                mac: MacAddr(lease.mac.0),
+                mtu: clamp(lease.mtu),
+                offloads: pod.offloads,
+                addresses: lease.addresses.iter().map(IpNet::addr).collect(),
+            },
+        );
+    }
+    ports
+}
+
+fn bridge(input: &Input<'_>) -> Bridge {
+    let mut bridge = Bridge { vni: input.config.bridge.vni.map(vni), ..Bridge::default() };
+    for (attachment, pod) in input.pods {
+        let Some(lease) = input.model.attachments.get(attachment) else { continue };
+        if matches!(lease.mode, Mode::Bridged { .. }) {
+            bridge.members.push(pod.id);
+            bridge.fdb.insert(MacAddr(lease.mac.0), FdbTarget::Port(pod.id));
+        }
+    }
+    bridge.members.sort_unstable();
+    if let (Some(vni), Some(uplink)) = (bridge.vni, input.uplink) {
+        for address in &input.config.bridge.vteps {
+            let template = outer(input, *address, uplink)
+                .map(|outer| Template::vxlan_bridged(outer, vni, input.config.overlay.vxlan_port));
+            bridge.vteps.push(RemoteVtep {
+                address: *address,
+                port: uplink.id,
+                template,
+                mtu: clamp(uplink.mtu.saturating_sub(overhead(Encapsulation::Vxlan))),
+            });
+        }
+    }
+    for ((_, mac), vtep) in &input.model.fdb {
+        let IpAddr::V4(vtep) = vtep else { continue };
+        // A VTEP that the configuration no longer has: the entry waits for it.
+        if let Some(id) = bridge.vtep_at(*vtep) {
+            bridge.fdb.entry(MacAddr(mac.0)).or_insert(FdbTarget::Vtep(VtepId(id.0)));
+        }
+    }
+    bridge
+}
+
+fn tunnels(input: &Input<'_>) -> Tunnels {
+    let Some(uplink) = input.uplink else { return Tunnels::default() };
+    let (config, model) = (input.config, input.model);
+    let mut tunnels = Tunnels {
+        uplink: Some(uplink.id),
+        address: Some(uplink.address),
+        vtep_mac: vtep_mac(config, uplink),
+        ..Tunnels::default()
+    };
+    for encapsulation in encapsulations(config, model) {
+        match encapsulation {
+            Encapsulation::Vxlan => tunnels.vxlan_port = Some(config.overlay.vxlan_port),
+            Encapsulation::Ipip => tunnels.ipip = true,
+            Encapsulation::Direct => tunnels.direct = true,
+        }
+    }
+    if tunnels.vxlan_port.is_some() {
+        tunnels.vnis.insert(vni(config.overlay.vni), Domain::Routed);
+    }
+    if let Some(stretched) = config.bridge.vni {
+        tunnels.vnis.insert(vni(stretched), Domain::Bridged(DEFAULT_BRIDGE));
+    }
+    let mut add = |address: Ipv4Addr, prefixes: Vec<IpNet>| {
+        let id = PeerId(tunnels.peers.len() as u32);
+        tunnels.by_address.insert(address, id);
+        tunnels.peers.push(Peer { address, prefixes });
+    };
+    for (peer, _) in model.peers.values() {
+        // What is routed to a peer may also come from it.
+        let routed = model.routes.iter().filter_map(|(prefix, (target, _))| match target {
+            api::RouteTarget::Peer { name } if *name == peer.name => Some(*prefix),
+            _ => None,
+        });
+        add(peer.address, peer.prefixes.iter().copied().chain(routed).collect());
+    }
+    // A VTEP that is no peer is heard in its bridge domain alone: it has no prefix to route from.
+    for vtep in &config.bridge.vteps {
+        if !model.peers.values().any(|(peer, _)| peer.address == *vtep) {
+            add(*vtep, Vec::new());
+        }
+    }
+    tunnels
+}
+
+fn gateway(config: &Config) -> Gateway {
+    let mut gateway = Gateway { mac: Gateway::MAC, ..Gateway::default() };
+    for prefix in &config.node.pod_prefixes {
+        match Config::gateway_of(prefix) {
+            IpAddr::V4(v4) => gateway.v4 = Some(v4),
+            IpAddr::V6(v6) => gateway.v6 = Some(v6),
+        }
+    }
+    gateway
+}
+
+fn vni(number: u32) -> Vni {
+    Vni::new(number).expect("the configuration allows 24 bits")
+}
+
+/// An IP packet has at most 65,535 bytes, whatever an interface says.
+fn clamp(mtu: u32) -> u16 {
+    u16::try_from(mtu).unwrap_or(u16::MAX)
+}

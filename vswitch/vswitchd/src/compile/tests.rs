@@ -1,0 +1,295 @@
+//! Tables from configurations and models, judged by what they say of addresses.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use api::{AttachmentId, Mode, Reserve};
+use dataplane::tables::{
+    Adjacency, Attachment, BridgeId, Domain, Encap, Epoch, FdbTarget, Offloads, PortId, Tables,
+    VtepId,
+};
+use dataplane::wire::{MacAddr, Vni};
+
+use super::{HostPort, Input, PodPort, UplinkPort, compile, pod_mtu};
+use crate::config::Config;
+use crate::model::{Edit, Model};
+use crate::underlay::NextHop;
+
+const CONFIG: &str = r#"
+[node]
+name = "a"
+pod_prefixes = ["198.18.1.0/24", "fd00:18:1::/64"]
+cluster_prefixes = ["198.18.0.0/16", "fd00:18::/32"]
+[uplink]
+interface = "eth0"
+[bridge]
+vni = 20
+vteps = ["198.51.100.12"]
+[[peers]]
+name = "b"
+address = "203.0.113.12"
+prefixes = ["198.18.2.0/24", "fd00:18:2::/64"]
+[[peers]]
+name = "c"
+address = "203.0.113.13"
+prefixes = ["198.18.3.0/24"]
+encapsulation = "ipip"
+[[routes]]
+prefix = "198.18.50.0/24"
+to = "peer"
+name = "c"
+[[routes]]
+prefix = "203.0.113.192/26"
+to = "blackhole"
+"#;
+
+const ROUTER: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const NIC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+
+struct Node {
+    config: Config,
+    model: Model,
+    pods: BTreeMap<AttachmentId, PodPort>,
+    host: Option<HostPort>,
+    uplink: Option<UplinkPort>,
+    next_hops: BTreeMap<Ipv4Addr, NextHop>,
+}
+
+impl Node {
+    fn new(text: &str) -> Self {
+        let config = Config::parse("f", text).expect("valid");
+        let host = HostPort {
+            id: PortId(0),
+            mac: MacAddr([2, 0, 0, 0, 0, 3]),
+            mtu: 1450,
+            offloads: Offloads { checksum: true, tso: true, uso: true },
+        };
+        let uplink = UplinkPort {
+            id: PortId(1),
+            mac: NIC,
+            address: Ipv4Addr::new(198, 51, 100, 11),
+            mtu: 1500,
+        };
+        let next_hops = ["203.0.113.12", "203.0.113.13", "198.51.100.12"]
+            .map(|address| (address.parse().expect("an address"), NextHop::resolved(ROUTER)));
+        Self {
+            model: Model::new(&config),
+            config,
+            pods: BTreeMap::new(),
+            host: Some(host),
+            uplink: Some(uplink),
+            next_hops: next_hops.into(),
+        }
+    }
+
+    fn plug(&mut self, container: &str, mode: Mode, port: u16) -> AttachmentId {
+        let attachment = AttachmentId { container_id: container.into(), ifname: "eth0".into() };
+        let request = Reserve {
+            attachment: attachment.clone(),
+            pod: None,
+            netns: String::new(),
+            mode: Some(mode),
+            delegated: None,
+            requested: Vec::new(),
+            mac: None,
+        };
+        let (edits, _) = self.model.reserve(&self.config, &request, 1450, false).expect("free");
+        self.model.apply_all(&edits);
+        self.pods.insert(
+            attachment.clone(),
+            PodPort { id: PortId(port), offloads: Offloads::default() },
+        );
+        attachment
+    }
+
+    fn tables(&self) -> Tables {
+        compile(&Input {
+            config: &self.config,
+            model: &self.model,
+            pods: &self.pods,
+            host: self.host.as_ref(),
+            uplink: self.uplink.as_ref(),
+            next_hops: &self.next_hops,
+            epoch: Epoch(7),
+        })
+    }
+}
+
+fn route<'t>(tables: &'t Tables, address: &str) -> Option<&'t Adjacency> {
+    let address: IpAddr = address.parse().expect("an address");
+    tables.route(address).map(|id| tables.adjacency(id).expect("made with its route"))
+}
+
+#[test]
+fn a_pods_addresses_lead_to_its_port() {
+    let mut node = Node::new(CONFIG);
+    let attachment = node.plug("c1", Mode::Routed, 5);
+    let tables = node.tables();
+    assert_eq!(tables.epoch, Epoch(7));
+    for address in ["198.18.1.2", "fd00:18:1::2"] {
+        let Some(Adjacency::Port { port, template, mtu }) = route(&tables, address) else {
+            panic!("{address}: {:?}", route(&tables, address));
+        };
+        assert_eq!((*port, *mtu), (PortId(5), 1450));
+        assert_eq!(template.destination().0, node.model.attachments[&attachment].mac.0);
+    }
+    let port = tables.port(PortId(5)).expect("attached");
+    assert_eq!(port.attachment, Attachment::Routed);
+    assert_eq!(port.addresses.len(), 2);
+    // Its port gone, the address is nobody's.
+    node.pods.clear();
+    let tables = node.tables();
+    assert_eq!(route(&tables, "198.18.1.2"), Some(&Adjacency::Unreachable));
+    assert!(tables.port(PortId(5)).is_none());
+}
+
+#[test]
+fn every_address_of_the_cluster_has_its_place_and_the_rest_is_the_hosts() {
+    let tables = Node::new(CONFIG).tables();
+    for gateway in ["198.18.1.1", "fd00:18:1::1"] {
+        assert!(
+            matches!(
+                route(&tables, gateway),
+                Some(Adjacency::Gateway { host: Some(PortId(0)), .. })
+            ),
+            "{gateway}"
+        );
+    }
+    for nobody in ["198.18.1.9", "198.18.77.1", "fd00:18:1::9", "fd00:18:77::1"] {
+        assert_eq!(route(&tables, nobody), Some(&Adjacency::Unreachable), "{nobody}");
+    }
+    for outside in ["203.0.113.1", "2001:db8::1"] {
+        assert!(
+            matches!(route(&tables, outside), Some(Adjacency::Port { port: PortId(0), .. })),
+            "{outside}"
+        );
+    }
+    assert_eq!(route(&tables, "203.0.113.193"), Some(&Adjacency::Blackhole));
+}
+
+#[test]
+fn without_host_and_uplink_only_own_pods_are_reached() {
+    let mut node = Node::new(CONFIG);
+    (node.host, node.uplink) = (None, None);
+    let tables = node.tables();
+    assert_eq!(route(&tables, "203.0.113.1"), None);
+    assert_eq!(route(&tables, "198.18.2.5"), Some(&Adjacency::Unreachable));
+    assert!(matches!(route(&tables, "198.18.1.1"), Some(Adjacency::Gateway { host: None, .. })));
+    assert_eq!(tables.tunnels.address, None);
+}
+
+#[test]
+fn a_peers_template_is_its_encapsulation() {
+    let tables = Node::new(CONFIG).tables();
+    for (address, encap, len, expected_mtu) in [
+        ("198.18.2.5", Encap::VxlanRouted, 64, 1450),
+        ("fd00:18:2::5", Encap::VxlanRouted, 64, 1450),
+        ("198.18.3.5", Encap::Ipip, 34, 1480),
+        ("198.18.50.5", Encap::Ipip, 34, 1480),
+    ] {
+        let Some(Adjacency::Remote { port: PortId(1), template: Some(template), mtu }) =
+            route(&tables, address)
+        else {
+            panic!("{address}: {:?}", route(&tables, address));
+        };
+        assert_eq!((template.encap(), template.bytes().len(), *mtu), (encap, len, expected_mtu));
+        assert_eq!(template.bytes()[..6], ROUTER.0);
+        assert_eq!(template.bytes()[6..12], NIC.0);
+    }
+    // Both families of one peer share one next hop.
+    let addresses =
+        ["198.18.2.5", "fd00:18:2::5"].map(|text| tables.route(text.parse().expect("an address")));
+    assert_eq!(addresses[0], addresses[1]);
+}
+
+#[test]
+fn direct_peers_get_ethernet_alone() {
+    let text = CONFIG.replace("encapsulation = \"ipip\"", "encapsulation = \"direct\"");
+    let tables = Node::new(&text).tables();
+    let Some(Adjacency::Remote { template: Some(template), mtu: 1500, .. }) =
+        route(&tables, "198.18.3.5")
+    else {
+        panic!("{:?}", route(&tables, "198.18.3.5"));
+    };
+    assert_eq!((template.encap(), template.bytes().len()), (Encap::None, 14));
+    assert!(tables.tunnels.direct && !tables.tunnels.ipip);
+}
+
+#[test]
+fn an_unresolved_next_hop_leaves_no_template() {
+    let mut node = Node::new(CONFIG);
+    node.next_hops.clear();
+    let tables = node.tables();
+    assert!(matches!(route(&tables, "198.18.2.5"), Some(Adjacency::Remote { template: None, .. })));
+    assert!(tables.bridges[0].vteps[0].template.is_none());
+}
+
+#[test]
+fn what_is_heard_from_whom() {
+    let tunnels = Node::new(CONFIG).tables().tunnels;
+    assert_eq!((tunnels.vxlan_port, tunnels.ipip, tunnels.direct), (Some(4789), true, false));
+    assert_eq!(tunnels.vtep_mac, MacAddr([2, 0x76, 198, 51, 100, 11]));
+    assert_eq!(tunnels.vnis.get(&Vni::new(10).expect("24 bits")), Some(&Domain::Routed));
+    assert_eq!(
+        tunnels.vnis.get(&Vni::new(20).expect("24 bits")),
+        Some(&Domain::Bridged(BridgeId(0)))
+    );
+    let has = |peer: &str, inner: &str| {
+        let (_, peer) = tunnels.peer_at(peer.parse().expect("an address")).expect("known");
+        peer.has(inner.parse().expect("an address"))
+    };
+    assert!(has("203.0.113.12", "fd00:18:2::5") && !has("203.0.113.12", "198.18.3.5"));
+    // What is routed to it may come from it.
+    assert!(has("203.0.113.13", "198.18.50.5"));
+    // A VTEP of the bridge has no prefix at all.
+    assert!(!has("198.51.100.12", "198.18.1.5"));
+}
+
+#[test]
+fn bridged_pods_are_members_with_known_macs() {
+    let mut node = Node::new(CONFIG);
+    let first = node.plug("c1", Mode::Bridged { bridge: None }, 9);
+    node.plug("c2", Mode::Bridged { bridge: None }, 4);
+    node.plug("c3", Mode::Routed, 5);
+    let remote = api::Mac([2, 0, 0, 0, 9, 9]);
+    node.model.apply_all(&[
+        Edit::Fdb {
+            bridge: "default".into(),
+            mac: remote,
+            vtep: "198.51.100.12".parse().expect("an address"),
+        },
+        Edit::Neighbor {
+            bridge: "default".into(),
+            address: "198.18.1.200".parse().expect("an address"),
+            mac: remote,
+        },
+    ]);
+    let tables = node.tables();
+    let bridge = &tables.bridges[0];
+    assert_eq!(bridge.members, [PortId(4), PortId(9)]);
+    let mac = MacAddr(node.model.attachments[&first].mac.0);
+    assert_eq!(bridge.fdb.get(&mac), Some(&FdbTarget::Port(PortId(9))));
+    assert_eq!(bridge.fdb.get(&MacAddr(remote.0)), Some(&FdbTarget::Vtep(VtepId(0))));
+    assert_eq!(bridge.vteps[0].template.as_ref().map(|template| template.bytes().len()), Some(50));
+    assert!(matches!(
+        route(&tables, "198.18.1.200"),
+        Some(Adjacency::Bridged { bridge: BridgeId(0), .. })
+    ));
+}
+
+#[test]
+fn the_pods_mtu_suits_every_peer() {
+    let node = Node::new(CONFIG);
+    assert_eq!(pod_mtu(&node.config, &node.model, Some(1500)), 1450);
+    let plain = "[node]\nname = \"a\"\npod_prefixes = [\"198.18.1.0/24\"]\ncluster_prefixes = [\"198.18.0.0/16\"]\n[uplink]\ninterface = \"eth0\"\n[overlay]\nencapsulation = ";
+    for (overlay, uplink, expected) in [
+        ("\"vxlan\"", Some(1500), 1450),
+        ("\"ipip\"", Some(1500), 1480),
+        ("\"direct\"", Some(9000), 9000),
+        ("\"vxlan\"\npod_mtu = 1400", Some(1500), 1400),
+        ("\"vxlan\"", None, 1500),
+    ] {
+        let config = Config::parse("f", &format!("{plain}{overlay}\n")).expect("valid");
+        assert_eq!(pod_mtu(&config, &Model::new(&config), uplink), expected, "{overlay}");
+    }
+}

@@ -1,0 +1,166 @@
+//! One connection.
+//!
+//! Enters: bytes and file descriptors. Leaves: whole requests to the daemon, their answers back.
+//! While an answer is not read nothing more is read from the client: it holds one request and one
+//! answer at most.
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use api::{Decoder, ErrorKind, ErrorReply, Request, Response, encode_response};
+use mio::net::UnixStream;
+use netio::fdpass;
+
+/// Between requests a client may keep its connection this long.
+const IDLE: Duration = Duration::from_secs(120);
+/// Within a request, or before an answer that it does not read, this long.
+const STALLED: Duration = Duration::from_secs(10);
+const READ_BYTES: usize = 16 * 1024;
+
+/// What a client needs next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// An event.
+    Waiting,
+    /// Another turn: there may be another request.
+    More,
+    /// To be closed.
+    Closed,
+}
+
+pub(super) struct Client {
+    stream: UnixStream,
+    decoder: Decoder,
+    /// Came with bytes that are not yet a whole request.
+    fds: Vec<OwnedFd>,
+    answer: Vec<u8>,
+    sent: usize,
+    /// Closed once the answer is sent.
+    is_last: bool,
+    active: Instant,
+}
+
+impl Client {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            decoder: Decoder::for_requests(),
+            fds: Vec::new(),
+            answer: Vec::new(),
+            sent: 0,
+            is_last: false,
+            active: Instant::now(),
+        }
+    }
+
+    pub(super) fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    pub(super) fn stream_mut(&mut self) -> &mut UnixStream {
+        &mut self.stream
+    }
+
+    /// Answers before anything was asked, and is done: what the socket's buffer takes at once.
+    pub(super) fn refuse(mut self, refusal: ErrorReply) {
+        tracing::warn!("a client is refused: {refusal}");
+        self.answer_with(&Err(refusal));
+        let _ = self.flush();
+    }
+
+    pub(super) fn has_stalled(&self, now: Instant) -> bool {
+        let between = self.answer.is_empty() && self.decoder.is_empty();
+        now.duration_since(self.active) > if between { IDLE } else { STALLED }
+    }
+
+    /// Sends what is left of an answer, else serves one request, else reads.
+    pub(super) fn progress(
+        &mut self,
+        handle: impl FnOnce(Request, Vec<OwnedFd>) -> Response,
+    ) -> Progress {
+        match self.flush() {
+            Ok(true) if self.is_last => return Progress::Closed,
+            Ok(true) => {}
+            Ok(false) => return Progress::Waiting,
+            Err(_) => return Progress::Closed,
+        }
+        loop {
+            match self.decoder.next_request() {
+                Ok(Some(request)) => {
+                    // They belong to this request: none of the next one's bytes came with them.
+                    let fds = std::mem::take(&mut self.fds);
+                    let response = handle(request, fds);
+                    self.answer_with(&response);
+                    return Progress::More;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    let message = crate::error::chain(&error);
+                    self.answer_with(&Err(ErrorReply { kind: ErrorKind::Invalid, message }));
+                    self.is_last = true;
+                    return Progress::More;
+                }
+            }
+            match self.read() {
+                Ok(true) => {}
+                Ok(false) => return Progress::Closed,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Progress::Waiting;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::debug!("a client is closed: {error}");
+                    return Progress::Closed;
+                }
+            }
+        }
+    }
+
+    /// Reads once; false at the end.
+    fn read(&mut self) -> io::Result<bool> {
+        let mut buffer = [0; READ_BYTES];
+        let (len, mut fds) = fdpass::recv(&self.stream, &mut buffer)?;
+        self.active = Instant::now();
+        // A request that drips in with a descriptor on every byte keeps no more than a few.
+        fds.truncate(fdpass::MAX_FDS.saturating_sub(self.fds.len()));
+        self.fds.append(&mut fds);
+        self.decoder.feed(&buffer[..len]);
+        Ok(len > 0)
+    }
+
+    fn answer_with(&mut self, response: &Response) {
+        let encoded = encode_response(response).or_else(|error| {
+            let message = crate::error::chain(&error);
+            encode_response(&Err(ErrorReply { kind: ErrorKind::Internal, message }))
+        });
+        match encoded {
+            Ok(bytes) => self.answer = bytes,
+            Err(error) => {
+                tracing::error!("an answer cannot be encoded: {error}");
+                self.is_last = true;
+            }
+        }
+        self.sent = 0;
+        self.active = Instant::now();
+    }
+
+    /// True once all is sent.
+    fn flush(&mut self) -> io::Result<bool> {
+        while let Some(rest) = self.answer.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match self.stream.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(len) => {
+                    self.sent += len;
+                    self.active = Instant::now();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.answer = Vec::new();
+        self.sent = 0;
+        Ok(true)
+    }
+}

@@ -1,0 +1,223 @@
+//! The control thread's loop.
+//!
+//! Enters: clients on the unix socket, signals, the kernel's announcements, time. Leaves: answers;
+//! everything else is the daemon's. A client can delay others by one request at a time, holds
+//! bounded memory, and is closed when it stalls; it is root or the daemon's own user, or it is
+//! refused.
+
+mod client;
+mod listener;
+mod signals;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use api::{ErrorKind, ErrorReply};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::daemon::Daemon;
+use crate::error::{Error, Result};
+use crate::notify::Notify;
+use client::{Client, Progress};
+pub use listener::Socket;
+pub use signals::Signals;
+
+const LISTENER: Token = Token(0);
+const STOP: Token = Token(1);
+const RELOAD: Token = Token(2);
+const KERNEL: Token = Token(3);
+const FIRST_CLIENT: usize = 16;
+
+/// Clients at once: a node starts some tens of pods at a time.
+const MAX_CLIENTS: usize = 256;
+const TICK: Duration = Duration::from_secs(1);
+
+/// The loop.
+pub struct Control {
+    daemon: Daemon,
+    socket: Socket,
+    signals: Signals,
+    notify: Notify,
+    poll: Poll,
+    clients: BTreeMap<Token, Client>,
+    /// Clients that may have more to do, though no event will say so.
+    ready: VecDeque<Token>,
+    next_token: usize,
+}
+
+impl Control {
+    /// Opens the socket of a daemon that forwards.
+    ///
+    /// # Errors
+    /// If the socket cannot be made, or readiness not be watched.
+    pub fn new(daemon: Daemon, signals: Signals, notify: Notify) -> Result<Self> {
+        let failed = |action| move |source| Error::Control { action, source };
+        let mut socket = Socket::bind(daemon.socket())?;
+        let mut signals = signals;
+        let poll = Poll::new().map_err(failed("make its readiness queue"))?;
+        let watch = failed("watch its file descriptors");
+        let registry = poll.registry();
+        registry
+            .register(&mut socket.listener, LISTENER, Interest::READABLE)
+            .and_then(|()| registry.register(&mut signals.stop, STOP, Interest::READABLE))
+            .and_then(|()| registry.register(&mut signals.reload, RELOAD, Interest::READABLE))
+            .and_then(|()| match daemon.monitor() {
+                Some(monitor) => registry.register(
+                    &mut SourceFd(&monitor.as_raw_fd()),
+                    KERNEL,
+                    Interest::READABLE,
+                ),
+                None => Ok(()),
+            })
+            .map_err(watch)?;
+        Ok(Self {
+            daemon,
+            socket,
+            signals,
+            notify,
+            poll,
+            clients: BTreeMap::new(),
+            ready: VecDeque::new(),
+            next_token: FIRST_CLIENT,
+        })
+    }
+
+    /// Serves until it is told to stop, then stops the daemon.
+    ///
+    /// # Errors
+    /// If readiness can no longer be waited for.
+    pub fn run(mut self) -> Result<()> {
+        self.notify.send("READY=1");
+        let result = self.serve();
+        self.notify.send("STOPPING=1");
+        // First of all nobody connects any more.
+        drop(self.socket);
+        drop(self.clients);
+        self.daemon.stop();
+        result
+    }
+
+    fn serve(&mut self) -> Result<()> {
+        let mut events = Events::with_capacity(128);
+        let mut tick = Instant::now() + TICK;
+        loop {
+            let now = Instant::now();
+            let due = self.daemon.deadline().map_or(tick, |deadline| deadline.min(tick));
+            let timeout = if self.ready.is_empty() {
+                due.saturating_duration_since(now)
+            } else {
+                Duration::ZERO
+            };
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(Error::Control { action: "wait", source }),
+            }
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.accept(),
+                    STOP => {
+                        tracing::info!("told to stop");
+                        return Ok(());
+                    }
+                    RELOAD => self.reload(),
+                    KERNEL => self.daemon.on_kernel_event(),
+                    token if !self.ready.contains(&token) => self.ready.push_back(token),
+                    _ => {}
+                }
+            }
+            // One request of each that has one, then the others have their turn.
+            for token in std::mem::take(&mut self.ready) {
+                self.progress(token);
+            }
+            let now = Instant::now();
+            if self.daemon.deadline().is_some_and(|deadline| now >= deadline) {
+                self.daemon.on_time(now);
+            }
+            if now >= tick {
+                tick = now + TICK;
+                self.daemon.on_time(now);
+                self.close_stalled(now);
+                self.accept();
+                if self.daemon.workers_are_alive(now) {
+                    self.notify.send("WATCHDOG=1");
+                }
+            }
+        }
+    }
+
+    fn reload(&mut self) {
+        if Signals::drain(&mut self.signals.reload) {
+            self.daemon.reload();
+        }
+    }
+
+    fn accept(&mut self) {
+        loop {
+            let stream = match self.socket.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // Out of file descriptors, most likely: those that wait are tried again a
+                    // second later.
+                    tracing::error!("cannot accept a client: {error}");
+                    return;
+                }
+            };
+            let mut client = Client::new(stream);
+            if let Err(refusal) = listener::admit(client.stream()) {
+                client.refuse(refusal);
+                continue;
+            }
+            if self.clients.len() >= MAX_CLIENTS {
+                let message = format!("{MAX_CLIENTS} clients are connected; try again later");
+                client.refuse(ErrorReply { kind: ErrorKind::NotReady, message });
+                continue;
+            }
+            let token = Token(self.next_token);
+            self.next_token += 1;
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            match self.poll.registry().register(client.stream_mut(), token, interest) {
+                Ok(()) => {
+                    self.clients.insert(token, client);
+                    self.ready.push_back(token);
+                }
+                Err(error) => tracing::error!("cannot watch a client: {error}"),
+            }
+        }
+    }
+
+    fn progress(&mut self, token: Token) {
+        let Some(client) = self.clients.get_mut(&token) else { return };
+        match client.progress(|request, fds| self.daemon.handle(request, fds)) {
+            Progress::Waiting => {}
+            Progress::More => self.ready.push_back(token),
+            Progress::Closed => self.close(token),
+        }
+    }
+
+    fn close_stalled(&mut self, now: Instant) {
+        let stalled: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.has_stalled(now))
+            .map(|(token, _)| *token)
+            .collect();
+        for token in stalled {
+            self.close(token);
+        }
+    }
+
+    fn close(&mut self, token: Token) {
+        if let Some(mut client) = self.clients.remove(&token)
+            && let Err(error) = self.poll.registry().deregister(client.stream_mut())
+        {
+            tracing::debug!("a client was closed already: {error}");
+        }
+    }
+}

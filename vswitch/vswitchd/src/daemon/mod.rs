@@ -1,0 +1,322 @@
+//! The daemon's state, and the order in which a change is made.
+//!
+//! Enters: a configuration, requests, events of the kernel, time. Leaves: tables to the workers,
+//! lines to the journal, answers. One thread owns all of it; `control` calls it.
+//!
+//! A change is judged by the model, applied to it, journalled (on disk before anybody is told),
+//! compiled, published, and answered once every worker has it. What fails after the first step is
+//! taken back.
+
+mod start;
+mod stop;
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use api::{ErrorKind, ErrorReply};
+use frame::Pool;
+use netio::netlink::{Event, Monitor};
+
+use crate::compile::{self, HostPort, Input, UplinkPort, compile};
+use crate::config::Config;
+use crate::error::chain;
+use crate::host::HostInterface;
+use crate::journal::Journal;
+use crate::lock::Locks;
+use crate::masquerade::Masquerade;
+use crate::model::{Edit, Model, refuse};
+use crate::ports::{self, Ports};
+use crate::publish::Publisher;
+use crate::underlay::Underlay;
+use crate::uplink::Uplink;
+use crate::worker::Workers;
+
+/// Events of the kernel come in swarms: they are waited for this long before acting.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// Next hops are asked for anew this often even if the kernel announces nothing.
+const UNDERLAY_PERIOD: Duration = Duration::from_secs(5);
+/// A worker turns at least once a second; the watchdog is not fed for one that does not.
+const WORKER_PATIENCE: Duration = Duration::from_secs(4);
+
+/// A running daemon.
+pub struct Daemon {
+    pub(crate) config: Config,
+    config_path: PathBuf,
+    pub(crate) model: Model,
+    journal: Journal,
+    pub(crate) ports: Ports,
+    pub(crate) publisher: Publisher,
+    pub(crate) workers: Workers,
+    pub(crate) uplink: Option<Uplink>,
+    pub(crate) underlay: Option<Underlay>,
+    monitor: Option<Monitor>,
+    pub(crate) host: Option<HostInterface>,
+    pub(crate) masquerade: Option<Masquerade>,
+    pub(crate) choices: Vec<String>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) started: Instant,
+    /// Frames for `trace`.
+    pub(crate) trace_pool: Pool,
+    underlay_changed: Option<Instant>,
+    underlay_asked: Instant,
+    /// Turns of each worker, and when they were last seen to grow.
+    turns: Vec<(u64, Instant)>,
+    _locks: Locks,
+}
+
+impl Daemon {
+    /// Where clients connect.
+    #[must_use]
+    pub fn socket(&self) -> &std::path::Path {
+        &self.config.control.socket
+    }
+
+    /// The kernel's announcements, to be watched for readiness.
+    #[must_use]
+    pub fn monitor(&self) -> Option<&Monitor> {
+        self.monitor.as_ref()
+    }
+
+    /// Makes a change: all of it, or nothing and a refusal.
+    pub(crate) fn transact(&mut self, edits: &[Edit]) -> Result<(), ErrorReply> {
+        let undo = self.edit(edits)?;
+        if let Err(refusal) = self.publish() {
+            self.model.apply_all(&undo);
+            if let Err(error) = self.journal.append(&undo) {
+                tracing::error!("a change that failed stays in the journal: {}", chain(&error));
+            }
+            // The workers that can shall not forward by what was refused.
+            let _ = self.publish();
+            return Err(refusal);
+        }
+        self.compact();
+        Ok(())
+    }
+
+    /// As `transact`, for a change that forwards nothing anew: it is on disk, and that is all.
+    pub(crate) fn record(&mut self, edits: &[Edit]) -> Result<(), ErrorReply> {
+        self.edit(edits)?;
+        self.compact();
+        Ok(())
+    }
+
+    /// Edits the model and the journal, or neither; the edits that take it back.
+    fn edit(&mut self, edits: &[Edit]) -> Result<Vec<Edit>, ErrorReply> {
+        let undo = self.model.apply_all(edits);
+        if let Err(error) = self.journal.append(edits) {
+            self.model.apply_all(&undo);
+            let message = chain(&error);
+            tracing::error!("{message}");
+            return Err(refuse(ErrorKind::Internal, message));
+        }
+        Ok(undo)
+    }
+
+    fn compact(&mut self) {
+        if self.journal.wants_compaction()
+            && let Err(error) = self.journal.compact(&self.model.snapshot())
+        {
+            tracing::warn!("the journal cannot be compacted: {}", chain(&error));
+        }
+    }
+
+    /// Notes edits that follow from others; losing them costs nothing but their repetition.
+    pub(crate) fn note(&mut self, edits: &[Edit]) {
+        if let Err(error) = self.journal.append(edits) {
+            tracing::error!("{}", chain(&error));
+        }
+    }
+
+    /// Compiles and publishes, and waits for every worker.
+    pub(crate) fn publish(&mut self) -> Result<(), ErrorReply> {
+        if let Some(uplink) = &mut self.uplink
+            && let Err(error) = uplink.steer(&self.config, &self.model)
+        {
+            let message = format!("the NIC cannot be told what to take: {}", chain(&error));
+            return Err(refuse(ErrorKind::Internal, message));
+        }
+        let wanted = self.underlay_addresses();
+        if let Some(underlay) = &mut self.underlay
+            && !wanted.iter().eq(underlay.next_hops().keys())
+        {
+            underlay.refresh(&wanted);
+        }
+        let tables = self.with_input(compile);
+        if self.publisher.publish(tables, &self.workers) {
+            self.release_ports();
+            return Ok(());
+        }
+        Err(refuse(
+            ErrorKind::NotReady,
+            "a worker does not take new tables; its core may be taken by another process",
+        ))
+    }
+
+    /// Calls with everything that tables are made of.
+    pub(crate) fn with_input<T>(&self, call: impl FnOnce(&Input<'_>) -> T) -> T {
+        let (pods, uplink, host) = (self.ports.compiled(), self.uplink_port(), self.host_port());
+        let none = std::collections::BTreeMap::new();
+        call(&Input {
+            config: &self.config,
+            model: &self.model,
+            pods: &pods,
+            host: host.as_ref(),
+            uplink: uplink.as_ref(),
+            next_hops: self.underlay.as_ref().map_or(&none, Underlay::next_hops),
+            epoch: self.publisher.next_epoch(),
+        })
+    }
+
+    pub(crate) fn uplink_port(&self) -> Option<UplinkPort> {
+        self.uplink.as_ref().map(|uplink| UplinkPort {
+            id: ports::UPLINK,
+            mac: dataplane::wire::MacAddr(uplink.facts.mac),
+            address: uplink.facts.address,
+            mtu: uplink.facts.mtu,
+        })
+    }
+
+    pub(crate) fn host_port(&self) -> Option<HostPort> {
+        self.host.as_ref().map(|host| HostPort {
+            id: ports::HOST,
+            mac: dataplane::wire::MacAddr(host.mac),
+            mtu: host.mtu,
+            offloads: ports::offloads(host.port.offloads()),
+        })
+    }
+
+    /// MTU of a new pod's interface.
+    pub(crate) fn pod_mtu(&self) -> u32 {
+        let uplink = self.uplink.as_ref().map(|uplink| uplink.facts.mtu);
+        compile::pod_mtu(&self.config, &self.model, uplink)
+    }
+
+    fn underlay_addresses(&self) -> BTreeSet<Ipv4Addr> {
+        let peers = self.model.peers.values().map(|(peer, _)| peer.address);
+        peers.chain(self.config.bridge.vteps.iter().copied()).collect()
+    }
+
+    /// Closes what no table names any more, once every worker is past those that did.
+    fn release_ports(&mut self) {
+        for id in self.ports.left() {
+            self.workers.remove_port(id);
+        }
+    }
+
+    /// The kernel announced something: its queue is drained, and acted upon a little later.
+    pub fn on_kernel_event(&mut self) {
+        let Some(monitor) = &mut self.monitor else { return };
+        let mut events = Vec::new();
+        if let Err(error) = monitor.drain(|event| events.push(event)) {
+            tracing::error!("{}", chain(&error));
+        }
+        for event in &events {
+            self.on_link_event(event);
+        }
+        let concerns =
+            |event| self.underlay.as_ref().is_some_and(|underlay| underlay.concerns(event));
+        if events.iter().any(concerns) {
+            self.underlay_changed.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn on_link_event(&mut self, event: &Event) {
+        let Some(uplink) = &mut self.uplink else { return };
+        let facts = &mut uplink.facts;
+        match event {
+            Event::LinkChanged(link) if link.index == facts.link.index => {
+                if link.carrier != facts.link.carrier {
+                    tracing::warn!(carrier = link.carrier, "uplink {}", link.name);
+                }
+                if link.mtu != facts.link.mtu {
+                    tracing::warn!(
+                        "uplink {}: its MTU is {} now, was {}; pods keep theirs until they are made anew",
+                        link.name,
+                        link.mtu,
+                        facts.link.mtu
+                    );
+                    facts.mtu = link.mtu.min(netio::xsk::MAX_FRAME_BYTES as u32 - 14);
+                }
+                facts.mac = link.mac.unwrap_or(facts.mac);
+                facts.link = link.clone();
+            }
+            Event::LinkGone(link) if link.index == facts.link.index => {
+                let warning =
+                    format!("uplink {} is gone; restart the daemon when it is back", link.name);
+                tracing::error!("{warning}");
+                self.warnings.push(warning);
+            }
+            _ => {}
+        }
+    }
+
+    /// When [`Daemon::on_time`] wants to be called next.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.underlay_changed.map(|since| since + DEBOUNCE)
+    }
+
+    /// Does what is due: after kernel events, and once a second.
+    pub fn on_time(&mut self, now: Instant) {
+        let swarm_is_over = self.underlay_changed.is_some_and(|since| now >= since + DEBOUNCE);
+        if swarm_is_over || now >= self.underlay_asked + UNDERLAY_PERIOD {
+            self.underlay_changed = None;
+            self.underlay_asked = now;
+            let wanted = self.underlay_addresses();
+            let changed = self.underlay.as_mut().is_some_and(|underlay| underlay.refresh(&wanted));
+            // A link event may have changed MAC or MTU, which the tables hold too.
+            if (changed || swarm_is_over)
+                && let Err(refusal) = self.publish()
+            {
+                tracing::error!("{refusal}");
+            }
+        }
+        self.notice_gone_ports();
+        if self.publisher.settle(&self.workers) {
+            self.release_ports();
+        }
+    }
+
+    /// A pod's namespace ended before its DEL came: its address stays leased, its port goes.
+    pub(crate) fn notice_gone_ports(&mut self) {
+        let mut gone = Vec::new();
+        for id in self.workers.gone_ports() {
+            if id == ports::HOST {
+                let warning =
+                    "the host port's interface was removed; restart the daemon".to_owned();
+                tracing::error!("{warning}");
+                self.warnings.push(warning);
+            } else if let Some(attachment) = self.ports.mark_down(id) {
+                tracing::warn!(
+                    container = attachment.container_id,
+                    ifname = attachment.ifname,
+                    "{id}: the pod's interface is gone; its addresses stay leased until its DEL"
+                );
+                gone.push(id);
+            }
+        }
+        if gone.is_empty() {
+            return;
+        }
+        if let Err(refusal) = self.publish() {
+            tracing::error!("{refusal}");
+        }
+        for id in gone {
+            self.workers.remove_port(id);
+        }
+    }
+
+    /// Whether every worker's loop has turned lately.
+    pub fn workers_are_alive(&mut self, now: Instant) -> bool {
+        let states = self.workers.states();
+        self.turns.resize(states.len(), (u64::MAX, now));
+        for (seen, state) in self.turns.iter_mut().zip(states) {
+            if seen.0 != state.turns {
+                *seen = (state.turns, now);
+            }
+        }
+        self.turns.iter().all(|(_, since)| now.duration_since(*since) < WORKER_PATIENCE)
+    }
+}

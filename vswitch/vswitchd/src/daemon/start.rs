@@ -1,0 +1,222 @@
+//! From a configuration to a daemon that forwards.
+//!
+//! Everything that can be refused is refused before anything of the node is changed; what was
+//! changed is undone by dropping it, should a later step fail.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use dataplane::tables::PortId;
+use frame::Pool;
+use netio::netlink::{Monitor, Netlink};
+use netio::xsk::XskSocket;
+
+use super::Daemon;
+use crate::compile::pod_mtu;
+use crate::config::{Config, WorkerSettings};
+use crate::error::{Error, Result};
+use crate::host::{HostInterface, sysctl_warnings};
+use crate::journal::Journal;
+use crate::lock::Locks;
+use crate::machine;
+use crate::masquerade::Masquerade;
+use crate::model::Model;
+use crate::ports::{self, Ports};
+use crate::publish::Publisher;
+use crate::underlay::Underlay;
+use crate::uplink::{Uplink, spread};
+use crate::worker::{Idle, WorkerSpec, Workers};
+
+/// Frames that a trace may use at once: the packet, and copies for a flooded segment.
+const TRACE_FRAMES: u32 = 64;
+
+impl Daemon {
+    /// Starts everything but the control socket.
+    ///
+    /// # Errors
+    /// What is in the way, and what to do about it.
+    pub fn start(config: Config, config_path: PathBuf) -> Result<Self> {
+        let locks = Locks::take(&config.control)?;
+        let facts = machine::examine(&config)?;
+        let (mut choices, mut warnings) = (Vec::new(), Vec::new());
+        let (journal, model) = restore(&config, &mut warnings)?;
+        warnings.extend(facts.iter().flat_map(|facts| facts.warnings.clone()));
+
+        let uplink_mtu = facts.as_ref().map(|facts| facts.mtu);
+        let mtu = pod_mtu(&config, &model, uplink_mtu);
+        let why = if config.overlay.pod_mtu.is_some() { "configured" } else { "computed" };
+        choices.push(format!(
+            "pods: MTU {mtu} ({why}), {} attachment(s) restored",
+            model.attachments.len()
+        ));
+
+        let mut underlay = None;
+        let (uplink, sockets) = match (&config.uplink, facts) {
+            (Some(settings), Some(facts)) => {
+                let netlink = Netlink::open().map_err(Error::Netlink)?;
+                underlay = Some(Underlay::new(netlink, &settings.interface, facts.link.index));
+                let (uplink, sockets) = Uplink::open(settings, &config, &model, facts)?;
+                choices.extend(uplink.choices());
+                (Some(uplink), sockets)
+            }
+            _ => {
+                choices.push("no uplink is configured: pods reach only pods of this node".into());
+                (None, Vec::new())
+            }
+        };
+        let monitor = match &uplink {
+            Some(_) => Some(Monitor::open().map_err(Error::Netlink)?),
+            None => None,
+        };
+
+        let publisher = Publisher::new();
+        let specs =
+            specs(&config, uplink.is_some().then_some(ports::UPLINK), sockets, &mut choices);
+        let workers = Workers::spawn(specs, publisher.shared()).map_err(Error::Workers)?;
+        let host = host(&config, mtu, &mut choices, &mut warnings)?;
+        if let Some(host) = &host {
+            workers.add_port(ports::HOST, &host.port, 0);
+        }
+        let masquerade = match &config.host {
+            Some(host) if host.masquerade => {
+                choices.push("masquerading by the nftables table inet vswitch".into());
+                Some(Masquerade::install(&config.node, &host.interface)?)
+            }
+            _ => None,
+        };
+
+        let now = Instant::now();
+        let mut daemon = Self {
+            ports: numbered(&model),
+            config,
+            config_path,
+            model,
+            journal,
+            publisher,
+            workers,
+            uplink,
+            underlay,
+            monitor,
+            host,
+            masquerade,
+            choices,
+            warnings,
+            started: now,
+            trace_pool: Pool::new(TRACE_FRAMES),
+            underlay_changed: None,
+            underlay_asked: now,
+            turns: Vec::new(),
+            _locks: locks,
+        };
+        // A first table that a worker does not take in time is published again with the next.
+        if let Err(refusal) = daemon.publish() {
+            daemon.warnings.push(refusal.message);
+        }
+        for choice in &daemon.choices {
+            tracing::info!("{choice}");
+        }
+        for warning in &daemon.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(daemon)
+    }
+}
+
+/// The model as it was when the last daemon ended.
+fn restore(config: &Config, warnings: &mut Vec<String>) -> Result<(Journal, Model)> {
+    let (mut journal, replay) = Journal::open(&config.control.state_dir)?;
+    warnings.extend(replay.warnings);
+    let mut model = Model::new(config);
+    model.apply_all(&replay.edits);
+    let displaced = model.take_config(config);
+    warnings.extend(displaced.into_iter().map(|(_, why)| why));
+    warnings.extend(model.shared_addresses());
+    journal.compact(&model.snapshot())?;
+    Ok((journal, model))
+}
+
+/// A number for each attachment that the journal knew; one beyond the limit is shown without.
+fn numbered(model: &Model) -> Ports {
+    let mut ports = Ports::default();
+    for attachment in model.attachments.keys() {
+        if ports.number(attachment).is_none() {
+            tracing::error!(container = attachment.container_id, "no port number is left");
+        }
+    }
+    ports
+}
+
+fn host(
+    config: &Config,
+    mtu: u32,
+    choices: &mut Vec<String>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<HostInterface>> {
+    let Some(settings) = &config.host else { return Ok(None) };
+    let mut netlink = Netlink::open().map_err(Error::Netlink)?;
+    let host = HostInterface::create(&mut netlink, settings, config, mtu)?;
+    choices.push(format!("host port {}: MTU {mtu}", host.name));
+    warnings.extend(sysctl_warnings(config, &host.name));
+    Ok(Some(host))
+}
+
+fn specs(
+    config: &Config,
+    uplink: Option<PortId>,
+    sockets: Vec<XskSocket>,
+    choices: &mut Vec<String>,
+) -> Vec<WorkerSpec> {
+    let WorkerSettings { cores, idle_after_us, frames } = &config.workers;
+    let mut cores: Vec<Option<usize>> = match cores {
+        Some(cores) => cores.iter().copied().map(Some).collect(),
+        None => {
+            let last = core_affinity::get_core_ids().and_then(|cores| cores.last().copied());
+            vec![last.map(|core| core.id)]
+        }
+    };
+    if uplink.is_some() && cores.len() > sockets.len() {
+        choices.push(format!(
+            "workers: {} instead of the {} configured, as the uplink has {} queue(s) and a queue belongs to one worker",
+            sockets.len(),
+            cores.len(),
+            sockets.len()
+        ));
+        cores.truncate(sockets.len().max(1));
+    }
+    let idle = idle_after_us.map_or(Idle::Spin, Idle::Micros);
+    let mut sockets: Vec<_> = sockets.into_iter().map(Some).collect();
+    let spread = spread(sockets.len(), cores.len());
+    let specs: Vec<_> = cores
+        .into_iter()
+        .zip(spread)
+        .enumerate()
+        .map(|(id, (core, queues))| WorkerSpec {
+            id,
+            core,
+            idle,
+            frames: *frames,
+            fdb_max: config.bridge.fdb_max,
+            fdb_ageing_ms: config.bridge.ageing_seconds * 1000,
+            queues: queues
+                .into_iter()
+                .filter_map(|queue| Some((queue as u32, sockets.get_mut(queue)?.take()?)))
+                .collect(),
+            uplink,
+        })
+        .collect();
+    for spec in &specs {
+        let queues: Vec<_> = spec.queues.iter().map(|(queue, _)| queue.to_string()).collect();
+        choices.push(format!(
+            "worker {}: core {}, queues [{}], {} frames, {}",
+            spec.id,
+            spec.core.map_or_else(|| "any".into(), |core| core.to_string()),
+            queues.join(", "),
+            spec.frames,
+            match idle {
+                Idle::Spin => "never sleeps".into(),
+                Idle::Micros(micros) => format!("sleeps after {micros} µs"),
+            }
+        ));
+    }
+    specs
+}

@@ -1,0 +1,115 @@
+//! Reload and end.
+
+use crate::config::Config;
+use crate::error::chain;
+use crate::masquerade::Masquerade;
+
+use super::Daemon;
+
+impl Daemon {
+    /// Reads the configuration again and takes over what can be taken over while running. A file
+    /// with problems changes nothing.
+    pub fn reload(&mut self) {
+        let fresh = match Config::load(&self.config_path) {
+            Ok(fresh) => fresh,
+            Err(refusal) => {
+                tracing::error!("the configuration is not reloaded:\n{refusal}");
+                return;
+            }
+        };
+        if fresh.node != self.config.node {
+            tracing::error!(
+                "the configuration is not reloaded: [node] has changed, which needs a restart"
+            );
+            return;
+        }
+        if let Err(error) = crate::machine::examine(&fresh) {
+            tracing::error!("the configuration is not reloaded: {}", chain(&error));
+            return;
+        }
+        for section in needs_restart(&self.config, &fresh) {
+            tracing::warn!(
+                "[{section}] has changed; that needs a restart and is ignored until then"
+            );
+        }
+        // Peers, routes, defaults for new pods, VTEPs, masquerading: everything else stays.
+        let old = &self.config;
+        let mut config = Config {
+            uplink: old.uplink.clone(),
+            host: old.host.clone(),
+            workers: old.workers.clone(),
+            control: old.control.clone(),
+            ..fresh.clone()
+        };
+        config.overlay.vni = old.overlay.vni;
+        config.overlay.vxlan_port = old.overlay.vxlan_port;
+        config.overlay.vtep_mac = old.overlay.vtep_mac;
+        config.bridge.name.clone_from(&old.bridge.name);
+        config.bridge.vni = old.bridge.vni;
+        config.bridge.fdb_max = old.bridge.fdb_max;
+        config.bridge.ageing_seconds = old.bridge.ageing_seconds;
+        if let (Some(host), Some(wanted)) = (&mut config.host, &fresh.host) {
+            host.masquerade = wanted.masquerade;
+        }
+        self.config = config;
+        self.reload_masquerade();
+        let displaced = self.model.take_config(&self.config);
+        for (_, why) in &displaced {
+            tracing::warn!("{why}");
+        }
+        let edits: Vec<_> = displaced.into_iter().map(|(edit, _)| edit).collect();
+        self.note(&edits);
+        match self.publish() {
+            Ok(()) => tracing::info!("the configuration is reloaded"),
+            Err(refusal) => tracing::error!("the configuration is reloaded, but {refusal}"),
+        }
+    }
+
+    fn reload_masquerade(&mut self) {
+        let wanted = self.config.host.as_ref().filter(|host| host.masquerade);
+        match wanted {
+            None => self.masquerade = None,
+            Some(_) if self.masquerade.is_some() => {}
+            Some(host) => match Masquerade::install(&self.config.node, &host.interface) {
+                Ok(masquerade) => self.masquerade = Some(masquerade),
+                Err(error) => tracing::error!("{}", chain(&error)),
+            },
+        }
+    }
+
+    /// Ends: the NIC goes back to Linux, then the workers stop, and the host port goes with its
+    /// routes. Attachments stay in the journal.
+    pub fn stop(self) {
+        drop(self.masquerade);
+        drop(self.uplink);
+        self.workers.stop();
+        drop(self.host);
+        tracing::info!("stopped");
+    }
+}
+
+fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let mut sections = Vec::new();
+    let mut compare = |name, same: bool| {
+        if !same {
+            sections.push(name);
+        }
+    };
+    compare("uplink", old.uplink == new.uplink);
+    compare(
+        "host",
+        old.host.as_ref().map(|host| &host.interface)
+            == new.host.as_ref().map(|host| &host.interface),
+    );
+    compare("workers", old.workers == new.workers);
+    compare("control", old.control == new.control);
+    let overlay =
+        |config: &Config| (config.overlay.vni, config.overlay.vxlan_port, config.overlay.vtep_mac);
+    compare("overlay", overlay(old) == overlay(new));
+    let bridge = |config: &Config| {
+        let bridge = &config.bridge;
+        (bridge.name.clone(), bridge.vni, bridge.fdb_max, bridge.ageing_seconds)
+    };
+    compare("bridge", bridge(old) == bridge(new));
+    sections
+}

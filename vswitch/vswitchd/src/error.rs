@@ -1,0 +1,108 @@
+//! What can end the daemon, or keep it from starting.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use crate::config::Refusal;
+use crate::journal::JournalError;
+
+/// A `Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What failed, on what, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration cannot work.
+    #[error("the configuration cannot be used:\n{0}")]
+    Config(Refusal),
+    /// Another daemon is there already.
+    #[error(
+        "another vswitchd is running and holds {path}; stop it first, or give this one its own {key}"
+    )]
+    AlreadyRunning {
+        /// The lock.
+        path: PathBuf,
+        /// The configuration key that would tell them apart.
+        key: &'static str,
+    },
+    /// A file or socket of the daemon's own.
+    #[error("cannot {action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The state cannot be used.
+    #[error("the journal cannot be used")]
+    Journal(#[from] JournalError),
+    /// The NIC cannot be used.
+    #[error("the uplink {interface} cannot be used")]
+    Uplink {
+        /// Its name.
+        interface: String,
+        /// Why.
+        source: netio::Error,
+    },
+    /// Native XDP was demanded and is not to be had.
+    #[error(
+        "uplink.xdp is \"native\", but {interface} gave {mode}; set it to \"auto\" to accept that"
+    )]
+    NotNative {
+        /// The NIC.
+        interface: String,
+        /// What it gave, and why.
+        mode: String,
+    },
+    /// The host port cannot be made.
+    #[error("the host port {interface} cannot be made")]
+    Host {
+        /// Its name.
+        interface: String,
+        /// Why.
+        source: netio::Error,
+    },
+    /// Its name or a prefix is taken.
+    #[error("the host port cannot be made: {0}")]
+    HostTaken(String),
+    /// The masquerading rules cannot be set.
+    #[error("the masquerading rules cannot be set: {0}")]
+    Masquerade(String),
+    /// The kernel's netlink cannot be used.
+    #[error("the kernel cannot be asked about its interfaces")]
+    Netlink(#[source] netio::Error),
+    /// A worker cannot start.
+    #[error("the workers cannot be started")]
+    Workers(#[source] std::io::Error),
+    /// The control thread cannot wait for events.
+    #[error("the control thread cannot {action}")]
+    Control {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// The exit code of a daemon that ends by this: 2 if the configuration has to be changed.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        if matches!(self, Self::Config(_)) { 2 } else { 1 }
+    }
+}
+
+/// An error with all its causes, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Writing to a string does not fail.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}

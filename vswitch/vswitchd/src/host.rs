@@ -1,0 +1,198 @@
+//! The node's own port: a TAP in the daemon's namespace.
+//!
+//! Enters: the configuration, and the MTU of pods. Leaves: an interface with the gateway addresses,
+//! and routes of the cluster's prefixes to it, so that the kernel and everything that runs on the
+//! node reach pods everywhere, from an address that the other nodes route back. The kernel removes
+//! interface, addresses, neighbours and routes when the TAP is closed, however the daemon ends.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use dataplane::tables::Gateway;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netio::netlink::{Netlink, Route};
+use netio::port::PortFd;
+
+use crate::config::{self, Config};
+use crate::error::{Error, Result};
+
+/// The TAP's MAC; the same on every node, as it is never seen outside of one.
+const MAC: [u8; 6] = [0x02, 0x76, 0x73, 0x00, 0x00, 0x02];
+
+/// The next hops of the kernel's routes: link-local, permanent neighbours with the gateway's MAC.
+/// Their addresses mean nothing beyond this interface.
+const NEXT_HOP_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 118, 1);
+const NEXT_HOP_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x7673, 1);
+
+/// Of our routes; a route of the operator's own with a lower metric wins.
+const METRIC: u32 = 50;
+
+/// The interface, set up.
+#[derive(Debug)]
+pub struct HostInterface {
+    /// Its file descriptor.
+    pub port: Arc<PortFd>,
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub ifindex: u32,
+    /// Its MAC.
+    pub mac: [u8; 6],
+    /// Bytes.
+    pub mtu: u32,
+}
+
+impl HostInterface {
+    /// Makes the TAP and everything around it.
+    ///
+    /// # Errors
+    /// If its name or one of the cluster's prefixes is taken, or the kernel refuses.
+    pub fn create(
+        netlink: &mut Netlink,
+        host: &config::Host,
+        config: &Config,
+        mtu: u32,
+    ) -> Result<Self> {
+        let name = &host.interface;
+        let failed = |source| Error::Host { interface: name.clone(), source };
+        if netlink.link(name).map_err(failed)?.is_some() {
+            return Err(Error::HostTaken(format!(
+                "there is an interface {name} already; stop the vswitchd that made it, or give this one another host.interface"
+            )));
+        }
+        if let Some(taken) = taken_prefix(&config.node.cluster_prefixes) {
+            return Err(Error::HostTaken(taken));
+        }
+        let port = PortFd::create_tap(name).map_err(failed)?;
+        let link = netlink.link(name).map_err(failed)?;
+        let link = link.ok_or_else(|| {
+            Error::HostTaken(format!("the interface {name} was removed while it was set up"))
+        })?;
+        set_up(netlink, link.index, config, mtu).map_err(failed)?;
+        Ok(Self { port: Arc::new(port), name: name.clone(), ifindex: link.index, mac: MAC, mtu })
+    }
+}
+
+fn set_up(netlink: &mut Netlink, ifindex: u32, config: &Config, mtu: u32) -> netio::Result<()> {
+    netlink.set_mac(ifindex, MAC)?;
+    netlink.set_mtu(ifindex, mtu)?;
+    netlink.set_up(ifindex)?;
+    let gateways: Vec<_> = config.node.pod_prefixes.iter().map(Config::gateway_of).collect();
+    for gateway in &gateways {
+        let len = if gateway.is_ipv4() { 32 } else { 128 };
+        netlink.add_address(ifindex, (*gateway, len))?;
+        netlink.replace_neighbor(ifindex, next_hop(gateway.is_ipv4()), Gateway::MAC.0)?;
+    }
+    for prefix in &config.node.cluster_prefixes {
+        let is_v4 = matches!(prefix, IpNet::V4(_));
+        // Without a pod prefix of its family the node has no address that pods could answer.
+        let Some(source) = gateways.iter().find(|gateway| gateway.is_ipv4() == is_v4) else {
+            continue;
+        };
+        netlink.replace_route(&Route {
+            destination: (prefix.network(), prefix.prefix_len()),
+            gateway: Some(next_hop(is_v4)),
+            oif: ifindex,
+            source: Some(*source),
+            metric: Some(METRIC),
+        })?;
+    }
+    Ok(())
+}
+
+fn next_hop(is_v4: bool) -> IpAddr {
+    if is_v4 { NEXT_HOP_V4.into() } else { NEXT_HOP_V6.into() }
+}
+
+/// A kernel route of one of the prefixes: two routes of equal length would hide one another.
+fn taken_prefix(prefixes: &[IpNet]) -> Option<String> {
+    let v4 = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let v6 = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
+    let routes = v4.lines().filter_map(ipv4_route).chain(v6.lines().filter_map(ipv6_route));
+    let taken: Vec<_> = routes.filter(|(prefix, _)| prefixes.contains(prefix)).collect();
+    taken.first().map(|(prefix, interface)| {
+        format!(
+            "the kernel routes the cluster prefix {prefix} by {interface} already; remove that route, or correct node.cluster_prefixes"
+        )
+    })
+}
+
+/// A line of /proc/net/route: interface, destination, gateway, flags, three counts, mask; numbers
+/// as they lie in memory, in hexadecimal.
+fn ipv4_route(line: &str) -> Option<(IpNet, String)> {
+    let fields: Vec<_> = line.split_whitespace().collect();
+    let number = |at: usize| {
+        let raw = u32::from_str_radix(fields.get(at)?, 16).ok()?;
+        Some(Ipv4Addr::from(raw.to_ne_bytes()))
+    };
+    let len = number(7)?.to_bits().leading_ones() as u8;
+    let net = Ipv4Net::new(number(1)?, len).ok()?;
+    Some((net.into(), (*fields.first()?).to_owned()))
+}
+
+/// A line of /proc/net/ipv6_route: destination, its length, ..., interface last.
+fn ipv6_route(line: &str) -> Option<(IpNet, String)> {
+    let fields: Vec<_> = line.split_whitespace().collect();
+    let address = Ipv6Addr::from_bits(u128::from_str_radix(fields.first()?, 16).ok()?);
+    let len = u8::from_str_radix(fields.get(1)?, 16).ok()?;
+    let interface = *fields.last()?;
+    // The kernel's own entries that say "nobody" are no routes.
+    if interface == "lo" {
+        return None;
+    }
+    Some((Ipv6Net::new(address, len).ok()?.into(), interface.to_owned()))
+}
+
+/// What the kernel needs beside the interface, as warnings with the cure.
+#[must_use]
+pub fn sysctl_warnings(config: &Config, interface: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let has = |is_v4: bool| {
+        config.node.pod_prefixes.iter().any(|prefix| matches!(prefix, IpNet::V4(_)) == is_v4)
+    };
+    for (is_v4, name) in [(true, "net.ipv4.ip_forward"), (false, "net.ipv6.conf.all.forwarding")] {
+        if has(is_v4) && sysctl(name).is_some_and(|value| value == 0) {
+            warnings.push(format!(
+                "pods do not reach the world outside: {name} is 0; run `sysctl -w {name}=1`"
+            ));
+        }
+    }
+    let strict = ["all", interface]
+        .iter()
+        .filter_map(|conf| sysctl(&format!("net.ipv4.conf.{conf}.rp_filter")))
+        .max()
+        == Some(1);
+    if has(true) && strict {
+        warnings.push(format!(
+            "the kernel checks strictly who may come by {interface} (rp_filter is 1): pods with an address outside of the cluster prefixes, which only a delegated IPAM gives, do not reach the node; run `sysctl -w net.ipv4.conf.{interface}.rp_filter=2` if there are any"
+        ));
+    }
+    warnings
+}
+
+/// Dots become slashes; an interface's name with a dot in it is none of ours.
+fn sysctl(name: &str) -> Option<i64> {
+    let path = format!("/proc/sys/{}", name.replace('.', "/"));
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ipv4_route, ipv6_route};
+
+    #[test]
+    fn the_kernels_tables_are_read() {
+        let line = "eth0\t000012C6\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0";
+        let (prefix, interface) = ipv4_route(line).expect("a route");
+        assert_eq!((prefix.to_string().as_str(), interface.as_str()), ("198.18.0.0/16", "eth0"));
+        assert!(ipv4_route("Iface\tDestination\tGateway \tFlags").is_none());
+
+        let zero = "00000000000000000000000000000000";
+        let line = format!(
+            "fd000018000000000000000000000000 20 {zero} 00 {zero} 00000400 00000001 00000000 00000001     eth0"
+        );
+        let (prefix, interface) = ipv6_route(&line).expect("a route");
+        assert_eq!((prefix.to_string().as_str(), interface.as_str()), ("fd00:18::/32", "eth0"));
+    }
+}

@@ -1,0 +1,309 @@
+//! What can be said of a configuration only on the machine itself.
+//!
+//! Enters: a configuration and the kernel's interfaces. Leaves: the facts about the uplink, or
+//! problems with their lines, as `config` gives them. `--check` and the start share it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use netio::netlink::{self, Link, Netlink};
+use netio::xsk::MAX_FRAME_BYTES;
+
+use crate::compile::{encapsulations, overhead};
+use crate::config::{Config, Problem, Refusal};
+use crate::error::Error;
+use crate::model::Model;
+
+/// RFC 8200 section 5.
+const MIN_IPV6_MTU: u32 = 1280;
+/// What every host can take: RFC 791 section 3.1.
+const MIN_IPV4_MTU: u32 = 576;
+const ETHERNET_BYTES: u32 = 14;
+
+/// The NIC as it is.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// As the kernel has it.
+    pub link: Link,
+    /// Its MAC.
+    pub mac: [u8; 6],
+    /// The underlay address.
+    pub address: Ipv4Addr,
+    /// Largest IP packet that we can receive and send by it, bytes.
+    pub mtu: u32,
+    /// Queues that receive.
+    pub queues: u32,
+    /// Name of its driver; empty if that does not tell.
+    pub driver: String,
+    /// What needs attention.
+    pub warnings: Vec<String>,
+}
+
+/// Validates a configuration against this machine.
+///
+/// # Errors
+/// Every problem, or why the machine cannot be asked.
+pub fn examine(config: &Config) -> Result<Option<Facts>, Error> {
+    let mut netlink = Netlink::open().map_err(Error::Netlink)?;
+    check(config, &mut netlink).map_err(|problems| Error::Config(Refusal::Problems(problems)))
+}
+
+/// Checks what the machine has to say; the facts are of the uplink, if there is to be one.
+///
+/// # Errors
+/// What is wrong with the configuration on this machine.
+pub fn check(config: &Config, netlink: &mut Netlink) -> Result<Option<Facts>, Vec<Problem>> {
+    let mut problems = Vec::new();
+    check_cores(config, &mut problems);
+    let facts = match &config.uplink {
+        None => None,
+        Some(uplink) => match facts(config, uplink, netlink) {
+            Ok(facts) => {
+                check_mtu(config, &facts, &mut problems);
+                check_own_address(config, facts.address, &mut problems);
+                Some(facts)
+            }
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        },
+    };
+    if problems.is_empty() { Ok(facts) } else { Err(problems) }
+}
+
+fn facts(
+    config: &Config,
+    uplink: &crate::config::Uplink,
+    netlink: &mut Netlink,
+) -> Result<Facts, Problem> {
+    let name = &uplink.interface;
+    let refuse = |key: &str, message: String| config.origin.problem(key, message);
+    let unusable = |error: netio::Error| {
+        refuse("uplink.interface", format!("{name}: {}", crate::error::chain(&error)))
+    };
+    let link = netlink.link(name).map_err(unusable)?;
+    let Some(link) = link else {
+        let others = netlink.links().map_err(unusable)?;
+        let others: Vec<_> =
+            others.into_iter().map(|link| link.name).filter(|name| name != "lo").collect();
+        return Err(refuse(
+            "uplink.interface",
+            format!(
+                "there is no interface {name} in this network namespace; it has {}",
+                if others.is_empty() { "none".into() } else { others.join(", ") }
+            ),
+        ));
+    };
+    let mac = link.mac.ok_or_else(|| {
+        refuse("uplink.interface", format!("{name} is no Ethernet interface: it has no MAC"))
+    })?;
+    let addresses = netlink.addresses(link.index).map_err(unusable)?;
+    let address = choose_address(config, uplink, &addresses)?;
+    let queues = netlink::rx_queues(name).map_err(unusable)?.unwrap_or(link.rx_queues).max(1);
+    let driver = netlink::driver(name).map(|driver| driver.name).unwrap_or_default();
+    let mut warnings = Vec::new();
+    if !link.up || !link.carrier {
+        warnings.push(format!("{name} is down; pods do not reach other nodes until it is up"));
+    }
+    if driver == "veth" {
+        warnings.push(format!(
+            "{name} is a veth, which gives us packets with unfinished checksums: run `ethtool -K PEER tx off` on its other end"
+        ));
+    }
+    let largest = MAX_FRAME_BYTES as u32 - ETHERNET_BYTES;
+    let mtu = link.mtu.min(largest);
+    if link.mtu > largest {
+        warnings.push(format!(
+            "the MTU of {name} is {}, but AF_XDP takes frames of at most {MAX_FRAME_BYTES} bytes: {largest} is used, and longer packets from the underlay are lost; set it to {largest} or less on every node",
+            link.mtu
+        ));
+    }
+    Ok(Facts { mac, address, mtu, queues, driver, warnings, link })
+}
+
+fn choose_address(
+    config: &Config,
+    uplink: &crate::config::Uplink,
+    addresses: &[(IpAddr, u8)],
+) -> Result<Ipv4Addr, Problem> {
+    let name = &uplink.interface;
+    let v4: Vec<Ipv4Addr> = addresses
+        .iter()
+        .filter_map(|(address, _)| match address {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        })
+        .collect();
+    let listed = v4.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match (uplink.address, v4.as_slice()) {
+        (Some(wanted), have) if have.contains(&wanted) => Ok(wanted),
+        (Some(wanted), []) => Err(config.origin.problem(
+            "uplink.address",
+            format!("{name} does not have {wanted}; it has no IPv4 address"),
+        )),
+        (Some(wanted), _) => Err(config
+            .origin
+            .problem("uplink.address", format!("{name} does not have {wanted}; it has {listed}"))),
+        (None, [only]) => Ok(*only),
+        (None, []) => Err(config
+            .origin
+            .problem("uplink.interface", format!("{name} has no IPv4 address; tunnels need one"))),
+        (None, _) => Err(config.origin.problem(
+            "uplink.interface",
+            format!("{name} has several IPv4 addresses ({listed}); choose one by uplink.address"),
+        )),
+    }
+}
+
+/// The pods' MTU must fit into the underlay with the overhead of every encapsulation in use.
+fn check_mtu(config: &Config, facts: &Facts, problems: &mut Vec<Problem>) {
+    let largest =
+        encapsulations(config, &Model::new(config)).map(overhead).max().unwrap_or_default();
+    let room = facts.mtu.saturating_sub(largest);
+    let name = &facts.link.name;
+    if let Some(mtu) = config.overlay.pod_mtu
+        && mtu > room
+    {
+        problems.push(config.origin.problem(
+            "overlay.pod_mtu",
+            format!("{name} carries {} bytes, of which encapsulation takes {largest}: {room} is the most, not {mtu}", facts.mtu),
+        ));
+    }
+    let has_v6 = config.node.pod_prefixes.iter().any(|prefix| matches!(prefix, IpNet::V6(_)));
+    let least = if has_v6 { MIN_IPV6_MTU } else { MIN_IPV4_MTU };
+    if config.overlay.pod_mtu.is_none() && room < least {
+        problems.push(config.origin.problem(
+            "uplink.interface",
+            format!("{name} carries {} bytes, of which encapsulation takes {largest}: the {room} left are less than the {least} that pods need; raise its MTU", facts.mtu),
+        ));
+    }
+}
+
+fn check_own_address(config: &Config, own: Ipv4Addr, problems: &mut Vec<Problem>) {
+    for (index, peer) in config.peers.iter().enumerate() {
+        if peer.address == own {
+            problems.push(
+                config.origin.problem(
+                    &format!("peers[{index}].address"),
+                    format!("{own} is this node itself"),
+                ),
+            );
+        }
+    }
+    for (index, vtep) in config.bridge.vteps.iter().enumerate() {
+        if *vtep == own {
+            problems.push(
+                config.origin.problem(
+                    &format!("bridge.vteps[{index}]"),
+                    format!("{own} is this node itself"),
+                ),
+            );
+        }
+    }
+    let inside =
+        config.node.cluster_prefixes.iter().find(|prefix| prefix.contains(&IpAddr::V4(own)));
+    if let Some(prefix) = inside {
+        problems.push(config.origin.problem(
+            "uplink.interface",
+            format!("its address {own} lies in the cluster prefix {prefix}: tunnels would run through themselves"),
+        ));
+    }
+}
+
+fn check_cores(config: &Config, problems: &mut Vec<Problem>) {
+    let (Some(wanted), Some(have)) = (&config.workers.cores, core_affinity::get_core_ids()) else {
+        return;
+    };
+    for (index, core) in wanted.iter().enumerate() {
+        if !have.iter().any(|have| have.id == *core) {
+            let have: Vec<_> = have.iter().map(|have| have.id.to_string()).collect();
+            problems.push(config.origin.problem(
+                &format!("workers.cores[{index}]"),
+                format!("this process may not run on core {core}; it has {}", have.join(", ")),
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use netio::netlink::Link;
+
+    use super::{Facts, check_mtu, check_own_address, choose_address};
+    use crate::config::Config;
+
+    fn config(overlay: &str) -> Config {
+        let text = format!(
+            "[node]\nname = \"a\"\npod_prefixes = [\"fd00:18:1::/64\"]\ncluster_prefixes = [\"fd00:18::/32\"]\n[uplink]\ninterface = \"eth0\"\n[overlay]\n{overlay}\n"
+        );
+        Config::parse("f", &text).expect("valid")
+    }
+
+    fn facts(mtu: u32) -> Facts {
+        Facts {
+            link: Link { name: "eth0".into(), ..Link::default() },
+            mac: [2; 6],
+            address: [198, 51, 100, 11].into(),
+            mtu,
+            queues: 1,
+            driver: String::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_mtu_that_the_underlay_cannot_carry_is_refused() {
+        for (overlay, mtu, expected) in [
+            (
+                "pod_mtu = 1451",
+                1500,
+                "f:8: overlay.pod_mtu: eth0 carries 1500 bytes, of which encapsulation takes 50: 1450 is the most, not 1451",
+            ),
+            (
+                "",
+                1320,
+                "f:6: uplink.interface: eth0 carries 1320 bytes, of which encapsulation takes 50: the 1270 left are less than the 1280 that pods need; raise its MTU",
+            ),
+        ] {
+            let mut problems = Vec::new();
+            check_mtu(&config(overlay), &facts(mtu), &mut problems);
+            assert_eq!(problems.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+        }
+        let mut problems = Vec::new();
+        check_mtu(&config("pod_mtu = 1450"), &facts(1500), &mut problems);
+        assert_eq!(problems, []);
+    }
+
+    #[test]
+    fn several_addresses_are_ambiguous() {
+        let address = |text: &str| (text.parse::<IpAddr>().expect("an address"), 24);
+        let config = config("");
+        let uplink = config.uplink.as_ref().expect("configured");
+        let both = [address("198.51.100.11"), address("198.51.100.12"), address("fd00::1")];
+        let problem = choose_address(&config, uplink, &both).expect_err("ambiguous");
+        assert_eq!(
+            problem.to_string(),
+            "f:6: uplink.interface: eth0 has several IPv4 addresses (198.51.100.11, 198.51.100.12); choose one by uplink.address"
+        );
+        assert_eq!(choose_address(&config, uplink, &both[1..]), Ok([198, 51, 100, 12].into()));
+        let mut wanting = uplink.clone();
+        wanting.address = Some([198, 51, 100, 13].into());
+        assert!(choose_address(&config, &wanting, &both).is_err());
+    }
+
+    #[test]
+    fn a_peer_cannot_be_this_node() {
+        let peers =
+            "[[peers]]\nname = \"b\"\naddress = \"198.51.100.11\"\nprefixes = [\"fd00:18:2::/64\"]";
+        let mut problems = Vec::new();
+        check_own_address(&config(peers), [198, 51, 100, 11].into(), &mut problems);
+        assert_eq!(problems.len(), 1);
+        assert_eq!(
+            problems[0].to_string(),
+            "f:10: peers[0].address: 198.51.100.11 is this node itself"
+        );
+    }
+}

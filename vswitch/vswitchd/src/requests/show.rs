@@ -1,0 +1,312 @@
+//! Ports, tables and drops, as people and programs read them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use api::{
+    DropCount, Drops, FdbEntry, FibEntry, Mac, Mode, NeighborEntry, PeerEntry, PortCounters,
+    PortEntry, PortKind,
+};
+use dataplane::DropReason;
+use dataplane::tables::{FdbTarget, MAX_PORTS, PortId};
+use ipnet::IpNet;
+use netio::netlink::NeighborState;
+
+use crate::compile::rib::{self, Target};
+use crate::compile::{peer_mtu, pod_mtu};
+use crate::config::Config;
+use crate::daemon::Daemon;
+use crate::ports::{self, HOST, UPLINK};
+
+/// A worker answers within a turn; one that does not is left out.
+const LEARNED_PATIENCE: Duration = Duration::from_millis(500);
+
+impl Daemon {
+    pub(super) fn show_ports(&self) -> Vec<PortEntry> {
+        let mut entries = Vec::new();
+        if let Some(host) = &self.host {
+            let gateways = self.config.node.pod_prefixes.iter().map(Config::gateway_of);
+            entries.push(PortEntry {
+                id: HOST.0,
+                name: host.name.clone(),
+                kind: PortKind::Host,
+                up: true,
+                mac: Some(Mac(host.mac)),
+                addresses: gateways.collect(),
+                mtu: host.mtu,
+                offloads: ports::describe(ports::offloads(host.port.offloads())),
+                attachment: None,
+                pod: None,
+                mode: None,
+                worker: Some(0),
+                counters: self.counters(HOST),
+            });
+        }
+        if let Some(uplink) = &self.uplink {
+            let facts = &uplink.facts;
+            entries.push(PortEntry {
+                id: UPLINK.0,
+                name: facts.link.name.clone(),
+                kind: PortKind::Uplink,
+                up: facts.link.up && facts.link.carrier,
+                mac: Some(Mac(facts.mac)),
+                addresses: vec![IpAddr::V4(facts.address)],
+                mtu: facts.mtu,
+                offloads: String::new(),
+                attachment: None,
+                pod: None,
+                mode: None,
+                worker: None,
+                counters: self.counters(UPLINK),
+            });
+        }
+        for (attachment, lease) in &self.model.attachments {
+            let Some(id) = self.ports.number_of(attachment) else { continue };
+            let live = self.ports.live(attachment);
+            entries.push(PortEntry {
+                id: id.0,
+                name: self.port_name(attachment),
+                kind: PortKind::Pod,
+                up: self.ports.is_up(attachment),
+                mac: Some(lease.mac),
+                addresses: lease.addresses.iter().map(IpNet::addr).collect(),
+                mtu: lease.mtu,
+                offloads: live.map_or_else(String::new, |live| {
+                    ports::describe(ports::offloads(live.io.offloads()))
+                }),
+                attachment: Some(attachment.clone()),
+                pod: lease.pod.clone(),
+                mode: Some(lease.mode.clone()),
+                worker: live.map(|live| live.worker),
+                counters: self.counters(id),
+            });
+        }
+        entries.sort_by_key(|entry| entry.id);
+        entries
+    }
+
+    fn counters(&self, id: PortId) -> PortCounters {
+        let mut sum = PortCounters::default();
+        for counters in self.workers.counters() {
+            let counts = counters.port(id);
+            sum.rx_packets += counts.rx_packets;
+            sum.rx_bytes += counts.rx_bytes;
+            sum.tx_packets += counts.tx_packets;
+            sum.tx_bytes += counts.tx_bytes;
+            sum.dropped +=
+                DropReason::ALL.iter().map(|reason| counters.drops(id, *reason)).sum::<u64>();
+        }
+        sum
+    }
+
+    /// The name of a port by its number; that of a port that was detached is its number.
+    pub(super) fn name_of(&self, id: PortId) -> String {
+        match id {
+            HOST => self.host.as_ref().map(|host| host.name.clone()),
+            UPLINK => self.uplink.as_ref().map(|uplink| uplink.facts.link.name.clone()),
+            _ => self.ports.attachment_of(id).map(|attachment| self.port_name(attachment)),
+        }
+        .unwrap_or_else(|| id.to_string())
+    }
+
+    pub(super) fn show_fdb(&self) -> Vec<FdbEntry> {
+        let bridge = &self.config.bridge.name;
+        let tables = self.publisher.tables();
+        let place = |target| match target {
+            FdbTarget::Port(port) => (Some(self.name_of(port)), None),
+            FdbTarget::Vtep(id) => {
+                let vtep = tables.bridges.first().and_then(|bridge| bridge.vtep(id));
+                (None, vtep.map(|vtep| IpAddr::V4(vtep.address)))
+            }
+        };
+        let mut entries = Vec::new();
+        for (mac, target) in tables.bridges.iter().flat_map(|bridge| &bridge.fdb) {
+            let (port, vtep) = place(*target);
+            let is_runtime = self.model.fdb.contains_key(&(bridge.clone(), Mac(mac.0)));
+            entries.push(FdbEntry {
+                bridge: bridge.clone(),
+                mac: Mac(mac.0),
+                port,
+                vtep,
+                source: if is_runtime { "runtime" } else { "static" }.into(),
+                age_seconds: None,
+                worker: None,
+            });
+        }
+        for (worker, learned) in self.workers.learned(LEARNED_PATIENCE) {
+            for (entry, age_ms) in learned {
+                let (port, vtep) = place(entry.target);
+                entries.push(FdbEntry {
+                    bridge: bridge.clone(),
+                    mac: Mac(entry.mac.0),
+                    port,
+                    vtep,
+                    source: "learned".into(),
+                    age_seconds: Some(age_ms / 1000),
+                    worker: Some(worker),
+                });
+            }
+        }
+        entries.sort_by_key(|entry| (entry.mac, entry.worker));
+        entries
+    }
+
+    pub(super) fn show_fib(&self) -> Vec<FibEntry> {
+        self.with_input(|input| {
+            let pod_mtu = pod_mtu(input.config, input.model, input.uplink.map(|uplink| uplink.mtu));
+            let routes = rib::routes(input).into_iter();
+            routes
+                .map(|(prefix, route)| {
+                    let (target, mtu) = match &route.target {
+                        Target::Pod { attachment, lease, .. } => {
+                            (format!("pod {}", self.port_name(attachment)), Some(lease.mtu))
+                        }
+                        Target::Gateway => ("gateway".into(), None),
+                        Target::Host => ("host".into(), input.host.map(|host| host.mtu)),
+                        Target::Peer(peer) => {
+                            let hop = input.next_hops.get(&peer.address);
+                            let encapsulation = words(input.config.encapsulation_of(peer));
+                            let via = match hop.and_then(|hop| hop.via) {
+                                Some(via) => format!(" via {via}"),
+                                None => " (unresolved)".into(),
+                            };
+                            let mtu =
+                                input.uplink.map(|uplink| peer_mtu(input.config, peer, uplink));
+                            (format!("peer {} {encapsulation}{via}", peer.name), mtu)
+                        }
+                        Target::Neighbor { bridge, mac } => {
+                            (format!("bridge {bridge} {mac}"), Some(pod_mtu))
+                        }
+                        Target::Blackhole => ("blackhole".into(), None),
+                        Target::Unreachable => ("unreachable".into(), None),
+                    };
+                    FibEntry { prefix, target, source: route.source.into(), mtu }
+                })
+                .collect()
+        })
+    }
+
+    pub(super) fn show_neighbors(&self) -> Vec<NeighborEntry> {
+        let mut entries = Vec::new();
+        for (attachment, lease) in &self.model.attachments {
+            let on = match &lease.mode {
+                Mode::Routed => format!("pod {}", self.port_name(attachment)),
+                Mode::Bridged { .. } => format!("bridge {}", self.config.bridge.name),
+            };
+            let state = if self.ports.is_up(attachment) { "permanent" } else { "down" };
+            for net in &lease.addresses {
+                entries.push(NeighborEntry {
+                    address: net.addr(),
+                    mac: Some(lease.mac),
+                    on: on.clone(),
+                    source: "attachment".into(),
+                    state: state.into(),
+                });
+            }
+        }
+        for ((bridge, address), mac) in &self.model.neighbors {
+            entries.push(NeighborEntry {
+                address: *address,
+                mac: Some(*mac),
+                on: format!("bridge {bridge}"),
+                source: "runtime".into(),
+                state: "permanent".into(),
+            });
+        }
+        // Several peers behind one router share its entry.
+        let mut hops = BTreeMap::new();
+        for hop in self.underlay.iter().flat_map(|underlay| underlay.next_hops().values()) {
+            if let Some(via) = hop.via {
+                hops.insert(via, hop);
+            }
+        }
+        let interface = self.uplink.as_ref().map_or("", |uplink| &uplink.facts.link.name);
+        for (via, hop) in hops {
+            entries.push(NeighborEntry {
+                address: via.into(),
+                mac: hop.mac.map(|mac| Mac(mac.0)),
+                on: format!("underlay {interface}"),
+                source: "kernel".into(),
+                state: hop.neighbor.map_or("none", state_word).into(),
+            });
+        }
+        entries
+    }
+
+    pub(super) fn show_peers(&self) -> Vec<PeerEntry> {
+        let uplink = self.uplink_port();
+        let hops = self.underlay.as_ref().map(|underlay| underlay.next_hops());
+        let peers = self.model.peers.values();
+        peers
+            .map(|(peer, source)| {
+                let hop = hops.and_then(|hops| hops.get(&peer.address));
+                let state = match hop {
+                    None => "not looked up yet".to_owned(),
+                    Some(hop) => hop.problem.clone().unwrap_or_else(|| "ready".into()),
+                };
+                PeerEntry {
+                    spec: peer.clone(),
+                    in_force: self.config.encapsulation_of(peer),
+                    source: source.label().into(),
+                    next_hop: hop.and_then(|hop| hop.via).map(IpAddr::V4),
+                    next_hop_mac: hop.and_then(|hop| hop.mac).map(|mac| Mac(mac.0)),
+                    mtu: uplink.as_ref().map_or(0, |uplink| peer_mtu(&self.config, peer, uplink)),
+                    state,
+                }
+            })
+            .collect()
+    }
+
+    /// The sums are over all time; the reasons of a port are forgotten when its number is given to
+    /// another, so that they may add up to less.
+    pub(super) fn show_drops(&self) -> Drops {
+        let workers = self.workers.counters();
+        let mut drops = Drops { received: 0, made: 0, sent: 0, dropped: 0, reasons: Vec::new() };
+        for counters in &workers {
+            let accounting = counters.accounting();
+            drops.received += accounting.received;
+            drops.made += accounting.made;
+            drops.sent += accounting.sent;
+            drops.dropped += accounting.dropped;
+        }
+        for number in 0..MAX_PORTS as u16 {
+            for reason in DropReason::ALL {
+                let packets =
+                    workers.iter().map(|counters| counters.drops(PortId(number), *reason)).sum();
+                if packets > 0 {
+                    drops.reasons.push(DropCount {
+                        port: self.name_of(PortId(number)),
+                        reason: reason.label().into(),
+                        explanation: reason.explanation().trim().into(),
+                        packets,
+                    });
+                }
+            }
+        }
+        drops
+    }
+}
+
+fn words(encapsulation: api::Encapsulation) -> &'static str {
+    match encapsulation {
+        api::Encapsulation::Vxlan => "vxlan",
+        api::Encapsulation::Ipip => "ipip",
+        api::Encapsulation::Direct => "direct",
+    }
+}
+
+fn state_word(state: NeighborState) -> &'static str {
+    match state {
+        NeighborState::None => "none",
+        NeighborState::Incomplete => "incomplete",
+        NeighborState::Reachable => "reachable",
+        NeighborState::Stale => "stale",
+        NeighborState::Delay => "delay",
+        NeighborState::Probe => "probe",
+        NeighborState::Failed => "failed",
+        NeighborState::Noarp => "noarp",
+        NeighborState::Permanent => "permanent",
+        NeighborState::Other(_) => "other",
+    }
+}

@@ -1,0 +1,68 @@
+//! The daemon as a whole.
+
+use api::{Mac, Status, UplinkStatus, WorkerStatus};
+
+use crate::compile::vtep_mac;
+use crate::daemon::Daemon;
+
+impl Daemon {
+    pub(super) fn status(&self) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            node: self.config.node.name.clone(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            epoch: self.publisher.epoch().0,
+            pod_prefixes: self.config.node.pod_prefixes.clone(),
+            cluster_prefixes: self.config.node.cluster_prefixes.clone(),
+            pod_mtu: self.pod_mtu(),
+            pods: self.ports.count_up(),
+            peers: self.model.peers.len(),
+            uplink: self.uplink_status(),
+            workers: self.worker_status(),
+            host_interface: self.host.as_ref().map(|host| host.name.clone()),
+            masquerade: self.masquerade.is_some(),
+            publish_latency_us: self.publisher.latency_us(),
+            choices: self.choices.clone(),
+            warnings: self.warnings.clone(),
+        }
+    }
+
+    fn uplink_status(&self) -> Option<UplinkStatus> {
+        let (uplink, port) = (self.uplink.as_ref()?, self.uplink_port()?);
+        Some(UplinkStatus {
+            interface: uplink.facts.link.name.clone(),
+            kind: "af_xdp".into(),
+            xdp_mode: uplink.xdp_mode.clone(),
+            copy_mode: uplink.copy_mode.clone(),
+            queues: uplink.facts.queues as usize,
+            address: uplink.facts.address,
+            mtu: uplink.facts.mtu,
+            encapsulation: self.config.overlay.encapsulation,
+            vni: self.config.overlay.vni,
+            vxlan_port: self.config.overlay.vxlan_port,
+            vtep_mac: Mac(vtep_mac(&self.config, &port).0),
+        })
+    }
+
+    fn worker_status(&self) -> Vec<WorkerStatus> {
+        let mut loads = self.ports.loads(self.workers.count());
+        // The host port is the first worker's.
+        if let (Some(load), Some(_)) = (loads.first_mut(), &self.host) {
+            *load += 1;
+        }
+        self.workers
+            .states()
+            .into_iter()
+            .zip(loads)
+            .map(|(state, ports)| WorkerStatus {
+                id: state.id,
+                core: state.core,
+                queues: state.queues,
+                ports,
+                epoch: state.epoch.0,
+                frames_free: state.frames_free,
+                frames_total: state.frames_total,
+            })
+            .collect()
+    }
+}

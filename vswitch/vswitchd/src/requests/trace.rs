@@ -1,0 +1,139 @@
+//! Walks a described packet through the live tables.
+//!
+//! The decision code is production's. Learned MACs are copied out of the workers first; nothing of
+//! the walk touches them, the counters or a port.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use api::{Door, ErrorKind, ErrorReply, TracePacket, TraceResult};
+use dataplane::tables::{Fdb, FdbTarget, Gateway, PortId};
+use dataplane::wire::MacAddr;
+use dataplane::{Millis, Verdict};
+use frame::{Offload, Packet};
+
+use super::packet::{build, describe};
+use super::refused;
+use crate::daemon::Daemon;
+use crate::model::refuse;
+use crate::ports::{HOST, UPLINK};
+
+const LEARNED_PATIENCE: Duration = Duration::from_millis(500);
+
+impl Daemon {
+    pub(super) fn trace(&self, request: &TracePacket) -> Result<TraceResult, ErrorReply> {
+        let ingress = self.port_by_name(&request.port)?;
+        let tables = self.publisher.tables();
+        let Some(port) = tables.port(ingress) else {
+            return refused(ErrorKind::NotReady, format!("port {} is down", request.port));
+        };
+        let own = |address: &IpAddr| address.is_ipv4() == request.dst.is_ipv4();
+        let gateway = match request.dst {
+            IpAddr::V4(_) => tables.gateway.v4.map(IpAddr::V4),
+            IpAddr::V6(_) => tables.gateway.v6.map(IpAddr::V6),
+        };
+        let first = port.addresses.iter().copied().find(own);
+        let source = request.src.or(first).or(gateway).ok_or_else(|| {
+            refuse(
+                ErrorKind::Invalid,
+                format!(
+                    "port {} has no address of the family of {}; give one",
+                    request.port, request.dst
+                ),
+            )
+        })?;
+        let mac = |given: Option<api::Mac>, or| given.map_or(or, |mac| MacAddr(mac.0));
+        let source_mac = mac(request.src_mac, port.mac);
+        let destination_mac = mac(request.dst_mac, Gateway::MAC);
+        let bytes = build(request, source_mac, destination_mac, source)
+            .map_err(|message| refuse(ErrorKind::Invalid, message))?;
+
+        let Some(mut frame) = self.trace_pool.alloc() else {
+            return refused(ErrorKind::Exhausted, "no frame is free for the trace");
+        };
+        frame
+            .extend_from_slice(&bytes)
+            .map_err(|_| refuse(ErrorKind::Invalid, "the packet is too long for a frame"))?;
+        let packet = Packet { frame, offload: Offload::default() };
+        let (fdb, now) = self.learned_fdb();
+        let trace = dataplane::trace(&tables, &fdb, &self.trace_pool, ingress, packet, now);
+
+        let vxlan_port = self.config.overlay.vxlan_port;
+        let dropped = match trace.verdict {
+            Verdict::Drop(reason) | Verdict::Refuse { reason, .. } => {
+                Some(reason.label().to_owned())
+            }
+            _ => None,
+        };
+        Ok(TraceResult {
+            packet: describe(&bytes, vxlan_port),
+            doors: trace
+                .said
+                .into_iter()
+                .map(|said| Door { door: said.door.into(), said: said.what })
+                .collect(),
+            verdict: trace.verdict.describe(),
+            dropped,
+            leaves: trace
+                .leaves
+                .iter()
+                .map(|(port, bytes)| {
+                    format!("{}: {}", self.name_of(*port), describe(bytes, vxlan_port))
+                })
+                .collect(),
+        })
+    }
+
+    /// What all workers have learned, in one table; and a time at which each entry has its age.
+    fn learned_fdb(&self) -> (Fdb, Millis) {
+        let learned = self.workers.learned(LEARNED_PATIENCE);
+        let entries: Vec<_> = learned.into_iter().flat_map(|(_, entries)| entries).collect();
+        let ageing_ms = self.config.bridge.ageing_seconds * 1000;
+        let now = Millis(ageing_ms);
+        let mut fdb = Fdb::new(entries.len() as u32, ageing_ms);
+        for (entry, age_ms) in entries {
+            let port = match entry.target {
+                FdbTarget::Port(port) => port,
+                FdbTarget::Vtep(_) => UPLINK,
+            };
+            let seen = Millis(now.since(Millis(age_ms)));
+            fdb.learn(entry.bridge, entry.mac, entry.target, port, seen);
+        }
+        (fdb, now)
+    }
+
+    /// A port by its name, its number, its container's id or the beginning of that.
+    fn port_by_name(&self, name: &str) -> Result<PortId, ErrorReply> {
+        if self.host.as_ref().is_some_and(|host| host.name == name) {
+            return Ok(HOST);
+        }
+        if self.uplink.as_ref().is_some_and(|uplink| uplink.facts.link.name == name) {
+            return Ok(UPLINK);
+        }
+        let attachments = || self.model.attachments.keys();
+        let mut found: Vec<_> =
+            attachments().filter(|attachment| self.port_name(attachment) == name).collect();
+        if found.is_empty() && !name.is_empty() {
+            found = attachments()
+                .filter(|attachment| attachment.container_id.starts_with(name))
+                .collect();
+        }
+        match found.as_slice() {
+            [one] => self
+                .ports
+                .number_of(one)
+                .ok_or_else(|| refuse(ErrorKind::Exhausted, format!("{name} has no port number"))),
+            [] => match name.parse().map(PortId) {
+                Ok(id) if self.publisher.tables().port(id).is_some() => Ok(id),
+                _ => refused(
+                    ErrorKind::Unknown,
+                    format!("there is no port \"{name}\"; `vswitchctl show ports` lists them"),
+                ),
+            },
+            several => refused(
+                ErrorKind::Invalid,
+                format!("\"{name}\" is the beginning of {} ports' names", several.len()),
+            ),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! How the kernel reaches the other nodes.
+//!
+//! Enters: underlay addresses of peers and VTEPs; changes that the kernel announces. Leaves: for
+//! each the MAC of the next hop, or why there is none, to `compile`. We never ARP on the NIC: the
+//! kernel's routes and neighbours are asked, and the kernel is asked to resolve and to confirm.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use dataplane::wire::MacAddr;
+use netio::netlink::{Event, Neighbor, NeighborState, Netlink};
+
+/// The kernel's way to one underlay address.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NextHop {
+    /// The router, or the address itself on the same link.
+    pub via: Option<Ipv4Addr>,
+    /// Its MAC, once resolved.
+    pub mac: Option<MacAddr>,
+    /// The state of the kernel's neighbour entry.
+    pub neighbor: Option<NeighborState>,
+    /// Why packets cannot be sent there now.
+    pub problem: Option<String>,
+}
+
+impl NextHop {
+    /// A next hop that is ready.
+    #[must_use]
+    pub fn resolved(mac: MacAddr) -> Self {
+        Self { mac: Some(mac), ..Self::default() }
+    }
+}
+
+/// Watches the underlay on one interface.
+pub struct Underlay {
+    netlink: Netlink,
+    interface: String,
+    ifindex: u32,
+    hops: BTreeMap<Ipv4Addr, NextHop>,
+}
+
+impl Underlay {
+    /// Nothing looked up yet.
+    #[must_use]
+    pub fn new(netlink: Netlink, interface: &str, ifindex: u32) -> Self {
+        Self { netlink, interface: interface.to_owned(), ifindex, hops: BTreeMap::new() }
+    }
+
+    /// What was found at the last refresh.
+    #[must_use]
+    pub fn next_hops(&self) -> &BTreeMap<Ipv4Addr, NextHop> {
+        &self.hops
+    }
+
+    /// Asks the kernel anew, has it resolve what it does not know and confirm what it has not for
+    /// a while. True if forwarding is to change.
+    pub fn refresh(&mut self, wanted: &BTreeSet<Ipv4Addr>) -> bool {
+        let fresh: BTreeMap<_, _> =
+            wanted.iter().map(|address| (*address, self.look_up(*address))).collect();
+        let forwarding = |hops: &BTreeMap<Ipv4Addr, NextHop>| {
+            hops.iter().map(|(address, hop)| (*address, hop.mac)).collect::<Vec<_>>()
+        };
+        for (address, hop) in &fresh {
+            let before = self.hops.get(address).and_then(|hop| hop.problem.as_ref());
+            if hop.problem.as_ref() != before {
+                match &hop.problem {
+                    Some(problem) => tracing::warn!(%address, "underlay: {problem}"),
+                    None => tracing::info!(%address, "underlay: reachable"),
+                }
+            }
+        }
+        let changed = forwarding(&fresh) != forwarding(&self.hops);
+        self.hops = fresh;
+        changed
+    }
+
+    /// Whether what the kernel announces may change a next hop.
+    #[must_use]
+    pub fn concerns(&self, event: &Event) -> bool {
+        let is_hop = |neighbor: &Neighbor| {
+            neighbor.ifindex == self.ifindex
+                && self.hops.values().any(|hop| hop.via.map(IpAddr::V4) == Some(neighbor.ip))
+        };
+        match event {
+            Event::NeighborChanged(neighbor) | Event::NeighborGone(neighbor) => is_hop(neighbor),
+            Event::LinkChanged(link) | Event::LinkGone(link) => link.index == self.ifindex,
+            Event::AddressChanged { ifindex, .. } => *ifindex == self.ifindex,
+            Event::RouteChanged | Event::Overrun => true,
+        }
+    }
+
+    fn look_up(&mut self, address: Ipv4Addr) -> NextHop {
+        match self.ask(address) {
+            Ok(hop) => hop,
+            Err(error) => NextHop {
+                problem: Some(format!(
+                    "the kernel did not answer: {}",
+                    crate::error::chain(&error)
+                )),
+                ..NextHop::default()
+            },
+        }
+    }
+
+    fn ask(&mut self, address: Ipv4Addr) -> netio::Result<NextHop> {
+        let unreachable =
+            |problem: String| NextHop { problem: Some(problem), ..NextHop::default() };
+        let Some(route) = self.netlink.route_to(address.into())? else {
+            return Ok(unreachable(format!("the kernel has no route to {address}")));
+        };
+        if route.local {
+            return Ok(unreachable(format!("{address} is this node itself")));
+        }
+        if route.oif != self.ifindex {
+            let other = self.netlink.link_by_index(route.oif)?;
+            let other = other.map_or_else(|| format!("interface {}", route.oif), |link| link.name);
+            return Ok(unreachable(format!(
+                "the kernel routes {address} by {other}, not by the uplink {}",
+                self.interface
+            )));
+        }
+        let via = match route.gateway {
+            None => address,
+            Some(IpAddr::V4(gateway)) => gateway,
+            Some(IpAddr::V6(gateway)) => {
+                return Ok(unreachable(format!(
+                    "the kernel routes {address} by the IPv6 router {gateway}; an IPv4 one is needed"
+                )));
+            }
+        };
+        let neighbor = self.netlink.neighbor(self.ifindex, via.into())?;
+        let state = neighbor.map(|neighbor| neighbor.state);
+        let is_settled = matches!(
+            state,
+            Some(
+                NeighborState::Reachable
+                    | NeighborState::Permanent
+                    | NeighborState::Noarp
+                    | NeighborState::Delay
+                    | NeighborState::Probe
+                    | NeighborState::Incomplete
+            )
+        );
+        if !is_settled {
+            self.netlink.resolve(self.ifindex, via.into())?;
+        }
+        let mac = neighbor
+            .filter(|neighbor| neighbor.state.is_usable())
+            .and_then(|neighbor| neighbor.mac)
+            .map(MacAddr);
+        let problem = match (mac, state) {
+            (Some(_), _) => None,
+            (None, Some(NeighborState::Failed)) => {
+                Some(format!("the next hop {via} does not answer ARP on {}", self.interface))
+            }
+            (None, _) => Some(format!("the kernel is resolving the next hop {via}")),
+        };
+        Ok(NextHop { via: Some(via), mac, neighbor: state, problem })
+    }
+}

@@ -1,0 +1,164 @@
+//! Opens the NIC: the pinhole, and a socket for each of its queues.
+//!
+//! Enters: the configuration and the machine's facts. Leaves: sockets for the workers, and every
+//! choice with its reason. The NIC itself stays Linux's.
+
+use netio::pinhole::{AttachMode, AttachWish, Pinhole, Steering};
+use netio::xsk::{XskConfig, XskSocket};
+
+use crate::compile::encapsulations;
+use crate::config::{self, Config, Xdp};
+use crate::error::{Error, Result};
+use crate::machine::Facts;
+use crate::model::Model;
+use api::Encapsulation;
+
+/// The NIC, opened. Dropping it gives everything back to Linux.
+pub struct Uplink {
+    pinhole: Pinhole,
+    steering: Steering,
+    /// What the machine says of it.
+    pub facts: Facts,
+    /// `native` or `generic`, with the reason.
+    pub xdp_mode: String,
+    /// `zero-copy` or `copy`, with the reason.
+    pub copy_mode: String,
+}
+
+impl Uplink {
+    /// Attaches the pinhole and binds the sockets, one a queue, in the order of the queues.
+    ///
+    /// # Errors
+    /// If somebody else has the NIC's XDP hook or one of its queues, or the kernel refuses.
+    pub fn open(
+        uplink: &config::Uplink,
+        config: &Config,
+        model: &Model,
+        facts: Facts,
+    ) -> Result<(Self, Vec<XskSocket>)> {
+        let failed = |source| Error::Uplink { interface: uplink.interface.clone(), source };
+        let steering = steering(config, model, &facts);
+        let wish = match uplink.xdp {
+            Xdp::Auto | Xdp::Native => AttachWish::NativeThenGeneric,
+            Xdp::Generic => AttachWish::Generic,
+        };
+        let pinhole =
+            Pinhole::attach(facts.link.index, facts.queues, &steering, wish).map_err(failed)?;
+        if uplink.xdp == Xdp::Native && *pinhole.mode() != AttachMode::Native {
+            let mode = pinhole.mode().to_string();
+            return Err(Error::NotNative { interface: uplink.interface.clone(), mode });
+        }
+        let xsk = XskConfig { zero_copy: uplink.zero_copy, ..XskConfig::default() };
+        let sockets = (0..facts.queues)
+            .map(|queue| XskSocket::open(&uplink.interface, queue, &xsk, pinhole.xsk_map()))
+            .collect::<netio::Result<Vec<_>>>()
+            .map_err(failed)?;
+        let xdp_mode = pinhole.mode().to_string();
+        let copy_mode =
+            sockets.first().map_or_else(String::new, |socket| socket.mode().to_string());
+        Ok((Self { pinhole, steering, facts, xdp_mode, copy_mode }, sockets))
+    }
+
+    /// Takes from the NIC what the model needs now.
+    ///
+    /// # Errors
+    /// If the kernel refuses; what was taken before is taken still.
+    pub fn steer(&mut self, config: &Config, model: &Model) -> netio::Result<()> {
+        let wanted = steering(config, model, &self.facts);
+        if wanted != self.steering {
+            self.pinhole.update(&wanted)?;
+            self.steering = wanted;
+        }
+        Ok(())
+    }
+
+    /// For the log and `status`.
+    #[must_use]
+    pub fn choices(&self) -> Vec<String> {
+        let (facts, name) = (&self.facts, &self.facts.link.name);
+        let driver = if facts.driver.is_empty() { "unknown" } else { &facts.driver };
+        vec![
+            format!(
+                "uplink {name}: driver {driver}, MTU {}, underlay address {}",
+                facts.mtu, facts.address
+            ),
+            format!("uplink {name}: AF_XDP on {} queue(s), all that receive", facts.queues),
+            format!("uplink {name}: XDP mode {}", self.xdp_mode),
+            format!("uplink {name}: {}", self.copy_mode),
+        ]
+    }
+}
+
+/// What is ours on the wire: no more than the encapsulations in use.
+fn steering(config: &Config, model: &Model, facts: &Facts) -> Steering {
+    let mut steering = Steering { local: vec![facts.address], ..Steering::default() };
+    for encapsulation in encapsulations(config, model) {
+        match encapsulation {
+            Encapsulation::Vxlan => steering.vxlan_port = Some(config.overlay.vxlan_port),
+            Encapsulation::Ipip => steering.ipip = true,
+            Encapsulation::Direct => {
+                steering.prefixes = config
+                    .node
+                    .pod_prefixes
+                    .iter()
+                    .map(|prefix| (prefix.network(), prefix.prefix_len()))
+                    .collect();
+            }
+        }
+    }
+    steering
+}
+
+/// Queues for each worker, spread evenly.
+#[must_use]
+pub fn spread(queues: usize, workers: usize) -> Vec<Vec<usize>> {
+    let mut spread = vec![Vec::new(); workers];
+    for queue in 0..queues {
+        spread[queue % workers].push(queue);
+    }
+    spread
+}
+
+#[cfg(test)]
+mod tests {
+    use netio::netlink::Link;
+    use netio::pinhole::Steering;
+
+    use super::{spread, steering};
+    use crate::config::Config;
+    use crate::machine::Facts;
+    use crate::model::Model;
+
+    #[test]
+    fn only_what_is_spoken_is_taken_from_the_nic() {
+        let facts = Facts {
+            link: Link::default(),
+            mac: [2; 6],
+            address: [198, 51, 100, 11].into(),
+            mtu: 1500,
+            queues: 1,
+            driver: String::new(),
+            warnings: Vec::new(),
+        };
+        let pods = ("198.18.1.0".parse().expect("an address"), 24);
+        let local = vec![facts.address];
+        let none = Steering { local, ..Steering::default() };
+        for (encapsulation, expected) in [
+            ("vxlan", Steering { vxlan_port: Some(4789), ..none.clone() }),
+            ("ipip", Steering { ipip: true, ..none.clone() }),
+            ("direct", Steering { prefixes: vec![pods], ..none.clone() }),
+        ] {
+            let text = format!(
+                "[node]\nname = \"a\"\npod_prefixes = [\"198.18.1.0/24\"]\ncluster_prefixes = [\"198.18.0.0/16\"]\n[uplink]\ninterface = \"eth0\"\n[overlay]\nencapsulation = \"{encapsulation}\"\n"
+            );
+            let config = Config::parse("f", &text).expect("valid");
+            assert_eq!(steering(&config, &Model::new(&config), &facts), expected);
+        }
+    }
+
+    #[test]
+    fn queues_are_spread_evenly() {
+        assert_eq!(spread(5, 2), [vec![0, 2, 4], vec![1, 3]]);
+        assert_eq!(spread(1, 1), [vec![0]]);
+    }
+}

@@ -1,0 +1,222 @@
+//! The built daemon, end to end and without root: its ports are socketpairs, its clients speak the
+//! control protocol as the plugin and vswitchctl do.
+
+mod node;
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use api::{AttachmentId, Check, ErrorKind, Mac, Mode, Reply, Request, Reserve, TracePacket};
+
+use node::{Node, Pod, Running};
+
+#[test]
+fn two_pods_talk_and_everything_is_accounted_for() {
+    let node = Node::new("");
+    let daemon = node.start();
+    let (a, b) = (daemon.plug("a"), daemon.plug("b"));
+    assert_ne!(a.address, b.address);
+
+    a.send_udp(&b, b"hello from a");
+    let received = b.receive().expect("b gets the datagram");
+    assert_eq!(&received[42..], b"hello from a");
+    assert_eq!(received[22], 63, "one hop was taken");
+    b.send_udp(&a, b"hello from b");
+    assert!(a.receive().is_some());
+
+    // Nobody has this address: a is told, and the loss has a reason and a name.
+    a.send_udp_to("198.18.1.200".parse().expect("an address"), b"anyone?");
+    let told = a.receive().expect("an ICMP error");
+    assert_eq!((told[23], told[34]), (1, 3), "ICMP destination unreachable");
+
+    let Reply::Drops(drops) = daemon.ask(&Request::ShowDrops) else { panic!("not drops") };
+    assert_eq!(drops.received + drops.made, drops.sent + drops.dropped);
+    assert!(drops.reasons.iter().any(|drop| drop.reason == "unreachable" && drop.packets == 1));
+
+    let Reply::Ports(ports) = daemon.ask(&Request::ShowPorts) else { panic!("not ports") };
+    let pods: Vec<_> = ports.iter().filter(|port| port.attachment.is_some()).collect();
+    assert_eq!(pods.len(), 2);
+    assert!(pods.iter().all(|port| port.up));
+    daemon.stop();
+}
+
+#[test]
+fn a_trace_tells_what_would_happen_and_leaves_no_mark() {
+    let node = Node::new("");
+    let daemon = node.start();
+    let (a, b) = (daemon.plug("a"), daemon.plug("b"));
+    let Reply::Ports(ports) = daemon.ask(&Request::ShowPorts) else { panic!("not ports") };
+    let port = ports.iter().find(|port| port.addresses.contains(&a.address)).expect("a's port");
+    let packet = TracePacket {
+        port: port.name.clone(),
+        dst_mac: None,
+        src_mac: None,
+        src: None,
+        dst: b.address,
+        protocol: "tcp".into(),
+        src_port: 40_000,
+        dst_port: 80,
+        len: 60,
+        ttl: 64,
+        df: true,
+    };
+    let Reply::Trace(trace) = daemon.ask(&Request::Trace(packet)) else { panic!("not a trace") };
+    let doors: Vec<_> = trace.doors.iter().map(|door| door.door.as_str()).collect();
+    assert!(doors.starts_with(&["parse", "bridge", "route", "verdict"]), "{doors:?}");
+    assert_eq!(trace.dropped, None);
+    assert_eq!(trace.leaves.len(), 1);
+    let Reply::Drops(drops) = daemon.ask(&Request::ShowDrops) else { panic!("not drops") };
+    assert_eq!((drops.received, drops.sent), (0, 0));
+    daemon.stop();
+}
+
+#[test]
+fn what_a_pod_holds_ends_with_its_del() {
+    let node = Node::new("");
+    let daemon = node.start();
+    let before = daemon.open_fds();
+    for _ in 0..20 {
+        let a = daemon.plug("a");
+        assert_eq!(daemon.ask(&Request::Detach(Pod::id("a"))), Reply::Done);
+        // Twice, and never added: the same answer.
+        assert_eq!(daemon.ask(&Request::Detach(Pod::id("a"))), Reply::Done);
+        assert!(a.is_closed(), "the daemon lets go of the port");
+    }
+    let Reply::Ports(ports) = daemon.ask(&Request::ShowPorts) else { panic!("not ports") };
+    assert!(ports.iter().all(|port| port.attachment.is_none()));
+    assert!(daemon.settles(before), "nothing is left open after 20 rounds");
+    daemon.stop();
+}
+
+#[test]
+fn a_killed_daemon_remembers_who_holds_which_address() {
+    let node = Node::new("");
+    let daemon = node.start();
+    let (a, b) = (daemon.plug("a"), daemon.plug("b"));
+    daemon.kill();
+    let daemon = node.start();
+    // Their ports died with the daemon, their leases did not: a newcomer gets neither address.
+    let c = daemon.plug("c");
+    assert!(![a.address, b.address].contains(&c.address));
+    let again = daemon.plug("a");
+    assert_eq!(again.address, a.address);
+    let check = Check { attachment: Pod::id("b"), addresses: vec![b.address], mac: b.mac };
+    assert!(daemon.try_ask(&Request::Check(check)).is_err(), "b has no port any more");
+    assert_eq!(daemon.ask(&Request::Detach(Pod::id("b"))), Reply::Done);
+    daemon.stop();
+}
+
+#[test]
+fn a_file_descriptor_that_is_no_port_is_refused() {
+    let node = Node::new("");
+    let daemon = node.start();
+    let reserve = Pod::reserve("a");
+    let Reply::Reserved(reserved) = daemon.ask(&Request::Reserve(reserve)) else {
+        panic!("not a reservation")
+    };
+    assert!(matches!(reserved.mode, Mode::Routed));
+    let (stream, _other) = UnixStream::pair().expect("a socketpair");
+    let refused = daemon.attach("a", reserved.mac, OwnedFd::from(stream)).expect_err("no port");
+    assert_eq!(refused.kind, ErrorKind::Invalid, "{}", refused.message);
+    // The attachment is still as it was: a proper port is taken.
+    daemon.plug("a");
+    daemon.stop();
+}
+
+#[test]
+fn an_attachment_must_be_reserved_first() {
+    let node = Node::new("");
+    let daemon = node.start();
+    let (port, _theirs) = netio::port::PortFd::pair().expect("a socketpair");
+    let refused = daemon.attach("stranger", Mac([2, 0, 0, 0, 0, 9]), port.into());
+    assert_eq!(refused.expect_err("unknown").kind, ErrorKind::Unknown);
+    daemon.stop();
+}
+
+#[test]
+fn hostile_clients_cost_themselves_and_nobody_else() {
+    let node = Node::new("");
+    let daemon = node.start();
+    let a = daemon.plug("a");
+    let before = daemon.open_fds();
+    for bytes in [&b"\xff\xff\xff\xff"[..], b"\0\0\0\x02{}", b"\0\0\0\x08garbage!", b"\0\0"] {
+        let mut client = daemon.connect();
+        client.write_all(bytes).expect("the daemon reads");
+        client.shutdown(std::net::Shutdown::Write).expect("open");
+        let mut answer = Vec::new();
+        client.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout can be set");
+        client.read_to_end(&mut answer).expect("the daemon closes");
+    }
+    let idle: Vec<UnixStream> = (0..100).map(|_| daemon.connect()).collect();
+    let b = daemon.plug("b");
+    a.send_udp(&b, b"still here");
+    assert!(b.receive().is_some());
+    drop(idle);
+    drop(b);
+    assert_eq!(daemon.ask(&Request::Detach(Pod::id("b"))), Reply::Done);
+    assert!(daemon.settles(before), "every client's descriptor is closed");
+    daemon.stop();
+}
+
+#[test]
+fn addresses_run_out_with_a_word_of_why() {
+    let node = Node::new("198.18.1.0/30");
+    let daemon = node.start();
+    // .0 is the network, .1 the gateway, .3 broadcast.
+    daemon.plug("only");
+    let refused = daemon.try_ask(&Request::Reserve(Pod::reserve("one-more"))).expect_err("full");
+    assert_eq!(refused.kind, ErrorKind::Exhausted);
+    assert!(refused.message.contains("198.18.1.0/30"), "{}", refused.message);
+    assert_eq!(daemon.ask(&Request::Detach(Pod::id("only"))), Reply::Done);
+    daemon.plug("one-more");
+    daemon.stop();
+}
+
+#[test]
+fn bridged_pods_learn_one_another() {
+    let node = Node::new("");
+    let daemon = node.start();
+    let bridged =
+        |name| Reserve { mode: Some(Mode::Bridged { bridge: None }), ..Pod::reserve(name) };
+    let (a, b) = (daemon.plug_as(bridged("a")), daemon.plug_as(bridged("b")));
+    a.send_frame_to(b.mac, b"directly");
+    let frame = b.receive().expect("switched by MAC");
+    assert_eq!((&frame[..6], &frame[6..12]), (&b.mac.0[..], &a.mac.0[..]));
+    daemon.stop();
+}
+
+#[test]
+fn a_second_daemon_on_the_same_socket_says_so() {
+    let node = Node::new("");
+    let daemon = node.start();
+    let (code, said) = node.run_to_end(&[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("vswitch.sock") && said.contains("running"), "{said}");
+    assert!(matches!(daemon.ask(&Request::Status), Reply::Status(_)));
+    daemon.stop();
+}
+
+#[test]
+fn a_bad_configuration_is_refused_by_name_and_line() {
+    let node = Node::new("198.18.1.0/24");
+    node.append("[attachment]\nmode = \"sideways\"\n");
+    let (code, said) = node.run_to_end(&["--check"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("vswitch.toml:") && said.contains("attachment.mode"), "{said}");
+    assert!(said.contains("routed"), "what is expected: {said}");
+}
+
+#[test]
+fn sigterm_leaves_nothing_behind() {
+    let node = Node::new("");
+    let daemon: Running<'_> = node.start();
+    daemon.plug("a");
+    daemon.stop();
+    assert!(!node.socket().exists());
+    let id = AttachmentId { container_id: "a".into(), ifname: "eth0".into() };
+    let daemon = node.start();
+    assert_eq!(daemon.ask(&Request::Detach(id)), Reply::Done);
+    daemon.stop();
+}

@@ -1,0 +1,311 @@
+//! A daemon of its own for each test, and pods that are the far ends of socketpairs.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use api::{
+    Attach, AttachmentId, Decoder, ErrorReply, Mac, Reply, Request, Reserve, encode_request,
+};
+use dataplane::wire::{EtherType, MacAddr, Protocol, ethernet, ipv4, udp};
+use frame::{Packet, Pool};
+use netio::port::{PortFd, Recv};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A node's files.
+pub(crate) struct Node {
+    dir: TempDir,
+}
+
+/// Its running daemon; killed if a test fails.
+pub(crate) struct Running<'n> {
+    node: &'n Node,
+    child: Child,
+}
+
+/// A pod's end of a port.
+pub(crate) struct Pod {
+    pub(crate) address: IpAddr,
+    pub(crate) mac: Mac,
+    gateway_mac: Mac,
+    port: PortFd,
+    pool: Pool,
+}
+
+impl Node {
+    /// With this pod prefix, or one of 254 addresses; neither NIC nor host port.
+    pub(crate) fn new(prefix: &str) -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let prefix = if prefix.is_empty() { "198.18.1.0/24" } else { prefix };
+        let node = Self { dir };
+        let text = format!(
+            "[node]\nname = \"test\"\npod_prefixes = [\"{prefix}\"]\n\
+             cluster_prefixes = [\"198.18.0.0/16\"]\n\
+             [host]\nenabled = false\n\
+             [control]\nsocket = \"{}\"\nstate_dir = \"{}\"\n\
+             [workers]\nframes = 64\n",
+            node.socket().display(),
+            node.dir.path().join("state").display(),
+        );
+        fs::write(node.config(), text).expect("the configuration can be written");
+        node
+    }
+
+    pub(crate) fn append(&self, text: &str) {
+        let mut config = fs::read_to_string(self.config()).expect("it was written");
+        config.push_str(text);
+        fs::write(self.config(), config).expect("the configuration can be written");
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("vswitch.sock")
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("vswitch.toml")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vswitchd"));
+        command.arg("--config").arg(self.config()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the daemon until it ends by itself: its exit code and everything that it said.
+    pub(crate) fn run_to_end(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = self.command().args(arguments).output().expect("the daemon can be executed");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    pub(crate) fn start(&self) -> Running<'_> {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))
+            .expect("the log can be opened");
+        let child = self.command().stderr(log).stdout(Stdio::null()).spawn();
+        let mut running = Running { node: self, child: child.expect("the daemon can be executed") };
+        let deadline = Instant::now() + PATIENCE;
+        while UnixStream::connect(self.socket()).is_err() {
+            let ended = running.child.try_wait().expect("it is our child");
+            assert!(ended.is_none() && Instant::now() < deadline, "no daemon:\n{}", self.log());
+            thread::sleep(Duration::from_millis(10));
+        }
+        running
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Running<'_> {
+    pub(crate) fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.node.socket()).expect("the daemon listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream
+    }
+
+    pub(crate) fn try_ask(&self, request: &Request) -> Result<Reply, ErrorReply> {
+        let mut stream = self.connect();
+        let bytes = encode_request(request).expect("a request is small");
+        stream.write_all(&bytes).expect("the daemon reads");
+        self.answer(stream)
+    }
+
+    pub(crate) fn ask(&self, request: &Request) -> Reply {
+        self.try_ask(request).unwrap_or_else(|error| panic!("{error}\n{}", self.node.log()))
+    }
+
+    fn answer(&self, mut stream: UnixStream) -> Result<Reply, ErrorReply> {
+        let mut decoder = Decoder::for_responses();
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some(response) = decoder.next_response().expect("ours") {
+                return response;
+            }
+            let count = stream.read(&mut buffer).expect("an answer in time");
+            assert!(count > 0, "the daemon hung up:\n{}", self.node.log());
+            decoder.feed(&buffer[..count]);
+        }
+    }
+
+    pub(crate) fn attach(&self, name: &str, mac: Mac, fd: OwnedFd) -> Result<Reply, ErrorReply> {
+        let stream = self.connect();
+        let attach = Attach { attachment: Pod::id(name), mac };
+        let bytes = encode_request(&Request::Attach(attach)).expect("a request is small");
+        let sent = netio::fdpass::send(&stream, &bytes, &[fd.as_fd()]).expect("the daemon reads");
+        assert_eq!(sent, bytes.len());
+        self.answer(stream)
+    }
+
+    pub(crate) fn plug(&self, name: &str) -> Pod {
+        self.plug_as(Pod::reserve(name))
+    }
+
+    pub(crate) fn plug_as(&self, reserve: Reserve) -> Pod {
+        let name = reserve.attachment.container_id.clone();
+        let Reply::Reserved(reserved) = self.ask(&Request::Reserve(reserve)) else {
+            panic!("not a reservation")
+        };
+        let (ours, port) = PortFd::pair().expect("a socketpair");
+        let attached = self.attach(&name, reserved.mac, ours.into());
+        assert_eq!(attached, Ok(Reply::Done), "{}", self.node.log());
+        Pod {
+            address: reserved.addresses[0].addr(),
+            mac: reserved.mac,
+            gateway_mac: reserved.gateway_mac,
+            port,
+            pool: Pool::new(2),
+        }
+    }
+
+    pub(crate) fn open_fds(&self) -> usize {
+        let fds = fs::read_dir(format!("/proc/{}/fd", self.child.id()));
+        fds.expect("it lives").count()
+    }
+
+    /// Whether the daemon comes back to so many open file descriptors or fewer: one of a client
+    /// that had just gone may have been counted.
+    pub(crate) fn settles(&self, fds: usize) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while self.open_fds() > fds {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
+    /// SIGTERM; it must end well and in time.
+    pub(crate) fn stop(mut self) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(status.expect("kill can be executed").success());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                assert_eq!(status.code(), Some(0), "{}", self.node.log());
+                return;
+            }
+            assert!(Instant::now() < deadline, "it does not end:\n{}", self.node.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it is our child");
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        // Both fail when it has ended and was waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Pod {
+    pub(crate) fn id(name: &str) -> AttachmentId {
+        AttachmentId { container_id: name.to_owned(), ifname: "eth0".to_owned() }
+    }
+
+    pub(crate) fn reserve(name: &str) -> Reserve {
+        Reserve {
+            attachment: Self::id(name),
+            pod: None,
+            netns: "/nowhere".to_owned(),
+            mode: None,
+            delegated: None,
+            requested: Vec::new(),
+            mac: None,
+        }
+    }
+
+    pub(crate) fn send_udp(&self, to: &Self, payload: &[u8]) {
+        let IpAddr::V4(to) = to.address else { panic!("the test's pods have IPv4") };
+        self.send_udp_to(to, payload);
+    }
+
+    pub(crate) fn send_udp_to(&self, to: Ipv4Addr, payload: &[u8]) {
+        let IpAddr::V4(source) = self.address else { panic!("the test's pods have IPv4") };
+        let datagram = udp::HEADER_LEN + payload.len();
+        let mut bytes = vec![0; ipv4::HEADER_LEN + datagram];
+        let ip = ipv4::Repr {
+            tos: 0,
+            total_len: bytes.len() as u16,
+            id: 0,
+            dont_fragment: true,
+            more_fragments: false,
+            fragment_offset: 0,
+            ttl: 64,
+            protocol: Protocol::UDP,
+            source,
+            destination: to,
+        };
+        ip.emit(&mut bytes).expect("room");
+        let header =
+            udp::Repr { source: 1000, destination: 2000, len: datagram as u16, checksum: 0 };
+        header.emit(&mut bytes[ipv4::HEADER_LEN..]).expect("room");
+        bytes[ipv4::HEADER_LEN + udp::HEADER_LEN..].copy_from_slice(payload);
+        self.send_frame(self.gateway_mac, EtherType::IPV4, &bytes);
+    }
+
+    /// With an EtherType that only a bridge forwards (local experimental, IEEE 802).
+    pub(crate) fn send_frame_to(&self, destination: Mac, payload: &[u8]) {
+        self.send_frame(destination, EtherType(0x88b5), payload);
+    }
+
+    fn send_frame(&self, destination: Mac, ethertype: EtherType, payload: &[u8]) {
+        let mut frame = self.pool.alloc().expect("a frame is free");
+        let bytes = frame.extend(ethernet::HEADER_LEN + payload.len()).expect("room");
+        let header = ethernet::Repr {
+            destination: MacAddr(destination.0),
+            source: MacAddr(self.mac.0),
+            ethertype,
+        };
+        header.emit(bytes).expect("room");
+        bytes[ethernet::HEADER_LEN..].copy_from_slice(payload);
+        self.port.send(&mut Packet::plain(frame)).expect("the daemon reads");
+    }
+
+    /// The next frame, or `None` if none comes.
+    pub(crate) fn receive(&self) -> Option<Vec<u8>> {
+        let mut packet = Packet::plain(self.pool.alloc().expect("a frame is free"));
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            match self.port.recv(&mut packet) {
+                Recv::Packet => return Some(packet.frame.to_vec()),
+                Recv::WouldBlock => thread::sleep(Duration::from_millis(1)),
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// Whether the daemon lets go of its end.
+    pub(crate) fn is_closed(&self) -> bool {
+        let mut packet = Packet::plain(self.pool.alloc().expect("a frame is free"));
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if matches!(self.port.recv(&mut packet), Recv::Gone) {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        false
+    }
+}
