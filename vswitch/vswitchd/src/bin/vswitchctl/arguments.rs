@@ -1,0 +1,319 @@
+//! The command line, and the request that it means.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use api::{Encapsulation, Mac, PeerSpec, Request, RouteSpec, RouteTarget, TracePacket};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+/// Shows and changes what vswitchd forwards.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 done, 1 the daemon refused or cannot be reached, \
+    2 the command line is wrong."
+)]
+pub(crate) struct Arguments {
+    /// The daemon's control socket.
+    #[arg(long, global = true, value_name = "PATH", default_value = api::DEFAULT_SOCKET)]
+    pub(crate) socket: PathBuf,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// What runs, why it was chosen so, and what needs attention.
+    Status,
+    /// Ports, tables and drops.
+    #[command(subcommand)]
+    Show(Show),
+    /// Walk a described packet through the live tables, without side effect.
+    Trace(Trace),
+    /// Routes.
+    #[command(subcommand)]
+    Route(Route),
+    /// Other nodes.
+    #[command(subcommand)]
+    Peer(Peer),
+    /// Static entries of a bridge domain's forwarding database.
+    #[command(subcommand)]
+    Fdb(Fdb),
+    /// Static neighbours in a bridge domain.
+    #[command(subcommand)]
+    Neighbor(Neighbor),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Show {
+    /// Ports with their counters; rx and tx as seen from the switch.
+    Ports,
+    /// MACs of the bridge domains, static and learned.
+    Fdb,
+    /// Routes that forward, and where each comes from.
+    Fib,
+    /// IP addresses and their MACs.
+    Neighbors,
+    /// The other nodes, and whether they can be reached.
+    Peers,
+    /// Dropped packets by port and reason.
+    Drops,
+}
+
+#[derive(Args)]
+pub(crate) struct Trace {
+    /// The port it enters by: name, container id (or its beginning), or number.
+    #[arg(long, value_name = "PORT")]
+    from: String,
+    /// Destination address.
+    #[arg(long, value_name = "ADDR")]
+    to: IpAddr,
+    /// Source address; the port's own if absent.
+    #[arg(long, value_name = "ADDR")]
+    src: Option<IpAddr>,
+    /// icmp, tcp, udp or a number.
+    #[arg(long, default_value = "icmp")]
+    proto: String,
+    /// Source port.
+    #[arg(long, default_value_t = 49152)]
+    sport: u16,
+    /// Destination port.
+    #[arg(long, default_value_t = 80)]
+    dport: u16,
+    /// Bytes of the IP packet.
+    #[arg(long, default_value_t = 84)]
+    size: u32,
+    /// TTL or hop limit.
+    #[arg(long, default_value_t = 64)]
+    ttl: u8,
+    /// Set "don't fragment".
+    #[arg(long)]
+    df: bool,
+    /// Destination MAC; the gateway's if absent.
+    #[arg(long, value_name = "MAC")]
+    dst_mac: Option<Mac>,
+    /// Source MAC; the port's own if absent.
+    #[arg(long, value_name = "MAC")]
+    src_mac: Option<Mac>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Route {
+    /// Add or replace a route.
+    Add {
+        /// Destination.
+        prefix: IpNet,
+        /// Where it leads.
+        #[arg(value_enum)]
+        to: To,
+        /// The peer's name.
+        #[arg(required_if_eq("to", "peer"))]
+        name: Option<String>,
+    },
+    /// Remove a route that was added at run time.
+    Del {
+        /// Destination.
+        prefix: IpNet,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum To {
+    /// To the peer of this name.
+    Peer,
+    /// To the node's kernel.
+    Host,
+    /// Nowhere, silently.
+    Blackhole,
+    /// Nowhere, and the sender is told.
+    Unreachable,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Peer {
+    /// Add or replace a node.
+    Add {
+        /// Its name.
+        name: String,
+        /// Its underlay address.
+        address: Ipv4Addr,
+        /// A prefix of its pods; may be repeated.
+        #[arg(long = "prefix", required = true, value_name = "PREFIX")]
+        prefixes: Vec<IpNet>,
+        /// How packets reach it; this node's default if absent.
+        #[arg(long, value_enum, value_name = "HOW")]
+        encapsulation: Option<Encap>,
+        /// MAC of its VXLAN device; derived from its address if absent.
+        #[arg(long, value_name = "MAC")]
+        vtep_mac: Option<Mac>,
+    },
+    /// Remove a node that was added at run time, with the routes to it.
+    Del {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Encap {
+    /// RFC 7348.
+    Vxlan,
+    /// RFC 2003, RFC 4213.
+    Ipip,
+    /// None: the underlay routes the pods' addresses.
+    Direct,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Fdb {
+    /// Add an entry.
+    Add {
+        /// Destination.
+        mac: Mac,
+        /// The VTEP behind which it is.
+        vtep: IpAddr,
+        /// Bridge domain.
+        #[arg(long, default_value = "default")]
+        bridge: String,
+    },
+    /// Remove an entry that was added at run time.
+    Del {
+        /// Destination.
+        mac: Mac,
+        /// Bridge domain.
+        #[arg(long, default_value = "default")]
+        bridge: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Neighbor {
+    /// Add a neighbour.
+    Add {
+        /// Its address.
+        address: IpAddr,
+        /// Its MAC.
+        mac: Mac,
+        /// Bridge domain.
+        #[arg(long, default_value = "default")]
+        bridge: String,
+    },
+    /// Remove a neighbour that was added at run time.
+    Del {
+        /// Its address.
+        address: IpAddr,
+        /// Bridge domain.
+        #[arg(long, default_value = "default")]
+        bridge: String,
+    },
+}
+
+impl Command {
+    /// What the daemon is asked.
+    pub(crate) fn request(&self) -> Request {
+        match self {
+            Self::Status => Request::Status,
+            Self::Show(show) => match show {
+                Show::Ports => Request::ShowPorts,
+                Show::Fdb => Request::ShowFdb,
+                Show::Fib => Request::ShowFib,
+                Show::Neighbors => Request::ShowNeighbors,
+                Show::Peers => Request::ShowPeers,
+                Show::Drops => Request::ShowDrops,
+            },
+            Self::Trace(trace) => Request::Trace(TracePacket {
+                port: trace.from.clone(),
+                dst_mac: trace.dst_mac,
+                src_mac: trace.src_mac,
+                src: trace.src,
+                dst: trace.to,
+                protocol: trace.proto.clone(),
+                src_port: trace.sport,
+                dst_port: trace.dport,
+                len: trace.size,
+                ttl: trace.ttl,
+                df: trace.df,
+            }),
+            Self::Route(Route::Add { prefix, to, name }) => {
+                let target = match to {
+                    To::Peer => RouteTarget::Peer { name: name.clone().unwrap_or_default() },
+                    To::Host => RouteTarget::Host,
+                    To::Blackhole => RouteTarget::Blackhole,
+                    To::Unreachable => RouteTarget::Unreachable,
+                };
+                Request::AddRoute(RouteSpec { prefix: *prefix, target })
+            }
+            Self::Route(Route::Del { prefix }) => Request::DeleteRoute(*prefix),
+            Self::Peer(Peer::Add { name, address, prefixes, encapsulation, vtep_mac }) => {
+                Request::AddPeer(PeerSpec {
+                    name: name.clone(),
+                    address: *address,
+                    prefixes: prefixes.clone(),
+                    encapsulation: encapsulation.map(|encap| match encap {
+                        Encap::Vxlan => Encapsulation::Vxlan,
+                        Encap::Ipip => Encapsulation::Ipip,
+                        Encap::Direct => Encapsulation::Direct,
+                    }),
+                    vtep_mac: *vtep_mac,
+                })
+            }
+            Self::Peer(Peer::Del { name }) => Request::DeletePeer(name.clone()),
+            Self::Fdb(Fdb::Add { mac, vtep, bridge }) => {
+                Request::AddFdb { bridge: bridge.clone(), mac: *mac, vtep: *vtep }
+            }
+            Self::Fdb(Fdb::Del { mac, bridge }) => {
+                Request::DeleteFdb { bridge: bridge.clone(), mac: *mac }
+            }
+            Self::Neighbor(Neighbor::Add { address, mac, bridge }) => {
+                Request::AddNeighbor { bridge: bridge.clone(), address: *address, mac: *mac }
+            }
+            Self::Neighbor(Neighbor::Del { address, bridge }) => {
+                Request::DeleteNeighbor { bridge: bridge.clone(), address: *address }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{Request, RouteTarget};
+    use clap::{CommandFactory, Parser};
+
+    use super::Arguments;
+
+    fn request(line: &str) -> Result<Request, clap::Error> {
+        let words = std::iter::once("vswitchctl").chain(line.split(' '));
+        Arguments::try_parse_from(words).map(|arguments| arguments.command.request())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn lines_mean_requests() {
+        assert!(matches!(request("show fib --json"), Ok(Request::ShowFib)));
+        match request("trace --from web --to 198.18.2.2 --proto tcp --dport 443 --df") {
+            Ok(Request::Trace(packet)) => {
+                assert_eq!((packet.port.as_str(), packet.dst_port, packet.df), ("web", 443, true));
+            }
+            other => panic!("{other:?}"),
+        }
+        match request("route add 198.18.9.0/24 peer node-b") {
+            Ok(Request::AddRoute(route)) => {
+                assert_eq!(route.target, RouteTarget::Peer { name: "node-b".into() });
+            }
+            other => panic!("{other:?}"),
+        }
+        for wrong in
+            ["route add 198.18.9.0/24 peer", "peer add b 203.0.113.12", "fdb add xx 198.51.100.1"]
+        {
+            assert!(request(wrong).is_err(), "{wrong}");
+        }
+    }
+}

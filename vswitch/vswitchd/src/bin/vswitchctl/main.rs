@@ -1,0 +1,43 @@
+//! `vswitchctl`: the operator's tool. Asks the daemon over its control socket and prints.
+
+mod arguments;
+mod client;
+mod print;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use api::Reply;
+use clap::Parser;
+
+use arguments::Arguments;
+use client::ClientError;
+
+/// The daemon refused, or is not there.
+const FAILED: u8 = 1;
+
+fn main() -> ExitCode {
+    // clap ends with 2 if the command line is wrong.
+    let arguments = Arguments::parse();
+    let response = match client::ask(&arguments.socket, &arguments.command.request()) {
+        Ok(response) => response,
+        Err(error) => return fail(&error),
+    };
+    let text = match response {
+        Ok(reply) if arguments.json => print::json(&reply),
+        Ok(Reply::Done) => String::new(),
+        Ok(reply) => print::text(&reply),
+        Err(refusal) => return fail(&ClientError::Refused(refusal)),
+    };
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // `| head` has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(FAILED),
+    }
+}
+
+fn fail(error: &ClientError) -> ExitCode {
+    let _ = writeln!(io::stderr(), "vswitchctl: {}", vswitchd::error::chain(error));
+    ExitCode::from(FAILED)
+}

@@ -1,0 +1,355 @@
+//! Answers as aligned tables, or as JSON.
+
+use std::fmt::Write;
+
+use api::{Drops, Reply, Status, TraceResult};
+use serde::Serialize;
+
+/// The content of an answer, without its envelope.
+pub(crate) fn json(reply: &Reply) -> String {
+    fn pretty(value: &impl Serialize) -> String {
+        let text = serde_json::to_string_pretty(value).expect("plain structs with string keys");
+        text + "\n"
+    }
+    match reply {
+        Reply::Done => "{}\n".into(),
+        Reply::Status(status) => pretty(status),
+        Reply::Ports(ports) => pretty(ports),
+        Reply::Fdb(entries) => pretty(entries),
+        Reply::Fib(entries) => pretty(entries),
+        Reply::Neighbors(entries) => pretty(entries),
+        Reply::Peers(peers) => pretty(peers),
+        Reply::Drops(drops) => pretty(drops),
+        Reply::Trace(trace) => pretty(trace),
+        Reply::Reserved(reserved) => pretty(reserved),
+    }
+}
+
+/// For people.
+pub(crate) fn text(reply: &Reply) -> String {
+    match reply {
+        Reply::Done | Reply::Reserved(_) => String::new(),
+        Reply::Status(status) => status_text(status),
+        Reply::Drops(drops) => drops_text(drops),
+        Reply::Trace(trace) => trace_text(trace),
+        Reply::Ports(ports) => {
+            let mut table = Table::new(&[
+                "ID",
+                "NAME",
+                "KIND",
+                "STATE",
+                "WORKER",
+                "MAC",
+                "MTU",
+                "RX",
+                "TX",
+                "DROPPED",
+                "ADDRESSES",
+            ]);
+            for port in ports {
+                let counters = &port.counters;
+                table.row([
+                    port.id.to_string(),
+                    port.name.clone(),
+                    word(&port.kind),
+                    if port.up { "up" } else { "down" }.into(),
+                    or_dash(port.worker),
+                    or_dash(port.mac),
+                    port.mtu.to_string(),
+                    counters.rx_packets.to_string(),
+                    counters.tx_packets.to_string(),
+                    counters.dropped.to_string(),
+                    join(&port.addresses),
+                ]);
+            }
+            table.print()
+        }
+        Reply::Fdb(entries) => {
+            let mut table = Table::new(&["BRIDGE", "MAC", "BEHIND", "SOURCE", "AGE", "WORKER"]);
+            for entry in entries {
+                let behind = match (&entry.port, entry.vtep) {
+                    (Some(port), _) => format!("port {port}"),
+                    (None, Some(vtep)) => format!("vtep {vtep}"),
+                    (None, None) => "-".into(),
+                };
+                table.row([
+                    entry.bridge.clone(),
+                    entry.mac.to_string(),
+                    behind,
+                    entry.source.clone(),
+                    entry.age_seconds.map_or_else(|| "-".into(), |age| format!("{age}s")),
+                    or_dash(entry.worker),
+                ]);
+            }
+            table.print()
+        }
+        Reply::Fib(entries) => {
+            let mut table = Table::new(&["PREFIX", "TO", "SOURCE", "MTU"]);
+            for entry in entries {
+                table.row([
+                    entry.prefix.to_string(),
+                    entry.target.clone(),
+                    entry.source.clone(),
+                    or_dash(entry.mtu),
+                ]);
+            }
+            table.print()
+        }
+        Reply::Neighbors(entries) => {
+            let mut table = Table::new(&["ADDRESS", "MAC", "ON", "SOURCE", "STATE"]);
+            for entry in entries {
+                table.row([
+                    entry.address.to_string(),
+                    or_dash(entry.mac),
+                    entry.on.clone(),
+                    entry.source.clone(),
+                    entry.state.clone(),
+                ]);
+            }
+            table.print()
+        }
+        Reply::Peers(peers) => {
+            let mut table = Table::new(&[
+                "NAME",
+                "ADDRESS",
+                "BY",
+                "NEXT HOP",
+                "NEXT HOP MAC",
+                "MTU",
+                "SOURCE",
+                "STATE",
+                "PREFIXES",
+            ]);
+            for peer in peers {
+                table.row([
+                    peer.spec.name.clone(),
+                    peer.spec.address.to_string(),
+                    word(&peer.in_force),
+                    or_dash(peer.next_hop),
+                    or_dash(peer.next_hop_mac),
+                    peer.mtu.to_string(),
+                    peer.source.clone(),
+                    peer.state.clone(),
+                    join(&peer.spec.prefixes),
+                ]);
+            }
+            table.print()
+        }
+    }
+}
+
+fn status_text(status: &Status) -> String {
+    let mut lines = vec![
+        ("node", format!("{} (vswitchd {})", status.node, status.version)),
+        ("uptime", format!("{} s", status.uptime_seconds)),
+        ("pods", format!("{} attached, MTU {}", status.pods, status.pod_mtu)),
+        ("pod prefixes", join(&status.pod_prefixes)),
+        ("cluster prefixes", join(&status.cluster_prefixes)),
+        ("peers", status.peers.to_string()),
+    ];
+    if let Some(uplink) = &status.uplink {
+        lines.push((
+            "uplink",
+            format!(
+                "{} {} MTU {}, {} on {} queue(s), {} XDP, {}",
+                uplink.interface,
+                uplink.address,
+                uplink.mtu,
+                uplink.kind,
+                uplink.queues,
+                uplink.xdp_mode,
+                uplink.copy_mode
+            ),
+        ));
+        lines.push((
+            "overlay",
+            format!(
+                "{}, VNI {}, UDP port {}, VTEP {}",
+                word(&uplink.encapsulation),
+                uplink.vni,
+                uplink.vxlan_port,
+                uplink.vtep_mac
+            ),
+        ));
+    } else {
+        lines.push(("uplink", "none".into()));
+    }
+    lines.push(("host port", status.host_interface.clone().unwrap_or_else(|| "none".into())));
+    lines.push(("masquerade", if status.masquerade { "yes" } else { "no" }.into()));
+    let latency = match status.publish_latency_us {
+        Some([p50, p99, max]) => format!("; to every worker in {p50} µs p50, {p99} p99, {max} max"),
+        None => String::new(),
+    };
+    lines.push(("tables", format!("epoch {}{latency}", status.epoch)));
+    let mut text = String::new();
+    for (label, value) in lines {
+        line(&mut text, &format!("{label:<17}{value}"));
+    }
+    text.push('\n');
+    let mut table = Table::new(&["WORKER", "CORE", "QUEUES", "PORTS", "EPOCH", "FRAMES FREE"]);
+    for worker in &status.workers {
+        table.row([
+            worker.id.to_string(),
+            worker.core.map_or_else(|| "unpinned".into(), |core| core.to_string()),
+            if worker.queues.is_empty() { "-".into() } else { join(&worker.queues) },
+            worker.ports.to_string(),
+            worker.epoch.to_string(),
+            format!("{}/{}", worker.frames_free, worker.frames_total),
+        ]);
+    }
+    text.push_str(&table.print());
+    for (title, items) in [("chosen at start", &status.choices), ("attention", &status.warnings)] {
+        if !items.is_empty() {
+            line(&mut text, &format!("\n{title}"));
+            for item in items {
+                line(&mut text, &format!("  {item}"));
+            }
+        }
+    }
+    text
+}
+
+fn drops_text(drops: &Drops) -> String {
+    let mut table = Table::new(&["PORT", "REASON", "PACKETS", "EXPLANATION"]);
+    for drop in &drops.reasons {
+        table.row([
+            drop.port.clone(),
+            drop.reason.clone(),
+            drop.packets.to_string(),
+            drop.explanation.clone(),
+        ]);
+    }
+    let mut text = if drops.reasons.is_empty() { String::new() } else { table.print() + "\n" };
+    let (entered, left) = (drops.received + drops.made, drops.sent + drops.dropped);
+    line(
+        &mut text,
+        &format!(
+            "received {} + made {} = {entered}; sent {} + dropped {} = {left}",
+            drops.received, drops.made, drops.sent, drops.dropped
+        ),
+    );
+    // Counters are read one after the other while workers count on.
+    if entered != left {
+        line(&mut text, &format!("{} in flight while this was read", entered.abs_diff(left)));
+    }
+    text
+}
+
+fn trace_text(trace: &TraceResult) -> String {
+    let mut text = String::new();
+    line(&mut text, &trace.packet);
+    for door in &trace.doors {
+        line(&mut text, &format!("  {:<9}{}", door.door, door.said));
+    }
+    line(&mut text, &trace.verdict);
+    for leaves in &trace.leaves {
+        line(&mut text, &format!("-> {leaves}"));
+    }
+    text
+}
+
+fn line(text: &mut String, content: &str) {
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "{}", content.trim_end());
+}
+
+/// How serde writes a unit variant.
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => "-".into(),
+    }
+}
+
+fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".into(), |value| value.to_string())
+}
+
+fn join<T: ToString>(values: &[T]) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// Columns as wide as their widest cell.
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(header: &[&str]) -> Self {
+        Self { rows: vec![header.iter().map(ToString::to_string).collect()] }
+    }
+
+    fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.into());
+    }
+
+    fn print(&self) -> String {
+        let columns = self.rows.first().map_or(0, Vec::len);
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<_> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+            line(&mut text, &cells.collect::<Vec<_>>().join("  "));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{DropCount, Drops, FibEntry, Reply};
+
+    use super::{json, text};
+
+    fn fib() -> Reply {
+        let entry = |prefix: &str, target: &str, mtu| FibEntry {
+            prefix: prefix.parse().expect("a prefix"),
+            target: target.into(),
+            source: "node".into(),
+            mtu,
+        };
+        Reply::Fib(vec![
+            entry("0.0.0.0/0", "host", Some(1450)),
+            entry("198.18.0.0/16", "unreachable", None),
+        ])
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        assert_eq!(
+            text(&fib()),
+            "PREFIX         TO           SOURCE  MTU\n\
+             0.0.0.0/0      host         node    1450\n\
+             198.18.0.0/16  unreachable  node    -\n"
+        );
+    }
+
+    #[test]
+    fn json_is_the_content_alone() {
+        let value: serde_json::Value = serde_json::from_str(&json(&fib())).expect("JSON");
+        assert_eq!(value[1]["target"], "unreachable");
+    }
+
+    #[test]
+    fn drops_show_the_sum_that_closes() {
+        let drops = Drops {
+            received: 10,
+            made: 1,
+            sent: 8,
+            dropped: 3,
+            reasons: vec![DropCount {
+                port: "web".into(),
+                reason: "no-route".into(),
+                explanation: "No route to the destination.".into(),
+                packets: 3,
+            }],
+        };
+        let text = text(&Reply::Drops(drops));
+        assert!(text.ends_with("received 10 + made 1 = 11; sent 8 + dropped 3 = 11\n"), "{text}");
+        assert!(text.contains("web   no-route  3        No route"), "{text}");
+    }
+}
