@@ -37,13 +37,21 @@ pub struct Underlay {
     interface: String,
     ifindex: u32,
     hops: BTreeMap<Ipv4Addr, NextHop>,
+    /// Addresses whose loss was logged.
+    lost: BTreeSet<Ipv4Addr>,
 }
 
 impl Underlay {
     /// Nothing looked up yet.
     #[must_use]
     pub fn new(netlink: Netlink, interface: &str, ifindex: u32) -> Self {
-        Self { netlink, interface: interface.to_owned(), ifindex, hops: BTreeMap::new() }
+        Self {
+            netlink,
+            interface: interface.to_owned(),
+            ifindex,
+            hops: BTreeMap::new(),
+            lost: BTreeSet::new(),
+        }
     }
 
     /// What was found at the last refresh.
@@ -61,17 +69,31 @@ impl Underlay {
             hops.iter().map(|(address, hop)| (*address, hop.mac)).collect::<Vec<_>>()
         };
         for (address, hop) in &fresh {
-            let before = self.hops.get(address).and_then(|hop| hop.problem.as_ref());
-            if hop.problem.as_ref() != before {
-                match &hop.problem {
-                    Some(problem) => tracing::warn!(%address, "underlay: {problem}"),
-                    None => tracing::info!(%address, "underlay: reachable"),
-                }
-            }
+            self.log(*address, hop);
         }
         let changed = forwarding(&fresh) != forwarding(&self.hops);
         self.hops = fresh;
         changed
+    }
+
+    /// Once when an address is lost, once when it is back: a dead one is asked for every few seconds.
+    fn log(&mut self, address: Ipv4Addr, hop: &NextHop) {
+        match &hop.problem {
+            // Most are resolved in no time; those that are not are lost at the next look.
+            Some(_)
+                if hop.neighbor.is_none_or(|state| state != NeighborState::Failed)
+                    && hop.via.is_some() => {}
+            Some(problem) => {
+                if self.lost.insert(address) {
+                    tracing::warn!(%address, "underlay: {problem}");
+                }
+            }
+            None => {
+                if self.lost.remove(&address) || !self.hops.contains_key(&address) {
+                    tracing::info!(%address, "underlay: reachable");
+                }
+            }
+        }
     }
 
     /// Whether what the kernel announces may change a next hop.
