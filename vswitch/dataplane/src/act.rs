@@ -8,6 +8,7 @@ use frame::{Checksum, Packet, Pool};
 
 use crate::tables::{Adjacency, PortId, Tables, Template};
 use crate::verdict::{DropReason, Verdict};
+use crate::walk::coalesce::{Coalescer, Train};
 use crate::walk::parse::Net;
 use crate::walk::rewrite::{self, Layers};
 use crate::walk::{Decision, flood, reply, segment};
@@ -35,9 +36,10 @@ pub trait Egress {
 
 /// Where the ends are noted: counters, or nothing at all for a trace.
 pub(crate) trait Outcome {
-    fn sent(&mut self, port: PortId, bytes: usize);
+    /// A superframe that was merged here stands for all of its `packets`.
+    fn sent(&mut self, port: PortId, packets: u64, bytes: usize);
     fn made(&mut self, packets: u64);
-    fn dropped(&mut self, ingress: PortId, reason: DropReason);
+    fn dropped(&mut self, ingress: PortId, packets: u64, reason: DropReason);
 }
 
 pub(crate) struct Act<'a, E, O> {
@@ -46,6 +48,8 @@ pub(crate) struct Act<'a, E, O> {
     pub(crate) ingress: PortId,
     pub(crate) egress: &'a mut E,
     pub(crate) outcome: &'a mut O,
+    /// For packets from the NIC.
+    pub(crate) coalescer: Option<&'a mut Coalescer>,
 }
 
 impl<E: Egress, O: Outcome> Act<'_, E, O> {
@@ -222,9 +226,19 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             }
             packet.offload.checksum = Checksum::Unchecked;
         }
+        if takes.tso
+            && let (Some(coalescer), Some(layers)) = (&mut self.coalescer, layers)
+        {
+            let (egress, outcome) = (&mut *self.egress, &mut *self.outcome);
+            let emit = &mut |train| send_train(train, egress, outcome);
+            match coalescer.offer(self.ingress, port, packet, layers, emit) {
+                Some(alone) => packet = alone,
+                None => return,
+            }
+        }
         let len = packet.frame.len();
         match self.egress.send(port, packet) {
-            Ok(()) => self.outcome.sent(port, len),
+            Ok(()) => self.outcome.sent(port, 1, len),
             Err(reason) => self.drop(reason),
         }
     }
@@ -240,7 +254,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
                 whole = plan.write(&packet, piece, into);
             });
             match sent {
-                Ok(()) if whole.is_some() => self.outcome.sent(port, len),
+                Ok(()) if whole.is_some() => self.outcome.sent(port, 1, len),
                 Ok(()) => self.drop(DropReason::OffloadInvalid),
                 Err(reason) => self.drop(reason),
             }
@@ -248,6 +262,17 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
     }
 
     fn drop(&mut self, reason: DropReason) {
-        self.outcome.dropped(self.ingress, reason);
+        self.outcome.dropped(self.ingress, 1, reason);
+    }
+}
+
+/// Sends what the coalescer gives out.
+pub(crate) fn send_train(train: Train, egress: &mut impl Egress, outcome: &mut impl Outcome) {
+    let (ingress, port) = (train.ingress, train.port);
+    let (packet, packets) = train.into_packet();
+    let len = packet.frame.len();
+    match egress.send(port, packet) {
+        Ok(()) => outcome.sent(port, packets, len),
+        Err(reason) => outcome.dropped(ingress, packets, reason),
     }
 }

@@ -58,7 +58,7 @@ pub struct Accounting {
     pub received: u64,
     /// Copies, ICMP errors and segments that were made here.
     pub made: u64,
-    /// Packets to ports.
+    /// Packets to ports; segments that were merged into a superframe count one by one.
     pub sent: u64,
     /// Packets with a [`DropReason`].
     pub dropped: u64,
@@ -143,10 +143,10 @@ impl Counters {
     }
 
     #[inline]
-    pub(crate) fn sent(&self, port: PortId, bytes: usize) {
-        add(&self.totals.sent, 1);
+    pub(crate) fn sent(&self, port: PortId, packets: u64, bytes: usize) {
+        add(&self.totals.sent, packets);
         if let Some(block) = self.block(port) {
-            add(&block.tx_packets, 1);
+            add(&block.tx_packets, packets);
             add(&block.tx_bytes, bytes as u64);
         }
     }
@@ -158,10 +158,10 @@ impl Counters {
 
     /// `port` is the one that the packet came from.
     #[inline]
-    pub(crate) fn dropped(&self, port: PortId, reason: DropReason) {
-        add(&self.totals.dropped, 1);
+    pub(crate) fn dropped(&self, port: PortId, packets: u64, reason: DropReason) {
+        add(&self.totals.dropped, packets);
         if let Some(count) = self.block(port).and_then(|block| block.drops.get(reason as usize)) {
-            add(count, 1);
+            add(count, packets);
         }
     }
 
@@ -187,7 +187,7 @@ mod tests {
         let counters = Counters::new();
         let port = PortId(3);
         counters.received(port, 60);
-        counters.dropped(port, DropReason::NoRoute);
+        counters.dropped(port, 1, DropReason::NoRoute);
         assert_eq!(counters.drops(port, DropReason::NoRoute), 1);
         counters.clear_port(port);
         assert_eq!(counters.port(port).rx_packets, 0);

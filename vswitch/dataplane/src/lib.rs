@@ -35,10 +35,11 @@ pub use act::Egress;
 use act::{Act, Outcome};
 use counters::Counters;
 use limiter::Limiter;
-use tables::{Fdb, PortId, Tables};
+use tables::{Fdb, PortId, PortKind, Tables};
 use trace::Silent;
 pub use trace::{Said, Trace, trace};
 pub use verdict::{Answer, DropReason, IcmpError, Verdict};
+use walk::coalesce::Coalescer;
 use walk::{View, decide};
 
 /// Time of a turn, in milliseconds since a moment that the caller chose; never decreasing.
@@ -58,6 +59,7 @@ pub struct Dataplane {
     /// Learned MACs.
     pub fdb: Fdb,
     limiter: Limiter,
+    coalescer: Coalescer,
     counters: Arc<Counters>,
     pool: Pool,
 }
@@ -66,7 +68,7 @@ impl Dataplane {
     /// With room for what the worker learns, and its packet memory for copies.
     #[must_use]
     pub fn new(fdb: Fdb, pool: Pool, counters: Arc<Counters>) -> Self {
-        Self { fdb, limiter: Limiter::new(), counters, pool }
+        Self { fdb, limiter: Limiter::new(), coalescer: Coalescer::default(), counters, pool }
     }
 
     /// The walk: one received packet to its end.
@@ -87,14 +89,23 @@ impl Dataplane {
         }
         decision.verdict = self.limiter.admit(decision.verdict, ingress, now);
 
+        let from_nic = tables.port(ingress).is_some_and(|port| port.kind == PortKind::Uplink);
+        let coalescer = from_nic.then_some(&mut self.coalescer);
         let outcome = &mut Counted(&self.counters);
-        Act { tables, pool: &self.pool, ingress, egress, outcome }.carry_out(packet, &decision);
+        Act { tables, pool: &self.pool, ingress, egress, outcome, coalescer }
+            .carry_out(packet, &decision);
+    }
+
+    /// Sends what waits for more of its flow. To be called at the end of every batch from the NIC.
+    pub fn flush(&mut self, egress: &mut impl Egress) {
+        let outcome = &mut Counted(&self.counters);
+        self.coalescer.flush(&mut |train| act::send_train(train, egress, outcome));
     }
 
     /// Counts a packet that the port's own I/O could not even hand over.
     pub fn unreadable(&self, ingress: PortId, reason: DropReason) {
         self.counters.received(ingress, 0);
-        self.counters.dropped(ingress, reason);
+        self.counters.dropped(ingress, 1, reason);
     }
 }
 
@@ -102,8 +113,8 @@ struct Counted<'a>(&'a Counters);
 
 impl Outcome for Counted<'_> {
     #[inline]
-    fn sent(&mut self, port: PortId, bytes: usize) {
-        self.0.sent(port, bytes);
+    fn sent(&mut self, port: PortId, packets: u64, bytes: usize) {
+        self.0.sent(port, packets, bytes);
     }
 
     #[inline]
@@ -112,7 +123,7 @@ impl Outcome for Counted<'_> {
     }
 
     #[inline]
-    fn dropped(&mut self, ingress: PortId, reason: DropReason) {
-        self.0.dropped(ingress, reason);
+    fn dropped(&mut self, ingress: PortId, packets: u64, reason: DropReason) {
+        self.0.dropped(ingress, packets, reason);
     }
 }

@@ -81,7 +81,7 @@ pub fn trace(
     let decision = decide(&view, ingress, &packet.frame, &packet.offload, &mut notes);
     let mut wire = Wire::default();
     let mut ends = Ends;
-    Act { tables, pool, ingress, egress: &mut wire, outcome: &mut ends }
+    Act { tables, pool, ingress, egress: &mut wire, outcome: &mut ends, coalescer: None }
         .carry_out(packet, &decision);
     for (port, bytes) in &wire.0 {
         notes.say("rewrite", || format!("{} bytes leave by {port}", bytes.len()));
@@ -116,11 +116,11 @@ impl Egress for Wire {
 struct Ends;
 
 impl Outcome for Ends {
-    fn sent(&mut self, _: PortId, _: usize) {}
+    fn sent(&mut self, _: PortId, _: u64, _: usize) {}
 
     fn made(&mut self, _: u64) {}
 
-    fn dropped(&mut self, _: PortId, _: crate::DropReason) {}
+    fn dropped(&mut self, _: PortId, _: u64, _: crate::DropReason) {}
 }
 
 impl Adjacency {

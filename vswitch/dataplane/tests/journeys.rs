@@ -209,4 +209,126 @@ proptest! {
         }
         prop_assert_eq!(payload, pattern(len));
     }
+
+    #[test]
+    fn what_was_cut_arrives_as_it_was(
+        v6 in any::<bool>(),
+        ipip in any::<bool>(),
+        len in 1usize..60_000,
+        size in 100usize..1378,
+        seq in any::<u32>(),
+    ) {
+        let (way, pod) = if ipip { (IPIP, "pod-c") } else { (VXLAN, "pod-b") };
+        let (mut a, mut b) = (Worker::new(A), Worker::new(B));
+        let sent = through(&mut a, &superframe(true, v6, way, len, size, seq));
+        let pieces: Vec<_> =
+            sent.iter().map(|sent| (PortId(0), &sent.bytes[..], sent.offload)).collect();
+        let arrived = b.batch(&pieces);
+        prop_assert_eq!(arrived.len(), 1);
+
+        let ends = format!("ip {} > {} ttl 62", source(v6), way.to[usize::from(v6)]);
+        let kind = if v6 { "tcp6" } else { "tcp4" };
+        let (sum, gso) = if len > size {
+            (" partial", format!(" / gso {kind} {size}"))
+        } else {
+            ("", String::new())
+        };
+        let text = format!(
+            "{pod} eth gateway > {pod} / {ends} / tcp 1 > 2{sum} seq {seq} options 12 flags AP / \
+             {len} bytes{gso}"
+        );
+        let (port, expected) = b.described(&text);
+        prop_assert_eq!(arrived[0].port, port);
+        prop_assert_eq!(&arrived[0].bytes, &expected.bytes);
+        let (found, wanted) = (arrived[0].offload, expected.offload);
+        prop_assert_eq!(found.checksum, wanted.checksum);
+        prop_assert_eq!(found.gso.map(|gso| (gso.kind, gso.size)), wanted.gso.map(|gso| (gso.kind, gso.size)));
+    }
+}
+
+/// A segment of 500 bytes and one that follows it, as they come out of the tunnel; whether they are
+/// one packet for the pod.
+#[test]
+fn only_what_can_be_cut_again_is_merged() {
+    const FIRST: &str =
+        "ip 198.18.1.2 > 198.18.2.7 df id 1 / tcp 1 > 2 seq 1 flags A options 4 / 500 bytes";
+    let cases = [
+        (
+            "ip 198.18.1.2 > 198.18.2.7 df id 2 / tcp 1 > 2 seq 501 flags A options 4 / 500 bytes",
+            true,
+        ),
+        (
+            "ip 198.18.1.2 > 198.18.2.7 df id 9 / tcp 1 > 2 seq 501 flags AP options 4 / 20 bytes",
+            true,
+        ),
+        // A hole, a repetition, more than the first had, nothing at all.
+        (
+            "ip 198.18.1.2 > 198.18.2.7 df id 2 / tcp 1 > 2 seq 502 flags A options 4 / 500 bytes",
+            false,
+        ),
+        (
+            "ip 198.18.1.2 > 198.18.2.7 df id 2 / tcp 1 > 2 seq 1 flags A options 4 / 500 bytes",
+            false,
+        ),
+        (
+            "ip 198.18.1.2 > 198.18.2.7 df id 2 / tcp 1 > 2 seq 501 flags A options 4 / 501 bytes",
+            false,
+        ),
+        (
+            "ip 198.18.1.2 > 198.18.2.7 df id 2 / tcp 1 > 2 seq 501 flags A options 4 / 0 bytes",
+            false,
+        ),
+        // Another flow, other flags, other headers.
+        (
+            "ip 198.18.1.2 > 198.18.2.7 df id 2 / tcp 1 > 3 seq 501 flags A options 4 / 500 bytes",
+            false,
+        ),
+        (
+            "ip 198.18.1.2 > 198.18.2.7 df id 2 / tcp 1 > 2 seq 501 flags AF options 4 / 500 bytes",
+            false,
+        ),
+        (
+            "ip 198.18.1.2 > 198.18.2.7 df id 2 / tcp 1 > 2 seq 501 flags A options 8 / 500 bytes",
+            false,
+        ),
+        (
+            "ip 198.18.1.2 > 198.18.2.7 id 2 / tcp 1 > 2 seq 501 flags A options 4 / 500 bytes",
+            false,
+        ),
+        (
+            "ip 198.18.1.2 > 198.18.2.7 df id 2 ttl 60 / tcp 1 > 2 seq 501 flags A options 4 / 500 bytes",
+            false,
+        ),
+        (
+            "ip 198.18.1.2 > 198.18.2.7 df id 2 tos 8 / tcp 1 > 2 seq 501 flags A options 4 / 500 bytes",
+            false,
+        ),
+        // A corrupted one leaves as it came.
+        (
+            "ip 198.18.1.2 > 198.18.2.7 df id 2 / tcp 1 > 2 seq 501 flags A options 4 badsum / 500 bytes",
+            false,
+        ),
+    ];
+    for (second, merges) in cases {
+        let (mut a, mut b) = (Worker::new(A), Worker::new(B));
+        let sent: Vec<_> = [FIRST, second]
+            .iter()
+            .flat_map(|text| through(&mut a, &format!("pod-a eth pod-a > gateway / {text}")))
+            .collect();
+        let batch: Vec<_> =
+            sent.iter().map(|sent| (PortId(0), &sent.bytes[..], sent.offload)).collect();
+        let together = b.batch(&batch);
+        assert_eq!(together.len(), if merges { 1 } else { 2 }, "{second}");
+        if merges {
+            continue;
+        }
+        // In the order of their arrival within a flow, and as if they had come alone.
+        let alone: Vec<_> = batch.iter().flat_map(|packet| b.batch(&[*packet])).collect();
+        let mut found = together.clone();
+        found.sort_by_key(|sent| alone.iter().position(|other| other == sent));
+        assert_eq!(found, alone, "{second}");
+        if !second.contains("> 3") {
+            assert_eq!(together, alone, "{second}");
+        }
+    }
 }

@@ -165,6 +165,9 @@ impl Worker {
             edit(&mut packet.frame, number);
             self.now.0 += 1;
             self.dataplane.process(&self.node.tables, port, packet, self.now, &mut self.sink);
+            if number % 32 == 0 {
+                self.dataplane.flush(&mut self.sink);
+            }
         }
     }
 }

@@ -17,10 +17,11 @@
 //! | does it stay on its segment     | `bridge`  | `Forward`, `Tunnel`, `Flood`, `Answer` |
 //! | does a bridged pod speak for itself | `claims` | drops of what is said in another's name |
 //! | where does it go                | `route`   | `Route`, `Answer`, `Refuse` |
-//! | make it so                      | `rewrite`, `reply`, `flood`, `segment` | |
+//! | make it so                      | `rewrite`, `reply`, `flood`, `segment`, `coalesce` | |
 
 pub(crate) mod bridge;
 mod claims;
+pub(crate) mod coalesce;
 pub(crate) mod decap;
 pub(crate) mod flood;
 mod offload;

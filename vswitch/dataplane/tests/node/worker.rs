@@ -55,14 +55,23 @@ impl Worker {
         let trace = trace(tables, fdb, &self.trace_pool, port, traced, now);
         assert_eq!(state(self), before, "a trace leaves no mark");
 
-        let mut ports = Ports::default();
-        let packet = Self::received(&self.pool, bytes, offload);
-        self.dataplane.process(&self.node.tables, port, packet, now, &mut ports);
-        let left: Vec<_> = ports.sent.iter().map(|sent| (sent.port, sent.bytes.clone())).collect();
+        let sent = self.batch(&[(port, bytes, offload)]);
+        let left: Vec<_> = sent.iter().map(|sent| (sent.port, sent.bytes.clone())).collect();
         assert_eq!(left, trace.leaves, "a trace foretells what leaves");
 
-        assert_eq!(self.pool.available(), self.pool.total(), "every frame comes back");
         assert_eq!(self.trace_pool.available(), self.trace_pool.total());
+        sent
+    }
+
+    /// What leaves of packets that were received in one batch.
+    pub(crate) fn batch(&mut self, packets: &[(PortId, &[u8], Offload)]) -> Vec<Sent> {
+        let mut ports = Ports::default();
+        for (port, bytes, offload) in packets {
+            let packet = Self::received(&self.pool, bytes, *offload);
+            self.dataplane.process(&self.node.tables, *port, packet, Millis(5000), &mut ports);
+        }
+        self.dataplane.flush(&mut ports);
+        assert_eq!(self.pool.available(), self.pool.total(), "every frame comes back");
         let Accounting { received, made, sent, dropped } = self.counters.accounting();
         assert_eq!(received + made, sent + dropped, "the accounting closes");
         ports.sent

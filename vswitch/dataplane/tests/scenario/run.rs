@@ -76,6 +76,7 @@ impl Run {
                 received += last.bytes.len() as u64;
                 self.process(port, &last, times == 1)?;
             }
+            self.dataplane.flush(&mut self.ports);
         }
         self.left(&last, leaves)?;
 
@@ -120,6 +121,9 @@ impl Run {
         let first = self.ports.sent.len();
         let received = packet.packet(&self.pool);
         self.dataplane.process(tables, port, received, self.now, &mut self.ports);
+        if foretold {
+            self.dataplane.flush(&mut self.ports);
+        }
         let sent = self.ports.sent[first..].iter();
         let left: Vec<_> = sent.map(|sent| (sent.port, sent.bytes.clone())).collect();
         if foretold && self.ports.failing.is_empty() && left != trace.leaves {
