@@ -196,7 +196,7 @@ impl Turn {
     fn queues(&mut self, tables: &Tables, now: Millis) -> usize {
         let Some(uplink) = self.uplink else { return 0 };
         let Self { queues, pool, dataplane, ports, .. } = self;
-        queues
+        let received = queues
             .iter_mut()
             .map(|queue| {
                 queue.recv(BUDGET, |bytes| {
@@ -209,7 +209,9 @@ impl Turn {
                     dataplane.process(tables, uplink, Packet::plain(frame), now, ports);
                 })
             })
-            .sum()
+            .sum();
+        dataplane.flush(ports);
+        received
     }
 
     fn taps(&mut self, tables: &Tables, now: Millis) -> usize {
@@ -229,6 +231,10 @@ impl Turn {
     /// Packets that were read, and whether there may be more.
     fn tap(&mut self, tables: &Tables, id: PortId, now: Millis) -> (usize, bool) {
         let Some(io) = self.ports.io(id).map(Arc::clone) else { return (0, false) };
+        // A port comes before the tables that name it: its first packets wait for them.
+        if tables.port(id).is_none() {
+            return (0, true);
+        }
         for count in 0..BUDGET {
             let Some(frame) = self.pool.alloc() else { return (count, true) };
             let mut packet = Packet::plain(frame);
