@@ -1,0 +1,139 @@
+//! A worker without I/O: packet memory, tables, and a sink behind the way out.
+//!
+//! Enters: tables from `live`, frames from `traffic`. Leaves: the time that `process` took for a
+//! batch. Frames lie ready as in a NIC's ring; before each batch they are copied into packet
+//! memory, which is not part of the time but can be measured by itself with [`Node::receive`]. What
+//! is sent is dropped at once, its memory back in the pool: that is part of the time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dataplane::counters::{Accounting, Counters};
+use dataplane::tables::{Fdb, PortId, Tables};
+use dataplane::{Dataplane, DropReason, Egress, Millis};
+use frame::{Offload, Packet, Pool};
+
+use crate::BATCH;
+
+/// A frame in a ring.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// The port that it came by.
+    pub ingress: PortId,
+    /// From the Ethernet header on.
+    pub bytes: Vec<u8>,
+    /// What its sender left undone.
+    pub offload: Offload,
+}
+
+/// A worker without I/O.
+pub struct Node {
+    dataplane: Dataplane,
+    tables: Tables,
+    counters: Arc<Counters>,
+    pool: Pool,
+    ring: Vec<Ready>,
+    next: usize,
+    received: Vec<(PortId, Packet)>,
+    sink: Sink,
+}
+
+impl Node {
+    /// With these tables, and these frames coming in again and again, all of them forwarded.
+    ///
+    /// # Panics
+    /// If a frame of the ring does not leave, or the ring is empty: dropping is not what is to be
+    /// measured.
+    #[must_use]
+    pub fn new(tables: Tables, fdb: Fdb, ring: Vec<Ready>) -> Self {
+        assert!(!ring.is_empty(), "there is something to forward");
+        let pool = Pool::new(2 * BATCH as u32);
+        let counters = Arc::new(Counters::new());
+        let mut node = Self {
+            dataplane: Dataplane::new(fdb, pool.clone(), Arc::clone(&counters)),
+            tables,
+            counters,
+            pool,
+            ring,
+            next: 0,
+            received: Vec::with_capacity(BATCH),
+            sink: Sink::default(),
+        };
+        for _ in 0..node.ring.len().div_ceil(BATCH) {
+            node.turn();
+        }
+        let Accounting { received, made, sent, dropped } = node.counters.accounting();
+        assert_eq!(dropped, 0, "every frame is forwarded");
+        assert_eq!(sent, received + made, "every frame leaves once");
+        node
+    }
+
+    /// Takes a batch through the walk; the time from the first frame to the last.
+    pub fn turn(&mut self) -> Duration {
+        self.receive();
+        let start = Instant::now();
+        for (ingress, packet) in self.received.drain(..) {
+            self.dataplane.process(&self.tables, ingress, packet, Millis(0), &mut self.sink);
+        }
+        start.elapsed()
+    }
+
+    /// Copies a batch into packet memory, as a driver would; an earlier batch is dropped.
+    ///
+    /// # Panics
+    /// If the pool is too small for a batch.
+    pub fn receive(&mut self) {
+        self.received.clear();
+        for _ in 0..BATCH {
+            let ready = &self.ring[self.next];
+            self.next = if self.next + 1 == self.ring.len() { 0 } else { self.next + 1 };
+            let mut frame = self.pool.alloc().expect("the pool holds a batch");
+            frame.extend_from_slice(&ready.bytes).expect("a ring's frame fits");
+            let packet = Packet { frame, offload: ready.offload };
+            self.received.push((ready.ingress, packet));
+        }
+    }
+
+    /// Bytes of a batch, on average over the ring.
+    #[must_use]
+    pub fn batch_bytes(&self) -> u64 {
+        let all: usize = self.ring.iter().map(|ready| ready.bytes.len()).sum();
+        (all * BATCH / self.ring.len()) as u64
+    }
+
+    /// What was received, made, sent and dropped so far.
+    #[must_use]
+    pub fn accounting(&self) -> Accounting {
+        self.counters.accounting()
+    }
+}
+
+/// Takes everything. Pieces of a superframe are written to its own memory, as to a ring's.
+struct Sink {
+    memory: Vec<u8>,
+}
+
+impl Default for Sink {
+    fn default() -> Self {
+        Self { memory: vec![0; 2048] }
+    }
+}
+
+impl Egress for Sink {
+    fn send(&mut self, _: PortId, packet: Packet) -> Result<(), DropReason> {
+        drop(std::hint::black_box(packet));
+        Ok(())
+    }
+
+    fn send_with(
+        &mut self,
+        _: PortId,
+        len: usize,
+        write: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), DropReason> {
+        let memory = self.memory.get_mut(..len).ok_or(DropReason::NoHeadroom)?;
+        write(memory);
+        std::hint::black_box(memory);
+        Ok(())
+    }
+}
