@@ -135,7 +135,7 @@ impl Adjacency {
                 format!("bridge domain {}, host {}, mtu {mtu}", bridge.0, template.destination())
             }
             Self::Remote { port, template: Some(template), mtu } => {
-                format!("another node, {}, by {port}, mtu {mtu}", template.describe())
+                format!("another node by {port}: {}, mtu {mtu}", template.describe())
             }
             Self::Remote { port, template: None, .. } => {
                 format!("another node by {port}, whose next hop the kernel has not resolved")
@@ -158,9 +158,9 @@ impl Verdict {
             }
             Self::Flood { bridge } => format!("flood bridge domain {}", bridge.0),
             Self::Route { port, .. } => format!("route to {port}"),
-            Self::Answer(answer) => format!("answer in place: {answer:?}"),
+            Self::Answer(answer) => format!("answered in place: {answer}"),
             Self::Refuse { reason, error, .. } => {
-                format!("drop: {} The sender is told: {error:?}", reason.explanation())
+                format!("drop: {} The sender is told: {error}.", reason.explanation())
             }
             Self::Drop(reason) => format!("drop: {}", reason.explanation()),
         }

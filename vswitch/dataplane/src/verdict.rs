@@ -79,6 +79,28 @@ pub enum IcmpError {
     HostUnreachable,
 }
 
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Arp => "ARP reply",
+            Self::NeighborAdvertisement => "neighbour advertisement",
+            Self::Echo4 => "ICMP echo reply",
+            Self::Echo6 => "ICMPv6 echo reply",
+        })
+    }
+}
+
+impl fmt::Display for IcmpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimeExceeded => f.write_str("time exceeded"),
+            Self::TooBig { mtu } => write!(f, "too big, the MTU is {mtu} bytes"),
+            Self::NetUnreachable => f.write_str("network unreachable"),
+            Self::HostUnreachable => f.write_str("host unreachable"),
+        }
+    }
+}
+
 macro_rules! drop_reasons {
     ($($(#[doc = $doc:literal])* $name:ident = $label:literal,)*) => {
         /// Why a packet is not forwarded: one reason a packet, each counted by port.

@@ -7,7 +7,10 @@ use std::net::IpAddr;
 
 use api::TracePacket;
 use dataplane::wire::MacAddr;
-use etherparse::{IpNumber, LinkSlice, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::{
+    Icmpv4Type, Icmpv6Type, IpNumber, LinkSlice, NetSlice, PacketBuilder, SlicedPacket,
+    TransportSlice, icmpv4,
+};
 
 /// The longest IP packet.
 const MAX_LEN: u32 = 65_535;
@@ -150,10 +153,10 @@ fn describe_net(packet: &SlicedPacket<'_>, vxlan_port: u16) -> String {
             tcp.destination_port()
         ),
         Some(TransportSlice::Icmpv4(icmp)) => {
-            format!("IP {source} > {destination}: {:?}", icmp.icmp_type())
+            format!("IP {source} > {destination}: ICMP {}", icmp4(&icmp.icmp_type()))
         }
         Some(TransportSlice::Icmpv6(icmp)) => {
-            format!("IP {source} > {destination}: {:?}", icmp.icmp_type())
+            format!("IP {source} > {destination}: ICMP6 {}", icmp6(&icmp.icmp_type()))
         }
         Some(TransportSlice::Igmp(_)) => format!("IP {source} > {destination}: IGMP"),
         None if matches!(inner.ip_number, IpNumber::IPV4 | IpNumber::IPV6) => {
@@ -166,6 +169,36 @@ fn describe_net(packet: &SlicedPacket<'_>, vxlan_port: u16) -> String {
         None => format!("IP {source} > {destination}: protocol {}", inner.ip_number.0),
     };
     format!("{ends} ttl {ttl}")
+}
+
+fn icmp4(icmp: &Icmpv4Type) -> String {
+    match icmp {
+        Icmpv4Type::EchoRequest(echo) => format!("echo request, id {}, seq {}", echo.id, echo.seq),
+        Icmpv4Type::EchoReply(echo) => format!("echo reply, id {}, seq {}", echo.id, echo.seq),
+        Icmpv4Type::TimeExceeded(_) => "time exceeded".into(),
+        Icmpv4Type::DestinationUnreachable(why) => match why {
+            icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu } => {
+                format!("unreachable, need to fragment, mtu {next_hop_mtu}")
+            }
+            icmpv4::DestUnreachableHeader::Network => "network unreachable".into(),
+            icmpv4::DestUnreachableHeader::Host => "host unreachable".into(),
+            other => format!("unreachable, code {}", other.code_u8()),
+        },
+        other => format!("{other:?}"),
+    }
+}
+
+fn icmp6(icmp: &Icmpv6Type) -> String {
+    match icmp {
+        Icmpv6Type::EchoRequest(echo) => format!("echo request, id {}, seq {}", echo.id, echo.seq),
+        Icmpv6Type::EchoReply(echo) => format!("echo reply, id {}, seq {}", echo.id, echo.seq),
+        Icmpv6Type::TimeExceeded(_) => "time exceeded".into(),
+        Icmpv6Type::PacketTooBig { mtu } => format!("packet too big, mtu {mtu}"),
+        Icmpv6Type::DestinationUnreachable(why) => {
+            format!("unreachable, code {}", why.code_u8())
+        }
+        other => format!("{other:?}"),
+    }
 }
 
 #[cfg(test)]
@@ -222,7 +255,7 @@ mod tests {
         }
         for dst in ["198.18.2.2", "fd00:18:2::2"] {
             let text = describe(&built(dst, "icmp", 84).expect("possible"), 4789);
-            assert!(text.contains("EchoRequest"), "{text}");
+            assert!(text.contains("echo request, id 1, seq 1 ttl 64"), "{text}");
         }
     }
 

@@ -18,6 +18,9 @@ use crate::daemon::Daemon;
 use crate::model::refuse;
 use crate::ports::{HOST, UPLINK};
 
+/// How [`PortId`] shows itself.
+const NUMBERED: &str = "port ";
+
 const LEARNED_PATIENCE: Duration = Duration::from_millis(500);
 
 impl Daemon {
@@ -70,9 +73,9 @@ impl Daemon {
             doors: trace
                 .said
                 .into_iter()
-                .map(|said| Door { door: said.door.into(), said: said.what })
+                .map(|said| Door { door: said.door.into(), said: self.named(&said.what) })
                 .collect(),
-            verdict: trace.verdict.describe(),
+            verdict: self.named(&trace.verdict.describe()),
             dropped,
             leaves: trace
                 .leaves
@@ -82,6 +85,23 @@ impl Daemon {
                 })
                 .collect(),
         })
+    }
+
+    /// The datapath's words, with the names of ports in place of their numbers.
+    fn named(&self, words: &str) -> String {
+        let mut named = String::with_capacity(words.len());
+        let mut rest = words;
+        while let Some((before, after)) = rest.split_once(NUMBERED) {
+            let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+            let (number, behind) = after.split_at(digits);
+            named.push_str(before);
+            match number.parse().map(PortId) {
+                Ok(id) => named.push_str(&self.name_of(id)),
+                Err(_) => named.push_str(NUMBERED),
+            }
+            rest = behind;
+        }
+        named + rest
     }
 
     /// What all workers have learned, in one table; and a time at which each entry has its age.

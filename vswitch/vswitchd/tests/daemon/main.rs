@@ -47,10 +47,8 @@ fn a_trace_tells_what_would_happen_and_leaves_no_mark() {
     let node = Node::new("");
     let daemon = node.start();
     let (a, b) = (daemon.plug("a"), daemon.plug("b"));
-    let Reply::Ports(ports) = daemon.ask(&Request::ShowPorts) else { panic!("not ports") };
-    let port = ports.iter().find(|port| port.addresses.contains(&a.address)).expect("a's port");
     let packet = TracePacket {
-        port: port.name.clone(),
+        port: daemon.port_of(&a),
         dst_mac: None,
         src_mac: None,
         src: None,
@@ -66,6 +64,7 @@ fn a_trace_tells_what_would_happen_and_leaves_no_mark() {
     let doors: Vec<_> = trace.doors.iter().map(|door| door.door.as_str()).collect();
     assert!(doors.starts_with(&["parse", "bridge", "route", "verdict"]), "{doors:?}");
     assert_eq!(trace.dropped, None);
+    assert!(trace.verdict.ends_with(&format!("route to {}", daemon.port_of(&b))), "{trace:?}");
     assert_eq!(trace.leaves.len(), 1);
     let Reply::Drops(drops) = daemon.ask(&Request::ShowDrops) else { panic!("not drops") };
     assert_eq!((drops.received, drops.sent), (0, 0));

@@ -169,6 +169,13 @@ impl Running<'_> {
         }
     }
 
+    /// The name of a pod's port.
+    pub(crate) fn port_of(&self, pod: &Pod) -> String {
+        let Reply::Ports(ports) = self.ask(&Request::ShowPorts) else { panic!("not ports") };
+        let port = ports.into_iter().find(|port| port.addresses.contains(&pod.address));
+        port.expect("it is attached").name
+    }
+
     pub(crate) fn open_fds(&self) -> usize {
         let fds = fs::read_dir(format!("/proc/{}/fd", self.child.id()));
         fds.expect("it lives").count()
