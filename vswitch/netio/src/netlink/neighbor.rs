@@ -120,7 +120,8 @@ impl Netlink {
     }
 
     /// Has the kernel find out a neighbour, or make sure of one that it knows: as if it had a
-    /// packet for it. The answer comes by `Monitor`.
+    /// packet for it. The answer comes by `Monitor`; after three requests without one it is
+    /// `Failed`, and the kernel does not try again until it is asked anew.
     ///
     /// # Errors
     /// If the kernel refuses: the interface is down, most likely.

@@ -169,16 +169,19 @@ fn the_kernel_resolves_a_neighbour_and_the_monitor_tells() {
         for ip in [addr("198.51.100.2"), addr("fd00::2")] {
             netlink.resolve(v0, ip).expect("it is up");
             let told = eventually("the monitor's word", || {
-                let mut told = None;
+                let (mut told, mut failed) = (None, false);
                 let each = |event| match event {
-                    Event::NeighborChanged(neighbor)
-                        if neighbor.ip == ip && neighbor.state.is_usable() =>
-                    {
-                        told = Some(neighbor);
+                    Event::NeighborChanged(neighbor) if neighbor.ip == ip => {
+                        failed = neighbor.state == NeighborState::Failed;
+                        told = neighbor.state.is_usable().then_some(neighbor);
                     }
                     _ => {}
                 };
                 monitor.drain(each).expect("open");
+                // IPv6 cannot ask until its link-local address is no longer tentative.
+                if failed {
+                    netlink.resolve(v0, ip).expect("it is up");
+                }
                 told
             });
             assert_eq!((told.ifindex, told.mac), (v0, mac));
