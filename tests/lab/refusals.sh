@@ -59,9 +59,10 @@ second_daemon() {
     node_up node-a vxlan node-b
     pod_plug node-a a1
     second "on the same socket" "$socket|already|running" ''
+    # Its own socket, state, host port and prefixes: nothing but the NIC is the same.
     second "on the same NIC" 'eth0' \
         "s|^socket = .*|socket = \"$LAB_DIR/second.sock\"|; s|^state_dir = .*|state_dir = \"$LAB_DIR/second\"|
-         s|^\[workers\]|[host]\ninterface = \"vsw1\"\nmasquerade = false\n&|"
+         s|198\.18\.|198.19.|g; s|fd00:18:|fd00:19:|g; s|^\[workers\]|[host]\ninterface = \"vsw1\"\nmasquerade = false\n&|"
     check "the first still answers" ctl node-a status
     check "and still forwards" pings node-a "$(address a1 4)"
 }
