@@ -81,11 +81,14 @@ node_up() {
     node_start "$node"
 }
 
+# Words before vswitchd's command line: what it is run under.
+VSWITCHD_UNDER=()
+
 # node_start NODE: vswitchd with the configuration that is there; returns once it answers.
 node_start() {
     local node=$1
     lab_spawn "vswitchd-$node" "$node" \
-        env RUST_LOG="${RUST_LOG:-info}" NO_COLOR=1 "$bin/vswitchd" \
+        env RUST_LOG="${RUST_LOG:-info}" NO_COLOR=1 "${VSWITCHD_UNDER[@]}" "$bin/vswitchd" \
         --config "$(node_dir "$node")/vswitch.toml"
     wait_until 10 node_settled "$node" && ctl "$node" status >/dev/null 2>&1 && return 0
     say "vswitchd on $node did not come up; the end of its log:" >&2
