@@ -93,18 +93,9 @@ impl Assembler {
         self.push(CLASS_ALU64, to, Reg(0), 0, value);
     }
 
-    pub(super) fn add_register(&mut self, to: Reg, from: Reg) {
-        self.push(SOURCE_REGISTER | CLASS_ALU64, to, from, 0, 0);
-    }
-
     /// `to = (u32)to & mask`.
     pub(super) fn mask(&mut self, to: Reg, mask: u32) {
         self.push(0x50 | CLASS_ALU32, to, Reg(0), 0, mask.cast_signed());
-    }
-
-    /// `to = (u32)to << bits`.
-    pub(super) fn shift_left(&mut self, to: Reg, bits: i32) {
-        self.push(0x60 | CLASS_ALU32, to, Reg(0), 0, bits);
     }
 
     /// Jumps if the low 32 bits compare so, unsigned.

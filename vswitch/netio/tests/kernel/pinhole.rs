@@ -128,8 +128,10 @@ fn the_program_takes_what_is_ours_and_nothing_else() {
         ("VXLAN to us", to_v4(LOCAL)),
         ("VXLAN to our other address", to_v4([203, 0, 113, 1])),
         ("VXLAN with DF", fragment(0x4000)),
-        ("VXLAN behind four bytes of options", options(4)),
-        ("VXLAN behind the longest options", options(40)),
+        ("a pod's IPv4 with options", {
+            ipv4(&V4 { destination: [198, 18, 2, 1], options_bytes: 4, ..TO_US }, &[0; 8])
+        }),
+        ("IPIP with options", ipv4(&V4 { protocol: 4, options_bytes: 4, ..TO_US }, &[0; 40])),
         ("VXLAN that ends with its UDP header", cut(to_v4(LOCAL), 42)),
         ("IPIP", protocol(4)),
         ("IPv6 in IPv4", protocol(41)),
@@ -169,7 +171,8 @@ fn the_program_takes_what_is_ours_and_nothing_else() {
         ("an IPv4 header that is cut", cut(to_v4(LOCAL), 33)),
         ("an IPv6 header that is cut", cut(ipv6("fd00:18::1"), 53)),
         ("a UDP header that is cut", cut(to_v4(LOCAL), 41)),
-        ("a UDP header cut behind options", cut(options(40), 81)),
+        ("VXLAN behind four bytes of options", options(4)),
+        ("VXLAN behind the longest options", options(40)),
         ("an IPv4 header of four words", patched(14, 0x44)),
         ("an IPv4 header of version 6", patched(14, 0x65)),
         ("an IPv4 header of version 3", patched(14, 0x35)),
