@@ -67,8 +67,9 @@ pub enum Error {
 
     /// Another XDP program has the interface.
     #[error(
-        "interface {ifindex} already has an XDP program that is not ours; detach it \
-         (`ip link set dev … xdp off`, or stop the program that holds it)"
+        "interface {ifindex} already has an XDP program: another vswitchd's, or another program's; \
+         `bpftool net` shows it, and stopping its owner (or `ip link set dev … xdp off`) frees the \
+         interface"
     )]
     XdpBusy {
         /// Index of the interface.
