@@ -56,6 +56,50 @@ fn the_shipped_file_is_valid_and_shows_the_defaults() {
 }
 
 #[test]
+fn the_shipped_file_names_every_key_that_is_read() {
+    let shipped = include_str!("../../../../config/vswitch.toml");
+    // What stands below the last header so far, commented out or not.
+    let mut named = std::collections::BTreeSet::new();
+    let mut section = String::new();
+    for line in shipped.lines() {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        if line.starts_with('[') {
+            section = line.to_owned();
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            named.insert((section.clone(), key.to_owned()));
+        }
+    }
+    let headers = [
+        "[node]",
+        "[uplink]",
+        "[overlay]",
+        "[host]",
+        "[attachment]",
+        "[bridge]",
+        "[workers]",
+        "[control]",
+        "[[peers]]",
+        "[[routes]]",
+    ];
+    // The refusal of an unknown key lists those that are read.
+    let known = |text: &str| -> Vec<String> {
+        let problems = whole(text);
+        let list = problems.iter().find_map(|problem| problem.split_once("expected one of "));
+        list.expect("unknown").1.split(", ").map(str::to_owned).collect()
+    };
+    let sections: Vec<_> =
+        headers.iter().map(|header| header.trim_matches(['[', ']']).to_owned()).collect();
+    let mut read = known("zzz = 1\n[node]\n");
+    read.sort_by_key(|section| sections.iter().position(|name| name == section));
+    assert_eq!(read, sections, "every section is judged below");
+    for header in headers {
+        for key in known(&format!("{header}\nzzz = 1\n")) {
+            assert!(named.contains(&(header.to_owned(), key.clone())), "{header} {key}");
+        }
+    }
+}
+
+#[test]
 fn without_uplink_and_host_a_node_is_for_its_own_pods() {
     let config = Config::parse("f", NODE).expect("valid");
     assert_eq!((config.uplink, config.host), (None, None));
