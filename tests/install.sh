@@ -22,7 +22,9 @@ main() {
         check "$file is a program" test -x "$dest/$file"
         check "and the one that was built" grep -qx "${file##*/}" "$dest/$file"
     done
-    check "the unit" cmp "$root/config/vswitchd.service" "$dest/etc/systemd/system/vswitchd.service"
+    for file in vswitchd.socket vswitchd.service; do
+        check "the unit $file" cmp "$root/config/$file" "$dest/etc/systemd/system/$file"
+    done
     check "the conflist" cmp "$root/config/10-vswitch.conflist" "$dest/$conflist"
     check "the conflist is written last" test "$(last_installed)" = "$dest/$conflist"
 

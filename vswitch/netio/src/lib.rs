@@ -11,7 +11,9 @@
 //! | [`xsk`]     | one AF_XDP socket for each NIC queue |
 //! | [`netlink`] | the kernel's links, addresses, routes and neighbours |
 //! | [`fdpass`]  | file descriptors over a unix socket, and who sent them |
+//! | [`activation`] | sockets that the service manager opened for us |
 
+pub mod activation;
 mod error;
 pub mod fdpass;
 pub mod netlink;

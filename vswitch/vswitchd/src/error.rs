@@ -35,6 +35,16 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The service manager's socket is not the one that clients look for.
+    #[error(
+        "the service manager should have passed one socket that listens at {path} (control.socket), but {why}; make ListenStream= of vswitchd.socket and control.socket the same"
+    )]
+    Inherited {
+        /// control.socket.
+        path: PathBuf,
+        /// What it did instead.
+        why: String,
+    },
     /// The state cannot be used.
     #[error("the journal cannot be used")]
     Journal(#[from] JournalError),

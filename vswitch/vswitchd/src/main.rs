@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use vswitchd::config::Config;
-use vswitchd::control::{Control, Signals};
+use vswitchd::control::{Control, Signals, Socket};
 use vswitchd::daemon::Daemon;
 use vswitchd::error::{Error, Result, chain};
 use vswitchd::machine;
@@ -55,13 +55,19 @@ fn run(arguments: &Arguments) -> Result<()> {
         let _ = writeln!(out, "{}: valid", arguments.config.display());
         return Ok(());
     }
+    // First of all, while no other descriptor is open.
+    let inherited = netio::activation::take_listen_fds().map_err(|source| Error::Control {
+        action: "take over the service manager's sockets",
+        source,
+    })?;
     log(arguments.log_level.as_deref());
     // Before anything is made that a signal must not leave behind.
     let signals = Signals::register()?;
     let notify = Notify::from_env();
     tracing::info!("vswitchd {} starts as {}", env!("CARGO_PKG_VERSION"), config.node.name);
+    let inherited = Socket::inherit(inherited, &config.control.socket)?;
     let daemon = Daemon::start(config, arguments.config.clone())?;
-    Control::new(daemon, signals, notify)?.run()
+    Control::new(daemon, inherited, signals, notify)?.run()
 }
 
 fn log(level: Option<&str>) {

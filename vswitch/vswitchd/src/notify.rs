@@ -1,20 +1,16 @@
 //! What systemd is told: sd_notify(3) without the library.
 //!
-//! Enters: NOTIFY_SOCKET and WATCHDOG_USEC of the environment. Leaves: datagrams. Without the
-//! variable nothing is sent.
+//! Enters: NOTIFY_SOCKET of the environment. Leaves: datagrams. Without it nothing is sent.
 
 use std::env;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
 
 /// The service manager, if there is one.
 #[derive(Debug, Default)]
 pub struct Notify {
     socket: Option<(UnixDatagram, SocketAddr)>,
-    /// It wants to hear from us at least this often.
-    pub watchdog: Option<Duration>,
 }
 
 impl Notify {
@@ -36,13 +32,7 @@ impl Notify {
                 None
             }
         };
-        let own = |pid: String| pid.parse() == Ok(std::process::id());
-        let watchdog = env::var("WATCHDOG_USEC")
-            .ok()
-            .filter(|_| env::var("WATCHDOG_PID").map_or(true, own))
-            .and_then(|text| text.parse().ok())
-            .map(Duration::from_micros);
-        Self { socket, watchdog }
+        Self { socket }
     }
 
     /// Sends one state, such as `READY=1`.

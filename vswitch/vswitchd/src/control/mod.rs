@@ -51,13 +51,21 @@ pub struct Control {
 }
 
 impl Control {
-    /// Opens the socket of a daemon that forwards.
+    /// Opens the socket of a daemon that forwards, unless it inherited one.
     ///
     /// # Errors
     /// If the socket cannot be made, or readiness not be watched.
-    pub fn new(daemon: Daemon, signals: Signals, notify: Notify) -> Result<Self> {
+    pub fn new(
+        daemon: Daemon,
+        inherited: Option<Socket>,
+        signals: Signals,
+        notify: Notify,
+    ) -> Result<Self> {
         let failed = |action| move |source| Error::Control { action, source };
-        let mut socket = Socket::bind(daemon.socket())?;
+        let mut socket = match inherited {
+            Some(socket) => socket,
+            None => Socket::bind(daemon.socket())?,
+        };
         let mut signals = signals;
         let poll = Poll::new().map_err(failed("make its readiness queue"))?;
         let watch = failed("watch its file descriptors");

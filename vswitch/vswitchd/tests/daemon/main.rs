@@ -2,6 +2,7 @@
 //! control protocol as the plugin and vswitchctl do.
 
 mod node;
+mod service;
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;

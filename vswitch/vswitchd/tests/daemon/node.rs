@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -73,7 +73,7 @@ impl Node {
         self.dir.path().join("vswitch.toml")
     }
 
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vswitchd"));
         command.arg("--config").arg(self.config()).stdin(Stdio::null());
         command
@@ -86,13 +86,35 @@ impl Node {
         (output.status.code(), String::from_utf8_lossy(&said).into_owned())
     }
 
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// As systemd executes it: the socket is descriptor 3, and the environment says so.
+    pub(crate) fn activated(&self, socket: &UnixListener) -> Command {
+        let socket = socket.try_clone().expect("a descriptor is free");
+        let daemon = self.command();
+        let mut command = Command::new("sh");
+        command
+            .arg("-c")
+            .arg("LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 </dev/null")
+            .arg(daemon.get_program())
+            .args(daemon.get_args())
+            .stdin(OwnedFd::from(socket));
+        command
+    }
+
     pub(crate) fn start(&self) -> Running<'_> {
+        self.start_as(self.command())
+    }
+
+    pub(crate) fn start_as(&self, mut command: Command) -> Running<'_> {
         let log = fs::File::options()
             .create(true)
             .append(true)
             .open(self.dir.path().join("log"))
             .expect("the log can be opened");
-        let child = self.command().stderr(log).stdout(Stdio::null()).spawn();
+        let child = command.stderr(log).stdout(Stdio::null()).spawn();
         let mut running = Running { node: self, child: child.expect("the daemon can be executed") };
         let deadline = Instant::now() + PATIENCE;
         while UnixStream::connect(self.socket()).is_err() {
@@ -126,7 +148,7 @@ impl Running<'_> {
         self.try_ask(request).unwrap_or_else(|error| panic!("{error}\n{}", self.node.log()))
     }
 
-    fn answer(&self, mut stream: UnixStream) -> Result<Reply, ErrorReply> {
+    pub(crate) fn answer(&self, mut stream: UnixStream) -> Result<Reply, ErrorReply> {
         let mut decoder = Decoder::for_responses();
         let mut buffer = [0; 4096];
         loop {
