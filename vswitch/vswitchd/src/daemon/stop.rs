@@ -1,8 +1,12 @@
 //! Reload and end.
 
+use dataplane::tables::FdbTarget;
+
+use crate::compile::compile;
 use crate::config::Config;
 use crate::error::chain;
 use crate::masquerade::Masquerade;
+use crate::ports;
 
 use super::Daemon;
 
@@ -51,6 +55,9 @@ impl Daemon {
         if let (Some(host), Some(wanted)) = (&mut config.host, &fresh.host) {
             host.masquerade = wanted.masquerade;
         }
+        if config.bridge.vteps != self.config.bridge.vteps {
+            self.forget_vteps();
+        }
         self.config = config;
         self.reload_masquerade();
         let displaced = self.model.take_config(&self.config);
@@ -63,6 +70,19 @@ impl Daemon {
             Ok(()) => tracing::info!("the configuration is reloaded"),
             Err(refusal) => tracing::error!("the configuration is reloaded, but {refusal}"),
         }
+    }
+
+    /// A VTEP's number is its place in the list: by another list, what was learned would point to
+    /// another VTEP. Tables without any stand between, as nothing is learned from a VTEP by them.
+    fn forget_vteps(&mut self) {
+        let mut tables = self.with_input(compile);
+        for bridge in &mut tables.bridges {
+            bridge.vteps.clear();
+            bridge.fdb.retain(|_, target| !matches!(target, FdbTarget::Vtep(_)));
+        }
+        // Who does not follow is reported, and sees both tables and the order when it does.
+        self.publisher.publish(tables, &self.workers);
+        self.workers.forget_learned(ports::UPLINK);
     }
 
     fn reload_masquerade(&mut self) {

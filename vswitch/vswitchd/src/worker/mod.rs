@@ -67,6 +67,7 @@ pub struct WorkerSpec {
 pub(crate) enum Command {
     AddPort { id: PortId, io: Arc<PortFd>, receives: bool },
     RemovePort { id: PortId },
+    Forget { id: PortId },
     Learned { answer: Sender<Vec<(Learned, u64)>> },
     Stop,
 }
@@ -188,6 +189,14 @@ impl Workers {
     pub fn remove_port(&self, id: PortId) {
         for handle in &self.handles {
             handle.send(Command::RemovePort { id });
+        }
+    }
+
+    /// Has every worker forget the MACs that it learned from a port, before it looks at tables that
+    /// are published from now on.
+    pub fn forget_learned(&self, id: PortId) {
+        for handle in &self.handles {
+            handle.send(Command::Forget { id });
         }
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dataplane::tables::{
-    Adjacency, AdjacencyId, Attachment, Epoch, Gateway, Offloads, Port, PortId, PortKind, Tables,
-    Template,
+    Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Epoch, Gateway, Offloads, Port, PortId,
+    PortKind, Tables, Template,
 };
 use dataplane::wire::{EtherType, MacAddr, Protocol, ethernet, ipv4};
 use frame::{Packet, Pool};
@@ -192,5 +192,38 @@ fn a_port_whose_far_side_ends_is_reported_once() {
     workers.wake();
     assert!(workers.wait_epoch(Epoch(1), PATIENCE));
     assert!(workers.gone_ports().is_empty());
+    workers.stop();
+}
+
+#[test]
+fn what_was_learned_from_a_port_is_forgotten_before_newer_tables() {
+    let bridged = |epoch| {
+        let mut tables = tables(epoch, 1);
+        for port in tables.ports.iter_mut().flatten() {
+            port.attachment = Attachment::Bridged(BridgeId(0));
+        }
+        tables.bridges.push(Bridge { members: vec![PortId(1)], ..Bridge::default() });
+        Arc::new(tables)
+    };
+    let published = Arc::new(ArcSwap::new(bridged(1)));
+    let workers =
+        Workers::spawn(vec![spec(Idle::Micros(0))], &published).expect("threads can be made");
+    let (ours, theirs) = PortFd::pair().expect("a socketpair");
+    workers.add_port(PortId(1), &Arc::new(ours), 0);
+    let pool = Pool::new(4);
+    theirs.send(&mut packet(&pool, 1, 9)).expect("the port takes it");
+    let learned = || workers.learned(PATIENCE).first().map(|(_, entries)| entries.len());
+    for _ in 0..PATIENCE.as_millis() {
+        if learned() == Some(1) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(learned(), Some(1));
+
+    workers.forget_learned(PortId(1));
+    published.store(bridged(2));
+    assert!(workers.wait_epoch(Epoch(2), PATIENCE));
+    assert_eq!(learned(), Some(0));
     workers.stop();
 }

@@ -150,6 +150,7 @@ impl Turn {
             match command {
                 Command::AddPort { id, io, receives } => self.add(id, io, receives),
                 Command::RemovePort { id } => self.remove(id),
+                Command::Forget { id } => self.dataplane.fdb.forget_port(id),
                 Command::Learned { answer } => {
                     let entries = self.dataplane.fdb.entries(now);
                     // Whoever asked may have given up.
