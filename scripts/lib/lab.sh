@@ -102,8 +102,14 @@ lab_pid() {
     local pid start
     read -r pid start 2>/dev/null <"$LAB_DIR/pids/$1" || return 1
     [[ $(process_start "$pid") == "$start" && -n $start ]] || return 1
-    [[ $(process_state "$pid") != Z ]] || return 1
+    ! process_ended "$pid" || return 1
     printf '%s' "$pid"
+}
+
+# Its first thread is a zombie while others are still closing what it had: its locks, its NIC queues.
+process_ended() {
+    local threads=("/proc/$1/task/"*)
+    [[ $(process_state "$1") == Z ]] && ((${#threads[@]} <= 1))
 }
 
 process_state() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f1; }
