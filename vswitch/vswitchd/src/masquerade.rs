@@ -26,6 +26,17 @@ impl Masquerade {
         nft(&rules(node, host_interface))?;
         Ok(Self(()))
     }
+
+    /// Removes the table that a killed daemon left, if this one masquerades nothing. It is known by
+    /// the host interface that it names: that is ours alone now, so nobody who lives made the table.
+    pub fn remove_leftover(host_interface: &str) {
+        // Without nft, or without a table, there is nothing that it could have left.
+        let Ok(listed) = nft("list table inet vswitch\n") else { return };
+        if listed.contains(&format!("oifname != \"{host_interface}\"")) {
+            tracing::warn!("removing the nftables table inet vswitch, which a killed daemon left");
+            drop(Self(()));
+        }
+    }
 }
 
 impl Drop for Masquerade {
@@ -61,12 +72,13 @@ fn rules(node: &Node, host_interface: &str) -> String {
     text
 }
 
-fn nft(input: &str) -> Result<()> {
+/// What nft printed.
+fn nft(input: &str) -> Result<String> {
     let failed = |why: String| Error::Masquerade(why);
     let mut child = Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| match error.kind() {
@@ -84,7 +96,7 @@ fn nft(input: &str) -> Result<()> {
         .wait_with_output()
         .map_err(|error| failed(format!("cannot wait for nft: {error}")))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(failed(format!("nft says: {}", said.trim().replace('\n', "; "))))

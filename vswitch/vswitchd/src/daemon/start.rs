@@ -82,7 +82,11 @@ impl Daemon {
                 choices.push("masquerading by the nftables table inet vswitch".into());
                 Some(Masquerade::install(&config.node, &host.interface)?)
             }
-            _ => None,
+            Some(host) => {
+                Masquerade::remove_leftover(&host.interface);
+                None
+            }
+            None => None,
         };
 
         let now = Instant::now();
