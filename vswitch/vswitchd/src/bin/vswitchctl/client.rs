@@ -8,7 +8,7 @@ use std::time::Duration;
 use api::{CodecError, Decoder, ErrorReply, Request, Response, encode_request};
 
 /// The daemon answers within a second, a million routes within a few.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why there is no answer to print.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,17 @@ pub(crate) enum ClientError {
     /// The socket is root's.
     #[error("{0} is root's: run vswitchctl as root")]
     Forbidden(PathBuf),
+    /// It is there, and says nothing.
+    #[error(
+        "vswitchd at {path} did not answer within {} seconds; see whether it is stopped, and its log",
+        patience.as_secs()
+    )]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// How long it was waited for.
+        patience: Duration,
+    },
     /// The connection broke.
     #[error("the connection to vswitchd at {path} failed")]
     Broken {
@@ -42,6 +53,10 @@ pub(crate) enum ClientError {
 /// # Errors
 /// If there is none.
 pub(crate) fn ask(path: &Path, request: &Request) -> Result<Response, ClientError> {
+    ask_within(PATIENCE, path, request)
+}
+
+fn ask_within(patience: Duration, path: &Path, request: &Request) -> Result<Response, ClientError> {
     let mut stream = UnixStream::connect(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             ClientError::NoDaemon(path.to_owned())
@@ -49,11 +64,17 @@ pub(crate) fn ask(path: &Path, request: &Request) -> Result<Response, ClientErro
         io::ErrorKind::PermissionDenied => ClientError::Forbidden(path.to_owned()),
         _ => ClientError::Broken { path: path.to_owned(), source: error },
     })?;
-    let broken = |source| ClientError::Broken { path: path.to_owned(), source };
+    let broken = |source: io::Error| match source.kind() {
+        // A socket's own timeout shows as EAGAIN.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            ClientError::Silent { path: path.to_owned(), patience }
+        }
+        _ => ClientError::Broken { path: path.to_owned(), source },
+    };
     let bytes = encode_request(request)?;
     stream
-        .set_read_timeout(Some(PATIENCE))
-        .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
+        .set_read_timeout(Some(patience))
+        .and_then(|()| stream.set_write_timeout(Some(patience)))
         .map_err(broken)?;
     // A daemon that refuses us closes before it has read everything: its answer says why.
     let sent = stream.write_all(&bytes);
@@ -72,5 +93,29 @@ pub(crate) fn ask(path: &Path, request: &Request) -> Result<Response, ClientErro
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(broken(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::time::Duration;
+
+    use api::Request;
+
+    use super::{ask, ask_within};
+
+    #[test]
+    fn a_daemon_that_is_not_there_or_says_nothing_is_told_apart() {
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let path = dir.path().join("vswitch.sock");
+        let error = ask(&path, &Request::Status).expect_err("nobody listens");
+        assert!(error.to_string().contains("no vswitchd listens"), "{error}");
+
+        // As a stopped process: the kernel takes the connection and the question for it.
+        let _stopped = UnixListener::bind(&path).expect("the directory is ours");
+        let error = ask_within(Duration::from_millis(20), &path, &Request::Status)
+            .expect_err("nobody answers");
+        assert!(error.to_string().contains("did not answer within"), "{error}");
     }
 }
