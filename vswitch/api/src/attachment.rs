@@ -44,7 +44,9 @@ pub enum Mode {
 }
 
 /// Asks for addresses and for everything else that the plugin needs to build the interface.
-/// Repeated for the same attachment, it gives the same answer.
+/// Repeated for the same attachment, it gives the same answer; for one that has a live port it is
+/// a conflict, as its runtime must delete it first. What is reserved stays so until its `Detach`,
+/// and is listed among the ports, so that a runtime's GC frees what was never attached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reserve {
     /// Whose.

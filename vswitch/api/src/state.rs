@@ -123,7 +123,8 @@ pub struct PortEntry {
     pub name: String,
     /// What it is.
     pub kind: PortKind,
-    /// False once the pod's namespace is gone and its DEL has not come.
+    /// False for a pod that was reserved and not attached yet, and once its namespace is gone and its
+    /// DEL has not come.
     pub up: bool,
     /// Of the pod's interface, or ours towards it.
     pub mac: Option<Mac>,

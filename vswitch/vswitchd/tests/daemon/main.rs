@@ -5,7 +5,7 @@ mod node;
 mod service;
 
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -109,6 +109,25 @@ fn a_killed_daemon_remembers_who_holds_which_address() {
 }
 
 #[test]
+fn what_is_reserved_and_never_attached_is_shown_and_ends_with_its_del() {
+    let node = Node::new("198.18.1.0/30");
+    let daemon = node.start();
+    let reserve = || daemon.try_ask(&Request::Reserve(Pod::reserve("a")));
+    let first = reserve().expect("an address is free");
+    assert_eq!(reserve(), Ok(first), "its runtime tries anew");
+    // As a plugin that was killed between the two leaves it: GC finds it by this list.
+    let Reply::Ports(ports) = daemon.ask(&Request::ShowPorts) else { panic!("not ports") };
+    let [port] = ports.as_slice() else { panic!("{ports:?}") };
+    assert_eq!((port.attachment.as_ref(), port.up), (Some(&Pod::id("a")), false));
+    assert!(daemon.try_ask(&Request::Reserve(Pod::reserve("b"))).is_err(), "no address is left");
+    assert_eq!(daemon.ask(&Request::Detach(Pod::id("a"))), Reply::Done);
+    let _live = daemon.plug("b");
+    let conflict = daemon.try_ask(&Request::Reserve(Pod::reserve("b"))).expect_err("it is live");
+    assert_eq!(conflict.kind, ErrorKind::Conflict, "{}", conflict.message);
+    daemon.stop();
+}
+
+#[test]
 fn a_file_descriptor_that_is_no_port_is_refused() {
     let node = Node::new("");
     let daemon = node.start();
@@ -149,11 +168,24 @@ fn hostile_clients_cost_themselves_and_nobody_else() {
         client.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout can be set");
         client.read_to_end(&mut answer).expect("the daemon closes");
     }
+    // More descriptors than any request has: all are closed, and so is the client.
+    let (fd, _other) = UnixStream::pair().expect("a socketpair");
+    let many = [fd.as_fd(); netio::fdpass::MAX_FDS];
+    for _ in 0..2 {
+        let client = daemon.connect();
+        netio::fdpass::send(&client, b"\0", &many).expect("the daemon reads");
+        netio::fdpass::send(&client, b"\0", &many).expect("the daemon reads");
+    }
     let idle: Vec<UnixStream> = (0..100).map(|_| daemon.connect()).collect();
+    // Who asks without end and reads nothing stands in nobody's way.
+    let mut greedy = daemon.connect();
+    greedy.set_nonblocking(true).expect("a socket");
+    let question = api::encode_request(&Request::Status).expect("small");
+    while greedy.write(&question).is_ok_and(|len| len == question.len()) {}
     let b = daemon.plug("b");
     a.send_udp(&b, b"still here");
     assert!(b.receive().is_some());
-    drop(idle);
+    drop((idle, greedy));
     drop(b);
     assert_eq!(daemon.ask(&Request::Detach(Pod::id("b"))), Reply::Done);
     assert!(daemon.settles(before), "every client's descriptor is closed");
