@@ -10,7 +10,9 @@
 //! | `status`      | `status` |
 //! | `trace`       | `trace` |
 //! | `packet`      | builds and prints packets for it |
+//! | `arrival`     | encapsulates those that arrive by the NIC |
 
+mod arrival;
 mod attachments;
 mod packet;
 mod show;

@@ -6,14 +6,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use api::{Door, ErrorKind, ErrorReply, TracePacket, TraceResult};
+use api::{Door, ErrorKind, ErrorReply, PeerSpec, TracePacket, TraceResult};
 use dataplane::tables::{Fdb, FdbTarget, Gateway, PortId};
 use dataplane::wire::MacAddr;
 use dataplane::{Millis, Verdict};
 use frame::{Offload, Packet};
 
 use super::packet::{build, describe};
-use super::refused;
+use super::{arrival, refused};
 use crate::daemon::Daemon;
 use crate::model::refuse;
 use crate::ports::{HOST, UPLINK};
@@ -36,6 +36,15 @@ impl Daemon {
             IpAddr::V6(_) => tables.gateway.v6.map(IpAddr::V6),
         };
         let first = port.addresses.iter().copied().find(own);
+        if ingress == UPLINK && request.src.is_none() {
+            return refused(
+                ErrorKind::Invalid,
+                format!(
+                    "what arrives by {} comes from another node: give its source (--src)",
+                    request.port
+                ),
+            );
+        }
         let source = request.src.or(first).or(gateway).ok_or_else(|| {
             refuse(
                 ErrorKind::Invalid,
@@ -46,10 +55,22 @@ impl Daemon {
             )
         })?;
         let mac = |given: Option<api::Mac>, or| given.map_or(or, |mac| MacAddr(mac.0));
-        let source_mac = mac(request.src_mac, port.mac);
-        let destination_mac = mac(request.dst_mac, Gateway::MAC);
-        let bytes = build(request, source_mac, destination_mac, source)
-            .map_err(|message| refuse(ErrorKind::Invalid, message))?;
+        let invalid = |message| refuse(ErrorKind::Invalid, message);
+        // A pod of another node comes as its node sends it; anybody else as he is.
+        let uplink = self.uplink_port().filter(|uplink| uplink.id == ingress);
+        let arrives = uplink.as_ref().and_then(|uplink| Some((uplink, self.peer_of(source)?)));
+        let (from, to) = match arrives {
+            Some((uplink, peer)) => arrival::macs(&self.config, uplink, peer),
+            None => (port.mac, Gateway::MAC),
+        };
+        let bytes = build(request, mac(request.src_mac, from), mac(request.dst_mac, to), source)
+            .map_err(invalid)?;
+        let bytes = match arrives {
+            Some((uplink, peer)) => {
+                arrival::encapsulate(&self.config, uplink, peer, bytes).map_err(invalid)?
+            }
+            None => bytes,
+        };
 
         let Some(mut frame) = self.trace_pool.alloc() else {
             return refused(ErrorKind::Exhausted, "no frame is free for the trace");
@@ -85,6 +106,12 @@ impl Daemon {
                 })
                 .collect(),
         })
+    }
+
+    /// The node whose pod has this address.
+    fn peer_of(&self, address: IpAddr) -> Option<&PeerSpec> {
+        let has = |peer: &&PeerSpec| peer.prefixes.iter().any(|prefix| prefix.contains(&address));
+        self.model.peers.values().map(|(peer, _)| peer).find(has)
     }
 
     /// The datapath's words, with the names of ports in place of their numbers.

@@ -72,7 +72,7 @@ pub(crate) struct Trace {
     /// Destination address.
     #[arg(long, value_name = "ADDR")]
     to: IpAddr,
-    /// Source address; the port's own if absent.
+    /// Source address; the port's own if absent. From the NIC: of a pod on another node.
     #[arg(long, value_name = "ADDR")]
     src: Option<IpAddr>,
     /// icmp, tcp, udp or a number.

@@ -1,0 +1,161 @@
+//! How a packet of another node's pod arrives by the NIC.
+//!
+//! Enters: the inner packet that `trace` describes, and the peer whose pod sends it. Leaves: the
+//! frame that the peer would send us, by its encapsulation. As in `packet`, etherparse writes it.
+
+use api::{Encapsulation, PeerSpec};
+use dataplane::tables::Tunnels;
+use dataplane::wire::MacAddr;
+use etherparse::{IpNumber, PacketBuilder};
+
+use crate::compile::{self, UplinkPort};
+use crate::config::Config;
+
+/// Outer TTL; any will do, as the outer header ends here.
+const TTL: u8 = 64;
+const ETHERNET_BYTES: usize = 14;
+/// Of the dynamic range; a real one is a hash of the inner flow.
+const SOURCE_PORT: u16 = 49_152;
+
+/// Source and destination of the Ethernet header next to the inner packet.
+pub(super) fn macs(config: &Config, uplink: &UplinkPort, peer: &PeerSpec) -> (MacAddr, MacAddr) {
+    let theirs =
+        peer.vtep_mac.map_or_else(|| Tunnels::derived_vtep_mac(peer.address), |mac| MacAddr(mac.0));
+    match config.encapsulation_of(peer) {
+        Encapsulation::Vxlan => (theirs, compile::vtep_mac(config, uplink)),
+        Encapsulation::Ipip | Encapsulation::Direct => (theirs, uplink.mac),
+    }
+}
+
+/// The frame as it arrives, around an inner one.
+///
+/// # Errors
+/// If the outer packet would be too long to be one.
+pub(super) fn encapsulate(
+    config: &Config,
+    uplink: &UplinkPort,
+    peer: &PeerSpec,
+    inner: Vec<u8>,
+) -> Result<Vec<u8>, String> {
+    let (theirs, _) = macs(config, uplink, peer);
+    let outer = PacketBuilder::ethernet2(theirs.0, uplink.mac.0).ipv4(
+        peer.address.octets(),
+        uplink.address.octets(),
+        TTL,
+    );
+    let mut bytes = Vec::with_capacity(inner.len() + 64);
+    let written = match config.encapsulation_of(peer) {
+        Encapsulation::Direct => return Ok(inner),
+        Encapsulation::Ipip => {
+            let packet = inner.get(ETHERNET_BYTES..).unwrap_or_default();
+            let is_v6 = packet.first().is_some_and(|first| first >> 4 == 6);
+            let protocol = if is_v6 { IpNumber::IPV6 } else { IpNumber::IPV4 };
+            outer.write(&mut bytes, protocol, packet)
+        }
+        Encapsulation::Vxlan => {
+            // RFC 7348 section 5: the flag I, three bytes reserved, the VNI, one byte reserved.
+            let mut payload = vec![0x08, 0, 0, 0];
+            payload.extend((config.overlay.vni << 8).to_be_bytes());
+            payload.extend(inner);
+            outer.udp(SOURCE_PORT, config.overlay.vxlan_port).write(&mut bytes, &payload)
+        }
+    };
+    written.map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use api::{AttachmentId, Reserve, TracePacket};
+    use dataplane::Millis;
+    use dataplane::tables::{Epoch, Fdb, Offloads, PortId};
+    use dataplane::wire::MacAddr;
+    use frame::{Packet, Pool};
+
+    use super::{encapsulate, macs};
+    use crate::compile::{Input, PodPort, UplinkPort, compile};
+    use crate::config::Config;
+    use crate::model::Model;
+    use crate::requests::packet::build;
+
+    #[test]
+    fn what_is_built_is_what_the_walk_lets_in() {
+        for encapsulation in ["vxlan", "ipip", "direct"] {
+            for (source, dst) in [("198.18.2.9", "198.18.1.2"), ("fd00:18:2::9", "fd00:18:1::2")] {
+                let leaves = arrive(encapsulation, source, dst);
+                assert_eq!(leaves, [PortId(2)], "{encapsulation} {source} > {dst}");
+            }
+            let stranger = arrive(encapsulation, "198.18.3.9", "198.18.1.2");
+            assert_eq!(stranger.is_empty(), encapsulation != "direct", "{encapsulation}");
+        }
+    }
+
+    /// The ports by which it leaves a node with one pod.
+    fn arrive(encapsulation: &str, source: &str, dst: &str) -> Vec<PortId> {
+        let text = format!(
+            "[node]\nname = \"a\"\npod_prefixes = [\"198.18.1.0/24\", \"fd00:18:1::/64\"]\n\
+             cluster_prefixes = [\"198.18.0.0/16\", \"fd00:18::/32\"]\n\
+             [uplink]\ninterface = \"eth0\"\n[overlay]\nencapsulation = \"{encapsulation}\"\n\
+             [[peers]]\nname = \"b\"\naddress = \"198.51.100.12\"\n\
+             prefixes = [\"198.18.2.0/24\", \"fd00:18:2::/64\"]\n"
+        );
+        let config = Config::parse("f", &text).expect("valid");
+        let mut model = Model::new(&config);
+        let attachment = AttachmentId { container_id: "p".into(), ifname: "eth0".into() };
+        let reserve = Reserve {
+            attachment: attachment.clone(),
+            pod: None,
+            netns: String::new(),
+            mode: None,
+            delegated: None,
+            requested: Vec::new(),
+            mac: None,
+        };
+        let (edits, _) = model.reserve(&config, &reserve, 1450, false).expect("free");
+        model.apply_all(&edits);
+        let port = PodPort { id: PortId(2), offloads: Offloads::default() };
+        let uplink = UplinkPort {
+            id: PortId(1),
+            mac: MacAddr([2, 0, 0, 0, 0, 2]),
+            address: [198, 51, 100, 11].into(),
+            mtu: 1500,
+        };
+        let tables = compile(&Input {
+            config: &config,
+            model: &model,
+            pods: &BTreeMap::from([(attachment, port)]),
+            host: None,
+            uplink: Some(&uplink),
+            next_hops: &BTreeMap::new(),
+            epoch: Epoch(1),
+        });
+
+        let packet = TracePacket {
+            port: "eth0".into(),
+            dst_mac: None,
+            src_mac: None,
+            src: None,
+            dst: dst.parse().expect("an address"),
+            protocol: "udp".into(),
+            src_port: 1000,
+            dst_port: 2000,
+            len: 100,
+            ttl: 64,
+            df: true,
+        };
+        let peer = &config.peers[0];
+        let (from, to) = macs(&config, &uplink, peer);
+        let inner =
+            build(&packet, from, to, source.parse().expect("an address")).expect("a packet");
+        let bytes = encapsulate(&config, &uplink, peer, inner).expect("a packet");
+        let pool = Pool::new(8);
+        let mut frame = pool.alloc().expect("a frame is free");
+        frame.extend_from_slice(&bytes).expect("room");
+        let fdb = Fdb::new(1, 1000);
+        let trace =
+            dataplane::trace(&tables, &fdb, &pool, uplink.id, Packet::plain(frame), Millis(0));
+        trace.leaves.iter().map(|(port, _)| *port).collect()
+    }
+}
