@@ -1,6 +1,6 @@
 #!/bin/bash
 # The underlay changes under the running daemons: the router's MAC, the way to a peer, the NIC's
-# state; and at last the NIC itself goes. Pods reach one another again within seconds, and a worker
+# state and address; and at last the NIC itself goes. Pods reach one another again within seconds, and a worker
 # without a NIC neither ends nor burns its core.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -22,6 +22,7 @@ main() {
     router_mac
     other_gateway
     nic_flap
+    address_lost
     nic_gone
     report_end
 }
@@ -67,6 +68,20 @@ nic_flap() {
     check "a NIC that is up again carries packets again" recovers a1 b1
     check "in both directions" recovers b1 a1
 }
+
+address_lost() {
+    local address=${HOST_ADDRESS[node-a]}
+    in_ip node-a address del "$address/25" dev eth0
+    check "an address that the NIC has lost is named in status" wait_until 5 says_lost node-a
+    in_ip node-a address add "$address/25" dev eth0
+    in_ip node-a route add default via "${LAN_GATEWAY[lan-a]}"
+    check "with the address back b1 is reached" recovers a1 b1
+    check "and status does not name it any more" wait_until 5 says_nothing_lost node-a
+}
+
+says_lost() { ctl "$1" status --json | grep -q 'does not have'; }
+
+says_nothing_lost() { ctl "$1" status --json | jq -e 'all(.warnings[]; contains("does not have") | not)'; }
 
 nic_gone() {
     in_ip node-a link del eth0

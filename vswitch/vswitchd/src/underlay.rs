@@ -111,6 +111,17 @@ impl Underlay {
         }
     }
 
+    /// Whether our interface has this address. If the kernel does not answer, as far as we know.
+    pub fn has_address(&mut self, address: Ipv4Addr) -> bool {
+        match self.netlink.addresses(self.ifindex) {
+            Ok(addresses) => addresses.iter().any(|(has, _)| *has == IpAddr::V4(address)),
+            Err(error) => {
+                tracing::error!("{}", crate::error::chain(&error));
+                true
+            }
+        }
+    }
+
     fn look_up(&mut self, address: Ipv4Addr) -> NextHop {
         match self.ask(address) {
             Ok(hop) => hop,

@@ -222,6 +222,27 @@ impl Daemon {
         }
     }
 
+    /// The other nodes know this one by the address that it had at the start.
+    fn notice_own_address(&mut self) {
+        let (Some(uplink), Some(underlay)) = (&self.uplink, &mut self.underlay) else { return };
+        let (name, address) = (&uplink.facts.link.name, uplink.facts.address);
+        let warning = format!(
+            "uplink {name} does not have {address} any more, by which the other nodes know this one; give it back, or restart the daemon with another"
+        );
+        let is_known = self.warnings.contains(&warning);
+        match (underlay.has_address(address), is_known) {
+            (true, true) => {
+                tracing::info!("uplink {name} has {address} again");
+                self.warnings.retain(|known| *known != warning);
+            }
+            (false, false) => {
+                tracing::error!("{warning}");
+                self.warnings.push(warning);
+            }
+            _ => {}
+        }
+    }
+
     fn on_link_event(&mut self, event: &Event) {
         let Some(uplink) = &mut self.uplink else { return };
         let facts = &mut uplink.facts;
@@ -264,6 +285,7 @@ impl Daemon {
         if swarm_is_over || now >= self.underlay_asked + UNDERLAY_PERIOD {
             self.underlay_changed = None;
             self.underlay_asked = now;
+            self.notice_own_address();
             let wanted = self.underlay_addresses();
             let changed = self.underlay.as_mut().is_some_and(|underlay| underlay.refresh(&wanted));
             // A link event may have changed MAC or MTU, which the tables hold too.
