@@ -70,8 +70,12 @@ impl Client {
     }
 
     pub(super) fn has_stalled(&self, now: Instant) -> bool {
-        let between = self.answer.is_empty() && self.decoder.is_empty();
-        now.duration_since(self.active) > if between { IDLE } else { STALLED }
+        now.duration_since(self.active) > if self.idle_since().is_some() { IDLE } else { STALLED }
+    }
+
+    /// Since when it has neither asked nor been answered.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        (self.answer.is_empty() && self.decoder.is_empty()).then_some(self.active)
     }
 
     /// Sends what is left of an answer, else serves one request, else reads.

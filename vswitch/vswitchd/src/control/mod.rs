@@ -35,6 +35,8 @@ const FIRST_CLIENT: usize = 16;
 
 /// Clients at once: a node starts some tens of pods at a time.
 const MAX_CLIENTS: usize = 256;
+/// Whoever has not asked for so long makes room for another if there are too many.
+const ROOM_AFTER: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(1);
 
 /// The loop.
@@ -182,7 +184,7 @@ impl Control {
                 client.refuse(refusal);
                 continue;
             }
-            if self.clients.len() >= MAX_CLIENTS {
+            if self.clients.len() >= MAX_CLIENTS && !self.make_room() {
                 let message = format!("{MAX_CLIENTS} clients are connected; try again later");
                 client.refuse(ErrorReply { kind: ErrorKind::NotReady, message });
                 continue;
@@ -198,6 +200,17 @@ impl Control {
                 Err(error) => tracing::error!("cannot watch a client: {error}"),
             }
         }
+    }
+
+    /// Closes the client that has been idle longest; false if all have been busy lately.
+    fn make_room(&mut self) -> bool {
+        let idle = self.clients.iter().filter_map(|(token, client)| {
+            let since = client.idle_since()?;
+            (since.elapsed() > ROOM_AFTER).then_some((since, *token))
+        });
+        let Some((_, token)) = idle.min() else { return false };
+        self.close(token);
+        true
     }
 
     fn progress(&mut self, token: Token) {

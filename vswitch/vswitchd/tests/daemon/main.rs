@@ -252,3 +252,48 @@ fn sigterm_leaves_nothing_behind() {
     assert_eq!(daemon.ask(&Request::Detach(id)), Reply::Done);
     daemon.stop();
 }
+
+#[test]
+fn clients_that_only_hold_a_connection_make_room() {
+    let node = Node::new("");
+    let daemon = node.start();
+    let held: Vec<UnixStream> = (0..600).map(|_| daemon.connect()).collect();
+    // Refused at first, perhaps, as a burst would be; but never for as long as they hold on.
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while let Err(refused) = daemon.try_ask(&Request::Reserve(Pod::reserve("a"))) {
+        assert_eq!(refused.kind, ErrorKind::NotReady, "{}", refused.message);
+        assert!(std::time::Instant::now() < deadline, "{}", refused.message);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(held);
+    daemon.stop();
+}
+
+#[test]
+fn a_reload_takes_over_a_good_file_and_leaves_a_bad_one() {
+    let node = Node::new("");
+    let daemon = node.start();
+    let (a, b) = (daemon.plug("a"), daemon.plug("b"));
+    let fib = |daemon: &Running<'_>| match daemon.ask(&Request::ShowFib) {
+        Reply::Fib(entries) => entries,
+        other => panic!("{other:?}"),
+    };
+    let before = fib(&daemon);
+    let good = node.text();
+    node.append("[[routes]]\nprefix = \"198.18.77.0/24\"\nto = \"nowhere\"\n");
+    daemon.reload("is not reloaded");
+    assert_eq!(fib(&daemon), before);
+
+    node.write(&good);
+    node.append("[[routes]]\nprefix = \"198.18.77.0/24\"\nto = \"blackhole\"\n");
+    daemon.reload("the configuration is reloaded");
+    let prefixes: Vec<_> = fib(&daemon).iter().map(|entry| entry.prefix.to_string()).collect();
+    assert!(prefixes.contains(&"198.18.77.0/24".to_owned()), "{prefixes:?}");
+
+    // What needs a restart is said, and nothing of it happens.
+    node.write(&good.replace("198.18.1.0/24", "198.18.2.0/24"));
+    daemon.reload("needs a restart");
+    a.send_udp(&b, b"still here");
+    assert!(b.receive().is_some());
+    daemon.stop();
+}

@@ -60,9 +60,15 @@ impl Node {
     }
 
     pub(crate) fn append(&self, text: &str) {
-        let mut config = fs::read_to_string(self.config()).expect("it was written");
-        config.push_str(text);
-        fs::write(self.config(), config).expect("the configuration can be written");
+        self.write(&(self.text() + text));
+    }
+
+    pub(crate) fn text(&self) -> String {
+        fs::read_to_string(self.config()).expect("it was written")
+    }
+
+    pub(crate) fn write(&self, text: &str) {
+        fs::write(self.config(), text).expect("the configuration can be written");
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -216,11 +222,26 @@ impl Running<'_> {
         true
     }
 
+    /// SIGHUP; returns once the log says these words anew.
+    pub(crate) fn reload(&self, words: &str) {
+        let lines = || self.node.log().lines().filter(|line| line.contains(words)).count();
+        let before = lines();
+        self.signal("-HUP");
+        let deadline = Instant::now() + PATIENCE;
+        while lines() == before {
+            assert!(Instant::now() < deadline, "it does not say {words}:\n{}", self.node.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(status.expect("kill can be executed").success());
+    }
+
     /// SIGTERM; it must end well and in time.
     pub(crate) fn stop(mut self) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(status.expect("kill can be executed").success());
+        self.signal("-TERM");
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("it is our child") {
