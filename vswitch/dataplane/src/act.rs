@@ -53,6 +53,7 @@ pub(crate) struct Act<'a, E, O> {
 }
 
 impl<E: Egress, O: Outcome> Act<'_, E, O> {
+    #[inline(always)]
     pub(crate) fn carry_out(&mut self, packet: Packet, decision: &Decision) {
         match decision.verdict {
             Verdict::Forward { port } => self.forward(packet, decision, port),
@@ -88,6 +89,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         }
     }
 
+    #[inline(always)]
     fn forward(&mut self, mut packet: Packet, decision: &Decision, port: PortId) {
         match rewrite::decapsulate(&mut packet, &decision.headers, decision.ecn) {
             Some(()) => self.transmit(port, packet, Layers::of(&decision.headers)),
@@ -95,6 +97,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         }
     }
 
+    #[inline(always)]
     fn tunnel(
         &mut self,
         mut packet: Packet,
@@ -108,6 +111,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         }
     }
 
+    #[inline(always)]
     fn route(
         &mut self,
         mut packet: Packet,
@@ -124,6 +128,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
     }
 
     /// Copies for all but the last, which gets the packet itself.
+    #[inline(never)]
     fn flood(&mut self, packet: Packet, decision: &Decision, bridge: crate::tables::BridgeId) {
         let Some(bridge) = self.tables.bridge(bridge) else {
             return self.drop(DropReason::FloodNowhere);
@@ -164,6 +169,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         }
     }
 
+    #[inline(never)]
     fn answer(&mut self, mut packet: Packet, decision: &Decision, answer: crate::Answer) {
         match reply::answer(&mut packet, &decision.headers, answer) {
             Some(()) => self.transmit(self.ingress, packet, None),
@@ -172,6 +178,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
     }
 
     /// The packet itself is counted as dropped; its error is another that was made.
+    #[inline(never)]
     fn error(
         &mut self,
         mut packet: Packet,
@@ -204,6 +211,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
     }
 
     /// Works off what the port does not take, and sends. `layers` are needed for that alone.
+    #[inline(never)]
     fn transmit(&mut self, port: PortId, mut packet: Packet, layers: Option<Layers>) {
         let Some(takes) = self.tables.port(port).map(|port| port.offloads) else {
             return self.drop(DropReason::PortGone);
@@ -243,6 +251,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         }
     }
 
+    #[inline(never)]
     fn segments(&mut self, port: PortId, packet: Packet, gso: frame::Gso, layers: Option<Layers>) {
         let plan = layers.and_then(|layers| segment::Plan::new(&packet, gso, layers));
         let Some(plan) = plan else { return self.drop(DropReason::OffloadInvalid) };

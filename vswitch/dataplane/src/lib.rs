@@ -35,12 +35,12 @@ pub use act::Egress;
 use act::{Act, Outcome};
 use counters::Counters;
 use limiter::Limiter;
-use tables::{Fdb, PortId, PortKind, Tables};
+use tables::{Fdb, PortId, Tables};
 use trace::Silent;
 pub use trace::{Said, Trace, trace};
 pub use verdict::{Answer, DropReason, IcmpError, Verdict};
 use walk::coalesce::Coalescer;
-use walk::{View, decide};
+use walk::{Decision, View, decide};
 
 /// Time of a turn, in milliseconds since a moment that the caller chose; never decreasing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -83,14 +83,15 @@ impl Dataplane {
         self.counters.received(ingress, packet.frame.len());
 
         let view = View { tables, fdb: &self.fdb, now };
-        let mut decision = decide(&view, ingress, &packet.frame, &packet.offload, &mut Silent);
+        let mut decision = Decision::open();
+        let offload = &packet.offload;
+        decide(&view, ingress, &packet.frame, offload, &mut decision, &mut Silent);
         if let Some(source) = decision.learn {
             self.fdb.learn(source.bridge, source.mac, source.target, ingress, now);
         }
-        decision.verdict = self.limiter.admit(decision.verdict, ingress, now);
+        self.limiter.admit(&mut decision.verdict, ingress, now);
 
-        let from_nic = tables.port(ingress).is_some_and(|port| port.kind == PortKind::Uplink);
-        let coalescer = from_nic.then_some(&mut self.coalescer);
+        let coalescer = decision.from_nic.then_some(&mut self.coalescer);
         let outcome = &mut Counted(&self.counters);
         Act { tables, pool: &self.pool, ingress, egress, outcome, coalescer }
             .carry_out(packet, &decision);

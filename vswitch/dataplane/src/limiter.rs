@@ -32,15 +32,16 @@ impl Limiter {
         Self { buckets: vec![Bucket { parts: BURST * PARTS, filled: Millis(0) }; MAX_PORTS] }
     }
 
-    /// The verdict, unless it answers and the port it came from is over its limit.
+    /// Leaves the verdict as it is, unless it answers and the port it came from is over its limit.
     #[inline]
-    pub(crate) fn admit(&mut self, verdict: Verdict, ingress: PortId, now: Millis) -> Verdict {
-        match verdict {
-            Verdict::Answer(_) if !self.take(ingress, now) => {
-                Verdict::Drop(DropReason::AnswerRateLimited)
-            }
-            Verdict::Refuse { reason, .. } if !self.take(ingress, now) => Verdict::Drop(reason),
-            verdict => verdict,
+    pub(crate) fn admit(&mut self, verdict: &mut Verdict, ingress: PortId, now: Millis) {
+        let quiet = match *verdict {
+            Verdict::Answer(_) => Verdict::Drop(DropReason::AnswerRateLimited),
+            Verdict::Refuse { reason, .. } => Verdict::Drop(reason),
+            _ => return,
+        };
+        if !self.take(ingress, now) {
+            *verdict = quiet;
         }
     }
 
@@ -68,18 +69,23 @@ mod tests {
 
     const ECHO: Verdict = Verdict::Answer(Answer::Echo4);
 
+    fn admitted(limiter: &mut Limiter, mut verdict: Verdict, port: PortId, now: u64) -> Verdict {
+        limiter.admit(&mut verdict, port, Millis(now));
+        verdict
+    }
+
     #[test]
     fn a_burst_passes_then_the_rate_holds_and_others_are_not_touched() {
         let mut limiter = Limiter::new();
         let (port, other) = (PortId(1), PortId(2));
-        let admitted = (0..10_000).filter(|_| limiter.admit(ECHO, port, Millis(5)) == ECHO).count();
-        assert_eq!(admitted as u64, BURST);
+        let passed = (0..10_000).filter(|_| admitted(&mut limiter, ECHO, port, 5) == ECHO).count();
+        assert_eq!(passed as u64, BURST);
         assert_eq!(
-            limiter.admit(ECHO, port, Millis(5)),
+            admitted(&mut limiter, ECHO, port, 5),
             Verdict::Drop(DropReason::AnswerRateLimited)
         );
-        assert_eq!(limiter.admit(ECHO, other, Millis(5)), ECHO);
-        assert_eq!(limiter.admit(ECHO, port, Millis(6)), ECHO);
+        assert_eq!(admitted(&mut limiter, ECHO, other, 5), ECHO);
+        assert_eq!(admitted(&mut limiter, ECHO, port, 6), ECHO);
     }
 
     #[test]
@@ -90,9 +96,9 @@ mod tests {
             error: IcmpError::TimeExceeded,
             back: None,
         };
-        let told = (0..10_000).filter(|_| limiter.admit(refuse, PortId(1), Millis(0)) == refuse);
+        let told = (0..10_000).filter(|_| admitted(&mut limiter, refuse, PortId(1), 0) == refuse);
         assert_eq!(told.count() as u64, BURST);
-        let quiet = limiter.admit(refuse, PortId(1), Millis(0));
+        let quiet = admitted(&mut limiter, refuse, PortId(1), 0);
         assert_eq!(quiet, Verdict::Drop(DropReason::TtlExceeded));
     }
 }

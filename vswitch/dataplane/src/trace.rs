@@ -10,7 +10,7 @@ use frame::Packet;
 use crate::act::{Act, Outcome};
 use crate::tables::{Adjacency, Fdb, PortId, Tables};
 use crate::verdict::Verdict;
-use crate::walk::{View, decide};
+use crate::walk::{Decision, View, decide};
 use crate::{Egress, Millis};
 use frame::Pool;
 
@@ -78,7 +78,8 @@ pub fn trace(
 ) -> Trace {
     let mut notes = Notes::default();
     let view = View { tables, fdb, now };
-    let decision = decide(&view, ingress, &packet.frame, &packet.offload, &mut notes);
+    let mut decision = Decision::open();
+    decide(&view, ingress, &packet.frame, &packet.offload, &mut decision, &mut notes);
     let mut wire = Wire::default();
     let mut ends = Ends;
     Act { tables, pool, ingress, egress: &mut wire, outcome: &mut ends, coalescer: None }

@@ -64,6 +64,7 @@ impl Arena {
     }
 
     /// The first byte of a chunk; the chunk is `STRIDE_BYTES` long and wholly initialized.
+    #[inline]
     pub(crate) fn chunk(&self, index: u32) -> NonNull<u8> {
         assert!(index < self.chunks, "chunk index is in the arena");
         // SAFETY: index < chunks, so the chunk lies in the chunks × STRIDE_BYTES bytes that

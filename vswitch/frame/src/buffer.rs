@@ -42,12 +42,14 @@ impl Frame {
 
     /// Free bytes before the first valid one.
     #[must_use]
+    #[inline]
     pub fn headroom(&self) -> usize {
         self.head as usize
     }
 
     /// Free bytes behind the last valid one.
     #[must_use]
+    #[inline]
     pub fn tailroom(&self) -> usize {
         STRIDE_BYTES - self.end()
     }
@@ -63,6 +65,7 @@ impl Frame {
     ///
     /// # Errors
     /// `NoRoom` if the headroom is smaller; the frame is then unchanged.
+    #[inline]
     pub fn push(&mut self, count: usize) -> Result<&mut [u8], NoRoom> {
         if count > self.headroom() {
             return Err(NoRoom);
@@ -74,6 +77,7 @@ impl Frame {
 
     /// Removes `count` bytes from the front; false, and unchanged, if there are fewer.
     #[must_use]
+    #[inline]
     pub fn pull(&mut self, count: usize) -> bool {
         if count > self.len as usize {
             return false;
@@ -84,6 +88,7 @@ impl Frame {
     }
 
     /// Shortens the frame to `len` bytes; longer ones have no effect.
+    #[inline]
     pub fn truncate(&mut self, len: usize) {
         if len < self.len as usize {
             self.len = len as u32;
@@ -95,6 +100,7 @@ impl Frame {
     ///
     /// # Errors
     /// `NoRoom` if the tailroom is smaller; the frame is then unchanged.
+    #[inline]
     pub fn extend(&mut self, count: usize) -> Result<&mut [u8], NoRoom> {
         if count > self.tailroom() {
             return Err(NoRoom);
@@ -108,6 +114,7 @@ impl Frame {
     ///
     /// # Errors
     /// `NoRoom` if the tailroom is smaller; the frame is then unchanged.
+    #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
         self.extend(bytes.len())?.copy_from_slice(bytes);
         Ok(())
@@ -128,10 +135,12 @@ impl Frame {
         Some(self.window_mut(start, count + self.len as usize))
     }
 
+    #[inline]
     fn end(&self) -> usize {
         self.head as usize + self.len as usize
     }
 
+    #[inline]
     fn window(&self, start: usize, len: usize) -> &[u8] {
         assert!(start + len <= STRIDE_BYTES, "the window lies in the chunk");
         // SAFETY: the window lies in this frame's chunk (asserted), which the arena initialized
@@ -140,6 +149,7 @@ impl Frame {
         unsafe { slice::from_raw_parts(self.pool.arena.chunk(self.chunk).as_ptr().add(start), len) }
     }
 
+    #[inline]
     fn window_mut(&mut self, start: usize, len: usize) -> &mut [u8] {
         assert!(start + len <= STRIDE_BYTES, "the window lies in the chunk");
         // SAFETY: as in `window`, and `&mut self` excludes every other reference to the chunk.
@@ -152,18 +162,21 @@ impl Frame {
 impl Deref for Frame {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         self.window(self.head as usize, self.len as usize)
     }
 }
 
 impl DerefMut for Frame {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         self.window_mut(self.head as usize, self.len as usize)
     }
 }
 
 impl Drop for Frame {
+    #[inline]
     fn drop(&mut self) {
         self.pool.put_back(self.chunk);
     }

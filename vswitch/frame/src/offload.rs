@@ -65,31 +65,43 @@ impl Offload {
     /// The same offload after `count` bytes were put before the packet; offsets saturate, and a
     /// saturated one fails the bounds check of whoever uses it.
     #[must_use]
-    pub fn pushed(self, count: usize) -> Self {
-        self.moved(|at| at.saturating_add(u16::try_from(count).unwrap_or(u16::MAX)))
+    pub fn pushed(mut self, count: usize) -> Self {
+        self.push(count);
+        self
     }
 
     /// The same offload after `count` bytes were taken from the front. A checksum that began in
     /// them belonged to a header that is gone: what is left is unchecked.
     #[must_use]
-    pub fn pulled(self, count: usize) -> Self {
-        let count = u16::try_from(count).unwrap_or(u16::MAX);
-        match self.checksum {
-            Checksum::Partial { start, .. } if start < count => {
-                Self { checksum: Checksum::Unchecked, ..self }.moved(|at| at.saturating_sub(count))
-            }
-            _ => self.moved(|at| at.saturating_sub(count)),
-        }
+    pub fn pulled(mut self, count: usize) -> Self {
+        self.pull(count);
+        self
     }
 
-    fn moved(mut self, by: impl Fn(u16) -> u16) -> Self {
+    /// In place, as most packets have no offset that would change.
+    #[inline]
+    pub(crate) fn push(&mut self, count: usize) {
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
+        self.shift(|at| at.saturating_add(count));
+    }
+
+    #[inline]
+    pub(crate) fn pull(&mut self, count: usize) {
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
+        if matches!(self.checksum, Checksum::Partial { start, .. } if start < count) {
+            self.checksum = Checksum::Unchecked;
+        }
+        self.shift(|at| at.saturating_sub(count));
+    }
+
+    #[inline]
+    fn shift(&mut self, by: impl Fn(u16) -> u16) {
         if let Checksum::Partial { start, .. } = &mut self.checksum {
             *start = by(*start);
         }
         if let Some(gso) = &mut self.gso {
             gso.header_len = by(gso.header_len);
         }
-        self
     }
 }
 

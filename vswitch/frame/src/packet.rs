@@ -22,18 +22,20 @@ impl Packet {
     ///
     /// # Errors
     /// `NoRoom` if the headroom is smaller; the packet is then unchanged.
+    #[inline]
     pub fn push(&mut self, count: usize) -> Result<&mut [u8], NoRoom> {
         let bytes = self.frame.push(count)?;
-        self.offload = self.offload.pushed(count);
+        self.offload.push(count);
         Ok(bytes)
     }
 
     /// Takes `count` bytes from the front; false, and unchanged, if there are fewer.
+    #[inline]
     #[must_use]
     pub fn pull(&mut self, count: usize) -> bool {
         let done = self.frame.pull(count);
         if done {
-            self.offload = self.offload.pulled(count);
+            self.offload.pull(count);
         }
         done
     }

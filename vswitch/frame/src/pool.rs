@@ -45,6 +45,7 @@ impl Pool {
     /// An empty frame with [`HEADROOM_BYTES`](crate::HEADROOM_BYTES) before it, or `None` when all
     /// are in use. Its bytes are those of an earlier packet.
     #[must_use]
+    #[inline]
     pub fn alloc(&self) -> Option<Frame> {
         let index = {
             let mut free = self.shared.free.borrow_mut();
@@ -72,6 +73,7 @@ impl Pool {
 
 impl Shared {
     /// Called by `Frame`'s drop alone.
+    #[inline]
     pub(crate) fn put_back(&self, index: u32) {
         let mut free = self.free.borrow_mut();
         let held = free.held.get_mut(index as usize).expect("one flag a chunk");

@@ -81,6 +81,7 @@ pub struct Tables {
 
 impl Tables {
     /// The port, if one is attached under this number.
+    #[inline]
     #[must_use]
     pub fn port(&self, id: PortId) -> Option<&Port> {
         self.ports.get(usize::from(id.0))?.as_ref()
@@ -93,6 +94,7 @@ impl Tables {
     }
 
     /// The adjacency.
+    #[inline]
     #[must_use]
     pub fn adjacency(&self, id: AdjacencyId) -> Option<&Adjacency> {
         self.adjacencies.get(id.0 as usize)
@@ -112,6 +114,7 @@ impl Tables {
     }
 
     /// The adjacency of the longest prefix that contains the address.
+    #[inline]
     #[must_use]
     pub fn route(&self, destination: IpAddr) -> Option<AdjacencyId> {
         match destination {

@@ -75,8 +75,20 @@ impl Tunnels {
 
 impl Peer {
     /// Whether a pod of this peer has the address.
+    #[inline]
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {
-        self.prefixes.iter().any(|prefix| prefix.contains(&address))
+        // One comparison under the mask; the crate's own makes two addresses to compare with.
+        self.prefixes.iter().any(|prefix| match (prefix, address) {
+            (IpNet::V4(prefix), IpAddr::V4(address)) => {
+                let differing = prefix.addr().to_bits() ^ address.to_bits();
+                differing.leading_zeros() >= u32::from(prefix.prefix_len())
+            }
+            (IpNet::V6(prefix), IpAddr::V6(address)) => {
+                let differing = prefix.addr().to_bits() ^ address.to_bits();
+                differing.leading_zeros() >= u32::from(prefix.prefix_len())
+            }
+            _ => false,
+        })
     }
 }

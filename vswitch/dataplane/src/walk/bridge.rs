@@ -9,7 +9,7 @@
 
 use super::decap::{Arrival, Origin};
 use super::parse::{Headers, Net};
-use super::{Source, View};
+use super::{Decision, Source, View};
 use crate::tables::{Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway};
 use crate::trace::Narrator;
 use crate::verdict::{DropReason, IcmpError, Verdict};
@@ -18,58 +18,57 @@ use crate::walk::{claims, reply, route};
 /// How the walk goes on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
-    Done(Verdict),
+    /// The verdict is written.
+    Done,
     Route,
 }
 
-/// What this door found.
-pub(crate) struct Bridged {
-    pub(crate) learn: Option<Source>,
-    pub(crate) step: Result<Step, Verdict>,
-}
-
+/// Writes the verdict, or proposes to learn, in `decision`.
+#[inline(always)]
 pub(crate) fn bridge(
     view: &View<'_>,
     arrival: &Arrival<'_>,
     bytes: &[u8],
-    headers: &Headers,
+    decision: &mut Decision,
     narrator: &mut impl Narrator,
-) -> Bridged {
+) -> Result<Step, DropReason> {
     let segment = match (arrival.origin, arrival.port.attachment) {
         (Origin::Peer { domain: Domain::Bridged(bridge), .. }, _) => Some(bridge),
         (Origin::Pod, Attachment::Bridged(bridge)) => Some(bridge),
         _ => None,
     };
-    let bridged = match segment.and_then(|id| Some((id, view.tables.bridge(id)?))) {
-        Some((id, bridge)) => switched(view, arrival, id, bridge, bytes, headers),
-        None => Bridged { learn: None, step: routed_only(view, arrival, bytes, headers) },
+    let step = match segment.and_then(|id| Some((id, view.tables.bridge(id)?))) {
+        Some((id, bridge)) => switched(view, arrival, id, bridge, bytes, decision),
+        None => routed_only(view, arrival, bytes, decision),
     };
     narrator.say("bridge", || {
         let place =
             segment.map_or("a routed port".to_owned(), |id| format!("bridge domain {}", id.0));
-        match bridged.step {
+        match step {
             Ok(Step::Route) => format!("{place}: for the gateway, goes to route"),
-            Ok(Step::Done(_)) => format!("{place}: stays here"),
+            Ok(Step::Done) => format!("{place}: stays here"),
             Err(_) => format!("{place}: ends here"),
         }
     });
-    bridged
+    step
 }
 
 /// A port without a segment: a routed pod, the host, the routed overlay, direct routing.
+#[inline(always)]
 fn routed_only(
     view: &View<'_>,
     arrival: &Arrival<'_>,
     bytes: &[u8],
-    headers: &Headers,
-) -> Result<Step, Verdict> {
+    decision: &mut Decision,
+) -> Result<Step, DropReason> {
     if !arrival.ethernet {
         return Ok(Step::Route);
     }
+    let headers = &decision.headers;
     source_is_valid(headers)?;
     let local = match arrival.origin {
         Origin::Pod if headers.source_mac != arrival.port.mac => {
-            return Err(Verdict::Drop(DropReason::SourceMacSpoofed));
+            return Err(DropReason::SourceMacSpoofed);
         }
         Origin::Pod | Origin::Host => Gateway::MAC,
         Origin::Direct => arrival.port.mac,
@@ -79,107 +78,119 @@ fn routed_only(
         return if headers.destination_mac == local {
             Ok(Step::Route)
         } else {
-            Err(Verdict::Drop(DropReason::DestinationMacForeign))
+            Err(DropReason::DestinationMacForeign)
         };
     }
     if let Some(answer) =
         reply::resolution(view.tables, arrival, bytes, headers, reply::For::Anyone)
     {
-        return answer.map(Step::Done).map_err(Verdict::Drop);
+        decision.verdict = Verdict::Answer(answer?);
+        return Ok(Step::Done);
     }
     if headers.destination_mac == local {
         Ok(Step::Route)
     } else if !headers.destination_mac.is_multicast() {
-        Err(Verdict::Drop(DropReason::DestinationMacForeign))
+        Err(DropReason::DestinationMacForeign)
     } else if matches!(headers.net, Net::Ip(_)) {
-        Err(Verdict::Drop(DropReason::MulticastUnrouted))
+        Err(DropReason::MulticastUnrouted)
     } else {
-        Err(Verdict::Drop(DropReason::EthertypeUnsupported))
+        Err(DropReason::EthertypeUnsupported)
     }
 }
 
 /// A member of a learning segment.
+#[inline(always)]
 fn switched(
     view: &View<'_>,
     arrival: &Arrival<'_>,
     id: BridgeId,
     bridge: &Bridge,
     bytes: &[u8],
-    headers: &Headers,
-) -> Bridged {
-    let here = match arrival.origin {
-        Origin::Peer { vtep: Some(vtep), .. } => FdbTarget::Vtep(vtep),
-        _ => FdbTarget::Port(arrival.ingress),
-    };
+    decision: &mut Decision,
+) -> Result<Step, DropReason> {
+    let headers = &decision.headers;
+    let here = here(arrival);
     let (source, destination) = (headers.source_mac, headers.destination_mac);
     let known = bridge.fdb.get(&source);
     let spoofed = source == Gateway::MAC || known.is_some_and(|target| *target != here);
-    let checked = match source_is_valid(headers) {
-        Ok(()) if spoofed => Err(Verdict::Drop(DropReason::SourceMacSpoofed)),
-        Ok(()) if matches!(arrival.origin, Origin::Pod) => claims::claims(arrival, bytes, headers),
-        checked => checked,
-    };
-    if let Err(early) = checked {
-        return Bridged { learn: None, step: Err(early) };
+    source_is_valid(headers)?;
+    if spoofed {
+        return Err(DropReason::SourceMacSpoofed);
     }
-    let learn = known.is_none().then_some(Source { bridge: id, mac: source, target: here });
+    let from_pod = matches!(arrival.origin, Origin::Pod);
+    if from_pod {
+        claims::claims(arrival, bytes, headers)?;
+    }
+    if known.is_none() {
+        decision.learn = Some(Source { bridge: id, mac: source, target: here });
+    }
 
-    let step = if matches!(arrival.origin, Origin::Pod)
+    if from_pod
         && let Some(answer) =
             reply::resolution(view.tables, arrival, bytes, headers, reply::For::Gateway)
     {
-        answer.map(Step::Done).map_err(Verdict::Drop)
+        decision.verdict = Verdict::Answer(answer?);
+        Ok(Step::Done)
     } else if destination == Gateway::MAC {
-        if matches!(arrival.origin, Origin::Pod) {
-            Ok(Step::Route)
-        } else {
-            Err(Verdict::Drop(DropReason::DestinationMacForeign))
-        }
+        if from_pod { Ok(Step::Route) } else { Err(DropReason::DestinationMacForeign) }
     } else {
-        by_mac(view, arrival, id, bridge, here, bytes, headers)
-    };
-    Bridged { learn, step }
+        by_mac(view, arrival, id, bridge, bytes, decision)
+    }
 }
 
+/// Where a MAC is that this packet comes from.
+#[inline(always)]
+fn here(arrival: &Arrival<'_>) -> FdbTarget {
+    match arrival.origin {
+        Origin::Peer { vtep: Some(vtep), .. } => FdbTarget::Vtep(vtep),
+        _ => FdbTarget::Port(arrival.ingress),
+    }
+}
+
+#[inline(always)]
 fn by_mac(
     view: &View<'_>,
     arrival: &Arrival<'_>,
     id: BridgeId,
     bridge: &Bridge,
-    here: FdbTarget,
     bytes: &[u8],
-    headers: &Headers,
-) -> Result<Step, Verdict> {
-    let destination = headers.destination_mac;
+    decision: &mut Decision,
+) -> Result<Step, DropReason> {
+    let headers = &decision.headers;
+    let (here, destination) = (here(arrival), headers.destination_mac);
     let target = if destination.is_multicast() {
         None
     } else {
-        bridge.fdb.get(&destination).copied().or_else(|| view.fdb.lookup(id, destination, view.now))
+        match bridge.fdb.get(&destination) {
+            Some(target) => Some(*target),
+            None => view.fdb.lookup(id, destination, view.now),
+        }
     };
     let from_overlay = matches!(here, FdbTarget::Vtep(_));
     match target {
-        Some(target) if target == here => Err(Verdict::Drop(DropReason::SamePort)),
-        Some(FdbTarget::Port(port)) => Ok(Step::Done(Verdict::Forward { port })),
-        Some(FdbTarget::Vtep(_)) if from_overlay => Err(Verdict::Drop(DropReason::SplitHorizon)),
+        Some(target) if target == here => return Err(DropReason::SamePort),
+        Some(FdbTarget::Port(port)) => decision.verdict = Verdict::Forward { port },
+        Some(FdbTarget::Vtep(_)) if from_overlay => return Err(DropReason::SplitHorizon),
         Some(FdbTarget::Vtep(vtep)) => match bridge.vtep(vtep).map(|vtep| vtep.mtu) {
             Some(mtu) if headers.piece_len > usize::from(mtu) => {
-                Err(too_big(view, arrival, bytes, headers, mtu))
+                decision.verdict = too_big(view, arrival, bytes, headers, mtu);
             }
-            _ => Ok(Step::Done(Verdict::Tunnel { bridge: id, vtep })),
+            _ => decision.verdict = Verdict::Tunnel { bridge: id, vtep },
         },
         None => {
             let others = bridge.members.iter().any(|member| *member != arrival.ingress);
-            if others || (!from_overlay && !bridge.vteps.is_empty()) {
-                Ok(Step::Done(Verdict::Flood { bridge: id }))
-            } else {
-                Err(Verdict::Drop(DropReason::FloodNowhere))
+            if !others && (from_overlay || bridge.vteps.is_empty()) {
+                return Err(DropReason::FloodNowhere);
             }
+            decision.verdict = Verdict::Flood { bridge: id };
         }
     }
+    Ok(Step::Done)
 }
 
 /// A segment promises its members one MTU, but the overlay under it carries less than they may
 /// send: without a word from us this would be a black hole.
+#[cold]
 fn too_big(
     view: &View<'_>,
     arrival: &Arrival<'_>,
@@ -193,9 +204,10 @@ fn too_big(
 }
 
 /// A group address never sends (IEEE 802.3, 3.2.3); zero is nobody's.
-fn source_is_valid(headers: &Headers) -> Result<(), Verdict> {
+#[inline(always)]
+fn source_is_valid(headers: &Headers) -> Result<(), DropReason> {
     if headers.source_mac.is_multicast() || headers.source_mac.is_zero() {
-        return Err(Verdict::Drop(DropReason::SourceMacInvalid));
+        return Err(DropReason::SourceMacInvalid);
     }
     Ok(())
 }

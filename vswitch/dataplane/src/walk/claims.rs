@@ -12,15 +12,16 @@ use super::decap::Arrival;
 use super::parse::{Headers, Ip, Net};
 use super::route::no_rogue_server;
 use crate::tables::Gateway;
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::DropReason;
 use crate::wire::{Arp, EtherType, Ethernet, Protocol, header, icmpv6};
 
+#[inline(always)]
 pub(crate) fn claims(
     arrival: &Arrival<'_>,
     bytes: &[u8],
     headers: &Headers,
-) -> Result<(), Verdict> {
-    let checked = match &headers.net {
+) -> Result<(), DropReason> {
+    match &headers.net {
         Net::Malformed(reason) => Err(*reason),
         Net::Other => untagged(bytes),
         Net::Arp => arp(arrival, bytes.get(headers.l3..).unwrap_or_default(), headers),
@@ -31,11 +32,11 @@ pub(crate) fn claims(
             no_rogue_server(transport, ip)?;
             source(arrival, ip).and_then(|()| advertised(arrival, transport, ip))
         }
-    };
-    checked.map_err(Verdict::Drop)
+    }
 }
 
 /// IEEE 802.1Q and 802.1ad: a host takes a tag of zero for none at all.
+#[inline(never)]
 fn untagged(bytes: &[u8]) -> Result<(), DropReason> {
     let ethertype = Ethernet::parse(bytes).map(|ethernet| ethernet.ethertype());
     match ethertype {
@@ -45,6 +46,7 @@ fn untagged(bytes: &[u8]) -> Result<(), DropReason> {
 }
 
 /// An unspecified sender only asks (RFC 5227, section 2.1.1).
+#[inline(never)]
 fn arp(arrival: &Arrival<'_>, bytes: &[u8], headers: &Headers) -> Result<(), DropReason> {
     let arp = Arp::parse(bytes).map_err(|_| DropReason::ArpMalformed)?;
     if arp.sender_mac() != headers.source_mac {
@@ -58,6 +60,7 @@ fn arp(arrival: &Arrival<'_>, bytes: &[u8], headers: &Headers) -> Result<(), Dro
     }
 }
 
+#[inline(always)]
 fn source(arrival: &Arrival<'_>, ip: &Ip) -> Result<(), DropReason> {
     let without_address = match (ip.source, ip.destination) {
         // DHCP, before there is an address.
@@ -77,6 +80,7 @@ fn source(arrival: &Arrival<'_>, ip: &Ip) -> Result<(), DropReason> {
 }
 
 /// A neighbour advertisement gives away the address in its body, whatever its source.
+#[inline(always)]
 fn advertised(arrival: &Arrival<'_>, transport: &[u8], ip: &Ip) -> Result<(), DropReason> {
     let advertises = ip.protocol == Protocol::ICMPV6
         && !ip.later_fragment

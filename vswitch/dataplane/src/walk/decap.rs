@@ -11,7 +11,7 @@ use core::net::{IpAddr, Ipv4Addr};
 use super::parse::{Headers, Net};
 use crate::tables::{Adjacency, Domain, Encap, Peer, Port, PortId, Tables, Tunnels, VtepId};
 use crate::trace::Narrator;
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::DropReason;
 use crate::wire::{Ecn, EtherType, Ethernet, Ipv4, Protocol, Udp, Vxlan, ethernet, udp, vxlan};
 
 /// A packet's origin, once it is known.
@@ -45,24 +45,26 @@ pub(crate) enum Origin<'t> {
 
 impl<'t> Arrival<'t> {
     /// A whole frame of `len` bytes.
+    #[inline(always)]
     pub(crate) fn plain(ingress: PortId, port: &'t Port, origin: Origin<'t>, len: usize) -> Self {
         Self { ingress, port, origin, start: 0, end: len, ethernet: true, outer_ecn: None }
     }
 
     /// It came by the NIC.
+    #[inline(always)]
     pub(crate) fn is_remote(&self) -> bool {
         matches!(self.origin, Origin::Direct | Origin::Peer { .. })
     }
 }
 
+/// Makes of a whole frame that came by the NIC what it is: `arrival` is [`Origin::Direct`].
 pub(crate) fn decap<'t>(
     tables: &'t Tables,
-    ingress: PortId,
-    port: &'t Port,
     bytes: &[u8],
+    arrival: &mut Arrival<'t>,
     narrator: &mut impl Narrator,
-) -> Result<Arrival<'t>, Verdict> {
-    let arrival = outer(&tables.tunnels, tables, ingress, port, bytes).map_err(Verdict::Drop)?;
+) -> Result<(), DropReason> {
+    outer(&tables.tunnels, tables, bytes, arrival)?;
     narrator.say("decap", || match arrival.origin {
         Origin::Peer { peer, domain: Domain::Routed, .. } if arrival.ethernet => {
             format!("VXLAN from peer {}, routed overlay", peer.address)
@@ -75,53 +77,48 @@ pub(crate) fn decap<'t>(
         }
         _ => "no encapsulation: direct routing".to_owned(),
     });
-    Ok(arrival)
+    Ok(())
 }
 
+#[inline(always)]
 fn outer<'t>(
     tunnels: &'t Tunnels,
     tables: &'t Tables,
-    ingress: PortId,
-    port: &'t Port,
     bytes: &[u8],
-) -> Result<Arrival<'t>, DropReason> {
-    let ethernet = Ethernet::parse(bytes).map_err(|_| DropReason::FrameTooShort)?;
-    let direct = Arrival::plain(ingress, port, Origin::Direct, bytes.len());
+    arrival: &mut Arrival<'t>,
+) -> Result<(), DropReason> {
+    let Ok(ethernet) = Ethernet::parse(bytes) else { return Err(DropReason::FrameTooShort) };
     if ethernet.ethertype() == EtherType::IPV6 && tunnels.direct {
-        return Ok(direct);
+        return Ok(());
     }
     if ethernet.ethertype() != EtherType::IPV4 {
         return Err(DropReason::NotForUs);
     }
-    let ip = Ipv4::parse(ethernet.payload()).map_err(|_| DropReason::OuterMalformed)?;
+    let Ok(ip) = Ipv4::parse(ethernet.payload()) else { return Err(DropReason::OuterMalformed) };
     if tunnels.address != Some(ip.destination()) {
-        return if tunnels.direct { Ok(direct) } else { Err(DropReason::NotForUs) };
+        return if tunnels.direct { Ok(()) } else { Err(DropReason::NotForUs) };
     }
     if !ip.checksum_ok() || ip.is_fragment() {
         return Err(DropReason::OuterMalformed);
     }
+    arrival.outer_ecn = Some(ip.ecn());
     let l4 = ethernet::HEADER_LEN + ip.header_len();
-    let arrival = |origin, start, len, ethernet| Arrival {
-        ingress,
-        port,
-        origin,
-        start,
-        end: start + len,
-        ethernet,
-        outer_ecn: Some(ip.ecn()),
-    };
     match ip.protocol() {
         Protocol::IPIP | Protocol::IPV6 if tunnels.ipip => {
             let peer = peer(tunnels, ip.source())?;
-            let origin = Origin::Peer { peer, domain: Domain::Routed, vtep: None };
-            Ok(arrival(origin, l4, ip.payload().len(), false))
+            arrival.origin = Origin::Peer { peer, domain: Domain::Routed, vtep: None };
+            arrival.ethernet = false;
+            arrival.start = l4;
+            arrival.end = l4 + ip.payload().len();
         }
         Protocol::UDP => {
-            let udp = Udp::parse(ip.payload()).map_err(|_| DropReason::OuterMalformed)?;
+            let Ok(udp) = Udp::parse(ip.payload()) else { return Err(DropReason::OuterMalformed) };
             if tunnels.vxlan_port != Some(udp.destination()) {
                 return Err(DropReason::NotForUs);
             }
-            let vxlan = Vxlan::parse(udp.payload()).map_err(|_| DropReason::OuterMalformed)?;
+            let Ok(vxlan) = Vxlan::parse(udp.payload()) else {
+                return Err(DropReason::OuterMalformed);
+            };
             let domain = *tunnels.vnis.get(&vxlan.vni()).ok_or(DropReason::UnknownVni)?;
             let peer = peer(tunnels, ip.source())?;
             let vtep = match domain {
@@ -133,30 +130,37 @@ fn outer<'t>(
                         .ok_or(DropReason::UnknownPeer)?,
                 ),
             };
-            let start = l4 + udp::HEADER_LEN + vxlan::HEADER_LEN;
-            let len = vxlan.payload().len();
-            Ok(arrival(Origin::Peer { peer, domain, vtep }, start, len, true))
+            arrival.origin = Origin::Peer { peer, domain, vtep };
+            arrival.start = l4 + udp::HEADER_LEN + vxlan::HEADER_LEN;
+            arrival.end = arrival.start + vxlan.payload().len();
         }
-        _ => Err(DropReason::NotForUs),
+        _ => return Err(DropReason::NotForUs),
     }
+    Ok(())
 }
 
+#[inline(always)]
 fn peer(tunnels: &Tunnels, source: Ipv4Addr) -> Result<&Peer, DropReason> {
     tunnels.peer_at(source).map(|(_, peer)| peer).ok_or(DropReason::UnknownPeer)
 }
 
 /// The congestion mark that the inner packet gets, if it changes. `Err` if the outer one must not
 /// be lost and the inner packet cannot carry it.
-pub(crate) fn congestion(arrival: &Arrival<'_>, headers: &Headers) -> Result<Option<Ecn>, Verdict> {
+#[inline(always)]
+pub(crate) fn congestion(
+    arrival: &Arrival<'_>,
+    headers: &Headers,
+) -> Result<Option<Ecn>, DropReason> {
     let (Some(outer), Net::Ip(ip)) = (arrival.outer_ecn, &headers.net) else { return Ok(None) };
     match Ecn::decapsulated(ip.ecn, outer) {
         Some(ecn) if ecn == ip.ecn => Ok(None),
         Some(ecn) => Ok(Some(ecn)),
-        None => Err(Verdict::Drop(DropReason::EcnNotCapable)),
+        None => Err(DropReason::EcnNotCapable),
     }
 }
 
 /// Whether the origin may send from this address, which no one else is to claim.
+#[inline(always)]
 pub(crate) fn may_send_from(
     tables: &Tables,
     arrival: &Arrival<'_>,

@@ -5,8 +5,9 @@
 //!       uplink             L2         L3         decide | act
 //! ```
 //!
-//! Left of the verdict a door only looks things up; the packet is borrowed, and a door that ends
-//! the walk returns `Err(verdict)`. Right of it bytes are edited, and nothing is looked up but the
+//! Left of the verdict a door only looks things up; the packet is borrowed. A door that drops it
+//! returns `Err(reason)`, one that decides otherwise writes the verdict where it lies: one byte goes
+//! from door to door. Right of it bytes are edited, and nothing is looked up but the
 //! number that the verdict names.
 //!
 //! | door | file | ends a walk with |
@@ -60,8 +61,27 @@ pub(crate) struct Decision {
     pub(crate) learn: Option<Source>,
     /// What the inner packet's congestion mark becomes when the outer headers go (RFC 6040).
     pub(crate) ecn: Option<Ecn>,
+    /// It came by the NIC.
+    pub(crate) from_nic: bool,
     /// It came through the overlay, and does not go back there.
     pub(crate) from_overlay: bool,
+}
+
+impl Decision {
+    /// Before the first door. [`decide`] fills it in where it lies: a copy of fields that were
+    /// stored one by one a moment ago waits until the last of them has reached the cache, and a
+    /// handful of such copies cost more than all lookups of a packet.
+    #[inline(always)]
+    pub(crate) fn open() -> Self {
+        Self {
+            verdict: Verdict::Drop(DropReason::PortGone),
+            headers: Headers::none(),
+            learn: None,
+            ecn: None,
+            from_nic: false,
+            from_overlay: false,
+        }
+    }
 }
 
 /// A MAC seen as a source in a bridge domain.
@@ -72,28 +92,24 @@ pub(crate) struct Source {
     pub(crate) target: FdbTarget,
 }
 
-/// Decides what becomes of a packet that arrived by `ingress`. Reads only; forwarding, `trace` and
-/// the fuzzer all come through here.
+/// Decides what becomes of a packet that arrived by `ingress`; `decision` is [`Decision::open`].
+/// Reads only; forwarding, `trace` and the fuzzer all come through here.
+#[inline(always)]
 pub(crate) fn decide(
     view: &View<'_>,
     ingress: PortId,
     bytes: &[u8],
     offload: &Offload,
+    decision: &mut Decision,
     narrator: &mut impl Narrator,
-) -> Decision {
-    let mut decision = Decision {
-        verdict: Verdict::Drop(DropReason::PortGone),
-        headers: Headers::default(),
-        learn: None,
-        ecn: None,
-        from_overlay: false,
-    };
-    let end = doors(view, ingress, bytes, offload, &mut decision, narrator);
-    decision.verdict = end.unwrap_or_else(|early| early);
+) {
+    if let Err(reason) = doors(view, ingress, bytes, offload, decision, narrator) {
+        decision.verdict = Verdict::Drop(reason);
+    }
     narrator.verdict(&decision.verdict);
-    decision
 }
 
+#[inline(always)]
 fn doors(
     view: &View<'_>,
     ingress: PortId,
@@ -101,24 +117,26 @@ fn doors(
     offload: &Offload,
     decision: &mut Decision,
     narrator: &mut impl Narrator,
-) -> Result<Verdict, Verdict> {
-    let port = view.tables.port(ingress).ok_or(Verdict::Drop(DropReason::PortGone))?;
-    let arrival = match port.kind {
-        PortKind::Uplink => decap::decap(view.tables, ingress, port, bytes, narrator)?,
-        PortKind::Pod => Arrival::plain(ingress, port, Origin::Pod, bytes.len()),
-        PortKind::Host => Arrival::plain(ingress, port, Origin::Host, bytes.len()),
+) -> Result<(), DropReason> {
+    let port = view.tables.port(ingress).ok_or(DropReason::PortGone)?;
+    let origin = match port.kind {
+        PortKind::Uplink => Origin::Direct,
+        PortKind::Pod => Origin::Pod,
+        PortKind::Host => Origin::Host,
     };
+    let mut arrival = Arrival::plain(ingress, port, origin, bytes.len());
+    if port.kind == PortKind::Uplink {
+        decap::decap(view.tables, bytes, &mut arrival, narrator)?;
+    }
+    decision.from_nic = arrival.is_remote();
     decision.from_overlay = matches!(arrival.origin, Origin::Peer { .. });
 
-    decision.headers = parse::parse(bytes, &arrival, narrator)?;
+    parse::parse(bytes, &arrival, &mut decision.headers, narrator)?;
     decision.headers.piece_len = offload::offload(bytes, &decision.headers, offload)?;
-    let headers = &decision.headers;
-    decision.ecn = decap::congestion(&arrival, headers)?;
+    decision.ecn = decap::congestion(&arrival, &decision.headers)?;
 
-    let bridged = bridge::bridge(view, &arrival, bytes, headers, narrator);
-    decision.learn = bridged.learn;
-    match bridged.step? {
-        Step::Done(verdict) => Ok(verdict),
-        Step::Route => route::route(view, &arrival, bytes, headers, narrator),
+    match bridge::bridge(view, &arrival, bytes, decision, narrator)? {
+        Step::Done => Ok(()),
+        Step::Route => route::route(view, &arrival, bytes, decision, narrator),
     }
 }

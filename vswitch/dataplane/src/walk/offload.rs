@@ -10,15 +10,16 @@
 use frame::{Checksum, Gso, GsoKind, Offload};
 
 use super::parse::{Headers, Ip, Net};
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::DropReason;
 use crate::wire::{Protocol, Tcp, tcp, udp};
 
 /// The bytes above Ethernet of the packet's longest piece, if the request is sound.
+#[inline(always)]
 pub(crate) fn offload(
     bytes: &[u8],
     headers: &Headers,
     offload: &Offload,
-) -> Result<usize, Verdict> {
+) -> Result<usize, DropReason> {
     let undone = offload.gso.is_some() || matches!(offload.checksum, Checksum::Partial { .. });
     let sound = match &headers.net {
         Net::Ip(ip) => {
@@ -29,13 +30,10 @@ pub(crate) fn offload(
         Net::Malformed(_) => true,
         Net::Arp | Net::Other => !undone,
     };
-    if sound {
-        Ok(longest_piece(bytes, headers, offload))
-    } else {
-        Err(Verdict::Drop(DropReason::OffloadInvalid))
-    }
+    if sound { Ok(longest_piece(bytes, headers, offload)) } else { Err(DropReason::OffloadInvalid) }
 }
 
+#[inline(always)]
 fn sum_is_sound(headers: &Headers, ip: &Ip, sum: Checksum) -> bool {
     let Checksum::Partial { start, offset } = sum else { return true };
     let (start, offset) = (usize::from(start), usize::from(offset));
@@ -61,6 +59,7 @@ fn gso_is_sound(ip: &Ip, gso: Gso) -> bool {
     kind && gso.size > 0 && !ip.fragment
 }
 
+#[inline(always)]
 fn longest_piece(bytes: &[u8], headers: &Headers, offload: &Offload) -> usize {
     let Net::Ip(ip) = &headers.net else { return headers.end - headers.l3 };
     let Some(gso) = offload.gso else { return ip.len };

@@ -9,7 +9,7 @@ use core::net::IpAddr;
 
 use super::decap::Arrival;
 use crate::trace::Narrator;
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::DropReason;
 use crate::wire::{
     Ecn, EtherType, Ethernet, Ipv4, Ipv6, MacAddr, Malformed, Protocol, ethernet, ipv6,
 };
@@ -33,8 +33,10 @@ pub(crate) struct Headers {
     pub(crate) net: Net,
 }
 
-impl Default for Headers {
-    fn default() -> Self {
+impl Headers {
+    /// Before `parse`.
+    #[inline(always)]
+    pub(crate) fn none() -> Self {
         Self {
             start: 0,
             l3: 0,
@@ -79,58 +81,59 @@ pub(crate) struct Ip {
 }
 
 impl Ip {
+    #[inline(always)]
     pub(crate) fn is_v6(&self) -> bool {
         self.source.is_ipv6()
     }
 }
 
+/// Fills in `headers`, which are [`Headers::none`].
+#[inline(always)]
 pub(crate) fn parse(
     bytes: &[u8],
     arrival: &Arrival<'_>,
+    headers: &mut Headers,
     narrator: &mut impl Narrator,
-) -> Result<Headers, Verdict> {
-    let short = Verdict::Drop(DropReason::FrameTooShort);
+) -> Result<(), DropReason> {
+    let short = DropReason::FrameTooShort;
     let start = arrival.start;
     let packet = bytes.get(start..arrival.end).ok_or(short)?;
-    let headers = if arrival.ethernet {
-        let ethernet = Ethernet::parse(packet).map_err(|_| short)?;
-        let l3 = start + ethernet::HEADER_LEN;
-        let net = match ethernet.ethertype() {
-            EtherType::IPV4 => ipv4(ethernet.payload(), l3),
-            EtherType::IPV6 => ipv6(ethernet.payload(), l3),
-            EtherType::ARP => Net::Arp,
-            _ => Net::Other,
-        };
-        Headers {
-            start,
-            l3,
-            end: arrival.end,
-            piece_len: 0,
-            destination_mac: ethernet.destination(),
-            source_mac: ethernet.source(),
-            net,
+    headers.start = start;
+    headers.end = arrival.end;
+    if arrival.ethernet {
+        let Ok(ethernet) = Ethernet::parse(packet) else { return Err(short) };
+        headers.l3 = start + ethernet::HEADER_LEN;
+        headers.destination_mac = ethernet.destination();
+        headers.source_mac = ethernet.source();
+        match ethernet.ethertype() {
+            EtherType::IPV4 => ipv4(ethernet.payload(), headers.l3, &mut headers.net),
+            EtherType::IPV6 => ipv6(ethernet.payload(), headers.l3, &mut headers.net),
+            EtherType::ARP => headers.net = Net::Arp,
+            _ => {}
         }
     } else {
-        let net = match packet.first().map(|byte| byte >> 4) {
-            Some(4) => ipv4(packet, start),
-            Some(6) => ipv6(packet, start),
-            _ => Net::Malformed(DropReason::Ipv4Malformed),
-        };
-        Headers { start, l3: start, end: arrival.end, net, ..Headers::default() }
-    };
+        headers.l3 = start;
+        match packet.first().map(|byte| byte >> 4) {
+            Some(4) => ipv4(packet, start, &mut headers.net),
+            Some(6) => ipv6(packet, start, &mut headers.net),
+            _ => headers.net = Net::Malformed(DropReason::Ipv4Malformed),
+        }
+    }
     narrator.say("parse", || headers.describe());
-    Ok(headers)
+    Ok(())
 }
 
-fn ipv4(bytes: &[u8], l3: usize) -> Net {
-    let ip = match Ipv4::parse(bytes) {
-        Ok(ip) => ip,
-        Err(_) => return Net::Malformed(DropReason::Ipv4Malformed),
+#[inline(always)]
+fn ipv4(bytes: &[u8], l3: usize, net: &mut Net) {
+    let Ok(ip) = Ipv4::parse(bytes) else {
+        *net = Net::Malformed(DropReason::Ipv4Malformed);
+        return;
     };
     if !ip.checksum_ok() {
-        return Net::Malformed(DropReason::Ipv4Checksum);
+        *net = Net::Malformed(DropReason::Ipv4Checksum);
+        return;
     }
-    Net::Ip(Ip {
+    *net = Net::Ip(Ip {
         source: ip.source().into(),
         destination: ip.destination().into(),
         len: usize::from(ip.total_len()),
@@ -140,13 +143,17 @@ fn ipv4(bytes: &[u8], l3: usize) -> Net {
         l4: l3 + ip.header_len(),
         later_fragment: ip.fragment_offset() > 0,
         fragment: ip.is_fragment(),
-    })
+    });
 }
 
-fn ipv6(bytes: &[u8], l3: usize) -> Net {
+#[inline]
+fn ipv6(bytes: &[u8], l3: usize, net: &mut Net) {
     let parsed = Ipv6::parse(bytes).and_then(|ip| Ok::<_, Malformed>((ip, ip.upper()?)));
-    let Ok((ip, upper)) = parsed else { return Net::Malformed(DropReason::Ipv6Malformed) };
-    Net::Ip(Ip {
+    let Ok((ip, upper)) = parsed else {
+        *net = Net::Malformed(DropReason::Ipv6Malformed);
+        return;
+    };
+    *net = Net::Ip(Ip {
         source: ip.source().into(),
         destination: ip.destination().into(),
         len: ipv6::HEADER_LEN + usize::from(ip.payload_len()),
@@ -156,12 +163,13 @@ fn ipv6(bytes: &[u8], l3: usize) -> Net {
         l4: l3 + upper.offset,
         later_fragment: upper.fragment.is_some_and(|fragment| fragment.offset > 0),
         fragment: upper.fragment.is_some(),
-    })
+    });
 }
 
 impl Headers {
     /// From the transport header to the end of the IP packet, without the frame's padding. Empty
     /// if the packet ends before.
+    #[inline(always)]
     pub(crate) fn transport<'b>(&self, bytes: &'b [u8], ip: &Ip) -> &'b [u8] {
         bytes.get(ip.l4..self.l3 + ip.len).unwrap_or_default()
     }

@@ -12,7 +12,7 @@ use frame::{Checksum, Offload, Packet};
 use super::decap::{Arrival, Origin};
 use super::parse::{Headers, Ip, Net};
 use crate::tables::{Gateway, Tables};
-use crate::verdict::{Answer, DropReason, IcmpError, Verdict};
+use crate::verdict::{Answer, DropReason, IcmpError};
 use crate::wire::{
     Arp, EtherType, Ipv4, MacAddr, Protocol, Solicitation, arp, checksum, ethernet, header_mut,
     icmpv4, icmpv6, ipv4, ipv6, ndp,
@@ -29,13 +29,31 @@ pub(crate) enum For {
 
 /// If the packet is ARP or neighbour discovery that ends here: its answer, or why it gets none.
 /// `None` if it is something else, or the segment's business.
+#[inline(always)]
 pub(crate) fn resolution(
     tables: &Tables,
     arrival: &Arrival<'_>,
     bytes: &[u8],
     headers: &Headers,
     whom: For,
-) -> Option<Result<Verdict, DropReason>> {
+) -> Option<Result<Answer, DropReason>> {
+    match &headers.net {
+        Net::Arp => {}
+        Net::Ip(ip) if ip.protocol == Protocol::ICMPV6 => {}
+        _ => return None,
+    }
+    resolved(tables, arrival, bytes, headers, whom)
+}
+
+/// Out of the way of all other packets.
+#[inline(never)]
+fn resolved(
+    tables: &Tables,
+    arrival: &Arrival<'_>,
+    bytes: &[u8],
+    headers: &Headers,
+    whom: For,
+) -> Option<Result<Answer, DropReason>> {
     let ours = |target: IpAddr| match whom {
         // Nobody is told that its own address is somebody else's: duplicate address detection would
         // take it away. The gateway's addresses are the host port's own.
@@ -52,7 +70,7 @@ pub(crate) fn resolution(
     };
     match answered {
         Ok(None) => None,
-        Ok(Some(answer)) => Some(Ok(Verdict::Answer(answer))),
+        Ok(Some(answer)) => Some(Ok(answer)),
         Err(reason) => Some(Err(reason)),
     }
 }

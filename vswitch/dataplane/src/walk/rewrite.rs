@@ -4,7 +4,8 @@
 //! wants it, with [`Layers`] for `segment`. Outer headers are copied from the adjacency's template
 //! and four fields are patched.
 
-use core::hash::BuildHasher;
+use core::hash::{BuildHasher, Hasher};
+use core::net::IpAddr;
 
 use foldhash::fast::FixedState;
 use frame::{Checksum, Packet};
@@ -30,8 +31,9 @@ pub(crate) struct Layers {
 impl Layers {
     /// Of a packet that is sent as it is, from `headers.start` on. `None` if it is not IP: then
     /// there is nothing to cut or to sum.
+    #[inline(always)]
     pub(crate) fn of(headers: &Headers) -> Option<Self> {
-        let Net::Ip(ip) = headers.net else { return None };
+        let Net::Ip(ip) = &headers.net else { return None };
         Some(Self {
             outer: None,
             outer_udp: None,
@@ -42,28 +44,33 @@ impl Layers {
     }
 }
 
-/// Takes the outer headers and their padding away, and notes congestion on the inner one (RFC 6040, section 4.2).
+/// Takes the outer headers and their padding away, and notes congestion on the inner one (RFC 6040,
+/// section 4.2).
+#[inline(always)]
 pub(crate) fn decapsulate(packet: &mut Packet, headers: &Headers, ecn: Option<Ecn>) -> Option<()> {
-    if let (Some(ecn), Net::Ip(ip)) = (ecn, headers.net) {
+    if let (Some(ecn), Net::Ip(ip)) = (ecn, &headers.net) {
         set_ecn(packet, headers.l3, ip.is_v6(), ecn)?;
     }
     packet.frame.truncate(headers.end);
     end_with_payload(packet, headers);
-    packet.pull(headers.start).then_some(())
+    // Most packets have none; their frame is then left untouched, and its fields quick to copy.
+    if headers.start == 0 { Some(()) } else { packet.pull(headers.start).then_some(()) }
 }
 
 /// Takes a bridged frame's own padding away if there is something to be summed or cut: it is no
 /// payload. Else the frame stays as it is.
+#[inline(always)]
 fn end_with_payload(packet: &mut Packet, headers: &Headers) {
     let undone =
         packet.offload.gso.is_some() || matches!(packet.offload.checksum, Checksum::Partial { .. });
-    if let (true, Net::Ip(ip)) = (undone, headers.net) {
+    if let (true, Net::Ip(ip)) = (undone, &headers.net) {
         packet.frame.truncate(headers.l3 + ip.len);
     }
 }
 
 /// Replaces the Ethernet header, if any, by the template, and takes a hop unless the packet is for
 /// this node itself. The packet still begins with its outer headers.
+#[inline(always)]
 pub(crate) fn route(
     packet: &mut Packet,
     headers: &Headers,
@@ -71,7 +78,7 @@ pub(crate) fn route(
     template: &Template,
     takes_a_hop: bool,
 ) -> Option<Layers> {
-    let Net::Ip(ip) = headers.net else { return None };
+    let Net::Ip(ip) = &headers.net else { return None };
     if let Some(ecn) = ecn {
         set_ecn(packet, headers.l3, ip.is_v6(), ecn)?;
     }
@@ -86,7 +93,7 @@ pub(crate) fn route(
         done.then_some(())?;
     }
     let entropy = match template.encap() {
-        Encap::VxlanRouted | Encap::VxlanBridged => source_port(packet, &ip),
+        Encap::VxlanRouted | Encap::VxlanBridged => source_port(packet, ip),
         Encap::None | Encap::Ipip => 0,
     };
     packet.pull(headers.l3).then_some(())?;
@@ -97,6 +104,7 @@ pub(crate) fn route(
 
 /// Puts the outer headers in front of a frame that keeps its own Ethernet header; it begins at the
 /// frame's first byte.
+#[inline(always)]
 pub(crate) fn tunnel(
     packet: &mut Packet,
     headers: &Headers,
@@ -104,9 +112,9 @@ pub(crate) fn tunnel(
 ) -> Option<Layers> {
     let inner_l3 = headers.l3 - headers.start;
     end_with_payload(packet, headers);
-    match headers.net {
+    match &headers.net {
         Net::Ip(ip) => {
-            let entropy = source_port_at(packet, &ip, ip.l4 - headers.start);
+            let entropy = source_port_at(packet, ip, ip.l4 - headers.start);
             let layers = encapsulate(packet, template, ip.ecn, ip.is_v6(), entropy)?;
             let l4 = layers.l3 + (ip.l4 - headers.start);
             Some(Layers { l3: layers.l3 + inner_l3, l4, ..layers })
@@ -121,6 +129,7 @@ pub(crate) fn tunnel(
 
 /// Copies the template in front and patches it. `l3` of the result is the template's end; `l4` is
 /// the caller's to set.
+#[inline(always)]
 pub(crate) fn encapsulate(
     packet: &mut Packet,
     template: &Template,
@@ -170,10 +179,12 @@ pub(crate) fn encapsulate(
 const FLOW_HASH: FixedState = FixedState::with_seed(0x7673_7769_7463_6800);
 
 /// RFC 7348, section 5: the source port is a hash of the inner flow, in 49152 to 65535.
+#[inline(always)]
 fn source_port(packet: &Packet, ip: &Ip) -> u16 {
     source_port_at(packet, ip, ip.l4)
 }
 
+#[inline(always)]
 fn source_port_at(packet: &Packet, ip: &Ip, l4: usize) -> u16 {
     // All fragments of a packet take one path: none of them is asked for its ports.
     let ports = match ip.protocol {
@@ -183,7 +194,19 @@ fn source_port_at(packet: &Packet, ip: &Ip, l4: usize) -> u16 {
         }
         _ => 0,
     };
-    ephemeral(FLOW_HASH.hash_one((ip.source, ip.destination, ip.protocol.0, ports)))
+    let mut hasher = FLOW_HASH.build_hasher();
+    match (&ip.source, &ip.destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            hasher.write_u64(u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits()));
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            hasher.write_u128(source.to_bits());
+            hasher.write_u128(destination.to_bits());
+        }
+        _ => {}
+    }
+    hasher.write_u64(u64::from(ip.protocol.0) << 32 | u64::from(ports));
+    ephemeral(hasher.finish())
 }
 
 /// ICMP errors of our own belong to no flow that could be reordered.
@@ -193,6 +216,7 @@ fn ephemeral(hash: u64) -> u16 {
     0xc000 | (hash >> 50) as u16
 }
 
+#[inline(always)]
 fn set_ecn(packet: &mut Packet, l3: usize, is_v6: bool, ecn: Ecn) -> Option<()> {
     if is_v6 {
         ipv6::set_ecn(header_mut(&mut packet.frame, l3)?, ecn);

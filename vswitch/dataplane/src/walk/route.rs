@@ -6,57 +6,63 @@
 
 use core::net::{IpAddr, Ipv6Addr};
 
-use super::View;
 use super::decap::{Arrival, Origin, may_send_from};
-use super::parse::{Headers, Ip, Net};
+use super::parse::{Ip, Net};
+use super::{Decision, View};
 use crate::tables::{Adjacency, AdjacencyId, FdbTarget, PortKind, Tables};
 use crate::trace::Narrator;
 use crate::verdict::{Answer, DropReason, IcmpError, Verdict};
 use crate::wire::{Icmpv4, Icmpv6, Protocol, header, icmpv4, icmpv6};
 
+#[inline(always)]
 pub(crate) fn route(
     view: &View<'_>,
     arrival: &Arrival<'_>,
     bytes: &[u8],
-    headers: &Headers,
+    decision: &mut Decision,
     narrator: &mut impl Narrator,
-) -> Result<Verdict, Verdict> {
+) -> Result<(), DropReason> {
+    let Decision { headers, verdict, .. } = decision;
     let ip = match &headers.net {
         Net::Ip(ip) => ip,
-        Net::Malformed(reason) => return Err(Verdict::Drop(*reason)),
-        Net::Arp | Net::Other => return Err(Verdict::Drop(DropReason::EthertypeUnsupported)),
+        Net::Malformed(reason) => return Err(*reason),
+        Net::Arp | Net::Other => return Err(DropReason::EthertypeUnsupported),
     };
     let transport = headers.transport(bytes, ip);
     addresses_may_be_routed(ip)?;
-    may_send_from(view.tables, arrival, ip.source).map_err(Verdict::Drop)?;
+    may_send_from(view.tables, arrival, ip.source)?;
     if matches!(arrival.origin, Origin::Pod) {
         no_rogue_server(transport, ip)?;
     }
 
-    let refuse = |reason, error| refuse(view.tables, arrival, transport, ip, reason, error);
+    let mut refuse = |reason, error| {
+        *verdict = refuse(view.tables, arrival, transport, ip, reason, error);
+        Ok(())
+    };
     let Some(id) = view.tables.route(ip.destination) else {
         narrator.say("route", || format!("no route to {}", ip.destination));
-        return Err(refuse(DropReason::NoRoute, IcmpError::NetUnreachable));
+        return refuse(DropReason::NoRoute, IcmpError::NetUnreachable);
     };
-    let adjacency = view.tables.adjacency(id).ok_or(Verdict::Drop(DropReason::NoRoute))?;
+    let adjacency = view.tables.adjacency(id).ok_or(DropReason::NoRoute)?;
     narrator.say("route", || adjacency.describe());
+    let mut takes_a_hop = true;
     let (port, mtu) = match adjacency {
         Adjacency::Gateway { host, mtu, .. } => {
             if matches!(arrival.origin, Origin::Pod)
                 && let Some(answer) = echo(transport, ip)
             {
-                return Ok(Verdict::Answer(answer));
+                *verdict = Verdict::Answer(answer);
+                return Ok(());
             }
-            let port = host.ok_or(refuse(DropReason::Unreachable, IcmpError::HostUnreachable))?;
+            let Some(port) = *host else {
+                return refuse(DropReason::Unreachable, IcmpError::HostUnreachable);
+            };
             if port == arrival.ingress {
-                return Err(Verdict::Drop(DropReason::SamePort));
+                return Err(DropReason::SamePort);
             }
             // The kernel's own address: no hop is taken, so any TTL will do.
-            return if headers.piece_len > usize::from(*mtu) {
-                Err(refuse(DropReason::TooBig, IcmpError::TooBig { mtu: *mtu }))
-            } else {
-                Ok(Verdict::Route { adjacency: id, port })
-            };
+            takes_a_hop = false;
+            (port, *mtu)
         }
         Adjacency::Port { port, mtu, .. } => {
             towards_host(view.tables, arrival, transport, ip, *port)?;
@@ -71,32 +77,32 @@ pub(crate) fn route(
                 .or_else(|| view.fdb.lookup(*bridge, mac, view.now));
             match target {
                 Some(FdbTarget::Port(port)) => (port, *mtu),
-                _ => return Err(refuse(DropReason::NextHopUnresolved, IcmpError::HostUnreachable)),
+                _ => return refuse(DropReason::NextHopUnresolved, IcmpError::HostUnreachable),
             }
         }
-        Adjacency::Remote { .. } if arrival.is_remote() => {
-            return Err(Verdict::Drop(DropReason::SplitHorizon));
-        }
+        Adjacency::Remote { .. } if arrival.is_remote() => return Err(DropReason::SplitHorizon),
         Adjacency::Remote { template: None, .. } => {
-            return Err(refuse(DropReason::NextHopUnresolved, IcmpError::HostUnreachable));
+            return refuse(DropReason::NextHopUnresolved, IcmpError::HostUnreachable);
         }
         Adjacency::Remote { port, mtu, .. } => (*port, *mtu),
-        Adjacency::Blackhole => return Err(Verdict::Drop(DropReason::Blackhole)),
+        Adjacency::Blackhole => return Err(DropReason::Blackhole),
         Adjacency::Unreachable => {
-            return Err(refuse(DropReason::Unreachable, IcmpError::HostUnreachable));
+            return refuse(DropReason::Unreachable, IcmpError::HostUnreachable);
         }
     };
-    if ip.ttl <= 1 {
-        return Err(refuse(DropReason::TtlExceeded, IcmpError::TimeExceeded));
+    if takes_a_hop && ip.ttl <= 1 {
+        return refuse(DropReason::TtlExceeded, IcmpError::TimeExceeded);
     }
     if headers.piece_len > usize::from(mtu) {
-        return Err(refuse(DropReason::TooBig, IcmpError::TooBig { mtu }));
+        return refuse(DropReason::TooBig, IcmpError::TooBig { mtu });
     }
-    Ok(Verdict::Route { adjacency: id, port })
+    *verdict = Verdict::Route { adjacency: id, port };
+    Ok(())
 }
 
 /// RFC 1812, sections 4.2.2.11 and 5.3.7: martians; RFC 4291, section 2.5 for IPv6.
-fn addresses_may_be_routed(ip: &Ip) -> Result<(), Verdict> {
+#[inline(always)]
+fn addresses_may_be_routed(ip: &Ip) -> Result<(), DropReason> {
     let source_is_martian = match ip.source {
         IpAddr::V4(source) => {
             source.is_loopback()
@@ -117,17 +123,17 @@ fn addresses_may_be_routed(ip: &Ip) -> Result<(), Verdict> {
         }
     };
     if destination_is_martian {
-        return Err(Verdict::Drop(DropReason::DestinationMartian));
+        return Err(DropReason::DestinationMartian);
     }
     let stays_on_link = |address: IpAddr| match address {
         IpAddr::V4(v4) => v4.is_multicast(),
         IpAddr::V6(v6) => v6.is_multicast() || v6.is_unicast_link_local() || v6.is_unspecified(),
     };
     if stays_on_link(ip.destination) || (ip.is_v6() && stays_on_link(ip.source)) {
-        return Err(Verdict::Drop(DropReason::MulticastUnrouted));
+        return Err(DropReason::MulticastUnrouted);
     }
     if source_is_martian {
-        return Err(Verdict::Drop(DropReason::SourceMartian));
+        return Err(DropReason::SourceMartian);
     }
     Ok(())
 }
@@ -138,7 +144,8 @@ fn is_mapped(address: Ipv6Addr) -> bool {
 }
 
 /// A pod is neither router nor DHCP server (CVE-2020-10749).
-pub(crate) fn no_rogue_server(transport: &[u8], ip: &Ip) -> Result<(), Verdict> {
+#[inline(always)]
+pub(crate) fn no_rogue_server(transport: &[u8], ip: &Ip) -> Result<(), DropReason> {
     const DHCP_SERVER: u16 = 67;
     const DHCPV6_SERVER: u16 = 547;
     if ip.later_fragment {
@@ -154,26 +161,27 @@ pub(crate) fn no_rogue_server(transport: &[u8], ip: &Ip) -> Result<(), Verdict> 
         }),
         _ => false,
     };
-    if rogue { Err(Verdict::Drop(DropReason::RogueAdvertisement)) } else { Ok(()) }
+    if rogue { Err(DropReason::RogueAdvertisement) } else { Ok(()) }
 }
 
 /// What goes to the node's kernel, and so perhaps to the world, is neither from the overlay nor a
 /// tunnel packet: masqueraded, it would speak to the other nodes in this node's name.
+#[inline(always)]
 fn towards_host(
     tables: &Tables,
     arrival: &Arrival<'_>,
     transport: &[u8],
     ip: &Ip,
     port: crate::tables::PortId,
-) -> Result<(), Verdict> {
+) -> Result<(), DropReason> {
     if !tables.port(port).is_some_and(|port| port.kind == PortKind::Host) {
         return Ok(());
     }
     if arrival.is_remote() {
-        return Err(Verdict::Drop(DropReason::SplitHorizon));
+        return Err(DropReason::SplitHorizon);
     }
     if port == arrival.ingress {
-        return Err(Verdict::Drop(DropReason::SamePort));
+        return Err(DropReason::SamePort);
     }
     let tunnels = &tables.tunnels;
     let tunnelled = match ip.protocol {
@@ -183,7 +191,7 @@ fn towards_host(
         }
         _ => false,
     };
-    if tunnelled { Err(Verdict::Drop(DropReason::TunnelFromPod)) } else { Ok(()) }
+    if tunnelled { Err(DropReason::TunnelFromPod) } else { Ok(()) }
 }
 
 /// Of UDP or TCP alike: the second field of either (RFC 768, RFC 9293).
@@ -192,6 +200,7 @@ fn destination_port(transport: &[u8]) -> Option<u16> {
 }
 
 /// A ping that is whole, so that it can be turned round in place.
+#[inline(never)]
 fn echo(transport: &[u8], ip: &Ip) -> Option<Answer> {
     if ip.fragment {
         return None;
@@ -211,6 +220,7 @@ fn echo(transport: &[u8], ip: &Ip) -> Option<Answer> {
 
 /// Drops the packet and tells its sender, unless nobody is to be told: RFC 1122, section 3.2.2, and
 /// RFC 4443, section 2.4(e).
+#[cold]
 pub(crate) fn refuse(
     tables: &Tables,
     arrival: &Arrival<'_>,

@@ -61,7 +61,7 @@ impl Sum {
     }
 
     /// Adds a piece.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn bytes(self, piece: &[u8]) -> Self {
         Self { odd: self.odd ^ (piece.len() % 2 == 1), ..self.plus(sum_of(piece)) }
@@ -123,7 +123,7 @@ impl Sum {
 }
 
 /// The sum of the bytes as words of the machine's order; an odd last byte is followed by zero.
-#[inline]
+#[inline(always)]
 fn sum_of(bytes: &[u8]) -> u64 {
     // Halves of 32 bits into 64: no carry is lost, no branch is taken, and the loop vectorises.
     let (blocks, tail) = bytes.as_chunks::<8>();

@@ -44,7 +44,7 @@ impl<'a> Ipv4<'a> {
     ///
     /// # Errors
     /// `Truncated`, `Version`, `HeaderLength`, `TotalLength`.
-    #[inline]
+    #[inline(always)]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let packet = Self::parse_header(bytes)?;
         let total_len = usize::from(packet.total_len());
@@ -57,7 +57,7 @@ impl<'a> Ipv4<'a> {
     ///
     /// # Errors
     /// `Truncated`, `Version`, `HeaderLength`.
-    #[inline]
+    #[inline(always)]
     pub fn parse_header(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (header, rest) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(Malformed::Truncated)?;
         if header[0] >> 4 != 4 {
@@ -167,10 +167,12 @@ impl<'a> Ipv4<'a> {
     }
 
     /// Whether the header, options included, is as its sender made it.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn checksum_ok(&self) -> bool {
-        Sum::new().bytes(self.header).bytes(self.options).verifies()
+        let sum = Sum::new().bytes(self.header);
+        let sum = if self.options.is_empty() { sum } else { sum.bytes(self.options) };
+        sum.verifies()
     }
 
     /// Who sent the packet.

@@ -33,7 +33,7 @@ impl<'a> Udp<'a> {
     ///
     /// # Errors
     /// `Truncated`, `TotalLength`.
-    #[inline]
+    #[inline(always)]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(Malformed::Truncated)?;
         let len = usize::from(u16::from_be_bytes(field::<4, 2, _>(header)));
@@ -46,7 +46,7 @@ impl<'a> Udp<'a> {
     ///
     /// # Errors
     /// `Truncated`.
-    #[inline]
+    #[inline(always)]
     pub fn parse_header(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (header, payload) = bytes.split_first_chunk().ok_or(Malformed::Truncated)?;
         Ok(Self { header, payload })

@@ -63,7 +63,7 @@ impl<'a> Vxlan<'a> {
     ///
     /// # Errors
     /// `Truncated`; `Flags` if the I flag is not set.
-    #[inline]
+    #[inline(always)]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (header, payload) =
             bytes.split_first_chunk::<HEADER_LEN>().ok_or(Malformed::Truncated)?;
