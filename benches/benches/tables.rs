@@ -1,5 +1,6 @@
-//! Lookups by themselves: longest-prefix match over tables of full-table proportions, and the
-//! learned MACs. `random` asks for another address each time, `hot` for the same 32.
+//! Lookups by themselves: longest-prefix match over tables of full-table proportions, how fast
+//! such a table loads, and the learned MACs. `random` asks for another address each time, `hot` for
+//! the same 32.
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -27,15 +28,34 @@ fn main() {
             (0..ADDRESSES).map(|_| routes::inside_v6(*random.pick(&prefixes), random)).collect();
         lookups(&mut criterion, &format!("v6-{size}"), &prefixes, &inside);
     }
+    load(&mut criterion);
     learned(&mut criterion);
     criterion.final_summary();
 }
 
-fn lookups<A: Address>(c: &mut Criterion, name: &str, prefixes: &[(A, u8)], inside: &[A]) {
+/// Memory for a route of a full table, at most: the kernel takes 1,166.
+const ROUTE_BYTES: usize = 64;
+
+/// A full table from nothing, time for a route; the kernel loads 59,000 a second.
+fn load(criterion: &mut Criterion) {
+    let prefixes = routes::prefixes_v4(1_000_000, &mut Random::new(3));
+    let bytes = filled(&prefixes).size_bytes() / prefixes.len();
+    assert!(bytes <= ROUTE_BYTES, "a route takes {bytes} bytes");
+    let mut group = criterion.benchmark_group("fib");
+    group.sample_size(10).throughput(Throughput::Elements(prefixes.len() as u64));
+    group.bench_function("v4-1m-load", |bencher| bencher.iter(|| filled(black_box(&prefixes))));
+}
+
+fn filled<A: Address>(prefixes: &[(A, u8)]) -> Fib<A> {
     let mut fib = Fib::default();
     for (index, (prefix, len)) in prefixes.iter().enumerate() {
         fib.insert(*prefix, *len, AdjacencyId(index as u32 % 1000));
     }
+    fib
+}
+
+fn lookups<A: Address>(c: &mut Criterion, name: &str, prefixes: &[(A, u8)], inside: &[A]) {
+    let fib = filled(prefixes);
     assert!(inside.iter().all(|address| fib.lookup(*address).is_some()), "each has a route");
     let mut group = c.benchmark_group("fib");
     group.throughput(Throughput::Elements(BATCH as u64));

@@ -1,70 +1,68 @@
-//! Longest-prefix match: a hash table per prefix length, longest first.
+//! Longest-prefix match.
 //!
-//! Only lengths that occur are asked. A node's own pods are /32 and /128 and found at the first
-//! question, the other nodes' at the second or third. Insertion belongs to the control thread.
+//! Enters: inserts, from `compile` on the control thread. Leaves: answers to `walk`, of a table that
+//! nobody changes any more. The versions of IP differ in what fits: 32 bits are walked in three
+//! steps (`trie`), 128 are not (`lengths`).
+
+mod lengths;
+mod trie;
 
 use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
-
 use super::AdjacencyId;
+pub use lengths::Lengths;
+pub use trie::Trie;
 
 /// An address that can be matched by prefix.
 pub trait Address: Copy {
-    /// Its bits, most significant first.
-    type Bits: Copy + Eq + core::hash::Hash;
+    /// What holds its routes.
+    type Routes: Routes<Self>;
 
     /// Bits in an address.
     const LEN_BITS: u8;
+}
 
-    /// The first `len` bits, the others zero.
-    fn prefix(self, len: u8) -> Self::Bits;
+/// Routes of one address family, as [`Fib`] keeps them.
+pub trait Routes<A>: Clone + Default {
+    /// Adds a route, or replaces the one of the same prefix. `len` is at most the address's; host
+    /// bits are ignored.
+    fn insert(&mut self, address: A, len: u8, adjacency: AdjacencyId);
+
+    /// The adjacency of the longest prefix that contains the address.
+    fn lookup(&self, address: A) -> Option<AdjacencyId>;
+
+    /// Memory in use, bytes.
+    fn size_bytes(&self) -> usize;
 }
 
 impl Address for Ipv4Addr {
-    type Bits = u32;
+    type Routes = Trie;
 
     const LEN_BITS: u8 = 32;
-
-    #[inline]
-    fn prefix(self, len: u8) -> u32 {
-        self.to_bits()
-            & u32::MAX.checked_shl(u32::from(Self::LEN_BITS.saturating_sub(len))).unwrap_or(0)
-    }
 }
 
 impl Address for Ipv6Addr {
-    type Bits = u128;
+    type Routes = Lengths;
 
     const LEN_BITS: u8 = 128;
-
-    #[inline]
-    fn prefix(self, len: u8) -> u128 {
-        self.to_bits()
-            & u128::MAX.checked_shl(u32::from(Self::LEN_BITS.saturating_sub(len))).unwrap_or(0)
-    }
 }
 
 /// Routes of one address family.
 #[derive(Clone)]
 pub struct Fib<A: Address> {
-    /// Descending by length; none is empty.
-    lengths: Vec<(u8, Routes<A>)>,
+    routes: A::Routes,
 }
-
-type Routes<A> = HashMap<<A as Address>::Bits, AdjacencyId, RandomState>;
 
 impl<A: Address> Default for Fib<A> {
     fn default() -> Self {
-        Self { lengths: Vec::new() }
+        Self { routes: A::Routes::default() }
     }
 }
 
 impl<A: Address> fmt::Debug for Fib<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Fib {{ {} routes }}", self.len())
+        write!(f, "Fib {{ {} bytes }}", self.size_bytes())
     }
 }
 
@@ -72,33 +70,20 @@ impl<A: Address> Fib<A> {
     /// Adds a route, or replaces the one of the same prefix; host bits are ignored, and a length
     /// beyond the address's counts as a host route.
     pub fn insert(&mut self, address: A, len: u8, adjacency: AdjacencyId) {
-        let len = len.min(A::LEN_BITS);
-        let at = self.lengths.partition_point(|(other, _)| *other > len);
-        if self.lengths.get(at).is_none_or(|(other, _)| *other != len) {
-            self.lengths.insert(at, (len, HashMap::default()));
-        }
-        if let Some((_, routes)) = self.lengths.get_mut(at) {
-            routes.insert(address.prefix(len), adjacency);
-        }
+        self.routes.insert(address, len.min(A::LEN_BITS), adjacency);
     }
 
     /// The adjacency of the longest prefix that contains the address.
     #[inline]
     #[must_use]
     pub fn lookup(&self, address: A) -> Option<AdjacencyId> {
-        self.lengths.iter().find_map(|(len, routes)| routes.get(&address.prefix(*len)).copied())
+        self.routes.lookup(address)
     }
 
-    /// Routes in all.
+    /// Memory in use, bytes.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.lengths.iter().map(|(_, routes)| routes.len()).sum()
-    }
-
-    /// No route at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.lengths.is_empty()
+    pub fn size_bytes(&self) -> usize {
+        self.routes.size_bytes()
     }
 }
 
@@ -111,6 +96,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{AdjacencyId, Fib};
+
+    /// Addresses that share their first bits, so that prefixes lie inside one another: of 32 random
+    /// bits they never would.
+    fn nested() -> impl Strategy<Value = u32> {
+        const BITS: u32 = 0x8081_8181;
+        (any::<u32>(), any::<bool>()).prop_map(|(bits, few)| if few { bits & BITS } else { bits })
+    }
 
     fn fib(routes: &[(&str, u32)]) -> Fib<Ipv4Addr> {
         let mut fib = Fib::default();
@@ -155,10 +147,39 @@ mod tests {
         assert_eq!(fib.lookup("fd00:18:3::8".parse().unwrap()), None);
     }
 
+    #[test]
+    fn a_route_takes_the_place_of_one_of_the_same_prefix_and_of_no_other() {
+        let fib = fib(&[
+            ("198.18.1.0/24", 1),
+            ("198.18.1.128/25", 2),
+            ("0.0.0.0/0", 3),
+            ("198.18.1.0/24", 4),
+            ("198.18.0.0/15", 5),
+        ]);
+        for (address, adjacency) in
+            [("198.18.1.1", 4), ("198.18.1.129", 2), ("198.19.0.1", 5), ("203.0.113.1", 3)]
+        {
+            assert_eq!(
+                fib.lookup(address.parse().unwrap()),
+                Some(AdjacencyId(adjacency)),
+                "{address}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_adjacency_that_no_table_holds_stays_out_of_it() {
+        let mut fib = Fib::default();
+        fib.insert(Ipv4Addr::LOCALHOST, 32, AdjacencyId(u32::MAX));
+        fib.insert(Ipv4Addr::LOCALHOST, 8, AdjacencyId(7));
+        assert!(fib.lookup(Ipv4Addr::LOCALHOST) > Some(AdjacencyId(1 << 24)));
+        assert_eq!(fib.lookup(Ipv4Addr::new(127, 0, 0, 2)), Some(AdjacencyId(7)));
+    }
+
     proptest! {
         #[test]
         fn it_agrees_with_a_linear_search(
-            routes in proptest::collection::vec((any::<u32>(), 0u8..=32), 0..40),
+            routes in proptest::collection::vec((nested(), 0u8..=32), 0..40),
             address in any::<u32>(),
             near in any::<proptest::sample::Index>(),
         ) {

@@ -1,0 +1,164 @@
+//! IPv4 routes: a trie whose first step takes 16 bits of the address, and two more steps 8 each.
+//!
+//! Enters: inserts, from the control thread, by way of `Fib`. Leaves: answers to `Fib::lookup`. Each
+//! entry holds what the longest prefix over it says (leaf pushing), so that a lookup follows at most
+//! two references and never turns back: one load for prefixes up to /16, two up to /24, three for a
+//! pod's /32.
+//!
+//! The first table has 2^16 entries of 4 bytes, 256 KB. A node has 256 of them, 1 KB, and is made
+//! when the first prefix longer than its own place comes: at most one for each /16 and each /24 that
+//! has longer ones. A full table of 1,000,000 routes fills about 32,000 nodes, 33 bytes a route; a
+//! DIR-24-8 table would take 64 MB for ten.
+
+use core::net::Ipv4Addr;
+
+use super::{AdjacencyId, Routes};
+
+/// Entries of a node.
+const NODE: usize = 256;
+
+/// What an address leads to: nothing (zero), a route, or a node to look further in.
+///
+/// A node has the highest bit and its number. A route has its prefix length plus one in the six bits
+/// below, and its adjacency in the lowest 25.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Entry(u32);
+
+const IS_NODE: u32 = 1 << 31;
+const LEN_SHIFT: u32 = 25;
+/// A table of this many adjacencies would take gigabytes. What is beyond leads to this last one,
+/// which is not in the table either: such a route has nobody behind it.
+const ADJACENCY_MAX: u32 = (1 << LEN_SHIFT) - 1;
+
+impl Entry {
+    fn route(len: u8, adjacency: AdjacencyId) -> Self {
+        Self((u32::from(len) + 1) << LEN_SHIFT | adjacency.0.min(ADJACENCY_MAX))
+    }
+
+    #[inline]
+    fn node(self) -> Option<usize> {
+        (self.0 & IS_NODE != 0).then_some((self.0 & !IS_NODE) as usize)
+    }
+
+    #[inline]
+    fn adjacency(self) -> Option<AdjacencyId> {
+        (self.0 != 0).then_some(AdjacencyId(self.0 & ADJACENCY_MAX))
+    }
+
+    /// Whether a route of `self` is at least as long as the other, or there is no other.
+    fn covers(self, other: Self) -> bool {
+        self.0 >> LEN_SHIFT >= other.0 >> LEN_SHIFT
+    }
+}
+
+/// The routes.
+#[derive(Debug, Clone, Default)]
+pub struct Trie {
+    /// By the first 16 bits; empty as long as there is no route.
+    root: Vec<Entry>,
+    nodes: Vec<[Entry; NODE]>,
+}
+
+impl Routes<Ipv4Addr> for Trie {
+    fn insert(&mut self, address: Ipv4Addr, len: u8, adjacency: AdjacencyId) {
+        let [a, b, c, d] = address.octets();
+        let route = Entry::route(len, adjacency);
+        if self.root.is_empty() {
+            self.root = vec![Entry::default(); 1 << 16];
+        }
+        let at = usize::from(u16::from_be_bytes([a, b]));
+        if len <= 16 {
+            let covered = covered(at, 16 - len);
+            let Self { root, nodes } = self;
+            return fill(root.get_mut(covered).unwrap_or_default(), route, nodes);
+        }
+        let Some(entry) = self.root.get_mut(at) else { return };
+        let second = node_under(entry, &mut self.nodes);
+        if len <= 24 {
+            return self.fill_node(second, covered(c.into(), 24 - len), route);
+        }
+        let Some(node) = self.nodes.get_mut(second) else { return };
+        let mut entry = node.get(usize::from(c)).copied().unwrap_or_default();
+        let third = node_under(&mut entry, &mut self.nodes);
+        if let Some(place) =
+            self.nodes.get_mut(second).and_then(|node| node.get_mut(usize::from(c)))
+        {
+            *place = entry;
+        }
+        self.fill_node(third, covered(d.into(), 32 - len), route);
+    }
+
+    #[inline]
+    fn lookup(&self, address: Ipv4Addr) -> Option<AdjacencyId> {
+        let [a, b, c, d] = address.octets();
+        let mut entry = *self.root.get(usize::from(u16::from_be_bytes([a, b])))?;
+        if let Some(node) = entry.node() {
+            entry = *self.nodes.get(node)?.get(usize::from(c))?;
+            if let Some(node) = entry.node() {
+                entry = *self.nodes.get(node)?.get(usize::from(d))?;
+            }
+        }
+        entry.adjacency()
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.root.capacity() * size_of::<Entry>()
+            + self.nodes.capacity() * size_of::<[Entry; NODE]>()
+    }
+}
+
+impl Trie {
+    fn fill_node(&mut self, node: usize, covered: core::ops::Range<usize>, route: Entry) {
+        // Taken out, as what lies below it is written too.
+        let Some(mut entries) = self.nodes.get(node).copied() else { return };
+        fill(entries.get_mut(covered).unwrap_or_default(), route, &mut self.nodes);
+        if let Some(place) = self.nodes.get_mut(node) {
+            *place = entries;
+        }
+    }
+}
+
+/// The entries that share all but the last `free` bits with `at`.
+fn covered(at: usize, free: u8) -> core::ops::Range<usize> {
+    let count = 1 << free;
+    let first = at & !(count - 1);
+    first..first + count
+}
+
+/// The node that an entry refers to; a new one, all of whose entries are as this one was, if it was
+/// a route or nothing.
+fn node_under(entry: &mut Entry, nodes: &mut Vec<[Entry; NODE]>) -> usize {
+    entry.node().unwrap_or_else(|| {
+        let index = nodes.len();
+        if index == nodes.capacity() {
+            // By an eighth: doubling would leave up to half of a large table unused.
+            nodes.reserve_exact(index / 8 + 16);
+        }
+        nodes.push([*entry; NODE]);
+        *entry = Entry(IS_NODE | index as u32);
+        index
+    })
+}
+
+/// Writes a route over everything that no longer prefix has, in these entries and below them.
+fn fill(entries: &mut [Entry], route: Entry, nodes: &mut [[Entry; NODE]]) {
+    for entry in entries {
+        if let Some(below) = entry.node() {
+            fill_below(below, route, nodes);
+        } else if route.covers(*entry) {
+            *entry = route;
+        }
+    }
+}
+
+/// As `fill`, for a whole node and the nodes below it.
+fn fill_below(node: usize, route: Entry, nodes: &mut [[Entry; NODE]]) {
+    for at in 0..NODE {
+        let Some(entry) = nodes.get_mut(node).and_then(|node| node.get_mut(at)) else { return };
+        if let Some(below) = entry.node() {
+            fill_below(below, route, nodes);
+        } else if route.covers(*entry) {
+            *entry = route;
+        }
+    }
+}
