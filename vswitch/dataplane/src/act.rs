@@ -53,7 +53,7 @@ pub(crate) struct Act<'a, E, O> {
 }
 
 impl<E: Egress, O: Outcome> Act<'_, E, O> {
-    #[inline(always)]
+    #[inline]
     pub(crate) fn carry_out(&mut self, packet: Packet, decision: &Decision) {
         match decision.verdict {
             Verdict::Forward { port } => self.forward(packet, decision, port),
@@ -89,7 +89,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn forward(&mut self, mut packet: Packet, decision: &Decision, port: PortId) {
         match rewrite::decapsulate(&mut packet, &decision.headers, decision.ecn) {
             Some(()) => self.transmit(port, packet, Layers::of(&decision.headers)),
@@ -97,7 +97,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn tunnel(
         &mut self,
         mut packet: Packet,
@@ -111,7 +111,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn route(
         &mut self,
         mut packet: Packet,
@@ -236,6 +236,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         }
         if takes.tso
             && let (Some(coalescer), Some(layers)) = (&mut self.coalescer, layers)
+            && layers.is_tcp
         {
             let (egress, outcome) = (&mut *self.egress, &mut *self.outcome);
             let emit = &mut |train| send_train(train, egress, outcome);

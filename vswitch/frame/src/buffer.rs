@@ -40,6 +40,20 @@ impl Frame {
         Self { pool, chunk, head: HEADROOM_BYTES as u32, len: 0 }
     }
 
+    /// Valid bytes.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// None at all.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Free bytes before the first valid one.
     #[must_use]
     #[inline]

@@ -26,6 +26,7 @@ pub(crate) struct Layers {
     /// The innermost transport header.
     pub(crate) l4: usize,
     pub(crate) is_v6: bool,
+    pub(crate) is_tcp: bool,
 }
 
 impl Layers {
@@ -40,6 +41,7 @@ impl Layers {
             l3: headers.l3 - headers.start,
             l4: ip.l4 - headers.start,
             is_v6: ip.is_v6(),
+            is_tcp: ip.protocol == Protocol::TCP,
         })
     }
 }
@@ -98,8 +100,11 @@ pub(crate) fn route(
     };
     packet.pull(headers.l3).then_some(())?;
     let l4 = ip.l4 - headers.l3;
-    encapsulate(packet, template, ecn.unwrap_or(ip.ecn), ip.is_v6(), entropy)
-        .map(|layers| Layers { l4: layers.l3 + l4, ..layers })
+    encapsulate(packet, template, ecn.unwrap_or(ip.ecn), ip.is_v6(), entropy).map(|layers| Layers {
+        l4: layers.l3 + l4,
+        is_tcp: ip.protocol == Protocol::TCP,
+        ..layers
+    })
 }
 
 /// Puts the outer headers in front of a frame that keeps its own Ethernet header; it begins at the
@@ -117,7 +122,8 @@ pub(crate) fn tunnel(
             let entropy = source_port_at(packet, ip, ip.l4 - headers.start);
             let layers = encapsulate(packet, template, ip.ecn, ip.is_v6(), entropy)?;
             let l4 = layers.l3 + (ip.l4 - headers.start);
-            Some(Layers { l3: layers.l3 + inner_l3, l4, ..layers })
+            let is_tcp = ip.protocol == Protocol::TCP;
+            Some(Layers { l3: layers.l3 + inner_l3, l4, is_tcp, ..layers })
         }
         _ => {
             let addresses = (headers.source_mac, headers.destination_mac);
@@ -127,8 +133,8 @@ pub(crate) fn tunnel(
     }
 }
 
-/// Copies the template in front and patches it. `l3` of the result is the template's end; `l4` is
-/// the caller's to set.
+/// Copies the template in front and patches it. `l3` of the result is the template's end; `l4` and
+/// `is_tcp` are the caller's to set.
 #[inline(always)]
 pub(crate) fn encapsulate(
     packet: &mut Packet,
@@ -141,24 +147,27 @@ pub(crate) fn encapsulate(
     let bytes = packet.push(prebuilt.len()).ok()?;
     bytes.copy_from_slice(prebuilt);
     let l3 = prebuilt.len();
-    let mut layers = Layers { outer: None, outer_udp: None, l3, l4: l3, is_v6 };
+    let mut layers = Layers { outer: None, outer_udp: None, l3, l4: l3, is_v6, is_tcp: false };
 
+    let bytes: &mut [u8] = &mut packet.frame;
     let ethertype = if is_v6 { EtherType::IPV6 } else { EtherType::IPV4 };
     if matches!(template.encap(), Encap::None | Encap::VxlanRouted) {
-        packet.frame.get_mut(l3 - 2..l3)?.copy_from_slice(&ethertype.0.to_be_bytes());
+        bytes.get_mut(l3 - 2..l3)?.copy_from_slice(&ethertype.0.to_be_bytes());
     }
     if template.encap() == Encap::None {
         return Some(layers);
     }
 
     let outer_at = ethernet::HEADER_LEN;
-    let outer_len = packet.frame.len() - outer_at;
-    let outer = header_mut(&mut packet.frame, outer_at)?;
+    let outer_len = bytes.len() - outer_at;
+    let outer = header_mut(bytes, outer_at)?;
     // A superframe's length does not fit when the outer headers come on top of 64 KB: `segment`
     // writes each piece's own.
     ipv4::set_total_len(outer, u16::try_from(outer_len).unwrap_or(u16::MAX));
-    // RFC 6040, section 4.1: normal mode copies the inner mark.
-    ipv4::set_ecn(outer, ecn);
+    // RFC 6040, section 4.1: normal mode copies the inner mark. A template has none.
+    if ecn != Ecn::NotEct {
+        ipv4::set_ecn(outer, ecn);
+    }
     if template.encap() == Encap::Ipip && is_v6 {
         ipv4::set_protocol(outer, Protocol::IPV6);
     }
@@ -166,7 +175,7 @@ pub(crate) fn encapsulate(
     if template.encap() != Encap::Ipip {
         let udp_at = outer_at + ipv4::HEADER_LEN;
         let udp_len = outer_len - ipv4::HEADER_LEN;
-        let header = header_mut(&mut packet.frame, udp_at)?;
+        let header = header_mut(bytes, udp_at)?;
         udp::set_source(header, source_port);
         udp::set_len(header, u16::try_from(udp_len).unwrap_or(u16::MAX));
         layers.outer_udp = Some(udp_at);

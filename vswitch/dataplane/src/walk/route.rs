@@ -4,7 +4,7 @@
 //! `Refuse`. Checks come in the order of RFC 1812, section 5.2: is it an IP packet, may its source
 //! send it, may its destination be forwarded to, is there a route, then hops and size.
 
-use core::net::{IpAddr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::decap::{Arrival, Origin, may_send_from};
 use super::parse::{Ip, Net};
@@ -103,6 +103,13 @@ pub(crate) fn route(
 /// RFC 1812, sections 4.2.2.11 and 5.3.7: martians; RFC 4291, section 2.5 for IPv6.
 #[inline(always)]
 fn addresses_may_be_routed(ip: &Ip) -> Result<(), DropReason> {
+    // Most packets: neither address is in a block that the rest of this is about.
+    if let (IpAddr::V4(source), IpAddr::V4(destination)) = (&ip.source, &ip.destination)
+        && is_plain_unicast(source)
+        && is_plain_unicast(destination)
+    {
+        return Ok(());
+    }
     let source_is_martian = match ip.source {
         IpAddr::V4(source) => {
             source.is_loopback()
@@ -136,6 +143,13 @@ fn addresses_may_be_routed(ip: &Ip) -> Result<(), DropReason> {
         return Err(DropReason::SourceMartian);
     }
     Ok(())
+}
+
+/// From 1.0.0.0 to 223.255.255.255, and not loopback.
+#[inline(always)]
+fn is_plain_unicast(address: &Ipv4Addr) -> bool {
+    let [first, ..] = address.octets();
+    (1..224).contains(&first) && first != 127
 }
 
 /// IPv4 in the notation of IPv6 never appears on a wire (RFC 6890).

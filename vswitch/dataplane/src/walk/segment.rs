@@ -195,7 +195,8 @@ mod tests {
         let l4 = ip.emit(packet.frame.get_mut(outer..).unwrap()).unwrap() + outer;
         let header = udp::Repr { source: 1, destination: 2, len: LEN - 20, checksum: 0 };
         header.emit(packet.frame.get_mut(l4..).unwrap()).unwrap();
-        let layers = Layers { outer: Some(14), outer_udp: None, l3: outer, l4, is_v6: false };
+        let layers =
+            Layers { outer: Some(14), outer_udp: None, l3: outer, l4, is_v6: false, is_tcp: true };
         (packet, layers)
     }
 
