@@ -20,7 +20,9 @@ pub(crate) fn offload(
     headers: &Headers,
     offload: &Offload,
 ) -> Result<usize, DropReason> {
-    let undone = offload.gso.is_some() || matches!(offload.checksum, Checksum::Partial { .. });
+    if offload.gso.is_none() && !matches!(offload.checksum, Checksum::Partial { .. }) {
+        return Ok(whole(headers));
+    }
     let sound = match &headers.net {
         Net::Ip(ip) => {
             sum_is_sound(headers, ip, offload.checksum)
@@ -28,12 +30,20 @@ pub(crate) fn offload(
         }
         // It is dropped as what it is.
         Net::Malformed(_) => true,
-        Net::Arp | Net::Other => !undone,
+        Net::Arp | Net::Other => false,
     };
     if sound { Ok(longest_piece(bytes, headers, offload)) } else { Err(DropReason::OffloadInvalid) }
 }
 
+/// The bytes above Ethernet of a packet that is no superframe.
 #[inline(always)]
+fn whole(headers: &Headers) -> usize {
+    match &headers.net {
+        Net::Ip(ip) => ip.len,
+        _ => headers.end - headers.l3,
+    }
+}
+
 fn sum_is_sound(headers: &Headers, ip: &Ip, sum: Checksum) -> bool {
     let Checksum::Partial { start, offset } = sum else { return true };
     let (start, offset) = (usize::from(start), usize::from(offset));
@@ -59,10 +69,8 @@ fn gso_is_sound(ip: &Ip, gso: Gso) -> bool {
     kind && gso.size > 0 && !ip.fragment
 }
 
-#[inline(always)]
 fn longest_piece(bytes: &[u8], headers: &Headers, offload: &Offload) -> usize {
-    let Net::Ip(ip) = &headers.net else { return headers.end - headers.l3 };
-    let Some(gso) = offload.gso else { return ip.len };
+    let (Net::Ip(ip), Some(gso)) = (&headers.net, offload.gso) else { return whole(headers) };
     let transport = headers.transport(bytes, ip);
     let header_len = match gso.kind {
         GsoKind::Tcp4 { .. } | GsoKind::Tcp6 { .. } => {
