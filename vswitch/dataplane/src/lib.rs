@@ -36,10 +36,10 @@ use act::{Act, Outcome};
 use counters::Counters;
 use limiter::Limiter;
 use tables::{Fdb, PortId, Tables};
-use trace::Silent;
 pub use trace::{Said, Trace, trace};
 pub use verdict::{Answer, DropReason, IcmpError, Verdict};
 use walk::coalesce::Coalescer;
+use walk::narrator::Silent;
 use walk::{Decision, View, decide};
 
 /// Time of a turn, in milliseconds since a moment that the caller chose; never decreasing.

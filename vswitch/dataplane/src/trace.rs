@@ -2,35 +2,17 @@
 //!
 //! Enters: a described packet and the live tables, from the control socket. Leaves: what each door
 //! said, the verdict, and the bytes that would leave. `walk::decide` is the production code; it
-//! tells a [`Narrator`] what it found, and the one that forwarding uses hears nothing and costs
+//! tells a `Narrator` what it found, and the one that forwarding uses hears nothing and costs
 //! nothing. Learning, counters, rate limits and ports are not touched.
 
-use frame::Packet;
+use frame::{Packet, Pool};
 
 use crate::act::{Act, Outcome};
 use crate::tables::{Adjacency, Fdb, PortId, Tables};
 use crate::verdict::Verdict;
+use crate::walk::narrator::Narrator;
 use crate::walk::{Decision, View, decide};
 use crate::{Egress, Millis};
-use frame::Pool;
-
-/// Hears what the doors have to say.
-pub(crate) trait Narrator {
-    fn say(&mut self, door: &'static str, what: impl FnOnce() -> String);
-
-    fn verdict(&mut self, verdict: &Verdict);
-}
-
-/// Forwarding: the sentences are not even made.
-pub(crate) struct Silent;
-
-impl Narrator for Silent {
-    #[inline]
-    fn say(&mut self, _: &'static str, _: impl FnOnce() -> String) {}
-
-    #[inline]
-    fn verdict(&mut self, _: &Verdict) {}
-}
 
 /// One door and what it found.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,10 +8,10 @@
 //! mark.
 
 use super::decap::{Arrival, Origin};
+use super::narrator::Narrator;
 use super::parse::{Headers, Net};
 use super::{Decision, Source, View};
 use crate::tables::{Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway};
-use crate::trace::Narrator;
 use crate::verdict::{DropReason, IcmpError, Verdict};
 use crate::walk::{claims, reply, route};
 

@@ -8,9 +8,9 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 
+use super::narrator::Narrator;
 use super::parse::{Headers, Net};
 use crate::tables::{Adjacency, Domain, Encap, Peer, Port, PortId, Tables, Tunnels, VtepId};
-use crate::trace::Narrator;
 use crate::verdict::DropReason;
 use crate::wire::{Ecn, EtherType, Ethernet, Ipv4, Protocol, Udp, Vxlan, ethernet, udp, vxlan};
 

@@ -25,6 +25,7 @@ mod claims;
 pub(crate) mod coalesce;
 pub(crate) mod decap;
 pub(crate) mod flood;
+pub(crate) mod narrator;
 mod offload;
 pub(crate) mod parse;
 pub(crate) mod reply;
@@ -36,11 +37,11 @@ use frame::Offload;
 
 use crate::Millis;
 use crate::tables::{Fdb, FdbTarget, PortId, PortKind, Tables};
-use crate::trace::Narrator;
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::{Ecn, MacAddr};
 use bridge::Step;
 use decap::{Arrival, Origin};
+use narrator::Narrator;
 use parse::Headers;
 
 /// What a decision may look at.

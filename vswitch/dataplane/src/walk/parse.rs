@@ -8,7 +8,7 @@
 use core::net::IpAddr;
 
 use super::decap::Arrival;
-use crate::trace::Narrator;
+use super::narrator::Narrator;
 use crate::verdict::DropReason;
 use crate::wire::{
     Ecn, EtherType, Ethernet, Ipv4, Ipv6, MacAddr, Malformed, Protocol, ethernet, ipv6,

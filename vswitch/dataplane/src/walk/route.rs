@@ -7,10 +7,10 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::decap::{Arrival, Origin, may_send_from};
+use super::narrator::Narrator;
 use super::parse::{Ip, Net};
 use super::{Decision, View};
 use crate::tables::{Adjacency, AdjacencyId, FdbTarget, PortKind, Tables};
-use crate::trace::Narrator;
 use crate::verdict::{Answer, DropReason, IcmpError, Verdict};
 use crate::wire::{Icmpv4, Icmpv6, Protocol, header, icmpv4, icmpv6};
 
