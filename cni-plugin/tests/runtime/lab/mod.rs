@@ -1,6 +1,4 @@
 //! What the tests of the binary share: namespaces, a daemon that is played, and the runtime's role.
-//! A test binary uses what it needs.
-#![allow(dead_code)]
 
 pub(crate) mod daemon;
 

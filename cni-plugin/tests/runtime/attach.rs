@@ -1,15 +1,13 @@
 //! ADD, CHECK and DEL in namespaces of their own, against a daemon that is played: as root.
 
-mod lab;
-
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::thread;
 
+use crate::lab::daemon::{Daemon, Fault, GATEWAY_MAC};
+use crate::lab::{self, FakeIpam, NetNs, Run, VERSIONS};
 use api::{ErrorKind, Request};
-use lab::daemon::{Daemon, Fault, GATEWAY_MAC};
-use lab::{FakeIpam, NetNs, Run, VERSIONS};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 

@@ -1,14 +1,12 @@
 //! The binary as a runtime executes it, without a daemon and without root: versions, environment,
 //! configuration, errors.
 
-mod lab;
-
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use lab::daemon::{Daemon, Fault};
-use lab::{FakeIpam, Run, VERSIONS};
+use crate::lab::daemon::{Daemon, Fault};
+use crate::lab::{FakeIpam, Run, VERSIONS};
 use serde_json::json;
 
 const NO_DAEMON: &str = "/run/vswitch-cni-test/nobody-listens";

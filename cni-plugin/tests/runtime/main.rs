@@ -1,0 +1,11 @@
+//! The built plugin, executed as a container runtime executes it.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `contract` | what it says and refuses: every version, without root |
+//! | `attach`   | what it does to a pod's namespace and undoes again, as root |
+//! | `lab`      | what these share: namespaces, a daemon that is played, the runtime's role |
+
+mod attach;
+mod contract;
+mod lab;
