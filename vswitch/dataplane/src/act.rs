@@ -137,7 +137,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             flood::destinations(bridge, self.ingress, decision.from_overlay).peekable();
         let mut original = Some(packet);
         while let Some(destination) = destinations.next() {
-            if let flood::Copy::Vtep(id) = destination
+            if let flood::Destination::Vtep(id) = destination
                 && bridge.vtep(id).is_some_and(|vtep| decision.headers.piece_len > vtep.mtu.into())
             {
                 self.outcome.made(u64::from(destinations.peek().is_some()));
@@ -155,8 +155,8 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
                 continue;
             };
             match destination {
-                flood::Copy::Port(port) => self.forward(copy, decision, port),
-                flood::Copy::Vtep(id) => {
+                flood::Destination::Port(port) => self.forward(copy, decision, port),
+                flood::Destination::Vtep(id) => {
                     match bridge
                         .vtep(id)
                         .and_then(|vtep| Some((vtep.port, vtep.template.as_ref()?)))

@@ -28,7 +28,13 @@ impl Daemon {
             self.forget_number(&request.attachment);
             return Err(refusal);
         }
-        tracing::info!(container = request.attachment.container_id, ifname = request.attachment.ifname, netns = request.netns, addresses = ?reserved.addresses, "reserved");
+        tracing::info!(
+            container = request.attachment.container_id,
+            ifname = request.attachment.ifname,
+            netns = request.netns,
+            addresses = ?reserved.addresses,
+            "reserved"
+        );
         Ok(reserved)
     }
 
