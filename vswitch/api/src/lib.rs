@@ -29,8 +29,9 @@ pub use codec::{
 pub use mac::{Mac, MacParseError};
 pub use message::{ErrorKind, ErrorReply, Reply, Request, Response};
 pub use state::{
-    DropCount, Drops, Encapsulation, FdbEntry, FibEntry, NeighborEntry, PeerEntry, PeerSpec,
-    PortCounters, PortEntry, PortKind, RouteSpec, RouteTarget, Status, UplinkStatus, WorkerStatus,
+    DropCount, Drops, Encapsulate, Encapsulation, FdbEntry, FibEntry, NeighborEntry, PeerEntry,
+    PeerSpec, PeerSync, PortCounters, PortEntry, PortKind, RefusedPeer, RouteSpec, RouteTarget,
+    Source, Status, UplinkStatus, WorkerStatus,
 };
 pub use trace::{Door, TracePacket, TraceResult};
 

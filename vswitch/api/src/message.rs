@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Attach, AttachmentId, Check, Drops, FdbEntry, FibEntry, Mac, NeighborEntry, PeerEntry,
-    PeerSpec, PortEntry, Reserve, Reserved, RouteSpec, Status, TracePacket, TraceResult,
+    PeerSpec, PeerSync, PortEntry, RefusedPeer, Reserve, Reserved, RouteSpec, Status, TracePacket,
+    TraceResult,
 };
 
 /// One question or order to the daemon.
@@ -48,6 +49,11 @@ pub enum Request {
     AddPeer(PeerSpec),
     /// Removes a peer, with its routes, by name.
     DeletePeer(String),
+    /// What a source says of the other nodes.
+    SyncPeers(PeerSync),
+    /// The prefixes that this node's pods get their addresses from, one a family, as the cluster
+    /// assigned them; for a node whose configuration names none.
+    SetPodPrefixes(Vec<IpNet>),
     /// Adds a static FDB entry.
     AddFdb {
         /// Bridge domain.
@@ -109,6 +115,8 @@ pub enum Reply {
     Trace(TraceResult),
     /// To `Reserve`.
     Reserved(Reserved),
+    /// To `SyncPeers`: what was not taken. Everything else forwards.
+    Synced(Vec<RefusedPeer>),
 }
 
 /// Why the daemon did not do as asked.

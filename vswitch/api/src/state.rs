@@ -19,6 +19,45 @@ pub enum Encapsulation {
     Direct,
 }
 
+/// Whether packets to a peer are encapsulated at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encapsulate {
+    /// Always.
+    Always,
+    /// Unless the peer is on the uplink's own link: the kernel reaches it without a router.
+    CrossSubnet,
+    /// Never: the underlay routes the pods' addresses.
+    Never,
+}
+
+/// Who says that a peer or a route is there. For the same prefix the earlier one wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The configuration file.
+    Config,
+    /// A request at run time; it survives a restart.
+    Runtime,
+    /// The kernel's routing table, and whoever writes there: BIRD, FRR, `ip route`.
+    Kernel,
+    /// The cluster's API server, by `vswitch-agent`; it survives a restart.
+    Kubernetes,
+}
+
+impl Source {
+    /// As it is shown.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Runtime => "runtime",
+            Self::Kernel => "kernel",
+            Self::Kubernetes => "kubernetes",
+        }
+    }
+}
+
 /// The daemon as a whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -247,9 +286,35 @@ pub struct PeerSpec {
     /// The node's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encapsulation: Option<Encapsulation>,
+    /// The node's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encapsulate: Option<Encapsulate>,
     /// MAC of its VXLAN device; derived from its address if absent, as our own nodes do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vtep_mac: Option<Mac>,
+}
+
+/// What a source says of the other nodes: all of it, or what changed. The daemon takes what it can;
+/// a peer that it refuses does not keep the others out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerSync {
+    /// Who says so; [`Source::Kubernetes`] alone may.
+    pub source: Source,
+    /// Peers of this source that are not in `peers` are withdrawn.
+    pub complete: bool,
+    /// Added, or replaced if they differ.
+    pub peers: Vec<PeerSpec>,
+    /// Withdrawn, by name.
+    pub gone: Vec<String>,
+}
+
+/// A peer that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedPeer {
+    /// Its name.
+    pub name: String,
+    /// What is wrong with it, for people.
+    pub reason: String,
 }
 
 /// A peer as it is reached now.

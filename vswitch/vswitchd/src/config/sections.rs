@@ -203,6 +203,7 @@ fn peers<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Vec<PeerSpec> {
             address: address.unwrap_or(Ipv4Addr::UNSPECIFIED),
             prefixes,
             encapsulation,
+            encapsulate: None,
             vtep_mac,
         });
     }

@@ -15,7 +15,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use api::{AttachmentId, ErrorKind, ErrorReply, Mac, Mode, PeerSpec, PodName, RouteTarget};
+use api::{AttachmentId, ErrorKind, ErrorReply, Mac, Mode, PeerSpec, PodName, RouteTarget, Source};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -48,27 +48,6 @@ pub struct Lease {
     /// The port was handed over once: the ADD was complete.
     #[serde(default)]
     pub attached: bool,
-}
-
-/// Who decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Source {
-    /// The configuration file.
-    Config,
-    /// A request at run time; it survives a restart.
-    Runtime,
-}
-
-impl Source {
-    /// As it is shown.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Config => "config",
-            Self::Runtime => "runtime",
-        }
-    }
 }
 
 /// The desired state of a node.

@@ -87,6 +87,9 @@ impl Model {
         match self.peers.get(name) {
             None => Err(refuse(ErrorKind::Unknown, format!("there is no peer \"{name}\""))),
             Some((_, Source::Config)) => Err(configured(config, &format!("peer \"{name}\""))),
+            Some((_, source @ (Source::Kernel | Source::Kubernetes))) => {
+                Err(told(*source, &format!("peer \"{name}\"")))
+            }
             Some((_, Source::Runtime)) => {
                 let routes = self.routes.iter().filter(|(_, (target, _))| {
                     matches!(target, RouteTarget::Peer { name: other } if other == name)
@@ -132,6 +135,9 @@ impl Model {
                 format!("no route to {prefix} was added at run time"),
             )),
             Some((_, Source::Config)) => Err(configured(config, &format!("the route to {prefix}"))),
+            Some((_, source @ (Source::Kernel | Source::Kubernetes))) => {
+                Err(told(*source, &format!("the route to {prefix}")))
+            }
             Some((_, Source::Runtime)) => Ok(vec![Edit::NoRoute { prefix }]),
         }
     }
@@ -230,6 +236,11 @@ fn configured(config: &Config, what: &str) -> ErrorReply {
         ErrorKind::Conflict,
         format!("{what} is configured in {file}; change it there and send the daemon SIGHUP"),
     )
+}
+
+fn told(source: Source, what: &str) -> ErrorReply {
+    let source = source.label();
+    refuse(ErrorKind::Conflict, format!("{what} comes from {source}; withdraw it there"))
 }
 
 fn check_host_mac(mac: Mac) -> Result<(), ErrorReply> {

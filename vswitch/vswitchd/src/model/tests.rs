@@ -61,6 +61,7 @@ fn peer(name: &str, address: &str, prefix: &str) -> PeerSpec {
         address: address.parse().expect("an address"),
         prefixes: vec![prefix.parse().expect("a prefix")],
         encapsulation: None,
+        encapsulate: None,
         vtep_mac: None,
     }
 }

@@ -54,6 +54,12 @@ impl Daemon {
                 model.add_peer(config, own, peer)
             }
             Request::DeletePeer(name) => model.delete_peer(config, &name),
+            Request::SyncPeers(_) | Request::SetPodPrefixes(_) => {
+                return refused(
+                    api::ErrorKind::Invalid,
+                    "this daemon takes peers and pod prefixes from its configuration alone",
+                );
+            }
             Request::AddFdb { bridge, mac, vtep } => model.add_fdb(config, bridge, mac, vtep),
             Request::DeleteFdb { bridge, mac } => model.delete_fdb(bridge, mac),
             Request::AddNeighbor { bridge, address, mac } => {

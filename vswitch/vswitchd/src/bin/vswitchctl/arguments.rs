@@ -258,6 +258,7 @@ impl Command {
                         Encap::Ipip => Encapsulation::Ipip,
                         Encap::Direct => Encapsulation::Direct,
                     }),
+                    encapsulate: None,
                     vtep_mac: *vtep_mac,
                 })
             }

@@ -22,13 +22,14 @@ pub(crate) fn json(reply: &Reply) -> String {
         Reply::Drops(drops) => pretty(drops),
         Reply::Trace(trace) => pretty(trace),
         Reply::Reserved(reserved) => pretty(reserved),
+        Reply::Synced(refused) => pretty(refused),
     }
 }
 
 /// For people.
 pub(crate) fn text(reply: &Reply) -> String {
     match reply {
-        Reply::Done | Reply::Reserved(_) => String::new(),
+        Reply::Done | Reply::Reserved(_) | Reply::Synced(_) => String::new(),
         Reply::Status(status) => status_text(status),
         Reply::Drops(drops) => drops_text(drops),
         Reply::Trace(trace) => trace_text(trace),
