@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dataplane::Millis;
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, Fdb, FdbTarget, Gateway,
-    Offloads, Peer, PeerId, Port, PortId, PortKind, Tables, Template, Tunnels, adjacency::Outer,
+    Offloads, Peer, PeerId, Port, PortId, PortKind, Tables, Template, Tunnels,
+    adjacency::{Ends, Outer},
 };
 use dataplane::wire::{MacAddr, vxlan};
 use frame::Offload;
@@ -218,17 +219,20 @@ fn port(kind: PortKind, attachment: Attachment, mac: MacAddr) -> Port {
 }
 
 fn tunnels(path: Path) -> Tunnels {
-    let peers = |peer| Peer { address: peer_address(peer), prefixes: peer_prefixes(peer).to_vec() };
+    let peers =
+        |peer| Peer { address: peer_address(peer).into(), prefixes: peer_prefixes(peer).to_vec() };
     Tunnels {
         uplink: Some(UPLINK),
-        address: Some(UNDERLAY),
+        local: IpAddr::V4(UNDERLAY).into(),
         vxlan_port: (path == Path::Vxlan).then_some(vxlan::PORT),
         ipip: path == Path::Ipip,
         direct: path == Path::Direct,
         vtep_mac: Tunnels::derived_vtep_mac(UNDERLAY),
         vnis: [(VNI, Domain::Routed)].into_iter().collect(),
         peers: (0..PEERS).map(peers).collect(),
-        by_address: (0..PEERS).map(|peer| (peer_address(peer), PeerId(peer.into()))).collect(),
+        by_address: (0..PEERS)
+            .map(|peer| (peer_address(peer).into(), PeerId(peer.into())))
+            .collect(),
     }
 }
 
@@ -236,15 +240,14 @@ fn peer_template(path: Path, peer: u16) -> Template {
     let outer = Outer {
         source_mac: UPLINK_MAC,
         next_hop_mac: UNDERLAY_ROUTER,
-        source: UNDERLAY,
-        destination: peer_address(peer),
+        ends: Ends::V4 { source: UNDERLAY, destination: peer_address(peer) },
     };
     let local = Tunnels::derived_vtep_mac(UNDERLAY);
     match path {
         Path::Direct => Template::ethernet(UNDERLAY_ROUTER, UPLINK_MAC),
-        Path::Ipip => Template::ipip(outer),
+        Path::Ipip => Template::ipip(outer).expect("both ends are IPv4"),
         Path::Vxlan => {
-            let remote = Tunnels::derived_vtep_mac(outer.destination);
+            let remote = Tunnels::derived_vtep_mac(peer_address(peer));
             Template::vxlan_routed(outer, VNI, vxlan::PORT, remote, local)
         }
     }

@@ -15,7 +15,7 @@ use std::sync::LazyLock;
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway, Offloads,
     Peer, PeerId, Port, PortId, PortKind, RemoteVtep, Tables, Template, Tunnels, VtepId,
-    adjacency::Outer,
+    adjacency::{Ends, Outer},
 };
 use dataplane::wire::{MacAddr, Vni, vxlan};
 use ipnet::IpNet;
@@ -114,10 +114,10 @@ fn build() -> Tables {
         let outer = outer(peer);
         let template = match peer {
             0 => {
-                let remote = Tunnels::derived_vtep_mac(outer.destination);
+                let remote = Tunnels::derived_vtep_mac(PEERS[usize::from(peer)]);
                 Some(Template::vxlan_routed(outer, ROUTED_VNI, vxlan::PORT, remote, local))
             }
-            1 => Some(Template::ipip(outer)),
+            1 => Template::ipip(outer),
             2 => Some(Template::ethernet(ROUTER, NIC)),
             _ => None,
         };
@@ -171,7 +171,7 @@ fn bridge(number: u16) -> Bridge {
     let vni = BRIDGED_VNIS[usize::from(number)];
     let vtep = |peer: u8| {
         let template = (peer == 0).then(|| Template::vxlan_bridged(outer(peer), vni, vxlan::PORT));
-        RemoteVtep { address: PEERS[usize::from(peer)], port: PortId(1), template, mtu: MTU }
+        RemoteVtep { address: PEERS[usize::from(peer)].into(), port: PortId(1), template, mtu: MTU }
     };
     let (members, vteps, known): (&[u16], _, u8) = match number {
         0 => (&[4, 5], vec![vtep(0), vtep(3)], 4),
@@ -194,8 +194,7 @@ fn outer(peer: u8) -> Outer {
     Outer {
         source_mac: NIC,
         next_hop_mac: ROUTER,
-        source: UNDERLAY,
-        destination: PEERS[usize::from(peer)],
+        ends: Ends::V4 { source: UNDERLAY, destination: PEERS[usize::from(peer)] },
     }
 }
 
@@ -208,11 +207,13 @@ fn prefixes(peer: u8) -> [IpNet; 2] {
 
 fn tunnels() -> Tunnels {
     let numbers = 0..PEERS.len() as u8;
-    let peer =
-        |peer: u8| Peer { address: PEERS[usize::from(peer)], prefixes: prefixes(peer).to_vec() };
+    let peer = |peer: u8| Peer {
+        address: PEERS[usize::from(peer)].into(),
+        prefixes: prefixes(peer).to_vec(),
+    };
     Tunnels {
         uplink: Some(PortId(1)),
-        address: Some(UNDERLAY),
+        local: IpAddr::V4(UNDERLAY).into(),
         vxlan_port: Some(vxlan::PORT),
         ipip: true,
         direct: true,
@@ -225,6 +226,6 @@ fn tunnels() -> Tunnels {
         .into_iter()
         .collect(),
         peers: numbers.clone().map(peer).collect(),
-        by_address: numbers.map(|n| (PEERS[usize::from(n)], PeerId(n.into()))).collect(),
+        by_address: numbers.map(|n| (PEERS[usize::from(n)].into(), PeerId(n.into()))).collect(),
     }
 }

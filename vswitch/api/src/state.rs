@@ -1,6 +1,6 @@
 //! What `status` and `show` answer: the daemon's state, flattened for tables and JSON.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -108,8 +108,11 @@ pub struct UplinkStatus {
     pub copy_mode: String,
     /// Queues with a socket.
     pub queues: usize,
-    /// Underlay address.
-    pub address: Ipv4Addr,
+    /// Underlay address; the IPv4 one if it has one.
+    pub address: IpAddr,
+    /// IPv6 underlay address beside an IPv4 one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address6: Option<Ipv6Addr>,
     /// Bytes.
     pub mtu: u32,
     /// Default encapsulation.
@@ -280,7 +283,7 @@ pub struct PeerSpec {
     /// Unique.
     pub name: String,
     /// Underlay address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its pods.
     pub prefixes: Vec<IpNet>,
     /// The node's default if absent.

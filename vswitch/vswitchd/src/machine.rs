@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use dataplane::tables::LocalAddresses;
 use ipnet::IpNet;
 use netio::netlink::{self, Link, Netlink};
 use netio::xsk::MAX_FRAME_BYTES;
@@ -27,8 +28,8 @@ pub struct Facts {
     pub link: Link,
     /// Its MAC.
     pub mac: [u8; 6],
-    /// The underlay address.
-    pub address: Ipv4Addr,
+    /// The underlay addresses.
+    pub addresses: LocalAddresses,
     /// Largest IP packet that we can receive and send by it, bytes.
     pub mtu: u32,
     /// Queues that receive.
@@ -60,7 +61,7 @@ pub fn check(config: &Config, netlink: &mut Netlink) -> Result<Option<Facts>, Ve
         Some(uplink) => match facts(config, uplink, netlink) {
             Ok(facts) => {
                 check_mtu(config, &facts, &mut problems);
-                check_own_address(config, facts.address, &mut problems);
+                check_own_addresses(config, facts.addresses, &mut problems);
                 Some(facts)
             }
             Err(problem) => {
@@ -100,6 +101,7 @@ fn facts(
     })?;
     let addresses = netlink.addresses(link.index).map_err(unusable)?;
     let address = choose_address(config, uplink, &addresses)?;
+    let addresses = LocalAddresses { v4: Some(address), v6: None };
     let queues = netlink::rx_queues(name).map_err(unusable)?.unwrap_or(link.rx_queues).max(1);
     let driver = netlink::driver(name).map(|driver| driver.name).unwrap_or_default();
     let mut warnings = Vec::new();
@@ -119,7 +121,7 @@ fn facts(
             link.mtu
         ));
     }
-    Ok(Facts { mac, address, mtu, queues, driver, warnings, link })
+    Ok(Facts { mac, addresses, mtu, queues, driver, warnings, link })
 }
 
 fn choose_address(
@@ -180,34 +182,27 @@ fn check_mtu(config: &Config, facts: &Facts, problems: &mut Vec<Problem>) {
     }
 }
 
-fn check_own_address(config: &Config, own: Ipv4Addr, problems: &mut Vec<Problem>) {
+fn check_own_addresses(config: &Config, own: LocalAddresses, problems: &mut Vec<Problem>) {
     for (index, peer) in config.peers.iter().enumerate() {
-        if peer.address == own {
-            problems.push(
-                config.origin.problem(
-                    &format!("peers[{index}].address"),
-                    format!("{own} is this node itself"),
-                ),
-            );
+        if own.has(peer.address) {
+            let message = format!("{} is this node itself", peer.address);
+            problems.push(config.origin.problem(&format!("peers[{index}].address"), message));
         }
     }
     for (index, vtep) in config.bridge.vteps.iter().enumerate() {
-        if *vtep == own {
-            problems.push(
-                config.origin.problem(
-                    &format!("bridge.vteps[{index}]"),
-                    format!("{own} is this node itself"),
-                ),
-            );
+        if own.has(*vtep) {
+            let message = format!("{vtep} is this node itself");
+            problems.push(config.origin.problem(&format!("bridge.vteps[{index}]"), message));
         }
     }
-    let inside =
-        config.node.cluster_prefixes.iter().find(|prefix| prefix.contains(&IpAddr::V4(own)));
-    if let Some(prefix) = inside {
-        problems.push(config.origin.problem(
-            "uplink.interface",
-            format!("its address {own} lies in the cluster prefix {prefix}: tunnels would run through themselves"),
-        ));
+    for own in own.iter() {
+        let inside = config.node.cluster_prefixes.iter().find(|prefix| prefix.contains(&own));
+        if let Some(prefix) = inside {
+            problems.push(config.origin.problem(
+                "uplink.interface",
+                format!("its address {own} lies in the cluster prefix {prefix}: tunnels would run through themselves"),
+            ));
+        }
     }
 }
 
@@ -232,7 +227,7 @@ mod tests {
 
     use netio::netlink::Link;
 
-    use super::{Facts, check_mtu, check_own_address, choose_address};
+    use super::{Facts, check_mtu, check_own_addresses, choose_address};
     use crate::config::Config;
 
     fn config(overlay: &str) -> Config {
@@ -246,7 +241,7 @@ mod tests {
         Facts {
             link: Link { name: "eth0".into(), ..Link::default() },
             mac: [2; 6],
-            address: [198, 51, 100, 11].into(),
+            addresses: IpAddr::from([198, 51, 100, 11]).into(),
             mtu,
             queues: 1,
             driver: String::new(),
@@ -299,7 +294,8 @@ mod tests {
         let peers =
             "[[peers]]\nname = \"b\"\naddress = \"198.51.100.11\"\nprefixes = [\"fd00:18:2::/64\"]";
         let mut problems = Vec::new();
-        check_own_address(&config(peers), [198, 51, 100, 11].into(), &mut problems);
+        let own = IpAddr::from([198, 51, 100, 11]).into();
+        check_own_addresses(&config(peers), own, &mut problems);
         assert_eq!(problems.len(), 1);
         assert_eq!(
             problems[0].to_string(),

@@ -5,7 +5,7 @@
 //! kernel's routes and neighbours are asked, and the kernel is asked to resolve and to confirm.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use dataplane::wire::MacAddr;
 use netio::netlink::{Event, Neighbor, NeighborState, Netlink};
@@ -14,7 +14,7 @@ use netio::netlink::{Event, Neighbor, NeighborState, Netlink};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NextHop {
     /// The router, or the address itself on the same link.
-    pub via: Option<Ipv4Addr>,
+    pub via: Option<IpAddr>,
     /// Its MAC, once resolved.
     pub mac: Option<MacAddr>,
     /// The state of the kernel's neighbour entry.
@@ -36,9 +36,9 @@ pub struct Underlay {
     netlink: Netlink,
     interface: String,
     ifindex: u32,
-    hops: BTreeMap<Ipv4Addr, NextHop>,
+    hops: BTreeMap<IpAddr, NextHop>,
     /// Addresses whose loss was logged.
-    lost: BTreeSet<Ipv4Addr>,
+    lost: BTreeSet<IpAddr>,
 }
 
 impl Underlay {
@@ -56,16 +56,16 @@ impl Underlay {
 
     /// What was found at the last refresh.
     #[must_use]
-    pub fn next_hops(&self) -> &BTreeMap<Ipv4Addr, NextHop> {
+    pub fn next_hops(&self) -> &BTreeMap<IpAddr, NextHop> {
         &self.hops
     }
 
     /// Asks the kernel anew, has it resolve what it does not know and confirm what it has not for
     /// a while. True if forwarding is to change.
-    pub fn refresh(&mut self, wanted: &BTreeSet<Ipv4Addr>) -> bool {
+    pub fn refresh(&mut self, wanted: &BTreeSet<IpAddr>) -> bool {
         let fresh: BTreeMap<_, _> =
             wanted.iter().map(|address| (*address, self.look_up(*address))).collect();
-        let forwarding = |hops: &BTreeMap<Ipv4Addr, NextHop>| {
+        let forwarding = |hops: &BTreeMap<IpAddr, NextHop>| {
             hops.iter().map(|(address, hop)| (*address, hop.mac)).collect::<Vec<_>>()
         };
         for (address, hop) in &fresh {
@@ -77,7 +77,7 @@ impl Underlay {
     }
 
     /// Once when an address is lost, once when it is back: a dead one is asked for every few seconds.
-    fn log(&mut self, address: Ipv4Addr, hop: &NextHop) {
+    fn log(&mut self, address: IpAddr, hop: &NextHop) {
         match &hop.problem {
             // Most are resolved in no time; those that are not are lost at the next look.
             Some(_)
@@ -101,7 +101,7 @@ impl Underlay {
     pub fn concerns(&self, event: &Event) -> bool {
         let is_hop = |neighbor: &Neighbor| {
             neighbor.ifindex == self.ifindex
-                && self.hops.values().any(|hop| hop.via.map(IpAddr::V4) == Some(neighbor.ip))
+                && self.hops.values().any(|hop| hop.via == Some(neighbor.ip))
         };
         match event {
             Event::NeighborChanged(neighbor) | Event::NeighborGone(neighbor) => is_hop(neighbor),
@@ -112,9 +112,9 @@ impl Underlay {
     }
 
     /// Whether our interface has this address. If the kernel does not answer, as far as we know.
-    pub fn has_address(&mut self, address: Ipv4Addr) -> bool {
+    pub fn has_address(&mut self, address: IpAddr) -> bool {
         match self.netlink.addresses(self.ifindex) {
-            Ok(addresses) => addresses.iter().any(|(has, _)| *has == IpAddr::V4(address)),
+            Ok(addresses) => addresses.iter().any(|(has, _)| *has == address),
             Err(error) => {
                 tracing::error!("{}", crate::error::chain(&error));
                 true
@@ -122,7 +122,7 @@ impl Underlay {
         }
     }
 
-    fn look_up(&mut self, address: Ipv4Addr) -> NextHop {
+    fn look_up(&mut self, address: IpAddr) -> NextHop {
         match self.ask(address) {
             Ok(hop) => hop,
             Err(error) => NextHop {
@@ -135,10 +135,10 @@ impl Underlay {
         }
     }
 
-    fn ask(&mut self, address: Ipv4Addr) -> netio::Result<NextHop> {
+    fn ask(&mut self, address: IpAddr) -> netio::Result<NextHop> {
         let unreachable =
             |problem: String| NextHop { problem: Some(problem), ..NextHop::default() };
-        let Some(route) = self.netlink.route_to(address.into())? else {
+        let Some(route) = self.netlink.route_to(address)? else {
             return Ok(unreachable(format!("the kernel has no route to {address}")));
         };
         if route.local {
@@ -154,14 +154,10 @@ impl Underlay {
         }
         let via = match route.gateway {
             None => address,
-            Some(IpAddr::V4(gateway)) => gateway,
-            Some(IpAddr::V6(gateway)) => {
-                return Ok(unreachable(format!(
-                    "the kernel routes {address} by the IPv6 router {gateway}; an IPv4 one is needed"
-                )));
-            }
+            // An IPv6 router may lead to an IPv4 address (RFC 5549): a next hop is its MAC alone.
+            Some(gateway) => gateway,
         };
-        let neighbor = self.netlink.neighbor(self.ifindex, via.into())?;
+        let neighbor = self.netlink.neighbor(self.ifindex, via)?;
         let state = neighbor.map(|neighbor| neighbor.state);
         let is_settled = matches!(
             state,
@@ -175,7 +171,7 @@ impl Underlay {
             )
         );
         if !is_settled {
-            self.netlink.resolve(self.ifindex, via.into())?;
+            self.netlink.resolve(self.ifindex, via)?;
         }
         let mac = neighbor
             .filter(|neighbor| neighbor.state.is_usable())
@@ -183,11 +179,21 @@ impl Underlay {
             .map(MacAddr);
         let problem = match (mac, state) {
             (Some(_), _) => None,
-            (None, Some(NeighborState::Failed)) => {
-                Some(format!("the next hop {via} does not answer ARP on {}", self.interface))
-            }
+            (None, Some(NeighborState::Failed)) => Some(format!(
+                "the next hop {via} does not answer {} on {}",
+                resolution(via),
+                self.interface
+            )),
             (None, _) => Some(format!("the kernel is resolving the next hop {via}")),
         };
         Ok(NextHop { via: Some(via), mac, neighbor: state, problem })
+    }
+}
+
+/// The protocol by which the kernel asks for a MAC.
+fn resolution(address: IpAddr) -> &'static str {
+    match address {
+        IpAddr::V4(_) => "ARP",
+        IpAddr::V6(_) => "neighbour discovery",
     }
 }

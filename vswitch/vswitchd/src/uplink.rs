@@ -80,7 +80,8 @@ impl Uplink {
         vec![
             format!(
                 "uplink {name}: driver {driver}, MTU {}, underlay address {}",
-                facts.mtu, facts.address
+                facts.mtu,
+                facts.addresses.iter().map(|own| own.to_string()).collect::<Vec<_>>().join(", ")
             ),
             format!("uplink {name}: AF_XDP on {} queue(s), all that receive", facts.queues),
             format!("uplink {name}: XDP mode {}", self.xdp_mode),
@@ -91,7 +92,8 @@ impl Uplink {
 
 /// What is ours on the wire: no more than the encapsulations in use.
 fn steering(config: &Config, model: &Model, facts: &Facts) -> Steering {
-    let mut steering = Steering { local: vec![facts.address], ..Steering::default() };
+    let local = facts.addresses.v4.into_iter().collect();
+    let mut steering = Steering { local, ..Steering::default() };
     for encapsulation in encapsulations(config, model) {
         match encapsulation {
             Encapsulation::Vxlan => steering.vxlan_port = Some(config.overlay.vxlan_port),
@@ -121,6 +123,8 @@ pub fn spread(queues: usize, workers: usize) -> Vec<Vec<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use netio::netlink::Link;
     use netio::pinhole::Steering;
 
@@ -134,14 +138,14 @@ mod tests {
         let facts = Facts {
             link: Link::default(),
             mac: [2; 6],
-            address: [198, 51, 100, 11].into(),
+            addresses: IpAddr::from([198, 51, 100, 11]).into(),
             mtu: 1500,
             queues: 1,
             driver: String::new(),
             warnings: Vec::new(),
         };
         let pods = ("198.18.1.0".parse().expect("an address"), 24);
-        let local = vec![facts.address];
+        let local = facts.addresses.v4.into_iter().collect();
         let none = Steering { local, ..Steering::default() };
         for (encapsulation, expected) in [
             ("vxlan", Steering { vxlan_port: Some(4789), ..none.clone() }),

@@ -3,10 +3,10 @@
 //! A route's work is done here once, when tables are compiled: the outer headers are prebuilt, so
 //! that a worker copies them and patches four fields. The `rewrite` door does both.
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{BridgeId, PortId};
-use crate::wire::{EtherType, Ethernet, MacAddr, Protocol, Vni, ethernet, ipv4, udp, vxlan};
+use crate::wire::{EtherType, Ethernet, MacAddr, Protocol, Vni, ethernet, ipv4, ipv6, udp, vxlan};
 
 /// Number of an adjacency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,8 +73,8 @@ pub enum Encap {
     Ipip,
 }
 
-/// Ethernet 14, IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14.
-pub const MAX_TEMPLATE_LEN: usize = 64;
+/// Ethernet 14, IPv6 40, UDP 8, VXLAN 8, inner Ethernet 14.
+pub const MAX_TEMPLATE_LEN: usize = 84;
 
 /// Prebuilt headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,22 +102,22 @@ impl Template {
         template
     }
 
-    /// Outer headers of IPIP; the protocol becomes 41 for an inner IPv6 packet.
+    /// Outer headers of IPIP; the protocol becomes 41 for an inner IPv6 packet. `None` over IPv6:
+    /// RFC 2003 is about IPv4 alone.
     #[must_use]
-    pub fn ipip(outer: Outer) -> Self {
+    pub fn ipip(outer: Outer) -> Option<Self> {
         let mut template = Self::empty(Encap::Ipip);
-        template.ethernet_header(outer.next_hop_mac, outer.source_mac, EtherType::IPV4);
-        template.ipv4_header(&outer, Protocol::IPIP, 0);
-        template
+        matches!(outer.ends, Ends::V4 { .. }).then_some(())?;
+        template.outer_headers(&outer, Protocol::IPIP, 0);
+        Some(template)
     }
 
     /// Outer headers of VXLAN for a frame that keeps its own Ethernet header.
     #[must_use]
     pub fn vxlan_bridged(outer: Outer, vni: Vni, port: u16) -> Self {
         let mut template = Self::empty(Encap::VxlanBridged);
-        template.ethernet_header(outer.next_hop_mac, outer.source_mac, EtherType::IPV4);
-        template.ipv4_header(&outer, Protocol::UDP, udp::HEADER_LEN + vxlan::HEADER_LEN);
         let udp_len = (udp::HEADER_LEN + vxlan::HEADER_LEN) as u16;
+        template.outer_headers(&outer, Protocol::UDP, udp_len);
         // Checksum zero: RFC 7348 section 5 asks for it over IPv4.
         let udp = udp::Repr { source: 0, destination: port, len: udp_len, checksum: 0 };
         template.append(|bytes| udp.emit(bytes));
@@ -182,22 +182,40 @@ impl Template {
         self.append(|bytes| header.emit(bytes));
     }
 
-    /// The total length counts what follows in the template: patched by what the packet adds.
-    fn ipv4_header(&mut self, outer: &Outer, protocol: Protocol, payload: usize) {
-        let header = ipv4::Repr {
-            tos: 0,
-            total_len: (ipv4::HEADER_LEN + payload) as u16,
-            // RFC 6864 section 4.1: an atomic datagram's identification means nothing.
-            id: 0,
-            dont_fragment: true,
-            more_fragments: false,
-            fragment_offset: 0,
-            ttl: OUTER_TTL,
-            protocol,
-            source: outer.source,
-            destination: outer.destination,
-        };
-        self.append(|bytes| header.emit(bytes));
+    /// Lengths count what follows in the template: patched by what the packet adds.
+    fn outer_headers(&mut self, outer: &Outer, protocol: Protocol, payload_len: u16) {
+        match outer.ends {
+            Ends::V4 { source, destination } => {
+                self.ethernet_header(outer.next_hop_mac, outer.source_mac, EtherType::IPV4);
+                let header = ipv4::Repr {
+                    tos: 0,
+                    total_len: ipv4::HEADER_LEN as u16 + payload_len,
+                    // RFC 6864 section 4.1: an atomic datagram's identification means nothing.
+                    id: 0,
+                    dont_fragment: true,
+                    more_fragments: false,
+                    fragment_offset: 0,
+                    ttl: OUTER_TTL,
+                    protocol,
+                    source,
+                    destination,
+                };
+                self.append(|bytes| header.emit(bytes));
+            }
+            Ends::V6 { source, destination } => {
+                self.ethernet_header(outer.next_hop_mac, outer.source_mac, EtherType::IPV6);
+                let header = ipv6::Repr {
+                    traffic_class: 0,
+                    flow_label: 0,
+                    payload_len,
+                    next_header: protocol,
+                    hop_limit: OUTER_TTL,
+                    source,
+                    destination,
+                };
+                self.append(|bytes| header.emit(bytes));
+            }
+        }
     }
 
     /// The longest template has exactly [`MAX_TEMPLATE_LEN`] bytes, so `emit` always finds room.
@@ -214,8 +232,37 @@ pub struct Outer {
     pub source_mac: MacAddr,
     /// The underlay next hop's, as the kernel resolved it.
     pub next_hop_mac: MacAddr,
-    /// Our underlay address.
-    pub source: Ipv4Addr,
-    /// The peer's.
-    pub destination: Ipv4Addr,
+    /// Both tunnel ends.
+    pub ends: Ends,
+}
+
+/// The underlay addresses of a tunnel's ends, which are of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// Over IPv4.
+    V4 {
+        /// Ours.
+        source: Ipv4Addr,
+        /// The peer's.
+        destination: Ipv4Addr,
+    },
+    /// Over IPv6.
+    V6 {
+        /// Ours.
+        source: Ipv6Addr,
+        /// The peer's.
+        destination: Ipv6Addr,
+    },
+}
+
+impl Ends {
+    /// `None` if the addresses are of different families.
+    #[must_use]
+    pub fn between(source: IpAddr, destination: IpAddr) -> Option<Self> {
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => Some(Self::V4 { source, destination }),
+            (IpAddr::V6(source), IpAddr::V6(destination)) => Some(Self::V6 { source, destination }),
+            _ => None,
+        }
+    }
 }

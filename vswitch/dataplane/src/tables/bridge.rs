@@ -1,6 +1,6 @@
 //! L2 segments: their members here, and the VTEPs that stretch them.
 
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -34,7 +34,7 @@ pub struct Bridge {
 #[derive(Debug, Clone)]
 pub struct RemoteVtep {
     /// Its underlay address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The port of the NIC.
     pub port: PortId,
     /// Outer headers without inner Ethernet; `None` while the underlay's next hop is unresolved.
@@ -52,7 +52,7 @@ impl Bridge {
 
     /// The remote end with this underlay address.
     #[must_use]
-    pub fn vtep_at(&self, address: Ipv4Addr) -> Option<VtepId> {
+    pub fn vtep_at(&self, address: IpAddr) -> Option<VtepId> {
         let index = self.vteps.iter().position(|vtep| vtep.address == address)?;
         u16::try_from(index).ok().map(VtepId)
     }

@@ -27,7 +27,7 @@ pub use bridge::{Bridge, BridgeId, RemoteVtep, VtepId};
 pub use fdb::{Fdb, FdbTarget, Learned};
 pub use fib::Fib;
 pub use port::{Attachment, MAX_PORTS, Offloads, Port, PortId, PortKind};
-pub use tunnel::{Domain, Peer, PeerId, Tunnels};
+pub use tunnel::{Domain, LocalAddresses, Peer, PeerId, PeersByAddress, Tunnels};
 
 /// Generation of [`Tables`]; each publication is one more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -3,7 +3,7 @@
 //! Encapsulation carries no proof of origin, so `decap` asks here: a tunnel packet is taken from a
 //! known peer alone, and only with an inner source that is that peer's.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -20,7 +20,7 @@ pub struct PeerId(pub u32);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// Its underlay address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its pods.
     pub prefixes: Vec<IpNet>,
 }
@@ -39,8 +39,8 @@ pub enum Domain {
 pub struct Tunnels {
     /// The NIC's port.
     pub uplink: Option<PortId>,
-    /// Our underlay address.
-    pub address: Option<Ipv4Addr>,
+    /// Our underlay addresses.
+    pub local: LocalAddresses,
     /// UDP port of VXLAN, if it is spoken with anyone.
     pub vxlan_port: Option<u16>,
     /// IPIP is spoken with someone.
@@ -54,22 +54,124 @@ pub struct Tunnels {
     /// By [`PeerId`].
     pub peers: Vec<Peer>,
     /// Underlay address to peer.
-    pub by_address: HashMap<Ipv4Addr, PeerId, RandomState>,
+    pub by_address: PeersByAddress,
+}
+
+/// Our underlay addresses: one a family at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LocalAddresses {
+    /// To IPv4 peers.
+    pub v4: Option<Ipv4Addr>,
+    /// To IPv6 peers.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// Peers by underlay address. One table a family: an IPv4 packet costs no more for IPv6 peers.
+#[derive(Debug, Clone, Default)]
+pub struct PeersByAddress {
+    v4: HashMap<Ipv4Addr, PeerId, RandomState>,
+    v6: HashMap<Ipv6Addr, PeerId, RandomState>,
 }
 
 impl Tunnels {
     /// The peer with this underlay address.
     #[must_use]
-    pub fn peer_at(&self, address: Ipv4Addr) -> Option<(PeerId, &Peer)> {
-        let id = *self.by_address.get(&address)?;
+    pub fn peer_at(&self, address: IpAddr) -> Option<(PeerId, &Peer)> {
+        let id = self.by_address.get(address)?;
         self.peers.get(id.0 as usize).map(|peer| (id, peer))
     }
 
-    /// The MAC that a node's VTEP has unless it is told otherwise: 02:76 and the underlay address.
+    /// The MAC that a node's VTEP has unless it is told otherwise, so that both ends know it from
+    /// the underlay address alone.
+    ///
+    /// IPv4: 02:76 and the address. IPv6: 02:77 and the address's last 32 bits, XORed with the
+    /// FNV-1a hash of the twelve bytes before them. Nodes of one /96 never share a MAC, others by
+    /// chance alone, one pair in 2^32.
     #[must_use]
-    pub fn derived_vtep_mac(address: Ipv4Addr) -> MacAddr {
-        let [a, b, c, d] = address.octets();
-        MacAddr([0x02, 0x76, a, b, c, d])
+    pub fn derived_vtep_mac(address: impl Into<IpAddr>) -> MacAddr {
+        match address.into() {
+            IpAddr::V4(v4) => {
+                let [a, b, c, d] = v4.octets();
+                MacAddr([0x02, 0x76, a, b, c, d])
+            }
+            IpAddr::V6(v6) => {
+                let bits = v6.to_bits();
+                let prefix = (bits >> 32).to_be_bytes();
+                // The first four bytes of the shifted word are zero: twelve are the address's.
+                let hash = prefix.into_iter().skip(4).fold(FNV_OFFSET, |hash, byte| {
+                    (hash ^ u32::from(byte)).wrapping_mul(FNV_PRIME)
+                });
+                let [a, b, c, d] = (bits as u32 ^ hash).to_be_bytes();
+                MacAddr([0x02, 0x77, a, b, c, d])
+            }
+        }
+    }
+}
+
+/// FNV-1a with 32 bits.
+const FNV_OFFSET: u32 = 0x811c_9dc5;
+const FNV_PRIME: u32 = 0x0100_0193;
+
+impl LocalAddresses {
+    /// Whether this is one of them.
+    #[inline]
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.towards(address) == Some(address)
+    }
+
+    /// The one of the other end's family.
+    #[inline]
+    #[must_use]
+    pub fn towards(&self, other: IpAddr) -> Option<IpAddr> {
+        match other {
+            IpAddr::V4(_) => self.v4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.v6.map(IpAddr::V6),
+        }
+    }
+
+    /// IPv4 first.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.v4.map(IpAddr::V4).into_iter().chain(self.v6.map(IpAddr::V6))
+    }
+}
+
+impl From<IpAddr> for LocalAddresses {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Self { v4: Some(v4), v6: None },
+            IpAddr::V6(v6) => Self { v4: None, v6: Some(v6) },
+        }
+    }
+}
+
+impl PeersByAddress {
+    /// Adds a peer, or gives the address to another.
+    pub fn insert(&mut self, address: IpAddr, peer: PeerId) {
+        match address {
+            IpAddr::V4(v4) => self.v4.insert(v4, peer),
+            IpAddr::V6(v6) => self.v6.insert(v6, peer),
+        };
+    }
+
+    /// Whose address this is.
+    #[inline(always)]
+    #[must_use]
+    pub fn get(&self, address: IpAddr) -> Option<PeerId> {
+        match address {
+            IpAddr::V4(v4) => self.v4.get(&v4).copied(),
+            IpAddr::V6(v6) => self.v6.get(&v6).copied(),
+        }
+    }
+}
+
+impl FromIterator<(IpAddr, PeerId)> for PeersByAddress {
+    fn from_iter<I: IntoIterator<Item = (IpAddr, PeerId)>>(peers: I) -> Self {
+        let mut by_address = Self::default();
+        for (address, peer) in peers {
+            by_address.insert(address, peer);
+        }
+        by_address
     }
 }
 

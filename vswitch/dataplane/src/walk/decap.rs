@@ -6,7 +6,7 @@
 //! (CVE-2020-10136): only known peers are heard, and `route` holds the inner source against the
 //! peer's prefixes.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::IpAddr;
 
 use super::narrator::Narrator;
 use super::parse::{Headers, Net};
@@ -95,7 +95,7 @@ fn outer<'t>(
         return Err(DropReason::NotForUs);
     }
     let Ok(ip) = Ipv4::parse(ethernet.payload()) else { return Err(DropReason::OuterMalformed) };
-    if tunnels.address != Some(ip.destination()) {
+    if tunnels.local.v4 != Some(ip.destination()) {
         return if tunnels.direct { Ok(()) } else { Err(DropReason::NotForUs) };
     }
     if !ip.checksum_ok() || ip.is_fragment() {
@@ -105,7 +105,7 @@ fn outer<'t>(
     let l4 = ethernet::HEADER_LEN + ip.header_len();
     match ip.protocol() {
         Protocol::IPIP | Protocol::IPV6 if tunnels.ipip => {
-            let peer = peer(tunnels, ip.source())?;
+            let peer = peer(tunnels, ip.source().into())?;
             arrival.origin = Origin::Peer { peer, domain: Domain::Routed, vtep: None };
             arrival.ethernet = false;
             arrival.start = l4;
@@ -120,13 +120,13 @@ fn outer<'t>(
                 return Err(DropReason::OuterMalformed);
             };
             let domain = *tunnels.vnis.get(&vxlan.vni()).ok_or(DropReason::UnknownVni)?;
-            let peer = peer(tunnels, ip.source())?;
+            let peer = peer(tunnels, ip.source().into())?;
             let vtep = match domain {
                 Domain::Routed => None,
                 Domain::Bridged(bridge) => Some(
                     tables
                         .bridge(bridge)
-                        .and_then(|bridge| bridge.vtep_at(ip.source()))
+                        .and_then(|bridge| bridge.vtep_at(ip.source().into()))
                         .ok_or(DropReason::UnknownPeer)?,
                 ),
             };
@@ -140,7 +140,7 @@ fn outer<'t>(
 }
 
 #[inline(always)]
-fn peer(tunnels: &Tunnels, source: Ipv4Addr) -> Result<&Peer, DropReason> {
+fn peer(tunnels: &Tunnels, source: IpAddr) -> Result<&Peer, DropReason> {
     tunnels.peer_at(source).map(|(_, peer)| peer).ok_or(DropReason::UnknownPeer)
 }
 

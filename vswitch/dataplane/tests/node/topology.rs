@@ -21,7 +21,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use dataplane::tables::adjacency::Outer;
+use dataplane::tables::adjacency::{Ends, Outer};
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway, Offloads,
     Peer, PeerId, Port, PortId, PortKind, RemoteVtep, Tables, Template, Tunnels,
@@ -45,7 +45,7 @@ pub(crate) struct Node {
     pub(crate) frames: u32,
     macs: HashMap<String, MacAddr>,
     bridges: Vec<String>,
-    peers: HashMap<String, Ipv4Addr>,
+    peers: HashMap<String, IpAddr>,
     underlay_mtu: u16,
     vni: Option<Vni>,
 }
@@ -131,7 +131,7 @@ impl Node {
         let port = self.attach("uplink", PortKind::Uplink, UPLINK_MAC, mtu, offloads);
         let tunnels = &mut self.tables.tunnels;
         tunnels.uplink = Some(port);
-        tunnels.address = Some(address);
+        tunnels.local.v4 = Some(address);
         tunnels.vtep_mac = Tunnels::derived_vtep_mac(address);
         self.macs.insert("vtep".into(), tunnels.vtep_mac);
         Ok(())
@@ -196,11 +196,11 @@ impl Node {
 
     fn peer(&mut self, words: &mut Words<'_>) -> Result<(), String> {
         let name = words.next("name")?;
-        let address: Ipv4Addr = words.parse("underlay address")?;
+        let address: IpAddr = words.parse("underlay address")?;
         let vtep = Tunnels::derived_vtep_mac(address);
         self.macs.insert(format!("vtep-{name}"), vtep);
         self.peers.insert(name.to_owned(), address);
-        let outer = self.outer(address);
+        let outer = self.outer(address)?;
         let own_vtep = self.tables.tunnels.vtep_mac;
         let (template, overhead) = match words.next("encapsulation")? {
             "vxlan" => {
@@ -209,7 +209,9 @@ impl Node {
                 let template = Template::vxlan_routed(outer, vni, port, vtep, own_vtep);
                 (template, Template::VXLAN_OVERHEAD)
             }
-            "ipip" => (Template::ipip(outer), Template::IPIP_OVERHEAD),
+            "ipip" => {
+                (Template::ipip(outer).ok_or("IPIP runs over IPv4")?, Template::IPIP_OVERHEAD)
+            }
             "direct" => (Template::ethernet(ROUTER_MAC, UPLINK_MAC), 0),
             other => return Err(format!("unknown encapsulation `{other}`")),
         };
@@ -230,7 +232,7 @@ impl Node {
         words.expect("to")?;
         let peer = words.next("peer")?;
         let address = *self.peers.get(peer).ok_or(format!("no peer `{peer}`"))?;
-        let (outer, port) = (self.outer(address), self.port("uplink")?);
+        let (outer, port) = (self.outer(address)?, self.port("uplink")?);
         let mtu = self.underlay_mtu - Template::VXLAN_OVERHEAD;
         let udp_port = self.tables.tunnels.vxlan_port.unwrap_or(4789);
         let bridge = &mut self.tables.bridges[usize::from(bridge.0)];
@@ -297,9 +299,11 @@ impl Node {
         at.map(|at| BridgeId(at as u16)).ok_or(format!("no bridge `{name}`"))
     }
 
-    fn outer(&self, destination: Ipv4Addr) -> Outer {
-        let source = self.tables.tunnels.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        Outer { source_mac: UPLINK_MAC, next_hop_mac: ROUTER_MAC, source, destination }
+    fn outer(&self, destination: IpAddr) -> Result<Outer, String> {
+        let source = self.tables.tunnels.local.towards(destination);
+        let ends = source.and_then(|source| Ends::between(source, destination));
+        let ends = ends.ok_or(format!("no underlay address to reach {destination} by"))?;
+        Ok(Outer { source_mac: UPLINK_MAC, next_hop_mac: ROUTER_MAC, ends })
     }
 }
 

@@ -9,13 +9,14 @@ pub mod rib;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use api::{AttachmentId, Encapsulation, Mode, PeerSpec};
-use dataplane::tables::adjacency::Outer;
+use dataplane::tables::adjacency::{Ends, Outer};
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, Epoch, FdbTarget, Gateway,
-    Offloads, Peer, PeerId, Port, PortId, PortKind, RemoteVtep, Tables, Template, Tunnels, VtepId,
+    LocalAddresses, Offloads, Peer, PeerId, Port, PortId, PortKind, RemoteVtep, Tables, Template,
+    Tunnels, VtepId,
 };
 use dataplane::wire::{MacAddr, Vni};
 use ipnet::IpNet;
@@ -38,8 +39,8 @@ pub struct UplinkPort {
     pub id: PortId,
     /// Its MAC.
     pub mac: MacAddr,
-    /// Underlay address.
-    pub address: Ipv4Addr,
+    /// Underlay addresses.
+    pub addresses: LocalAddresses,
     /// Largest IP packet, bytes.
     pub mtu: u32,
 }
@@ -80,7 +81,7 @@ pub struct Input<'a> {
     /// The NIC.
     pub uplink: Option<&'a UplinkPort>,
     /// How the kernel reaches underlay addresses.
-    pub next_hops: &'a BTreeMap<Ipv4Addr, NextHop>,
+    pub next_hops: &'a BTreeMap<IpAddr, NextHop>,
     /// Of the tables to be.
     pub epoch: Epoch,
 }
@@ -149,10 +150,11 @@ pub fn peer_mtu(config: &Config, peer: &PeerSpec, uplink: &UplinkPort) -> u32 {
 /// MAC of this node's VTEP.
 #[must_use]
 pub fn vtep_mac(config: &Config, uplink: &UplinkPort) -> MacAddr {
-    config
-        .overlay
-        .vtep_mac
-        .map_or_else(|| Tunnels::derived_vtep_mac(uplink.address), |mac| MacAddr(mac.0))
+    match (config.overlay.vtep_mac, uplink.addresses.iter().next()) {
+        (Some(mac), _) => MacAddr(mac.0),
+        (None, Some(address)) => Tunnels::derived_vtep_mac(address),
+        (None, None) => MacAddr::ZERO,
+    }
 }
 
 struct Adjacencies<'a, 'i> {
@@ -237,14 +239,15 @@ fn peer_template(input: &Input<'_>, peer: &PeerSpec, uplink: &UplinkPort) -> Opt
                 .map_or_else(|| Tunnels::derived_vtep_mac(peer.address), |mac| MacAddr(mac.0)),
             vtep_mac(input.config, uplink),
         ),
-        Encapsulation::Ipip => Template::ipip(outer),
+        Encapsulation::Ipip => Template::ipip(outer)?,
         Encapsulation::Direct => Template::ethernet(outer.next_hop_mac, outer.source_mac),
     })
 }
 
-fn outer(input: &Input<'_>, destination: Ipv4Addr, uplink: &UplinkPort) -> Option<Outer> {
+fn outer(input: &Input<'_>, destination: IpAddr, uplink: &UplinkPort) -> Option<Outer> {
     let next_hop_mac = input.next_hops.get(&destination)?.mac?;
-    Some(Outer { source_mac: uplink.mac, next_hop_mac, source: uplink.address, destination })
+    let ends = Ends::between(uplink.addresses.towards(destination)?, destination)?;
+    Some(Outer { source_mac: uplink.mac, next_hop_mac, ends })
 }
 
 fn ports(input: &Input<'_>) -> Vec<Option<Port>> {
@@ -326,7 +329,6 @@ fn bridge(input: &Input<'_>) -> Bridge {
         }
     }
     for ((_, mac), vtep) in &input.model.fdb {
-        let IpAddr::V4(vtep) = vtep else { continue };
         // A VTEP that the configuration no longer has: the entry waits for it.
         if let Some(id) = bridge.vtep_at(*vtep) {
             bridge.fdb.entry(MacAddr(mac.0)).or_insert(FdbTarget::Vtep(VtepId(id.0)));
@@ -340,7 +342,7 @@ fn tunnels(input: &Input<'_>) -> Tunnels {
     let (config, model) = (input.config, input.model);
     let mut tunnels = Tunnels {
         uplink: Some(uplink.id),
-        address: Some(uplink.address),
+        local: uplink.addresses,
         vtep_mac: vtep_mac(config, uplink),
         ..Tunnels::default()
     };
@@ -357,7 +359,7 @@ fn tunnels(input: &Input<'_>) -> Tunnels {
     if let Some(stretched) = config.bridge.vni {
         tunnels.vnis.insert(vni(stretched), Domain::Bridged(DEFAULT_BRIDGE));
     }
-    let mut add = |address: Ipv4Addr, prefixes: Vec<IpNet>| {
+    let mut add = |address: IpAddr, prefixes: Vec<IpNet>| {
         let id = PeerId(tunnels.peers.len() as u32);
         tunnels.by_address.insert(address, id);
         tunnels.peers.push(Peer { address, prefixes });

@@ -1,12 +1,12 @@
 //! Tables from configurations and models, judged by what they say of addresses.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use api::{AttachmentId, Mode, Reserve};
 use dataplane::tables::{
-    Adjacency, Attachment, BridgeId, Domain, Encap, Epoch, FdbTarget, Offloads, PortId, Tables,
-    VtepId,
+    Adjacency, Attachment, BridgeId, Domain, Encap, Epoch, FdbTarget, LocalAddresses, Offloads,
+    PortId, Tables, VtepId,
 };
 use dataplane::wire::{MacAddr, Vni};
 
@@ -52,7 +52,7 @@ struct Node {
     pods: BTreeMap<AttachmentId, PodPort>,
     host: Option<HostPort>,
     uplink: Option<UplinkPort>,
-    next_hops: BTreeMap<Ipv4Addr, NextHop>,
+    next_hops: BTreeMap<IpAddr, NextHop>,
 }
 
 impl Node {
@@ -67,7 +67,7 @@ impl Node {
         let uplink = UplinkPort {
             id: PortId(1),
             mac: NIC,
-            address: Ipv4Addr::new(198, 51, 100, 11),
+            addresses: IpAddr::from([198, 51, 100, 11]).into(),
             mtu: 1500,
         };
         let next_hops = ["203.0.113.12", "203.0.113.13", "198.51.100.12"]
@@ -175,7 +175,7 @@ fn without_host_and_uplink_only_own_pods_are_reached() {
     assert_eq!(route(&tables, "203.0.113.1"), None);
     assert_eq!(route(&tables, "198.18.2.5"), Some(&Adjacency::Unreachable));
     assert!(matches!(route(&tables, "198.18.1.1"), Some(Adjacency::Gateway { host: None, .. })));
-    assert_eq!(tables.tunnels.address, None);
+    assert_eq!(tables.tunnels.local, LocalAddresses::default());
 }
 
 #[test]

@@ -16,7 +16,7 @@ mod semantic;
 mod tests;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use api::{Encapsulation, Mac, Mode, PeerSpec, RouteSpec};
@@ -68,7 +68,7 @@ pub struct Node {
 pub struct Uplink {
     /// The NIC's name.
     pub interface: String,
-    /// Underlay address; the interface's only one if absent.
+    /// IPv4 underlay address; the interface's only one if absent.
     pub address: Option<Ipv4Addr>,
     /// Where the XDP program runs.
     pub xdp: Xdp,
@@ -123,7 +123,7 @@ pub struct Bridge {
     /// Set if the segment is stretched over VXLAN.
     pub vni: Option<u32>,
     /// The other ends of a stretched segment.
-    pub vteps: Vec<Ipv4Addr>,
+    pub vteps: Vec<IpAddr>,
 }
 
 /// `[workers]`
@@ -209,12 +209,19 @@ impl Config {
         }
     }
 
+    /// Whether an uplink's underlay address is configured as this one.
+    #[must_use]
+    pub(crate) fn is_own(&self, address: IpAddr) -> bool {
+        let configured = self.uplink.as_ref().and_then(|uplink| uplink.address);
+        configured.map(IpAddr::V4) == Some(address)
+    }
+
     /// The gateway of a pod prefix: its first usable address.
     #[must_use]
     pub fn gateway_of(prefix: &IpNet) -> IpAddr {
         match prefix {
             IpNet::V4(net) => Ipv4Addr::from_bits(net.network().to_bits() | 1).into(),
-            IpNet::V6(net) => std::net::Ipv6Addr::from_bits(net.network().to_bits() | 1).into(),
+            IpNet::V6(net) => Ipv6Addr::from_bits(net.network().to_bits() | 1).into(),
         }
     }
 

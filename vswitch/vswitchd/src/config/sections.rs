@@ -2,7 +2,7 @@
 //!
 //! Enters: `Reader`. Leaves: a `Config` as written, still to be judged by `semantic`.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use api::{Encapsulation, Mode, PeerSpec, RouteSpec, RouteTarget};
@@ -150,7 +150,11 @@ fn bridge<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Bridge {
             .integer(&mut section, "ageing_seconds", 1..=DAY_SECONDS)
             .unwrap_or(300),
         vni: reader.integer(&mut section, "vni", VNI).map(|vni| vni as u32),
-        vteps: reader.list::<Ipv4Addr>(&mut section, "vteps", ADDRESS),
+        vteps: reader
+            .list::<Ipv4Addr>(&mut section, "vteps", ADDRESS)
+            .into_iter()
+            .map(IpAddr::V4)
+            .collect(),
     };
     reader.finish(section);
     bridge
@@ -189,7 +193,7 @@ fn peers<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Vec<PeerSpec> {
     for mut section in reader.sections(root, "peers") {
         let name = required(reader, &mut section, "name", "a string such as \"node-b\"");
         let is_missing = !section.has("address");
-        let address = reader.parsed(&mut section, "address", ADDRESS);
+        let address = reader.parsed::<Ipv4Addr>(&mut section, "address", ADDRESS);
         if is_missing {
             reader.refuse(section.path(), format!("a peer needs address, {ADDRESS}"));
         }
@@ -200,7 +204,7 @@ fn peers<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Vec<PeerSpec> {
         peers.push(PeerSpec {
             name: name.unwrap_or_default(),
             // Refused already; keeps the numbers of the others.
-            address: address.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            address: address.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
             prefixes,
             encapsulation,
             encapsulate: None,

@@ -2,7 +2,7 @@
 //!
 //! Enters: a `Config` as written; peers and routes that are added at run time. Leaves: problems.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 
 use api::{PeerSpec, RouteTarget};
@@ -102,7 +102,7 @@ impl Checks<'_> {
             self.refuse("uplink.interface", message);
         }
         if let Some(address) = uplink.address
-            && let Err(message) = check_underlay(address, &self.config.node)
+            && let Err(message) = check_underlay(address.into(), &self.config.node)
         {
             self.refuse("uplink.address", message);
         }
@@ -146,12 +146,11 @@ impl Checks<'_> {
                 "VTEPs without bridge.vni; set it to the segment's identifier",
             );
         }
-        let own = self.config.uplink.as_ref().and_then(|uplink| uplink.address);
         for (index, vtep) in bridge.vteps.iter().enumerate() {
             let key = format!("bridge.vteps[{index}]");
             if let Err(message) = check_underlay(*vtep, &self.config.node) {
                 self.refuse(&key, message);
-            } else if Some(*vtep) == own {
+            } else if self.config.is_own(*vtep) {
                 self.refuse(&key, "this is uplink.address, this node itself");
             } else if bridge.vteps[..index].contains(vtep) {
                 self.refuse(&key, format!("{vtep} is listed twice"));
@@ -236,12 +235,11 @@ pub(crate) fn check_peer(
 ) -> Vec<(&'static str, String)> {
     let mut problems = Vec::new();
     let mut refuse = |field, message: String| problems.push((field, message));
-    let own = config.uplink.as_ref().and_then(|uplink| uplink.address);
     if peer.address.is_unspecified() {
         // Nothing to add.
     } else if let Err(message) = check_underlay(peer.address, &config.node) {
         refuse("address", message);
-    } else if own == Some(peer.address) {
+    } else if config.is_own(peer.address) {
         refuse("address", "this is uplink.address, this node itself".into());
     }
     if peer.vtep_mac.is_some_and(|mac| !is_unicast_mac(mac)) {
@@ -369,15 +367,15 @@ fn check_prefix(prefix: &IpNet) -> Result<(), String> {
     Ok(())
 }
 
-fn check_underlay(address: Ipv4Addr, node: &Node) -> Result<(), String> {
-    if address.is_loopback()
-        || address.is_multicast()
-        || address.is_unspecified()
-        || address.is_broadcast()
-    {
+fn check_underlay(address: IpAddr, node: &Node) -> Result<(), String> {
+    let is_special = match address {
+        IpAddr::V4(v4) => v4.is_broadcast(),
+        IpAddr::V6(_) => return Err(format!("{address} is no IPv4 address")),
+    };
+    if is_special || address.is_loopback() || address.is_multicast() || address.is_unspecified() {
         return Err(format!("{address} cannot be a node's underlay address"));
     }
-    match node.cluster_prefixes.iter().find(|prefix| prefix.contains(&IpAddr::V4(address))) {
+    match node.cluster_prefixes.iter().find(|prefix| prefix.contains(&address)) {
         Some(prefix) => Err(format!(
             "{address} lies in the cluster prefix {prefix}: tunnels would run through themselves"
         )),

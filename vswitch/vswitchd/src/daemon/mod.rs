@@ -11,7 +11,7 @@ mod start;
 mod stop;
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -173,7 +173,7 @@ impl Daemon {
         self.uplink.as_ref().map(|uplink| UplinkPort {
             id: ports::UPLINK,
             mac: dataplane::wire::MacAddr(uplink.facts.mac),
-            address: uplink.facts.address,
+            addresses: uplink.facts.addresses,
             mtu: uplink.facts.mtu,
         })
     }
@@ -193,7 +193,7 @@ impl Daemon {
         compile::pod_mtu(&self.config, &self.model, uplink)
     }
 
-    fn underlay_addresses(&self) -> BTreeSet<Ipv4Addr> {
+    fn underlay_addresses(&self) -> BTreeSet<IpAddr> {
         let peers = self.model.peers.values().map(|(peer, _)| peer.address);
         peers.chain(self.config.bridge.vteps.iter().copied()).collect()
     }
@@ -225,21 +225,23 @@ impl Daemon {
     /// The other nodes know this one by the address that it had at the start.
     fn notice_own_address(&mut self) {
         let (Some(uplink), Some(underlay)) = (&self.uplink, &mut self.underlay) else { return };
-        let (name, address) = (&uplink.facts.link.name, uplink.facts.address);
-        let warning = format!(
-            "uplink {name} does not have {address} any more, by which the other nodes know this one; give it back, or restart the daemon with another"
-        );
-        let is_known = self.warnings.contains(&warning);
-        match (underlay.has_address(address), is_known) {
-            (true, true) => {
-                tracing::info!("uplink {name} has {address} again");
-                self.warnings.retain(|known| *known != warning);
+        let name = &uplink.facts.link.name;
+        for address in uplink.facts.addresses.iter() {
+            let warning = format!(
+                "uplink {name} does not have {address} any more, by which the other nodes know this one; give it back, or restart the daemon with another"
+            );
+            let is_known = self.warnings.contains(&warning);
+            match (underlay.has_address(address), is_known) {
+                (true, true) => {
+                    tracing::info!("uplink {name} has {address} again");
+                    self.warnings.retain(|known| *known != warning);
+                }
+                (false, false) => {
+                    tracing::error!("{warning}");
+                    self.warnings.push(warning);
+                }
+                _ => {}
             }
-            (false, false) => {
-                tracing::error!("{warning}");
-                self.warnings.push(warning);
-            }
-            _ => {}
         }
     }
 

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use api::{ErrorKind, ErrorReply, Mac, PeerSpec, RouteSpec, RouteTarget};
+use dataplane::tables::LocalAddresses;
 use ipnet::IpNet;
 
 use super::attachments::{check_bridge, is_host_address};
@@ -20,7 +21,7 @@ impl Model {
     pub fn add_peer(
         &self,
         config: &Config,
-        own_address: Option<std::net::Ipv4Addr>,
+        own: LocalAddresses,
         peer: PeerSpec,
     ) -> Result<Vec<Edit>, ErrorReply> {
         if config.uplink.is_none() {
@@ -40,7 +41,7 @@ impl Model {
                 "a peer's name has at least one character and no spaces",
             ));
         }
-        if own_address == Some(peer.address) {
+        if own.has(peer.address) {
             return Err(refuse(
                 ErrorKind::Invalid,
                 format!("{} is this node itself", peer.address),
@@ -155,7 +156,7 @@ impl Model {
     ) -> Result<Vec<Edit>, ErrorReply> {
         check_bridge(config, &bridge)?;
         check_host_mac(mac)?;
-        if !config.bridge.vteps.iter().any(|known| IpAddr::V4(*known) == vtep) {
+        if !config.bridge.vteps.contains(&vtep) {
             return Err(refuse(
                 ErrorKind::Unknown,
                 format!(

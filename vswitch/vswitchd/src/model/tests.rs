@@ -1,9 +1,12 @@
 //! The model under requests and their undoing.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use api::{
     AttachmentId, Check, Delegated, ErrorKind, Mac, Mode, PeerSpec, Reserve, Reserved, RouteSpec,
     RouteTarget,
 };
+use dataplane::tables::LocalAddresses;
 use proptest::prelude::*;
 
 use super::{Edit, Model};
@@ -104,7 +107,7 @@ fn delegated_addresses_are_checked_and_replace_an_unfinished_lease() {
     delegated.delegated = give("198.18.1.77/24");
     let reserved = reserve(&mut model, &delegated).expect("free");
     assert_eq!(reserved.addresses[0].to_string(), "198.18.1.77/32");
-    assert_eq!(reserved.gateways, ["198.18.1.1".parse::<std::net::IpAddr>().expect("an address")]);
+    assert_eq!(reserved.gateways, ["198.18.1.1".parse::<IpAddr>().expect("an address")]);
     // The runtime tries anew under the same id, its plugin gave another address.
     delegated.delegated = give("198.18.1.78/24");
     reserve(&mut model, &delegated).expect("free");
@@ -179,14 +182,28 @@ fn what_the_configuration_says_is_changed_there() {
         "peer \"b\" is configured in f; change it there and send the daemon SIGHUP"
     );
     assert!(model.delete_route(&config, "198.18.50.0/24".parse().expect("a prefix")).is_err());
-    assert!(model.add_peer(&config, None, peer("b", "203.0.113.13", "198.18.3.0/24")).is_err());
+    assert!(
+        model
+            .add_peer(
+                &config,
+                LocalAddresses::default(),
+                peer("b", "203.0.113.13", "198.18.3.0/24")
+            )
+            .is_err()
+    );
 }
 
 #[test]
 fn a_peer_goes_with_its_routes() {
     let (config, mut model) = (config(), Model::new(&config()));
     model.apply_all(
-        &model.add_peer(&config, None, peer("c", "203.0.113.13", "198.18.3.0/24")).expect("new"),
+        &model
+            .add_peer(
+                &config,
+                LocalAddresses::default(),
+                peer("c", "203.0.113.13", "198.18.3.0/24"),
+            )
+            .expect("new"),
     );
     let target = RouteTarget::Peer { name: "c".into() };
     let route = RouteSpec { prefix: "198.18.60.0/24".parse().expect("a prefix"), target };
@@ -219,7 +236,7 @@ fn peers_that_contradict_are_refused() {
         ),
         (peer("c", "0.0.0.0", "198.18.3.0/24"), "a peer needs an underlay address"),
     ] {
-        let own = Some("198.51.100.11".parse().expect("an address"));
+        let own = IpAddr::from([198, 51, 100, 11]).into();
         let refused = model.add_peer(&config, own, peer).expect_err(expected);
         assert_eq!(refused.message, expected);
     }
@@ -250,7 +267,7 @@ fn edits() -> impl Strategy<Value = Edit> {
         (container.clone(), 2u8..8).prop_map(|(container, host)| {
             let mut model = Model::new(&config());
             let mut wanted = request(container);
-            wanted.requested = vec![std::net::Ipv4Addr::new(198, 18, 1, host).into()];
+            wanted.requested = vec![Ipv4Addr::new(198, 18, 1, host).into()];
             let (edits, _) = model.reserve(&config(), &wanted, 1450, false).expect("free");
             model.apply_all(&edits);
             edits[0].clone()

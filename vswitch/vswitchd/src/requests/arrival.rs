@@ -3,6 +3,8 @@
 //! Enters: the inner packet that `trace` describes, and the peer whose pod sends it. Leaves: the
 //! frame that the peer would send us, by its encapsulation. As in `packet`, etherparse writes it.
 
+use std::net::IpAddr;
+
 use api::{Encapsulation, PeerSpec};
 use dataplane::tables::Tunnels;
 use dataplane::wire::MacAddr;
@@ -38,11 +40,18 @@ pub(super) fn encapsulate(
     inner: Vec<u8>,
 ) -> Result<Vec<u8>, String> {
     let (theirs, _) = macs(config, uplink, peer);
-    let outer = PacketBuilder::ethernet2(theirs.0, uplink.mac.0).ipv4(
-        peer.address.octets(),
-        uplink.address.octets(),
-        TTL,
-    );
+    let ethernet = PacketBuilder::ethernet2(theirs.0, uplink.mac.0);
+    let outer = match (peer.address, uplink.addresses.towards(peer.address)) {
+        (IpAddr::V4(peer), Some(IpAddr::V4(own))) => {
+            ethernet.ipv4(peer.octets(), own.octets(), TTL)
+        }
+        (IpAddr::V6(peer), Some(IpAddr::V6(own))) => {
+            ethernet.ipv6(peer.octets(), own.octets(), TTL)
+        }
+        (address, _) => {
+            return Err(format!("this node has no underlay address to hear {address} by"));
+        }
+    };
     let mut bytes = Vec::with_capacity(inner.len() + 64);
     let written = match config.encapsulation_of(peer) {
         Encapsulation::Direct => return Ok(inner),
@@ -67,6 +76,7 @@ pub(super) fn encapsulate(
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::net::IpAddr;
 
     use api::{AttachmentId, Reserve, TracePacket};
     use dataplane::Millis;
@@ -119,7 +129,7 @@ mod tests {
         let uplink = UplinkPort {
             id: PortId(1),
             mac: MacAddr([2, 0, 0, 0, 0, 2]),
-            address: [198, 51, 100, 11].into(),
+            addresses: IpAddr::from([198, 51, 100, 11]).into(),
             mtu: 1500,
         };
         let tables = compile(&Input {

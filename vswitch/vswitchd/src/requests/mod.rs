@@ -50,7 +50,8 @@ impl Daemon {
             Request::AddRoute(route) => model.add_route(config, route),
             Request::DeleteRoute(prefix) => model.delete_route(config, prefix),
             Request::AddPeer(peer) => {
-                let own = self.uplink.as_ref().map(|uplink| uplink.facts.address);
+                let own = self.uplink.as_ref().map(|uplink| uplink.facts.addresses);
+                let own = own.unwrap_or_default();
                 model.add_peer(config, own, peer)
             }
             Request::DeletePeer(name) => model.delete_peer(config, &name),

@@ -1,7 +1,6 @@
 //! Ports, tables and drops, as people and programs read them.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use api::{
@@ -51,7 +50,7 @@ impl Daemon {
                 kind: PortKind::Uplink,
                 up: facts.link.up && facts.link.carrier,
                 mac: Some(Mac(facts.mac)),
-                addresses: vec![IpAddr::V4(facts.address)],
+                addresses: facts.addresses.iter().collect(),
                 mtu: facts.mtu,
                 offloads: String::new(),
                 attachment: None,
@@ -117,7 +116,7 @@ impl Daemon {
             FdbTarget::Port(port) => (Some(self.name_of(port)), None),
             FdbTarget::Vtep(id) => {
                 let vtep = tables.bridges.first().and_then(|bridge| bridge.vtep(id));
-                (None, vtep.map(|vtep| IpAddr::V4(vtep.address)))
+                (None, vtep.map(|vtep| vtep.address))
             }
         };
         let mut entries = Vec::new();
@@ -224,7 +223,7 @@ impl Daemon {
         let interface = self.uplink.as_ref().map_or("", |uplink| &uplink.facts.link.name);
         for (via, hop) in hops {
             entries.push(NeighborEntry {
-                address: via.into(),
+                address: via,
                 mac: hop.mac.map(|mac| Mac(mac.0)),
                 on: format!("underlay {interface}"),
                 source: "kernel".into(),
@@ -249,7 +248,7 @@ impl Daemon {
                     spec: peer.clone(),
                     in_force: self.config.encapsulation_of(peer),
                     source: source.label().into(),
-                    next_hop: hop.and_then(|hop| hop.via).map(IpAddr::V4),
+                    next_hop: hop.and_then(|hop| hop.via),
                     next_hop_mac: hop.and_then(|hop| hop.mac).map(|mac| Mac(mac.0)),
                     mtu: uplink.as_ref().map_or(0, |uplink| peer_mtu(&self.config, peer, uplink)),
                     state,

@@ -1,5 +1,7 @@
 //! The daemon as a whole.
 
+use std::net::IpAddr;
+
 use api::{Mac, Status, UplinkStatus, WorkerStatus};
 
 use crate::compile::vtep_mac;
@@ -29,13 +31,18 @@ impl Daemon {
 
     fn uplink_status(&self) -> Option<UplinkStatus> {
         let (uplink, port) = (self.uplink.as_ref()?, self.uplink_port()?);
+        let mut addresses = uplink.facts.addresses.iter();
         Some(UplinkStatus {
             interface: uplink.facts.link.name.clone(),
             kind: "af_xdp".into(),
             xdp_mode: uplink.xdp_mode.clone(),
             copy_mode: uplink.copy_mode.clone(),
             queues: uplink.facts.queues as usize,
-            address: uplink.facts.address,
+            address: addresses.next()?,
+            address6: match addresses.next() {
+                Some(IpAddr::V6(v6)) => Some(v6),
+                _ => None,
+            },
             mtu: uplink.facts.mtu,
             encapsulation: self.config.overlay.encapsulation,
             vni: self.config.overlay.vni,

@@ -1,6 +1,6 @@
 //! The command line, and the request that it means.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use api::{Encapsulation, Mac, PeerSpec, Request, RouteSpec, RouteTarget, TracePacket};
@@ -140,7 +140,7 @@ pub(crate) enum Peer {
         /// Its name.
         name: String,
         /// Its underlay address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// A prefix of its pods; may be repeated.
         #[arg(long = "prefix", required = true, value_name = "PREFIX")]
         prefixes: Vec<IpNet>,

@@ -1,6 +1,7 @@
 //! Answers as aligned tables, or as JSON.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use api::{Drops, Reply, Status, TraceResult};
 use serde::Serialize;
@@ -149,12 +150,14 @@ fn status_text(status: &Status) -> String {
         ("peers", status.peers.to_string()),
     ];
     if let Some(uplink) = &status.uplink {
+        let mut addresses = vec![uplink.address];
+        addresses.extend(uplink.address6.map(IpAddr::V6));
         lines.push((
             "uplink",
             format!(
                 "{} {} MTU {}, {} on {} queue(s), {} XDP, {}",
                 uplink.interface,
-                uplink.address,
+                join(&addresses),
                 uplink.mtu,
                 uplink.kind,
                 uplink.queues,
