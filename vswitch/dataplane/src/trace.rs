@@ -124,6 +124,13 @@ impl Adjacency {
                 format!("another node by {port}, whose next hop the kernel has not resolved")
             }
             Self::Gateway { .. } => "an address of this node's gateway".to_owned(),
+            Self::Multipath(group) => {
+                let members = group.members().iter();
+                let members: Vec<_> = members
+                    .map(|member| format!("{} weight {}", member.identity, member.weight))
+                    .collect();
+                format!("one of {} next hops: {}", members.len(), members.join(", "))
+            }
             Self::Blackhole => "blackhole".to_owned(),
             Self::Unreachable => "unreachable".to_owned(),
         }

@@ -26,6 +26,7 @@ const NODE: &str = "underlay 198.51.100.11
     pod o 198.18.1.68 in red plain
     peer b 203.0.113.12 vxlan 198.18.2.0/24 fd00:18:2::/64
     peer c 203.0.113.13 ipip 198.18.3.0/24 fd00:18:3::/64
+    multipath 198.18.9.0/24 b c 2
     stretch red to b
     fdb 256
     frames 8";
@@ -54,6 +55,10 @@ const TRAFFIC: &[(&str, &str)] = &[
         "IPIP decap",
         "uplink eth router > uplink / ip 203.0.113.13 > 198.51.100.11 / \
          ip 198.18.3.7 > 198.18.1.2 / udp 1 > 2 / 26 bytes",
+    ),
+    (
+        "one of several next hops",
+        "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.9.7 / udp 1 > 2 / 26 bytes",
     ),
     ("direct", "uplink eth router > uplink / ip 203.0.113.99 > 198.18.1.2 / udp 1 > 2 / 26 bytes"),
     ("flood", "pod-m eth pod-m > broadcast / ip 198.18.1.66 > 198.18.1.255 / udp 1 > 2 / 26 bytes"),

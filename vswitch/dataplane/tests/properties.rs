@@ -28,6 +28,7 @@ const A: &str = "underlay 198.51.100.11
     peer b 203.0.113.12 vxlan 198.18.2.0/24 fd00:18:2::/64
     peer c 203.0.113.13 ipip 198.18.3.0/24 fd00:18:3::/64
     peer d 203.0.113.14 direct 198.18.4.0/24
+    multipath 198.18.9.0/24 b c d
     stretch red to b
     stretch blue to b
     route 198.18.0.0/15 unreachable
@@ -39,6 +40,7 @@ const SEEDS: &[&str] = &[
     "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.2.7 / tcp 1 > 2 partial / 3000 bytes / gso tcp4 1000",
     "pod-a eth pod-a > gateway / ip fd00:18:1::2 > fd00:18:3::7 ext 2 / tcp 1 > 2 partial / 3000 bytes / gso tcp6 1000",
     "pod-a eth pod-a > gateway / ip fd00:18:1::2 > fd00:18:1::4 / udp 1 > 2 partial / 3000 bytes / gso udp 1000",
+    "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.9.7 / udp 1 > 2 / 40 bytes",
     "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.1.1 / icmp echo 1 1 partial / 30 bytes",
     "pod-a eth pod-a > broadcast / arp who-has 198.18.1.1 tell 198.18.1.2 at pod-a / pad 18",
     "pod-a eth pod-a > gateway / ip fd00:18:1::2 > fd00:18:1::1 ttl 255 / nd solicit fd00:18:1::1 from pod-a",

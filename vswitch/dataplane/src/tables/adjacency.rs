@@ -5,7 +5,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{BridgeId, PortId};
+use super::{BridgeId, Multipath, PortId};
 use crate::wire::{EtherType, Ethernet, MacAddr, Protocol, Vni, ethernet, ipv4, ipv6, udp, vxlan};
 
 /// Number of an adjacency.
@@ -52,10 +52,24 @@ pub enum Adjacency {
         /// Largest IP packet, bytes.
         mtu: u16,
     },
+    /// To one of several, chosen by the flow.
+    Multipath(Multipath),
     /// Dropped silently.
     Blackhole,
     /// Dropped, and the sender told.
     Unreachable,
+}
+
+impl Adjacency {
+    /// Whether packets leave by it: it is a next hop, and resolved.
+    #[must_use]
+    pub fn forwards(&self) -> bool {
+        match self {
+            Self::Port { .. } | Self::Bridged { .. } | Self::Gateway { .. } => true,
+            Self::Remote { template, .. } => template.is_some(),
+            Self::Multipath(_) | Self::Blackhole | Self::Unreachable => false,
+        }
+    }
 }
 
 /// What is patched when a template is put in front of a packet.

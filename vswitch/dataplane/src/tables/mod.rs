@@ -10,12 +10,14 @@
 //! | `fdb`       | behind which port or VTEP is this MAC; the learned half belongs to a worker |
 //! | `fib`       | which is the longest prefix that contains this address |
 //! | `adjacency` | what does the next hop want in front of the packet |
+//! | `multipath` | which of several next hops has this flow |
 //! | `tunnel`    | who may send us tunnel packets, and what may be inside |
 
 pub mod adjacency;
 pub mod bridge;
 pub mod fdb;
 pub mod fib;
+pub mod multipath;
 pub mod port;
 pub mod tunnel;
 
@@ -26,6 +28,7 @@ pub use adjacency::{Adjacency, AdjacencyId, Encap, Template};
 pub use bridge::{Bridge, BridgeId, RemoteVtep, VtepId};
 pub use fdb::{Fdb, FdbTarget, Learned};
 pub use fib::Fib;
+pub use multipath::{Member, Multipath};
 pub use port::{Attachment, MAX_PORTS, Offloads, Port, PortId, PortKind};
 pub use tunnel::{Domain, LocalAddresses, Peer, PeerId, PeersByAddress, Tunnels};
 

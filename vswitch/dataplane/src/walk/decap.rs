@@ -182,7 +182,15 @@ pub(crate) fn may_send_from(
 }
 
 fn is_tunnelled(tables: &Tables, address: IpAddr) -> bool {
-    let adjacency = tables.route(address).and_then(|id| tables.adjacency(id));
-    matches!(adjacency, Some(Adjacency::Remote { template: Some(template), .. })
-        if template.encap() != Encap::None)
+    let tunnels = |adjacency: &Adjacency| {
+        matches!(adjacency, Adjacency::Remote { template: Some(template), .. }
+            if template.encap() != Encap::None)
+    };
+    match tables.route(address).and_then(|id| tables.adjacency(id)) {
+        Some(Adjacency::Multipath(group)) => {
+            let mut members = group.members().iter();
+            members.any(|member| tables.adjacency(member.adjacency).is_some_and(tunnels))
+        }
+        adjacency => adjacency.is_some_and(tunnels),
+    }
 }

@@ -25,6 +25,7 @@ mod claims;
 pub(crate) mod coalesce;
 pub(crate) mod decap;
 pub(crate) mod flood;
+mod flow;
 pub(crate) mod narrator;
 mod offload;
 pub(crate) mod parse;

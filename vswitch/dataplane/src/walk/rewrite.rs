@@ -4,15 +4,12 @@
 //! wants it, with [`Layers`] for `segment`. Outer headers are copied from the adjacency's template
 //! and four fields are patched.
 
-use core::hash::{BuildHasher, Hasher};
-use core::net::IpAddr;
-
-use foldhash::fast::FixedState;
 use frame::{Checksum, Packet};
 
+use super::flow;
 use super::parse::{Headers, Ip, Net};
 use crate::tables::{Encap, Template};
-use crate::wire::{Ecn, EtherType, Protocol, ethernet, header, header_mut, ipv4, ipv6, udp};
+use crate::wire::{Ecn, EtherType, Protocol, ethernet, header_mut, ipv4, ipv6, udp};
 
 /// Where the headers of a packet are that is about to leave, in bytes from the frame's first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -126,8 +123,8 @@ pub(crate) fn tunnel(
             Some(Layers { l3: layers.l3 + inner_l3, l4, is_tcp, ..layers })
         }
         _ => {
-            let addresses = (headers.source_mac, headers.destination_mac);
-            let entropy = ephemeral(FLOW_HASH.hash_one(addresses));
+            let hash = flow::hash_macs(headers.source_mac, headers.destination_mac);
+            let entropy = ephemeral(hash);
             encapsulate(packet, template, Ecn::NotEct, false, entropy)
         }
     }
@@ -183,10 +180,6 @@ pub(crate) fn encapsulate(
     Some(layers)
 }
 
-/// Seeded alike on every node and at every start: a flow keeps its path through the underlay when
-/// the daemon restarts. Nothing is stored by this hash, so it needs no secret.
-const FLOW_HASH: FixedState = FixedState::with_seed(0x7673_7769_7463_6800);
-
 /// RFC 7348, section 5: the source port is a hash of the inner flow, in 49152 to 65535.
 #[inline(always)]
 fn source_port(packet: &Packet, ip: &Ip) -> u16 {
@@ -195,27 +188,7 @@ fn source_port(packet: &Packet, ip: &Ip) -> u16 {
 
 #[inline(always)]
 fn source_port_at(packet: &Packet, ip: &Ip, l4: usize) -> u16 {
-    // All fragments of a packet take one path: none of them is asked for its ports.
-    let ports = match ip.protocol {
-        _ if ip.fragment => 0,
-        Protocol::TCP | Protocol::UDP => {
-            header(&packet.frame, l4).copied().map_or(0, u32::from_be_bytes)
-        }
-        _ => 0,
-    };
-    let mut hasher = FLOW_HASH.build_hasher();
-    match (&ip.source, &ip.destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            hasher.write_u64(u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits()));
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            hasher.write_u128(source.to_bits());
-            hasher.write_u128(destination.to_bits());
-        }
-        _ => {}
-    }
-    hasher.write_u64(u64::from(ip.protocol.0) << 32 | u64::from(ports));
-    ephemeral(hasher.finish())
+    ephemeral(flow::hash(ip, packet.frame.get(l4..).unwrap_or_default()))
 }
 
 /// ICMP errors of our own belong to no flow that could be reordered.

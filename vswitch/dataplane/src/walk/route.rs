@@ -7,10 +7,11 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::decap::{Arrival, Origin, may_send_from};
+use super::flow;
 use super::narrator::Narrator;
 use super::parse::{Ip, Net};
 use super::{Decision, View};
-use crate::tables::{Adjacency, AdjacencyId, FdbTarget, PortKind, Tables};
+use crate::tables::{Adjacency, AdjacencyId, FdbTarget, Member, Multipath, PortKind, Tables};
 use crate::verdict::{Answer, DropReason, IcmpError, Verdict};
 use crate::wire::{Icmpv4, Icmpv6, Protocol, header, icmpv4, icmpv6};
 
@@ -39,12 +40,19 @@ pub(crate) fn route(
         *verdict = refuse(view.tables, arrival, transport, ip, reason, error);
         Ok(())
     };
-    let Some(id) = view.tables.route(ip.destination) else {
+    let Some(mut id) = view.tables.route(ip.destination) else {
         narrator.say("route", || format!("no route to {}", ip.destination));
         return refuse(DropReason::NoRoute, IcmpError::NetUnreachable);
     };
-    let adjacency = view.tables.adjacency(id).ok_or(DropReason::NoRoute)?;
+    let mut adjacency = view.tables.adjacency(id).ok_or(DropReason::NoRoute)?;
     narrator.say("route", || adjacency.describe());
+    if let Adjacency::Multipath(group) = adjacency {
+        let member = next_hop(group, ip, transport).ok_or(DropReason::NoRoute)?;
+        id = member.adjacency;
+        adjacency = view.tables.adjacency(id).ok_or(DropReason::NoRoute)?;
+        narrator
+            .say("route", || format!("this flow by {}: {}", member.identity, adjacency.describe()));
+    }
     let mut takes_a_hop = true;
     let (port, mtu) = match adjacency {
         Adjacency::Gateway { host, mtu, .. } => {
@@ -81,7 +89,8 @@ pub(crate) fn route(
             }
         }
         Adjacency::Remote { .. } if arrival.is_remote() => return Err(DropReason::SplitHorizon),
-        Adjacency::Remote { template: None, .. } => {
+        // A group's member is no group: tables with one would have no next hop either.
+        Adjacency::Remote { template: None, .. } | Adjacency::Multipath(_) => {
             return refuse(DropReason::NextHopUnresolved, IcmpError::HostUnreachable);
         }
         Adjacency::Remote { port, mtu, .. } => (*port, *mtu),
@@ -98,6 +107,12 @@ pub(crate) fn route(
     }
     *verdict = Verdict::Route { adjacency: id, port };
     Ok(())
+}
+
+/// Kept out of the way of routes with one next hop.
+#[inline(never)]
+fn next_hop<'t>(group: &'t Multipath, ip: &Ip, transport: &[u8]) -> Option<&'t Member> {
+    group.member(flow::hash(ip, transport))
 }
 
 /// RFC 1812, sections 4.2.2.11 and 5.3.7: martians; RFC 4291, section 2.5 for IPv6.
@@ -266,8 +281,14 @@ pub(crate) fn refuse(
 
 fn way_back(tables: &Tables, sender: IpAddr) -> Option<AdjacencyId> {
     let id = tables.route(sender)?;
+    let leads_there = |id: &AdjacencyId| {
+        matches!(tables.adjacency(*id), Some(Adjacency::Remote { template: Some(_), .. }))
+    };
     match tables.adjacency(id)? {
-        Adjacency::Remote { template: Some(_), .. } => Some(id),
-        _ => None,
+        // Any will do: an error of our own belongs to no flow.
+        Adjacency::Multipath(group) => {
+            group.members().iter().map(|member| member.adjacency).find(leads_there)
+        }
+        _ => Some(id).filter(leads_there),
     }
 }

@@ -11,6 +11,7 @@
 //! bridge red [vni 100]                          an L2 segment
 //! pod a 198.18.1.2 ... [in red] [unlisted] [mtu 1450] [plain]     port `pod-a`
 //! peer b 203.0.113.12 vxlan|ipip|direct [unresolved] 198.18.2.0/24 ...
+//! multipath 198.18.9.0/24 b c 3                 flows shared by peers, the second's weight being 3
 //! stretch red to b [unresolved]                 a VTEP of the segment
 //! route 198.18.0.0/15 blackhole|unreachable|gone|pod-a
 //! fdb 4 [ageing 300]                            learned entries at most, seconds
@@ -23,8 +24,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use dataplane::tables::adjacency::{Ends, Outer};
 use dataplane::tables::{
-    Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway, Offloads,
-    Peer, PeerId, Port, PortId, PortKind, RemoteVtep, Tables, Template, Tunnels,
+    Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway, Member,
+    Multipath, Offloads, Peer, PeerId, Port, PortId, PortKind, RemoteVtep, Tables, Template,
+    Tunnels,
 };
 use dataplane::wire::{MacAddr, Vni};
 use ipnet::IpNet;
@@ -111,6 +113,7 @@ impl Node {
             }
             "pod" => self.pod(&mut words)?,
             "peer" => self.peer(&mut words)?,
+            "multipath" => self.multipath(&mut words)?,
             "stretch" => self.stretch(&mut words)?,
             "route" => self.route(&mut words)?,
             "fdb" => {
@@ -225,6 +228,29 @@ impl Node {
         tunnels.by_address.insert(address, PeerId(tunnels.peers.len() as u32));
         tunnels.peers.push(Peer { address, prefixes });
         Ok(())
+    }
+
+    fn multipath(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        let prefix = words.parse("prefix")?;
+        let mut members: Vec<Member> = Vec::new();
+        for word in words.all::<String>()? {
+            match (word.parse(), members.last_mut()) {
+                (Ok(weight), Some(last)) => last.weight = weight,
+                _ => members.push(self.member(&word)?),
+            }
+        }
+        let group = Multipath::of(&members, &self.tables.adjacencies).ok_or("no member")?;
+        self.to(prefix, Adjacency::Multipath(group));
+        Ok(())
+    }
+
+    /// By the route to the peer's first prefix.
+    fn member(&self, peer: &str) -> Result<Member, String> {
+        let address = *self.peers.get(peer).ok_or(format!("no peer `{peer}`"))?;
+        let listed = self.tables.tunnels.peer_at(address).ok_or("a peer is listed")?;
+        let prefix = listed.1.prefixes.first().ok_or(format!("`{peer}` has no prefix"))?;
+        let adjacency = self.tables.route(prefix.addr()).ok_or("a peer's prefix is routed")?;
+        Ok(Member { identity: address.into(), adjacency, weight: 1 })
     }
 
     fn stretch(&mut self, words: &mut Words<'_>) -> Result<(), String> {
