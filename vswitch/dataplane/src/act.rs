@@ -120,7 +120,10 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         template: &Template,
         takes_a_hop: bool,
     ) {
-        let Decision { headers, ecn, .. } = decision;
+        let Decision { headers, ecn, mss_limit, .. } = decision;
+        if let Some(limit) = *mss_limit {
+            rewrite::lower_mss(&mut packet, headers, limit);
+        }
         match rewrite::route(&mut packet, headers, *ecn, template, takes_a_hop) {
             Some(layers) => self.transmit(port, packet, Some(layers)),
             None => self.drop(DropReason::NoHeadroom),

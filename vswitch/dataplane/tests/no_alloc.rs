@@ -14,6 +14,7 @@ use crate::node::{Described, Node};
 
 const NODE: &str = "underlay 198.51.100.11
     vxlan 10
+    clamp-mss
     ipip
     direct
     host
@@ -60,6 +61,7 @@ const TRAFFIC: &[(&str, &str)] = &[
         "one of several next hops",
         "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.9.7 / udp 1 > 2 / 26 bytes",
     ),
+    ("SYN", "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.2.7 / tcp 1 > 2 flags S mss 1460"),
     ("direct", "uplink eth router > uplink / ip 203.0.113.99 > 198.18.1.2 / udp 1 > 2 / 26 bytes"),
     ("flood", "pod-m eth pod-m > broadcast / ip 198.18.1.66 > 198.18.1.255 / udp 1 > 2 / 26 bytes"),
     (

@@ -13,6 +13,7 @@ use crate::node::{Node, Worker};
 /// A node with a port of every kind and a peer of every encapsulation.
 const A: &str = "underlay 198.51.100.11
     vxlan 10
+    clamp-mss
     ipip
     direct
     host
@@ -40,6 +41,7 @@ const SEEDS: &[&str] = &[
     "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.2.7 / tcp 1 > 2 partial / 3000 bytes / gso tcp4 1000",
     "pod-a eth pod-a > gateway / ip fd00:18:1::2 > fd00:18:3::7 ext 2 / tcp 1 > 2 partial / 3000 bytes / gso tcp6 1000",
     "pod-a eth pod-a > gateway / ip fd00:18:1::2 > fd00:18:1::4 / udp 1 > 2 partial / 3000 bytes / gso udp 1000",
+    "pod-a eth pod-a > gateway / ip fd00:18:1::2 > fd00:18:2::7 / tcp 1 > 2 flags S mss 8960 options 8",
     "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.9.7 / udp 1 > 2 / 40 bytes",
     "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.1.1 / icmp echo 1 1 partial / 30 bytes",
     "pod-a eth pod-a > broadcast / arp who-has 198.18.1.1 tell 198.18.1.2 at pod-a / pad 18",

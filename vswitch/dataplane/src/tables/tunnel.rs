@@ -47,6 +47,8 @@ pub struct Tunnels {
     pub ipip: bool,
     /// Packets to our pods are taken without encapsulation.
     pub direct: bool,
+    /// A SYN to another node or from one announces no segments that the way there does not take.
+    pub clamp_mss: bool,
     /// MAC that peers put into the inner Ethernet header.
     pub vtep_mac: MacAddr,
     /// Every VNI that is ours.

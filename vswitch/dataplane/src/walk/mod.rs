@@ -18,10 +18,12 @@
 //! | does it stay on its segment     | `bridge`  | `Forward`, `Tunnel`, `Flood`, `Answer` |
 //! | does a bridged pod speak for itself | `claims` | drops of what is said in another's name |
 //! | where does it go                | `route`   | `Route`, `Answer`, `Refuse` |
+//! | may it announce such segments | `clamp` | |
 //! | make it so                      | `rewrite`, `reply`, `flood`, `segment`, `coalesce` | |
 
 pub(crate) mod bridge;
 mod claims;
+mod clamp;
 pub(crate) mod coalesce;
 pub(crate) mod decap;
 pub(crate) mod flood;
@@ -63,6 +65,8 @@ pub(crate) struct Decision {
     pub(crate) learn: Option<Source>,
     /// What the inner packet's congestion mark becomes when the outer headers go (RFC 6040).
     pub(crate) ecn: Option<Ecn>,
+    /// What a SYN may announce at most as its segments' size, if it announces more.
+    pub(crate) mss_limit: Option<u16>,
     /// It came by the NIC.
     pub(crate) from_nic: bool,
     /// It came through the overlay, and does not go back there.
@@ -80,6 +84,7 @@ impl Decision {
             headers: Headers::none(),
             learn: None,
             ecn: None,
+            mss_limit: None,
             from_nic: false,
             from_overlay: false,
         }

@@ -9,7 +9,7 @@ use frame::{Checksum, Packet};
 use super::flow;
 use super::parse::{Headers, Ip, Net};
 use crate::tables::{Encap, Template};
-use crate::wire::{Ecn, EtherType, Protocol, ethernet, header_mut, ipv4, ipv6, udp};
+use crate::wire::{Ecn, EtherType, Protocol, ethernet, header_mut, ipv4, ipv6, mss, udp};
 
 /// Where the headers of a packet are that is about to leave, in bytes from the frame's first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,6 +102,19 @@ pub(crate) fn route(
         is_tcp: ip.protocol == Protocol::TCP,
         ..layers
     })
+}
+
+/// Lowers the size of segments that a SYN announces. The packet is as it was received.
+#[inline(never)]
+pub(crate) fn lower_mss(packet: &mut Packet, headers: &Headers, limit: u16) {
+    let Net::Ip(ip) = &headers.net else { return };
+    // What is unfinished holds the pseudo header's sum alone, wherever in the segment it begins;
+    // `offload` lets none begin between the header's first byte and its last.
+    let summed = !matches!(packet.offload.checksum, Checksum::Partial { start, .. }
+        if usize::from(start) == ip.l4);
+    if let Some(segment) = packet.frame.get_mut(ip.l4..headers.l3 + ip.len) {
+        mss::lower(segment, limit, summed);
+    }
 }
 
 /// Puts the outer headers in front of a frame that keeps its own Ethernet header; it begins at the

@@ -6,6 +6,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::clamp::clamp;
 use super::decap::{Arrival, Origin, may_send_from};
 use super::flow;
 use super::narrator::Narrator;
@@ -23,7 +24,7 @@ pub(crate) fn route(
     decision: &mut Decision,
     narrator: &mut impl Narrator,
 ) -> Result<(), DropReason> {
-    let Decision { headers, verdict, .. } = decision;
+    let Decision { headers, verdict, mss_limit, .. } = decision;
     let ip = match &headers.net {
         Net::Ip(ip) => ip,
         Net::Malformed(reason) => return Err(*reason),
@@ -104,6 +105,10 @@ pub(crate) fn route(
     }
     if headers.piece_len > usize::from(mtu) {
         return refuse(DropReason::TooBig, IcmpError::TooBig { mtu });
+    }
+    *mss_limit = clamp(view.tables, arrival, transport, ip, adjacency);
+    if let Some(limit) = *mss_limit {
+        narrator.say("route", || format!("a SYN: segments of at most {limit} bytes"));
     }
     *verdict = Verdict::Route { adjacency: id, port };
     Ok(())

@@ -198,7 +198,11 @@ impl<'a> Assembler<'a> {
             } = true;
         }
         let options = words.value("options")?.unwrap_or(0);
-        header.set_options_raw(&vec![1; options]).map_err(|error| error.to_string())?;
+        let mss = words.value::<u16>("mss")?.map(u16::to_be_bytes);
+        let mss = mss.map_or(Vec::new(), |[high, low]| vec![2, 4, high, low]);
+        header
+            .set_options_raw(&[mss, vec![1; options]].concat())
+            .map_err(|error| error.to_string())?;
         let payload = self.from(inside, None)?;
         let len = header.header_len() + payload.len();
         header.checksum = if words.flag("partial") {

@@ -8,7 +8,7 @@
 //! ip 198.18.1.2 > 198.18.2.7 [ttl 64] [ect0|ect1|ce] [tos 8] [id 7] [df] [frag 1480] [more]
 //!    [options 8] [ext 2] [proto 17] [len 999] [badsum]         IPv6 by its addresses
 //! udp 1000 > 2000 [nosum] [badsum] [partial] [len 9]          `*` or `$name` for the source port
-//! tcp 1000 > 80 [seq 1] [flags AP] [options 12] [badsum] [partial]
+//! tcp 1000 > 80 [seq 1] [flags AP] [mss 1460] [options 12] [badsum] [partial]
 //! icmp echo 1 2 | reply 1 2 | time-exceeded | too-big 1400 | net-unreachable | host-unreachable
 //!    | type 5 code 1 [badsum] [partial]                        either version, by the IP layer
 //! nd solicit fd00::1 [from pod-a] | advertise fd00::1 [at pod-a] [router] [solicited] [override]

@@ -6,6 +6,7 @@
 //! underlay 198.51.100.11 [mtu 1500] [offload]   the NIC, port `uplink`; next hop `router`
 //! vxlan 10 [port 4789]                          VNI of the routed overlay
 //! ipip | direct                                 what else is taken from the NIC
+//! clamp-mss                                     of connections with other nodes
 //! gateway 198.18.1.1 fd00:18:1::1               addresses of the gateway
 //! host [plain]                                  port `host` and the default routes to it
 //! bridge red [vni 100]                          an L2 segment
@@ -98,6 +99,7 @@ impl Node {
                 self.tables.tunnels.vnis.insert(vni, Domain::Routed);
             }
             "ipip" => self.tables.tunnels.ipip = true,
+            "clamp-mss" => self.tables.tunnels.clamp_mss = true,
             "direct" => self.tables.tunnels.direct = true,
             "gateway" => self.gateway(&mut words)?,
             "host" => self.host(&mut words),

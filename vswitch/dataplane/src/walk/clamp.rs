@@ -1,0 +1,67 @@
+//! Door 4, its last step, where it is asked for: what may a connection announce as its segments'
+//! size.
+//!
+//! Enters: a TCP packet that is routed to another node or comes from one. Leaves: for `act`, the
+//! largest size that the way to that node takes in one packet, if a SYN announces more. It spares
+//! senders that hear no ICMP a connection that stalls with its first full segment.
+
+use super::decap::Arrival;
+use super::parse::Ip;
+use crate::tables::{Adjacency, Tables};
+use crate::wire::{Protocol, Tcp, TcpFlags, ipv4, ipv6, mss, tcp};
+
+/// `towards` is where the packet goes.
+#[inline(always)]
+pub(crate) fn clamp(
+    tables: &Tables,
+    arrival: &Arrival<'_>,
+    transport: &[u8],
+    ip: &Ip,
+    towards: &Adjacency,
+) -> Option<u16> {
+    if !tables.tunnels.clamp_mss || ip.protocol != Protocol::TCP || ip.later_fragment {
+        return None;
+    }
+    limit(tables, arrival, transport, ip, towards)
+}
+
+/// What the announcer is going to receive comes by the same way as what it sends.
+#[inline(never)]
+fn limit(
+    tables: &Tables,
+    arrival: &Arrival<'_>,
+    transport: &[u8],
+    ip: &Ip,
+    towards: &Adjacency,
+) -> Option<u16> {
+    let segment = Tcp::parse(transport).ok()?;
+    if !segment.flags().contains(TcpFlags::SYN) {
+        return None;
+    }
+    let mtu = if arrival.is_remote() {
+        remote_mtu(tables, tables.adjacency(tables.route(ip.source)?)?)?
+    } else {
+        remote_mtu(tables, towards)?
+    };
+    // RFC 6691: the headers without options, whatever options there are going to be.
+    let headers = tcp::HEADER_LEN + if ip.is_v6() { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
+    let limit = mtu.checked_sub(headers as u16)?;
+    mss::announced(&segment).is_some_and(|size| size > limit).then_some(limit)
+}
+
+/// The smallest, if flows are shared by several: the other direction chooses for itself.
+fn remote_mtu(tables: &Tables, adjacency: &Adjacency) -> Option<u16> {
+    match adjacency {
+        Adjacency::Remote { mtu, .. } => Some(*mtu),
+        Adjacency::Multipath(group) => {
+            let members = group.members().iter();
+            members
+                .filter_map(|member| match tables.adjacency(member.adjacency)? {
+                    Adjacency::Remote { mtu, .. } => Some(*mtu),
+                    _ => None,
+                })
+                .min()
+        }
+        _ => None,
+    }
+}
