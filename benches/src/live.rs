@@ -233,6 +233,7 @@ fn tunnels(path: Path) -> Tunnels {
         by_address: (0..PEERS)
             .map(|peer| (peer_address(peer).into(), PeerId(peer.into())))
             .collect(),
+        ..Tunnels::default()
     }
 }
 

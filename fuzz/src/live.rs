@@ -227,5 +227,6 @@ fn tunnels() -> Tunnels {
         .collect(),
         peers: numbers.clone().map(peer).collect(),
         by_address: numbers.map(|n| (PEERS[usize::from(n)].into(), PeerId(n.into()))).collect(),
+        ..Tunnels::default()
     }
 }

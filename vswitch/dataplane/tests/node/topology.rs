@@ -252,7 +252,7 @@ impl Node {
         let listed = self.tables.tunnels.peer_at(address).ok_or("a peer is listed")?;
         let prefix = listed.1.prefixes.first().ok_or(format!("`{peer}` has no prefix"))?;
         let adjacency = self.tables.route(prefix.addr()).ok_or("a peer's prefix is routed")?;
-        Ok(Member { identity: address.into(), adjacency, weight: 1 })
+        Ok(Member { identity: address, adjacency, weight: 1 })
     }
 
     fn stretch(&mut self, words: &mut Words<'_>) -> Result<(), String> {
