@@ -19,5 +19,9 @@ bin=
 . "$root/scripts/lib/nodes.sh"
 # shellcheck source=scripts/lib/kernel_node.sh
 . "$root/scripts/lib/kernel_node.sh"
+# shellcheck source=scripts/lib/vm_image.sh
+. "$root/scripts/lib/vm_image.sh"
+# shellcheck source=scripts/lib/vm_node.sh
+. "$root/scripts/lib/vm_node.sh"
 # shellcheck source=scripts/lib/checks.sh
 . "$root/scripts/lib/checks.sh"

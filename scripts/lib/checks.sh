@@ -10,8 +10,7 @@ readonly PARALLEL=4
 # servers_up NAME…: an HTTP server in each namespace, over all its addresses; and the file it gives.
 servers_up() {
     local name
-    [[ -f $LAB_DIR/blob ]] || head -c "$BLOB_BYTES" /dev/urandom >"$LAB_DIR/blob"
-    sha256sum <"$LAB_DIR/blob" >"$LAB_DIR/blob.sha256"
+    blob
     for name in "$@"; do
         lab_spawn "server-$name" "$name" \
             /usr/bin/python3 "$root/scripts/lib/pod_server.py" "$SERVER_PORT" "$LAB_DIR/blob"
@@ -19,6 +18,12 @@ servers_up() {
     for name in "$@"; do
         wait_until 10 listens "$name" "$SERVER_PORT" || die "The server in $name does not listen"
     done
+}
+
+# The file that is transferred, and its checksum.
+blob() {
+    [[ -f $LAB_DIR/blob ]] || head -c "$BLOB_BYTES" /dev/urandom >"$LAB_DIR/blob"
+    sha256sum <"$LAB_DIR/blob" >"$LAB_DIR/blob.sha256"
 }
 
 # listens NAME PORT

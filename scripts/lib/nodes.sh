@@ -4,13 +4,15 @@
 # Sourced after underlay.sh; needs `root` (the repository) and `bin` (the binaries).
 
 declare -grA POD_PREFIX4=(
-    [node-a]=198.18.1.0/24 [node-b]=198.18.2.0/24 [node-k]=198.18.3.0/24
+    [node-a]=198.18.1.0/24 [node-b]=198.18.2.0/24 [node-k]=198.18.3.0/24 [node-v]=198.18.4.0/24
 )
 declare -grA POD_PREFIX6=(
-    [node-a]=fd00:18:1::/64 [node-b]=fd00:18:2::/64 [node-k]=fd00:18:3::/64
+    [node-a]=fd00:18:1::/64 [node-b]=fd00:18:2::/64 [node-k]=fd00:18:3::/64 [node-v]=fd00:18:4::/64
 )
 readonly CLUSTER4=198.18.0.0/16 CLUSTER6=fd00:18::/32
 readonly VNI=10
+# The underlay's 1500 bytes less the encapsulation's overhead.
+declare -grA POD_MTU=([vxlan]=1450 [ipip]=1480 [direct]=1500)
 
 # The first usable address of each prefix belongs to the node.
 gateway4() { printf '%s1' "${POD_PREFIX4[$1]%0/24}"; }
@@ -69,7 +71,10 @@ name = "$peer"
 address = "${HOST_ADDRESS[$peer]}"
 prefixes = ["${POD_PREFIX4[$peer]}", "${POD_PREFIX6[$peer]}"]
 TOML
-        [[ $peer != node-k ]] || printf 'vtep_mac = "%s"\n' "$(kernel_vtep_mac)"
+        case $peer in
+            node-k) printf 'vtep_mac = "%s"\n' "$(kernel_vtep_mac)" ;;
+            node-v) printf 'vtep_mac = "%s"\n' "$VM_VTEP_MAC" ;;
+        esac
     done
 }
 
@@ -155,7 +160,8 @@ address() {
     esac
 }
 
-# two_nodes_up MODE: the underlay, node-a and node-b. WITH_KERNEL_NODE adds node-k.
+# two_nodes_up MODE: the underlay, node-a and node-b. WITH_KERNEL_NODE adds node-k, WITH_VM_NODE
+# node-v, which is then still starting.
 two_nodes_up() {
     local mode=$1 peers_a=(node-b) peers_b=(node-a)
     printf '%s\n' "$mode" >"$LAB_DIR/mode"
@@ -166,6 +172,11 @@ two_nodes_up() {
         kernel_node_up
         peers_a+=(node-k)
         peers_b+=(node-k)
+    fi
+    if [[ -n ${WITH_VM_NODE:-} ]]; then
+        vm_node_up "$mode" "${POD_MTU[$mode]}" node-a node-b
+        peers_a+=(node-v)
+        peers_b+=(node-v)
     fi
     if [[ $mode == direct ]]; then
         underlay_route_pods node-a

@@ -5,7 +5,7 @@
 
 : "${root:?the sourcing script sets it to the repository}"
 
-# Debian packages by purpose: to build, to run the lab, to run the tests.
+# Debian packages by purpose: to build, to run the lab, a VM in it, to run the tests.
 packages_for() {
     case $1 in
         build)
@@ -16,6 +16,7 @@ packages_for() {
             echo iproute2 iputils-ping tcpdump nftables ethtool curl jq python3 python3-scapy \
                 containernetworking-plugins procps util-linux
             ;;
+        vm) echo qemu-system-x86 ;;
         test) echo shellcheck systemd ;;
         *) die "packages_for: no purpose is named $1" ;;
     esac

@@ -2,8 +2,8 @@
 # The network under the nodes: a router namespace that routes between the nodes' two subnets and a
 # third one, on which there is a host outside the cluster. Sourced after lab.sh.
 #
-#     node-a .11   node-k .13        node-b .12          outside .200
-#          └───┬───┘                    │                    │
+#   node-a .11   node-k .13   node-v .14    node-b .12          outside .200
+#        └───────────┼────────────┘             │                    │
 #     lan-a 198.51.100.0/25    lan-b 203.0.113.0/25    lan-out 203.0.113.128/25
 #          └──────────────────── router (.1, .1, .129) ──────┘
 #
@@ -12,9 +12,10 @@
 
 declare -grA LAN_PREFIX=([lan-a]=198.51.100.0/25 [lan-b]=203.0.113.0/25 [lan-out]=203.0.113.128/25)
 declare -grA LAN_GATEWAY=([lan-a]=198.51.100.1 [lan-b]=203.0.113.1 [lan-out]=203.0.113.129)
-declare -grA HOST_LAN=([node-a]=lan-a [node-b]=lan-b [node-k]=lan-a [outside]=lan-out)
+declare -grA HOST_LAN=([node-a]=lan-a [node-b]=lan-b [node-k]=lan-a [node-v]=lan-a [outside]=lan-out)
 declare -grA HOST_ADDRESS=(
-    [node-a]=198.51.100.11 [node-b]=203.0.113.12 [node-k]=198.51.100.13 [outside]=203.0.113.200
+    [node-a]=198.51.100.11 [node-b]=203.0.113.12 [node-k]=198.51.100.13
+    [node-v]=198.51.100.14 [outside]=203.0.113.200
 )
 
 # The router, its three subnets, and the host outside.

@@ -6,9 +6,6 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
 . "$root/scripts/lib/all.sh"
 
-# The underlay's 1500 bytes less the encapsulation's overhead.
-declare -rA POD_MTU=([vxlan]=1450 [ipip]=1480 [direct]=1500)
-
 main() {
     local mode
     setup_binaries
