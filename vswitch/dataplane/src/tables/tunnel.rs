@@ -43,12 +43,17 @@ pub struct Tunnels {
     pub local: LocalAddresses,
     /// UDP port of VXLAN, if it is spoken with anyone.
     pub vxlan_port: Option<u16>,
+    /// Further UDP ports on which VXLAN is taken: those that peers may still or already send to.
+    pub more_vxlan_ports: Vec<u16>,
     /// IPIP is spoken with someone.
     pub ipip: bool,
     /// Packets to our pods are taken without encapsulation.
     pub direct: bool,
     /// A SYN to another node or from one announces no segments that the way there does not take.
     pub clamp_mss: bool,
+    /// Pods that are reached by a tunnel may be heard without one too: their node may decide
+    /// otherwise than this one, or may have changed its mind a moment earlier.
+    pub direct_from_tunnelled: bool,
     /// MAC that peers put into the inner Ethernet header.
     pub vtep_mac: MacAddr,
     /// Every VNI that is ours.
@@ -76,6 +81,13 @@ pub struct PeersByAddress {
 }
 
 impl Tunnels {
+    /// Whether this is a UDP port of VXLAN.
+    #[inline]
+    #[must_use]
+    pub fn takes_vxlan_on(&self, port: u16) -> bool {
+        self.vxlan_port == Some(port) || self.more_vxlan_ports.contains(&port)
+    }
+
     /// The peer with this underlay address.
     #[must_use]
     pub fn peer_at(&self, address: IpAddr) -> Option<(PeerId, &Peer)> {

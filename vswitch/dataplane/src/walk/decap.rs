@@ -113,7 +113,7 @@ fn outer<'t>(
         }
         Protocol::UDP => {
             let Ok(udp) = Udp::parse(ip.payload()) else { return Err(DropReason::OuterMalformed) };
-            if tunnels.vxlan_port != Some(udp.destination()) {
+            if !tunnels.takes_vxlan_on(udp.destination()) {
                 return Err(DropReason::NotForUs);
             }
             let Ok(vxlan) = Vxlan::parse(udp.payload()) else {
@@ -172,9 +172,13 @@ pub(crate) fn may_send_from(
         Origin::Pod => Err(DropReason::SourceAddressSpoofed),
         Origin::Peer { peer, .. } if peer.has(source) => Ok(()),
         Origin::Peer { .. } => Err(DropReason::InnerSourceForeign),
-        // Any host of the underlay may talk to pods that it routes to, but neither in our pods' name
-        // nor in that of pods whose packets come through a tunnel from a known peer.
-        Origin::Direct if tables.is_local(source) || is_tunnelled(tables, source) => {
+        // Any host of the underlay may talk to pods that it routes to, but not in our pods' name;
+        // nor in that of pods whose packets come through a tunnel from a known peer, unless their
+        // node may have left the tunnel.
+        Origin::Direct
+            if tables.is_local(source)
+                || !tables.tunnels.direct_from_tunnelled && is_tunnelled(tables, source) =>
+        {
             Err(DropReason::SourceAddressSpoofed)
         }
         Origin::Direct => Ok(()),

@@ -221,7 +221,7 @@ fn towards_host(
     let tunnelled = match ip.protocol {
         Protocol::IPIP | Protocol::IPV6 => tunnels.ipip,
         Protocol::UDP if !ip.later_fragment => {
-            destination_port(transport).is_some_and(|port| Some(port) == tunnels.vxlan_port)
+            destination_port(transport).is_some_and(|port| tunnels.takes_vxlan_on(port))
         }
         _ => false,
     };

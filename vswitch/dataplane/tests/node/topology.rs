@@ -98,9 +98,14 @@ impl Node {
                 self.tables.tunnels.vxlan_port = Some(words.value("port")?.unwrap_or(4789));
                 self.tables.tunnels.vnis.insert(vni, Domain::Routed);
             }
+            "vxlan-also" => {
+                self.tables.tunnels.more_vxlan_ports.push(words.parse("port")?);
+                self.tables.tunnels.vnis.insert(vni(words.parse("VNI")?)?, Domain::Routed);
+            }
             "ipip" => self.tables.tunnels.ipip = true,
             "clamp-mss" => self.tables.tunnels.clamp_mss = true,
             "direct" => self.tables.tunnels.direct = true,
+            "direct-from-tunnelled" => self.tables.tunnels.direct_from_tunnelled = true,
             "gateway" => self.gateway(&mut words)?,
             "host" => self.host(&mut words),
             "bridge" => {
