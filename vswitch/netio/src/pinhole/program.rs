@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Ethernet II ─ IPv4 ─ to one of `local` ─┬─ protocol 4 or 41 ─────────────────── ours
-//!               │      │                    └─ UDP to `vxlan_port`, unfragmented ── ours
+//!               │      │                    └─ UDP to `vxlan_ports`, unfragmented ─ ours
 //!               │      └ to one of `prefixes` ──────────────────────────────────── ours
 //!               └ IPv6 ─ to one of `prefixes` ──────────────────────────────────── ours
 //!   everything else: XDP_PASS, so that the NIC stays Linux's
@@ -22,8 +22,8 @@ use super::asm::{Assembler, Instruction, Label, Reg, When, Width};
 pub struct Steering {
     /// The node's addresses in the underlay, to which tunnel packets come.
     pub local: Vec<Ipv4Addr>,
-    /// The UDP port of VXLAN, if VXLAN is used.
-    pub vxlan_port: Option<u16>,
+    /// The UDP ports of VXLAN: several while the nodes change from one to another.
+    pub vxlan_ports: Vec<u16>,
     /// Take IPIP: protocol 4, and 41 for IPv6 in IPv4.
     pub ipip: bool,
     /// The node's pod prefixes, for packets that come without a tunnel.
@@ -61,7 +61,7 @@ const PROTOCOL_IPV6: u32 = 41;
 /// fragments", and the offset.
 const FRAGMENT: u16 = 0x3fff;
 
-/// Addresses and prefixes in all, at most: each costs two to eight instructions on the way of
+/// Addresses, ports and prefixes in all, at most: each costs two to eight instructions on the way of
 /// every packet, and a jump reaches 32,767.
 const MAX_ENTRIES: usize = 2048;
 
@@ -125,7 +125,7 @@ pub(super) fn assemble(steering: &Steering, map_fd: i32) -> Result<Vec<Instructi
         asm.exit();
     }
 
-    asm.finish().map_err(|_| "it has too many addresses and prefixes".to_owned())
+    asm.finish().map_err(|_| "it has too many addresses, ports and prefixes".to_owned())
 }
 
 /// From `tunnel` on: is a packet to one of our addresses one of our tunnels'?
@@ -136,7 +136,7 @@ fn tunnels(asm: &mut Assembler, steering: &Steering, tunnel: Label, ours: Label,
         asm.jump(VALUE, When::Equal, PROTOCOL_IPIP, ours);
         asm.jump(VALUE, When::Equal, PROTOCOL_IPV6, ours);
     }
-    if let Some(port) = steering.vxlan_port {
+    if !steering.vxlan_ports.is_empty() {
         asm.jump(VALUE, When::NotEqual, PROTOCOL_UDP, pass);
         asm.load(Width::Half, VALUE, PACKET, ETHERNET_BYTES + 6);
         asm.mask(VALUE, in_memory(FRAGMENT));
@@ -146,16 +146,18 @@ fn tunnels(asm: &mut Assembler, steering: &Steering, tunnel: Label, ours: Label,
         asm.jump(HEADER_LEN, When::NotEqual, 0x45, pass);
         need(asm, ETHERNET_BYTES + IPV4_BYTES + UDP_BYTES, pass);
         asm.load(Width::Half, VALUE, PACKET, ETHERNET_BYTES + IPV4_BYTES + 2);
-        asm.jump(VALUE, When::Equal, in_memory(port), ours);
+        for port in &steering.vxlan_ports {
+            asm.jump(VALUE, When::Equal, in_memory(*port), ours);
+        }
     }
     asm.go(pass);
 }
 
 fn check(steering: &Steering) -> Result<(), String> {
-    let entries = steering.local.len() + steering.prefixes.len();
+    let entries = steering.local.len() + steering.prefixes.len() + steering.vxlan_ports.len();
     if entries > MAX_ENTRIES {
         return Err(format!(
-            "{entries} addresses and prefixes are more than {MAX_ENTRIES}; summarize the prefixes"
+            "{entries} addresses, ports and prefixes are more than {MAX_ENTRIES}; summarize the prefixes"
         ));
     }
     for &(network, len) in &steering.prefixes {
@@ -227,9 +229,9 @@ mod tests {
         let longest = ("fd00::1".parse().expect("address"), 127);
         let mut steering = Steering {
             local: vec![Ipv4Addr::new(198, 51, 100, 1)],
-            vxlan_port: Some(4789),
+            vxlan_ports: vec![4789],
             ipip: true,
-            prefixes: vec![longest; MAX_ENTRIES - 1],
+            prefixes: vec![longest; MAX_ENTRIES - 2],
         };
         assert!(assemble(&steering, 3).is_ok());
         steering.prefixes.push(longest);

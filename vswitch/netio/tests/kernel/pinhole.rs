@@ -13,7 +13,7 @@ const OTHER: [u8; 4] = [198, 51, 100, 9];
 fn steering() -> Steering {
     Steering {
         local: vec!["203.0.113.1".parse().expect("address"), LOCAL.into()],
-        vxlan_port: Some(4789),
+        vxlan_ports: vec![4789, 8472],
         ipip: true,
         prefixes: ["198.18.2.0/23", "198.18.9.7/32", "fd00:18::/40", "2001:db8::5/128"]
             .map(|prefix| {
@@ -127,6 +127,7 @@ fn the_program_takes_what_is_ours_and_nothing_else() {
     let ours = [
         ("VXLAN to us", to_v4(LOCAL)),
         ("VXLAN to our other address", to_v4([203, 0, 113, 1])),
+        ("VXLAN to the other port", ipv4(&TO_US, &udp(8472))),
         ("VXLAN with DF", fragment(0x4000)),
         ("a pod's IPv4 with options", {
             ipv4(&V4 { destination: [198, 18, 2, 1], options_bytes: 4, ..TO_US }, &[0; 8])
@@ -198,7 +199,7 @@ fn what_is_switched_off_passes() {
     };
     let all = steering();
     assert_eq!(verdicts(&all), [true, true, true]);
-    assert_eq!(verdicts(&Steering { vxlan_port: None, ..all.clone() }), [false, true, true]);
+    assert_eq!(verdicts(&Steering { vxlan_ports: vec![], ..all.clone() }), [false, true, true]);
     assert_eq!(verdicts(&Steering { ipip: false, ..all.clone() }), [true, false, true]);
     assert_eq!(verdicts(&Steering { prefixes: vec![], ..all.clone() }), [true, true, false]);
     assert_eq!(verdicts(&Steering { local: vec![], ..all }), [false, false, true]);
@@ -232,7 +233,8 @@ fn the_verifier_takes_the_longest_program() {
     };
     let mut steering = steering();
     let longest = ("fd00::1".parse().expect("address"), 127);
-    steering.prefixes.resize(2048 - steering.local.len(), longest);
+    let taken = steering.local.len() + steering.vxlan_ports.len();
+    steering.prefixes.resize(2048 - taken, longest);
     let program = Program::load(&steering, &map).expect("the verifier takes it");
     assert_eq!(program.run(&ipv6("2001:db8::6")).expect("it runs"), Action::Pass);
     assert_eq!(program.run(&ipv6("fd00::")).expect("it runs"), Action::Redirect);

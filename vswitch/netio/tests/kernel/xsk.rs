@@ -59,7 +59,7 @@ struct Uplink {
 }
 
 fn open(config: XskConfig) -> Uplink {
-    let steering = Steering { local: vec![NODE], vxlan_port: Some(VXLAN), ..Steering::default() };
+    let steering = Steering { local: vec![NODE], vxlan_ports: vec![VXLAN], ..Steering::default() };
     let pinhole =
         Pinhole::attach(link("nic0").index, 2, &steering, AttachWish::default()).expect("attached");
     let sockets = (0..2)
