@@ -119,3 +119,15 @@ pub struct Check {
     /// MAC that the pod has.
     pub mac: Mac,
 }
+
+/// What a live pod's interface is to become.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adjustment {
+    /// Whose.
+    pub attachment: AttachmentId,
+    /// Path of the pod's network namespace, as its runtime gave it. The interface there is the pod's
+    /// only if it bears the attachment's mark: the path may lead elsewhere by now.
+    pub netns: String,
+    /// Bytes.
+    pub mtu: u32,
+}

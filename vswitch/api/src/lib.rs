@@ -22,7 +22,9 @@ mod message;
 mod state;
 mod trace;
 
-pub use attachment::{Attach, AttachmentId, Check, Delegated, Mode, PodName, Reserve, Reserved};
+pub use attachment::{
+    Adjustment, Attach, AttachmentId, Check, Delegated, Mode, PodName, Reserve, Reserved,
+};
 pub use codec::{
     CodecError, Decoder, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, encode_request, encode_response,
 };

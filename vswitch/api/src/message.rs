@@ -6,9 +6,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Attach, AttachmentId, Check, Drops, FdbEntry, FibEntry, Mac, NeighborEntry, PeerEntry,
-    PeerSpec, PeerSync, PortEntry, RefusedPeer, Reserve, Reserved, RouteSpec, Status, TracePacket,
-    TraceResult,
+    Adjustment, Attach, AttachmentId, Check, Drops, FdbEntry, FibEntry, Mac, NeighborEntry,
+    PeerEntry, PeerSpec, PeerSync, PortEntry, RefusedPeer, Reserve, Reserved, RouteSpec, Status,
+    TracePacket, TraceResult,
 };
 
 /// One question or order to the daemon.
@@ -40,6 +40,15 @@ pub enum Request {
     Detach(AttachmentId),
     /// CNI CHECK.
     Check(Check),
+    /// Live pods whose interface is to have another MTU, which is set from inside their namespace.
+    Adjustments,
+    /// A pod's interface has this MTU.
+    Adjusted {
+        /// Whose.
+        attachment: AttachmentId,
+        /// Bytes.
+        mtu: u32,
+    },
 
     /// Adds or replaces a route.
     AddRoute(RouteSpec),
@@ -115,6 +124,8 @@ pub enum Reply {
     Trace(TraceResult),
     /// To `Reserve`.
     Reserved(Reserved),
+    /// To `Adjustments`.
+    Adjustments(Vec<Adjustment>),
     /// To `SyncPeers`: what was not taken. Everything else forwards.
     Synced(Vec<RefusedPeer>),
 }

@@ -117,6 +117,8 @@ pub struct UplinkStatus {
     pub mtu: u32,
     /// Default encapsulation.
     pub encapsulation: Encapsulation,
+    /// Whether it is used, by default.
+    pub encapsulate: Encapsulate,
     /// VXLAN network identifier.
     pub vni: u32,
     /// VXLAN UDP port.
@@ -328,6 +330,11 @@ pub struct PeerEntry {
     pub spec: PeerSpec,
     /// In force.
     pub in_force: Encapsulation,
+    /// Whether packets are to be encapsulated, as decided for this peer.
+    pub policy: Encapsulate,
+    /// What decided on `in_force`: `as configured`, `on the uplink's link`, `behind router ADDRESS`,
+    /// `the way there is unknown`.
+    pub reason: String,
     /// `config` or `runtime`.
     pub source: String,
     /// The underlay's next hop, as the kernel routes.

@@ -72,6 +72,18 @@ impl HostInterface {
         set_up(netlink, link.index, config, mtu).map_err(failed)?;
         Ok(Self { port: Arc::new(port), name: name.clone(), ifindex: link.index, mac: MAC, mtu })
     }
+
+    /// Gives it another MTU.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn resize(&mut self, mtu: u32) -> Result<()> {
+        let failed = |source| Error::Host { interface: self.name.clone(), source };
+        let mut netlink = Netlink::open().map_err(failed)?;
+        netlink.set_mtu(self.ifindex, mtu).map_err(failed)?;
+        self.mtu = mtu;
+        Ok(())
+    }
 }
 
 fn set_up(netlink: &mut Netlink, ifindex: u32, config: &Config, mtu: u32) -> netio::Result<()> {

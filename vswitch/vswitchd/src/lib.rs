@@ -10,6 +10,7 @@
 //! | [`model`]      | what should be: leases, peers, routes, entries; the address allocator |
 //! | [`journal`]    | the model's changes on disk |
 //! | [`compile`]    | model to tables: a pure function |
+//! | [`mtu`]        | how long pods' packets may be |
 //! | [`publish`]    | tables to workers, and when they have them |
 //! | [`worker`]     | the pinned threads |
 //! | [`ports`]      | numbers and file descriptors of pods' ports |
@@ -35,6 +36,7 @@ pub mod lock;
 pub mod machine;
 pub mod masquerade;
 pub mod model;
+pub mod mtu;
 pub mod notify;
 pub mod ports;
 pub mod publish;

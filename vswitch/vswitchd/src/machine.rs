@@ -6,19 +6,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use dataplane::tables::LocalAddresses;
-use ipnet::IpNet;
 use netio::netlink::{self, Link, Netlink};
 use netio::xsk::MAX_FRAME_BYTES;
 
-use crate::compile::{encapsulations, overhead};
 use crate::config::{Config, Problem, Refusal};
 use crate::error::Error;
 use crate::model::Model;
+use crate::mtu;
 
-/// RFC 8200 section 5.
-const MIN_IPV6_MTU: u32 = 1280;
-/// What every host can take: RFC 791 section 3.1.
-const MIN_IPV4_MTU: u32 = 576;
 const ETHERNET_BYTES: u32 = 14;
 
 /// The NIC as it is.
@@ -160,26 +155,8 @@ fn choose_address(
 
 /// The pods' MTU must fit into the underlay with the overhead of every encapsulation in use.
 fn check_mtu(config: &Config, facts: &Facts, problems: &mut Vec<Problem>) {
-    let largest =
-        encapsulations(config, &Model::new(config)).map(overhead).max().unwrap_or_default();
-    let room = facts.mtu.saturating_sub(largest);
-    let name = &facts.link.name;
-    if let Some(mtu) = config.overlay.pod_mtu
-        && mtu > room
-    {
-        problems.push(config.origin.problem(
-            "overlay.pod_mtu",
-            format!("{name} carries {} bytes, of which encapsulation takes {largest}: {room} is the most, not {mtu}", facts.mtu),
-        ));
-    }
-    let has_v6 = config.node.pod_prefixes.iter().any(|prefix| matches!(prefix, IpNet::V6(_)));
-    let least = if has_v6 { MIN_IPV6_MTU } else { MIN_IPV4_MTU };
-    if config.overlay.pod_mtu.is_none() && room < least {
-        problems.push(config.origin.problem(
-            "uplink.interface",
-            format!("{name} carries {} bytes, of which encapsulation takes {largest}: the {room} left are less than the {least} that pods need; raise its MTU", facts.mtu),
-        ));
-    }
+    let found = mtu::problem(config, &Model::new(config), &facts.link.name, facts.mtu);
+    problems.extend(found.map(|(key, message)| config.origin.problem(key, message)));
 }
 
 fn check_own_addresses(config: &Config, own: LocalAddresses, problems: &mut Vec<Problem>) {

@@ -66,7 +66,7 @@ impl Underlay {
         let fresh: BTreeMap<_, _> =
             wanted.iter().map(|address| (*address, self.look_up(*address))).collect();
         let forwarding = |hops: &BTreeMap<IpAddr, NextHop>| {
-            hops.iter().map(|(address, hop)| (*address, hop.mac)).collect::<Vec<_>>()
+            hops.iter().map(|(address, hop)| (*address, hop.via, hop.mac)).collect::<Vec<_>>()
         };
         for (address, hop) in &fresh {
             self.log(*address, hop);

@@ -6,12 +6,11 @@
 use netio::pinhole::{AttachMode, AttachWish, Pinhole, Steering};
 use netio::xsk::{XskConfig, XskSocket};
 
-use crate::compile::encapsulations;
+use crate::compile::encapsulation::heard;
 use crate::config::{self, Config, Xdp};
 use crate::error::{Error, Result};
 use crate::machine::Facts;
 use crate::model::Model;
-use api::Encapsulation;
 
 /// The NIC, opened. Dropping it gives everything back to Linux.
 pub struct Uplink {
@@ -59,12 +58,32 @@ impl Uplink {
         Ok((Self { pinhole, steering, facts, xdp_mode, copy_mode }, sockets))
     }
 
-    /// Takes from the NIC what the model needs now.
+    /// Whether the model needs something from the NIC that is not taken yet.
+    #[must_use]
+    pub fn lacks(&self, config: &Config, model: &Model) -> bool {
+        let wanted = union(&self.steering, &steering(config, model, &self.facts));
+        wanted != self.steering
+    }
+
+    /// Takes from the NIC what the model needs, beside what was taken before: for tables that take
+    /// both.
     ///
     /// # Errors
     /// If the kernel refuses; what was taken before is taken still.
-    pub fn steer(&mut self, config: &Config, model: &Model) -> netio::Result<()> {
-        let wanted = steering(config, model, &self.facts);
+    pub fn widen(&mut self, config: &Config, model: &Model) -> netio::Result<()> {
+        let wanted = union(&self.steering, &steering(config, model, &self.facts));
+        self.steer(wanted)
+    }
+
+    /// Takes from the NIC what the model needs and no more.
+    ///
+    /// # Errors
+    /// As for `widen`.
+    pub fn narrow(&mut self, config: &Config, model: &Model) -> netio::Result<()> {
+        self.steer(steering(config, model, &self.facts))
+    }
+
+    fn steer(&mut self, wanted: Steering) -> netio::Result<()> {
         if wanted != self.steering {
             self.pinhole.update(&wanted)?;
             self.steering = wanted;
@@ -90,25 +109,35 @@ impl Uplink {
     }
 }
 
-/// What is ours on the wire: no more than the encapsulations in use.
+/// What is ours on the wire: no more than what is heard.
 fn steering(config: &Config, model: &Model, facts: &Facts) -> Steering {
-    let local = facts.addresses.v4.into_iter().collect();
-    let mut steering = Steering { local, ..Steering::default() };
-    for encapsulation in encapsulations(config, model) {
-        match encapsulation {
-            Encapsulation::Vxlan => steering.vxlan_port = Some(config.overlay.vxlan_port),
-            Encapsulation::Ipip => steering.ipip = true,
-            Encapsulation::Direct => {
-                steering.prefixes = config
-                    .node
-                    .pod_prefixes
-                    .iter()
-                    .map(|prefix| (prefix.network(), prefix.prefix_len()))
-                    .collect();
-            }
-        }
+    let heard = heard(config, model);
+    let mut steering = Steering {
+        local: facts.addresses.v4.into_iter().collect(),
+        vxlan_ports: heard.vxlan_ports,
+        ipip: heard.ipip,
+        ..Steering::default()
+    };
+    if heard.direct {
+        let prefixes = config.node.pod_prefixes.iter();
+        steering.prefixes =
+            prefixes.map(|prefix| (prefix.network(), prefix.prefix_len())).collect();
     }
     steering
+}
+
+/// What either takes.
+fn union(a: &Steering, b: &Steering) -> Steering {
+    fn all<T: Clone + PartialEq>(a: &[T], b: &[T]) -> Vec<T> {
+        let more = b.iter().filter(|one| !a.contains(one));
+        a.iter().chain(more).cloned().collect()
+    }
+    Steering {
+        local: all(&a.local, &b.local),
+        vxlan_ports: all(&a.vxlan_ports, &b.vxlan_ports),
+        ipip: a.ipip || b.ipip,
+        prefixes: all(&a.prefixes, &b.prefixes),
+    }
 }
 
 /// Queues for each worker, spread evenly.
@@ -148,7 +177,7 @@ mod tests {
         let local = facts.addresses.v4.into_iter().collect();
         let none = Steering { local, ..Steering::default() };
         for (encapsulation, expected) in [
-            ("vxlan", Steering { vxlan_port: Some(4789), ..none.clone() }),
+            ("vxlan", Steering { vxlan_ports: vec![4789], ..none.clone() }),
             ("ipip", Steering { ipip: true, ..none.clone() }),
             ("direct", Steering { prefixes: vec![pods], ..none.clone() }),
         ] {

@@ -4,6 +4,7 @@
 //! `publish`. A pure function: the same input gives the same tables, and a test needs neither
 //! interfaces nor time.
 
+pub mod encapsulation;
 pub mod rib;
 #[cfg(test)]
 mod tests;
@@ -23,11 +24,10 @@ use ipnet::IpNet;
 
 use crate::config::Config;
 use crate::model::Model;
+use crate::mtu::pod_mtu;
 use crate::underlay::NextHop;
+use encapsulation::{Decision, decide, heard, overhead};
 use rib::Target;
-
-/// Pods' MTU on a node without an uplink: Ethernet's.
-const MTU_WITHOUT_UPLINK: u32 = 1500;
 
 /// The bridge domain of the configuration; the only one so far.
 const DEFAULT_BRIDGE: BridgeId = BridgeId(0);
@@ -86,6 +86,14 @@ pub struct Input<'a> {
     pub epoch: Epoch,
 }
 
+impl Input<'_> {
+    /// How a peer is reached.
+    #[must_use]
+    pub fn decide(&self, peer: &PeerSpec) -> Decision {
+        decide(self.config, peer, self.next_hops.get(&peer.address))
+    }
+}
+
 /// The tables of this input.
 #[must_use]
 pub fn compile(input: &Input<'_>) -> Tables {
@@ -108,43 +116,10 @@ pub fn compile(input: &Input<'_>) -> Tables {
     tables
 }
 
-/// What an encapsulation adds to an inner IP packet, bytes.
-#[must_use]
-pub fn overhead(encapsulation: Encapsulation) -> u32 {
-    match encapsulation {
-        Encapsulation::Vxlan => Template::VXLAN_OVERHEAD.into(),
-        Encapsulation::Ipip => Template::IPIP_OVERHEAD.into(),
-        Encapsulation::Direct => 0,
-    }
-}
-
-/// Every encapsulation in use: that of each peer, or the default while there is none; and VXLAN for
-/// a stretched bridge.
-pub fn encapsulations<'a>(
-    config: &'a Config,
-    model: &'a Model,
-) -> impl Iterator<Item = Encapsulation> + 'a {
-    let of_peers = model.peers.values().map(|(peer, _)| config.encapsulation_of(peer));
-    let default = model.peers.is_empty().then_some(config.overlay.encapsulation);
-    let stretched = config.bridge.vni.map(|_| Encapsulation::Vxlan);
-    of_peers.chain(default).chain(stretched)
-}
-
-/// MTU of a new pod's interface: what every peer can be reached with.
-#[must_use]
-pub fn pod_mtu(config: &Config, model: &Model, uplink_mtu: Option<u32>) -> u32 {
-    if let Some(mtu) = config.overlay.pod_mtu {
-        return mtu;
-    }
-    let Some(uplink_mtu) = uplink_mtu else { return MTU_WITHOUT_UPLINK };
-    let largest = encapsulations(config, model).map(overhead).max().unwrap_or(0);
-    uplink_mtu.saturating_sub(largest)
-}
-
 /// Largest inner packet to a peer.
 #[must_use]
-pub fn peer_mtu(config: &Config, peer: &PeerSpec, uplink: &UplinkPort) -> u32 {
-    uplink.mtu.saturating_sub(overhead(config.encapsulation_of(peer)))
+pub fn peer_mtu(decision: &Decision, uplink: &UplinkPort) -> u32 {
+    uplink.mtu.saturating_sub(overhead(decision.in_force))
 }
 
 /// MAC of this node's VTEP.
@@ -216,7 +191,7 @@ impl<'a> Adjacencies<'a, '_> {
                 Some(uplink) => Adjacency::Remote {
                     port: uplink.id,
                     template: peer_template(input, peer, uplink),
-                    mtu: clamp(peer_mtu(input.config, peer, uplink)),
+                    mtu: clamp(peer_mtu(&input.decide(peer), uplink)),
                 },
                 None => Adjacency::Unreachable,
             },
@@ -230,7 +205,7 @@ impl<'a> Adjacencies<'a, '_> {
 fn peer_template(input: &Input<'_>, peer: &PeerSpec, uplink: &UplinkPort) -> Option<Template> {
     let outer = outer(input, peer.address, uplink)?;
     let overlay = &input.config.overlay;
-    Some(match input.config.encapsulation_of(peer) {
+    Some(match input.decide(peer).in_force {
         Encapsulation::Vxlan => Template::vxlan_routed(
             outer,
             vni(overlay.vni),
@@ -346,15 +321,15 @@ fn tunnels(input: &Input<'_>) -> Tunnels {
         vtep_mac: vtep_mac(config, uplink),
         ..Tunnels::default()
     };
-    for encapsulation in encapsulations(config, model) {
-        match encapsulation {
-            Encapsulation::Vxlan => tunnels.vxlan_port = Some(config.overlay.vxlan_port),
-            Encapsulation::Ipip => tunnels.ipip = true,
-            Encapsulation::Direct => tunnels.direct = true,
-        }
-    }
-    if tunnels.vxlan_port.is_some() {
-        tunnels.vnis.insert(vni(config.overlay.vni), Domain::Routed);
+    let heard = heard(config, model);
+    let mut ports = heard.vxlan_ports.into_iter();
+    tunnels.vxlan_port = ports.next();
+    tunnels.more_vxlan_ports = ports.collect();
+    tunnels.ipip = heard.ipip;
+    tunnels.direct = heard.direct;
+    tunnels.direct_from_tunnelled = heard.direct_from_tunnelled;
+    for number in heard.vnis {
+        tunnels.vnis.insert(vni(number), Domain::Routed);
     }
     if let Some(stretched) = config.bridge.vni {
         tunnels.vnis.insert(vni(stretched), Domain::Bridged(DEFAULT_BRIDGE));

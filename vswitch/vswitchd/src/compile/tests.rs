@@ -212,7 +212,7 @@ fn direct_peers_get_ethernet_alone() {
         panic!("{:?}", route(&tables, "198.18.3.5"));
     };
     assert_eq!((template.encap(), template.bytes().len()), (Encap::None, 14));
-    assert!(tables.tunnels.direct && !tables.tunnels.ipip);
+    assert!(tables.tunnels.direct);
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn an_unresolved_next_hop_leaves_no_template() {
 #[test]
 fn what_is_heard_from_whom() {
     let tunnels = Node::new(CONFIG).tables().tunnels;
-    assert_eq!((tunnels.vxlan_port, tunnels.ipip, tunnels.direct), (Some(4789), true, false));
+    assert_eq!((tunnels.vxlan_port, tunnels.ipip, tunnels.direct), (Some(4789), true, true));
     assert_eq!(tunnels.vtep_mac, MacAddr([2, 0x76, 198, 51, 100, 11]));
     assert_eq!(tunnels.vnis.get(&Vni::new(10).expect("24 bits")), Some(&Domain::Routed));
     assert_eq!(

@@ -8,7 +8,9 @@
 //! | `read`     | typed values out of TOML, with the place of each |
 //! | `sections` | each section and its defaults |
 //! | `semantic` | what values must be to one another |
+//! | `former`   | what a reload replaced and peers may still send to |
 
+mod former;
 mod read;
 mod sections;
 mod semantic;
@@ -19,9 +21,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use api::{Encapsulation, Mac, Mode, PeerSpec, RouteSpec};
+use api::{Encapsulate, Encapsulation, Mac, Mode, PeerSpec, RouteSpec};
 use ipnet::IpNet;
 
+pub use former::Former;
 pub use read::{Origin, Problem};
 pub(crate) use semantic::{check_peer, check_route_prefix};
 
@@ -92,6 +95,14 @@ pub enum Xdp {
 pub struct Overlay {
     /// For peers that name none.
     pub encapsulation: Encapsulation,
+    /// Whether it is used, for peers that do not say.
+    pub encapsulate: Encapsulate,
+    /// What is taken from peers beside what is sent to them.
+    pub accept: Vec<Encapsulation>,
+    /// Further UDP ports on which VXLAN is taken.
+    pub accept_vxlan_ports: Vec<u16>,
+    /// Further identifiers of the routed overlay that are taken.
+    pub accept_vnis: Vec<u32>,
     /// VXLAN network identifier of the routed overlay.
     pub vni: u32,
     /// VXLAN UDP port.
@@ -224,10 +235,15 @@ impl Config {
             IpNet::V6(net) => Ipv6Addr::from_bits(net.network().to_bits() | 1).into(),
         }
     }
+}
 
-    /// The encapsulation in force for a peer.
+impl Overlay {
+    /// What a peer gets that the configuration knows nothing of.
     #[must_use]
-    pub fn encapsulation_of(&self, peer: &PeerSpec) -> Encapsulation {
-        peer.encapsulation.unwrap_or(self.overlay.encapsulation)
+    pub fn usual(&self) -> Encapsulation {
+        match self.encapsulate {
+            Encapsulate::Never => Encapsulation::Direct,
+            Encapsulate::Always | Encapsulate::CrossSubnet => self.encapsulation,
+        }
     }
 }

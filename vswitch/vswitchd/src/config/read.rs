@@ -274,6 +274,30 @@ impl<'t> Reader<'t> {
         value
     }
 
+    /// A list of words, each one of several.
+    pub(super) fn some_of<T: Copy>(
+        &mut self,
+        section: &mut Section<'t>,
+        name: &'static str,
+        words: &[(&str, T)],
+    ) -> Vec<T> {
+        let quoted: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        let what = quoted.join(" or ");
+        let mut values = Vec::new();
+        for (key, value) in self.elements(section, name, &format!("a list of {what}")) {
+            let found = value.get_ref();
+            let word = words.iter().find(|(word, _)| found.as_str() == Some(*word));
+            match (word, found) {
+                (Some((_, value)), _) => values.push(*value),
+                (None, DeValue::String(text)) => {
+                    self.refuse(&key, format!("expected {what}, found \"{text}\""));
+                }
+                (None, other) => self.refuse(&key, expected(&what, other)),
+            }
+        }
+        values
+    }
+
     fn in_range(
         &mut self,
         key: &str,

@@ -5,8 +5,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use api::{Encapsulation, Mode, PeerSpec, RouteSpec, RouteTarget};
+use api::{Encapsulate, Encapsulation, Mode, PeerSpec, RouteSpec, RouteTarget};
 use toml::de::DeTable;
+
+use crate::compile::encapsulation::nothing_to_encapsulate_by;
 
 use super::read::{Problem, Reader, Section};
 use super::{Bridge, Config, Control, Host, Node, Overlay, Uplink, WorkerSettings, Xdp};
@@ -19,9 +21,15 @@ const ENCAPSULATIONS: [(&str, Encapsulation); 3] = [
     ("ipip", Encapsulation::Ipip),
     ("direct", Encapsulation::Direct),
 ];
+const ENCAPSULATES: [(&str, Encapsulate); 3] = [
+    ("always", Encapsulate::Always),
+    ("cross-subnet", Encapsulate::CrossSubnet),
+    ("never", Encapsulate::Never),
+];
 
 /// Bounds of settings; outside of them a value is certainly a mistake.
 const VNI: std::ops::RangeInclusive<u64> = 1..=0xff_ffff;
+const PORT: std::ops::RangeInclusive<u64> = 1..=65_535;
 /// RFC 791 section 3.2: every module forwards 68 bytes. The upper end is IPv4's length field.
 const MTU: std::ops::RangeInclusive<u64> = 68..=65_535;
 /// 64 KB each: from 4 MB to 4 GB a worker.
@@ -104,12 +112,31 @@ fn uplink<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<Uplink>
 
 fn overlay<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Overlay {
     let mut section = reader.section(root, "overlay");
+    let encapsulation = reader
+        .one_of(&mut section, "encapsulation", &ENCAPSULATIONS)
+        .unwrap_or(Encapsulation::Vxlan);
+    let encapsulate = reader.one_of(&mut section, "encapsulate", &ENCAPSULATES);
+    if let Some(wanted) = encapsulate.filter(|wanted| *wanted != Encapsulate::Never)
+        && encapsulation == Encapsulation::Direct
+    {
+        reader.refuse("overlay.encapsulate", nothing_to_encapsulate_by(wanted));
+    }
+    let accepts_all = !section.has("accept");
+    let accept = reader.some_of(&mut section, "accept", &ENCAPSULATIONS);
+    let all = || ENCAPSULATIONS.map(|(_, encapsulation)| encapsulation).to_vec();
+    let mut numbers = |section: &mut Section<'t>, name, range| {
+        reader.integers(section, name, range).unwrap_or_default()
+    };
+    let ports = numbers(&mut section, "accept_vxlan_ports", PORT);
+    let vnis = numbers(&mut section, "accept_vnis", VNI);
     let overlay = Overlay {
-        encapsulation: reader
-            .one_of(&mut section, "encapsulation", &ENCAPSULATIONS)
-            .unwrap_or(Encapsulation::Vxlan),
+        encapsulation,
+        encapsulate: encapsulate.unwrap_or(Encapsulate::Always),
+        accept: if accepts_all { all() } else { accept },
+        accept_vxlan_ports: ports.into_iter().map(|port| port as u16).collect(),
+        accept_vnis: vnis.into_iter().map(|vni| vni as u32).collect(),
         vni: reader.integer(&mut section, "vni", VNI).unwrap_or(10) as u32,
-        vxlan_port: reader.integer(&mut section, "vxlan_port", 1..=65_535).unwrap_or(4789) as u16,
+        vxlan_port: reader.integer(&mut section, "vxlan_port", PORT).unwrap_or(4789) as u16,
         vtep_mac: reader.parsed(&mut section, "vtep_mac", MAC),
         pod_mtu: reader.integer(&mut section, "pod_mtu", MTU).map(|mtu| mtu as u32),
     };
@@ -199,6 +226,7 @@ fn peers<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Vec<PeerSpec> {
         }
         let prefixes = reader.list(&mut section, "prefixes", PREFIX);
         let encapsulation = reader.one_of(&mut section, "encapsulation", &ENCAPSULATIONS);
+        let encapsulate = reader.one_of(&mut section, "encapsulate", &ENCAPSULATES);
         let vtep_mac = reader.parsed(&mut section, "vtep_mac", MAC);
         reader.finish(section);
         peers.push(PeerSpec {
@@ -207,7 +235,7 @@ fn peers<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Vec<PeerSpec> {
             address: address.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
             prefixes,
             encapsulation,
-            encapsulate: None,
+            encapsulate,
             vtep_mac,
         });
     }

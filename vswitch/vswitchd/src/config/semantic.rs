@@ -9,6 +9,7 @@ use api::{PeerSpec, RouteTarget};
 use ipnet::IpNet;
 
 use super::{Config, Node, Problem};
+use crate::compile::encapsulation::contradiction;
 
 /// `sun_path` of unix(7) has 108 bytes, the last of which is NUL.
 const MAX_SOCKET_PATH: usize = 107;
@@ -123,6 +124,14 @@ impl Checks<'_> {
 
     fn overlay(&mut self) {
         let overlay = &self.config.overlay;
+        if let Some(index) =
+            overlay.accept_vnis.iter().position(|vni| Some(*vni) == self.config.bridge.vni)
+        {
+            self.refuse(
+                &format!("overlay.accept_vnis[{index}]"),
+                "bridge.vni is the same; a stretched bridge needs its own",
+            );
+        }
         if overlay.vtep_mac.is_some_and(|mac| !is_unicast_mac(mac)) {
             self.refuse("overlay.vtep_mac", "a group or zero address cannot be a VTEP's MAC");
         }
@@ -241,6 +250,9 @@ pub(crate) fn check_peer(
         refuse("address", message);
     } else if config.is_own(peer.address) {
         refuse("address", "this is uplink.address, this node itself".into());
+    }
+    if let Some(message) = contradiction(config, peer) {
+        refuse("encapsulate", message);
     }
     if peer.vtep_mac.is_some_and(|mac| !is_unicast_mac(mac)) {
         refuse("vtep_mac", "a group or zero address cannot be a VTEP's MAC".into());

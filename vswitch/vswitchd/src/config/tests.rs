@@ -42,6 +42,7 @@ fn the_shipped_file_is_valid_and_shows_the_defaults() {
                 "to =",
                 "name = \"node-b\"",
                 "encapsulation = ",
+                "encapsulate = \"cross-subnet\"",
             ];
             line.split(' ').nth(1) == Some("=") && !has_none.iter().any(|key| line.starts_with(key))
         });
@@ -115,7 +116,7 @@ fn a_problem_names_line_key_and_expectation() {
     for (text, expected) in [
         (
             "[overlay]\nvnii = 3\n",
-            "f:8: overlay.vnii: unknown key; expected one of encapsulation, pod_mtu, vni, vtep_mac, vxlan_port",
+            "f:8: overlay.vnii: unknown key; expected one of accept, accept_vnis, accept_vxlan_ports, encapsulate, encapsulation, pod_mtu, vni, vtep_mac, vxlan_port",
         ),
         (
             "[overlay]\nvni = \"3\"\n",
@@ -136,6 +137,34 @@ fn a_problem_names_line_key_and_expectation() {
         (
             "[overlay]\nencapsulation = \"gre\"\n",
             "f:8: overlay.encapsulation: expected \"vxlan\" or \"ipip\" or \"direct\", found \"gre\"",
+        ),
+        (
+            "[overlay]\nencapsulation = \"direct\"\nencapsulate = \"cross-subnet\"\n",
+            "f:9: overlay.encapsulate: \"cross-subnet\" needs an encapsulation, and that is \"direct\" here; choose \"vxlan\" or \"ipip\"",
+        ),
+        (
+            "[overlay]\nencapsulation = \"direct\"\n[[peers]]\nname = \"b\"\naddress = \"203.0.113.12\"\nprefixes = [\"198.18.2.0/24\"]\nencapsulate = \"always\"\n",
+            "f:13: peers[0].encapsulate: \"always\" needs an encapsulation, and that is \"direct\" here; choose \"vxlan\" or \"ipip\"",
+        ),
+        (
+            "[overlay]\nencapsulate = \"sometimes\"\n",
+            "f:8: overlay.encapsulate: expected \"always\" or \"cross-subnet\" or \"never\", found \"sometimes\"",
+        ),
+        (
+            "[overlay]\naccept = [\"ipip\",\n\"gre\"]\n",
+            "f:9: overlay.accept[1]: expected \"vxlan\" or \"ipip\" or \"direct\", found \"gre\"",
+        ),
+        (
+            "[overlay]\naccept = [1]\n",
+            "f:8: overlay.accept[0]: expected \"vxlan\" or \"ipip\" or \"direct\", found a value of type integer",
+        ),
+        (
+            "[overlay]\naccept_vnis = [7, 20]\n[bridge]\nvni = 20\n",
+            "f:8: overlay.accept_vnis[1]: bridge.vni is the same; a stretched bridge needs its own",
+        ),
+        (
+            "[overlay]\naccept_vxlan_ports = [65536]\n",
+            "f:8: overlay.accept_vxlan_ports[0]: expected a whole number from 1 to 65535, found 65536",
         ),
         (
             "[overlay]\nvtep_mac = \"02:76\"\n",

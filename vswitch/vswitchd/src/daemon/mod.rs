@@ -7,6 +7,7 @@
 //! compiled, published, and answered once every worker has it. What fails after the first step is
 //! taken back.
 
+mod mtu;
 mod start;
 mod stop;
 
@@ -16,11 +17,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use api::{ErrorKind, ErrorReply};
+use dataplane::tables::Tables;
 use frame::Pool;
 use netio::netlink::{Event, Monitor};
 
-use crate::compile::{self, HostPort, Input, UplinkPort, compile};
-use crate::config::Config;
+use crate::compile::{HostPort, Input, UplinkPort, compile};
+use crate::config::{Config, Former};
 use crate::error::chain;
 use crate::host::HostInterface;
 use crate::journal::Journal;
@@ -56,6 +58,10 @@ pub struct Daemon {
     pub(crate) masquerade: Option<Masquerade>,
     pub(crate) choices: Vec<String>,
     pub(crate) warnings: Vec<String>,
+    /// What is wrong with MTUs as things are.
+    pub(crate) mtu_notes: Vec<String>,
+    /// Ports and identifiers that a reload replaced, still taken from peers.
+    former: Former,
     pub(crate) started: Instant,
     /// Frames for `trace`.
     pub(crate) trace_pool: Pool,
@@ -131,21 +137,48 @@ impl Daemon {
 
     /// Compiles and publishes, and waits for every worker.
     pub(crate) fn publish(&mut self) -> Result<(), ErrorReply> {
-        if let Some(uplink) = &mut self.uplink
-            && let Err(error) = uplink.steer(&self.config, &self.model)
-        {
-            let message = format!("the NIC cannot be told what to take: {}", chain(&error));
-            return Err(refuse(ErrorKind::Internal, message));
-        }
         let wanted = self.underlay_addresses();
         if let Some(underlay) = &mut self.underlay
             && !wanted.iter().eq(underlay.next_hops().keys())
         {
             underlay.refresh(&wanted);
         }
+        self.follow_host_mtu();
+        self.hear_more()?;
         let tables = self.with_input(compile);
+        self.hand_out(tables)?;
+        self.release_ports();
+        if let Some(uplink) = &mut self.uplink
+            && let Err(error) = uplink.narrow(&self.config, &self.model)
+        {
+            // What is taken in vain is dropped and counted.
+            tracing::error!("the NIC goes on giving us more than we take: {}", chain(&error));
+        }
+        self.note_mtu();
+        Ok(())
+    }
+
+    /// Before anything is sent another way: takes what may be sent that way in return. The workers
+    /// first, then the NIC, so that it never gives them what they do not know.
+    fn hear_more(&mut self) -> Result<(), ErrorReply> {
+        if !self.uplink.as_ref().is_some_and(|uplink| uplink.lacks(&self.config, &self.model)) {
+            return Ok(());
+        }
+        let fresh = self.with_input(compile);
+        let mut tables = Tables::clone(&self.publisher.tables());
+        (tables.epoch, tables.tunnels) = (fresh.epoch, fresh.tunnels);
+        self.hand_out(tables)?;
+        match self.uplink.as_mut().map(|uplink| uplink.widen(&self.config, &self.model)) {
+            Some(Err(error)) => {
+                let message = format!("the NIC cannot be told what to take: {}", chain(&error));
+                Err(refuse(ErrorKind::Internal, message))
+            }
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+
+    fn hand_out(&mut self, tables: Tables) -> Result<(), ErrorReply> {
         if self.publisher.publish(tables, &self.workers) {
-            self.release_ports();
             return Ok(());
         }
         Err(refuse(
@@ -185,12 +218,6 @@ impl Daemon {
             mtu: host.mtu,
             offloads: ports::offloads(host.port.offloads()),
         })
-    }
-
-    /// MTU of a new pod's interface.
-    pub(crate) fn pod_mtu(&self) -> u32 {
-        let uplink = self.uplink.as_ref().map(|uplink| uplink.facts.mtu);
-        compile::pod_mtu(&self.config, &self.model, uplink)
     }
 
     fn underlay_addresses(&self) -> BTreeSet<IpAddr> {
@@ -255,7 +282,7 @@ impl Daemon {
                 }
                 if link.mtu != facts.link.mtu {
                     tracing::warn!(
-                        "uplink {}: its MTU is {} now, was {}; pods keep theirs until they are made anew",
+                        "uplink {}: its MTU is {} and was {}; that of the pods follows",
                         link.name,
                         link.mtu,
                         facts.link.mtu

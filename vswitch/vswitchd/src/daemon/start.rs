@@ -12,8 +12,7 @@ use netio::netlink::{Monitor, Netlink};
 use netio::xsk::XskSocket;
 
 use super::Daemon;
-use crate::compile::pod_mtu;
-use crate::config::{Config, WorkerSettings};
+use crate::config::{Config, Former, WorkerSettings};
 use crate::error::{Error, Result};
 use crate::host::{HostInterface, sysctl_warnings};
 use crate::journal::Journal;
@@ -21,6 +20,7 @@ use crate::lock::Locks;
 use crate::machine;
 use crate::masquerade::Masquerade;
 use crate::model::Model;
+use crate::mtu::pod_mtu;
 use crate::ports::{self, Ports};
 use crate::publish::Publisher;
 use crate::underlay::Underlay;
@@ -105,6 +105,8 @@ impl Daemon {
             masquerade,
             choices,
             warnings,
+            mtu_notes: Vec::new(),
+            former: Former::default(),
             started: now,
             trace_pool: Pool::new(TRACE_FRAMES),
             underlay_changed: None,

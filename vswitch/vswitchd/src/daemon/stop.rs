@@ -6,6 +6,7 @@ use crate::compile::compile;
 use crate::config::Config;
 use crate::error::chain;
 use crate::masquerade::Masquerade;
+use crate::mtu;
 use crate::ports;
 
 use super::Daemon;
@@ -32,11 +33,10 @@ impl Daemon {
             return;
         }
         for section in needs_restart(&self.config, &fresh) {
-            tracing::warn!(
-                "[{section}] has changed; that needs a restart and is ignored until then"
-            );
+            tracing::warn!("{section} has changed; that needs a restart and is ignored until then");
         }
-        // Peers, routes, defaults for new pods, VTEPs, masquerading: everything else stays.
+        // Peers, routes, encapsulation, defaults for new pods, VTEPs, masquerading: everything else
+        // stays.
         let old = &self.config;
         let mut config = Config {
             uplink: old.uplink.clone(),
@@ -45,8 +45,6 @@ impl Daemon {
             control: old.control.clone(),
             ..fresh.clone()
         };
-        config.overlay.vni = old.overlay.vni;
-        config.overlay.vxlan_port = old.overlay.vxlan_port;
         config.overlay.vtep_mac = old.overlay.vtep_mac;
         config.bridge.name.clone_from(&old.bridge.name);
         config.bridge.vni = old.bridge.vni;
@@ -55,6 +53,14 @@ impl Daemon {
         if let (Some(host), Some(wanted)) = (&mut config.host, &fresh.host) {
             host.masquerade = wanted.masquerade;
         }
+        let former = self.former.with(&old.overlay);
+        former.stay_accepted(&mut config.overlay);
+        if let Some(problem) = self.mtu_problem(&config) {
+            tracing::error!("the configuration is not reloaded: {problem}");
+            return;
+        }
+        former.say(&config.overlay);
+        self.former = former;
         if config.bridge.vteps != self.config.bridge.vteps {
             self.forget_vteps();
         }
@@ -70,6 +76,15 @@ impl Daemon {
             Ok(()) => tracing::info!("the configuration is reloaded"),
             Err(refusal) => tracing::error!("the configuration is reloaded, but {refusal}"),
         }
+    }
+
+    /// Why a configuration does not suit the peers that were added at run time.
+    fn mtu_problem(&self, config: &Config) -> Option<String> {
+        let facts = &self.uplink.as_ref()?.facts;
+        let mut model = self.model.clone();
+        model.take_config(config);
+        let (key, message) = mtu::problem(config, &model, &facts.link.name, facts.mtu)?;
+        Some(config.origin.problem(key, message).to_string())
     }
 
     /// A VTEP's number is its place in the list: by another list, what was learned would point to
@@ -115,21 +130,19 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             sections.push(name);
         }
     };
-    compare("uplink", old.uplink == new.uplink);
+    compare("[uplink]", old.uplink == new.uplink);
     compare(
-        "host",
+        "[host]",
         old.host.as_ref().map(|host| &host.interface)
             == new.host.as_ref().map(|host| &host.interface),
     );
-    compare("workers", old.workers == new.workers);
-    compare("control", old.control == new.control);
-    let overlay =
-        |config: &Config| (config.overlay.vni, config.overlay.vxlan_port, config.overlay.vtep_mac);
-    compare("overlay", overlay(old) == overlay(new));
+    compare("[workers]", old.workers == new.workers);
+    compare("[control]", old.control == new.control);
+    compare("overlay.vtep_mac", old.overlay.vtep_mac == new.overlay.vtep_mac);
     let bridge = |config: &Config| {
         let bridge = &config.bridge;
         (bridge.name.clone(), bridge.vni, bridge.fdb_max, bridge.ageing_seconds)
     };
-    compare("bridge", bridge(old) == bridge(new));
+    compare("[bridge]", bridge(old) == bridge(new));
     sections
 }

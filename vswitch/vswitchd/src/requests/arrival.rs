@@ -20,10 +20,15 @@ const ETHERNET_BYTES: usize = 14;
 const SOURCE_PORT: u16 = 49_152;
 
 /// Source and destination of the Ethernet header next to the inner packet.
-pub(super) fn macs(config: &Config, uplink: &UplinkPort, peer: &PeerSpec) -> (MacAddr, MacAddr) {
+pub(super) fn macs(
+    config: &Config,
+    uplink: &UplinkPort,
+    peer: &PeerSpec,
+    by: Encapsulation,
+) -> (MacAddr, MacAddr) {
     let theirs =
         peer.vtep_mac.map_or_else(|| Tunnels::derived_vtep_mac(peer.address), |mac| MacAddr(mac.0));
-    match config.encapsulation_of(peer) {
+    match by {
         Encapsulation::Vxlan => (theirs, compile::vtep_mac(config, uplink)),
         Encapsulation::Ipip | Encapsulation::Direct => (theirs, uplink.mac),
     }
@@ -37,9 +42,10 @@ pub(super) fn encapsulate(
     config: &Config,
     uplink: &UplinkPort,
     peer: &PeerSpec,
+    by: Encapsulation,
     inner: Vec<u8>,
 ) -> Result<Vec<u8>, String> {
-    let (theirs, _) = macs(config, uplink, peer);
+    let (theirs, _) = macs(config, uplink, peer, by);
     let ethernet = PacketBuilder::ethernet2(theirs.0, uplink.mac.0);
     let outer = match (peer.address, uplink.addresses.towards(peer.address)) {
         (IpAddr::V4(peer), Some(IpAddr::V4(own))) => {
@@ -53,7 +59,7 @@ pub(super) fn encapsulate(
         }
     };
     let mut bytes = Vec::with_capacity(inner.len() + 64);
-    let written = match config.encapsulation_of(peer) {
+    let written = match by {
         Encapsulation::Direct => return Ok(inner),
         Encapsulation::Ipip => {
             let packet = inner.get(ETHERNET_BYTES..).unwrap_or_default();
@@ -156,10 +162,11 @@ mod tests {
             df: true,
         };
         let peer = &config.peers[0];
-        let (from, to) = macs(&config, &uplink, peer);
+        let by = crate::compile::encapsulation::tunnel(&config, peer);
+        let (from, to) = macs(&config, &uplink, peer, by);
         let inner =
             build(&packet, from, to, source.parse().expect("an address")).expect("a packet");
-        let bytes = encapsulate(&config, &uplink, peer, inner).expect("a packet");
+        let bytes = encapsulate(&config, &uplink, peer, by, inner).expect("a packet");
         let pool = Pool::new(8);
         let mut frame = pool.alloc().expect("a frame is free");
         frame.extend_from_slice(&bytes).expect("room");

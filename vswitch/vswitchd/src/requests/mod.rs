@@ -47,9 +47,14 @@ impl Daemon {
                 return self.detach(&attachment).map(|()| Reply::Done);
             }
             Request::Check(check) => return self.check(&check).map(|()| Reply::Done),
+            Request::Adjustments => return Ok(Reply::Adjustments(self.adjustments())),
+            Request::Adjusted { attachment, mtu } => {
+                return self.adjusted(&attachment, mtu).map(|()| Reply::Done);
+            }
             Request::AddRoute(route) => model.add_route(config, route),
             Request::DeleteRoute(prefix) => model.delete_route(config, prefix),
             Request::AddPeer(peer) => {
+                self.admit_mtu(&peer)?;
                 let own = self.uplink.as_ref().map(|uplink| uplink.facts.addresses);
                 let own = own.unwrap_or_default();
                 model.add_peer(config, own, peer)

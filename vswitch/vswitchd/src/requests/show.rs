@@ -12,10 +12,12 @@ use dataplane::tables::{FdbTarget, MAX_PORTS, PortId};
 use ipnet::IpNet;
 use netio::netlink::NeighborState;
 
+use crate::compile::encapsulation::decide;
+use crate::compile::peer_mtu;
 use crate::compile::rib::{self, Target};
-use crate::compile::{peer_mtu, pod_mtu};
 use crate::config::Config;
 use crate::daemon::Daemon;
+use crate::mtu::pod_mtu;
 use crate::ports::{self, HOST, UPLINK};
 
 /// A worker answers within a turn; one that does not is left out.
@@ -165,13 +167,13 @@ impl Daemon {
                         Target::Host => ("host".into(), input.host.map(|host| host.mtu)),
                         Target::Peer(peer) => {
                             let hop = input.next_hops.get(&peer.address);
-                            let encapsulation = words(input.config.encapsulation_of(peer));
+                            let decision = input.decide(peer);
+                            let encapsulation = words(decision.in_force);
                             let via = match hop.and_then(|hop| hop.via) {
                                 Some(via) => format!(" via {via}"),
                                 None => " (unresolved)".into(),
                             };
-                            let mtu =
-                                input.uplink.map(|uplink| peer_mtu(input.config, peer, uplink));
+                            let mtu = input.uplink.map(|uplink| peer_mtu(&decision, uplink));
                             (format!("peer {} {encapsulation}{via}", peer.name), mtu)
                         }
                         Target::Neighbor { bridge, mac } => {
@@ -244,13 +246,16 @@ impl Daemon {
                     None => "not looked up yet".to_owned(),
                     Some(hop) => hop.problem.clone().unwrap_or_else(|| "ready".into()),
                 };
+                let decision = decide(&self.config, peer, hop);
                 PeerEntry {
                     spec: peer.clone(),
-                    in_force: self.config.encapsulation_of(peer),
+                    in_force: decision.in_force,
+                    policy: decision.policy,
+                    reason: decision.reason.to_string(),
                     source: source.label().into(),
                     next_hop: hop.and_then(|hop| hop.via),
                     next_hop_mac: hop.and_then(|hop| hop.mac).map(|mac| Mac(mac.0)),
-                    mtu: uplink.as_ref().map_or(0, |uplink| peer_mtu(&self.config, peer, uplink)),
+                    mtu: uplink.as_ref().map_or(0, |uplink| peer_mtu(&decision, uplink)),
                     state,
                 }
             })

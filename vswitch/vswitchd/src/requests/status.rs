@@ -25,7 +25,7 @@ impl Daemon {
             masquerade: self.masquerade.is_some(),
             publish_latency_us: self.publisher.latency_us(),
             choices: self.choices.clone(),
-            warnings: self.warnings.clone(),
+            warnings: self.warnings.iter().chain(&self.mtu_notes).cloned().collect(),
         }
     }
 
@@ -45,6 +45,7 @@ impl Daemon {
             },
             mtu: uplink.facts.mtu,
             encapsulation: self.config.overlay.encapsulation,
+            encapsulate: self.config.overlay.encapsulate,
             vni: self.config.overlay.vni,
             vxlan_port: self.config.overlay.vxlan_port,
             vtep_mac: Mac(vtep_mac(&self.config, &port).0),

@@ -58,16 +58,19 @@ impl Daemon {
         let invalid = |message| refuse(ErrorKind::Invalid, message);
         // A pod of another node comes as its node sends it; anybody else as he is.
         let uplink = self.uplink_port().filter(|uplink| uplink.id == ingress);
-        let arrives = uplink.as_ref().and_then(|uplink| Some((uplink, self.peer_of(source)?)));
+        let arrives = uplink.as_ref().and_then(|uplink| {
+            let peer = self.peer_of(source)?;
+            Some((uplink, peer, self.with_input(|input| input.decide(peer)).in_force))
+        });
         let (from, to) = match arrives {
-            Some((uplink, peer)) => arrival::macs(&self.config, uplink, peer),
+            Some((uplink, peer, by)) => arrival::macs(&self.config, uplink, peer, by),
             None => (port.mac, Gateway::MAC),
         };
         let bytes = build(request, mac(request.src_mac, from), mac(request.dst_mac, to), source)
             .map_err(invalid)?;
         let bytes = match arrives {
-            Some((uplink, peer)) => {
-                arrival::encapsulate(&self.config, uplink, peer, bytes).map_err(invalid)?
+            Some((uplink, peer, by)) => {
+                arrival::encapsulate(&self.config, uplink, peer, by, bytes).map_err(invalid)?
             }
             None => bytes,
         };

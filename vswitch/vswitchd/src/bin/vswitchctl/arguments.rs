@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use api::{Encapsulation, Mac, PeerSpec, Request, RouteSpec, RouteTarget, TracePacket};
+use api::{
+    Encapsulate, Encapsulation, Mac, PeerSpec, Request, RouteSpec, RouteTarget, TracePacket,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
@@ -147,6 +149,9 @@ pub(crate) enum Peer {
         /// How packets reach it; this node's default if absent.
         #[arg(long, value_enum, value_name = "HOW")]
         encapsulation: Option<Encap>,
+        /// Whether it is encapsulated; this node's default if absent.
+        #[arg(long, value_enum, value_name = "WHEN")]
+        encapsulate: Option<When>,
         /// MAC of its VXLAN device; derived from its address if absent.
         #[arg(long, value_name = "MAC")]
         vtep_mac: Option<Mac>,
@@ -166,6 +171,16 @@ pub(crate) enum Encap {
     Ipip,
     /// None: the underlay routes the pods' addresses.
     Direct,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum When {
+    /// Always.
+    Always,
+    /// Unless the kernel reaches the node without a router.
+    CrossSubnet,
+    /// Never: the underlay routes the pods' addresses.
+    Never,
 }
 
 #[derive(Subcommand)]
@@ -248,20 +263,29 @@ impl Command {
                 Request::AddRoute(RouteSpec { prefix: *prefix, target })
             }
             Self::Route(Route::Del { prefix }) => Request::DeleteRoute(*prefix),
-            Self::Peer(Peer::Add { name, address, prefixes, encapsulation, vtep_mac }) => {
-                Request::AddPeer(PeerSpec {
-                    name: name.clone(),
-                    address: *address,
-                    prefixes: prefixes.clone(),
-                    encapsulation: encapsulation.map(|encap| match encap {
-                        Encap::Vxlan => Encapsulation::Vxlan,
-                        Encap::Ipip => Encapsulation::Ipip,
-                        Encap::Direct => Encapsulation::Direct,
-                    }),
-                    encapsulate: None,
-                    vtep_mac: *vtep_mac,
-                })
-            }
+            Self::Peer(Peer::Add {
+                name,
+                address,
+                prefixes,
+                encapsulation,
+                encapsulate,
+                vtep_mac,
+            }) => Request::AddPeer(PeerSpec {
+                name: name.clone(),
+                address: *address,
+                prefixes: prefixes.clone(),
+                encapsulation: encapsulation.map(|encap| match encap {
+                    Encap::Vxlan => Encapsulation::Vxlan,
+                    Encap::Ipip => Encapsulation::Ipip,
+                    Encap::Direct => Encapsulation::Direct,
+                }),
+                encapsulate: encapsulate.map(|when| match when {
+                    When::Always => Encapsulate::Always,
+                    When::CrossSubnet => Encapsulate::CrossSubnet,
+                    When::Never => Encapsulate::Never,
+                }),
+                vtep_mac: *vtep_mac,
+            }),
             Self::Peer(Peer::Del { name }) => Request::DeletePeer(name.clone()),
             Self::Fdb(Fdb::Add { mac, vtep, bridge }) => {
                 Request::AddFdb { bridge: bridge.clone(), mac: *mac, vtep: *vtep }
@@ -308,6 +332,13 @@ mod tests {
         match request("route add 198.18.9.0/24 peer node-b") {
             Ok(Request::AddRoute(route)) => {
                 assert_eq!(route.target, RouteTarget::Peer { name: "node-b".into() });
+            }
+            other => panic!("{other:?}"),
+        }
+        let line = "peer add b 203.0.113.12 --prefix 198.18.2.0/24 --encapsulate cross-subnet";
+        match request(line) {
+            Ok(Request::AddPeer(peer)) => {
+                assert_eq!(peer.encapsulate, Some(api::Encapsulate::CrossSubnet));
             }
             other => panic!("{other:?}"),
         }

@@ -24,13 +24,16 @@ pub(crate) fn json(reply: &Reply) -> String {
         Reply::Trace(trace) => pretty(trace),
         Reply::Reserved(reserved) => pretty(reserved),
         Reply::Synced(refused) => pretty(refused),
+        Reply::Adjustments(adjustments) => pretty(adjustments),
     }
 }
 
 /// For people.
 pub(crate) fn text(reply: &Reply) -> String {
     match reply {
-        Reply::Done | Reply::Reserved(_) | Reply::Synced(_) => String::new(),
+        Reply::Done | Reply::Reserved(_) | Reply::Synced(_) | Reply::Adjustments(_) => {
+            String::new()
+        }
         Reply::Status(status) => status_text(status),
         Reply::Drops(drops) => drops_text(drops),
         Reply::Trace(trace) => trace_text(trace),
@@ -115,6 +118,8 @@ pub(crate) fn text(reply: &Reply) -> String {
                 "NAME",
                 "ADDRESS",
                 "BY",
+                "ENCAPSULATE",
+                "WHY",
                 "NEXT HOP",
                 "NEXT HOP MAC",
                 "MTU",
@@ -127,6 +132,8 @@ pub(crate) fn text(reply: &Reply) -> String {
                     peer.spec.name.clone(),
                     peer.spec.address.to_string(),
                     word(&peer.in_force),
+                    word(&peer.policy),
+                    peer.reason.clone(),
                     or_dash(peer.next_hop),
                     or_dash(peer.next_hop_mac),
                     peer.mtu.to_string(),
@@ -168,8 +175,9 @@ fn status_text(status: &Status) -> String {
         lines.push((
             "overlay",
             format!(
-                "{}, VNI {}, UDP port {}, VTEP {}",
+                "{} {}, VNI {}, UDP port {}, VTEP {}",
                 word(&uplink.encapsulation),
+                word(&uplink.encapsulate),
                 uplink.vni,
                 uplink.vxlan_port,
                 uplink.vtep_mac
