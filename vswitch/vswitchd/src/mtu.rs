@@ -4,6 +4,8 @@
 //! port, to `daemon` and `compile`; and why a configuration or a peer cannot work with the uplink's,
 //! to `machine`, `requests` and `daemon`. Pure.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use ipnet::IpNet;
 
 use api::{Encapsulation, PeerSpec, Source};
@@ -14,6 +16,8 @@ use crate::model::Model;
 
 /// Pods' MTU on a node without an uplink: Ethernet's.
 const WITHOUT_UPLINK: u32 = 1500;
+/// The underlay of peers to come.
+const ANY_IPV4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// RFC 8200 section 5.
 const LEAST_IPV6: u32 = 1280;
 /// What every host can take: RFC 791 section 3.1.
@@ -33,10 +37,12 @@ pub fn pod_mtu(config: &Config, model: &Model, uplink_mtu: Option<u32>) -> u32 {
 /// What encapsulation takes at most: of each peer, or of the default while there is none; and that
 /// of VXLAN for a stretched bridge.
 fn largest_overhead(config: &Config, model: &Model) -> u32 {
-    let of_peers = model.peers.values().map(|(peer, _)| longest(config, peer));
-    let usual = model.peers.is_empty().then(|| config.overlay.usual());
-    let stretched = config.bridge.vni.map(|_| Encapsulation::Vxlan);
-    of_peers.chain(usual).chain(stretched).map(overhead).max().unwrap_or(0)
+    let peers = model.peers.values().map(|(peer, _)| (longest(config, peer), peer.address));
+    let usual = model.peers.is_empty().then(|| (config.overlay.usual(), ANY_IPV4));
+    let vteps = config.bridge.vteps.iter().map(|vtep| (Encapsulation::Vxlan, *vtep));
+    let stretched = config.bridge.vni.map(|_| (Encapsulation::Vxlan, ANY_IPV4));
+    let all = peers.chain(usual).chain(vteps).chain(stretched);
+    all.map(|(encapsulation, towards)| overhead(encapsulation, towards)).max().unwrap_or(0)
 }
 
 /// What cannot work: the key that is to blame, and a sentence with the numbers.
@@ -176,6 +182,9 @@ mod tests {
                 "eth0 carries 1500 bytes, of which encapsulation takes 50: 1450 is the most, not 1480"
             )
         );
+        peer.address = "2001:db8::12".parse().expect("an address");
+        let refusal = refuses(&config, &model, "eth0", 1540, &peer).expect("of IPv6");
+        assert!(refusal.contains("encapsulation takes 70: 1470 is the most"), "{refusal}");
         peer.encapsulate = Some(api::Encapsulate::Never);
         assert_eq!(refuses(&config, &model, "eth0", 1500, &peer), None);
         // The uplink shrank: no peer is to blame.

@@ -14,6 +14,9 @@ use crate::config::Config;
 use crate::model::Model;
 use crate::underlay::NextHop;
 
+/// An outer IPv6 header has 40 bytes, an IPv4 one 20.
+const LONGER_IPV6: u32 = 20;
+
 /// How a peer is reached, and why so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
@@ -59,10 +62,8 @@ pub fn decide(config: &Config, peer: &PeerSpec, hop: Option<&NextHop>) -> Decisi
     let (in_force, reason) = match policy {
         Encapsulate::Always => (tunnel, Reason::Policy),
         Encapsulate::Never => (Encapsulation::Direct, Reason::Policy),
-        Encapsulate::CrossSubnet => match hop.and_then(|hop| hop.via).map(IpAddr::from) {
-            Some(via) if via == IpAddr::from(peer.address) => {
-                (Encapsulation::Direct, Reason::OnLink)
-            }
+        Encapsulate::CrossSubnet => match hop.and_then(|hop| hop.via) {
+            Some(via) if via == peer.address => (Encapsulation::Direct, Reason::OnLink),
             Some(router) => (tunnel, Reason::Router(router)),
             None => (tunnel, Reason::Unknown),
         },
@@ -111,14 +112,15 @@ pub fn longest(config: &Config, peer: &PeerSpec) -> Encapsulation {
     }
 }
 
-/// What an encapsulation adds to an inner IP packet, bytes.
+/// What an encapsulation to this underlay address adds to an inner IP packet, bytes.
 #[must_use]
-pub fn overhead(encapsulation: Encapsulation) -> u32 {
-    match encapsulation {
+pub fn overhead(encapsulation: Encapsulation, towards: IpAddr) -> u32 {
+    let over_ipv4 = match encapsulation {
         Encapsulation::Vxlan => Template::VXLAN_OVERHEAD.into(),
         Encapsulation::Ipip => Template::IPIP_OVERHEAD.into(),
-        Encapsulation::Direct => 0,
-    }
+        Encapsulation::Direct => return 0,
+    };
+    if towards.is_ipv6() { over_ipv4 + LONGER_IPV6 } else { over_ipv4 }
 }
 
 /// What pods' packets may come by: everything that a peer may send, in whatever order the two ends

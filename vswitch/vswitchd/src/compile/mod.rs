@@ -118,8 +118,8 @@ pub fn compile(input: &Input<'_>) -> Tables {
 
 /// Largest inner packet to a peer.
 #[must_use]
-pub fn peer_mtu(decision: &Decision, uplink: &UplinkPort) -> u32 {
-    uplink.mtu.saturating_sub(overhead(decision.in_force))
+pub fn peer_mtu(decision: &Decision, peer: &PeerSpec, uplink: &UplinkPort) -> u32 {
+    uplink.mtu.saturating_sub(overhead(decision.in_force, peer.address))
 }
 
 /// MAC of this node's VTEP.
@@ -191,7 +191,7 @@ impl<'a> Adjacencies<'a, '_> {
                 Some(uplink) => Adjacency::Remote {
                     port: uplink.id,
                     template: peer_template(input, peer, uplink),
-                    mtu: clamp(peer_mtu(&input.decide(peer), uplink)),
+                    mtu: clamp(peer_mtu(&input.decide(peer), peer, uplink)),
                 },
                 None => Adjacency::Unreachable,
             },
@@ -299,7 +299,7 @@ fn bridge(input: &Input<'_>) -> Bridge {
                 address: *address,
                 port: uplink.id,
                 template,
-                mtu: clamp(uplink.mtu.saturating_sub(overhead(Encapsulation::Vxlan))),
+                mtu: clamp(uplink.mtu.saturating_sub(overhead(Encapsulation::Vxlan, *address))),
             });
         }
     }

@@ -2,9 +2,13 @@
 //!
 //! Enters: every change of peers, configuration and uplink, by `publish`. Leaves: the host port's
 //! MTU; what is to be done in pods' namespaces, to whoever may enter them; sentences for `status`.
-//! A pod's interface is known by no name here and in a namespace that this process does not enter:
-//! the kernel takes an MTU from inside that namespace alone. Until it has another one, a packet that
-//! is too long is answered with the length that passes.
+//! Until a pod's interface has its other MTU, a packet that is too long is answered with the length
+//! that passes.
+//!
+//! The daemon cannot set it. It gets at the namespace of a TAP (TUNGETDEVNETNS) and at an identifier
+//! of that (RTM_NEWNSID), but with IFLA_TARGET_NETNSID the kernel looks for the interface of RTM_SETLINK
+//! and of RTM_NEWLINK in the caller's own namespace, and moves it (net/core/rtnetlink.c, Linux 6.18:
+//! ENODEV or EEXIST); and entering takes CAP_SYS_ADMIN.
 
 use std::fs;
 use std::path::PathBuf;

@@ -173,7 +173,7 @@ impl Daemon {
                                 Some(via) => format!(" via {via}"),
                                 None => " (unresolved)".into(),
                             };
-                            let mtu = input.uplink.map(|uplink| peer_mtu(&decision, uplink));
+                            let mtu = input.uplink.map(|uplink| peer_mtu(&decision, peer, uplink));
                             (format!("peer {} {encapsulation}{via}", peer.name), mtu)
                         }
                         Target::Neighbor { bridge, mac } => {
@@ -255,7 +255,7 @@ impl Daemon {
                     source: source.label().into(),
                     next_hop: hop.and_then(|hop| hop.via),
                     next_hop_mac: hop.and_then(|hop| hop.mac).map(|mac| Mac(mac.0)),
-                    mtu: uplink.as_ref().map_or(0, |uplink| peer_mtu(&decision, uplink)),
+                    mtu: uplink.as_ref().map_or(0, |uplink| peer_mtu(&decision, peer, uplink)),
                     state,
                 }
             })
