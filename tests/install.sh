@@ -22,7 +22,7 @@ main() {
         check "$file is a program" test -x "$dest/$file"
         check "and the one that was built" grep -qx "${file##*/}" "$dest/$file"
     done
-    for file in vswitchd.socket vswitchd.service; do
+    for file in vswitchd.socket vswitchd.service vswitch-adjust.path vswitch-adjust.service; do
         check "the unit $file" cmp "$root/config/$file" "$dest/etc/systemd/system/$file"
     done
     check "the conflist" cmp "$root/config/10-vswitch.conflist" "$dest/$conflist"

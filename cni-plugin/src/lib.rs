@@ -16,6 +16,7 @@
 //! | `args`     | what the runtime asks for this pod: addresses, MAC, names |
 //! | `version`  | commands and specification versions, and which go together |
 //! | `add` `del` `check` `status` `gc` | one command each |
+//! | `adjust`   | `--adjust`, which is no command of a runtime |
 //! | `client`   | the control socket, bounded in time |
 //! | `ipam`     | delegation to an IPAM plugin |
 //! | `pod`      | the interface inside the pod's namespace |
@@ -28,6 +29,7 @@
 #![deny(unsafe_code)] // netns alone opens it
 
 mod add;
+mod adjust;
 mod args;
 mod check;
 mod client;
@@ -58,7 +60,9 @@ pub use version::{Command, SpecVersion};
 
 const ABOUT: &str = "\
 vswitch-cni is the CNI plugin of vswitchd. A container runtime executes it, with the command in
-CNI_COMMAND and the network configuration on stdin; there is nothing to run by hand.
+CNI_COMMAND and the network configuration on stdin. To be run by hand, or by a unit, is only
+
+  vswitch-cni --adjust [SOCKET]   gives live pods the MTU that vswitchd wants them to have
 
   binary         in the runtime's CNI plugin directory, usually /opt/cni/bin
   configuration  /etc/cni/net.d/10-vswitch.conflist, with \"type\": \"vswitch-cni\"
@@ -72,6 +76,9 @@ pub fn run() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|arg| arg == "--help" || arg == "-h") {
         log(ABOUT.trim_end());
         return ExitCode::SUCCESS;
+    }
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == "--adjust") {
+        return adjust(std::env::args_os().nth(2));
     }
     let command = match Command::from_env(|name| std::env::var_os(name)) {
         Ok(command) => command,
@@ -99,6 +106,21 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             print_error(&error, Some(command), config::version_text(&stdin));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn adjust(socket: Option<std::ffi::OsString>) -> ExitCode {
+    let socket = socket.unwrap_or_else(|| api::DEFAULT_SOCKET.into());
+    match adjust::adjust(socket.as_ref(), &Deadline::of_command()) {
+        Ok(outcomes) => {
+            outcomes.iter().for_each(|outcome| log(&outcome.line()));
+            let all_are_well = outcomes.iter().all(|outcome| outcome.result.is_ok());
+            if all_are_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            log(&error.to_string());
             ExitCode::FAILURE
         }
     }

@@ -138,6 +138,22 @@ pub(crate) fn remove(attachment: &AttachmentId) -> Result<(), Error> {
     }
 }
 
+/// Gives the interface another MTU if it is there and is the TAP that was made for `attachment`; false
+/// if not. Routes have the interface's, as the plugin sets none of their own.
+///
+/// # Errors
+/// `Kernel`.
+pub(crate) fn set_mtu(attachment: &AttachmentId, mtu: u32) -> Result<bool, Error> {
+    let ifname = &attachment.ifname;
+    let mut netlink = open()?;
+    let link = netlink.link(ifname).map_err(Error::kernel(format!("look for {ifname}")))?;
+    let Some(link) = link.filter(|link| is_ours(link, attachment)) else { return Ok(false) };
+    netlink
+        .set_link(link.index, vec![LinkAttribute::Mtu(mtu)], link.is_up)
+        .map_err(Error::kernel(format!("give {ifname} the MTU {mtu}")))?;
+    Ok(true)
+}
+
 /// True for the TAP that was made for `attachment`.
 pub(crate) fn is_ours(link: &Link, attachment: &AttachmentId) -> bool {
     link.is_tun && link.alias.as_deref() == Some(&mark(attachment))

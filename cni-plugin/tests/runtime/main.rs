@@ -6,6 +6,7 @@
 //! | `attach`   | what it does to a pod's namespace and undoes again, as root |
 //! | `lab`      | what these share: namespaces, a daemon that is played, the runtime's role |
 
+mod adjust;
 mod attach;
 mod contract;
 mod lab;

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use api::{
-    AttachmentId, Decoder, ErrorKind, ErrorReply, Mac, Mode, PortCounters, PortEntry, PortKind,
-    Reply, Request, Reserve, Reserved, Response,
+    Adjustment, AttachmentId, Decoder, ErrorKind, ErrorReply, Mac, Mode, PortCounters, PortEntry,
+    PortKind, Reply, Request, Reserve, Reserved, Response,
 };
 use ipnet::IpNet;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub(crate) requests: Vec<Request>,
     pub(crate) reserved: Vec<AttachmentId>,
     pub(crate) attached: Vec<(AttachmentId, OwnedFd)>,
+    /// What it says to `Adjustments`.
+    pub(crate) adjustments: Vec<Adjustment>,
     fault: Option<Fault>,
     stopped: bool,
 }
@@ -181,6 +183,11 @@ fn answer(state: &mut State, request: Request, descriptor: Option<OwnedFd>) -> R
         }
         Request::Check(_) => {
             Err(ErrorReply { kind: ErrorKind::Unknown, message: "no such attachment".into() })
+        }
+        Request::Adjustments => Ok(Reply::Adjustments(state.adjustments.clone())),
+        Request::Adjusted { attachment, .. } => {
+            state.adjustments.retain(|adjustment| adjustment.attachment != attachment);
+            Ok(Reply::Done)
         }
         Request::ShowPorts => {
             Ok(Reply::Ports(state.attached.iter().map(|(id, _)| port(id)).collect()))

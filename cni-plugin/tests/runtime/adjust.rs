@@ -1,0 +1,76 @@
+//! `--adjust` on a live pod, against a daemon that is played: as root.
+
+use std::path::Path;
+use std::process::Command;
+
+use api::{Adjustment, AttachmentId, Request};
+
+use crate::lab::daemon::Daemon;
+use crate::lab::{self, NetNs, Run};
+
+fn adjustment(container: &str, netns: &Path, mtu: u32) -> Adjustment {
+    let attachment = AttachmentId { container_id: container.into(), ifname: "eth0".into() };
+    Adjustment { attachment, netns: netns.display().to_string(), mtu }
+}
+
+/// Whether it ended well, and its log.
+fn adjust(node: &NetNs, daemon: &Daemon) -> (bool, String) {
+    let mut command: Command = node.command(env!("CARGO_BIN_EXE_vswitch-cni"));
+    let output =
+        command.arg("--adjust").arg(daemon.socket()).output().expect("nsenter of util-linux");
+    assert!(output.stdout.is_empty(), "a log goes to stderr");
+    (output.status.success(), String::from_utf8(output.stderr).expect("UTF-8"))
+}
+
+#[test]
+fn a_live_pod_gets_another_mtu_and_nobody_else_does() {
+    if !lab::is_root("a_live_pod_gets_another_mtu_and_nobody_else_does") {
+        return;
+    }
+    let (daemon, node, pod) = (Daemon::new(), NetNs::new(), NetNs::new());
+    let run = Run::new("1.0.0", &daemon.socket()).on(&node).container("c1", &pod.path());
+    let added = run.add();
+    assert!(added.success, "{added:?}");
+    assert!(pod.ip("link show eth0").contains("mtu 1450"));
+
+    // A stranger is said to be where this pod is, and another where nothing is.
+    let stranger = adjustment("c2", &pod.path(), 1300);
+    let gone = adjustment("c3", Path::new("/nowhere"), 1300);
+    daemon.state().adjustments = vec![gone, stranger, adjustment("c1", &pod.path(), 1400)];
+    daemon.heard();
+    let (is_well, log) = adjust(&node, &daemon);
+    assert!(!is_well, "one namespace cannot be opened: {log}");
+    let link = pod.ip("link show eth0");
+    assert!(link.contains("mtu 1400") && link.contains("UP"), "{link}");
+    let adjusted: Vec<_> = daemon
+        .state()
+        .requests
+        .iter()
+        .filter_map(|request| match request {
+            Request::Adjusted { attachment, mtu } => Some((attachment.container_id.clone(), *mtu)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(adjusted, [("c1".to_owned(), 1400)]);
+    assert!(log.contains("eth0 of container c1: MTU 1400"), "{log}");
+    assert!(log.contains("c2: not in") && log.contains("c3: network namespace"), "{log}");
+
+    // Growing, with nobody else in the way.
+    daemon.state().adjustments = vec![adjustment("c1", &pod.path(), 1480)];
+    let (is_well, log) = adjust(&node, &daemon);
+    assert!(is_well, "{log}");
+    assert!(pod.ip("link show eth0").contains("mtu 1480"));
+    assert!(run.check(&added.json()).success, "CHECK finds nothing wrong with it");
+    assert!(run.del().success);
+}
+
+#[test]
+fn without_a_daemon_nothing_is_adjusted_and_that_is_said() {
+    let output = Command::new(env!("CARGO_BIN_EXE_vswitch-cni"))
+        .args(["--adjust", "/nowhere/s"])
+        .output()
+        .expect("the binary starts");
+    assert!(!output.status.success());
+    let log = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(log.contains("/nowhere/s"), "{log}");
+}
