@@ -113,7 +113,7 @@ impl Uplink {
 fn steering(config: &Config, model: &Model, facts: &Facts) -> Steering {
     let heard = heard(config, model);
     let mut steering = Steering {
-        local: facts.addresses.v4.into_iter().collect(),
+        local: facts.addresses.iter().collect(),
         vxlan_ports: heard.vxlan_ports,
         ipip: heard.ipip,
         ..Steering::default()
@@ -137,6 +137,7 @@ fn union(a: &Steering, b: &Steering) -> Steering {
         vxlan_ports: all(&a.vxlan_ports, &b.vxlan_ports),
         ipip: a.ipip || b.ipip,
         prefixes: all(&a.prefixes, &b.prefixes),
+        neighbors: a.neighbors || b.neighbors,
     }
 }
 
@@ -174,7 +175,7 @@ mod tests {
             warnings: Vec::new(),
         };
         let pods = ("198.18.1.0".parse().expect("an address"), 24);
-        let local = facts.addresses.v4.into_iter().collect();
+        let local = facts.addresses.iter().collect();
         let none = Steering { local, ..Steering::default() };
         for (encapsulation, expected) in [
             ("vxlan", Steering { vxlan_ports: vec![4789], ..none.clone() }),

@@ -4,16 +4,20 @@
 //!   Ethernet II ─ IPv4 ─ to one of `local` ─┬─ protocol 4 or 41 ─────────────────── ours
 //!               │      │                    └─ UDP to `vxlan_ports`, unfragmented ─ ours
 //!               │      └ to one of `prefixes` ──────────────────────────────────── ours
-//!               └ IPv6 ─ to one of `prefixes` ──────────────────────────────────── ours
+//!               ├ IPv6 ─ to one of `local` ─── UDP to `vxlan_ports`, at once ───── ours
+//!               │      ├ to one of `prefixes` ──────────────────────────────────── ours
+//!               │      └ neighbour solicitation for one of `prefixes` ──────────── ours (*)
+//!               └ ARP request for one of `prefixes` ────────────────────────────── ours (*)
+//!   (*) if `neighbors` is set
 //!   everything else: XDP_PASS, so that the NIC stays Linux's
 //! ```
 //!
 //! An address in `local` never goes by `prefixes`: the node's own address is the kernel's even if
 //! a pod prefix contains it. A fragment of a VXLAN packet passes, as only its first part has the
 //! port; the kernel may reassemble it, and drops it without a socket. A VXLAN packet with IPv4
-//! options passes likewise, and a frame with a VLAN tag. `pinhole` alone calls this.
+//! options passes likewise, one with IPv6 extension headers, and a frame with a VLAN tag. `pinhole` alone calls this.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::asm::{Assembler, Instruction, Label, Reg, When, Width};
 
@@ -21,13 +25,15 @@ use super::asm::{Assembler, Instruction, Label, Reg, When, Width};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Steering {
     /// The node's addresses in the underlay, to which tunnel packets come.
-    pub local: Vec<Ipv4Addr>,
+    pub local: Vec<IpAddr>,
     /// The UDP ports of VXLAN: several while the nodes change from one to another.
     pub vxlan_ports: Vec<u16>,
     /// Take IPIP: protocol 4, and 41 for IPv6 in IPv4.
     pub ipip: bool,
     /// The node's pod prefixes, for packets that come without a tunnel.
     pub prefixes: Vec<(IpAddr, u8)>,
+    /// Take what asks the link for the MAC of an address in `prefixes`.
+    pub neighbors: bool,
 }
 
 // Registers: r0 to r5 are scratch, r6 to r9 survive the call.
@@ -52,16 +58,22 @@ const ETHERNET_BYTES: i16 = 14;
 const IPV4_BYTES: i16 = 20;
 const IPV6_BYTES: i16 = 40;
 const UDP_BYTES: i16 = 8;
+const ARP_BYTES: i16 = 28;
+/// A neighbour solicitation without options.
+const SOLICITATION_BYTES: i16 = 24;
 
 const PROTOCOL_IPIP: u32 = 4;
 const PROTOCOL_UDP: u32 = 17;
 const PROTOCOL_IPV6: u32 = 41;
+const PROTOCOL_ICMPV6: u32 = 58;
+const NEIGHBOR_SOLICITATION: u32 = 135;
+const ARP_REQUEST: u16 = 1;
 
 /// Every bit of the IPv4 fragment field but "don't fragment" and the reserved one: "more
 /// fragments", and the offset.
 const FRAGMENT: u16 = 0x3fff;
 
-/// Addresses, ports and prefixes in all, at most: each costs two to eight instructions on the way of
+/// Addresses, ports and prefixes in all, at most: each costs two to nine instructions on the way of
 /// every packet, and a jump reaches 32,767.
 const MAX_ENTRIES: usize = 2048;
 
@@ -69,7 +81,10 @@ const MAX_ENTRIES: usize = 2048;
 pub(super) fn assemble(steering: &Steering, map_fd: i32) -> Result<Vec<Instruction>, String> {
     check(steering)?;
     let mut asm = Assembler::default();
-    let [ipv4, ipv6, tunnel, ours, pass] = std::array::from_fn(|_| asm.label());
+    let [ipv4, ipv6, arp, tunnel, tunnel6, ours, pass] = std::array::from_fn(|_| asm.label());
+    let proxies = |is_v4| {
+        steering.neighbors && steering.prefixes.iter().any(|(prefix, _)| prefix.is_ipv4() == is_v4)
+    };
 
     asm.copy(SAVED_CONTEXT, CONTEXT);
     asm.load(Width::Word, PACKET, CONTEXT, MD_DATA);
@@ -78,6 +93,9 @@ pub(super) fn assemble(steering: &Steering, map_fd: i32) -> Result<Vec<Instructi
     asm.load(Width::Half, VALUE, PACKET, 12);
     asm.jump(VALUE, When::Equal, in_memory(0x0800), ipv4);
     asm.jump(VALUE, When::Equal, in_memory(0x86dd), ipv6);
+    if proxies(true) {
+        asm.jump(VALUE, When::Equal, in_memory(0x0806), arp);
+    }
     asm.go(pass);
 
     asm.put(ipv4);
@@ -88,27 +106,45 @@ pub(super) fn assemble(steering: &Steering, map_fd: i32) -> Result<Vec<Instructi
     asm.jump(HEADER_LEN, When::Greater, 0x4f, pass);
     asm.load(Width::Word, VALUE, PACKET, ETHERNET_BYTES + 16);
     for address in &steering.local {
-        asm.jump(VALUE, When::Equal, u32::from_ne_bytes(address.octets()), tunnel);
-    }
-    for (network, len) in &steering.prefixes {
-        if let IpAddr::V4(network) = network {
-            prefix(&mut asm, &network.octets(), *len, ETHERNET_BYTES + 16, ours);
+        if let IpAddr::V4(address) = address {
+            asm.jump(VALUE, When::Equal, u32::from_ne_bytes(address.octets()), tunnel);
         }
     }
+    prefixes(&mut asm, steering, true, ETHERNET_BYTES + 16, ours);
     asm.go(pass);
 
     asm.put(ipv6);
     need(&mut asm, ETHERNET_BYTES + IPV6_BYTES, pass);
-    for (network, len) in &steering.prefixes {
-        if let IpAddr::V6(network) = network {
-            prefix(&mut asm, &network.octets(), *len, ETHERNET_BYTES + 24, ours);
+    for address in &steering.local {
+        if let IpAddr::V6(address) = address {
+            prefix(&mut asm, &address.octets(), 128, ETHERNET_BYTES + 24, tunnel6);
         }
+    }
+    prefixes(&mut asm, steering, false, ETHERNET_BYTES + 24, ours);
+    if proxies(false) {
+        asm.load(Width::Byte, VALUE, PACKET, ETHERNET_BYTES + 6);
+        asm.jump(VALUE, When::NotEqual, PROTOCOL_ICMPV6, pass);
+        need(&mut asm, ETHERNET_BYTES + IPV6_BYTES + SOLICITATION_BYTES, pass);
+        asm.load(Width::Byte, VALUE, PACKET, ETHERNET_BYTES + IPV6_BYTES);
+        asm.jump(VALUE, When::NotEqual, NEIGHBOR_SOLICITATION, pass);
+        prefixes(&mut asm, steering, false, ETHERNET_BYTES + IPV6_BYTES + 8, ours);
     }
     asm.go(pass);
 
     // The verifier refuses instructions that no jump reaches.
     if asm.is_wanted(tunnel) {
         tunnels(&mut asm, steering, tunnel, ours, pass);
+    }
+    if asm.is_wanted(tunnel6) {
+        tunnels6(&mut asm, steering, tunnel6, ours, pass);
+    }
+    if asm.is_wanted(arp) {
+        asm.put(arp);
+        need(&mut asm, ETHERNET_BYTES + ARP_BYTES, pass);
+        asm.load(Width::Half, VALUE, PACKET, ETHERNET_BYTES + 6);
+        asm.jump(VALUE, When::NotEqual, in_memory(ARP_REQUEST), pass);
+        prefixes(&mut asm, steering, true, ETHERNET_BYTES + 24, ours);
+        asm.go(pass);
     }
 
     asm.put(pass);
@@ -153,8 +189,38 @@ fn tunnels(asm: &mut Assembler, steering: &Steering, tunnel: Label, ours: Label,
     asm.go(pass);
 }
 
+/// From `tunnel` on: is a packet to one of our IPv6 addresses VXLAN? Extension headers, and so
+/// fragments, are not: they stand where UDP would.
+fn tunnels6(asm: &mut Assembler, steering: &Steering, tunnel: Label, ours: Label, pass: Label) {
+    asm.put(tunnel);
+    if !steering.vxlan_ports.is_empty() {
+        asm.load(Width::Byte, VALUE, PACKET, ETHERNET_BYTES + 6);
+        asm.jump(VALUE, When::NotEqual, PROTOCOL_UDP, pass);
+        need(asm, ETHERNET_BYTES + IPV6_BYTES + UDP_BYTES, pass);
+        asm.load(Width::Half, VALUE, PACKET, ETHERNET_BYTES + IPV6_BYTES + 2);
+        for port in &steering.vxlan_ports {
+            asm.jump(VALUE, When::Equal, in_memory(*port), ours);
+        }
+    }
+    asm.go(pass);
+}
+
+/// Goes to `ours` if the address at `offset` is in one of the prefixes of its family; else falls
+/// through.
+fn prefixes(asm: &mut Assembler, steering: &Steering, v4: bool, offset: i16, ours: Label) {
+    for (network, len) in &steering.prefixes {
+        match network {
+            IpAddr::V4(network) if v4 => prefix(asm, &network.octets(), *len, offset, ours),
+            IpAddr::V6(network) if !v4 => prefix(asm, &network.octets(), *len, offset, ours),
+            _ => {}
+        }
+    }
+}
+
 fn check(steering: &Steering) -> Result<(), String> {
-    let entries = steering.local.len() + steering.prefixes.len() + steering.vxlan_ports.len();
+    let times = if steering.neighbors { 2 } else { 1 };
+    let entries =
+        steering.local.len() + times * steering.prefixes.len() + steering.vxlan_ports.len();
     if entries > MAX_ENTRIES {
         return Err(format!(
             "{entries} addresses, ports and prefixes are more than {MAX_ENTRIES}; summarize the prefixes"
@@ -211,7 +277,6 @@ fn in_memory(value: u16) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::{MAX_ENTRIES, Steering, assemble};
-    use std::net::Ipv4Addr;
 
     #[test]
     fn prefixes_that_would_take_the_node_are_refused() {
@@ -228,10 +293,11 @@ mod tests {
     fn the_largest_program_still_assembles() {
         let longest = ("fd00::1".parse().expect("address"), 127);
         let mut steering = Steering {
-            local: vec![Ipv4Addr::new(198, 51, 100, 1)],
+            local: vec!["2001:db8::1".parse().expect("address")],
             vxlan_ports: vec![4789],
             ipip: true,
             prefixes: vec![longest; MAX_ENTRIES - 2],
+            neighbors: false,
         };
         assert!(assemble(&steering, 3).is_ok());
         steering.prefixes.push(longest);

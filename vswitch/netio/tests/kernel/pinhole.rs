@@ -8,11 +8,16 @@ use netio::Error;
 use netio::pinhole::{Action, AttachMode, AttachWish, Pinhole, Program, Steering, XskMap};
 
 const LOCAL: [u8; 4] = [198, 51, 100, 1];
+const LOCAL6: &str = "2001:db8:1::1";
 const OTHER: [u8; 4] = [198, 51, 100, 9];
 
 fn steering() -> Steering {
     Steering {
-        local: vec!["203.0.113.1".parse().expect("address"), LOCAL.into()],
+        local: vec![
+            "203.0.113.1".parse().expect("address"),
+            LOCAL.into(),
+            LOCAL6.parse().expect("address"),
+        ],
         vxlan_ports: vec![4789, 8472],
         ipip: true,
         prefixes: ["198.18.2.0/23", "198.18.9.7/32", "fd00:18::/40", "2001:db8::5/128"]
@@ -21,6 +26,7 @@ fn steering() -> Steering {
                 (network.parse().expect("address"), len.parse().expect("length"))
             })
             .to_vec(),
+        neighbors: false,
     }
 }
 
@@ -97,12 +103,33 @@ fn udp(port: u16) -> Vec<u8> {
 }
 
 fn ipv6(destination: &str) -> Vec<u8> {
+    ipv6_with(destination, 17, &[0; 8])
+}
+
+fn ipv6_with(destination: &str, next_header: u8, payload: &[u8]) -> Vec<u8> {
     let destination: std::net::Ipv6Addr = destination.parse().expect("address");
-    let mut packet = vec![0x60, 0, 0, 0, 0, 8, 17, 64];
+    let mut packet = vec![0x60, 0, 0, 0, 0, payload.len() as u8, next_header, 64];
     packet.extend([0xfd; 16]);
     packet.extend(destination.octets());
-    packet.extend([0; 8]);
+    packet.extend(payload);
     ethernet(0x86dd, &packet)
+}
+
+/// A message of ICMPv6 about an address, as neighbour discovery has it.
+fn about(kind: u8, target: &str) -> Vec<u8> {
+    let target: std::net::Ipv6Addr = target.parse().expect("address");
+    [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target.octets()].concat()
+}
+
+fn solicitation(target: &str) -> Vec<u8> {
+    ipv6_with("ff02::1:ff00:1", 58, &about(135, target))
+}
+
+fn arp(operation: u8, target: [u8; 4]) -> Vec<u8> {
+    let mut packet = vec![0, 1, 8, 0, 6, 4, 0, operation];
+    packet.extend([2, 0, 0, 0, 0, 2, 198, 51, 100, 2, 0, 0, 0, 0, 0, 0]);
+    packet.extend(target);
+    ethernet(0x0806, &packet)
 }
 
 #[test]
@@ -143,6 +170,8 @@ fn the_program_takes_what_is_ours_and_nothing_else() {
             ipv4(&V4 { destination: [198, 18, 2, 1], fragment: 185, ..TO_US }, &[0; 8])
         }),
         ("a pod's IPv4, a header and no more", cut(to_v4([198, 18, 2, 1]), 34)),
+        ("VXLAN to us over IPv6", ipv6_with(LOCAL6, 17, &udp(4789))),
+        ("VXLAN over IPv6 that ends with its UDP header", ipv6_with(LOCAL6, 17, &udp(4789)[..8])),
         ("a pod's IPv6, first of the prefix", ipv6("fd00:18::")),
         ("a pod's IPv6, last of the prefix", ipv6("fd00:18:ff:ffff:ffff:ffff:ffff:ffff")),
         ("a pod's IPv6, of a /128", ipv6("2001:db8::5")),
@@ -166,6 +195,19 @@ fn the_program_takes_what_is_ours_and_nothing_else() {
         ("beside the /128", ipv6("2001:db8::4")),
         ("neighbour discovery", ipv6("ff02::1:ff00:1")),
         ("ARP", ethernet(0x0806, &[0; 46])),
+        ("another UDP port at our IPv6 address", ipv6_with(LOCAL6, 17, &udp(4790))),
+        ("TCP to our IPv6 address", ipv6_with(LOCAL6, 6, &[0; 20])),
+        ("a neighbour solicitation for our IPv6 address", solicitation(LOCAL6)),
+        ("VXLAN to another IPv6 address", ipv6_with("2001:db8:1::2", 17, &udp(4789))),
+        ("VXLAN over IPv6 behind an extension header", {
+            ipv6_with(LOCAL6, 60, &[&[17, 0, 1, 4, 0, 0, 0, 0][..], &udp(4789)].concat())
+        }),
+        ("a fragment of VXLAN over IPv6", {
+            ipv6_with(LOCAL6, 44, &[&[17, 0, 0, 1, 0, 0, 0, 7][..], &udp(4789)].concat())
+        }),
+        ("a UDP header over IPv6 that is cut", ipv6_with(LOCAL6, 17, &udp(4789)[..7])),
+        ("a solicitation for a pod", solicitation("fd00:18::1")),
+        ("an ARP request for a pod", arp(1, [198, 18, 2, 1])),
         ("a VLAN tag", ethernet(0x8100, &to_v4(LOCAL)[10..])),
         ("802.3 with a length", ethernet(60, &to_v4(LOCAL)[14..])),
         ("an Ethernet header and no more", ethernet(0x0800, &[])),
@@ -207,6 +249,38 @@ fn what_is_switched_off_passes() {
 }
 
 #[test]
+fn who_asks_for_a_pod_is_heard_if_wanted() {
+    let Some((map, _socket)) = map_with_socket("who_asks_for_a_pod_is_heard_if_wanted") else {
+        return;
+    };
+    let steering = Steering { neighbors: true, ..steering() };
+    let program = Program::load(&steering, &map).expect("the verifier takes it");
+    for (what, frame, expected) in [
+        ("ARP for a pod", arp(1, [198, 18, 2, 1]), Action::Redirect),
+        ("an ARP reply", arp(2, [198, 18, 2, 1]), Action::Pass),
+        ("ARP for us", arp(1, LOCAL), Action::Pass),
+        ("ARP that is cut", arp(1, [198, 18, 2, 1])[..41].to_vec(), Action::Pass),
+        ("a solicitation for a pod", solicitation("fd00:18::1"), Action::Redirect),
+        ("a solicitation for us", solicitation(LOCAL6), Action::Pass),
+        ("a solicitation for a stranger", solicitation("2001:db8::6"), Action::Pass),
+        ("an advertisement", ipv6_with("ff02::1", 58, &about(136, "fd00:18::1")), Action::Pass),
+        ("an echo request", ipv6_with("ff02::1", 58, &about(128, "fd00:18::1")), Action::Pass),
+        (
+            "a solicitation that is cut",
+            {
+                let mut frame = solicitation("fd00:18::1");
+                frame.pop();
+                frame
+            },
+            Action::Pass,
+        ),
+        ("VXLAN", ipv6_with(LOCAL6, 17, &udp(4789)), Action::Redirect),
+    ] {
+        assert_eq!(program.run(&frame).expect("it runs"), expected, "{what}");
+    }
+}
+
+#[test]
 fn the_nodes_own_address_stays_the_kernels_in_a_pod_prefix_too() {
     let test = "the_nodes_own_address_stays_the_kernels_in_a_pod_prefix_too";
     let Some((map, _socket)) = map_with_socket(test) else { return };
@@ -235,6 +309,9 @@ fn the_verifier_takes_the_longest_program() {
     let longest = ("fd00::1".parse().expect("address"), 127);
     let taken = steering.local.len() + steering.vxlan_ports.len();
     steering.prefixes.resize(2048 - taken, longest);
+    let half = steering.prefixes[..1000].to_vec();
+    let asked = Steering { neighbors: true, prefixes: half, ..steering.clone() };
+    assert!(Program::load(&asked, &map).is_ok());
     let program = Program::load(&steering, &map).expect("the verifier takes it");
     assert_eq!(program.run(&ipv6("2001:db8::6")).expect("it runs"), Action::Pass);
     assert_eq!(program.run(&ipv6("fd00::")).expect("it runs"), Action::Redirect);

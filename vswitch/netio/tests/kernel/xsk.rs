@@ -59,7 +59,8 @@ struct Uplink {
 }
 
 fn open(config: XskConfig) -> Uplink {
-    let steering = Steering { local: vec![NODE], vxlan_ports: vec![VXLAN], ..Steering::default() };
+    let steering =
+        Steering { local: vec![NODE.into()], vxlan_ports: vec![VXLAN], ..Steering::default() };
     let pinhole =
         Pinhole::attach(link("nic0").index, 2, &steering, AttachWish::default()).expect("attached");
     let sockets = (0..2)
