@@ -6,12 +6,12 @@
 
 use frame::{Checksum, Packet, Pool};
 
-use crate::tables::{Adjacency, PortId, Tables, Template};
+use crate::tables::{Adjacency, Gateway, PortId, PortKind, Tables, Template};
 use crate::verdict::{DropReason, Verdict};
 use crate::walk::coalesce::{Coalescer, Train};
 use crate::walk::parse::Net;
 use crate::walk::rewrite::{self, Layers};
-use crate::walk::{Decision, flood, reply, segment};
+use crate::walk::{Decision, flood, outer_checksum, reply, segment};
 use crate::wire::{Ecn, checksum};
 
 /// The way out: the worker's transmit handles.
@@ -174,7 +174,12 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
 
     #[inline(never)]
     fn answer(&mut self, mut packet: Packet, decision: &Decision, answer: crate::Answer) {
-        match reply::answer(&mut packet, &decision.headers, answer) {
+        let ingress = self.tables.port(self.ingress);
+        let from = match ingress.map(|port| (port.kind, port.mac)) {
+            Some((PortKind::Uplink, nic)) => nic,
+            _ => Gateway::MAC,
+        };
+        match reply::answer(&mut packet, &decision.headers, answer, from) {
             Some(()) => self.transmit(self.ingress, packet, None),
             None => self.drop(DropReason::NoHeadroom),
         }
@@ -206,9 +211,9 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         else {
             return self.drop(DropReason::NextHopUnresolved);
         };
-        let entropy = rewrite::ERROR_SOURCE_PORT;
-        match rewrite::encapsulate(&mut packet, template, Ecn::NotEct, ip.is_v6(), entropy) {
-            Some(_) => self.transmit(*port, packet, None),
+        let flow = rewrite::Flow::NONE;
+        match rewrite::encapsulate(&mut packet, template, Ecn::NotEct, ip.is_v6(), flow) {
+            Some(layers) => self.transmit(*port, packet, Some(layers)),
             None => self.drop(DropReason::NoHeadroom),
         }
     }
@@ -219,23 +224,35 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         let Some(takes) = self.tables.port(port).map(|port| port.offloads) else {
             return self.drop(DropReason::PortGone);
         };
+        // No port knows how to finish what is inside of a checksum that it does not know either.
+        let over_v6 = layers.is_some_and(|layers| layers.outer_is_v6);
         if let Some(gso) = packet.offload.gso {
             let taken = match gso.kind {
                 frame::GsoKind::Udp => takes.uso,
                 frame::GsoKind::Tcp4 { .. } | frame::GsoKind::Tcp6 { .. } => takes.tso,
             };
-            if !taken {
+            if !taken || over_v6 {
                 return self.segments(port, packet, gso, layers);
             }
         }
+        let mut known = None;
         if let Checksum::Partial { start, offset } = packet.offload.checksum
-            && !takes.checksum
+            && (!takes.checksum || over_v6)
         {
             let (start, offset) = (usize::from(start), usize::from(offset));
+            if over_v6 {
+                known =
+                    checksum::completed_sum(&packet.frame, start, offset).map(|sum| (start, sum));
+            }
             if checksum::complete_partial(&mut packet.frame, start, offset).is_none() {
                 return self.drop(DropReason::OffloadInvalid);
             }
             packet.offload.checksum = Checksum::Unchecked;
+        }
+        if let Some(layers) = layers.filter(|_| over_v6)
+            && outer_checksum::finish(&mut packet.frame, &layers, known).is_none()
+        {
+            return self.drop(DropReason::NoHeadroom);
         }
         if takes.tso
             && let (Some(coalescer), Some(layers)) = (&mut self.coalescer, layers)

@@ -191,6 +191,8 @@ drop_reasons! {
     NotForUs = "not-for-us",
     /// The outer headers or the VXLAN header are malformed.
     OuterMalformed = "outer-malformed",
+    /// The outer UDP checksum over IPv6 is wrong, or missing where it must not be.
+    OuterChecksum = "outer-checksum",
     /// A tunnel packet from an address that is no peer's.
     UnknownPeer = "unknown-peer",
     /// A VXLAN network identifier that is not ours.

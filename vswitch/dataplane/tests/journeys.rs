@@ -9,38 +9,58 @@ use proptest::prelude::*;
 use crate::node::Worker;
 use crate::node::egress::Sent;
 
-const A: &str = "underlay 198.51.100.11
+const A: &str = "underlay 198.51.100.11 2001:db8:1::11
     vxlan 10
     ipip
     gateway 198.18.1.1 fd00:18:1::1
     pod a 198.18.1.2 fd00:18:1::2
     pod p 198.18.1.4 fd00:18:1::4 plain
     peer b 203.0.113.12 vxlan 198.18.2.0/24 fd00:18:2::/64
-    peer c 203.0.113.12 ipip 198.18.3.0/24 fd00:18:3::/64";
+    peer c 203.0.113.12 ipip 198.18.3.0/24 fd00:18:3::/64
+    peer d 2001:db8:2::12 vxlan 198.18.4.0/24 fd00:18:4::/64";
 
-/// The node behind both of A's peers.
-const B: &str = "underlay 203.0.113.12
+/// The node behind all of A's peers.
+const B: &str = "underlay 203.0.113.12 2001:db8:2::12
     vxlan 10
     ipip
     gateway 198.18.2.1 fd00:18:2::1
     pod b 198.18.2.7 fd00:18:2::7
     pod c 198.18.3.7 fd00:18:3::7
-    peer a 198.51.100.11 vxlan 198.18.1.0/24 fd00:18:1::/64";
+    pod d 198.18.4.7 fd00:18:4::7
+    peer a 198.51.100.11 vxlan 198.18.1.0/24 fd00:18:1::/64
+    peer z 2001:db8:1::11 vxlan 198.18.1.0/24 fd00:18:1::/64";
 
 /// Where a packet from `pod-a` goes: whom for, the port that it leaves by, bytes of outer headers.
 #[derive(Debug, Clone, Copy)]
 struct Way {
     to: [&'static str; 2],
     port: &'static str,
+    /// The pod that it arrives at.
+    pod: &'static str,
     outer: usize,
     mtu: usize,
 }
 
-const HERE: Way = Way { to: ["198.18.1.4", "fd00:18:1::4"], port: "pod-p", outer: 0, mtu: 1450 };
-const VXLAN: Way =
-    Way { to: ["198.18.2.7", "fd00:18:2::7"], port: "uplink", outer: 14 + 36, mtu: 1450 };
+const HERE: Way =
+    Way { to: ["198.18.1.4", "fd00:18:1::4"], port: "pod-p", pod: "pod-p", outer: 0, mtu: 1450 };
+const VXLAN: Way = Way {
+    to: ["198.18.2.7", "fd00:18:2::7"],
+    port: "uplink",
+    pod: "pod-b",
+    outer: 14 + 36,
+    mtu: 1450,
+};
+/// The outer header has 20 bytes more.
+const VXLAN_V6: Way = Way {
+    to: ["198.18.4.7", "fd00:18:4::7"],
+    port: "uplink",
+    pod: "pod-d",
+    outer: 14 + 56,
+    mtu: 1430,
+};
 /// No inner Ethernet header: what is in front of the inner IP packet is 34 bytes, not 14.
-const IPIP: Way = Way { to: ["198.18.3.7", "fd00:18:3::7"], port: "uplink", outer: 20, mtu: 1480 };
+const IPIP: Way =
+    Way { to: ["198.18.3.7", "fd00:18:3::7"], port: "uplink", pod: "pod-c", outer: 20, mtu: 1480 };
 
 fn source(v6: bool) -> &'static str {
     if v6 { "fd00:18:1::2" } else { "198.18.1.2" }
@@ -116,7 +136,11 @@ fn superframe(tcp: bool, v6: bool, way: Way, len: usize, size: usize, seq: u32) 
 }
 
 fn any_way() -> impl Strategy<Value = Way> {
-    prop_oneof![Just(HERE), Just(VXLAN), Just(IPIP)]
+    prop_oneof![Just(HERE), any_tunnel()]
+}
+
+fn any_tunnel() -> impl Strategy<Value = Way> {
+    prop_oneof![Just(VXLAN), Just(VXLAN_V6), Just(IPIP)]
 }
 
 fn pattern(len: usize) -> Vec<u8> {
@@ -137,7 +161,7 @@ proptest! {
         v6 in any::<bool>(),
         way in any_way(),
         len in 1usize..20_000,
-        size in 100usize..1378,
+        size in 100usize..1358,
         seq in any::<u32>(),
     ) {
         let mut node = Worker::new(A);
@@ -161,15 +185,14 @@ proptest! {
     fn the_overlay_costs_two_hops_and_nothing_else(
         protocol in 0..3,
         v6 in any::<bool>(),
-        ipip in any::<bool>(),
+        way in any_tunnel(),
         len in 0usize..1300,
         ttl in 3u8..=255,
         tos in any::<u8>(),
         id in any::<u16>(),
         pad in 0usize..30,
     ) {
-        let way = if ipip { IPIP } else { VXLAN };
-        let pod = if ipip { "pod-c" } else { "pod-b" };
+        let pod = way.pod;
         let ends = format!("ip {} > {} tos {tos}", source(v6), way.to[usize::from(v6)]);
         let id = if v6 { String::new() } else { format!(" df id {id} options 4") };
         let transport = match protocol {
@@ -195,11 +218,10 @@ proptest! {
     fn a_superframe_arrives_whole_at_the_second_node(
         tcp in any::<bool>(),
         v6 in any::<bool>(),
-        ipip in any::<bool>(),
+        way in any_tunnel(),
         len in 1usize..20_000,
-        size in 100usize..1378,
+        size in 100usize..1358,
     ) {
-        let way = if ipip { IPIP } else { VXLAN };
         let (mut a, mut b) = (Worker::new(A), Worker::new(B));
         let mut payload = Vec::new();
         for sent in through(&mut a, &superframe(tcp, v6, way, len, size, 7)) {
@@ -213,12 +235,12 @@ proptest! {
     #[test]
     fn what_was_cut_arrives_as_it_was(
         v6 in any::<bool>(),
-        ipip in any::<bool>(),
+        way in any_tunnel(),
         len in 1usize..60_000,
-        size in 100usize..1378,
+        size in 100usize..1358,
         seq in any::<u32>(),
     ) {
-        let (way, pod) = if ipip { (IPIP, "pod-c") } else { (VXLAN, "pod-b") };
+        let pod = way.pod;
         let (mut a, mut b) = (Worker::new(A), Worker::new(B));
         let sent = through(&mut a, &superframe(true, v6, way, len, size, seq));
         let pieces: Vec<_> =

@@ -12,7 +12,7 @@ use frame::{CAPACITY_BYTES, Packet, Pool};
 use crate::node::packet::at_port;
 use crate::node::{Described, Node};
 
-const NODE: &str = "underlay 198.51.100.11
+const NODE: &str = "underlay 198.51.100.11 2001:db8:1::11
     vxlan 10
     clamp-mss
     ipip
@@ -28,7 +28,9 @@ const NODE: &str = "underlay 198.51.100.11
     peer b 203.0.113.12 vxlan 198.18.2.0/24 fd00:18:2::/64
     peer c 203.0.113.13 ipip 198.18.3.0/24 fd00:18:3::/64
     multipath 198.18.9.0/24 b c 2
+    peer d 2001:db8:2::12 vxlan 198.18.4.0/24
     stretch red to b
+    stretch red to d
     fdb 256
     frames 8";
 
@@ -42,6 +44,20 @@ const TRAFFIC: &[(&str, &str)] = &[
     (
         "VXLAN encap",
         "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.2.7 / udp 1 > 2 / 26 bytes",
+    ),
+    (
+        "VXLAN encap over IPv6",
+        "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.4.7 / udp 1 > 2 / 26 bytes",
+    ),
+    (
+        "VXLAN decap over IPv6",
+        "uplink eth router > uplink / ip 2001:db8:2::12 > 2001:db8:1::11 / udp 50000 > 4789 / \
+         vxlan 10 / eth vtep-d > vtep6 / ip 198.18.4.7 > 198.18.1.2 / udp 1 > 2 / 26 bytes",
+    ),
+    (
+        "superframe, cut, over IPv6",
+        "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.4.7 / tcp 1 > 2 partial / \
+         9000 bytes / gso tcp4 1378",
     ),
     (
         "IPIP encap",

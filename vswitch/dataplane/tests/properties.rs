@@ -11,7 +11,7 @@ use proptest::sample::Index;
 use crate::node::{Node, Worker};
 
 /// A node with a port of every kind and a peer of every encapsulation.
-const A: &str = "underlay 198.51.100.11
+const A: &str = "underlay 198.51.100.11 2001:db8:1::11
     vxlan 10
     clamp-mss
     ipip
@@ -30,7 +30,9 @@ const A: &str = "underlay 198.51.100.11
     peer c 203.0.113.13 ipip 198.18.3.0/24 fd00:18:3::/64
     peer d 203.0.113.14 direct 198.18.4.0/24
     multipath 198.18.9.0/24 b c d
+    peer e 2001:db8:2::12 vxlan 198.18.5.0/24 fd00:18:5::/64
     stretch red to b
+    stretch red to e
     stretch blue to b
     route 198.18.0.0/15 unreachable
     frames 16";
@@ -39,6 +41,12 @@ const A: &str = "underlay 198.51.100.11
 const SEEDS: &[&str] = &[
     "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.1.4 / udp 1 > 2 / 40 bytes",
     "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.2.7 / tcp 1 > 2 partial / 3000 bytes / gso tcp4 1000",
+    "pod-a eth pod-a > gateway / ip fd00:18:1::2 > fd00:18:5::7 / tcp 1 > 2 partial / 3000 bytes / gso tcp6 1000",
+    "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.5.7 / udp 1 > 2 partial / 40 bytes",
+    "uplink eth router > uplink / ip 2001:db8:2::12 > 2001:db8:1::11 / udp 50000 > 4789 nosum / vxlan 10 / \
+     eth vtep-e > vtep6 / ip 198.18.5.7 > 198.18.1.2 ttl 2 / udp 1 > 2 / 40 bytes",
+    "uplink eth router > uplink / ip 2001:db8:2::12 > 2001:db8:1::11 ce / udp 50000 > 4789 nosum / vxlan 100 / \
+     eth 02:bb:00:00:00:03 > pod-m / ip fd00:18:1::98 > fd00:18:1::66 ect0 / udp 1 > 2 / 40 bytes",
     "pod-a eth pod-a > gateway / ip fd00:18:1::2 > fd00:18:3::7 ext 2 / tcp 1 > 2 partial / 3000 bytes / gso tcp6 1000",
     "pod-a eth pod-a > gateway / ip fd00:18:1::2 > fd00:18:1::4 / udp 1 > 2 partial / 3000 bytes / gso udp 1000",
     "pod-a eth pod-a > gateway / ip fd00:18:1::2 > fd00:18:2::7 / tcp 1 > 2 flags S mss 8960 options 8",
@@ -90,11 +98,27 @@ fn vni(bytes: &[u8]) -> Option<u32> {
 /// The IP packet inside of a tunnel packet that leaves; the packet itself if it is none.
 fn inner(bytes: &[u8]) -> &[u8] {
     let start = match (vni(bytes), bytes.get(23)) {
+        (Some(_), _) if bytes[12..14] == [0x86, 0xdd] => 70 + 14,
         (Some(_), _) => 50 + 14,
         (None, Some(4 | 41)) if bytes[12..14] == [8, 0] => 34,
         _ => 14,
     };
     bytes.get(start..).unwrap_or_default()
+}
+
+/// Over IPv6 a tunnel packet leaves with a checksum, and with that which etherparse computes.
+fn outer_sum_holds(bytes: &[u8]) {
+    let Ok(packet) = SlicedPacket::from_ethernet(bytes) else { return };
+    if let (Some(NetSlice::Ipv6(ip)), Some(TransportSlice::Udp(udp))) =
+        (packet.net, packet.transport)
+        && udp.destination_port() == 4789
+    {
+        let (source, destination) = (ip.header().source(), ip.header().destination());
+        let sum = udp.to_header().calc_checksum_ipv6_raw(source, destination, udp.payload());
+        assert_eq!(sum.expect("short enough"), udp.checksum());
+        assert_ne!(udp.checksum(), 0);
+        assert_eq!(usize::from(ip.header().payload_length()) + 54, bytes.len());
+    }
 }
 
 /// Makes the checksum of an IPv4 header right again, so that a bent packet gets past it.
@@ -158,6 +182,7 @@ fn holds(worker: &mut Worker, port: PortId, bytes: &[u8], offload: Offload) {
                 assert_eq!(usize::from(ip.total_len()) + 14, sent.bytes.len());
                 assert_eq!(ip.to_header().calc_header_checksum(), ip.header_checksum());
             }
+            outer_sum_holds(&sent.bytes);
         }
     }
 }

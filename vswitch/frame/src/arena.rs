@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 
 /// Free bytes before a frame that was just received.
 ///
-/// The largest header that is pushed is 14 + 20 + 8 + 8 + 14 = 64 (VXLAN over IPv4 with the inner
+/// The largest header that is pushed is 14 + 40 + 8 + 8 + 14 = 84 (VXLAN over IPv6 with the inner
 /// Ethernet header), and a TAP write wants up to 24 more for the virtio header in front of it; two
 /// cache lines hold both.
 pub const HEADROOM_BYTES: usize = 128;

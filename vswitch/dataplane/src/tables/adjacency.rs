@@ -6,6 +6,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{BridgeId, Multipath, PortId};
+use crate::wire::checksum::Sum;
 use crate::wire::{EtherType, Ethernet, MacAddr, Protocol, Vni, ethernet, ipv4, ipv6, udp, vxlan};
 
 /// Number of an adjacency.
@@ -77,8 +78,8 @@ impl Adjacency {
 pub enum Encap {
     /// Nothing: Ethernet alone; its type follows the packet's version.
     None,
-    /// Outer IPv4 length, ECN, checksum; UDP length and source port. The inner Ethernet header is
-    /// the packet's own.
+    /// Outer IPv4 length, ECN, checksum, or IPv6 length, ECN, flow label; UDP length, source port,
+    /// and over IPv6 checksum. The inner Ethernet header is the packet's own.
     VxlanBridged,
     /// Likewise, and the inner Ethernet header is the template's; its type follows the packet's
     /// version.
@@ -96,6 +97,7 @@ pub struct Template {
     bytes: [u8; MAX_TEMPLATE_LEN],
     len: u8,
     encap: Encap,
+    over_v6: bool,
 }
 
 /// TTL of outer headers: the default of RFC 1700, as Linux's.
@@ -105,6 +107,8 @@ impl Template {
     /// Overhead of VXLAN over IPv4 with an inner Ethernet header: what the pods' MTU is smaller
     /// than the underlay's. Outer Ethernet is not part of an MTU.
     pub const VXLAN_OVERHEAD: u16 = 20 + 8 + 8 + 14;
+    /// Overhead of VXLAN over IPv6.
+    pub const VXLAN_V6_OVERHEAD: u16 = 40 + 8 + 8 + 14;
     /// Overhead of IPIP.
     pub const IPIP_OVERHEAD: u16 = 20;
 
@@ -132,8 +136,15 @@ impl Template {
         let mut template = Self::empty(Encap::VxlanBridged);
         let udp_len = (udp::HEADER_LEN + vxlan::HEADER_LEN) as u16;
         template.outer_headers(&outer, Protocol::UDP, udp_len);
-        // Checksum zero: RFC 7348 section 5 asks for it over IPv4.
-        let udp = udp::Repr { source: 0, destination: port, len: udp_len, checksum: 0 };
+        let checksum = match outer.ends {
+            // RFC 7348 section 5 asks for zero over IPv4.
+            Ends::V4 { .. } => 0,
+            // What is the same in every packet: `outer_checksum` adds the rest.
+            Ends::V6 { source, destination } => {
+                Sum::pseudo_v6(source, destination, Protocol::UDP, 0).fold()
+            }
+        };
+        let udp = udp::Repr { source: 0, destination: port, len: udp_len, checksum };
         template.append(|bytes| udp.emit(bytes));
         template.append(|bytes| vxlan::Repr { vni }.emit(bytes));
         template
@@ -166,6 +177,13 @@ impl Template {
         self.encap
     }
 
+    /// Whether the outer header is IPv6.
+    #[inline]
+    #[must_use]
+    pub fn is_over_v6(&self) -> bool {
+        self.over_v6
+    }
+
     /// Destination MAC of the (outer) Ethernet header.
     #[must_use]
     pub fn destination(&self) -> MacAddr {
@@ -177,18 +195,22 @@ impl Template {
     pub fn describe(&self) -> String {
         let next_hop = self.destination();
         let outer = self.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default();
-        let remote = ipv4::Ipv4::parse_header(outer).map(|outer| outer.destination());
+        let remote = if self.over_v6 {
+            ipv6::Ipv6::parse_header(outer).ok().map(|outer| outer.destination().into())
+        } else {
+            ipv4::Ipv4::parse_header(outer).ok().map(|outer| IpAddr::V4(outer.destination()))
+        };
         match (self.encap, remote) {
-            (Encap::VxlanBridged | Encap::VxlanRouted, Ok(remote)) => {
+            (Encap::VxlanBridged | Encap::VxlanRouted, Some(remote)) => {
                 format!("VXLAN to {remote}, next hop {next_hop}")
             }
-            (Encap::Ipip, Ok(remote)) => format!("IPIP to {remote}, next hop {next_hop}"),
+            (Encap::Ipip, Some(remote)) => format!("IPIP to {remote}, next hop {next_hop}"),
             _ => format!("no encapsulation, next hop {next_hop}"),
         }
     }
 
     fn empty(encap: Encap) -> Self {
-        Self { bytes: [0; MAX_TEMPLATE_LEN], len: 0, encap }
+        Self { bytes: [0; MAX_TEMPLATE_LEN], len: 0, encap, over_v6: false }
     }
 
     fn ethernet_header(&mut self, destination: MacAddr, source: MacAddr, ethertype: EtherType) {
@@ -217,6 +239,7 @@ impl Template {
                 self.append(|bytes| header.emit(bytes));
             }
             Ends::V6 { source, destination } => {
+                self.over_v6 = true;
                 self.ethernet_header(outer.next_hop_mac, outer.source_mac, EtherType::IPV6);
                 let header = ipv6::Repr {
                     traffic_class: 0,

@@ -54,8 +54,15 @@ pub struct Tunnels {
     /// Pods that are reached by a tunnel may be heard without one too: their node may decide
     /// otherwise than this one, or may have changed its mind a moment earlier.
     pub direct_from_tunnelled: bool,
-    /// MAC that peers put into the inner Ethernet header.
+    /// Who asks the underlay's link for one of our pods is answered with the NIC's MAC; of use
+    /// with `direct` alone.
+    pub proxy_neighbors: bool,
+    /// A VXLAN packet over IPv6 may come without a UDP checksum (RFC 6935).
+    pub zero_checksum6: bool,
+    /// MAC that IPv4 peers put into the inner Ethernet header.
     pub vtep_mac: MacAddr,
+    /// Likewise IPv6 peers.
+    pub vtep_mac6: MacAddr,
     /// Every VNI that is ours.
     pub vnis: HashMap<Vni, Domain, RandomState>,
     /// By [`PeerId`].
@@ -93,6 +100,13 @@ impl Tunnels {
     pub fn peer_at(&self, address: IpAddr) -> Option<(PeerId, &Peer)> {
         let id = self.by_address.get(address)?;
         self.peers.get(id.0 as usize).map(|peer| (id, peer))
+    }
+
+    /// The MAC by which a peer with this address knows our VTEP.
+    #[inline]
+    #[must_use]
+    pub fn vtep_mac_for(&self, peer: IpAddr) -> MacAddr {
+        if peer.is_ipv4() { self.vtep_mac } else { self.vtep_mac6 }
     }
 
     /// The MAC that a node's VTEP has unless it is told otherwise, so that both ends know it from
@@ -206,5 +220,53 @@ impl Peer {
             }
             _ => false,
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use core::net::IpAddr;
+
+    use super::{LocalAddresses, PeerId, PeersByAddress, Tunnels};
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn both_ends_derive_the_same_mac() {
+        for (text, mac) in [
+            ("198.51.100.11", "02:76:c6:33:64:0b"),
+            ("::", "02:77:e2:3c:62:b5"),
+            ("2001:db8:1::11", "02:77:57:6e:3f:0d"),
+            ("2001:db8:1::12", "02:77:57:6e:3f:0e"),
+            ("2001:db8:2::11", "02:77:f4:6e:56:1c"),
+        ] {
+            assert_eq!(Tunnels::derived_vtep_mac(address(text)).to_string(), mac, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_own_address_is_of_the_family_of_the_other_end() {
+        let (v4, v6) = (address("198.51.100.11"), address("2001:db8::11"));
+        let mut local = LocalAddresses::from(v6);
+        assert_eq!(local.towards(address("203.0.113.1")), None);
+        assert_eq!(local.towards(address("2001:db8::1")), Some(v6));
+        local.v4 = LocalAddresses::from(v4).v4;
+        assert_eq!(local.towards(address("203.0.113.1")), Some(v4));
+        assert_eq!(local.iter().collect::<Vec<_>>(), [v4, v6]);
+        assert!(local.has(v4) && local.has(v6) && !local.has(address("2001:db8::12")));
+    }
+
+    #[test]
+    fn peers_are_told_apart_by_family() {
+        let peers: PeersByAddress =
+            [(address("203.0.113.1"), PeerId(0)), (address("2001:db8::1"), PeerId(1))]
+                .into_iter()
+                .collect();
+        assert_eq!(peers.get(address("203.0.113.1")), Some(PeerId(0)));
+        assert_eq!(peers.get(address("2001:db8::1")), Some(PeerId(1)));
+        assert_eq!(peers.get(address("::ffff:203.0.113.1")), None);
     }
 }

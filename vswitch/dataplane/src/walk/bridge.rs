@@ -72,9 +72,17 @@ fn routed_only(
         }
         Origin::Pod | Origin::Host => Gateway::MAC,
         Origin::Direct => arrival.port.mac,
-        Origin::Peer { .. } => view.tables.tunnels.vtep_mac,
+        Origin::Peer { peer, .. } => view.tables.tunnels.vtep_mac_for(peer.address),
     };
     if arrival.is_remote() {
+        if view.tables.tunnels.proxy_neighbors
+            && matches!(arrival.origin, Origin::Direct)
+            && let Some(answer) =
+                reply::resolution(view.tables, arrival, bytes, headers, reply::For::Anyone)
+        {
+            decision.verdict = Verdict::Answer(answer?);
+            return Ok(Step::Done);
+        }
         return if headers.destination_mac == local {
             Ok(Step::Route)
         } else {
@@ -127,7 +135,7 @@ fn switched(
 
     if from_pod
         && let Some(answer) =
-            reply::resolution(view.tables, arrival, bytes, headers, reply::For::Gateway)
+            reply::resolution(view.tables, arrival, bytes, headers, reply::For::Segment)
     {
         decision.verdict = Verdict::Answer(answer?);
         Ok(Step::Done)

@@ -12,7 +12,10 @@ use super::narrator::Narrator;
 use super::parse::{Headers, Net};
 use crate::tables::{Adjacency, Domain, Encap, Peer, Port, PortId, Tables, Tunnels, VtepId};
 use crate::verdict::DropReason;
-use crate::wire::{Ecn, EtherType, Ethernet, Ipv4, Protocol, Udp, Vxlan, ethernet, udp, vxlan};
+use crate::wire::checksum::Sum;
+use crate::wire::{
+    Ecn, EtherType, Ethernet, Ipv4, Ipv6, Protocol, Udp, Vxlan, ethernet, ipv6, udp, vxlan,
+};
 
 /// A packet's origin, once it is known.
 #[derive(Debug, Clone, Copy)]
@@ -88,11 +91,12 @@ fn outer<'t>(
     arrival: &mut Arrival<'t>,
 ) -> Result<(), DropReason> {
     let Ok(ethernet) = Ethernet::parse(bytes) else { return Err(DropReason::FrameTooShort) };
-    if ethernet.ethertype() == EtherType::IPV6 && tunnels.direct {
-        return Ok(());
+    if ethernet.ethertype() == EtherType::IPV6 {
+        return outer6(tunnels, tables, ethernet.payload(), arrival);
     }
     if ethernet.ethertype() != EtherType::IPV4 {
-        return Err(DropReason::NotForUs);
+        let asks = ethernet.ethertype() == EtherType::ARP && tunnels.proxy_neighbors;
+        return if asks && tunnels.direct { Ok(()) } else { Err(DropReason::NotForUs) };
     }
     let Ok(ip) = Ipv4::parse(ethernet.payload()) else { return Err(DropReason::OuterMalformed) };
     if tunnels.local.v4 != Some(ip.destination()) {
@@ -116,26 +120,74 @@ fn outer<'t>(
             if !tunnels.takes_vxlan_on(udp.destination()) {
                 return Err(DropReason::NotForUs);
             }
-            let Ok(vxlan) = Vxlan::parse(udp.payload()) else {
-                return Err(DropReason::OuterMalformed);
-            };
-            let domain = *tunnels.vnis.get(&vxlan.vni()).ok_or(DropReason::UnknownVni)?;
-            let peer = peer(tunnels, ip.source().into())?;
-            let vtep = match domain {
-                Domain::Routed => None,
-                Domain::Bridged(bridge) => Some(
-                    tables
-                        .bridge(bridge)
-                        .and_then(|bridge| bridge.vtep_at(ip.source().into()))
-                        .ok_or(DropReason::UnknownPeer)?,
-                ),
-            };
-            arrival.origin = Origin::Peer { peer, domain, vtep };
-            arrival.start = l4 + udp::HEADER_LEN + vxlan::HEADER_LEN;
-            arrival.end = arrival.start + vxlan.payload().len();
+            vxlan(tunnels, tables, ip.source().into(), l4, &udp, arrival)?;
         }
         _ => return Err(DropReason::NotForUs),
     }
+    Ok(())
+}
+
+/// VXLAN over IPv6, or direct routing. Out of the way of IPv4.
+#[inline(never)]
+fn outer6<'t>(
+    tunnels: &'t Tunnels,
+    tables: &'t Tables,
+    bytes: &[u8],
+    arrival: &mut Arrival<'t>,
+) -> Result<(), DropReason> {
+    let to_us = |ip: Ipv6<'_>| tunnels.local.v6 == Some(ip.destination());
+    if !Ipv6::parse_header(bytes).is_ok_and(to_us) {
+        return if tunnels.direct { Ok(()) } else { Err(DropReason::NotForUs) };
+    }
+    let Ok(ip) = Ipv6::parse(bytes) else { return Err(DropReason::OuterMalformed) };
+    match ip.next_header() {
+        Protocol::UDP => {}
+        // A tunnel packet is whole, and no honest end puts options before it.
+        Protocol::HOP_BY_HOP | Protocol::ROUTING | Protocol::FRAGMENT | Protocol::DEST_OPTIONS => {
+            return Err(DropReason::OuterMalformed);
+        }
+        _ => return Err(DropReason::NotForUs),
+    }
+    let Ok(udp) = Udp::parse(ip.payload()) else { return Err(DropReason::OuterMalformed) };
+    if !tunnels.takes_vxlan_on(udp.destination()) {
+        return Err(DropReason::NotForUs);
+    }
+    // RFC 6935, section 5: zero is for tunnels whose ends both allow it. RFC 8200, section 8.1, has
+    // the pseudo header's length be the datagram's own.
+    let pseudo = Sum::pseudo_v6(ip.source(), ip.destination(), Protocol::UDP, udp.length().into());
+    if (udp.checksum() == 0 && !tunnels.zero_checksum6) || !udp.checksum_ok(pseudo) {
+        return Err(DropReason::OuterChecksum);
+    }
+    arrival.outer_ecn = Some(ip.ecn());
+    let l4 = ethernet::HEADER_LEN + ipv6::HEADER_LEN;
+    vxlan(tunnels, tables, ip.source().into(), l4, &udp, arrival)
+}
+
+/// What is inside of a VXLAN packet whose UDP header begins at `l4`.
+#[inline(always)]
+fn vxlan<'t>(
+    tunnels: &'t Tunnels,
+    tables: &'t Tables,
+    source: IpAddr,
+    l4: usize,
+    udp: &Udp<'_>,
+    arrival: &mut Arrival<'t>,
+) -> Result<(), DropReason> {
+    let Ok(vxlan) = Vxlan::parse(udp.payload()) else { return Err(DropReason::OuterMalformed) };
+    let domain = *tunnels.vnis.get(&vxlan.vni()).ok_or(DropReason::UnknownVni)?;
+    let peer = peer(tunnels, source)?;
+    let vtep = match domain {
+        Domain::Routed => None,
+        Domain::Bridged(bridge) => Some(
+            tables
+                .bridge(bridge)
+                .and_then(|bridge| bridge.vtep_at(source))
+                .ok_or(DropReason::UnknownPeer)?,
+        ),
+    };
+    arrival.origin = Origin::Peer { peer, domain, vtep };
+    arrival.start = l4 + udp::HEADER_LEN + vxlan::HEADER_LEN;
+    arrival.end = arrival.start + vxlan.payload().len();
     Ok(())
 }
 

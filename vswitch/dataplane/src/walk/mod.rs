@@ -19,7 +19,7 @@
 //! | does a bridged pod speak for itself | `claims` | drops of what is said in another's name |
 //! | where does it go                | `route`   | `Route`, `Answer`, `Refuse` |
 //! | may it announce such segments | `clamp` | |
-//! | make it so                      | `rewrite`, `reply`, `flood`, `segment`, `coalesce` | |
+//! | make it so                      | `rewrite`, `reply`, `flood`, `segment`, `coalesce`, `outer_checksum` | |
 
 pub(crate) mod bridge;
 mod claims;
@@ -30,6 +30,7 @@ pub(crate) mod flood;
 mod flow;
 pub(crate) mod narrator;
 mod offload;
+pub(crate) mod outer_checksum;
 pub(crate) mod parse;
 pub(crate) mod reply;
 pub(crate) mod rewrite;

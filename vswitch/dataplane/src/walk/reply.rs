@@ -11,7 +11,7 @@ use frame::{Checksum, Offload, Packet};
 
 use super::decap::{Arrival, Origin};
 use super::parse::{Headers, Ip, Net};
-use crate::tables::{Gateway, Tables};
+use crate::tables::{Adjacency, Gateway, PortKind, Tables};
 use crate::verdict::{Answer, DropReason, IcmpError};
 use crate::wire::{
     Arp, EtherType, Ipv4, MacAddr, Protocol, Solicitation, arp, checksum, ethernet, header_mut,
@@ -21,10 +21,12 @@ use crate::wire::{
 /// For whom addresses are resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum For {
-    /// Proxy: a port that only routes has no neighbour but us.
+    /// Proxy: a port that only routes has no neighbour but us, and the underlay's link asks us for
+    /// our pods alone.
     Anyone,
-    /// The segment resolves itself; only the gateway is ours to answer for.
-    Gateway,
+    /// The segment resolves itself; ours to answer for are the gateway, and whoever has an address
+    /// of the segment's prefix but is reached by a route.
+    Segment,
 }
 
 /// If the packet is ARP or neighbour discovery that ends here: its answer, or why it gets none.
@@ -58,8 +60,9 @@ fn resolved(
         // Nobody is told that its own address is somebody else's: duplicate address detection would
         // take it away. The gateway's addresses are the host port's own.
         For::Anyone if matches!(arrival.origin, Origin::Host) => !tables.gateway.owns(target),
+        For::Anyone if arrival.is_remote() => tables.is_local(target),
         For::Anyone => !arrival.port.addresses.contains(&target),
-        For::Gateway => tables.gateway.owns(target),
+        For::Segment => tables.gateway.owns(target) || is_beyond(tables, target),
     };
     let answered = match &headers.net {
         Net::Arp => arp(bytes.get(headers.l3..)?, headers, ours, whom),
@@ -72,6 +75,18 @@ fn resolved(
         Ok(None) => None,
         Ok(Some(answer)) => Some(Ok(answer)),
         Err(reason) => Some(Err(reason)),
+    }
+}
+
+/// Whether a member of a segment finds this address behind the gateway: a routed pod's, or one on
+/// another node.
+fn is_beyond(tables: &Tables, target: IpAddr) -> bool {
+    match tables.route(target).and_then(|id| tables.adjacency(id)) {
+        Some(Adjacency::Remote { .. } | Adjacency::Multipath(_)) => true,
+        Some(Adjacency::Port { port, .. }) => {
+            tables.port(*port).is_some_and(|port| port.kind == PortKind::Pod)
+        }
+        _ => false,
     }
 }
 
@@ -91,7 +106,7 @@ fn arp(
     match (asked, whom) {
         (true, _) => Ok(Some(Answer::Arp)),
         (false, For::Anyone) => Err(DropReason::ArpUnanswered),
-        (false, For::Gateway) => Ok(None),
+        (false, For::Segment) => Ok(None),
     }
 }
 
@@ -123,7 +138,7 @@ fn discovery(
     let Some(solicitation) = Solicitation::parse(message).ok().filter(|_| valid) else {
         return match whom {
             For::Anyone => Err(DropReason::NeighborDiscoveryMalformed),
-            For::Gateway => Ok(None),
+            For::Segment => Ok(None),
         };
     };
     // An unspecified source is duplicate address detection (RFC 4862): the address is the asker's.
@@ -133,7 +148,7 @@ fn discovery(
     match (asked, whom) {
         (true, _) => Ok(Some(Answer::NeighborAdvertisement)),
         (false, For::Anyone) => Err(DropReason::NeighborDiscoveryUnanswered),
-        (false, For::Gateway) => Ok(None),
+        (false, For::Segment) => Ok(None),
     }
 }
 
@@ -149,34 +164,42 @@ impl Icmp6Sum {
     }
 }
 
-/// Turns a request into its answer. `None` if it is not what the verdict says.
-pub(crate) fn answer(packet: &mut Packet, headers: &Headers, answer: Answer) -> Option<()> {
+/// Turns a request into its answer, from the gateway or from the NIC in our pods' name. `None` if
+/// it is not what the verdict says.
+pub(crate) fn answer(
+    packet: &mut Packet,
+    headers: &Headers,
+    answer: Answer,
+    from: MacAddr,
+) -> Option<()> {
     match answer {
-        Answer::Arp => arp_reply(packet, headers)?,
-        Answer::NeighborAdvertisement => advertisement(packet, headers)?,
+        Answer::Arp => arp_reply(packet, headers, from)?,
+        Answer::NeighborAdvertisement => advertisement(packet, headers, from)?,
         Answer::Echo4 | Answer::Echo6 => echo_reply(packet, headers)?,
     }
     packet.offload = Offload::default();
     let ethernet = header_mut(&mut packet.frame, headers.start)?;
-    ethernet::set_addresses(ethernet, headers.source_mac, Gateway::MAC);
+    ethernet::set_addresses(ethernet, headers.source_mac, from);
     Some(())
 }
 
-fn arp_reply(packet: &mut Packet, headers: &Headers) -> Option<()> {
+fn arp_reply(packet: &mut Packet, headers: &Headers, from: MacAddr) -> Option<()> {
     let body = packet.frame.get_mut(headers.l3..)?;
-    let reply = Arp::parse(body).ok()?.repr().reply_from(Gateway::MAC);
+    let reply = Arp::parse(body).ok()?.repr().reply_from(from);
     reply.emit(body)?;
     packet.frame.truncate(headers.l3 + arp::HEADER_LEN);
     Some(())
 }
 
-fn advertisement(packet: &mut Packet, headers: &Headers) -> Option<()> {
+fn advertisement(packet: &mut Packet, headers: &Headers, from: MacAddr) -> Option<()> {
     let Net::Ip(ip @ Ip { source: IpAddr::V6(asker), .. }) = headers.net else { return None };
     let target = Solicitation::parse(headers.transport(&packet.frame, &ip)).ok()?.target();
+    // RFC 4861, section 7.2.8: a proxy on a link that it shares leaves the owner the last word.
+    let is_gateway = from == Gateway::MAC;
     let advertisement = ndp::Repr::Advertisement {
         target,
-        flags: ndp::AdvertFlags { router: true, solicited: true, overriding: true },
-        target_link: Some(Gateway::MAC),
+        flags: ndp::AdvertFlags { router: is_gateway, solicited: true, overriding: is_gateway },
+        target_link: Some(from),
     };
     let l4 = headers.l3 + ipv6::HEADER_LEN;
     let end = l4 + advertisement.message_len();

@@ -14,10 +14,12 @@ use crate::wire::{Ecn, EtherType, Protocol, ethernet, header_mut, ipv4, ipv6, ms
 /// Where the headers of a packet are that is about to leave, in bytes from the frame's first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Layers {
-    /// The outer IPv4 header, if there is one.
+    /// The outer IP header, if there is one.
     pub(crate) outer: Option<usize>,
     /// The outer UDP header, if there is one.
     pub(crate) outer_udp: Option<usize>,
+    /// The outer IP header is IPv6, so that the outer UDP header needs a checksum.
+    pub(crate) outer_is_v6: bool,
     /// The innermost network header.
     pub(crate) l3: usize,
     /// The innermost transport header.
@@ -35,6 +37,7 @@ impl Layers {
         Some(Self {
             outer: None,
             outer_udp: None,
+            outer_is_v6: false,
             l3: headers.l3 - headers.start,
             l4: ip.l4 - headers.start,
             is_v6: ip.is_v6(),
@@ -92,8 +95,8 @@ pub(crate) fn route(
         done.then_some(())?;
     }
     let entropy = match template.encap() {
-        Encap::VxlanRouted | Encap::VxlanBridged => source_port(packet, ip),
-        Encap::None | Encap::Ipip => 0,
+        Encap::VxlanRouted | Encap::VxlanBridged => Flow::of(packet, ip, ip.l4),
+        Encap::None | Encap::Ipip => Flow::NONE,
     };
     packet.pull(headers.l3).then_some(())?;
     let l4 = ip.l4 - headers.l3;
@@ -129,15 +132,14 @@ pub(crate) fn tunnel(
     end_with_payload(packet, headers);
     match &headers.net {
         Net::Ip(ip) => {
-            let entropy = source_port_at(packet, ip, ip.l4 - headers.start);
+            let entropy = Flow::of(packet, ip, ip.l4 - headers.start);
             let layers = encapsulate(packet, template, ip.ecn, ip.is_v6(), entropy)?;
             let l4 = layers.l3 + (ip.l4 - headers.start);
             let is_tcp = ip.protocol == Protocol::TCP;
             Some(Layers { l3: layers.l3 + inner_l3, l4, is_tcp, ..layers })
         }
         _ => {
-            let hash = flow::hash_macs(headers.source_mac, headers.destination_mac);
-            let entropy = ephemeral(hash);
+            let entropy = Flow(flow::hash_macs(headers.source_mac, headers.destination_mac));
             encapsulate(packet, template, Ecn::NotEct, false, entropy)
         }
     }
@@ -151,13 +153,21 @@ pub(crate) fn encapsulate(
     template: &Template,
     ecn: Ecn,
     is_v6: bool,
-    source_port: u16,
+    flow: Flow,
 ) -> Option<Layers> {
     let prebuilt = template.bytes();
     let bytes = packet.push(prebuilt.len()).ok()?;
     bytes.copy_from_slice(prebuilt);
     let l3 = prebuilt.len();
-    let mut layers = Layers { outer: None, outer_udp: None, l3, l4: l3, is_v6, is_tcp: false };
+    let mut layers = Layers {
+        outer: None,
+        outer_udp: None,
+        outer_is_v6: false,
+        l3,
+        l4: l3,
+        is_v6,
+        is_tcp: false,
+    };
 
     let bytes: &mut [u8] = &mut packet.frame;
     let ethertype = if is_v6 { EtherType::IPV6 } else { EtherType::IPV4 };
@@ -168,6 +178,9 @@ pub(crate) fn encapsulate(
         return Some(layers);
     }
 
+    if template.is_over_v6() {
+        return over_v6(bytes, ecn, flow, layers);
+    }
     let outer_at = ethernet::HEADER_LEN;
     let outer_len = bytes.len() - outer_at;
     let outer = header_mut(bytes, outer_at)?;
@@ -186,29 +199,56 @@ pub(crate) fn encapsulate(
         let udp_at = outer_at + ipv4::HEADER_LEN;
         let udp_len = outer_len - ipv4::HEADER_LEN;
         let header = header_mut(bytes, udp_at)?;
-        udp::set_source(header, source_port);
+        udp::set_source(header, flow.source_port());
         udp::set_len(header, u16::try_from(udp_len).unwrap_or(u16::MAX));
         layers.outer_udp = Some(udp_at);
     }
     Some(layers)
 }
 
-/// RFC 7348, section 5: the source port is a hash of the inner flow, in 49152 to 65535.
-#[inline(always)]
-fn source_port(packet: &Packet, ip: &Ip) -> u16 {
-    source_port_at(packet, ip, ip.l4)
+/// The fields of VXLAN over IPv6 but for the UDP checksum, which covers bytes that are not final
+/// yet. Out of the way of IPv4.
+#[inline(never)]
+fn over_v6(bytes: &mut [u8], ecn: Ecn, flow: Flow, layers: Layers) -> Option<Layers> {
+    let outer_at = ethernet::HEADER_LEN;
+    let udp_at = outer_at + ipv6::HEADER_LEN;
+    let udp_len = u16::try_from(bytes.len().checked_sub(udp_at)?).unwrap_or(u16::MAX);
+    let outer = header_mut(bytes, outer_at)?;
+    ipv6::set_payload_len(outer, udp_len);
+    ipv6::set_flow_label(outer, flow.label());
+    if ecn != Ecn::NotEct {
+        ipv6::set_ecn(outer, ecn);
+    }
+    let header = header_mut(bytes, udp_at)?;
+    udp::set_source(header, flow.source_port());
+    udp::set_len(header, udp_len);
+    Some(Layers { outer: Some(outer_at), outer_udp: Some(udp_at), outer_is_v6: true, ..layers })
 }
 
-#[inline(always)]
-fn source_port_at(packet: &Packet, ip: &Ip, l4: usize) -> u16 {
-    ephemeral(flow::hash(ip, packet.frame.get(l4..).unwrap_or_default()))
-}
+/// A hash of the inner flow, by which routers of the underlay choose among equal paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flow(u64);
 
-/// ICMP errors of our own belong to no flow that could be reordered.
-pub(crate) const ERROR_SOURCE_PORT: u16 = 0xc000;
+impl Flow {
+    /// ICMP errors of our own belong to no flow that could be reordered.
+    pub(crate) const NONE: Self = Self(0);
 
-fn ephemeral(hash: u64) -> u16 {
-    0xc000 | (hash >> 50) as u16
+    /// Of a packet whose transport header begins at `l4`.
+    #[inline(always)]
+    fn of(packet: &Packet, ip: &Ip, l4: usize) -> Self {
+        Self(flow::hash(ip, packet.frame.get(l4..).unwrap_or_default()))
+    }
+
+    /// RFC 7348, section 5: a hash of the inner flow, in 49152 to 65535.
+    #[inline(always)]
+    fn source_port(self) -> u16 {
+        0xc000 | (self.0 >> 50) as u16
+    }
+
+    /// RFC 6438, section 3: 20 bits of the same, never zero, which says that there is no label.
+    fn label(self) -> u32 {
+        (self.0 as u32 & 0x000f_ffff).max(1)
+    }
 }
 
 #[inline(always)]

@@ -4,10 +4,12 @@
 //! Enters: the packet as it would leave, outer headers included, and its [`Layers`]. Leaves: one
 //! call for each piece, which writes headers and payload straight into the memory that the port
 //! offers: one copy in all. What differs from piece to piece: lengths, IPv4 identification, TCP
-//! sequence number and flags, checksums; in the outer headers, lengths alone.
+//! sequence number and flags, checksums; in the outer headers, lengths, and the UDP checksum over
+//! IPv6.
 
 use frame::{Gso, GsoKind, Packet};
 
+use super::outer_checksum;
 use super::rewrite::Layers;
 use crate::wire::{Ipv4, Ipv6};
 use crate::wire::{
@@ -123,6 +125,12 @@ impl Plan {
                 udp::set_checksum(header_mut(into, self.layers.l4)?, sum);
             }
         }
+        if self.layers.outer_is_v6 {
+            // The transport's own checksum makes it sum to the complement of its pseudo header.
+            let len = into.len() - self.layers.l4;
+            let transport = !self.pseudo.u32(len as u32).fold();
+            outer_checksum::finish(into, &self.layers, Some((self.layers.l4, transport)))?;
+        }
         Some(())
     }
 
@@ -140,10 +148,16 @@ impl Plan {
     }
 
     fn lengths(&self, piece_bytes: &mut [u8], piece: usize) -> Option<()> {
-        let Layers { outer, outer_udp, l3, is_v6, .. } = self.layers;
+        let Layers { outer, outer_udp, outer_is_v6, l3, is_v6, .. } = self.layers;
         let len = piece_bytes.len();
         if let Some(at) = outer {
-            ipv4::set_total_len(header_mut(piece_bytes, at)?, u16::try_from(len - at).ok()?);
+            if outer_is_v6 {
+                let payload_len = len.checked_sub(at + ipv6::HEADER_LEN)?;
+                let payload_len = u16::try_from(payload_len).ok()?;
+                ipv6::set_payload_len(header_mut(piece_bytes, at)?, payload_len);
+            } else {
+                ipv4::set_total_len(header_mut(piece_bytes, at)?, u16::try_from(len - at).ok()?);
+            }
         }
         if let Some(at) = outer_udp {
             udp::set_len(header_mut(piece_bytes, at)?, u16::try_from(len - at).ok()?);
@@ -195,8 +209,7 @@ mod tests {
         let l4 = ip.emit(packet.frame.get_mut(outer..).unwrap()).unwrap() + outer;
         let header = udp::Repr { source: 1, destination: 2, len: LEN - 20, checksum: 0 };
         header.emit(packet.frame.get_mut(l4..).unwrap()).unwrap();
-        let layers =
-            Layers { outer: Some(14), outer_udp: None, l3: outer, l4, is_v6: false, is_tcp: true };
+        let layers = Layers { outer: Some(14), l3: outer, l4, is_tcp: true, ..Layers::default() };
         (packet, layers)
     }
 

@@ -168,6 +168,15 @@ pub fn updated_u32(checksum: u16, old: u32, new: u32) -> u16 {
     !folded(u64::from(!checksum) + u64::from(!old) + u64::from(new))
 }
 
+/// What all bytes from `start` on will sum to once [`complete_partial`] has finished the checksum
+/// that lies `offset` bytes after: the complement of the pseudo header's share, which is in the
+/// field still. So nobody has to sum them twice. `None` if that place is not inside the packet.
+#[must_use]
+pub fn completed_sum(packet: &[u8], start: usize, offset: usize) -> Option<u16> {
+    let field: &[u8; 2] = packet.get(start..)?.get(offset..)?.first_chunk()?;
+    Some(!u16::from_be_bytes(*field))
+}
+
 /// Finishes a checksum of which the sender wrote the pseudo header's sum only (virtio's
 /// `NEEDS_CSUM`): sums from `start` to the packet's end and stores the checksum `offset` bytes
 /// after `start`. `None`, and nothing is changed, if that place is not inside the packet.

@@ -254,6 +254,14 @@ pub fn set_traffic_class(header: &mut [u8; HEADER_LEN], traffic_class: u8) {
     header[1] = header[1] & 0x0f | traffic_class << 4;
 }
 
+/// Sets the mark of one flow; bits above the twentieth are not sent.
+#[inline]
+pub fn set_flow_label(header: &mut [u8; HEADER_LEN], label: u32) {
+    let [_, high, middle, low] = label.to_be_bytes();
+    header[1] = header[1] & 0xf0 | high & 0x0f;
+    put::<2, 2, _>(header, [middle, low]);
+}
+
 /// Sets how many bytes are behind the fixed header.
 #[inline]
 pub fn set_payload_len(header: &mut [u8; HEADER_LEN], payload_len: u16) {

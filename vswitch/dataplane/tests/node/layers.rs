@@ -19,6 +19,9 @@ pub(super) struct Assembler<'a> {
     node: &'a Node,
     quoted: &'a [u8],
     pub(super) wild: Vec<(usize, String)>,
+    /// UDP headers over IPv6 with a source port that may be anything, and so a checksum that
+    /// follows from it.
+    pub(super) following: Vec<usize>,
     /// Of the innermost transport: where its unfinished checksum begins, and its offset.
     pub(super) partial: Option<(usize, u16)>,
     /// Where the innermost transport's payload begins.
@@ -29,7 +32,15 @@ pub(super) struct Assembler<'a> {
 
 impl<'a> Assembler<'a> {
     pub(super) fn new(node: &'a Node, quoted: &'a [u8]) -> Self {
-        Self { node, quoted, wild: Vec::new(), partial: None, payload: None, l3: None }
+        Self {
+            node,
+            quoted,
+            wild: Vec::new(),
+            following: Vec::new(),
+            partial: None,
+            payload: None,
+            l3: None,
+        }
     }
 
     pub(super) fn assemble(&mut self, layers: &[&str]) -> Bytes {
@@ -153,6 +164,9 @@ impl<'a> Assembler<'a> {
         let length = words.value("len")?.unwrap_or((8 + payload.len()) as u16);
         if is_wild {
             self.wild.push((8 + payload.len(), source.to_owned()));
+            if is_v6(ends) {
+                self.following.push(8 + payload.len());
+            }
         }
         let source_port = if is_wild { Ok(0) } else { source.parse() };
         let source_port = source_port.map_err(|_| format!("`{source}` is no port"))?;

@@ -167,15 +167,16 @@ pub(super) fn discovery(node: &Node, words: &mut Words<'_>, ends: Ends) -> Bytes
         }
         "solicit" | "advertise" => {
             body.extend(words.parse::<Ipv6Addr>("target")?.octets());
-            let flags = [("router", 0x80), ("solicited", 0x40), ("override", 0x20)];
-            rest[0] =
-                flags.into_iter().filter(|(flag, _)| words.flag(flag)).map(|(_, bit)| bit).sum();
             for (who, option) in [("from", 1), ("at", 2)] {
                 if let Some(name) = words.value::<String>(who)? {
                     body.extend([option, 1]);
                     body.extend(node.mac(&name)?.0);
                 }
             }
+            // Behind the names: `router` is also one of those.
+            let flags = [("router", 0x80), ("solicited", 0x40), ("override", 0x20)];
+            rest[0] =
+                flags.into_iter().filter(|(flag, _)| words.flag(flag)).map(|(_, bit)| bit).sum();
             if name == "solicit" { 135 } else { 136 }
         }
         other => return Err(format!("unknown message `{other}`")),

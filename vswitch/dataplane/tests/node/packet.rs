@@ -7,7 +7,8 @@
 //! arp 198.18.1.1 is-at gateway tell 198.18.1.2 at pod-a
 //! ip 198.18.1.2 > 198.18.2.7 [ttl 64] [ect0|ect1|ce] [tos 8] [id 7] [df] [frag 1480] [more]
 //!    [options 8] [ext 2] [proto 17] [len 999] [badsum]         IPv6 by its addresses
-//! udp 1000 > 2000 [nosum] [badsum] [partial] [len 9]          `*` or `$name` for the source port
+//! udp 1000 > 2000 [nosum] [badsum] [partial] [len 9]          `*` or `$name` for the source port;
+//!    over IPv6 then with any flow label but zero, and the checksum that belongs to it
 //! tcp 1000 > 80 [seq 1] [flags AP] [mss 1460] [options 12] [badsum] [partial]
 //! icmp echo 1 2 | reply 1 2 | time-exceeded | too-big 1400 | net-unreachable | host-unreachable
 //!    | type 5 code 1 [badsum] [partial]                        either version, by the IP layer
@@ -22,6 +23,7 @@
 //! `gso tcp4|tcp6|udp 1448`, `sum-at START OFFSET` (a checksum left to us at any place).
 
 use dataplane::tables::PortId;
+use etherparse::UdpHeader;
 use frame::{Checksum, Frame, Gso, GsoKind, Offload, Packet, Pool};
 
 use super::layers::Assembler;
@@ -34,6 +36,8 @@ pub(crate) struct Described {
     pub(crate) offload: Offload,
     /// Places of 16-bit fields that may hold anything, with the name of what they hold.
     pub(crate) wild: Vec<(usize, String)>,
+    /// UDP headers whose checksum, and the flow label in front of it, follow a wild source port.
+    following: Vec<usize>,
     /// Where the innermost IP header begins.
     pub(crate) l3: usize,
     headroom: Option<usize>,
@@ -75,6 +79,7 @@ impl Described {
         let bytes = assembler.assemble(&layers)?;
         let at = |from_end: usize| bytes.len() - from_end;
         whole.wild = assembler.wild.iter().map(|(end, name)| (at(*end), name.clone())).collect();
+        whole.following = assembler.following.iter().map(|end| at(*end)).collect();
         whole.l3 = assembler.l3.map_or(0, at);
         if let Some((start, offset)) = assembler.partial {
             whole.offload.checksum = Checksum::Partial { start: at(start) as u16, offset };
@@ -109,8 +114,12 @@ impl Described {
     /// Whether this is what was described; if not, where it first differs.
     pub(crate) fn compare(&self, bytes: &[u8], offload: &Offload) -> Result<(), String> {
         let wild = |at: usize| self.wild.iter().any(|(wild, _)| (*wild..wild + 2).contains(&at));
-        let differs = (0..self.bytes.len().max(bytes.len()))
-            .find(|&at| !wild(at) && self.bytes.get(at) != bytes.get(at));
+        let mut expected = self.bytes.clone();
+        for at in &self.following {
+            follow(&mut expected, bytes, *at)?;
+        }
+        let differs = (0..expected.len().max(bytes.len()))
+            .find(|&at| !wild(at) && expected.get(at) != bytes.get(at));
         if let Some(at) = differs {
             return Err(format!("differs from byte {at} on"));
         }
@@ -119,6 +128,28 @@ impl Described {
         }
         Ok(())
     }
+}
+
+/// Takes source port and flow label from what was found, and sums anew.
+fn follow(expected: &mut [u8], found: &[u8], udp: usize) -> Result<(), String> {
+    let ip = udp - 40;
+    if found.len() != expected.len() {
+        return Err(format!("expected {} bytes, found {}", expected.len(), found.len()));
+    }
+    expected[udp..udp + 2].copy_from_slice(&found[udp..udp + 2]);
+    if found[ip + 1] & 0x0f == 0 && found[ip + 2..ip + 4] == [0, 0] {
+        return Err("the flow label is zero".into());
+    }
+    expected[ip + 1] |= found[ip + 1] & 0x0f;
+    expected[ip + 2..ip + 4].copy_from_slice(&found[ip + 2..ip + 4]);
+    let (header, payload) =
+        UdpHeader::from_slice(&expected[udp..]).map_err(|error| error.to_string())?;
+    let address = |at: usize| expected[at..at + 16].try_into().expect("sixteen bytes");
+    let sum = header
+        .calc_checksum_ipv6_raw(address(ip + 8), address(ip + 24), payload)
+        .map_err(|error| error.to_string())?;
+    expected[udp + 6..udp + 8].copy_from_slice(&sum.to_be_bytes());
+    Ok(())
 }
 
 /// A packet at a port: `pod-a eth ...`.

@@ -3,9 +3,12 @@
 //! One line each; what it refers to stands above it.
 //!
 //! ```text
-//! underlay 198.51.100.11 [mtu 1500] [offload]   the NIC, port `uplink`; next hop `router`
-//! vxlan 10 [port 4789]                          VNI of the routed overlay
-//! ipip | direct                                 what else is taken from the NIC
+//! underlay 198.51.100.11 2001:db8::11 [mtu 1500] [offload]   the NIC, port `uplink`; next hop
+//!                                               `router`; `vtep` and `vtep6` are its VTEP's MACs
+//! vxlan 10 [port 4789] [summed]                 VNI of the routed overlay; `summed`: over IPv6 no
+//!                                               packet without a UDP checksum is taken
+//! ipip | direct [proxy]                         what else is taken from the NIC; `proxy`: we answer
+//!                                               the underlay's link for our pods
 //! clamp-mss                                     of connections with other nodes
 //! gateway 198.18.1.1 fd00:18:1::1               addresses of the gateway
 //! host [plain]                                  port `host` and the default routes to it
@@ -97,6 +100,7 @@ impl Node {
                 self.vni = Some(vni);
                 self.tables.tunnels.vxlan_port = Some(words.value("port")?.unwrap_or(4789));
                 self.tables.tunnels.vnis.insert(vni, Domain::Routed);
+                self.tables.tunnels.zero_checksum6 = !words.flag("summed");
             }
             "vxlan-also" => {
                 self.tables.tunnels.more_vxlan_ports.push(words.parse("port")?);
@@ -104,8 +108,11 @@ impl Node {
             }
             "ipip" => self.tables.tunnels.ipip = true,
             "clamp-mss" => self.tables.tunnels.clamp_mss = true,
-            "direct" => self.tables.tunnels.direct = true,
             "direct-from-tunnelled" => self.tables.tunnels.direct_from_tunnelled = true,
+            "direct" => {
+                self.tables.tunnels.direct = true;
+                self.tables.tunnels.proxy_neighbors = words.flag("proxy");
+            }
             "gateway" => self.gateway(&mut words)?,
             "host" => self.host(&mut words),
             "bridge" => {
@@ -134,16 +141,21 @@ impl Node {
     }
 
     fn underlay(&mut self, words: &mut Words<'_>) -> Result<(), String> {
-        let address: Ipv4Addr = words.parse("address")?;
         self.underlay_mtu = words.value("mtu")?.unwrap_or(1500);
         let offloads = if words.flag("offload") { ALL } else { Offloads::default() };
         let mtu = self.underlay_mtu;
         let port = self.attach("uplink", PortKind::Uplink, UPLINK_MAC, mtu, offloads);
         let tunnels = &mut self.tables.tunnels;
         tunnels.uplink = Some(port);
-        tunnels.local.v4 = Some(address);
-        tunnels.vtep_mac = Tunnels::derived_vtep_mac(address);
-        self.macs.insert("vtep".into(), tunnels.vtep_mac);
+        for address in words.all::<IpAddr>()? {
+            let mac = Tunnels::derived_vtep_mac(address);
+            match address {
+                IpAddr::V4(v4) => (tunnels.local.v4, tunnels.vtep_mac) = (Some(v4), mac),
+                IpAddr::V6(v6) => (tunnels.local.v6, tunnels.vtep_mac6) = (Some(v6), mac),
+            }
+            let name = if address.is_ipv4() { "vtep" } else { "vtep6" };
+            self.macs.insert(name.into(), mac);
+        }
         Ok(())
     }
 
@@ -211,13 +223,13 @@ impl Node {
         self.macs.insert(format!("vtep-{name}"), vtep);
         self.peers.insert(name.to_owned(), address);
         let outer = self.outer(address)?;
-        let own_vtep = self.tables.tunnels.vtep_mac;
+        let own_vtep = self.tables.tunnels.vtep_mac_for(address);
         let (template, overhead) = match words.next("encapsulation")? {
             "vxlan" => {
                 let vni = self.vni.ok_or("`vxlan` stands above a peer that speaks it")?;
                 let port = self.tables.tunnels.vxlan_port.unwrap_or(4789);
                 let template = Template::vxlan_routed(outer, vni, port, vtep, own_vtep);
-                (template, Template::VXLAN_OVERHEAD)
+                (template, vxlan_overhead(address))
             }
             "ipip" => {
                 (Template::ipip(outer).ok_or("IPIP runs over IPv4")?, Template::IPIP_OVERHEAD)
@@ -266,7 +278,7 @@ impl Node {
         let peer = words.next("peer")?;
         let address = *self.peers.get(peer).ok_or(format!("no peer `{peer}`"))?;
         let (outer, port) = (self.outer(address)?, self.port("uplink")?);
-        let mtu = self.underlay_mtu - Template::VXLAN_OVERHEAD;
+        let mtu = self.underlay_mtu - vxlan_overhead(address);
         let udp_port = self.tables.tunnels.vxlan_port.unwrap_or(4789);
         let bridge = &mut self.tables.bridges[usize::from(bridge.0)];
         let vni = bridge.vni.ok_or("a stretched bridge has a VNI")?;
@@ -338,6 +350,10 @@ impl Node {
         let ends = ends.ok_or(format!("no underlay address to reach {destination} by"))?;
         Ok(Outer { source_mac: UPLINK_MAC, next_hop_mac: ROUTER_MAC, ends })
     }
+}
+
+fn vxlan_overhead(peer: IpAddr) -> u16 {
+    if peer.is_ipv4() { Template::VXLAN_OVERHEAD } else { Template::VXLAN_V6_OVERHEAD }
 }
 
 fn vni(number: u32) -> Result<Vni, String> {

@@ -58,7 +58,9 @@ fn construct() {
     assert!(decrement_hop_limit(header));
     set_ecn(header, Ecn::Ce);
     set_payload_len(header, 3);
-    let expected = Repr { traffic_class: 0xbb, hop_limit: 63, payload_len: 3, ..REPR };
+    set_flow_label(header, 0xfff1_2345);
+    let expected =
+        Repr { traffic_class: 0xbb, flow_label: 0x1_2345, hop_limit: 63, payload_len: 3, ..REPR };
     assert_eq!(Ipv6::parse(&bytes).unwrap().repr(), expected);
     let header = bytes.first_chunk_mut().unwrap();
     set_traffic_class(header, 0x5c);
