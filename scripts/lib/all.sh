@@ -25,3 +25,9 @@ bin=
 . "$root/scripts/lib/vm_node.sh"
 # shellcheck source=scripts/lib/checks.sh
 . "$root/scripts/lib/checks.sh"
+# shellcheck source=scripts/lib/kubernetes_build.sh
+. "$root/scripts/lib/kubernetes_build.sh"
+# shellcheck source=scripts/lib/kubernetes_server.sh
+. "$root/scripts/lib/kubernetes_server.sh"
+# shellcheck source=scripts/lib/kubernetes.sh
+. "$root/scripts/lib/kubernetes.sh"

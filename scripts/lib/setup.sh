@@ -5,7 +5,8 @@
 
 : "${root:?the sourcing script sets it to the repository}"
 
-# Debian packages by purpose: to build, to run the lab, a VM in it, to run the tests.
+# Debian packages by purpose: to build, to run the lab, a VM in it, to run the tests, to run a
+# Kubernetes API server and to build it.
 packages_for() {
     case $1 in
         build)
@@ -18,6 +19,11 @@ packages_for() {
             ;;
         vm) echo qemu-system-x86 ;;
         test) echo shellcheck systemd ;;
+        etcd) echo etcd-server ;;
+        kubernetes) echo curl jq openssl iproute2 procps util-linux ;;
+        kubernetes-build)
+            echo golang-go golang-github-modern-go-reflect2-dev dpkg-dev patch xz-utils ca-certificates
+            ;;
         *) die "packages_for: no purpose is named $1" ;;
     esac
 }
