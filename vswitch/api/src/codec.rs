@@ -12,13 +12,18 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{PROTOCOL_VERSION, Request, Response};
 
-/// The largest request: a route or a peer is some hundred bytes, a CNI call below 4 KiB.
-pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// The largest request: all peers of a cluster at once. One with a name of 63 bytes, as Kubernetes'
+/// nodes have, two prefixes and a VTEP's MAC is about 250 bytes; 10,000 of them are 2.5 MB. A CNI
+/// call is below 4 KiB.
+pub const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 
 /// The largest response: a million routes at about 160 bytes each.
 pub const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
 
 const PREFIX_BYTES: usize = 4;
+
+/// A decoder keeps so much memory between messages.
+const KEPT_BYTES: usize = 64 * 1024;
 
 /// A message that cannot be encoded or decoded; the connection is of no more use.
 #[derive(Debug, thiserror::Error)]
@@ -150,16 +155,23 @@ impl Decoder {
         }
         let message = serde_json::from_slice::<Incoming<T>>(json)?.message;
         self.bytes.drain(..PREFIX_BYTES + len);
+        // A long message's memory is not kept for the short ones that follow.
+        self.bytes.shrink_to(KEPT_BYTES.max(self.bytes.len()));
         Ok(Some(message))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use proptest::prelude::*;
 
     use super::{CodecError, Decoder, MAX_REQUEST_BYTES, encode_request, encode_response};
-    use crate::{AttachmentId, ErrorKind, ErrorReply, Reply, Request};
+    use crate::{
+        AttachmentId, Encapsulate, Encapsulation, ErrorKind, ErrorReply, Mac, PeerSpec, PeerSync,
+        Reply, Request, Source,
+    };
 
     fn detach() -> Request {
         Request::Detach(AttachmentId { container_id: "c1".into(), ifname: "eth0".into() })
@@ -199,6 +211,30 @@ mod tests {
             decoder.next_request(),
             Err(CodecError::TooLarge { len: 0xffff_ffff, max: MAX_REQUEST_BYTES })
         ));
+    }
+
+    #[test]
+    fn all_peers_of_a_large_cluster_fit() {
+        let peer = |number: u32| PeerSpec {
+            name: format!("{:a<57}{number:06}", "node-"),
+            address: Ipv4Addr::from_bits(0xcb00_7100 + number).into(),
+            prefixes: ["255.255.255.0/24", "fd00:ffff:ffff:ffff::/64"]
+                .map(|text| text.parse().expect("a prefix"))
+                .into(),
+            encapsulation: Some(Encapsulation::Direct),
+            encapsulate: Some(Encapsulate::CrossSubnet),
+            vtep_mac: Some(Mac([0xfe; 6])),
+        };
+        let request = Request::SyncPeers(PeerSync {
+            source: Source::Kubernetes,
+            complete: true,
+            peers: (0..10_000).map(peer).collect(),
+            gone: Vec::new(),
+        });
+        let mut decoder = Decoder::for_requests();
+        decoder.feed(&encode_request(&request).expect("it fits"));
+        assert_eq!(decoder.next_request().expect("ours"), Some(request));
+        assert!(decoder.bytes.capacity() <= super::KEPT_BYTES);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub use message::{ErrorKind, ErrorReply, Reply, Request, Response};
 pub use state::{
     DropCount, Drops, Encapsulate, Encapsulation, FdbEntry, FibEntry, NeighborEntry, PeerEntry,
     PeerSpec, PeerSync, PortCounters, PortEntry, PortKind, RefusedPeer, RouteSpec, RouteTarget,
-    Source, Status, UplinkStatus, WorkerStatus,
+    Source, SourceStatus, Status, UplinkStatus, WorkerStatus,
 };
 pub use trace::{Door, TracePacket, TraceResult};
 

@@ -126,7 +126,8 @@ pub enum Reply {
     Reserved(Reserved),
     /// To `Adjustments`.
     Adjustments(Vec<Adjustment>),
-    /// To `SyncPeers`: what was not taken. Everything else forwards.
+    /// To `SyncPeers`: every peer of this source that is refused now, also those of an earlier
+    /// request. Everything else is taken.
     Synced(Vec<RefusedPeer>),
 }
 

@@ -77,8 +77,11 @@ pub struct Status {
     pub pod_mtu: u32,
     /// Attachments with a live port.
     pub pods: usize,
-    /// Peers known.
+    /// Peers in force.
     pub peers: usize,
+    /// What each source says of peers and routes; those that say something.
+    #[serde(default)]
+    pub sources: Vec<SourceStatus>,
     /// The NIC; absent on a node without one.
     pub uplink: Option<UplinkStatus>,
     /// Pinned threads.
@@ -93,6 +96,23 @@ pub struct Status {
     pub choices: Vec<String>,
     /// What needs the operator's attention.
     pub warnings: Vec<String>,
+}
+
+/// What a source says, in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Who.
+    pub source: Source,
+    /// Its peers in force.
+    pub peers: usize,
+    /// Its routes in force.
+    pub routes: usize,
+    /// Its peers and routes that another source hides, or a part of them.
+    pub hidden: usize,
+    /// Its peers that are refused now.
+    pub refused: usize,
+    /// How often a peer was refused since the daemon started.
+    pub refused_total: u64,
 }
 
 /// The NIC that carries the pods' traffic.
@@ -251,17 +271,20 @@ pub enum RouteTarget {
     Unreachable,
 }
 
-/// One route as it forwards now.
+/// One route, as it forwards now or waits for another's end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FibEntry {
     /// Destination.
     pub prefix: IpNet,
     /// In words: `pod default/web`, `peer node-b vxlan via 198.51.100.1`, `host`, `gateway`.
     pub target: String,
-    /// Where it comes from: `attachment`, `config`, `runtime`, `node`.
+    /// Where it comes from: `attachment`, `node`, or a [`Source`].
     pub source: String,
     /// Largest packet that passes, bytes.
     pub mtu: Option<u32>,
+    /// Why it does not forward; absent if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<String>,
 }
 
 /// One IP to MAC mapping.
@@ -300,7 +323,10 @@ pub struct PeerSpec {
 }
 
 /// What a source says of the other nodes: all of it, or what changed. The daemon takes what it can;
-/// a peer that it refuses does not keep the others out.
+/// a peer that it refuses does not keep the others out. What it knows already costs nothing.
+///
+/// All of it is one request of at most `MAX_REQUEST_BYTES`, some ten thousand peers. A source with
+/// more sends parts with `complete` false, and names those that are gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerSync {
     /// Who says so; [`Source::Kubernetes`] alone may.
@@ -313,7 +339,8 @@ pub struct PeerSync {
     pub gone: Vec<String>,
 }
 
-/// A peer that was not taken.
+/// A peer that was not taken. One that had been taken before stays as it was; the refused form is
+/// remembered, and taken once nothing stands against it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedPeer {
     /// Its name.
@@ -322,7 +349,7 @@ pub struct RefusedPeer {
     pub reason: String,
 }
 
-/// A peer as it is reached now.
+/// A peer, as it is reached now, or hidden or refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerEntry {
     /// As configured.
@@ -335,15 +362,18 @@ pub struct PeerEntry {
     /// What decided on `in_force`: `as configured`, `on the uplink's link`, `behind router ADDRESS`,
     /// `the way there is unknown`.
     pub reason: String,
-    /// `config` or `runtime`.
+    /// A [`Source`].
     pub source: String,
+    /// Why it, or it with these prefixes, is not in force; absent if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<String>,
     /// The underlay's next hop, as the kernel routes.
     pub next_hop: Option<IpAddr>,
     /// Its MAC, as the kernel resolved it.
     pub next_hop_mac: Option<Mac>,
     /// Largest inner packet, bytes.
     pub mtu: u32,
-    /// `ready`, or what is missing.
+    /// `ready`, what is missing, `hidden` or `refused`.
     pub state: String,
 }
 

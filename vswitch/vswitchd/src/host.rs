@@ -1,6 +1,6 @@
 //! The node's own port: a TAP in the daemon's namespace.
 //!
-//! Enters: the configuration, and the MTU of pods. Leaves: an interface with the gateway addresses,
+//! Enters: the configuration, the node's pod prefixes, the pods' MTU. Leaves: an interface with the gateway addresses,
 //! and routes of the cluster's prefixes to it, so that the kernel and everything that runs on the
 //! node reach pods everywhere, from an address that the other nodes route back. The kernel removes
 //! interface, addresses, neighbours and routes when the TAP is closed, however the daemon ends.
@@ -16,6 +16,7 @@ use netio::port::PortFd;
 
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
+use crate::model::PodPrefixes;
 
 /// The TAP's MAC; the same on every node, as it is never seen outside of one.
 const MAC: [u8; 6] = [0x02, 0x76, 0x73, 0x00, 0x00, 0x02];
@@ -41,6 +42,8 @@ pub struct HostInterface {
     pub mac: [u8; 6],
     /// Bytes.
     pub mtu: u32,
+    /// Whose gateways it has.
+    pods: PodPrefixes,
 }
 
 impl HostInterface {
@@ -52,6 +55,7 @@ impl HostInterface {
         netlink: &mut Netlink,
         host: &config::Host,
         config: &Config,
+        pods: &PodPrefixes,
         mtu: u32,
     ) -> Result<Self> {
         let name = &host.interface;
@@ -69,8 +73,60 @@ impl HostInterface {
         let link = link.ok_or_else(|| {
             Error::HostTaken(format!("the interface {name} was removed while it was set up"))
         })?;
-        set_up(netlink, link.index, config, mtu).map_err(failed)?;
-        Ok(Self { port: Arc::new(port), name: name.clone(), ifindex: link.index, mac: MAC, mtu })
+        set_up(netlink, link.index, mtu).map_err(failed)?;
+        let mut host = Self {
+            port: Arc::new(port),
+            name: name.clone(),
+            ifindex: link.index,
+            mac: MAC,
+            mtu,
+            pods: PodPrefixes::default(),
+        };
+        host.assign(netlink, &config.node.cluster_prefixes, pods).map_err(failed)?;
+        Ok(host)
+    }
+
+    /// Whether the interface has what belongs to these prefixes.
+    #[must_use]
+    pub fn is_assigned(&self, pods: &PodPrefixes) -> bool {
+        self.pods == *pods
+    }
+
+    /// Gives the interface the gateways of these prefixes and routes the cluster by it, from the
+    /// gateways of the current ones; gateways of prefixes that are gone go.
+    ///
+    /// # Errors
+    /// If the kernel refuses; calling it again goes on where it stopped.
+    pub fn assign(
+        &mut self,
+        netlink: &mut Netlink,
+        cluster: &[IpNet],
+        pods: &PodPrefixes,
+    ) -> netio::Result<()> {
+        for gateway in pods.gateways() {
+            netlink.add_address(self.ifindex, (gateway, host_len(gateway)))?;
+            netlink.replace_neighbor(self.ifindex, next_hop(gateway.is_ipv4()), Gateway::MAC.0)?;
+        }
+        for prefix in cluster {
+            let is_v4 = matches!(prefix, IpNet::V4(_));
+            // Without a pod prefix of its family the node has no address that pods could answer.
+            let Some(source) = pods.gateways().find(|gateway| gateway.is_ipv4() == is_v4) else {
+                continue;
+            };
+            netlink.replace_route(&Route {
+                destination: (prefix.network(), prefix.prefix_len()),
+                gateway: Some(next_hop(is_v4)),
+                oif: self.ifindex,
+                source: Some(source),
+                metric: Some(METRIC),
+            })?;
+        }
+        // Last: the kernel removes the routes that come from an address with it.
+        for gone in self.pods.gateways().filter(|old| !pods.gateways().any(|new| new == *old)) {
+            netlink.delete_address(self.ifindex, (gone, host_len(gone)))?;
+        }
+        self.pods.clone_from(pods);
+        Ok(())
     }
 
     /// Gives it another MTU.
@@ -86,31 +142,14 @@ impl HostInterface {
     }
 }
 
-fn set_up(netlink: &mut Netlink, ifindex: u32, config: &Config, mtu: u32) -> netio::Result<()> {
+fn set_up(netlink: &mut Netlink, ifindex: u32, mtu: u32) -> netio::Result<()> {
     netlink.set_mac(ifindex, MAC)?;
     netlink.set_mtu(ifindex, mtu)?;
-    netlink.set_up(ifindex)?;
-    let gateways: Vec<_> = config.node.pod_prefixes.iter().map(Config::gateway_of).collect();
-    for gateway in &gateways {
-        let len = if gateway.is_ipv4() { 32 } else { 128 };
-        netlink.add_address(ifindex, (*gateway, len))?;
-        netlink.replace_neighbor(ifindex, next_hop(gateway.is_ipv4()), Gateway::MAC.0)?;
-    }
-    for prefix in &config.node.cluster_prefixes {
-        let is_v4 = matches!(prefix, IpNet::V4(_));
-        // Without a pod prefix of its family the node has no address that pods could answer.
-        let Some(source) = gateways.iter().find(|gateway| gateway.is_ipv4() == is_v4) else {
-            continue;
-        };
-        netlink.replace_route(&Route {
-            destination: (prefix.network(), prefix.prefix_len()),
-            gateway: Some(next_hop(is_v4)),
-            oif: ifindex,
-            source: Some(*source),
-            metric: Some(METRIC),
-        })?;
-    }
-    Ok(())
+    netlink.set_up(ifindex)
+}
+
+fn host_len(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
 }
 
 fn next_hop(is_v4: bool) -> IpAddr {
@@ -158,11 +197,9 @@ fn ipv6_route(line: &str) -> Option<(IpNet, String)> {
 
 /// What the kernel needs beside the interface, as warnings with the cure.
 #[must_use]
-pub fn sysctl_warnings(config: &Config, interface: &str) -> Vec<String> {
+pub fn sysctl_warnings(pods: &PodPrefixes, interface: &str) -> Vec<String> {
     let mut warnings = Vec::new();
-    let has = |is_v4: bool| {
-        config.node.pod_prefixes.iter().any(|prefix| matches!(prefix, IpNet::V4(_)) == is_v4)
-    };
+    let has = |is_v4: bool| pods.has_family(is_v4);
     for (is_v4, name) in [(true, "net.ipv4.ip_forward"), (false, "net.ipv6.conf.all.forwarding")] {
         if has(is_v4) && sysctl(name).is_some_and(|value| value == 0) {
             warnings.push(format!(

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use crate::config::Node;
 use crate::error::{Error, Result};
+use crate::model::PodPrefixes;
 
 /// The rules in force. Dropping it removes them.
 #[derive(Debug)]
@@ -22,9 +23,17 @@ impl Masquerade {
     ///
     /// # Errors
     /// If `nft` is missing, or the kernel refuses.
-    pub fn install(node: &Node, host_interface: &str) -> Result<Self> {
-        nft(&rules(node, host_interface))?;
+    pub fn install(node: &Node, pods: &PodPrefixes, host_interface: &str) -> Result<Self> {
+        nft(&rules(node, pods, host_interface))?;
         Ok(Self(()))
+    }
+
+    /// Replaces the rules by those for other prefixes, in one transaction of the kernel's.
+    ///
+    /// # Errors
+    /// If the kernel refuses; the old rules are in force then.
+    pub fn update(&self, node: &Node, pods: &PodPrefixes, host_interface: &str) -> Result<()> {
+        nft(&rules(node, pods, host_interface)).map(drop)
     }
 
     /// Removes the table that a killed daemon left, if this one masquerades nothing. It is known by
@@ -48,11 +57,11 @@ impl Drop for Masquerade {
 }
 
 /// The first two lines remove the table whether or not it was there.
-fn rules(node: &Node, host_interface: &str) -> String {
+fn rules(node: &Node, pods: &PodPrefixes, host_interface: &str) -> String {
     let mut text = String::from("table inet vswitch\ndelete table inet vswitch\n");
     text.push_str("table inet vswitch {\n  chain postrouting {\n");
     text.push_str("    type nat hook postrouting priority 100; policy accept;\n");
-    for prefix in &node.pod_prefixes {
+    for prefix in pods.all() {
         let is_v4 = matches!(prefix, IpNet::V4(_));
         let family = if is_v4 { "ip" } else { "ip6" };
         let cluster: Vec<_> = node
@@ -105,20 +114,16 @@ fn nft(input: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::rules;
-    use crate::config::Node;
+    use crate::config::Config;
+    use crate::model::Model;
 
     #[test]
     fn each_family_is_masqueraded_to_outside_of_its_own_cluster_prefixes() {
-        let prefixes = |texts: &[&str]| {
-            texts.iter().map(|text| text.parse().expect("a prefix")).collect::<Vec<_>>()
-        };
-        let node = Node {
-            name: "a".into(),
-            pod_prefixes: prefixes(&["198.18.1.0/24", "fd00:18:1::/64"]),
-            cluster_prefixes: prefixes(&["198.18.0.0/16", "198.19.0.0/16", "fd00:18::/32"]),
-        };
+        let text = "[node]\nname = \"a\"\npod_prefixes = [\"198.18.1.0/24\", \"fd00:18:1::/64\"]\ncluster_prefixes = [\"198.18.0.0/16\", \"198.19.0.0/16\", \"fd00:18::/32\"]\n";
+        let config = Config::parse("f", text).expect("valid");
+        let pods = Model::new(&config).pods;
         assert_eq!(
-            rules(&node, "vsw0"),
+            rules(&config.node, &pods, "vsw0"),
             "table inet vswitch
 delete table inet vswitch
 table inet vswitch {

@@ -6,8 +6,6 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::IpNet;
-
 use api::{Encapsulation, PeerSpec, Source};
 
 use crate::compile::encapsulation::{longest, overhead};
@@ -56,8 +54,7 @@ pub fn problem(
     let taken = largest_overhead(config, model);
     let room = uplink_mtu.saturating_sub(taken);
     let of_which = format!("{uplink} carries {uplink_mtu} bytes, of which encapsulation takes");
-    let has_v6 = config.node.pod_prefixes.iter().any(|prefix| matches!(prefix, IpNet::V6(_)));
-    let least = if has_v6 { LEAST_IPV6 } else { LEAST_IPV4 };
+    let least = if model.pods.has_family(false) { LEAST_IPV6 } else { LEAST_IPV4 };
     match config.overlay.pod_mtu {
         Some(mtu) if mtu > room => {
             Some(("overlay.pod_mtu", format!("{of_which} {taken}: {room} is the most, not {mtu}")))
@@ -85,8 +82,21 @@ pub fn refuses(
     if problem(config, model, uplink, uplink_mtu).is_some() {
         return None;
     }
+    alone(config, model, uplink, uplink_mtu, peer)
+}
+
+/// As `refuses`, for a node on which nothing is wrong: a question for each of many peers.
+#[must_use]
+pub fn alone(
+    config: &Config,
+    model: &Model,
+    uplink: &str,
+    uplink_mtu: u32,
+    peer: &PeerSpec,
+) -> Option<String> {
     // Its encapsulation alone matters.
     let mut with = Model::default();
+    with.pods.clone_from(&model.pods);
     with.peers.insert(peer.name.clone(), (peer.clone(), Source::Runtime));
     let (_, message) = problem(config, &with, uplink, uplink_mtu)?;
     Some(message)

@@ -119,7 +119,7 @@ fn steering(config: &Config, model: &Model, facts: &Facts) -> Steering {
         ..Steering::default()
     };
     if heard.direct {
-        let prefixes = config.node.pod_prefixes.iter();
+        let prefixes = model.pods.all();
         steering.prefixes =
             prefixes.map(|prefix| (prefix.network(), prefix.prefix_len())).collect();
     }

@@ -88,10 +88,11 @@ pub fn tunnel(config: &Config, peer: &PeerSpec) -> Encapsulation {
     peer.encapsulation.unwrap_or(config.overlay.encapsulation)
 }
 
-/// Why a peer's own two keys contradict each other, or those of the node.
-pub(crate) fn contradiction(config: &Config, peer: &PeerSpec) -> Option<String> {
+/// Why a peer's own two keys contradict each other, or the node's `overlay.encapsulation`.
+pub(crate) fn contradiction(node: Option<Encapsulation>, peer: &PeerSpec) -> Option<String> {
     let wanted = peer.encapsulate.filter(|wanted| *wanted != Encapsulate::Never)?;
-    (tunnel(config, peer) == Encapsulation::Direct).then(|| nothing_to_encapsulate_by(wanted))
+    let tunnel = peer.encapsulation.or(node);
+    (tunnel == Some(Encapsulation::Direct)).then(|| nothing_to_encapsulate_by(wanted))
 }
 
 /// The sentence about "always" or "cross-subnet" beside "direct".

@@ -9,10 +9,10 @@ pub mod rib;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use api::{AttachmentId, Encapsulation, Mode, PeerSpec};
+use api::{AttachmentId, Encapsulation, Mode, PeerSpec, RouteTarget};
 use dataplane::tables::adjacency::{Ends, Outer};
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, Epoch, FdbTarget, Gateway,
@@ -27,7 +27,7 @@ use crate::model::Model;
 use crate::mtu::pod_mtu;
 use crate::underlay::NextHop;
 use encapsulation::{Decision, decide, heard, overhead};
-use rib::Target;
+use rib::{Route, Target};
 
 /// The bridge domain of the configuration; the only one so far.
 const DEFAULT_BRIDGE: BridgeId = BridgeId(0);
@@ -102,12 +102,12 @@ pub fn compile(input: &Input<'_>) -> Tables {
         ports: ports(input),
         bridges: vec![bridge(input)],
         tunnels: tunnels(input),
-        gateway: gateway(input.config),
+        gateway: gateway(input.model),
         ..Tables::default()
     };
     let mut adjacencies = Adjacencies { input, peers: BTreeMap::new(), tables: &mut tables };
-    for (prefix, route) in rib::routes(input) {
-        let id = adjacencies.of(&route.target);
+    for Route { prefix, target, .. } in rib::routes(input).routes {
+        let id = adjacencies.of(&target);
         match prefix {
             IpNet::V4(net) => adjacencies.tables.fib4.insert(net.addr(), net.prefix_len(), id),
             IpNet::V6(net) => adjacencies.tables.fib6.insert(net.addr(), net.prefix_len(), id),
@@ -334,32 +334,36 @@ fn tunnels(input: &Input<'_>) -> Tunnels {
     if let Some(stretched) = config.bridge.vni {
         tunnels.vnis.insert(vni(stretched), Domain::Bridged(DEFAULT_BRIDGE));
     }
+    // What is routed to a peer may also come from it.
+    let mut routed: HashMap<&str, Vec<IpNet>> = HashMap::new();
+    for (prefix, (target, _)) in &model.routes {
+        if let RouteTarget::Peer { name } = target {
+            routed.entry(name).or_default().push(*prefix);
+        }
+    }
     let mut add = |address: IpAddr, prefixes: Vec<IpNet>| {
-        let id = PeerId(tunnels.peers.len() as u32);
-        tunnels.by_address.insert(address, id);
-        tunnels.peers.push(Peer { address, prefixes });
+        if tunnels.by_address.get(address).is_none() {
+            tunnels.by_address.insert(address, PeerId(tunnels.peers.len() as u32));
+            tunnels.peers.push(Peer { address, prefixes });
+        }
     };
-    for (peer, _) in model.peers.values() {
-        // What is routed to a peer may also come from it.
-        let routed = model.routes.iter().filter_map(|(prefix, (target, _))| match target {
-            api::RouteTarget::Peer { name } if *name == peer.name => Some(*prefix),
-            _ => None,
-        });
-        add(peer.address, peer.prefixes.iter().copied().chain(routed).collect());
+    for (name, (peer, _)) in &model.peers {
+        let mut prefixes = routed.remove(name.as_str()).unwrap_or_default();
+        prefixes.extend(&peer.prefixes);
+        add(peer.address, prefixes);
     }
     // A VTEP that is no peer is heard in its bridge domain alone: it has no prefix to route from.
     for vtep in &config.bridge.vteps {
-        if !model.peers.values().any(|(peer, _)| peer.address == *vtep) {
-            add(*vtep, Vec::new());
-        }
+        add(*vtep, Vec::new());
     }
     tunnels
 }
 
-fn gateway(config: &Config) -> Gateway {
+fn gateway(model: &Model) -> Gateway {
     let mut gateway = Gateway { mac: Gateway::MAC, ..Gateway::default() };
-    for prefix in &config.node.pod_prefixes {
-        match Config::gateway_of(prefix) {
+    // The current ones last: they are whom pods hear from.
+    for address in model.pods.gateways().collect::<Vec<_>>().into_iter().rev() {
+        match address {
             IpAddr::V4(v4) => gateway.v4 = Some(v4),
             IpAddr::V6(v6) => gateway.v6 = Some(v6),
         }

@@ -2,17 +2,14 @@
 //!
 //! Enters: the same input as `compile`. Leaves: one route a prefix, to `compile` and to `show fib`.
 //! Longer prefixes win in the FIB; for the same prefix the order here decides: the node's own
-//! pods and gateway, what the operator added, the peers, and last what closes the gaps: an address
-//! of the cluster that nobody has is answered as unreachable and never leaves for the host, whose
-//! kernel would send it back.
+//! pods and gateways, then the sources in the order of `api::Source`, each one's routes before the
+//! prefixes of its peers, and last what closes the gaps: an address of the cluster that nobody has
+//! is answered as unreachable and never leaves for the host, whose kernel would send it back.
 
-use std::collections::BTreeMap;
-
-use api::{AttachmentId, Mac, PeerSpec, RouteTarget};
+use api::{AttachmentId, Mac, PeerSpec, RouteTarget, Source};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Input, PodPort};
-use crate::config::Config;
 use crate::model::Lease;
 
 /// Where a route leads.
@@ -49,34 +46,112 @@ pub enum Target<'a> {
 /// One route.
 #[derive(Debug, Clone)]
 pub struct Route<'a> {
+    /// Destination.
+    pub prefix: IpNet,
     /// Where it leads.
     pub target: Target<'a>,
-    /// Where it comes from: `attachment`, `node`, `config`, `runtime`.
-    pub source: &'static str,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
-/// Every route that forwards.
-#[must_use]
-pub fn routes<'a>(input: &Input<'a>) -> BTreeMap<IpNet, Route<'a>> {
-    let mut routes = BTreeMap::new();
-    let mut add = |prefix: IpNet, target, source| {
-        routes.entry(prefix).or_insert(Route { target, source });
-    };
-    for prefix in &input.config.node.pod_prefixes {
-        add(Config::gateway_of(prefix).into(), Target::Gateway, "node");
-    }
-    for (attachment, port) in input.pods {
-        let Some(lease) = input.model.attachments.get(attachment) else { continue };
-        for net in &lease.addresses {
-            add(net.addr().into(), Target::Pod { attachment, lease, port }, "attachment");
+/// Where a route comes from. For the same prefix the earlier one wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// The node's own: gateways.
+    Node,
+    /// A pod of this node.
+    Attachment,
+    /// A static neighbour.
+    Neighbor,
+    /// A route that a source names.
+    Route(Source),
+    /// A prefix of a peer.
+    Peer(Source),
+    /// What closes the gaps.
+    Gap,
+}
+
+impl Origin {
+    /// As it is shown.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Node | Self::Gap => "node",
+            Self::Attachment => "attachment",
+            Self::Neighbor => "runtime",
+            Self::Route(source) | Self::Peer(source) => source.label(),
         }
     }
-    for ((bridge, address), mac) in &input.model.neighbors {
-        add((*address).into(), Target::Neighbor { bridge, mac: *mac }, "runtime");
+
+    /// The node first, then the sources in their order, each one's routes before its peers.
+    fn rank(self) -> (u8, Option<Source>, u8) {
+        match self {
+            Self::Node => (0, None, 0),
+            Self::Attachment => (1, None, 0),
+            Self::Neighbor => (2, None, 0),
+            Self::Route(source) => (3, Some(source), 0),
+            Self::Peer(source) => (3, Some(source), 1),
+            Self::Gap => (4, None, 0),
+        }
     }
-    for (prefix, (target, source)) in &input.model.routes {
+}
+
+/// Every route that is to be had.
+#[derive(Debug)]
+pub struct Rib<'a> {
+    /// Those that forward, by prefix; one a prefix.
+    pub routes: Vec<Route<'a>>,
+    /// Those that do not, and who has their prefix.
+    pub hidden: Vec<(Route<'a>, Origin)>,
+}
+
+/// What wins for each prefix, and what does not.
+#[must_use]
+pub fn routes<'a>(input: &Input<'a>) -> Rib<'a> {
+    let mut candidates = candidates(input);
+    // By family, address and length, as numbers: a hundred thousand are sorted here.
+    candidates.sort_by_cached_key(|route| (sort_key(&route.prefix), route.origin.rank()));
+    let mut rib = Rib { routes: Vec::with_capacity(candidates.len()), hidden: Vec::new() };
+    for route in candidates {
+        match rib.routes.last() {
+            Some(winner) if winner.prefix == route.prefix => {
+                rib.hidden.push((route, winner.origin));
+            }
+            _ => rib.routes.push(route),
+        }
+    }
+    rib
+}
+
+fn sort_key(prefix: &IpNet) -> (bool, u128, u8) {
+    match prefix {
+        IpNet::V4(net) => (false, net.network().to_bits().into(), net.prefix_len()),
+        IpNet::V6(net) => (true, net.network().to_bits(), net.prefix_len()),
+    }
+}
+
+/// Whatever the model and the node have to say, in any order.
+fn candidates<'a>(input: &Input<'a>) -> Vec<Route<'a>> {
+    let model = input.model;
+    let of_peers = model.peers.values().map(|(peer, _)| peer.prefixes.len()).sum::<usize>();
+    let mut routes = Vec::with_capacity(of_peers + model.routes.len() + 2 * input.pods.len() + 16);
+    let mut add = |prefix, target, origin| routes.push(Route { prefix, target, origin });
+    for gateway in model.pods.gateways() {
+        add(gateway.into(), Target::Gateway, Origin::Node);
+    }
+    for (attachment, port) in input.pods {
+        let Some(lease) = model.attachments.get(attachment) else { continue };
+        for net in &lease.addresses {
+            let target = Target::Pod { attachment, lease, port };
+            add(net.addr().into(), target, Origin::Attachment);
+        }
+    }
+    for ((bridge, address), mac) in &model.neighbors {
+        add((*address).into(), Target::Neighbor { bridge, mac: *mac }, Origin::Neighbor);
+    }
+    for (prefix, (target, source)) in &model.routes {
         let target = match target {
-            RouteTarget::Peer { name } => match input.model.peers.get(name) {
+            RouteTarget::Peer { name } => match model.peers.get(name) {
                 Some((peer, _)) => Target::Peer(peer),
                 None => Target::Unreachable,
             },
@@ -84,20 +159,19 @@ pub fn routes<'a>(input: &Input<'a>) -> BTreeMap<IpNet, Route<'a>> {
             RouteTarget::Blackhole => Target::Blackhole,
             RouteTarget::Unreachable => Target::Unreachable,
         };
-        add(*prefix, target, source.label());
+        add(*prefix, target, Origin::Route(*source));
     }
-    for (peer, source) in input.model.peers.values() {
+    for (peer, source) in model.peers.values() {
         for prefix in &peer.prefixes {
-            add(*prefix, Target::Peer(peer), source.label());
+            add(*prefix, Target::Peer(peer), Origin::Peer(*source));
         }
     }
-    let node = &input.config.node;
-    for prefix in node.pod_prefixes.iter().chain(&node.cluster_prefixes) {
-        add(*prefix, Target::Unreachable, "node");
+    for prefix in model.pods.all().chain(&model.cluster_prefixes) {
+        add(*prefix, Target::Unreachable, Origin::Gap);
     }
     if input.host.is_some() {
-        add(Ipv4Net::default().into(), Target::Host, "node");
-        add(Ipv6Net::default().into(), Target::Host, "node");
+        add(Ipv4Net::default().into(), Target::Host, Origin::Gap);
+        add(Ipv6Net::default().into(), Target::Host, Origin::Gap);
     }
     routes
 }

@@ -8,8 +8,10 @@
 //! | `read`     | typed values out of TOML, with the place of each |
 //! | `sections` | each section and its defaults |
 //! | `semantic` | what values must be to one another |
+//! | `claims`   | what each peer may have, of whatever source |
 //! | `former`   | what a reload replaced and peers may still send to |
 
+mod claims;
 mod former;
 mod read;
 mod sections;
@@ -22,11 +24,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use api::{Encapsulate, Encapsulation, Mac, Mode, PeerSpec, RouteSpec};
+use dataplane::tables::LocalAddresses;
 use ipnet::IpNet;
 
+pub(crate) use claims::{Claims, THIS_NODE};
 pub use former::Former;
 pub use read::{Origin, Problem};
-pub(crate) use semantic::{check_peer, check_route_prefix};
+pub(crate) use semantic::{check_pod_prefixes, check_route_prefix};
 
 /// Everything that the operator decided.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,7 +64,7 @@ pub struct Config {
 pub struct Node {
     /// For status, logs and peers.
     pub name: String,
-    /// One a family.
+    /// One a family; empty if the cluster tells them at run time.
     pub pod_prefixes: Vec<IpNet>,
     /// Everything that is a pod of this cluster.
     pub cluster_prefixes: Vec<IpNet>,
@@ -220,11 +224,10 @@ impl Config {
         }
     }
 
-    /// Whether an uplink's underlay address is configured as this one.
+    /// The underlay addresses, as far as they are configured.
     #[must_use]
-    pub(crate) fn is_own(&self, address: IpAddr) -> bool {
-        let configured = self.uplink.as_ref().and_then(|uplink| uplink.address);
-        configured.map(IpAddr::V4) == Some(address)
+    pub(crate) fn own_addresses(&self) -> LocalAddresses {
+        LocalAddresses { v4: self.uplink.as_ref().and_then(|uplink| uplink.address), v6: None }
     }
 
     /// The gateway of a pod prefix: its first usable address.

@@ -85,12 +85,20 @@ fn node<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<Node> {
     if !section.is_present() {
         reader.refuse(
             "node",
-            "this section is missing; it needs name, pod_prefixes and cluster_prefixes",
+            "this section is missing; it needs name, cluster_prefixes and, unless the cluster tells them, pod_prefixes",
         );
         return None;
     }
     let name = required(reader, &mut section, "name", "a string such as \"node-a\"");
+    let problems = reader.problems.len();
     let pod_prefixes = reader.list(&mut section, "pod_prefixes", PREFIX);
+    let is_empty = pod_prefixes.is_empty() && reader.problems.len() == problems;
+    if section.has("pod_prefixes") && is_empty {
+        reader.refuse(
+            "node.pod_prefixes",
+            "at least one prefix is needed, such as \"198.18.1.0/24\"; or no such key, if vswitch-agent takes them from the cluster",
+        );
+    }
     let cluster_prefixes = reader.list(&mut section, "cluster_prefixes", PREFIX);
     reader.finish(section);
     Some(Node { name: name.unwrap_or_default(), pod_prefixes, cluster_prefixes })

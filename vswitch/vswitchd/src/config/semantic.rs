@@ -1,15 +1,17 @@
 //! What values must be to one another, so that the node can work.
 //!
-//! Enters: a `Config` as written; peers and routes that are added at run time. Leaves: problems.
+//! Enters: a `Config` as written; routes and pod prefixes that come at run time. Leaves: problems.
+//! Peers are judged by `claims`.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 
-use api::{PeerSpec, RouteTarget};
+use api::RouteTarget;
 use ipnet::IpNet;
 
-use super::{Config, Node, Problem};
-use crate::compile::encapsulation::contradiction;
+use super::claims::{Claims, overlap};
+use super::{Config, Problem};
 
 /// `sun_path` of unix(7) has 108 bytes, the last of which is NUL.
 const MAX_SOCKET_PATH: usize = 107;
@@ -45,41 +47,25 @@ impl Checks<'_> {
         if let Err(message) = check_name(&node.name) {
             self.refuse("node.name", message);
         }
-        for (key, prefixes) in [
-            ("node.pod_prefixes", &node.pod_prefixes),
-            ("node.cluster_prefixes", &node.cluster_prefixes),
-        ] {
-            if prefixes.is_empty() {
-                self.refuse(key, "at least one prefix is needed, such as \"198.18.1.0/24\"");
+        if node.cluster_prefixes.is_empty() {
+            self.refuse(
+                "node.cluster_prefixes",
+                "at least one prefix is needed, such as \"198.18.0.0/16\"",
+            );
+        }
+        for (index, prefix) in node.cluster_prefixes.iter().enumerate() {
+            let key = format!("node.cluster_prefixes[{index}]");
+            if let Err(message) = check_prefix(prefix) {
+                self.refuse(&key, message);
             }
-            for (index, prefix) in prefixes.iter().enumerate() {
-                let key = format!("{key}[{index}]");
-                if let Err(message) = check_prefix(prefix) {
-                    self.refuse(&key, message);
-                }
-                for earlier in &prefixes[..index] {
-                    if overlap(earlier, prefix) {
-                        self.refuse(&key, format!("{prefix} overlaps {earlier}; remove one"));
-                    } else if key.contains("pod") && is_v4(earlier) == is_v4(prefix) {
-                        self.refuse(
-                            &key,
-                            format!(
-                                "a second prefix of {earlier}'s family; one a family is allowed"
-                            ),
-                        );
-                    }
+            for earlier in &node.cluster_prefixes[..index] {
+                if overlap(earlier, prefix) {
+                    self.refuse(&key, format!("{prefix} overlaps {earlier}; remove one"));
                 }
             }
         }
-        for (index, prefix) in node.pod_prefixes.iter().enumerate() {
-            let key = format!("node.pod_prefixes[{index}]");
-            if prefix.max_prefix_len() - prefix.prefix_len() < 2 {
-                let longest = prefix.max_prefix_len() - 2;
-                self.refuse(&key, format!("{prefix} has no room for a gateway and a pod; /{longest} or shorter is needed"));
-            }
-            if !node.cluster_prefixes.iter().any(|cluster| cluster.contains(prefix)) {
-                self.refuse(&key, format!("{prefix} is not within any of node.cluster_prefixes; add it or one that contains it there"));
-            }
+        for (index, message) in check_pod_prefixes(&node.pod_prefixes, &node.cluster_prefixes) {
+            self.refuse(&format!("node.pod_prefixes[{index}]"), message);
         }
     }
 
@@ -103,7 +89,7 @@ impl Checks<'_> {
             self.refuse("uplink.interface", message);
         }
         if let Some(address) = uplink.address
-            && let Err(message) = check_underlay(address.into(), &self.config.node)
+            && let Err(message) = check_underlay(address.into(), &self.config.node.cluster_prefixes)
         {
             self.refuse("uplink.address", message);
         }
@@ -157,9 +143,9 @@ impl Checks<'_> {
         }
         for (index, vtep) in bridge.vteps.iter().enumerate() {
             let key = format!("bridge.vteps[{index}]");
-            if let Err(message) = check_underlay(*vtep, &self.config.node) {
+            if let Err(message) = check_underlay(*vtep, &self.config.node.cluster_prefixes) {
                 self.refuse(&key, message);
-            } else if self.config.is_own(*vtep) {
+            } else if self.config.own_addresses().has(*vtep) {
                 self.refuse(&key, "this is uplink.address, this node itself");
             } else if bridge.vteps[..index].contains(vtep) {
                 self.refuse(&key, format!("{vtep} is listed twice"));
@@ -202,32 +188,38 @@ impl Checks<'_> {
 
     fn peers(&mut self) {
         let config = self.config;
+        let mut claims = Claims::of_node(config);
         for (index, peer) in config.peers.iter().enumerate() {
             let key = format!("peers[{index}]");
-            if let Err(message) = check_name(&peer.name) {
-                self.refuse(&format!("{key}.name"), message);
+            for (field, message) in claims.judge(peer) {
+                // One without an address was refused when it was read.
+                if !(field == "address" && peer.address.is_unspecified()) {
+                    self.refuse(&format!("{key}.{field}"), message);
+                }
             }
-            for (field, message) in check_peer(config, peer, &config.peers[..index]) {
-                self.refuse(&format!("{key}.{field}"), message);
-            }
+            claims.take(peer);
         }
     }
 
     fn routes(&mut self) {
         let config = self.config;
+        let mut claims = Claims::of_node(config);
+        config.peers.iter().for_each(|peer| claims.take(peer));
+        let mut seen = HashSet::new();
         for (index, route) in config.routes.iter().enumerate() {
             let key = format!("routes[{index}]");
             let prefix = &route.prefix;
-            if let Err(message) = check_route_prefix(config, &config.peers, prefix) {
+            let peer_with = |prefix: &IpNet| claims.owner(prefix).map(str::to_owned);
+            if let Err(message) = check_route_prefix(&config.node.pod_prefixes, peer_with, prefix) {
                 self.refuse(&format!("{key}.prefix"), message);
-            } else if config.routes[..index].iter().any(|earlier| earlier.prefix == *prefix) {
+            } else if !seen.insert(prefix) {
                 self.refuse(
                     &format!("{key}.prefix"),
                     format!("{prefix} has a route already, further up"),
                 );
             }
             if let RouteTarget::Peer { name } = &route.target
-                && !config.peers.iter().any(|peer| peer.name == *name)
+                && !claims.has_name(name)
             {
                 self.refuse(&format!("{key}.name"), format!("no peer has the name \"{name}\""));
             }
@@ -235,91 +227,58 @@ impl Checks<'_> {
     }
 }
 
-/// What is wrong with a peer beside the `others`: field and message. One whose address was missing
-/// altogether has 0.0.0.0 and was refused before.
-pub(crate) fn check_peer(
-    config: &Config,
-    peer: &PeerSpec,
-    others: &[PeerSpec],
-) -> Vec<(&'static str, String)> {
+/// Whether a route may have this prefix, beside what the node and its peers have by themselves.
+pub(crate) fn check_route_prefix(
+    pods: &[IpNet],
+    peer_with: impl Fn(&IpNet) -> Option<String>,
+    prefix: &IpNet,
+) -> Result<(), String> {
+    check_canonical(prefix)?;
+    if pods.contains(prefix) {
+        return Err(format!("{prefix} is this node's own pod prefix; it cannot be routed away"));
+    }
+    if pods.iter().any(|own| {
+        prefix.addr() == Config::gateway_of(own) && prefix.prefix_len() == prefix.max_prefix_len()
+    }) {
+        return Err(format!("{} is this node's gateway address", prefix.addr()));
+    }
+    match peer_with(prefix) {
+        Some(peer) => Err(format!("{prefix} is a prefix of peer \"{peer}\" already")),
+        None => Ok(()),
+    }
+}
+
+/// Whether these may be a node's pod prefixes: the place of each that may not, and why.
+pub(crate) fn check_pod_prefixes(pods: &[IpNet], cluster: &[IpNet]) -> Vec<(usize, String)> {
     let mut problems = Vec::new();
-    let mut refuse = |field, message: String| problems.push((field, message));
-    if peer.address.is_unspecified() {
-        // Nothing to add.
-    } else if let Err(message) = check_underlay(peer.address, &config.node) {
-        refuse("address", message);
-    } else if config.is_own(peer.address) {
-        refuse("address", "this is uplink.address, this node itself".into());
-    }
-    if let Some(message) = contradiction(config, peer) {
-        refuse("encapsulate", message);
-    }
-    if peer.vtep_mac.is_some_and(|mac| !is_unicast_mac(mac)) {
-        refuse("vtep_mac", "a group or zero address cannot be a VTEP's MAC".into());
-    }
-    if peer.prefixes.is_empty() {
-        refuse("prefixes", "a peer needs at least one prefix, that of its pods".into());
-    }
-    for other in others {
-        if other.name == peer.name {
-            refuse("name", format!("another peer has the name \"{}\" already", peer.name));
-        }
-        if other.address == peer.address && !peer.address.is_unspecified() {
-            refuse("address", format!("peer \"{}\" has {} already", other.name, peer.address));
-        }
-    }
-    let own = config.node.pod_prefixes.iter().map(|prefix| (prefix, "this node"));
-    let theirs = others
-        .iter()
-        .flat_map(|other| other.prefixes.iter().map(|prefix| (prefix, other.name.as_str())));
-    let taken: Vec<_> = own.chain(theirs).collect();
-    for (index, prefix) in peer.prefixes.iter().enumerate() {
+    for (index, prefix) in pods.iter().enumerate() {
+        let mut refuse = |message: String| problems.push((index, message));
         if let Err(message) = check_prefix(prefix) {
-            refuse("prefixes", message);
-        } else if !config.node.cluster_prefixes.iter().any(|cluster| cluster.contains(prefix)) {
-            refuse(
-                "prefixes",
-                format!(
-                    "{prefix} is not within any of node.cluster_prefixes; add it or one that contains it there"
-                ),
-            );
+            refuse(message);
         }
-        for (other, whose) in &taken {
-            if overlap(other, prefix) {
-                refuse("prefixes", format!("{prefix} overlaps {other} of {whose}"));
-            }
-        }
-        for earlier in &peer.prefixes[..index] {
+        for earlier in &pods[..index] {
             if overlap(earlier, prefix) {
-                refuse("prefixes", format!("{prefix} overlaps {earlier} of the same peer"));
+                refuse(format!("{prefix} overlaps {earlier}; remove one"));
+            } else if is_v4(earlier) == is_v4(prefix) {
+                refuse(format!("a second prefix of {earlier}'s family; one a family is allowed"));
             }
+        }
+        if prefix.max_prefix_len() - prefix.prefix_len() < 2 {
+            let longest = prefix.max_prefix_len() - 2;
+            refuse(format!(
+                "{prefix} has no room for a gateway and a pod; /{longest} or shorter is needed"
+            ));
+        }
+        if !cluster.iter().any(|cluster| cluster.contains(prefix)) {
+            refuse(format!(
+                "{prefix} is not within any of node.cluster_prefixes; add it or one that contains it there"
+            ));
         }
     }
     problems
 }
 
-/// Whether a route may have this prefix, beside what the node and its peers have by themselves.
-pub(crate) fn check_route_prefix(
-    config: &Config,
-    peers: &[PeerSpec],
-    prefix: &IpNet,
-) -> Result<(), String> {
-    check_canonical(prefix)?;
-    if config.node.pod_prefixes.contains(prefix) {
-        return Err(format!("{prefix} is this node's own pod prefix; it cannot be routed away"));
-    }
-    if config.node.pod_prefixes.iter().any(|own| {
-        prefix.addr() == Config::gateway_of(own) && prefix.prefix_len() == prefix.max_prefix_len()
-    }) {
-        return Err(format!("{} is this node's gateway address", prefix.addr()));
-    }
-    match peers.iter().find(|peer| peer.prefixes.contains(prefix)) {
-        Some(peer) => Err(format!("{prefix} is a prefix of peer \"{}\" already", peer.name)),
-        None => Ok(()),
-    }
-}
-
-fn check_name(name: &str) -> Result<(), String> {
+pub(super) fn check_name(name: &str) -> Result<(), String> {
     let is_well_formed = !name.is_empty()
         && name.len() <= MAX_NAME
         && name.chars().all(|char| !char.is_whitespace() && !char.is_control());
@@ -355,7 +314,7 @@ fn check_canonical(prefix: &IpNet) -> Result<(), String> {
 }
 
 /// A prefix that pods may have addresses from.
-fn check_prefix(prefix: &IpNet) -> Result<(), String> {
+pub(super) fn check_prefix(prefix: &IpNet) -> Result<(), String> {
     check_canonical(prefix)?;
     if prefix.prefix_len() == 0 {
         return Err(format!("{prefix} is everything; pods need a prefix of their own"));
@@ -379,15 +338,15 @@ fn check_prefix(prefix: &IpNet) -> Result<(), String> {
     Ok(())
 }
 
-fn check_underlay(address: IpAddr, node: &Node) -> Result<(), String> {
+pub(super) fn check_underlay(address: IpAddr, cluster: &[IpNet]) -> Result<(), String> {
     let is_special = match address {
-        IpAddr::V4(v4) => v4.is_broadcast(),
+        IpAddr::V4(v4) => v4.is_broadcast() || v4.is_link_local() || v4.octets()[0] == 0,
         IpAddr::V6(_) => return Err(format!("{address} is no IPv4 address")),
     };
-    if is_special || address.is_loopback() || address.is_multicast() || address.is_unspecified() {
+    if is_special || address.is_loopback() || address.is_multicast() {
         return Err(format!("{address} cannot be a node's underlay address"));
     }
-    match node.cluster_prefixes.iter().find(|prefix| prefix.contains(&address)) {
+    match cluster.iter().find(|prefix| prefix.contains(&address)) {
         Some(prefix) => Err(format!(
             "{address} lies in the cluster prefix {prefix}: tunnels would run through themselves"
         )),
@@ -395,14 +354,10 @@ fn check_underlay(address: IpAddr, node: &Node) -> Result<(), String> {
     }
 }
 
-fn is_unicast_mac(mac: api::Mac) -> bool {
+pub(super) fn is_unicast_mac(mac: api::Mac) -> bool {
     mac.0[0] & 1 == 0 && mac.0 != [0; 6]
 }
 
 fn is_v4(prefix: &IpNet) -> bool {
     matches!(prefix, IpNet::V4(_))
-}
-
-fn overlap(a: &IpNet, b: &IpNet) -> bool {
-    a.contains(b) || b.contains(a)
 }

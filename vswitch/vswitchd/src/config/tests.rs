@@ -282,7 +282,7 @@ fn prefixes_must_be_usable_and_distinct() {
         (
             "",
             "\"198.18.0.0/16\"",
-            "f:3: node.pod_prefixes: at least one prefix is needed, such as \"198.18.1.0/24\"",
+            "f:3: node.pod_prefixes: at least one prefix is needed, such as \"198.18.1.0/24\"; or no such key, if vswitch-agent takes them from the cluster",
         ),
         (
             "\"198.18.1.0/31\"",
@@ -338,7 +338,7 @@ fn what_is_no_toml_is_named_by_its_line() {
     assert!(found.len() == 1 && found[0].starts_with("f:2: "), "{found:?}");
     assert_eq!(
         whole("")[0],
-        "f:1: node: this section is missing; it needs name, pod_prefixes and cluster_prefixes"
+        "f:1: node: this section is missing; it needs name, cluster_prefixes and, unless the cluster tells them, pod_prefixes"
     );
 }
 

@@ -11,20 +11,20 @@ mod mtu;
 mod start;
 mod stop;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use api::{ErrorKind, ErrorReply};
+use api::{ErrorKind, ErrorReply, Source};
 use dataplane::tables::Tables;
 use frame::Pool;
-use netio::netlink::{Event, Monitor};
+use netio::netlink::{Event, Monitor, Netlink};
 
 use crate::compile::{HostPort, Input, UplinkPort, compile};
 use crate::config::{Config, Former};
 use crate::error::chain;
-use crate::host::HostInterface;
+use crate::host::{HostInterface, sysctl_warnings};
 use crate::journal::Journal;
 use crate::lock::Locks;
 use crate::masquerade::Masquerade;
@@ -69,6 +69,8 @@ pub struct Daemon {
     underlay_asked: Instant,
     /// Turns of each worker, and when they were last seen to grow.
     turns: Vec<(u64, Instant)>,
+    /// How often a peer of each source was refused, since the start.
+    pub(crate) refusals: BTreeMap<Source, u64>,
     _locks: Locks,
 }
 
@@ -128,15 +130,9 @@ impl Daemon {
         }
     }
 
-    /// Notes edits that follow from others; losing them costs nothing but their repetition.
-    pub(crate) fn note(&mut self, edits: &[Edit]) {
-        if let Err(error) = self.journal.append(edits) {
-            tracing::error!("{}", chain(&error));
-        }
-    }
-
     /// Compiles and publishes, and waits for every worker.
     pub(crate) fn publish(&mut self) -> Result<(), ErrorReply> {
+        self.settle_pod_prefixes()?;
         let wanted = self.underlay_addresses();
         if let Some(underlay) = &mut self.underlay
             && !wanted.iter().eq(underlay.next_hops().keys())
@@ -187,10 +183,38 @@ impl Daemon {
         ))
     }
 
+    /// The kernel routes, and masquerades, for the pod prefixes that the model has.
+    fn settle_pod_prefixes(&mut self) -> Result<(), ErrorReply> {
+        let Some(host) = &mut self.host else { return Ok(()) };
+        let pods = &self.model.pods;
+        if host.is_assigned(pods) {
+            return Ok(());
+        }
+        let failed = |error: &dyn std::error::Error| {
+            let message =
+                format!("the node's kernel cannot be given the pod prefixes: {}", chain(error));
+            refuse(ErrorKind::Internal, message)
+        };
+        if let Some(masquerade) = &self.masquerade {
+            let rules = masquerade.update(&self.config.node, pods, &host.name);
+            rules.map_err(|error| failed(&error))?;
+        }
+        Netlink::open()
+            .and_then(|mut netlink| host.assign(&mut netlink, &self.model.cluster_prefixes, pods))
+            .map_err(|error| failed(&error))?;
+        for warning in sysctl_warnings(pods, &host.name) {
+            if !self.warnings.contains(&warning) {
+                tracing::warn!("{warning}");
+                self.warnings.push(warning);
+            }
+        }
+        Ok(())
+    }
+
     /// Calls with everything that tables are made of.
     pub(crate) fn with_input<T>(&self, call: impl FnOnce(&Input<'_>) -> T) -> T {
         let (pods, uplink, host) = (self.ports.compiled(), self.uplink_port(), self.host_port());
-        let none = std::collections::BTreeMap::new();
+        let none = BTreeMap::new();
         call(&Input {
             config: &self.config,
             model: &self.model,

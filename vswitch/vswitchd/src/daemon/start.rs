@@ -3,6 +3,7 @@
 //! Everything that can be refused is refused before anything of the node is changed; what was
 //! changed is undone by dropping it, should a later step fail.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -19,7 +20,7 @@ use crate::journal::Journal;
 use crate::lock::Locks;
 use crate::machine;
 use crate::masquerade::Masquerade;
-use crate::model::Model;
+use crate::model::{Model, PodPrefixes};
 use crate::mtu::pod_mtu;
 use crate::ports::{self, Ports};
 use crate::publish::Publisher;
@@ -39,7 +40,10 @@ impl Daemon {
         let locks = Locks::take(&config.control)?;
         let facts = machine::examine(&config)?;
         let (mut choices, mut warnings) = (Vec::new(), Vec::new());
-        let (journal, model) = restore(&config, &mut warnings)?;
+        let (journal, mut model) = restore(&config, &mut warnings)?;
+        if let Some(facts) = &facts {
+            model.set_own_addresses(facts.addresses);
+        }
         warnings.extend(facts.iter().flat_map(|facts| facts.warnings.clone()));
 
         let uplink_mtu = facts.as_ref().map(|facts| facts.mtu);
@@ -73,14 +77,14 @@ impl Daemon {
         let specs =
             specs(&config, uplink.is_some().then_some(ports::UPLINK), sockets, &mut choices);
         let workers = Workers::spawn(specs, publisher.shared()).map_err(Error::Workers)?;
-        let host = host(&config, mtu, &mut choices, &mut warnings)?;
+        let host = host(&config, &model.pods, mtu, &mut choices, &mut warnings)?;
         if let Some(host) = &host {
             workers.add_port(ports::HOST, &host.port, 0);
         }
         let masquerade = match &config.host {
             Some(host) if host.masquerade => {
                 choices.push("masquerading by the nftables table inet vswitch".into());
-                Some(Masquerade::install(&config.node, &host.interface)?)
+                Some(Masquerade::install(&config.node, &model.pods, &host.interface)?)
             }
             Some(host) => {
                 Masquerade::remove_leftover(&host.interface);
@@ -89,6 +93,10 @@ impl Daemon {
             None => None,
         };
 
+        for hidden in &model.hidden.peers {
+            let (name, source) = (&hidden.peer.name, hidden.source.label());
+            tracing::info!("peer {name:?} ({source}) is hidden: {}", hidden.reason);
+        }
         let now = Instant::now();
         let mut daemon = Self {
             ports: numbered(&model),
@@ -112,6 +120,7 @@ impl Daemon {
             underlay_changed: None,
             underlay_asked: now,
             turns: Vec::new(),
+            refusals: BTreeMap::new(),
             _locks: locks,
         };
         // A first table that a worker does not take in time is published again with the next.
@@ -134,8 +143,8 @@ fn restore(config: &Config, warnings: &mut Vec<String>) -> Result<(Journal, Mode
     warnings.extend(replay.warnings);
     let mut model = Model::new(config);
     model.apply_all(&replay.edits);
-    let displaced = model.take_config(config);
-    warnings.extend(displaced.into_iter().map(|(_, why)| why));
+    // What was configured last time may have been replaced by what the cluster told then.
+    model.take_config(config);
     warnings.extend(model.shared_addresses());
     journal.compact(&model.snapshot())?;
     Ok((journal, model))
@@ -154,15 +163,16 @@ fn numbered(model: &Model) -> Ports {
 
 fn host(
     config: &Config,
+    pods: &PodPrefixes,
     mtu: u32,
     choices: &mut Vec<String>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<HostInterface>> {
     let Some(settings) = &config.host else { return Ok(None) };
     let mut netlink = Netlink::open().map_err(Error::Netlink)?;
-    let host = HostInterface::create(&mut netlink, settings, config, mtu)?;
+    let host = HostInterface::create(&mut netlink, settings, config, pods, mtu)?;
     choices.push(format!("host port {}: MTU {mtu}", host.name));
-    warnings.extend(sysctl_warnings(config, &host.name));
+    warnings.extend(sysctl_warnings(pods, &host.name));
     Ok(Some(host))
 }
 

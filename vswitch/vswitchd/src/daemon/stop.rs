@@ -66,12 +66,7 @@ impl Daemon {
         }
         self.config = config;
         self.reload_masquerade();
-        let displaced = self.model.take_config(&self.config);
-        for (_, why) in &displaced {
-            tracing::warn!("{why}");
-        }
-        let edits: Vec<_> = displaced.into_iter().map(|(edit, _)| edit).collect();
-        self.note(&edits);
+        self.model.take_config(&self.config);
         match self.publish() {
             Ok(()) => tracing::info!("the configuration is reloaded"),
             Err(refusal) => tracing::error!("the configuration is reloaded, but {refusal}"),
@@ -105,10 +100,12 @@ impl Daemon {
         match wanted {
             None => self.masquerade = None,
             Some(_) if self.masquerade.is_some() => {}
-            Some(host) => match Masquerade::install(&self.config.node, &host.interface) {
-                Ok(masquerade) => self.masquerade = Some(masquerade),
-                Err(error) => tracing::error!("{}", chain(&error)),
-            },
+            Some(host) => {
+                match Masquerade::install(&self.config.node, &self.model.pods, &host.interface) {
+                    Ok(masquerade) => self.masquerade = Some(masquerade),
+                    Err(error) => tracing::error!("{}", chain(&error)),
+                }
+            }
         }
     }
 

@@ -44,11 +44,17 @@ impl Model {
         {
             return Ok((Vec::new(), reserved(lease)));
         }
+        if self.pods.current().is_empty() {
+            return Err(refuse(
+                ErrorKind::NotReady,
+                "this node has no pod prefixes yet: its configuration names none (node.pod_prefixes), and the cluster has told none; is vswitch-agent running?",
+            ));
+        }
         // A lease without port that does not suit is replaced: judge as if it were not there.
         let mut without = None;
         if self.attachments.contains_key(&request.attachment) {
             let mut model = self.clone();
-            model.apply(&Edit::NoLease { attachment: request.attachment.clone() });
+            model.apply_all(&[Edit::NoLease { attachment: request.attachment.clone() }]);
             without = Some(model);
         }
         let lease = without.as_ref().unwrap_or(self).new_lease(config, request, pod_mtu)?;
@@ -74,7 +80,7 @@ impl Model {
         };
         let allocated = match &request.delegated {
             Some(delegated) => {
-                self.admit_delegated(config, delegated)?;
+                self.admit_delegated(delegated)?;
                 delegated.addresses.iter().map(|net| (net.addr(), *net)).collect()
             }
             None => self.ipam.allocate(&request.requested).map_err(|error| ipam_refusal(&error))?,
@@ -99,7 +105,7 @@ impl Model {
         Ok(Lease {
             pod: request.pod.clone(),
             netns: request.netns.clone(),
-            gateways: gateways(config, &addresses, delegated),
+            gateways: gateways(self.pods.current(), &addresses, delegated),
             mode,
             addresses,
             mac,
@@ -109,7 +115,7 @@ impl Model {
         })
     }
 
-    fn admit_delegated(&self, config: &Config, delegated: &Delegated) -> Result<(), ErrorReply> {
+    fn admit_delegated(&self, delegated: &Delegated) -> Result<(), ErrorReply> {
         if delegated.addresses.is_empty() {
             return Err(refuse(ErrorKind::Invalid, "the IPAM plugin gave no address"));
         }
@@ -132,7 +138,7 @@ impl Model {
                     format!(
                         "the IPAM plugin gave {address}, which belongs to peer \"{}\"; give it a range of this node's: {}",
                         peer.name,
-                        join(&config.node.pod_prefixes)
+                        join(self.pods.current())
                     ),
                 ));
             }
@@ -178,8 +184,10 @@ impl Model {
     /// Frees what an attachment holds; nothing if it holds nothing.
     #[must_use]
     pub fn detach(&self, attachment: &AttachmentId) -> Vec<Edit> {
-        let held = self.attachments.contains_key(attachment);
-        held.then(|| Edit::NoLease { attachment: attachment.clone() }).into_iter().collect()
+        let Some(lease) = self.attachments.get(attachment) else { return Vec::new() };
+        let mut edits = vec![Edit::NoLease { attachment: attachment.clone() }];
+        edits.extend(self.retire_without(attachment, lease));
+        edits
     }
 
     /// Compares what the runtime knows with what the model says.
@@ -261,10 +269,10 @@ fn reserved(lease: &Lease) -> Reserved {
 }
 
 /// One gateway a family that the pod has: the IPAM plugin's, else the node's.
-fn gateways(config: &Config, addresses: &[IpNet], delegated: Option<&Delegated>) -> Vec<IpAddr> {
+fn gateways(pods: &[IpNet], addresses: &[IpNet], delegated: Option<&Delegated>) -> Vec<IpAddr> {
     let mut gateways: Vec<IpAddr> = Vec::new();
     let named = delegated.into_iter().flat_map(|delegated| delegated.gateways.iter().copied());
-    let own = config.node.pod_prefixes.iter().map(Config::gateway_of);
+    let own = pods.iter().map(Config::gateway_of);
     for gateway in named.chain(own) {
         let is_new = !gateways.iter().any(|other| other.is_ipv4() == gateway.is_ipv4());
         if is_new && addresses.iter().any(|net| net.addr().is_ipv4() == gateway.is_ipv4()) {
@@ -330,6 +338,6 @@ fn ipam_refusal(error: &IpamError) -> ErrorReply {
     refuse(kind, error.to_string())
 }
 
-fn join(nets: &[IpNet]) -> String {
+pub(super) fn join(nets: &[IpNet]) -> String {
     nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }

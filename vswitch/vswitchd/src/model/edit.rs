@@ -10,7 +10,7 @@ use api::{AttachmentId, Mac, PeerSpec, RouteTarget};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Lease, Model, Source};
+use super::{Lease, Model, PodPrefixes, Source};
 
 /// The new value of one key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,15 +28,21 @@ pub enum Edit {
         /// Whose.
         attachment: AttachmentId,
     },
-    /// A peer that was added at run time.
+    /// A peer that was told at run time.
     Peer {
         /// All of it.
         peer: PeerSpec,
+        /// Who told.
+        #[serde(default = "runtime", skip_serializing_if = "is_runtime")]
+        source: Source,
     },
-    /// No such peer.
+    /// The source knows no such peer.
     NoPeer {
         /// Its name.
         name: String,
+        /// Who told.
+        #[serde(default = "runtime", skip_serializing_if = "is_runtime")]
+        source: Source,
     },
     /// A route that was added at run time.
     Route {
@@ -82,6 +88,11 @@ pub enum Edit {
         /// Whose.
         address: IpAddr,
     },
+    /// This node's prefixes for pods.
+    PodPrefixes {
+        /// All of them.
+        pods: PodPrefixes,
+    },
     /// The allocator gave out this address last, in its prefix.
     Cursor {
         /// The address.
@@ -89,9 +100,28 @@ pub enum Edit {
     },
 }
 
+/// A journal that names no source has what was added at run time.
+fn runtime() -> Source {
+    Source::Runtime
+}
+
+fn is_runtime(source: &Source) -> bool {
+    *source == Source::Runtime
+}
+
 impl Model {
-    /// Makes one change and returns the edit that takes it back.
-    pub fn apply(&mut self, edit: &Edit) -> Edit {
+    /// Makes changes and returns the edits that take them back, in the order to do so.
+    pub fn apply_all(&mut self, edits: &[Edit]) -> Vec<Edit> {
+        let mut undo: Vec<_> = edits.iter().map(|edit| self.apply(edit)).collect();
+        undo.reverse();
+        // Once for all of them: it looks at every peer.
+        if edits.iter().any(Edit::concerns_sources) {
+            self.resolve();
+        }
+        undo
+    }
+
+    fn apply(&mut self, edit: &Edit) -> Edit {
         match edit.clone() {
             Edit::Lease { attachment, lease } => {
                 let old = self.attachments.insert(attachment.clone(), lease.clone());
@@ -110,27 +140,30 @@ impl Model {
                 }
                 undo_lease(attachment, old)
             }
-            Edit::Peer { peer } => {
+            Edit::Peer { peer, source } => {
                 let name = peer.name.clone();
-                match self.peers.insert(name.clone(), (peer, Source::Runtime)) {
-                    Some((peer, _)) => Edit::Peer { peer },
-                    None => Edit::NoPeer { name },
+                match self.said.peers.entry(source).or_default().insert(name.clone(), peer) {
+                    Some(peer) => Edit::Peer { peer, source },
+                    None => Edit::NoPeer { name, source },
                 }
             }
-            Edit::NoPeer { name } => match self.peers.remove(&name) {
-                Some((peer, _)) => Edit::Peer { peer },
-                None => Edit::NoPeer { name },
-            },
+            Edit::NoPeer { name, source } => {
+                match self.said.peers.entry(source).or_default().remove(&name) {
+                    Some(peer) => Edit::Peer { peer, source },
+                    None => Edit::NoPeer { name, source },
+                }
+            }
             Edit::Route { prefix, target } => {
-                match self.routes.insert(prefix, (target, Source::Runtime)) {
-                    Some((target, _)) => Edit::Route { prefix, target },
+                match self.said.runtime_routes().insert(prefix, target) {
+                    Some(target) => Edit::Route { prefix, target },
                     None => Edit::NoRoute { prefix },
                 }
             }
-            Edit::NoRoute { prefix } => match self.routes.remove(&prefix) {
-                Some((target, _)) => Edit::Route { prefix, target },
+            Edit::NoRoute { prefix } => match self.said.runtime_routes().remove(&prefix) {
+                Some(target) => Edit::Route { prefix, target },
                 None => Edit::NoRoute { prefix },
             },
+            Edit::PodPrefixes { pods } => Edit::PodPrefixes { pods: self.set_pods(pods) },
             Edit::Fdb { bridge, mac, vtep } => match self.fdb.insert((bridge.clone(), mac), vtep) {
                 Some(vtep) => Edit::Fdb { bridge, mac, vtep },
                 None => Edit::NoFdb { bridge, mac },
@@ -157,12 +190,19 @@ impl Model {
             }
         }
     }
+}
 
-    /// Makes several changes and returns the edits that take them back, in the order to do so.
-    pub fn apply_all(&mut self, edits: &[Edit]) -> Vec<Edit> {
-        let mut undo: Vec<_> = edits.iter().map(|edit| self.apply(edit)).collect();
-        undo.reverse();
-        undo
+impl Edit {
+    /// Whether it may change which peers and routes are in force.
+    fn concerns_sources(&self) -> bool {
+        matches!(
+            self,
+            Self::Peer { .. }
+                | Self::NoPeer { .. }
+                | Self::Route { .. }
+                | Self::NoRoute { .. }
+                | Self::PodPrefixes { .. }
+        )
     }
 }
 

@@ -28,6 +28,8 @@ struct Pool {
     /// Given out last.
     cursor: Option<u128>,
     freed_last: Option<u128>,
+    /// Pods still have addresses of it; nobody gets one.
+    is_retired: bool,
 }
 
 /// Why an address cannot be had.
@@ -56,15 +58,31 @@ impl Ipam {
         Self { pools: prefixes.iter().map(Pool::new).collect(), leased: BTreeMap::new() }
     }
 
+    /// This allocator with what another one knows: its leases, and where it was in the same prefixes.
+    /// Of a `retired` prefix nothing is given out.
+    pub(super) fn with_leases_of(mut self, old: &Self, retired: &[IpNet]) -> Self {
+        self.pools.extend(retired.iter().map(Pool::new));
+        for pool in &mut self.pools {
+            if let Some(known) = old.pools.iter().find(|known| known.prefix == pool.prefix) {
+                pool.clone_from(known);
+            }
+            pool.is_retired = retired.contains(&pool.prefix);
+        }
+        self.leased.clone_from(&old.leased);
+        self
+    }
+
     /// One free address of each prefix, with the prefix; those that are requested if they are.
     ///
     /// # Errors
     /// If one of the requested cannot be had, or a prefix is used up.
     pub fn allocate(&self, requested: &[IpAddr]) -> Result<Vec<(IpAddr, IpNet)>, IpamError> {
         for (index, address) in requested.iter().enumerate() {
-            let pool = self.pool_of(*address).ok_or_else(|| IpamError::Unusable {
-                address: *address,
-                reason: "it is in none of this node's pod prefixes".into(),
+            let pool = self.pool_of(*address).filter(|pool| !pool.is_retired).ok_or_else(|| {
+                IpamError::Unusable {
+                    address: *address,
+                    reason: "it is in none of this node's pod prefixes".into(),
+                }
             })?;
             if let Some(reason) = pool.reserved(*address) {
                 return Err(IpamError::Unusable { address: *address, reason: reason.into() });
@@ -79,6 +97,7 @@ impl Ipam {
         }
         self.pools
             .iter()
+            .filter(|pool| !pool.is_retired)
             .map(|pool| {
                 let address = requested
                     .iter()
@@ -175,7 +194,14 @@ impl Pool {
         let gateway = bits(Config::gateway_of(prefix));
         let last = bits(prefix.broadcast());
         let last = if matches!(prefix, IpNet::V4(_)) { last - 1 } else { last };
-        Self { prefix: *prefix, first: gateway + 1, last, cursor: None, freed_last: None }
+        Self {
+            prefix: *prefix,
+            first: gateway + 1,
+            last,
+            cursor: None,
+            freed_last: None,
+            is_retired: false,
+        }
     }
 
     fn address(&self, bits: u128) -> IpAddr {

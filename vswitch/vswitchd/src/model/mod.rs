@@ -2,26 +2,39 @@
 //!
 //! Enters: the configuration, requests from the control socket, the journal's replay. Leaves: what
 //! `compile` makes tables of, and what `requests` shows. Pure data: every change is a list of
-//! [`Edit`]s that was judged before (`attachments`, `overlay`), is applied by [`Model::apply`], and
-//! can be taken back by the edits which that returns.
+//! [`Edit`]s that was judged before (`attachments`, `overlay`, `sync`, `prefixes`), is applied by
+//! [`Model::apply_all`], and can be taken back by the edits which that returns.
+//!
+//! Several sources may name the same peer or prefix. Each keeps what it says (`said`); what is in
+//! force is made of that anew with every change, so that nothing is lost while something better
+//! hides it.
 
 pub(crate) mod attachments;
 pub mod edit;
 pub mod ipam;
 mod overlay;
+pub mod prefixes;
+pub mod said;
+pub mod sync;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use api::{AttachmentId, ErrorKind, ErrorReply, Mac, Mode, PeerSpec, PodName, RouteTarget, Source};
+use api::{
+    AttachmentId, Encapsulation, ErrorKind, ErrorReply, Mac, Mode, PeerSpec, PodName, RouteTarget,
+    Source,
+};
+use dataplane::tables::LocalAddresses;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 pub use edit::Edit;
 use ipam::Ipam;
+pub use prefixes::PodPrefixes;
+pub use said::{Hidden, Refused, Said};
 
 /// What an attachment holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,78 +68,63 @@ pub struct Lease {
 pub struct Model {
     /// By container and interface.
     pub attachments: BTreeMap<AttachmentId, Lease>,
-    /// By name.
+    /// The peers in force, by name; each with the prefixes that no source above has. Made of what
+    /// was said.
     pub peers: BTreeMap<String, (PeerSpec, Source)>,
-    /// By destination.
+    /// The routes in force, by destination. Made of what was said.
     pub routes: BTreeMap<IpNet, (RouteTarget, Source)>,
+    /// What each source says of peers and routes, in force or not.
+    pub said: Said,
+    /// What was said and is not in force.
+    pub hidden: Hidden,
+    /// What a source said last and could not be taken at all; judged again with its next word.
+    pub refused: Refused,
+    /// This node's prefixes for pods.
+    pub pods: PodPrefixes,
     /// VTEP by bridge domain and MAC.
     pub fdb: BTreeMap<(String, Mac), IpAddr>,
     /// MAC by bridge domain and address.
     pub neighbors: BTreeMap<(String, IpAddr), Mac>,
     /// The node's own addresses for pods.
     pub ipam: Ipam,
+    /// Everything that is a pod of the cluster.
+    pub cluster_prefixes: Vec<IpNet>,
+    /// The node's underlay addresses, once they are known.
+    own: LocalAddresses,
+    /// `overlay.encapsulation`: of peers that name none.
+    encapsulation: Option<Encapsulation>,
 }
 
 impl Model {
     /// The model of a node on which nothing happened yet.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let mut model = Self { ipam: Ipam::new(&config.node.pod_prefixes), ..Self::default() };
+        let mut model = Self::default();
         model.take_config(config);
         model
     }
 
-    /// Replaces what came from the configuration by what it says now. Entries that were added at
-    /// run time stay, unless the configuration has the same; those are returned as the edits that
-    /// remove them, with a sentence each.
-    pub fn take_config(&mut self, config: &Config) -> Vec<(Edit, String)> {
-        self.peers.retain(|_, (_, source)| *source == Source::Runtime);
-        self.routes.retain(|_, (_, source)| *source == Source::Runtime);
-        let mut displaced = Vec::new();
-        for (name, (peer, _)) in &self.peers {
-            let problems = crate::config::check_peer(config, peer, &config.peers);
-            if let Some((_, problem)) = problems.first() {
-                let why = format!("peer \"{name}\", added at run time, is dropped: {problem}");
-                displaced.push((Edit::NoPeer { name: name.clone() }, why));
-            }
+    /// Replaces what came from the configuration by what it says now. What other sources say stays,
+    /// in force or hidden by that.
+    pub fn take_config(&mut self, config: &Config) {
+        self.cluster_prefixes.clone_from(&config.node.cluster_prefixes);
+        if self.own == LocalAddresses::default() {
+            self.own = config.own_addresses();
         }
-        for prefix in self.routes.keys() {
-            if config.routes.iter().any(|route| route.prefix == *prefix) {
-                let why = format!(
-                    "the route to {prefix}, added at run time, is dropped: the configuration has one"
-                );
-                displaced.push((Edit::NoRoute { prefix: *prefix }, why));
-            }
+        self.encapsulation = Some(config.overlay.encapsulation);
+        self.said.take_config(config);
+        let configured = &config.node.pod_prefixes;
+        if !configured.is_empty() && !self.pods.is_same(configured) {
+            let pods = self.pods.followed_by(configured, &self.attachments);
+            self.set_pods(pods);
         }
-        for (edit, _) in &displaced {
-            self.apply(edit);
-        }
-        for peer in &config.peers {
-            self.peers.insert(peer.name.clone(), (peer.clone(), Source::Config));
-        }
-        for route in &config.routes {
-            self.routes.insert(route.prefix, (route.target.clone(), Source::Config));
-        }
-        self.drop_dangling_routes(&mut displaced);
-        displaced
+        self.resolve();
     }
 
-    fn drop_dangling_routes(&mut self, displaced: &mut Vec<(Edit, String)>) {
-        let dangling: Vec<_> = self
-            .routes
-            .iter()
-            .filter_map(|(prefix, (target, _))| match target {
-                RouteTarget::Peer { name } if !self.peers.contains_key(name) => {
-                    Some((*prefix, name.clone()))
-                }
-                _ => None,
-            })
-            .collect();
-        for (prefix, name) in dangling {
-            let edit = Edit::NoRoute { prefix };
-            self.apply(&edit);
-            let why = format!("the route to {prefix} is dropped: its peer \"{name}\" is gone");
-            displaced.push((edit, why));
+    /// The addresses by which the other nodes know this one: no peer's.
+    pub fn set_own_addresses(&mut self, own: LocalAddresses) {
+        if std::mem::replace(&mut self.own, own) != own {
+            self.resolve();
         }
     }
 
@@ -137,14 +135,11 @@ impl Model {
             attachment: attachment.clone(),
             lease: lease.clone(),
         });
-        let peers = self.peers.values().filter(|(_, source)| *source == Source::Runtime);
-        let routes = self.routes.iter().filter(|(_, (_, source))| *source == Source::Runtime);
-        leases
-            .chain(peers.map(|(peer, _)| Edit::Peer { peer: peer.clone() }))
-            .chain(routes.map(|(prefix, (target, _))| Edit::Route {
-                prefix: *prefix,
-                target: target.clone(),
-            }))
+        let pods = (!self.pods.is_empty()).then(|| Edit::PodPrefixes { pods: self.pods.clone() });
+        // Before the leases, which are taken from them.
+        pods.into_iter()
+            .chain(leases)
+            .chain(self.said.edits())
             .chain(self.fdb.iter().map(|((bridge, mac), vtep)| Edit::Fdb {
                 bridge: bridge.clone(),
                 mac: *mac,
@@ -177,12 +172,6 @@ impl Model {
             }
         }
         warnings
-    }
-
-    /// The peers without who decided.
-    #[must_use]
-    pub fn peer_specs(&self) -> Vec<PeerSpec> {
-        self.peers.values().map(|(peer, _)| peer.clone()).collect()
     }
 }
 

@@ -1,106 +1,82 @@
 //! Judges changes of peers, routes and static entries at run time.
 //!
 //! Enters: requests. Leaves: the edits that grant them, or a refusal. What the configuration says
-//! is changed in the configuration alone: at the next start it would be back.
+//! is changed in the configuration alone: at the next start it would be back. Who types a command
+//! that could have no effect beside it is told so; what less trusted sources say is overruled.
 
 use std::net::IpAddr;
 
 use api::{ErrorKind, ErrorReply, Mac, PeerSpec, RouteSpec, RouteTarget};
-use dataplane::tables::LocalAddresses;
 use ipnet::IpNet;
 
 use super::attachments::{check_bridge, is_host_address};
 use super::{Edit, Model, Source, refuse};
-use crate::config::{Config, check_peer, check_route_prefix};
+use crate::config::{Config, check_route_prefix};
 
 impl Model {
     /// Adds or replaces a peer.
     ///
     /// # Errors
     /// If it contradicts the node, another peer or the configuration.
-    pub fn add_peer(
-        &self,
-        config: &Config,
-        own: LocalAddresses,
-        peer: PeerSpec,
-    ) -> Result<Vec<Edit>, ErrorReply> {
+    pub fn add_peer(&self, config: &Config, peer: PeerSpec) -> Result<Vec<Edit>, ErrorReply> {
         if config.uplink.is_none() {
             return Err(refuse(
                 ErrorKind::Invalid,
                 "this node has no uplink to reach a peer by; add [uplink] to its configuration",
             ));
         }
-        if matches!(self.peers.get(&peer.name), Some((_, Source::Config))) {
+        if self.said.peer(Source::Config, &peer.name).is_some() {
             return Err(configured(config, &format!("peer \"{}\"", peer.name)));
         }
-        if peer.name.is_empty()
-            || peer.name.chars().any(|char| char.is_whitespace() || char.is_control())
-        {
+        // What sources below say does not count: it is hidden by this one.
+        let mut claims = self.claims_with_pods();
+        let others = self.said.peers_of(Source::Config).chain(self.said.peers_of(Source::Runtime));
+        others.filter(|other| other.name != peer.name).for_each(|other| claims.take(other));
+        if let Some((field, message)) = claims.judge(&peer).into_iter().next() {
             return Err(refuse(
                 ErrorKind::Invalid,
-                "a peer's name has at least one character and no spaces",
+                format!("peer \"{}\", {field}: {message}", peer.name.escape_debug()),
             ));
         }
-        if own.has(peer.address) {
+        let has_route = |prefix: &&IpNet| {
+            [Source::Config, Source::Runtime]
+                .into_iter()
+                .any(|source| self.said.route(source, prefix).is_some())
+        };
+        if let Some(prefix) = peer.prefixes.iter().find(has_route) {
             return Err(refuse(
-                ErrorKind::Invalid,
-                format!("{} is this node itself", peer.address),
+                ErrorKind::Conflict,
+                format!("there is a route to {prefix} already; delete it first"),
             ));
         }
-        let others: Vec<_> =
-            self.peer_specs().into_iter().filter(|other| other.name != peer.name).collect();
-        if let Some((field, message)) = check_peer(config, &peer, &others).into_iter().next() {
-            return Err(refuse(
-                ErrorKind::Invalid,
-                format!("peer \"{}\", {field}: {message}", peer.name),
-            ));
-        }
-        if peer.address.is_unspecified() {
-            return Err(refuse(ErrorKind::Invalid, "a peer needs an underlay address"));
-        }
-        for prefix in &peer.prefixes {
-            let lease = self
-                .attachments
-                .values()
-                .flat_map(|lease| &lease.addresses)
-                .find(|net| prefix.contains(&net.addr()));
-            if let Some(net) = lease {
-                return Err(refuse(
-                    ErrorKind::Conflict,
-                    format!("{prefix} contains {}, which a pod of this node has", net.addr()),
-                ));
-            }
-            if self.routes.contains_key(prefix) {
-                return Err(refuse(
-                    ErrorKind::Conflict,
-                    format!("there is a route to {prefix} already; delete it first"),
-                ));
-            }
-        }
-        Ok(vec![Edit::Peer { peer }])
+        Ok(vec![Edit::Peer { peer, source: Source::Runtime }])
     }
 
-    /// Removes a peer with the routes that lead to it.
+    /// Removes a peer that was added at run time, with the routes that lead to it alone.
     ///
     /// # Errors
-    /// If it is not there, or the configuration's.
+    /// If it is not there, or another source's.
     pub fn delete_peer(&self, config: &Config, name: &str) -> Result<Vec<Edit>, ErrorReply> {
-        match self.peers.get(name) {
-            None => Err(refuse(ErrorKind::Unknown, format!("there is no peer \"{name}\""))),
-            Some((_, Source::Config)) => Err(configured(config, &format!("peer \"{name}\""))),
-            Some((_, source @ (Source::Kernel | Source::Kubernetes))) => {
-                Err(told(*source, &format!("peer \"{name}\"")))
-            }
-            Some((_, Source::Runtime)) => {
-                let routes = self.routes.iter().filter(|(_, (target, _))| {
-                    matches!(target, RouteTarget::Peer { name: other } if other == name)
-                });
-                let mut edits: Vec<_> =
-                    routes.map(|(prefix, _)| Edit::NoRoute { prefix: *prefix }).collect();
-                edits.push(Edit::NoPeer { name: name.to_owned() });
-                Ok(edits)
-            }
+        if self.said.peer(Source::Runtime, name).is_none() {
+            return Err(match self.peers.get(name) {
+                None => refuse(ErrorKind::Unknown, format!("there is no peer \"{name}\"")),
+                Some((_, Source::Config)) => configured(config, &format!("peer \"{name}\"")),
+                Some((_, source)) => told(*source, &format!("peer \"{name}\"")),
+            });
         }
+        let others = self.said.peers.iter().filter(|(source, _)| **source != Source::Runtime);
+        let is_told_elsewhere = others.into_iter().any(|(_, peers)| peers.contains_key(name));
+        let leads_there = |target: &RouteTarget| {
+            !is_told_elsewhere
+                && matches!(target, RouteTarget::Peer { name: other } if other == name)
+        };
+        let routes = self.said.routes.get(&Source::Runtime).into_iter().flatten();
+        let mut edits: Vec<_> = routes
+            .filter(|(_, target)| leads_there(target))
+            .map(|(prefix, _)| Edit::NoRoute { prefix: *prefix })
+            .collect();
+        edits.push(Edit::NoPeer { name: name.to_owned(), source: Source::Runtime });
+        Ok(edits)
     }
 
     /// Adds or replaces a route.
@@ -109,9 +85,15 @@ impl Model {
     /// If it contradicts what is there.
     pub fn add_route(&self, config: &Config, route: RouteSpec) -> Result<Vec<Edit>, ErrorReply> {
         let RouteSpec { prefix, target } = route;
-        check_route_prefix(config, &self.peer_specs(), &prefix)
+        let pods: Vec<_> = self.pods.all().copied().collect();
+        let peer_with = |prefix: &IpNet| {
+            let mut above = self.peers.values().filter(|(_, source)| *source <= Source::Runtime);
+            let peer = above.find(|(peer, _)| peer.prefixes.contains(prefix));
+            peer.map(|(peer, _)| peer.name.clone())
+        };
+        check_route_prefix(&pods, peer_with, &prefix)
             .map_err(|message| refuse(ErrorKind::Invalid, message))?;
-        if matches!(self.routes.get(&prefix), Some((_, Source::Config))) {
+        if self.said.route(Source::Config, &prefix).is_some() {
             return Err(configured(config, &format!("the route to {prefix}")));
         }
         if let RouteTarget::Peer { name } = &target
@@ -128,19 +110,18 @@ impl Model {
     /// Removes a route that was added at run time.
     ///
     /// # Errors
-    /// If it is not there, or the configuration's.
+    /// If it is not there, or another source's.
     pub fn delete_route(&self, config: &Config, prefix: IpNet) -> Result<Vec<Edit>, ErrorReply> {
-        match self.routes.get(&prefix) {
-            None => Err(refuse(
-                ErrorKind::Unknown,
-                format!("no route to {prefix} was added at run time"),
-            )),
-            Some((_, Source::Config)) => Err(configured(config, &format!("the route to {prefix}"))),
-            Some((_, source @ (Source::Kernel | Source::Kubernetes))) => {
-                Err(told(*source, &format!("the route to {prefix}")))
-            }
-            Some((_, Source::Runtime)) => Ok(vec![Edit::NoRoute { prefix }]),
+        if self.said.route(Source::Runtime, &prefix).is_some() {
+            return Ok(vec![Edit::NoRoute { prefix }]);
         }
+        Err(match self.routes.get(&prefix) {
+            None => {
+                refuse(ErrorKind::Unknown, format!("no route to {prefix} was added at run time"))
+            }
+            Some((_, Source::Config)) => configured(config, &format!("the route to {prefix}")),
+            Some((_, source)) => told(*source, &format!("the route to {prefix}")),
+        })
     }
 
     /// Adds a static FDB entry.

@@ -4,9 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use api::{
     AttachmentId, Check, Delegated, ErrorKind, Mac, Mode, PeerSpec, Reserve, Reserved, RouteSpec,
-    RouteTarget,
+    RouteTarget, Source,
 };
-use dataplane::tables::LocalAddresses;
 use proptest::prelude::*;
 
 use super::{Edit, Model};
@@ -182,28 +181,14 @@ fn what_the_configuration_says_is_changed_there() {
         "peer \"b\" is configured in f; change it there and send the daemon SIGHUP"
     );
     assert!(model.delete_route(&config, "198.18.50.0/24".parse().expect("a prefix")).is_err());
-    assert!(
-        model
-            .add_peer(
-                &config,
-                LocalAddresses::default(),
-                peer("b", "203.0.113.13", "198.18.3.0/24")
-            )
-            .is_err()
-    );
+    assert!(model.add_peer(&config, peer("b", "203.0.113.13", "198.18.3.0/24")).is_err());
 }
 
 #[test]
 fn a_peer_goes_with_its_routes() {
     let (config, mut model) = (config(), Model::new(&config()));
     model.apply_all(
-        &model
-            .add_peer(
-                &config,
-                LocalAddresses::default(),
-                peer("c", "203.0.113.13", "198.18.3.0/24"),
-            )
-            .expect("new"),
+        &model.add_peer(&config, peer("c", "203.0.113.13", "198.18.3.0/24")).expect("new"),
     );
     let target = RouteTarget::Peer { name: "c".into() };
     let route = RouteSpec { prefix: "198.18.60.0/24".parse().expect("a prefix"), target };
@@ -219,6 +204,7 @@ fn a_peer_goes_with_its_routes() {
 #[test]
 fn peers_that_contradict_are_refused() {
     let (config, mut model) = (config(), Model::new(&config()));
+    model.set_own_addresses(IpAddr::from([198, 51, 100, 11]).into());
     reserve(&mut model, &request("c1")).expect("free");
     for (peer, expected) in [
         (
@@ -229,36 +215,46 @@ fn peers_that_contradict_are_refused() {
             peer("c", "203.0.113.13", "198.18.2.0/25"),
             "peer \"c\", prefixes: 198.18.2.0/25 overlaps 198.18.2.0/24 of b",
         ),
-        (peer("c", "198.51.100.11", "198.18.3.0/24"), "198.51.100.11 is this node itself"),
+        (
+            peer("c", "198.51.100.11", "198.18.3.0/24"),
+            "peer \"c\", address: 198.51.100.11 is this node itself",
+        ),
         (
             peer("c", "203.0.113.13", "198.18.50.0/24"),
             "there is a route to 198.18.50.0/24 already; delete it first",
         ),
-        (peer("c", "0.0.0.0", "198.18.3.0/24"), "a peer needs an underlay address"),
+        (
+            peer("c", "0.0.0.0", "198.18.3.0/24"),
+            "peer \"c\", address: 0.0.0.0 cannot be a node's underlay address",
+        ),
     ] {
-        let own = IpAddr::from([198, 51, 100, 11]).into();
-        let refused = model.add_peer(&config, own, peer).expect_err(expected);
+        let refused = model.add_peer(&config, peer).expect_err(expected);
         assert_eq!(refused.message, expected);
     }
 }
 
 #[test]
-fn a_new_configuration_displaces_what_contradicts_it() {
+fn a_new_configuration_hides_what_contradicts_it_until_it_goes() {
     let mut model = Model::new(&config());
     model.apply_all(&[
-        Edit::Peer { peer: peer("c", "203.0.113.13", "198.18.3.0/24") },
+        Edit::Peer { peer: peer("c", "203.0.113.13", "198.18.3.0/24"), source: Source::Runtime },
         Edit::Route {
             prefix: "198.18.60.0/24".parse().expect("a prefix"),
             target: RouteTarget::Peer { name: "c".into() },
         },
     ]);
+    let before = (model.peers.clone(), model.routes.clone());
     let text = format!(
         "{CONFIG}[[peers]]\nname = \"d\"\naddress = \"203.0.113.14\"\nprefixes = [\"198.18.3.0/25\"]\n"
     );
-    let displaced = model.take_config(&Config::parse("f", &text).expect("valid"));
-    assert_eq!(displaced.len(), 2, "{displaced:?}");
+    model.take_config(&Config::parse("f", &text).expect("valid"));
     assert!(model.peers.contains_key("d") && !model.peers.contains_key("c"));
     assert_eq!(model.routes.len(), 1);
+    let [hidden] = model.hidden.peers.as_slice() else { panic!("{:?}", model.hidden) };
+    assert_eq!(hidden.reason, "prefixes: 198.18.3.0/24 overlaps 198.18.3.0/25 of d");
+    assert_eq!(model.hidden.routes[0].reason, "there is no peer \"c\"");
+    model.take_config(&config());
+    assert_eq!((model.peers, model.routes), before);
 }
 
 fn edits() -> impl Strategy<Value = Edit> {
@@ -273,8 +269,16 @@ fn edits() -> impl Strategy<Value = Edit> {
             edits[0].clone()
         }),
         container.prop_map(|container| Edit::NoLease { attachment: id(container) }),
-        Just(Edit::Peer { peer: peer("c", "203.0.113.13", "198.18.3.0/24") }),
-        Just(Edit::NoPeer { name: "c".into() }),
+        Just(Edit::Peer {
+            peer: peer("c", "203.0.113.13", "198.18.3.0/24"),
+            source: Source::Runtime,
+        }),
+        Just(Edit::NoPeer { name: "c".into(), source: Source::Runtime }),
+        Just(Edit::Peer {
+            peer: peer("k", "203.0.113.13", "198.18.4.0/24"),
+            source: Source::Kubernetes,
+        }),
+        Just(Edit::NoPeer { name: "k".into(), source: Source::Kubernetes }),
         Just(Edit::Neighbor {
             bridge: "default".into(),
             address: "198.18.1.200".parse().expect("an address"),
@@ -297,8 +301,10 @@ proptest! {
             edits
         };
         let snapshot = without_cursors(&model);
+        let in_force = (model.peers.clone(), model.routes.clone());
         let undo = model.apply_all(&change);
         model.apply_all(&undo);
+        prop_assert_eq!((model.peers.clone(), model.routes.clone()), in_force);
         prop_assert_eq!(without_cursors(&model), snapshot);
         // And a snapshot makes the same model.
         let mut again = Model::new(&config());

@@ -95,7 +95,10 @@ impl Daemon {
         let was_live = self.ports.unplug(attachment).is_some();
         self.ports.forget(attachment);
         tracing::info!(container = attachment.container_id, ifname = attachment.ifname, "detached");
-        if was_live { self.publish() } else { Ok(()) }
+        // The last lease of a prefix takes the prefix with it.
+        let published = if was_live || edits.len() > 1 { self.publish() } else { Ok(()) };
+        self.retry_refused();
+        published
     }
 
     pub(super) fn check(&self, request: &Check) -> Result<(), ErrorReply> {

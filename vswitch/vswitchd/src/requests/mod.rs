@@ -6,7 +6,9 @@
 //! | file | answers |
 //! |---|---|
 //! | `attachments` | the CNI plugin |
-//! | `show`        | `show ports`, `fdb`, `fib`, `neighbors`, `peers`, `drops` |
+//! | `sources`     | who tells of the other nodes and of this one's prefixes |
+//! | `show`        | `show ports`, `fdb`, `neighbors`, `drops` |
+//! | `routes`      | `show fib`, `peers`: in force or hidden |
 //! | `status`      | `status` |
 //! | `trace`       | `trace` |
 //! | `packet`      | builds and prints packets for it |
@@ -15,7 +17,9 @@
 mod arrival;
 mod attachments;
 mod packet;
+mod routes;
 mod show;
+mod sources;
 mod status;
 mod trace;
 
@@ -55,17 +59,11 @@ impl Daemon {
             Request::DeleteRoute(prefix) => model.delete_route(config, prefix),
             Request::AddPeer(peer) => {
                 self.admit_mtu(&peer)?;
-                let own = self.uplink.as_ref().map(|uplink| uplink.facts.addresses);
-                let own = own.unwrap_or_default();
-                model.add_peer(config, own, peer)
+                model.add_peer(config, peer)
             }
             Request::DeletePeer(name) => model.delete_peer(config, &name),
-            Request::SyncPeers(_) | Request::SetPodPrefixes(_) => {
-                return refused(
-                    api::ErrorKind::Invalid,
-                    "this daemon takes peers and pod prefixes from its configuration alone",
-                );
-            }
+            Request::SyncPeers(sync) => return self.sync_peers(sync),
+            Request::SetPodPrefixes(prefixes) => return self.set_pod_prefixes(&prefixes),
             Request::AddFdb { bridge, mac, vtep } => model.add_fdb(config, bridge, mac, vtep),
             Request::DeleteFdb { bridge, mac } => model.delete_fdb(bridge, mac),
             Request::AddNeighbor { bridge, address, mac } => {

@@ -4,20 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::{
-    DropCount, Drops, FdbEntry, FibEntry, Mac, Mode, NeighborEntry, PeerEntry, PortCounters,
-    PortEntry, PortKind,
+    DropCount, Drops, FdbEntry, Mac, Mode, NeighborEntry, PortCounters, PortEntry, PortKind,
 };
 use dataplane::DropReason;
 use dataplane::tables::{FdbTarget, MAX_PORTS, PortId};
 use ipnet::IpNet;
 use netio::netlink::NeighborState;
 
-use crate::compile::encapsulation::decide;
-use crate::compile::peer_mtu;
-use crate::compile::rib::{self, Target};
-use crate::config::Config;
 use crate::daemon::Daemon;
-use crate::mtu::pod_mtu;
 use crate::ports::{self, HOST, UPLINK};
 
 /// A worker answers within a turn; one that does not is left out.
@@ -27,7 +21,7 @@ impl Daemon {
     pub(super) fn show_ports(&self) -> Vec<PortEntry> {
         let mut entries = Vec::new();
         if let Some(host) = &self.host {
-            let gateways = self.config.node.pod_prefixes.iter().map(Config::gateway_of);
+            let gateways = self.model.pods.gateways();
             entries.push(PortEntry {
                 id: HOST.0,
                 name: host.name.clone(),
@@ -153,41 +147,6 @@ impl Daemon {
         entries
     }
 
-    pub(super) fn show_fib(&self) -> Vec<FibEntry> {
-        self.with_input(|input| {
-            let pod_mtu = pod_mtu(input.config, input.model, input.uplink.map(|uplink| uplink.mtu));
-            let routes = rib::routes(input).into_iter();
-            routes
-                .map(|(prefix, route)| {
-                    let (target, mtu) = match &route.target {
-                        Target::Pod { attachment, lease, .. } => {
-                            (format!("pod {}", self.port_name(attachment)), Some(lease.mtu))
-                        }
-                        Target::Gateway => ("gateway".into(), None),
-                        Target::Host => ("host".into(), input.host.map(|host| host.mtu)),
-                        Target::Peer(peer) => {
-                            let hop = input.next_hops.get(&peer.address);
-                            let decision = input.decide(peer);
-                            let encapsulation = words(decision.in_force);
-                            let via = match hop.and_then(|hop| hop.via) {
-                                Some(via) => format!(" via {via}"),
-                                None => " (unresolved)".into(),
-                            };
-                            let mtu = input.uplink.map(|uplink| peer_mtu(&decision, peer, uplink));
-                            (format!("peer {} {encapsulation}{via}", peer.name), mtu)
-                        }
-                        Target::Neighbor { bridge, mac } => {
-                            (format!("bridge {bridge} {mac}"), Some(pod_mtu))
-                        }
-                        Target::Blackhole => ("blackhole".into(), None),
-                        Target::Unreachable => ("unreachable".into(), None),
-                    };
-                    FibEntry { prefix, target, source: route.source.into(), mtu }
-                })
-                .collect()
-        })
-    }
-
     pub(super) fn show_neighbors(&self) -> Vec<NeighborEntry> {
         let mut entries = Vec::new();
         for (attachment, lease) in &self.model.attachments {
@@ -235,33 +194,6 @@ impl Daemon {
         entries
     }
 
-    pub(super) fn show_peers(&self) -> Vec<PeerEntry> {
-        let uplink = self.uplink_port();
-        let hops = self.underlay.as_ref().map(|underlay| underlay.next_hops());
-        let peers = self.model.peers.values();
-        peers
-            .map(|(peer, source)| {
-                let hop = hops.and_then(|hops| hops.get(&peer.address));
-                let state = match hop {
-                    None => "not looked up yet".to_owned(),
-                    Some(hop) => hop.problem.clone().unwrap_or_else(|| "ready".into()),
-                };
-                let decision = decide(&self.config, peer, hop);
-                PeerEntry {
-                    spec: peer.clone(),
-                    in_force: decision.in_force,
-                    policy: decision.policy,
-                    reason: decision.reason.to_string(),
-                    source: source.label().into(),
-                    next_hop: hop.and_then(|hop| hop.via),
-                    next_hop_mac: hop.and_then(|hop| hop.mac).map(|mac| Mac(mac.0)),
-                    mtu: uplink.as_ref().map_or(0, |uplink| peer_mtu(&decision, peer, uplink)),
-                    state,
-                }
-            })
-            .collect()
-    }
-
     /// The sums are over all time; the reasons of a port are forgotten when its number is given to
     /// another, so that they may add up to less.
     pub(super) fn show_drops(&self) -> Drops {
@@ -289,14 +221,6 @@ impl Daemon {
             }
         }
         drops
-    }
-}
-
-fn words(encapsulation: api::Encapsulation) -> &'static str {
-    match encapsulation {
-        api::Encapsulation::Vxlan => "vxlan",
-        api::Encapsulation::Ipip => "ipip",
-        api::Encapsulation::Direct => "direct",
     }
 }
 

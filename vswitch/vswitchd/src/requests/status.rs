@@ -14,18 +14,19 @@ impl Daemon {
             node: self.config.node.name.clone(),
             uptime_seconds: self.started.elapsed().as_secs(),
             epoch: self.publisher.epoch().0,
-            pod_prefixes: self.config.node.pod_prefixes.clone(),
+            pod_prefixes: self.model.pods.all().copied().collect(),
             cluster_prefixes: self.config.node.cluster_prefixes.clone(),
             pod_mtu: self.pod_mtu(),
             pods: self.ports.count_up(),
             peers: self.model.peers.len(),
+            sources: self.source_status(),
             uplink: self.uplink_status(),
             workers: self.worker_status(),
             host_interface: self.host.as_ref().map(|host| host.name.clone()),
             masquerade: self.masquerade.is_some(),
             publish_latency_us: self.publisher.latency_us(),
             choices: self.choices.clone(),
-            warnings: self.warnings.iter().chain(&self.mtu_notes).cloned().collect(),
+            warnings: self.attention(),
         }
     }
 

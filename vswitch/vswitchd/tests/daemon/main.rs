@@ -3,6 +3,7 @@
 
 mod node;
 mod service;
+mod sources;
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};

@@ -59,6 +59,19 @@ impl Node {
         node
     }
 
+    /// Waits for the cluster to tell its prefixes.
+    pub(crate) fn without_prefixes() -> Self {
+        let node = Self::new("");
+        node.write(&node.text().replace("pod_prefixes = [\"198.18.1.0/24\"]\n", ""));
+        node
+    }
+
+    /// What is on disk of its state.
+    pub(crate) fn journal(&self) -> String {
+        let journal = fs::read_to_string(self.dir.path().join("state").join("journal"));
+        journal.expect("the daemon made it")
+    }
+
     pub(crate) fn append(&self, text: &str) {
         self.write(&(self.text() + text));
     }

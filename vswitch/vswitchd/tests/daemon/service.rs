@@ -1,6 +1,6 @@
 //! The daemon under a service manager, which the test plays.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::time::Duration;
 
@@ -62,7 +62,13 @@ fn the_service_manager_hears_of_its_beginning_its_life_and_its_end() {
     manager.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout can be set");
     let hears = || {
         let mut buffer = [0; 256];
-        let len = manager.recv(&mut buffer).expect("a notification in time");
+        let len = loop {
+            match manager.recv(&mut buffer) {
+                // A signal to this process, which has others to wait for.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result.expect("a notification in time"),
+            }
+        };
         String::from_utf8_lossy(&buffer[..len]).into_owned()
     };
     let mut command = node.command();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use api::{
-    Encapsulate, Encapsulation, Mac, PeerSpec, Request, RouteSpec, RouteTarget, TracePacket,
+    Encapsulate, Encapsulation, Mac, PeerSpec, Reply, Request, RouteSpec, RouteTarget, TracePacket,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -56,11 +56,16 @@ pub(crate) enum Show {
     Ports,
     /// MACs of the bridge domains, static and learned.
     Fdb,
-    /// Routes that forward, and where each comes from.
-    Fib,
+    /// Routes, and where each comes from.
+    Fib {
+        /// Also those that another source hides, and why.
+        #[arg(long)]
+        all: bool,
+    },
     /// IP addresses and their MACs.
     Neighbors,
-    /// The other nodes, and whether they can be reached.
+    /// The other nodes, who tells of them, and whether they can be reached; also those that are
+    /// hidden or refused, and why.
     Peers,
     /// Dropped packets by port and reason.
     Drops,
@@ -105,7 +110,7 @@ pub(crate) struct Trace {
 
 #[derive(Subcommand)]
 pub(crate) enum Route {
-    /// Add or replace a route.
+    /// Add or replace a route; it hides what the kernel and the cluster say of the same prefix.
     Add {
         /// Destination.
         prefix: IpNet,
@@ -116,7 +121,7 @@ pub(crate) enum Route {
         #[arg(required_if_eq("to", "peer"))]
         name: Option<String>,
     },
-    /// Remove a route that was added at run time.
+    /// Remove a route that was added at run time; what it hid returns.
     Del {
         /// Destination.
         prefix: IpNet,
@@ -137,7 +142,7 @@ pub(crate) enum To {
 
 #[derive(Subcommand)]
 pub(crate) enum Peer {
-    /// Add or replace a node.
+    /// Add or replace a node; it hides what the cluster says of its name, address and prefixes.
     Add {
         /// Its name.
         name: String,
@@ -156,7 +161,7 @@ pub(crate) enum Peer {
         #[arg(long, value_name = "MAC")]
         vtep_mac: Option<Mac>,
     },
-    /// Remove a node that was added at run time, with the routes to it.
+    /// Remove a node that was added at run time, with the routes to it; what it hid returns.
     Del {
         /// Its name.
         name: String,
@@ -228,6 +233,17 @@ pub(crate) enum Neighbor {
 }
 
 impl Command {
+    /// What of the answer was asked for.
+    pub(crate) fn select(&self, reply: Reply) -> Reply {
+        match (self, reply) {
+            (Self::Show(Show::Fib { all: false }), Reply::Fib(mut entries)) => {
+                entries.retain(|entry| entry.hidden.is_none());
+                Reply::Fib(entries)
+            }
+            (_, reply) => reply,
+        }
+    }
+
     /// What the daemon is asked.
     pub(crate) fn request(&self) -> Request {
         match self {
@@ -235,7 +251,7 @@ impl Command {
             Self::Show(show) => match show {
                 Show::Ports => Request::ShowPorts,
                 Show::Fdb => Request::ShowFdb,
-                Show::Fib => Request::ShowFib,
+                Show::Fib { .. } => Request::ShowFib,
                 Show::Neighbors => Request::ShowNeighbors,
                 Show::Peers => Request::ShowPeers,
                 Show::Drops => Request::ShowDrops,
@@ -322,7 +338,7 @@ mod tests {
 
     #[test]
     fn lines_mean_requests() {
-        assert!(matches!(request("show fib --json"), Ok(Request::ShowFib)));
+        assert!(matches!(request("show fib --all --json"), Ok(Request::ShowFib)));
         match request("trace --from web --to 198.18.2.2 --proto tcp --dport 443 --df") {
             Ok(Request::Trace(packet)) => {
                 assert_eq!((packet.port.as_str(), packet.dst_port, packet.df), ("web", 443, true));

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Ok(response) => response,
         Err(error) => return fail(&error),
     };
+    let response = response.map(|reply| arguments.command.select(reply));
     let text = match response {
         Ok(reply) if arguments.json => print::json(&reply),
         Ok(Reply::Done) => String::new(),

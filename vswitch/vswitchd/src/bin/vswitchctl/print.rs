@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use api::{Drops, Reply, Status, TraceResult};
+use api::{Drops, Reply, SourceStatus, Status, TraceResult};
 use serde::Serialize;
 
 /// The content of an answer, without its envelope.
@@ -89,14 +89,20 @@ pub(crate) fn text(reply: &Reply) -> String {
             table.print()
         }
         Reply::Fib(entries) => {
-            let mut table = Table::new(&["PREFIX", "TO", "SOURCE", "MTU"]);
+            let mut header = vec!["PREFIX", "TO", "SOURCE", "MTU"];
+            // A column of its own only if somebody asked for those that are hidden.
+            let has_hidden = entries.iter().any(|entry| entry.hidden.is_some());
+            header.extend(has_hidden.then_some("HIDDEN BECAUSE"));
+            let mut table = Table::new(&header);
             for entry in entries {
-                table.row([
+                let mut cells = vec![
                     entry.prefix.to_string(),
                     entry.target.clone(),
                     entry.source.clone(),
                     or_dash(entry.mtu),
-                ]);
+                ];
+                cells.extend(has_hidden.then(|| or_dash(entry.hidden.as_ref())));
+                table.rows.push(cells);
             }
             table.print()
         }
@@ -142,7 +148,14 @@ pub(crate) fn text(reply: &Reply) -> String {
                     join(&peer.spec.prefixes),
                 ]);
             }
-            table.print()
+            let mut text = table.print();
+            for peer in peers {
+                if let Some(reason) = &peer.hidden {
+                    let (name, source) = (&peer.spec.name, &peer.source);
+                    line(&mut text, &format!("{name} of {source} is {}: {reason}", peer.state));
+                }
+            }
+            text
         }
     }
 }
@@ -156,6 +169,7 @@ fn status_text(status: &Status) -> String {
         ("cluster prefixes", join(&status.cluster_prefixes)),
         ("peers", status.peers.to_string()),
     ];
+    lines.extend(status.sources.iter().map(|source| ("  told by", source_text(source))));
     if let Some(uplink) = &status.uplink {
         let mut addresses = vec![uplink.address];
         addresses.extend(uplink.address6.map(IpAddr::V6));
@@ -217,6 +231,18 @@ fn status_text(status: &Status) -> String {
                 line(&mut text, &format!("  {item}"));
             }
         }
+    }
+    text
+}
+
+fn source_text(status: &SourceStatus) -> String {
+    let SourceStatus { source, peers, routes, hidden, refused, refused_total } = status;
+    let mut text = format!("{}: {peers} peers, {routes} routes", source.label());
+    if *hidden > 0 {
+        text += &format!(", {hidden} hidden");
+    }
+    if *refused_total > 0 {
+        text += &format!(", {refused} refused ({refused_total} since the start)");
     }
     text
 }
@@ -323,6 +349,7 @@ mod tests {
             target: target.into(),
             source: "node".into(),
             mtu,
+            hidden: None,
         };
         Reply::Fib(vec![
             entry("0.0.0.0/0", "host", Some(1450)),

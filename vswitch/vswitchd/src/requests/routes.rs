@@ -1,0 +1,198 @@
+//! Peers and routes, those in force and those that wait, with the source of each.
+
+use api::{FibEntry, Mac, PeerEntry, PeerSpec, RouteTarget, Source, SourceStatus};
+use ipnet::IpNet;
+
+use crate::compile::encapsulation::decide;
+use crate::compile::rib::{self, Route, Target};
+use crate::compile::{Input, peer_mtu};
+use crate::daemon::Daemon;
+use crate::mtu::pod_mtu;
+
+/// Refused peers that `status` names one by one.
+const NAMED: usize = 5;
+
+impl Daemon {
+    /// By prefix; what forwards stands before what it hides.
+    pub(super) fn show_fib(&self) -> Vec<FibEntry> {
+        self.with_input(|input| {
+            let rib = rib::routes(input);
+            let mut entries: Vec<_> =
+                rib.routes.iter().map(|route| self.fib_entry(input, route, None)).collect();
+            // What closes gaps twice is nobody's statement.
+            let stated = rib.hidden.iter().filter(|(route, _)| route.origin != rib::Origin::Gap);
+            entries.extend(stated.map(|(route, above)| {
+                self.fib_entry(input, route, Some(format!("{} stands above", above.label())))
+            }));
+            let hidden = &input.model.hidden;
+            entries.extend(hidden.routes.iter().map(|route| {
+                let target = match &route.target {
+                    RouteTarget::Peer { name } => format!("peer {name}"),
+                    RouteTarget::Host => "host".into(),
+                    RouteTarget::Blackhole => "blackhole".into(),
+                    RouteTarget::Unreachable => "unreachable".into(),
+                };
+                waiting(route.prefix, target, route.source, &route.reason)
+            }));
+            for peer in &hidden.peers {
+                let target = format!("peer {}", plain(&peer.peer.name));
+                let entry =
+                    |prefix: &IpNet| waiting(*prefix, target.clone(), peer.source, &peer.reason);
+                entries.extend(peer.peer.prefixes.iter().map(entry));
+            }
+            entries.sort_by(|a, b| {
+                (a.prefix, a.hidden.is_some()).cmp(&(b.prefix, b.hidden.is_some()))
+            });
+            entries
+        })
+    }
+
+    fn fib_entry(&self, input: &Input<'_>, route: &Route<'_>, hidden: Option<String>) -> FibEntry {
+        let (target, mtu) = match &route.target {
+            Target::Pod { attachment, lease, .. } => {
+                (format!("pod {}", self.port_name(attachment)), Some(lease.mtu))
+            }
+            Target::Gateway => ("gateway".into(), None),
+            Target::Host => ("host".into(), input.host.map(|host| host.mtu)),
+            Target::Peer(peer) => {
+                let hop = input.next_hops.get(&peer.address);
+                let decision = input.decide(peer);
+                let encapsulation = words(decision.in_force);
+                let via = match hop.and_then(|hop| hop.via) {
+                    Some(via) => format!(" via {via}"),
+                    None => " (unresolved)".into(),
+                };
+                let mtu = input.uplink.map(|uplink| peer_mtu(&decision, peer, uplink));
+                (format!("peer {} {encapsulation}{via}", peer.name), mtu)
+            }
+            Target::Neighbor { bridge, mac } => {
+                let uplink_mtu = input.uplink.map(|uplink| uplink.mtu);
+                let mtu = pod_mtu(input.config, input.model, uplink_mtu);
+                (format!("bridge {bridge} {mac}"), Some(mtu))
+            }
+            Target::Blackhole => ("blackhole".into(), None),
+            Target::Unreachable => ("unreachable".into(), None),
+        };
+        let source = route.origin.label().into();
+        FibEntry { prefix: route.prefix, target, source, mtu, hidden }
+    }
+
+    /// By name; who is in force stands before who waits.
+    pub(super) fn show_peers(&self) -> Vec<PeerEntry> {
+        let uplink = self.uplink_port();
+        let hops = self.underlay.as_ref().map(|underlay| underlay.next_hops());
+        let entry = |peer: &PeerSpec, source: Source| {
+            let hop = hops.and_then(|hops| hops.get(&peer.address));
+            let state = match hop {
+                None if uplink.is_none() => "this node has no uplink".to_owned(),
+                None => "not looked up yet".to_owned(),
+                Some(hop) => hop.problem.clone().unwrap_or_else(|| "ready".into()),
+            };
+            let decision = decide(&self.config, peer, hop);
+            PeerEntry {
+                spec: peer.clone(),
+                in_force: decision.in_force,
+                policy: decision.policy,
+                reason: decision.reason.to_string(),
+                source: source.label().into(),
+                hidden: None,
+                next_hop: hop.and_then(|hop| hop.via),
+                next_hop_mac: hop.and_then(|hop| hop.mac).map(|mac| Mac(mac.0)),
+                mtu: uplink.as_ref().map_or(0, |uplink| peer_mtu(&decision, peer, uplink)),
+                state,
+            }
+        };
+        let waiting = |peer: &PeerSpec, source: Source, state: &str, reason: &str| PeerEntry {
+            // Names that were refused may hold anything, and end on a terminal.
+            spec: PeerSpec { name: plain(&peer.name), ..peer.clone() },
+            hidden: Some(reason.to_owned()),
+            next_hop: None,
+            next_hop_mac: None,
+            state: state.to_owned(),
+            ..entry(peer, source)
+        };
+        let in_force = self.model.peers.values().map(|(peer, source)| entry(peer, *source));
+        let hidden = self.model.hidden.peers.iter();
+        let hidden =
+            hidden.map(|hidden| waiting(&hidden.peer, hidden.source, "hidden", &hidden.reason));
+        let refused = self
+            .model
+            .refused
+            .iter()
+            .map(|((source, _), (peer, reason))| waiting(peer, *source, "refused", reason));
+        let mut entries: Vec<_> = in_force.chain(hidden).chain(refused).collect();
+        // A stable sort: of one name, in this order.
+        entries.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+        entries
+    }
+
+    /// What each source says, in numbers.
+    pub(super) fn source_status(&self) -> Vec<SourceStatus> {
+        let model = &self.model;
+        let of = |source| {
+            let hidden_peers = model.hidden.peers.iter().filter(|peer| peer.source == source);
+            let hidden_routes = model.hidden.routes.iter().filter(|route| route.source == source);
+            SourceStatus {
+                source,
+                peers: model.peers.values().filter(|(_, of)| *of == source).count(),
+                routes: model.routes.values().filter(|(_, of)| *of == source).count(),
+                hidden: hidden_peers.count() + hidden_routes.count(),
+                refused: model.refused.keys().filter(|(of, _)| *of == source).count(),
+                refused_total: self.refusals.get(&source).copied().unwrap_or(0),
+            }
+        };
+        [Source::Config, Source::Runtime, Source::Kernel, Source::Kubernetes]
+            .map(of)
+            .into_iter()
+            .filter(|status| {
+                let said = status.peers + status.routes + status.hidden + status.refused;
+                said > 0 || status.refused_total > 0
+            })
+            .collect()
+    }
+
+    /// What needs the operator's attention.
+    pub(super) fn attention(&self) -> Vec<String> {
+        let known = self.warnings.iter().chain(&self.mtu_notes).cloned();
+        known.chain(self.source_warnings()).collect()
+    }
+
+    /// What of the sources does.
+    fn source_warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.model.pods.current().is_empty() {
+            warnings.push(
+                "this node has no pod prefixes: pods cannot be added until vswitch-agent tells them, or node.pod_prefixes is configured"
+                    .to_owned(),
+            );
+        }
+        let refused = &self.model.refused;
+        let named = refused.iter().take(NAMED);
+        warnings.extend(named.map(|((source, name), (_, reason))| {
+            format!("peer {} of {} is refused: {reason}", plain(name), source.label())
+        }));
+        if refused.len() > NAMED {
+            let more = refused.len() - NAMED;
+            warnings.push(format!("{more} more peers are refused; see `vswitchctl show peers`"));
+        }
+        warnings
+    }
+}
+
+fn waiting(prefix: IpNet, target: String, source: Source, reason: &str) -> FibEntry {
+    let (source, hidden) = (source.label().to_owned(), Some(reason.to_owned()));
+    FibEntry { prefix, target, source, mtu: None, hidden }
+}
+
+/// A name without what a terminal would obey.
+fn plain(name: &str) -> String {
+    name.escape_debug().to_string()
+}
+
+fn words(encapsulation: api::Encapsulation) -> &'static str {
+    match encapsulation {
+        api::Encapsulation::Vxlan => "vxlan",
+        api::Encapsulation::Ipip => "ipip",
+        api::Encapsulation::Direct => "direct",
+    }
+}
