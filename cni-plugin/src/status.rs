@@ -1,7 +1,7 @@
-//! STATUS: could an ADD succeed now? The daemon must answer, and so must the IPAM plugin if there is
-//! one. Code 50 says no.
+//! STATUS: could an ADD succeed now? The daemon must answer and know its pod prefixes, and so must
+//! the IPAM plugin answer if there is one. Code 50 says no.
 
-use api::{Reply, Request};
+use api::{ErrorKind, ErrorReply, Reply, Request};
 
 use crate::client;
 use crate::config::Call;
@@ -17,6 +17,14 @@ use crate::version::Command;
 pub(crate) fn status(call: &Call, deadline: &Deadline) -> Result<(), Error> {
     let socket = &call.conf.socket;
     match client::call(socket, "tell its status", &Request::Status, None, deadline) {
+        Ok(Reply::Status(status)) if status.pod_prefixes.is_empty() => {
+            let message = "this node has no pod prefixes yet; the cluster's agent tells them, or \
+                           node.pod_prefixes in the daemon's configuration"
+                .to_owned();
+            let reply = ErrorReply { kind: ErrorKind::NotReady, message };
+            let doing = "give a pod an address";
+            return Err(Error::NotAvailable(Box::new(Error::Daemon { doing, reply })));
+        }
         Ok(Reply::Status(_)) => {}
         Ok(other) => return Err(Error::NotAvailable(Box::new(client::unexpected(socket, &other)))),
         Err(error) => return Err(Error::NotAvailable(Box::new(error))),
