@@ -1,0 +1,98 @@
+//! What the control thread does for a large cluster: 10,000 peers with ten prefixes each.
+//!
+//! `all` makes tables of a model. `attach` makes them again for one more pod. `resolve` is what one
+//! word of the cluster costs before that, and `judge` what it costs to hear all of it again.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+
+use api::{PeerSpec, PeerSync, Source};
+use criterion::{BatchSize, Criterion};
+use dataplane::tables::{Epoch, LocalAddresses, PortId};
+use dataplane::wire::MacAddr;
+use ipnet::Ipv4Net;
+use vswitchd::compile::{Input, UplinkPort, compile};
+use vswitchd::config::Config;
+use vswitchd::model::{Edit, Model};
+use vswitchd::underlay::NextHop;
+
+const PEERS: u32 = 10_000;
+const PREFIXES: u32 = 10;
+
+const CONFIG: &str = r#"
+[node]
+name = "a"
+pod_prefixes = ["10.255.0.0/24"]
+cluster_prefixes = ["10.0.0.0/8"]
+[uplink]
+interface = "eth0"
+"#;
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let config = Config::parse("bench", CONFIG).expect("valid");
+    let peers: Vec<PeerSpec> = (0..PEERS).map(peer).collect();
+    let mut model = Model::new(&config);
+    let tell = |peer: &PeerSpec| Edit::Peer { peer: peer.clone(), source: Source::Kubernetes };
+    let edits: Vec<_> = peers.iter().map(tell).collect();
+    model.apply_all(&edits);
+    assert_eq!(model.peers.len(), PEERS as usize, "every peer is taken");
+
+    let hops: BTreeMap<IpAddr, NextHop> = peers
+        .iter()
+        .map(|peer| (peer.address, NextHop::resolved(MacAddr([2, 0, 0, 0, 0, 1]))))
+        .collect();
+    let addresses = LocalAddresses { v4: Some(Ipv4Addr::new(198, 51, 100, 11)), v6: None };
+    let uplink =
+        UplinkPort { id: PortId(1), mac: MacAddr([2, 0, 0, 0, 0, 2]), addresses, mtu: 1500 };
+    let pods = BTreeMap::new();
+    let input = Input {
+        config: &config,
+        model: &model,
+        pods: &pods,
+        host: None,
+        uplink: Some(&uplink),
+        next_hops: &hops,
+        epoch: Epoch(1),
+    };
+    let mut group = criterion.benchmark_group("compile");
+    group.sample_size(10);
+    group.bench_function("all", |bencher| bencher.iter(|| compile(black_box(&input))));
+    let last = [tell(&peers[0])];
+    group.bench_function("resolve", |bencher| {
+        bencher.iter_batched_ref(
+            || model.clone(),
+            |model| model.apply_all(&last),
+            BatchSize::PerIteration,
+        );
+    });
+    let sync = PeerSync { source: Source::Kubernetes, complete: true, peers, gone: Vec::new() };
+    group.bench_function("judge", |bencher| {
+        bencher.iter_batched(
+            || sync.clone(),
+            |sync| {
+                let synced = model.sync_peers(sync, &|_| None).expect("kubernetes may");
+                assert!(synced.edits.is_empty() && synced.refused.is_empty());
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+    criterion.final_summary();
+}
+
+fn peer(number: u32) -> PeerSpec {
+    let prefix = |index: u32| {
+        let bits = 0x0a00_0000 + ((number * PREFIXES + index) << 6);
+        Ipv4Net::new(Ipv4Addr::from_bits(bits), 26).expect("a length of IPv4").into()
+    };
+    PeerSpec {
+        name: format!("node-{number}"),
+        address: Ipv4Addr::from_bits(0xcb00_0001 + number).into(),
+        prefixes: (0..PREFIXES).map(prefix).collect(),
+        encapsulation: None,
+        encapsulate: None,
+        vtep_mac: None,
+    }
+}
