@@ -109,17 +109,20 @@ impl HostInterface {
         }
         for prefix in cluster {
             let is_v4 = matches!(prefix, IpNet::V4(_));
-            // Without a pod prefix of its family the node has no address that pods could answer.
-            let Some(source) = pods.gateways().find(|gateway| gateway.is_ipv4() == is_v4) else {
-                continue;
-            };
-            netlink.replace_route(&Route {
+            let source = pods.gateways().find(|gateway| gateway.is_ipv4() == is_v4);
+            let route = Route {
                 destination: (prefix.network(), prefix.prefix_len()),
                 gateway: Some(next_hop(is_v4)),
                 oif: self.ifindex,
-                source: Some(source),
+                source,
                 metric: Some(METRIC),
-            })?;
+            };
+            // Without a pod prefix of its family the node has no address that pods could answer.
+            if source.is_some() {
+                netlink.replace_route(&route)?;
+            } else if self.pods.has_family(is_v4) {
+                netlink.delete_route(&route)?;
+            }
         }
         // Last: the kernel removes the routes that come from an address with it.
         for gone in self.pods.gateways().filter(|old| !pods.gateways().any(|new| new == *old)) {

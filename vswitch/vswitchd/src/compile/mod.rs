@@ -105,7 +105,7 @@ pub fn compile(input: &Input<'_>) -> Tables {
         gateway: gateway(input.model),
         ..Tables::default()
     };
-    let mut adjacencies = Adjacencies { input, peers: BTreeMap::new(), tables: &mut tables };
+    let mut adjacencies = Adjacencies { input, peers: HashMap::new(), tables: &mut tables };
     for Route { prefix, target, .. } in rib::routes(input).routes {
         let id = adjacencies.of(&target);
         match prefix {
@@ -134,7 +134,7 @@ pub fn vtep_mac(config: &Config, uplink: &UplinkPort) -> MacAddr {
 
 struct Adjacencies<'a, 'i> {
     input: &'a Input<'i>,
-    peers: BTreeMap<&'a str, AdjacencyId>,
+    peers: HashMap<&'a str, AdjacencyId>,
     tables: &'a mut Tables,
 }
 
