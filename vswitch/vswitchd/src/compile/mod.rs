@@ -328,6 +328,7 @@ fn tunnels(input: &Input<'_>) -> Tunnels {
     tunnels.ipip = heard.ipip;
     tunnels.direct = heard.direct;
     tunnels.direct_from_tunnelled = heard.direct_from_tunnelled;
+    tunnels.clamp_mss = config.overlay.clamp_mss;
     for number in heard.vnis {
         tunnels.vnis.insert(vni(number), Domain::Routed);
     }

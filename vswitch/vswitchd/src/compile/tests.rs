@@ -246,6 +246,13 @@ fn what_is_heard_from_whom() {
 }
 
 #[test]
+fn segments_are_clamped_where_that_is_configured() {
+    assert!(!Node::new(CONFIG).tables().tunnels.clamp_mss);
+    let text = format!("{CONFIG}[overlay]\nclamp_mss = true\n");
+    assert!(Node::new(&text).tables().tunnels.clamp_mss);
+}
+
+#[test]
 fn bridged_pods_are_members_with_known_macs() {
     let mut node = Node::new(CONFIG);
     let first = node.plug("c1", Mode::Bridged { bridge: None }, 9);

@@ -115,6 +115,8 @@ pub struct Overlay {
     pub vtep_mac: Option<Mac>,
     /// MTU of the pods' interfaces, bytes; computed if absent.
     pub pod_mtu: Option<u32>,
+    /// Lower what a SYN announces to the segments that the way to a peer takes.
+    pub clamp_mss: bool,
 }
 
 /// `[host]`

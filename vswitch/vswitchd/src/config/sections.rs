@@ -147,6 +147,7 @@ fn overlay<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Overlay {
         vxlan_port: reader.integer(&mut section, "vxlan_port", PORT).unwrap_or(4789) as u16,
         vtep_mac: reader.parsed(&mut section, "vtep_mac", MAC),
         pod_mtu: reader.integer(&mut section, "pod_mtu", MTU).map(|mtu| mtu as u32),
+        clamp_mss: reader.boolean(&mut section, "clamp_mss").unwrap_or(false),
     };
     reader.finish(section);
     overlay

@@ -116,7 +116,7 @@ fn a_problem_names_line_key_and_expectation() {
     for (text, expected) in [
         (
             "[overlay]\nvnii = 3\n",
-            "f:8: overlay.vnii: unknown key; expected one of accept, accept_vnis, accept_vxlan_ports, encapsulate, encapsulation, pod_mtu, vni, vtep_mac, vxlan_port",
+            "f:8: overlay.vnii: unknown key; expected one of accept, accept_vnis, accept_vxlan_ports, clamp_mss, encapsulate, encapsulation, pod_mtu, vni, vtep_mac, vxlan_port",
         ),
         (
             "[overlay]\nvni = \"3\"\n",
