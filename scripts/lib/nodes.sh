@@ -185,3 +185,33 @@ two_nodes_up() {
     node_up node-a "$mode" "${peers_a[@]}"
     node_up node-b "$mode" "${peers_b[@]}"
 }
+
+# node_overlay NODE LINE…: the node's [overlay] becomes these lines, and it reloads them. The cluster's
+# VNI stays unless a line gives another.
+node_overlay() {
+    local node=$1 file log before
+    shift
+    file=$(node_dir "$node")/vswitch.toml
+    log=$LAB_DIR/logs/vswitchd-$node.log
+    printf '%s\n' "$@" >"$file.lines"
+    grep -q '^vni = ' "$file.lines" || printf 'vni = %s\n' "$VNI" >>"$file.lines"
+    awk -v lines="$file.lines" '
+        /^\[/ { inside = 0 }
+        !inside { print }
+        /^\[overlay\]/ { inside = 1; while ((getline line < lines) > 0) print line; print "" }
+    ' "$file" >"$file.new"
+    mv "$file.new" "$file"
+    before=$(reloads "$log")
+    kill -HUP "$(lab_pid "vswitchd-$node")"
+    wait_until 5 reloaded_since "$log" "$before" || { tail -n 3 "$log" && return 1; }
+}
+
+reloads() { grep -c 'the configuration is reloaded' "$1" || true; }
+
+reloaded_since() { (($(reloads "$1") > $2)); }
+
+# node_adjust NODE: its live pods get their MTU, as vswitch-adjust.service gives it to them.
+node_adjust() { "$bin/vswitch-cni" --adjust "$(node_socket "$1")"; }
+
+# link_has_mtu NAME INTERFACE MTU
+link_has_mtu() { in_ip "$1" -json link show dev "$2" | jq -e --argjson mtu "$3" '.[0].mtu == $mtu'; }
