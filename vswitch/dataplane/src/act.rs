@@ -196,8 +196,9 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
     ) {
         let Net::Ip(ip) = decision.headers.net else { return };
         self.outcome.made(1);
-        let gateway = &self.tables.gateway;
-        if reply::icmp_error(&mut packet, &decision.headers, gateway, error).is_none() {
+        let host = self.tables.port(self.ingress).is_some_and(|port| port.kind == PortKind::Host);
+        let speaker = reply::speaker(&self.tables.gateway, &ip, host);
+        if reply::icmp_error(&mut packet, &decision.headers, &speaker, error).is_none() {
             return self.drop(DropReason::NoHeadroom);
         }
         let Some(back) = back else {

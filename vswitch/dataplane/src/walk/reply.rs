@@ -252,12 +252,26 @@ const ERROR6_MAX: usize = 1280;
 /// Linux's default of both.
 const ERROR_TTL: u8 = 64;
 
-/// Turns a packet into the ICMP error about it: an IP packet from the gateway to its sender that
+/// Who speaks of a packet that is refused: the gateway. Towards the node's kernel that would be one of
+/// its own addresses, and IPv4 hears nobody who claims to be itself (RFC 1812, section 5.3.7); there
+/// it is whom the packet was for, as a route leads back to him by the same interface.
+pub(crate) fn speaker(gateway: &Gateway, about: &Ip, to_host: bool) -> Gateway {
+    let mut speaker = *gateway;
+    if to_host {
+        match about.destination {
+            IpAddr::V4(destination) => speaker.v4 = Some(destination),
+            IpAddr::V6(destination) => speaker.v6 = Some(destination),
+        }
+    }
+    speaker
+}
+
+/// Turns a packet into the ICMP error about it: an IP packet from `speaker` to its sender that
 /// begins at the frame's first byte, without Ethernet header. `None` if there is no room.
 pub(crate) fn icmp_error(
     packet: &mut Packet,
     headers: &Headers,
-    gateway: &Gateway,
+    speaker: &Gateway,
     error: IcmpError,
 ) -> Option<()> {
     let Net::Ip(ip) = headers.net else { return None };
@@ -267,8 +281,8 @@ pub(crate) fn icmp_error(
         return None;
     }
     match ip.source {
-        IpAddr::V4(sender) => error4(packet, gateway.v4?, sender, error),
-        IpAddr::V6(sender) => error6(packet, gateway.v6?, sender, error),
+        IpAddr::V4(sender) => error4(packet, speaker.v4?, sender, error),
+        IpAddr::V6(sender) => error6(packet, speaker.v6?, sender, error),
     }
 }
 
