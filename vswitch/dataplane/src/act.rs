@@ -11,7 +11,7 @@ use crate::verdict::{DropReason, Verdict};
 use crate::walk::coalesce::{Coalescer, Train};
 use crate::walk::parse::Net;
 use crate::walk::rewrite::{self, Layers};
-use crate::walk::{Decision, flood, outer_checksum, reply, segment};
+use crate::walk::{Decision, flood, fragment, outer_checksum, reply, segment};
 use crate::wire::{Ecn, checksum};
 
 /// The way out: the worker's transmit handles.
@@ -125,7 +125,10 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             rewrite::lower_mss(&mut packet, headers, limit);
         }
         match rewrite::route(&mut packet, headers, *ecn, template, takes_a_hop) {
-            Some(layers) => self.transmit(port, packet, Some(layers)),
+            Some(layers) => match decision.fragment_mtu {
+                None => self.transmit(port, packet, Some(layers)),
+                Some(mtu) => self.fragments(port, packet, layers, mtu),
+            },
             None => self.drop(DropReason::NoHeadroom),
         }
     }
@@ -290,6 +293,68 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
                 Err(reason) => self.drop(reason),
             }
         }
+    }
+
+    /// Sends a packet that is too large for `mtu` in fragments. The pieces of a superframe are
+    /// packets of their own, each with its own fragments.
+    #[inline(never)]
+    fn fragments(&mut self, port: PortId, mut packet: Packet, layers: Layers, mtu: u16) {
+        let Some(gso) = packet.offload.gso else {
+            if let Checksum::Partial { start, offset } = packet.offload.checksum
+                && checksum::complete_partial(&mut packet.frame, start.into(), offset.into())
+                    .is_none()
+            {
+                return self.drop(DropReason::OffloadInvalid);
+            }
+            self.fragments_of(port, &packet.frame, layers, mtu, 0);
+            return;
+        };
+        // Each fragment has outer headers of its own.
+        let Some(plan) = segment::Plan::new(&packet, gso, layers.without_outer()) else {
+            return self.drop(DropReason::OffloadInvalid);
+        };
+        self.outcome.made(plan.pieces() as u64 - 1);
+        let mut number = 0;
+        for piece in 0..plan.pieces() {
+            let Some(mut frame) = self.pool.alloc() else {
+                self.drop(DropReason::NoFrames);
+                continue;
+            };
+            let whole = frame.extend(plan.len(piece)).ok();
+            match whole.and_then(|into| plan.write(&packet, piece, into)) {
+                Some(()) => number += self.fragments_of(port, &frame, layers, mtu, number),
+                None => self.drop(DropReason::OffloadInvalid),
+            }
+        }
+    }
+
+    /// How many there are; the first is the `number`th of all.
+    fn fragments_of(
+        &mut self,
+        port: PortId,
+        bytes: &[u8],
+        layers: Layers,
+        mtu: u16,
+        number: usize,
+    ) -> usize {
+        let Some(plan) = fragment::Plan::new(bytes, layers, mtu) else {
+            self.drop(DropReason::TooBig);
+            return 1;
+        };
+        self.outcome.made(plan.pieces() as u64 - 1);
+        for piece in 0..plan.pieces() {
+            let len = plan.len(piece);
+            let mut whole = Some(());
+            let sent = self.egress.send_with(port, len, &mut |into| {
+                whole = plan.write(bytes, piece, number + piece, into);
+            });
+            match sent {
+                Ok(()) if whole.is_some() => self.outcome.sent(port, 1, len),
+                Ok(()) => self.drop(DropReason::TooBig),
+                Err(reason) => self.drop(reason),
+            }
+        }
+        plan.pieces()
     }
 
     fn drop(&mut self, reason: DropReason) {

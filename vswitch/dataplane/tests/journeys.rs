@@ -233,6 +233,60 @@ proptest! {
     }
 
     #[test]
+    fn the_fragments_of_a_packet_are_the_packet(
+        ipip in any::<bool>(),
+        partial in any::<bool>(),
+        // What a tunnel leaves of an Ethernet's MTU, less the header, is not a multiple of eight.
+        len in 1420usize..65_000,
+        offset in 0usize..64,
+        more in any::<bool>(),
+        id in any::<u16>(),
+    ) {
+        let way = if ipip { IPIP } else { VXLAN };
+        let offset = offset * 8;
+        let first = offset == 0 && !more;
+        let len = if first { len } else { len / 8 * 8 };
+        let flags = format!("id {id} frag {offset}{}", if more { " more" } else { "" });
+        let transport = match (first, partial) {
+            (true, true) => "udp 1 > 2 partial",
+            (true, false) => "udp 1 > 2",
+            (false, _) => "hex 01 02 03 04 05 06 07 08",
+        };
+        let inside = |ttl: u8, transport: &str| {
+            format!("eth pod-a > gateway / ip {} > {} ttl {ttl} {flags} proto 17 / {transport} / {len} bytes",
+                source(false), way.to[0])
+        };
+        let mut node = Worker::new(A);
+        let sent = through(&mut node, &format!("pod-a {}", inside(9, transport)));
+        let whole = node.described(&format!("pod-a {}", inside(8, &transport.replace(" partial", "")))).1.bytes;
+        let (header, wanted) = whole[14..].split_at(20);
+
+        let mut payload = Vec::new();
+        for (at, one) in sent.iter().enumerate() {
+            let outer = etherparse::Ipv4HeaderSlice::from_slice(&one.bytes[14..]).expect("outer");
+            prop_assert_eq!(usize::from(outer.total_len()) + 14, one.bytes.len());
+            prop_assert_eq!(outer.to_header().calc_header_checksum(), outer.header_checksum());
+            let bytes = &one.bytes[way.outer + 14..];
+            prop_assert!(bytes.len() <= way.mtu);
+            let ip = etherparse::Ipv4HeaderSlice::from_slice(bytes).expect("an IPv4 packet");
+            prop_assert_eq!(usize::from(ip.total_len()), bytes.len());
+            prop_assert_eq!(ip.to_header().calc_header_checksum(), ip.header_checksum());
+            prop_assert_eq!(usize::from(ip.fragments_offset().value()) * 8, offset + payload.len());
+            prop_assert_eq!(ip.more_fragments(), more || at + 1 < sent.len());
+            // All else is as it was.
+            prop_assert_eq!(&bytes[..2], &header[..2]);
+            prop_assert_eq!(&bytes[4..6], &header[4..6]);
+            prop_assert_eq!(&bytes[8..10], &header[8..10]);
+            prop_assert_eq!(&bytes[12..20], &header[12..20]);
+            payload.extend_from_slice(&bytes[20..]);
+        }
+        // No more fragments than are needed.
+        prop_assert_eq!(sent.len(), wanted.len().div_ceil((way.mtu - 20) / 8 * 8)
+            .max(usize::from(wanted.len() + 20 <= way.mtu)));
+        prop_assert_eq!(payload, wanted);
+    }
+
+    #[test]
     fn what_was_cut_arrives_as_it_was(
         v6 in any::<bool>(),
         way in any_tunnel(),

@@ -77,6 +77,15 @@ const TRAFFIC: &[(&str, &str)] = &[
         "one of several next hops",
         "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.9.7 / udp 1 > 2 / 26 bytes",
     ),
+    (
+        "fragments",
+        "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.2.7 / udp 1 > 2 / 4000 bytes",
+    ),
+    (
+        "fragments of a superframe",
+        "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.2.7 / udp 1 > 2 partial / \
+         9000 bytes / gso udp 1600",
+    ),
     ("SYN", "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.2.7 / tcp 1 > 2 flags S mss 1460"),
     ("direct", "uplink eth router > uplink / ip 203.0.113.99 > 198.18.1.2 / udp 1 > 2 / 26 bytes"),
     ("flood", "pod-m eth pod-m > broadcast / ip 198.18.1.66 > 198.18.1.255 / udp 1 > 2 / 26 bytes"),

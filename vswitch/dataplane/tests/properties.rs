@@ -49,6 +49,8 @@ const SEEDS: &[&str] = &[
      eth 02:bb:00:00:00:03 > pod-m / ip fd00:18:1::98 > fd00:18:1::66 ect0 / udp 1 > 2 / 40 bytes",
     "pod-a eth pod-a > gateway / ip fd00:18:1::2 > fd00:18:3::7 ext 2 / tcp 1 > 2 partial / 3000 bytes / gso tcp6 1000",
     "pod-a eth pod-a > gateway / ip fd00:18:1::2 > fd00:18:1::4 / udp 1 > 2 partial / 3000 bytes / gso udp 1000",
+    "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.2.7 / udp 1 > 2 / 3000 bytes",
+    "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.2.7 / udp 1 > 2 partial / 3000 bytes / gso udp 1600",
     "pod-a eth pod-a > gateway / ip fd00:18:1::2 > fd00:18:2::7 / tcp 1 > 2 flags S mss 8960 options 8",
     "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.9.7 / udp 1 > 2 / 40 bytes",
     "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.1.1 / icmp echo 1 1 partial / 30 bytes",

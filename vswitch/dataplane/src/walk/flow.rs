@@ -75,6 +75,7 @@ mod tests {
             l4: 20,
             later_fragment: false,
             fragment: false,
+            dont_fragment: true,
         }
     }
 

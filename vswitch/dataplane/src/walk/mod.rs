@@ -19,7 +19,7 @@
 //! | does a bridged pod speak for itself | `claims` | drops of what is said in another's name |
 //! | where does it go                | `route`   | `Route`, `Answer`, `Refuse` |
 //! | may it announce such segments | `clamp` | |
-//! | make it so                      | `rewrite`, `reply`, `flood`, `segment`, `coalesce`, `outer_checksum` | |
+//! | make it so                      | `rewrite`, `reply`, `flood`, `segment`, `fragment`, `coalesce`, `outer_checksum` | |
 
 pub(crate) mod bridge;
 mod claims;
@@ -28,6 +28,7 @@ pub(crate) mod coalesce;
 pub(crate) mod decap;
 pub(crate) mod flood;
 mod flow;
+pub(crate) mod fragment;
 pub(crate) mod narrator;
 mod offload;
 pub(crate) mod outer_checksum;
@@ -68,6 +69,8 @@ pub(crate) struct Decision {
     pub(crate) ecn: Option<Ecn>,
     /// What a SYN may announce at most as its segments' size, if it announces more.
     pub(crate) mss_limit: Option<u16>,
+    /// The MTU that it is cut for, if it is larger and may be cut.
+    pub(crate) fragment_mtu: Option<u16>,
     /// It came by the NIC.
     pub(crate) from_nic: bool,
     /// It came through the overlay, and does not go back there.
@@ -86,6 +89,7 @@ impl Decision {
             learn: None,
             ecn: None,
             mss_limit: None,
+            fragment_mtu: None,
             from_nic: false,
             from_overlay: false,
         }

@@ -78,6 +78,8 @@ pub(crate) struct Ip {
     pub(crate) later_fragment: bool,
     /// Part of a fragmented packet.
     pub(crate) fragment: bool,
+    /// Routers may not cut it: of IPv6 none.
+    pub(crate) dont_fragment: bool,
 }
 
 impl Ip {
@@ -143,6 +145,7 @@ fn ipv4(bytes: &[u8], l3: usize, net: &mut Net) {
         l4: l3 + ip.header_len(),
         later_fragment: ip.fragment_offset() > 0,
         fragment: ip.is_fragment(),
+        dont_fragment: ip.dont_fragment(),
     });
 }
 
@@ -163,6 +166,7 @@ fn ipv6(bytes: &[u8], l3: usize, net: &mut Net) {
         l4: l3 + upper.offset,
         later_fragment: upper.fragment.is_some_and(|fragment| fragment.offset > 0),
         fragment: upper.fragment.is_some(),
+        dont_fragment: true,
     });
 }
 

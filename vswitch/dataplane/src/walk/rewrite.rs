@@ -44,6 +44,32 @@ impl Layers {
             is_tcp: ip.protocol == Protocol::TCP,
         })
     }
+
+    /// Writes into the outer headers how long they make this piece of what they were copied from,
+    /// and what tells it from the other pieces.
+    pub(crate) fn set_outer_lengths(&self, piece_bytes: &mut [u8], piece: usize) -> Option<()> {
+        let len = piece_bytes.len();
+        if let Some(at) = self.outer {
+            if self.outer_is_v6 {
+                let payload_len = len.checked_sub(at + ipv6::HEADER_LEN)?;
+                let payload_len = u16::try_from(payload_len).ok()?;
+                ipv6::set_payload_len(header_mut(piece_bytes, at)?, payload_len);
+            } else {
+                let header = header_mut(piece_bytes, at)?;
+                ipv4::set_total_len(header, u16::try_from(len - at).ok()?);
+                ipv4::advance_id(header, piece as u16);
+            }
+        }
+        if let Some(at) = self.outer_udp {
+            udp::set_len(header_mut(piece_bytes, at)?, u16::try_from(len - at).ok()?);
+        }
+        Some(())
+    }
+
+    /// Of the same packet, as if nothing stood in front of the inner one.
+    pub(crate) fn without_outer(self) -> Self {
+        Self { outer: None, outer_udp: None, outer_is_v6: false, ..self }
+    }
 }
 
 /// Takes the outer headers and their padding away, and notes congestion on the inner one (RFC 6040,

@@ -9,12 +9,13 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::clamp::clamp;
 use super::decap::{Arrival, Origin, may_send_from};
 use super::flow;
+use super::fragment::payload_size;
 use super::narrator::Narrator;
-use super::parse::{Ip, Net};
+use super::parse::{Headers, Ip, Net};
 use super::{Decision, View};
 use crate::tables::{Adjacency, AdjacencyId, FdbTarget, Member, Multipath, PortKind, Tables};
 use crate::verdict::{Answer, DropReason, IcmpError, Verdict};
-use crate::wire::{Icmpv4, Icmpv6, Protocol, header, icmpv4, icmpv6};
+use crate::wire::{Icmpv4, Icmpv6, Protocol, header, icmpv4, icmpv6, ipv4};
 
 #[inline(always)]
 pub(crate) fn route(
@@ -24,7 +25,7 @@ pub(crate) fn route(
     decision: &mut Decision,
     narrator: &mut impl Narrator,
 ) -> Result<(), DropReason> {
-    let Decision { headers, verdict, mss_limit, .. } = decision;
+    let Decision { headers, verdict, mss_limit, fragment_mtu, .. } = decision;
     let ip = match &headers.net {
         Net::Ip(ip) => ip,
         Net::Malformed(reason) => return Err(*reason),
@@ -104,7 +105,11 @@ pub(crate) fn route(
         return refuse(DropReason::TtlExceeded, IcmpError::TimeExceeded);
     }
     if headers.piece_len > usize::from(mtu) {
-        return refuse(DropReason::TooBig, IcmpError::TooBig { mtu });
+        if !may_be_cut(headers, ip, mtu) {
+            return refuse(DropReason::TooBig, IcmpError::TooBig { mtu });
+        }
+        *fragment_mtu = Some(mtu);
+        narrator.say("route", || format!("it may be cut: fragments of at most {mtu} bytes"));
     }
     *mss_limit = clamp(view.tables, arrival, transport, ip, adjacency);
     if let Some(limit) = *mss_limit {
@@ -112,6 +117,12 @@ pub(crate) fn route(
     }
     *verdict = Verdict::Route { adjacency: id, port };
     Ok(())
+}
+
+/// RFC 791, section 3.2. Not with options, of which each fragment would want its own selection:
+/// their sender is told the MTU instead, as routers of the underlay often drop them anyway.
+fn may_be_cut(headers: &Headers, ip: &Ip, mtu: u16) -> bool {
+    !ip.dont_fragment && ip.l4 - headers.l3 == ipv4::HEADER_LEN && payload_size(mtu).is_some()
 }
 
 /// Kept out of the way of routes with one next hop.

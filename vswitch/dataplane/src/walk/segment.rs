@@ -4,8 +4,8 @@
 //! Enters: the packet as it would leave, outer headers included, and its [`Layers`]. Leaves: one
 //! call for each piece, which writes headers and payload straight into the memory that the port
 //! offers: one copy in all. What differs from piece to piece: lengths, IPv4 identification, TCP
-//! sequence number and flags, checksums; in the outer headers, lengths, and the UDP checksum over
-//! IPv6.
+//! sequence number and flags, checksums; in the outer headers, lengths, the identification if routers
+//! may cut them, and the UDP checksum over IPv6.
 
 use frame::{Gso, GsoKind, Packet};
 
@@ -148,20 +148,9 @@ impl Plan {
     }
 
     fn lengths(&self, piece_bytes: &mut [u8], piece: usize) -> Option<()> {
-        let Layers { outer, outer_udp, outer_is_v6, l3, is_v6, .. } = self.layers;
+        let Layers { l3, is_v6, .. } = self.layers;
         let len = piece_bytes.len();
-        if let Some(at) = outer {
-            if outer_is_v6 {
-                let payload_len = len.checked_sub(at + ipv6::HEADER_LEN)?;
-                let payload_len = u16::try_from(payload_len).ok()?;
-                ipv6::set_payload_len(header_mut(piece_bytes, at)?, payload_len);
-            } else {
-                ipv4::set_total_len(header_mut(piece_bytes, at)?, u16::try_from(len - at).ok()?);
-            }
-        }
-        if let Some(at) = outer_udp {
-            udp::set_len(header_mut(piece_bytes, at)?, u16::try_from(len - at).ok()?);
-        }
+        self.layers.set_outer_lengths(piece_bytes, piece)?;
         if is_v6 {
             let payload_len = u16::try_from(len - l3 - ipv6::HEADER_LEN).ok()?;
             ipv6::set_payload_len(header_mut(piece_bytes, l3)?, payload_len);

@@ -254,6 +254,34 @@ pub fn set_id(header: &mut [u8; HEADER_LEN], id: u16) {
     replace::<4>(header, id.to_be_bytes());
 }
 
+/// Adds to the identification of a header that may be cut; that of others means nothing (RFC 6864,
+/// section 4.1).
+#[inline]
+pub fn advance_id(header: &mut [u8; HEADER_LEN], by: u16) {
+    let [high, _] = field::<6, 2, _>(header);
+    if by > 0 && u16::from_be_bytes([high, 0]) & DONT_FRAGMENT == 0 {
+        let id = u16::from_be_bytes(field::<4, 2, _>(header));
+        set_id(header, id.wrapping_add(by));
+    }
+}
+
+/// Sets where the payload lies in the whole datagram's, in bytes (a multiple of 8), and whether a
+/// later fragment follows.
+#[inline]
+pub fn set_fragment(header: &mut [u8; HEADER_LEN], offset: u16, more: bool) {
+    let flags = u16::from_be_bytes(field::<6, 2, _>(header)) & !(MORE_FRAGMENTS | OFFSET_MASK);
+    let more = if more { MORE_FRAGMENTS } else { 0 };
+    replace::<6>(header, (flags | more | offset >> 3).to_be_bytes());
+}
+
+/// Sets whether routers may cut the packet.
+#[inline]
+pub fn set_dont_fragment(header: &mut [u8; HEADER_LEN], dont_fragment: bool) {
+    let word = u16::from_be_bytes(field::<6, 2, _>(header)) & !DONT_FRAGMENT;
+    let flag = if dont_fragment { DONT_FRAGMENT } else { 0 };
+    replace::<6>(header, (word | flag).to_be_bytes());
+}
+
 /// Sets what the payload is.
 #[inline]
 pub fn set_protocol(header: &mut [u8; HEADER_LEN], protocol: Protocol) {

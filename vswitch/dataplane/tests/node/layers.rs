@@ -98,8 +98,7 @@ impl<'a> Assembler<'a> {
                 let count: usize = count.parse().map_err(|_| format!("unknown layer `{layer}`"))?;
                 words.expect("bytes")?;
                 let from: usize = words.value("from")?.unwrap_or(0);
-                // No period that is a multiple of a segment's size: bytes out of place show.
-                (from..from + count).map(|at| (at % 251) as u8).collect()
+                pattern(from, count)
             }
         };
         words.finish()?;
@@ -161,7 +160,8 @@ impl<'a> Assembler<'a> {
         let destination_port = words.parse("destination port")?;
         let payload = self.from(inside, None)?;
         let is_wild = source == "*" || source.starts_with('$');
-        let length = words.value("len")?.unwrap_or((8 + payload.len()) as u16);
+        let whole = whole(words, &payload)?;
+        let length = words.value("len")?.unwrap_or((8 + whole.len()) as u16);
         if is_wild {
             self.wild.push((8 + payload.len(), source.to_owned()));
             if is_v6(ends) {
@@ -177,10 +177,10 @@ impl<'a> Assembler<'a> {
         } else if !words.flag("nosum") && !is_wild {
             header.checksum = match ends.ok_or("udp outside of ip")? {
                 (IpAddr::V4(from), IpAddr::V4(to)) => {
-                    header.calc_checksum_ipv4_raw(from.octets(), to.octets(), &payload)
+                    header.calc_checksum_ipv4_raw(from.octets(), to.octets(), &whole)
                 }
                 (IpAddr::V6(from), IpAddr::V6(to)) => {
-                    header.calc_checksum_ipv6_raw(from.octets(), to.octets(), &payload)
+                    header.calc_checksum_ipv6_raw(from.octets(), to.octets(), &whole)
                 }
                 _ => return Err("addresses of two versions".into()),
             }
@@ -218,6 +218,7 @@ impl<'a> Assembler<'a> {
             .set_options_raw(&[mss, vec![1; options]].concat())
             .map_err(|error| error.to_string())?;
         let payload = self.from(inside, None)?;
+        let whole = whole(words, &payload)?;
         let len = header.header_len() + payload.len();
         header.checksum = if words.flag("partial") {
             self.partial.get_or_insert((len, 16));
@@ -225,10 +226,10 @@ impl<'a> Assembler<'a> {
         } else {
             match ends.ok_or("tcp outside of ip")? {
                 (IpAddr::V4(from), IpAddr::V4(to)) => {
-                    header.calc_checksum_ipv4_raw(from.octets(), to.octets(), &payload)
+                    header.calc_checksum_ipv4_raw(from.octets(), to.octets(), &whole)
                 }
                 (IpAddr::V6(from), IpAddr::V6(to)) => {
-                    header.calc_checksum_ipv6_raw(from.octets(), to.octets(), &payload)
+                    header.calc_checksum_ipv6_raw(from.octets(), to.octets(), &whole)
                 }
                 _ => return Err("addresses of two versions".into()),
             }
@@ -238,6 +239,19 @@ impl<'a> Assembler<'a> {
         self.payload.get_or_insert(payload.len());
         Ok([&header.to_bytes()[..], &payload].concat())
     }
+}
+
+/// `whole 2000@100`: a pattern that begins as `100 bytes from 100` does.
+fn whole(words: &mut Words<'_>, payload: &[u8]) -> Bytes {
+    let Some(text) = words.value::<String>("whole")? else { return Ok(payload.to_vec()) };
+    let (count, from) = text.split_once('@').unwrap_or((&text, "0"));
+    let number = |text: &str| text.parse().map_err(|_| format!("`{text}`: bytes[@from]"));
+    Ok(pattern(number(from)?, number(count)?))
+}
+
+/// No period that is a multiple of a segment's size: bytes out of place show.
+fn pattern(from: usize, count: usize) -> Vec<u8> {
+    (from..from + count).map(|at| (at % 251) as u8).collect()
 }
 
 fn ethertype(inside: &[&str]) -> Result<u16, String> {

@@ -76,6 +76,26 @@ fn construct() {
 }
 
 #[test]
+fn fragments_are_told_apart() {
+    let mut bytes = PACKET;
+    advance_id(head(&mut bytes), 7);
+    assert_eq!(Ipv4::parse(&bytes).unwrap().repr(), REPR, "it may not be cut");
+    set_dont_fragment(head(&mut bytes), false);
+    set_fragment(head(&mut bytes), 1480, true);
+    set_id(head(&mut bytes), 0xffff);
+    advance_id(head(&mut bytes), 2);
+    let packet = Ipv4::parse(&bytes).unwrap();
+    assert!(packet.checksum_ok());
+    let cut = Repr { dont_fragment: false, more_fragments: true, ..REPR };
+    assert_eq!(packet.repr(), Repr { id: 1, fragment_offset: 1480, ..cut });
+    set_fragment(head(&mut bytes), 65_528, false);
+    set_dont_fragment(head(&mut bytes), true);
+    let packet = Ipv4::parse(&bytes).unwrap();
+    assert!(packet.checksum_ok());
+    assert_eq!(packet.repr(), Repr { id: 1, fragment_offset: 65_528, ..REPR });
+}
+
+#[test]
 fn parse() {
     assert_eq!(Ipv4::parse(&PACKET).unwrap().repr(), REPR);
     refuses_truncation(&PACKET, Ipv4::parse);
