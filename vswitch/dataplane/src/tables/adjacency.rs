@@ -88,6 +88,19 @@ pub enum Encap {
     Ipip,
 }
 
+/// Whether routers of an IPv4 underlay may cut what a tunnel carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OuterDf {
+    /// They may not: the sender is told when a packet is too large.
+    #[default]
+    Set,
+    /// They may. The other end must put fragments together, which a kernel does and this switch
+    /// does not.
+    Clear,
+    /// As the inner packet says; IPv6 says that they may not.
+    Inherit,
+}
+
 /// Ethernet 14, IPv6 40, UDP 8, VXLAN 8, inner Ethernet 14.
 pub const MAX_TEMPLATE_LEN: usize = 84;
 
@@ -98,6 +111,7 @@ pub struct Template {
     len: u8,
     encap: Encap,
     over_v6: bool,
+    outer_df: OuterDf,
 }
 
 /// TTL of outer headers: the default of RFC 1700, as Linux's.
@@ -165,6 +179,22 @@ impl Template {
         template
     }
 
+    /// The same with another policy for the outer header; without one, or over IPv6, the same.
+    #[must_use]
+    pub fn with_outer_df(mut self, outer_df: OuterDf) -> Self {
+        if self.encap != Encap::None && !self.over_v6 {
+            self.outer_df = outer_df;
+        }
+        self
+    }
+
+    /// Whether routers of the underlay may cut.
+    #[inline]
+    #[must_use]
+    pub fn outer_df(&self) -> OuterDf {
+        self.outer_df
+    }
+
     /// The bytes, from the outer Ethernet header on.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -210,7 +240,7 @@ impl Template {
     }
 
     fn empty(encap: Encap) -> Self {
-        Self { bytes: [0; MAX_TEMPLATE_LEN], len: 0, encap, over_v6: false }
+        Self { bytes: [0; MAX_TEMPLATE_LEN], len: 0, encap, over_v6: false, outer_df: OuterDf::Set }
     }
 
     fn ethernet_header(&mut self, destination: MacAddr, source: MacAddr, ethertype: EtherType) {

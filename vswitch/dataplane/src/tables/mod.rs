@@ -24,7 +24,7 @@ pub mod tunnel;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::wire::MacAddr;
-pub use adjacency::{Adjacency, AdjacencyId, Encap, Template};
+pub use adjacency::{Adjacency, AdjacencyId, Encap, OuterDf, Template};
 pub use bridge::{Bridge, BridgeId, RemoteVtep, VtepId};
 pub use fdb::{Fdb, FdbTarget, Learned};
 pub use fib::Fib;

@@ -47,6 +47,11 @@ pub(crate) fn hash_macs(source: MacAddr, destination: MacAddr) -> u64 {
     FLOW_HASH.hash_one((source, destination))
 }
 
+/// Of what begins with these bytes: tells packets of one flow apart.
+pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
+    FLOW_HASH.hash_one(bytes)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -8,8 +8,8 @@ use frame::{Checksum, Packet};
 
 use super::flow;
 use super::parse::{Headers, Ip, Net};
-use crate::tables::{Encap, Template};
-use crate::wire::{Ecn, EtherType, Protocol, ethernet, header_mut, ipv4, ipv6, mss, udp};
+use crate::tables::{Encap, OuterDf, Template};
+use crate::wire::{Ecn, EtherType, Ipv4, Protocol, ethernet, header_mut, ipv4, ipv6, mss, udp};
 
 /// Where the headers of a packet are that is about to leave, in bytes from the frame's first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -220,6 +220,13 @@ pub(crate) fn encapsulate(
     if template.encap() == Encap::Ipip && is_v6 {
         ipv4::set_protocol(outer, Protocol::IPV6);
     }
+    if template.outer_df() != OuterDf::Set {
+        let inner_at = match template.encap() {
+            Encap::VxlanBridged => l3 + ethernet::HEADER_LEN,
+            _ => l3,
+        };
+        allow_fragments(bytes, outer_at, inner_at, template.outer_df())?;
+    }
     layers.outer = Some(outer_at);
     if template.encap() != Encap::Ipip {
         let udp_at = outer_at + ipv4::HEADER_LEN;
@@ -230,6 +237,36 @@ pub(crate) fn encapsulate(
         layers.outer_udp = Some(udp_at);
     }
     Some(layers)
+}
+
+/// Lets routers cut the outer packet, if that is the policy for this inner one.
+///
+/// Its fragments then need an identification that the packets around it do not have (RFC 6864,
+/// section 4.3). There is no counter: workers would have to share it, and a trace would change it.
+/// Packets of one flow differ within the bytes that are hashed, by their own identification,
+/// sequence number or checksum. Two alike within a receiver's patience, one of which lost a
+/// fragment, are as rare as with a counter of 16 bits at full speed, and the inner checksum finds
+/// what was put together wrongly.
+#[inline(never)]
+fn allow_fragments(
+    bytes: &mut [u8],
+    outer_at: usize,
+    inner_at: usize,
+    policy: OuterDf,
+) -> Option<()> {
+    /// IPv6 and TCP headers.
+    const HASHED_LEN: usize = 60;
+    let inner = bytes.get(inner_at..)?;
+    if policy == OuterDf::Inherit
+        && !Ipv4::parse_header(inner).is_ok_and(|inner| !inner.dont_fragment())
+    {
+        return Some(());
+    }
+    let hash = flow::hash_bytes(inner.get(..HASHED_LEN).unwrap_or(inner));
+    let outer = header_mut(bytes, outer_at)?;
+    ipv4::set_dont_fragment(outer, false);
+    ipv4::set_id(outer, hash as u16);
+    Some(())
 }
 
 /// The fields of VXLAN over IPv6 but for the UDP checksum, which covers bytes that are not final

@@ -10,6 +10,7 @@
 //! ipip | direct [proxy]                         what else is taken from the NIC; `proxy`: we answer
 //!                                               the underlay's link for our pods
 //! clamp-mss                                     of connections with other nodes
+//! outer-df clear|inherit                        of the tunnels below
 //! gateway 198.18.1.1 fd00:18:1::1               addresses of the gateway
 //! host [plain]                                  port `host` and the default routes to it
 //! bridge red [vni 100]                          an L2 segment
@@ -29,8 +30,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use dataplane::tables::adjacency::{Ends, Outer};
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway, Member,
-    Multipath, Offloads, Peer, PeerId, Port, PortId, PortKind, RemoteVtep, Tables, Template,
-    Tunnels,
+    Multipath, Offloads, OuterDf, Peer, PeerId, Port, PortId, PortKind, RemoteVtep, Tables,
+    Template, Tunnels,
 };
 use dataplane::wire::{MacAddr, Vni};
 use ipnet::IpNet;
@@ -54,6 +55,7 @@ pub(crate) struct Node {
     peers: HashMap<String, IpAddr>,
     underlay_mtu: u16,
     vni: Option<Vni>,
+    outer_df: OuterDf,
 }
 
 impl Node {
@@ -69,6 +71,7 @@ impl Node {
             peers: HashMap::new(),
             underlay_mtu: 1500,
             vni: None,
+            outer_df: OuterDf::Set,
         };
         node.tables.gateway.mac = Gateway::MAC;
         node.macs.insert("gateway".into(), Gateway::MAC);
@@ -107,6 +110,13 @@ impl Node {
                 self.tables.tunnels.vnis.insert(vni(words.parse("VNI")?)?, Domain::Routed);
             }
             "ipip" => self.tables.tunnels.ipip = true,
+            "outer-df" => {
+                self.outer_df = match words.next("policy")? {
+                    "clear" => OuterDf::Clear,
+                    "inherit" => OuterDf::Inherit,
+                    other => return Err(format!("unknown policy `{other}`")),
+                };
+            }
             "clamp-mss" => self.tables.tunnels.clamp_mss = true,
             "direct-from-tunnelled" => self.tables.tunnels.direct_from_tunnelled = true,
             "direct" => {
@@ -237,6 +247,7 @@ impl Node {
             "direct" => (Template::ethernet(ROUTER_MAC, UPLINK_MAC), 0),
             other => return Err(format!("unknown encapsulation `{other}`")),
         };
+        let template = template.with_outer_df(self.outer_df);
         let template = (!words.flag("unresolved")).then_some(template);
         let prefixes = words.all::<IpNet>()?;
         let mtu = self.underlay_mtu - overhead;
@@ -282,7 +293,7 @@ impl Node {
         let udp_port = self.tables.tunnels.vxlan_port.unwrap_or(4789);
         let bridge = &mut self.tables.bridges[usize::from(bridge.0)];
         let vni = bridge.vni.ok_or("a stretched bridge has a VNI")?;
-        let template = Template::vxlan_bridged(outer, vni, udp_port);
+        let template = Template::vxlan_bridged(outer, vni, udp_port).with_outer_df(self.outer_df);
         let template = (!words.flag("unresolved")).then_some(template);
         bridge.vteps.push(RemoteVtep { address, port, template, mtu });
         Ok(())
