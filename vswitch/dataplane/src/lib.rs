@@ -11,6 +11,7 @@
 //! | `walk`     | the doors: `decap`, `parse`, `bridge`, `route`, and the edits behind the verdict |
 //! | `verdict`  | every end that a packet can meet |
 //! | `act`      | carries a verdict out |
+//! | `heard`    | what routers of the underlay said, until somebody asks |
 //! | `limiter`  | how often the switch answers for itself |
 //! | `counters` | what happened |
 //! | `trace`    | the same walk, narrated |
@@ -20,6 +21,7 @@
 
 mod act;
 pub mod counters;
+mod heard;
 mod limiter;
 pub mod tables;
 mod trace;
@@ -34,12 +36,14 @@ use frame::{Packet, Pool};
 pub use act::Egress;
 use act::{Act, Outcome};
 use counters::Counters;
+use heard::Heard;
 use limiter::Limiter;
 use tables::{Fdb, PortId, Tables};
 pub use trace::{Said, Trace, trace};
 pub use verdict::{Answer, DropReason, IcmpError, Verdict};
 use walk::coalesce::Coalescer;
 use walk::narrator::Silent;
+pub use walk::path_mtu::PathMtu;
 use walk::{Decision, View, decide};
 
 /// Time of a turn, in milliseconds since a moment that the caller chose; never decreasing.
@@ -58,6 +62,7 @@ impl Millis {
 pub struct Dataplane {
     /// Learned MACs.
     pub fdb: Fdb,
+    heard: Heard,
     limiter: Limiter,
     coalescer: Coalescer,
     counters: Arc<Counters>,
@@ -68,7 +73,14 @@ impl Dataplane {
     /// With room for what the worker learns, and its packet memory for copies.
     #[must_use]
     pub fn new(fdb: Fdb, pool: Pool, counters: Arc<Counters>) -> Self {
-        Self { fdb, limiter: Limiter::new(), coalescer: Coalescer::default(), counters, pool }
+        Self {
+            fdb,
+            heard: Heard::default(),
+            limiter: Limiter::new(),
+            coalescer: Coalescer::default(),
+            counters,
+            pool,
+        }
     }
 
     /// The walk: one received packet to its end.
@@ -89,6 +101,9 @@ impl Dataplane {
         if let Some(source) = decision.learn {
             self.fdb.learn(source.bridge, source.mac, source.target, ingress, now);
         }
+        if let Some(heard) = decision.path_mtu {
+            self.heard.note(heard);
+        }
         self.limiter.admit(&mut decision.verdict, ingress, now);
 
         let coalescer = decision.from_nic.then_some(&mut self.coalescer);
@@ -101,6 +116,11 @@ impl Dataplane {
     pub fn flush(&mut self, egress: &mut impl Egress) {
         let outcome = &mut Counted(&self.counters);
         self.coalescer.flush(&mut |train| act::send_train(train, egress, outcome));
+    }
+
+    /// What routers of the underlay have said since the last call, at most one of each tunnel's end.
+    pub fn heard_path_mtus(&mut self) -> impl Iterator<Item = PathMtu> {
+        self.heard.take()
     }
 
     /// Counts a packet that the port's own I/O could not even hand over.

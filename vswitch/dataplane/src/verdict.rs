@@ -197,6 +197,10 @@ drop_reasons! {
     UnknownPeer = "unknown-peer",
     /// A VXLAN network identifier that is not ours.
     UnknownVni = "unknown-vni",
+    /// A router of the underlay said how large packets to a peer may be: noted, and at its end.
+    PathMtuNoted = "path-mtu-noted",
+    /// A router's word about the size of packets that quotes none of ours, or makes no sense.
+    PathMtuRefused = "path-mtu-refused",
     /// The inner source address is not one of that peer's pods.
     InnerSourceForeign = "inner-source-foreign",
     /// Congestion was marked on the way, but the inner packet cannot carry the mark (RFC 6040).

@@ -86,6 +86,11 @@ const TRAFFIC: &[(&str, &str)] = &[
         "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.2.7 / udp 1 > 2 partial / \
          9000 bytes / gso udp 1600",
     ),
+    (
+        "path MTU",
+        "uplink eth router > uplink / ip 192.0.2.1 > 198.51.100.11 / icmp too-big 1400 / \
+         ip 198.51.100.11 > 203.0.113.12 df len 1500 / udp 50000 > 4789 nosum len 1480",
+    ),
     ("SYN", "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.2.7 / tcp 1 > 2 flags S mss 1460"),
     ("direct", "uplink eth router > uplink / ip 203.0.113.99 > 198.18.1.2 / udp 1 > 2 / 26 bytes"),
     ("flood", "pod-m eth pod-m > broadcast / ip 198.18.1.66 > 198.18.1.255 / udp 1 > 2 / 26 bytes"),

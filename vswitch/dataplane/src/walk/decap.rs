@@ -10,6 +10,7 @@ use core::net::IpAddr;
 
 use super::narrator::Narrator;
 use super::parse::{Headers, Net};
+use super::path_mtu::{self, PathMtu};
 use crate::tables::{Adjacency, Domain, Encap, Peer, Port, PortId, Tables, Tunnels, VtepId};
 use crate::verdict::DropReason;
 use crate::wire::checksum::Sum;
@@ -65,9 +66,14 @@ pub(crate) fn decap<'t>(
     tables: &'t Tables,
     bytes: &[u8],
     arrival: &mut Arrival<'t>,
+    path_mtu: &mut Option<PathMtu>,
     narrator: &mut impl Narrator,
 ) -> Result<(), DropReason> {
-    outer(&tables.tunnels, tables, bytes, arrival)?;
+    let outer = outer(&tables.tunnels, tables, bytes, arrival, path_mtu);
+    if let Some(PathMtu { address, mtu }) = path_mtu {
+        narrator.say("decap", || format!("no more than {mtu} bytes pass to {address}"));
+    }
+    outer?;
     narrator.say("decap", || match arrival.origin {
         Origin::Peer { peer, domain: Domain::Routed, .. } if arrival.ethernet => {
             format!("VXLAN from peer {}, routed overlay", peer.address)
@@ -89,6 +95,7 @@ fn outer<'t>(
     tables: &'t Tables,
     bytes: &[u8],
     arrival: &mut Arrival<'t>,
+    path_mtu: &mut Option<PathMtu>,
 ) -> Result<(), DropReason> {
     let Ok(ethernet) = Ethernet::parse(bytes) else { return Err(DropReason::FrameTooShort) };
     if ethernet.ethertype() == EtherType::IPV6 {
@@ -121,6 +128,10 @@ fn outer<'t>(
                 return Err(DropReason::NotForUs);
             }
             vxlan(tunnels, tables, ip.source().into(), l4, &udp, arrival)?;
+        }
+        Protocol::ICMP => {
+            *path_mtu = Some(path_mtu::heard(tunnels, &tables.gateway, &ip)?);
+            return Err(DropReason::PathMtuNoted);
         }
         _ => return Err(DropReason::NotForUs),
     }

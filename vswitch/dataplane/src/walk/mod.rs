@@ -13,6 +13,7 @@
 //! | door | file | ends a walk with |
 //! |---|---|---|
 //! | who sent this over the underlay | `decap`   | drops of foreign tunnel packets |
+//! | what do its routers say           | `path_mtu` | drops of what they say, once it is noted |
 //! | where is what in these bytes    | `parse`   | drops of what is no frame |
 //! | is what was left undone sound   | `offload` | drops of requests that contradict the packet |
 //! | does it stay on its segment     | `bridge`  | `Forward`, `Tunnel`, `Flood`, `Answer` |
@@ -33,6 +34,7 @@ pub(crate) mod narrator;
 mod offload;
 pub(crate) mod outer_checksum;
 pub(crate) mod parse;
+pub(crate) mod path_mtu;
 pub(crate) mod reply;
 pub(crate) mod rewrite;
 pub(crate) mod route;
@@ -48,6 +50,7 @@ use bridge::Step;
 use decap::{Arrival, Origin};
 use narrator::Narrator;
 use parse::Headers;
+use path_mtu::PathMtu;
 
 /// What a decision may look at.
 #[derive(Clone, Copy)]
@@ -65,6 +68,8 @@ pub(crate) struct Decision {
     pub(crate) headers: Headers,
     /// The source MAC, if it is one to be learned.
     pub(crate) learn: Option<Source>,
+    /// What a router of the underlay says, if this is such a message.
+    pub(crate) path_mtu: Option<PathMtu>,
     /// What the inner packet's congestion mark becomes when the outer headers go (RFC 6040).
     pub(crate) ecn: Option<Ecn>,
     /// What a SYN may announce at most as its segments' size, if it announces more.
@@ -87,6 +92,7 @@ impl Decision {
             verdict: Verdict::Drop(DropReason::PortGone),
             headers: Headers::none(),
             learn: None,
+            path_mtu: None,
             ecn: None,
             mss_limit: None,
             fragment_mtu: None,
@@ -138,7 +144,7 @@ fn doors(
     };
     let mut arrival = Arrival::plain(ingress, port, origin, bytes.len());
     if port.kind == PortKind::Uplink {
-        decap::decap(view.tables, bytes, &mut arrival, narrator)?;
+        decap::decap(view.tables, bytes, &mut arrival, &mut decision.path_mtu, narrator)?;
     }
     decision.from_nic = arrival.is_remote();
     decision.from_overlay = matches!(arrival.origin, Origin::Peer { .. });

@@ -25,7 +25,9 @@ pub(super) fn read(ports: &[String], counters: &Counters, dataplane: &Dataplane)
 }
 
 pub(super) fn moved(before: &Ledger, after: &Ledger) -> BTreeMap<String, i64> {
-    let moved = after.iter().map(|(name, now)| (name.clone(), *now as i64 - before[name] as i64));
+    let moved = after.iter().map(|(name, now)| {
+        (name.clone(), *now as i64 - before.get(name).map_or(0, |was| *was as i64))
+    });
     moved.filter(|(_, by)| *by != 0).collect()
 }
 

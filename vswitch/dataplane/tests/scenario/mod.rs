@@ -8,7 +8,8 @@
 //! > pod-a eth ...                       a packet comes in; `x300` behind the port sends it often,
 //!                                       `{n}` in it is then its number as two bytes of a MAC
 //! < uplink eth ...                      what leaves because of it; `x300` likewise
-//! = pod-a rx +1, uplink tx +1           what is counted because of it
+//! = pod-a rx +1, uplink tx +1           what is counted because of it; `mtu to 203.0.113.12 +1400`
+//!                                       is what a router said of the way there
 //! > pod-a unreadable frame-too-short    its I/O could not even hand it over
 //! + 300s                                time passes
 //! ! uplink queue-full                   from now on the port fails; `! uplink ok`

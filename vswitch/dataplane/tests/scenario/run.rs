@@ -78,9 +78,13 @@ impl Run {
             }
             self.dataplane.flush(&mut self.ports);
         }
+        let noted: Vec<_> = self.dataplane.heard_path_mtus().collect();
         self.left(&last, leaves)?;
 
-        let after = ledger::read(&self.node.ports, &self.counters, &self.dataplane);
+        let mut after = ledger::read(&self.node.ports, &self.counters, &self.dataplane);
+        for noted in noted {
+            after.insert(format!("mtu to {}", noted.address), noted.mtu.into());
+        }
         let moved = ledger::moved(&before, &after);
         let mut named = BTreeMap::new();
         for line in counts {

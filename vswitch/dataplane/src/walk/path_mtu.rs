@@ -1,0 +1,82 @@
+//! Door 1, for what routers of the underlay say: a tunnel packet of ours was too large for them.
+//!
+//! Enters: an ICMP message to our underlay address. Leaves: a [`PathMtu`], which stands beside the
+//! verdict as what is to be learned does; the message itself goes no further. Nobody proves to be a
+//! router of the way, so the message is held against what we send: it quotes a packet of ours, to a
+//! known peer, in an encapsulation that is spoken. The worst that a forged one does is to lower one
+//! peer's MTU to a floor for a while.
+
+use core::net::IpAddr;
+
+use crate::tables::{Gateway, Template, Tunnels};
+use crate::verdict::DropReason;
+use crate::wire::{Icmpv4, Ipv4, Protocol, header, icmpv4};
+
+/// The largest outer packet that passes on the way to a tunnel's other end, as one of its routers
+/// says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathMtu {
+    /// The other end's underlay address.
+    pub address: IpAddr,
+    /// Bytes of an IP packet, outer headers included.
+    pub mtu: u16,
+}
+
+/// RFC 791, section 3.2: every host takes this much, and no link in use today takes less.
+const FLOOR: u16 = 576;
+/// RFC 8200, section 5: an IPv6 packet of this size gets through everywhere.
+const IPV6_MIN_MTU: u16 = 1280;
+
+/// RFC 1191, section 7.1: the MTUs of links that there are, for routers that do not say theirs.
+const PLATEAUS: [u16; 11] = [65_535, 32_000, 17_914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68];
+
+/// Reads an ICMP message to our underlay address. `Err` if it is none of these: it is dropped.
+#[inline(never)]
+pub(crate) fn heard(
+    tunnels: &Tunnels,
+    gateway: &Gateway,
+    ip: &Ipv4<'_>,
+) -> Result<PathMtu, DropReason> {
+    let Ok(icmp) = Icmpv4::parse(ip.payload()) else { return Err(DropReason::OuterMalformed) };
+    if (icmp.kind(), icmp.code()) != (icmpv4::UNREACHABLE, icmpv4::FRAGMENTATION_NEEDED) {
+        return Err(DropReason::NotForUs);
+    }
+    if !icmp.checksum_ok() {
+        return Err(DropReason::OuterMalformed);
+    }
+    let refused = DropReason::PathMtuRefused;
+    let quoted = Ipv4::parse_header(icmp.payload()).map_err(|_| refused)?;
+    let address = IpAddr::V4(quoted.destination());
+    let ours = Some(quoted.source()) == tunnels.local.v4 && tunnels.peer_at(address).is_some();
+    let overhead = match quoted.protocol() {
+        Protocol::UDP if goes_to_vxlan(tunnels, quoted.payload()) => Template::VXLAN_OVERHEAD,
+        Protocol::IPIP | Protocol::IPV6 if tunnels.ipip => Template::IPIP_OVERHEAD,
+        _ => return Err(refused),
+    };
+    let [_, _, high, low] = icmp.rest();
+    let said = match u16::from_be_bytes([high, low]) {
+        0 => plateau_below(quoted.total_len()),
+        mtu => mtu,
+    };
+    // A router whose link takes a packet does not refuse it.
+    if !ours || quoted.fragment_offset() > 0 || said >= quoted.total_len() {
+        return Err(refused);
+    }
+    Ok(PathMtu { address, mtu: said.max(floor(gateway, overhead)) })
+}
+
+fn goes_to_vxlan(tunnels: &Tunnels, quoted: &[u8]) -> bool {
+    // RFC 792 has a router quote eight bytes at least: just the UDP header.
+    header::<8>(quoted, 0).is_some_and(|[_, _, high, low, ..]| {
+        tunnels.vxlan_port == Some(u16::from_be_bytes([*high, *low]))
+    })
+}
+
+/// With IPv6 inside, its smallest MTU is left whatever is said: below it a pod has no IPv6 at all.
+fn floor(gateway: &Gateway, overhead: u16) -> u16 {
+    if gateway.v6.is_some() { IPV6_MIN_MTU + overhead } else { FLOOR }
+}
+
+fn plateau_below(len: u16) -> u16 {
+    PLATEAUS.into_iter().find(|plateau| *plateau < len).unwrap_or(0)
+}
