@@ -79,12 +79,13 @@ impl Multipath {
         Some(Self { members: kept, buckets })
     }
 
-    /// Who has the flow with this hash. The low bits decide: the high ones are the VXLAN source
-    /// port, and routers of the underlay that choose by it would otherwise choose among few.
+    /// Who has the flow with this hash. Bits from the middle decide: the high ones are the VXLAN
+    /// source port and the low ones an outer flow label, and routers of the underlay that choose by
+    /// these would otherwise choose among few.
     #[inline]
     #[must_use]
     pub fn member(&self, flow_hash: u64) -> Option<&Member> {
-        let bucket = self.buckets.get(flow_hash as usize % BUCKETS)?;
+        let bucket = self.buckets.get((flow_hash >> 32) as usize % BUCKETS)?;
         self.members.get(usize::from(*bucket))
     }
 
