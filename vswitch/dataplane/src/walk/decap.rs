@@ -99,7 +99,7 @@ fn outer<'t>(
 ) -> Result<(), DropReason> {
     let Ok(ethernet) = Ethernet::parse(bytes) else { return Err(DropReason::FrameTooShort) };
     if ethernet.ethertype() == EtherType::IPV6 {
-        return outer6(tunnels, tables, ethernet.payload(), arrival);
+        return outer6(tunnels, tables, ethernet.payload(), arrival, path_mtu);
     }
     if ethernet.ethertype() != EtherType::IPV4 {
         let asks = ethernet.ethertype() == EtherType::ARP && tunnels.proxy_neighbors;
@@ -130,7 +130,7 @@ fn outer<'t>(
             vxlan(tunnels, tables, ip.source().into(), l4, &udp, arrival)?;
         }
         Protocol::ICMP => {
-            *path_mtu = Some(path_mtu::heard(tunnels, &tables.gateway, &ip)?);
+            *path_mtu = Some(path_mtu::heard4(tunnels, &tables.gateway, &ip)?);
             return Err(DropReason::PathMtuNoted);
         }
         _ => return Err(DropReason::NotForUs),
@@ -145,6 +145,7 @@ fn outer6<'t>(
     tables: &'t Tables,
     bytes: &[u8],
     arrival: &mut Arrival<'t>,
+    path_mtu: &mut Option<PathMtu>,
 ) -> Result<(), DropReason> {
     let to_us = |ip: Ipv6<'_>| tunnels.local.v6 == Some(ip.destination());
     if !Ipv6::parse_header(bytes).is_ok_and(to_us) {
@@ -153,6 +154,10 @@ fn outer6<'t>(
     let Ok(ip) = Ipv6::parse(bytes) else { return Err(DropReason::OuterMalformed) };
     match ip.next_header() {
         Protocol::UDP => {}
+        Protocol::ICMPV6 => {
+            *path_mtu = Some(path_mtu::heard6(tunnels, &tables.gateway, &ip)?);
+            return Err(DropReason::PathMtuNoted);
+        }
         // A tunnel packet is whole, and no honest end puts options before it.
         Protocol::HOP_BY_HOP | Protocol::ROUTING | Protocol::FRAGMENT | Protocol::DEST_OPTIONS => {
             return Err(DropReason::OuterMalformed);

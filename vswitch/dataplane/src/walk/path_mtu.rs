@@ -10,7 +10,7 @@ use core::net::IpAddr;
 
 use crate::tables::{Gateway, Template, Tunnels};
 use crate::verdict::DropReason;
-use crate::wire::{Icmpv4, Ipv4, Protocol, header, icmpv4};
+use crate::wire::{Icmpv4, Icmpv6, Ipv4, Ipv6, Protocol, header, icmpv4, icmpv6, ipv6};
 
 /// The largest outer packet that passes on the way to a tunnel's other end, as one of its routers
 /// says.
@@ -32,7 +32,7 @@ const PLATEAUS: [u16; 11] = [65_535, 32_000, 17_914, 8166, 4352, 2002, 1492, 100
 
 /// Reads an ICMP message to our underlay address. `Err` if it is none of these: it is dropped.
 #[inline(never)]
-pub(crate) fn heard(
+pub(crate) fn heard4(
     tunnels: &Tunnels,
     gateway: &Gateway,
     ip: &Ipv4<'_>,
@@ -62,19 +62,51 @@ pub(crate) fn heard(
     if !ours || quoted.fragment_offset() > 0 || said >= quoted.total_len() {
         return Err(refused);
     }
-    Ok(PathMtu { address, mtu: said.max(floor(gateway, overhead)) })
+    Ok(PathMtu { address, mtu: said.max(floor(gateway, overhead, FLOOR)) })
+}
+
+/// Likewise an ICMPv6 message (RFC 4443, section 3.2; RFC 8201).
+#[inline(never)]
+pub(crate) fn heard6(
+    tunnels: &Tunnels,
+    gateway: &Gateway,
+    ip: &Ipv6<'_>,
+) -> Result<PathMtu, DropReason> {
+    let Ok(icmp) = Icmpv6::parse(ip.payload()) else { return Err(DropReason::OuterMalformed) };
+    // RFC 4443: the code is to be ignored.
+    if icmp.kind() != icmpv6::PACKET_TOO_BIG {
+        return Err(DropReason::NotForUs);
+    }
+    if !icmp.checksum_ok(ip.source(), ip.destination()) {
+        return Err(DropReason::OuterMalformed);
+    }
+    let refused = DropReason::PathMtuRefused;
+    let quoted = Ipv6::parse_header(icmp.payload()).map_err(|_| refused)?;
+    let address = IpAddr::V6(quoted.destination());
+    let ours = Some(quoted.source()) == tunnels.local.v6
+        && tunnels.peer_at(address).is_some()
+        && quoted.next_header() == Protocol::UDP
+        && goes_to_vxlan(tunnels, icmp.payload().get(ipv6::HEADER_LEN..).unwrap_or_default());
+    let sent = ipv6::HEADER_LEN + usize::from(quoted.payload_len());
+    let said = u32::from_be_bytes(icmp.rest());
+    if !ours || said as usize >= sent {
+        return Err(refused);
+    }
+    // No link has less (RFC 8200, section 5).
+    let floor = floor(gateway, Template::VXLAN_V6_OVERHEAD, IPV6_MIN_MTU);
+    Ok(PathMtu { address, mtu: u16::try_from(said).unwrap_or(u16::MAX).max(floor) })
 }
 
 fn goes_to_vxlan(tunnels: &Tunnels, quoted: &[u8]) -> bool {
     // RFC 792 has a router quote eight bytes at least: just the UDP header.
     header::<8>(quoted, 0).is_some_and(|[_, _, high, low, ..]| {
-        tunnels.vxlan_port == Some(u16::from_be_bytes([*high, *low]))
+        tunnels.takes_vxlan_on(u16::from_be_bytes([*high, *low]))
     })
 }
 
 /// With IPv6 inside, its smallest MTU is left whatever is said: below it a pod has no IPv6 at all.
-fn floor(gateway: &Gateway, overhead: u16) -> u16 {
-    if gateway.v6.is_some() { IPV6_MIN_MTU + overhead } else { FLOOR }
+fn floor(gateway: &Gateway, overhead: u16, least: u16) -> u16 {
+    if gateway.v6.is_some() { IPV6_MIN_MTU + overhead } else { least }
 }
 
 fn plateau_below(len: u16) -> u16 {
