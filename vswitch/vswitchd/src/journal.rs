@@ -27,6 +27,8 @@ const VERSION: u32 = 1;
 
 /// Rewritten when it has this many lines more than twice what a snapshot has.
 const SLACK_LINES: usize = 256;
+/// Or this many bytes more than twice a snapshot's: a line of a large cluster's peers has megabytes.
+const SLACK_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Why there is no journal, or no line more in it.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +77,7 @@ pub struct Journal {
     /// Bytes that are known to be whole lines on disk.
     len: u64,
     lines_of_snapshot: usize,
+    len_of_snapshot: u64,
 }
 
 impl Journal {
@@ -128,6 +131,7 @@ impl Journal {
     #[must_use]
     pub fn wants_compaction(&self) -> bool {
         self.lines > 2 * self.lines_of_snapshot + SLACK_LINES
+            || self.len > 2 * self.len_of_snapshot + SLACK_BYTES
     }
 
     /// Replaces everything by a snapshot.
@@ -167,6 +171,7 @@ impl Journal {
             lines,
             len: bytes.len() as u64,
             lines_of_snapshot: lines,
+            len_of_snapshot: bytes.len() as u64,
         })
     }
 }
@@ -279,7 +284,7 @@ mod tests {
     use api::Mac;
     use tempfile::TempDir;
 
-    use super::{Journal, JournalError, read};
+    use super::{Journal, JournalError, SLACK_LINES, read};
     use crate::model::Edit;
 
     fn edit(number: u8) -> Edit {
@@ -395,5 +400,12 @@ mod tests {
         journal.append(&[edit(9)]).expect("room");
         let (_, replay) = Journal::open(dir.path()).expect("ours");
         assert_eq!(replay.edits, [edit(7), edit(8), edit(9)]);
+        // Few lines, but long ones.
+        let many = vec![edit(1); 50_000];
+        let lines = (0..).take_while(|_| {
+            journal.append(&many).expect("room");
+            !journal.wants_compaction()
+        });
+        assert!(lines.count() < SLACK_LINES);
     }
 }

@@ -105,7 +105,12 @@ pub fn compile(input: &Input<'_>) -> Tables {
         gateway: gateway(input.model),
         ..Tables::default()
     };
-    let mut adjacencies = Adjacencies { input, peers: HashMap::new(), tables: &mut tables };
+    let mut adjacencies = Adjacencies {
+        input,
+        peers: HashMap::new(),
+        pod_mtu: pod_mtu(input.config, input.model, input.uplink.map(|uplink| uplink.mtu)),
+        tables: &mut tables,
+    };
     for Route { prefix, target, .. } in rib::routes(input).routes {
         let id = adjacencies.of(&target);
         match prefix {
@@ -135,6 +140,8 @@ pub fn vtep_mac(config: &Config, uplink: &UplinkPort) -> MacAddr {
 struct Adjacencies<'a, 'i> {
     input: &'a Input<'i>,
     peers: HashMap<&'a str, AdjacencyId>,
+    /// Looks at every peer: asked for once.
+    pod_mtu: u32,
     tables: &'a mut Tables,
 }
 
@@ -181,11 +188,7 @@ impl<'a> Adjacencies<'a, '_> {
             Target::Neighbor { mac, .. } => Adjacency::Bridged {
                 bridge: DEFAULT_BRIDGE,
                 template: Template::ethernet(MacAddr(mac.0), Gateway::MAC),
-                mtu: clamp(pod_mtu(
-                    input.config,
-                    input.model,
-                    input.uplink.map(|uplink| uplink.mtu),
-                )),
+                mtu: clamp(self.pod_mtu),
             },
             Target::Peer(peer) => match input.uplink {
                 Some(uplink) => Adjacency::Remote {

@@ -74,7 +74,7 @@ impl Model {
                 order.push(&peer.name);
             }
         }
-        order.sort_by_key(|name| !waited(name));
+        order.sort_by_cached_key(|name| !waited(name));
 
         let mut edits = Vec::new();
         let mut stays: BTreeMap<&str, &PeerSpec> = BTreeMap::new();

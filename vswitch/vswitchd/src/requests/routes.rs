@@ -7,7 +7,6 @@ use crate::compile::encapsulation::decide;
 use crate::compile::rib::{self, Route, Target};
 use crate::compile::{Input, peer_mtu};
 use crate::daemon::Daemon;
-use crate::mtu::pod_mtu;
 
 /// Refused peers that `status` names one by one.
 const NAMED: usize = 5;
@@ -17,12 +16,21 @@ impl Daemon {
     pub(super) fn show_fib(&self) -> Vec<FibEntry> {
         self.with_input(|input| {
             let rib = rib::routes(input);
-            let mut entries: Vec<_> =
-                rib.routes.iter().map(|route| self.fib_entry(input, route, None)).collect();
+            let pod_mtu = self.pod_mtu();
+            let mut entries: Vec<_> = rib
+                .routes
+                .iter()
+                .map(|route| self.fib_entry(input, route, pod_mtu, None))
+                .collect();
             // What closes gaps twice is nobody's statement.
             let stated = rib.hidden.iter().filter(|(route, _)| route.origin != rib::Origin::Gap);
             entries.extend(stated.map(|(route, above)| {
-                self.fib_entry(input, route, Some(format!("{} stands above", above.label())))
+                self.fib_entry(
+                    input,
+                    route,
+                    pod_mtu,
+                    Some(format!("{} stands above", above.label())),
+                )
             }));
             let hidden = &input.model.hidden;
             entries.extend(hidden.routes.iter().map(|route| {
@@ -47,7 +55,13 @@ impl Daemon {
         })
     }
 
-    fn fib_entry(&self, input: &Input<'_>, route: &Route<'_>, hidden: Option<String>) -> FibEntry {
+    fn fib_entry(
+        &self,
+        input: &Input<'_>,
+        route: &Route<'_>,
+        pod_mtu: u32,
+        hidden: Option<String>,
+    ) -> FibEntry {
         let (target, mtu) = match &route.target {
             Target::Pod { attachment, lease, .. } => {
                 (format!("pod {}", self.port_name(attachment)), Some(lease.mtu))
@@ -65,11 +79,7 @@ impl Daemon {
                 let mtu = input.uplink.map(|uplink| peer_mtu(&decision, peer, uplink));
                 (format!("peer {} {encapsulation}{via}", peer.name), mtu)
             }
-            Target::Neighbor { bridge, mac } => {
-                let uplink_mtu = input.uplink.map(|uplink| uplink.mtu);
-                let mtu = pod_mtu(input.config, input.model, uplink_mtu);
-                (format!("bridge {bridge} {mac}"), Some(mtu))
-            }
+            Target::Neighbor { bridge, mac } => (format!("bridge {bridge} {mac}"), Some(pod_mtu)),
             Target::Blackhole => ("blackhole".into(), None),
             Target::Unreachable => ("unreachable".into(), None),
         };
