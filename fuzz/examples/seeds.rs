@@ -5,7 +5,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::{fs, io};
 
-use api::{AttachmentId, ErrorKind, ErrorReply, Reply, Request, Reserve, TracePacket};
+use api::{
+    AttachmentId, Encapsulate, Encapsulation, ErrorKind, ErrorReply, Mac, PeerSpec, PeerSync, Reply,
+    Request, Reserve, Source, TracePacket,
+};
 use dataplane::Millis;
 use dataplane::tables::{Fdb, Gateway, PortId, Tunnels};
 use dataplane::wire::{
@@ -288,6 +291,22 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ttl: 64,
         df: true,
     };
+    let sync = Request::SyncPeers(PeerSync {
+        source: Source::Kubernetes,
+        complete: false,
+        peers: vec![PeerSpec {
+            name: "node-b".into(),
+            address: remote_v4(0).into(),
+            prefixes: ["198.18.2.0/24", "fd00:18:2::/64"]
+                .map(|text| text.parse().expect("a prefix"))
+                .into(),
+            encapsulation: Some(Encapsulation::Vxlan),
+            encapsulate: Some(Encapsulate::CrossSubnet),
+            vtep_mac: Some(Mac([2; 6])),
+        }],
+        gone: vec!["node-c".into()],
+    });
+    let prefixes = Request::SetPodPrefixes(vec!["198.18.1.0/24".parse().expect("a prefix")]);
     let request = |request: &Request| api::encode_request(request).expect("small");
     let response = |response| api::encode_response(&response).expect("small");
     let stream = [&[16], &request(&Request::Status)[..], &request(&Request::Detach(attachment))];
@@ -295,6 +314,8 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("two-requests", stream.concat()),
         ("reserve", [&[127], &request(&Request::Reserve(reserve))[..]].concat()),
+        ("sync", [&[127], &request(&sync)[..]].concat()),
+        ("prefixes", [&[127], &request(&prefixes)[..]].concat()),
         ("trace", [&[127], &request(&Request::Trace(packet))[..]].concat()),
         ("done", [&[0xff], &response(Ok(Reply::Done))[..]].concat()),
         ("failed", [&[0x83], &response(Err(failed))[..]].concat()),
