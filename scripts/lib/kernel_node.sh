@@ -2,19 +2,25 @@
 # node-k: a node that runs only the kernel's own VXLAN, typed as the classic tutorials type it, with
 # pods on a bridge. The peer that none of our code had a part in. Sourced after nodes.sh.
 
-# Our nodes' VTEP MAC: 02:76 and the four bytes of the underlay address.
+# The VXLAN device of each node that runs only the kernel's.
+declare -gA KERNEL_VXLAN=()
+
+# vtep_mac_of NODE: that of its VXLAN device, as the kernel chose it; or of our nodes, 02:76 and the
+# four bytes of the underlay address.
 vtep_mac_of() {
     local a b c d
+    if [[ -n ${KERNEL_VXLAN[$1]:-} ]]; then
+        in_ip "$1" -json link show dev "${KERNEL_VXLAN[$1]}" | jq -r '.[0].address'
+        return
+    fi
     IFS=. read -r a b c d <<<"${HOST_ADDRESS[$1]}"
     printf '02:76:%02x:%02x:%02x:%02x' "$a" "$b" "$c" "$d"
 }
 
-# The MAC that the kernel chose for node-k's VXLAN device.
-kernel_vtep_mac() { in_ip node-k -json link show dev vxlan0 | jq -r '.[0].address'; }
-
 kernel_node_up() {
     local node peer4 peer6 mac
     underlay_attach_node node-k
+    KERNEL_VXLAN[node-k]=vxlan0
     in_ip node-k link add vxlan0 type vxlan id "$VNI" dev eth0 dstport 4789 nolearning
     in_ip node-k address add 198.18.3.0/32 dev vxlan0
     in_ip node-k address add fd00:18:3::/128 dev vxlan0
