@@ -24,8 +24,8 @@ main() {
     pod_plug node-a a1
     pod_plug node-b b1
     servers_up a1 b1
-    change node-a vxlan 'encapsulation = "vxlan"'
-    change node-b vxlan 'encapsulation = "vxlan"'
+    change node-a vxlan 'encapsulation = "vxlan"' >/dev/null
+    change node-b vxlan 'encapsulation = "vxlan"' >/dev/null
     flows_up
     transfers_up
     stage vxlan 1450
