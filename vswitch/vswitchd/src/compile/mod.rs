@@ -208,7 +208,7 @@ impl<'a> Adjacencies<'a, '_> {
 fn peer_template(input: &Input<'_>, peer: &PeerSpec, uplink: &UplinkPort) -> Option<Template> {
     let outer = outer(input, peer.address, uplink)?;
     let overlay = &input.config.overlay;
-    Some(match input.decide(peer).in_force {
+    let template = match input.decide(peer).in_force {
         Encapsulation::Vxlan => Template::vxlan_routed(
             outer,
             vni(overlay.vni),
@@ -219,7 +219,8 @@ fn peer_template(input: &Input<'_>, peer: &PeerSpec, uplink: &UplinkPort) -> Opt
         ),
         Encapsulation::Ipip => Template::ipip(outer)?,
         Encapsulation::Direct => Template::ethernet(outer.next_hop_mac, outer.source_mac),
-    })
+    };
+    Some(template.with_outer_df(overlay.outer_df))
 }
 
 fn outer(input: &Input<'_>, destination: IpAddr, uplink: &UplinkPort) -> Option<Outer> {
@@ -296,8 +297,11 @@ fn bridge(input: &Input<'_>) -> Bridge {
     bridge.members.sort_unstable();
     if let (Some(vni), Some(uplink)) = (bridge.vni, input.uplink) {
         for address in &input.config.bridge.vteps {
-            let template = outer(input, *address, uplink)
-                .map(|outer| Template::vxlan_bridged(outer, vni, input.config.overlay.vxlan_port));
+            let overlay = &input.config.overlay;
+            let template = outer(input, *address, uplink).map(|outer| {
+                Template::vxlan_bridged(outer, vni, overlay.vxlan_port)
+                    .with_outer_df(overlay.outer_df)
+            });
             bridge.vteps.push(RemoteVtep {
                 address: *address,
                 port: uplink.id,

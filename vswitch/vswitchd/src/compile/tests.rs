@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use api::{AttachmentId, Mode, Reserve};
 use dataplane::tables::{
     Adjacency, Attachment, BridgeId, Domain, Encap, Epoch, FdbTarget, LocalAddresses, Offloads,
-    PortId, Tables, VtepId,
+    OuterDf, PortId, Tables, VtepId,
 };
 use dataplane::wire::{MacAddr, Vni};
 
@@ -250,6 +250,27 @@ fn segments_are_clamped_where_that_is_configured() {
     assert!(!Node::new(CONFIG).tables().tunnels.clamp_mss);
     let text = format!("{CONFIG}[overlay]\nclamp_mss = true\n");
     assert!(Node::new(&text).tables().tunnels.clamp_mss);
+}
+
+#[test]
+fn the_underlays_routers_may_cut_where_that_is_configured() {
+    for (overlay, expected) in [
+        ("", OuterDf::Set),
+        ("[overlay]\nouter_df = \"clear\"\n", OuterDf::Clear),
+        ("[overlay]\nouter_df = \"inherit\"\n", OuterDf::Inherit),
+    ] {
+        let tables = Node::new(&format!("{CONFIG}{overlay}")).tables();
+        // By VXLAN, and by IPIP.
+        for pod in ["198.18.2.5", "198.18.3.5"] {
+            let Some(Adjacency::Remote { template: Some(template), .. }) = route(&tables, pod)
+            else {
+                panic!("{pod}: {:?}", route(&tables, pod));
+            };
+            assert_eq!(template.outer_df(), expected, "{pod}");
+        }
+        let vtep = tables.bridges[0].vteps[0].template;
+        assert_eq!(vtep.map(|template| template.outer_df()), Some(expected));
+    }
 }
 
 #[test]

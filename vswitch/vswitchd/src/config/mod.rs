@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use api::{Encapsulate, Encapsulation, Mac, Mode, PeerSpec, RouteSpec};
 use dataplane::tables::LocalAddresses;
+use dataplane::tables::OuterDf;
 use ipnet::IpNet;
 
 pub(crate) use claims::{Claims, THIS_NODE};
@@ -117,6 +118,8 @@ pub struct Overlay {
     pub pod_mtu: Option<u32>,
     /// Lower what a SYN announces to the segments that the way to a peer takes.
     pub clamp_mss: bool,
+    /// Whether routers of an IPv4 underlay may cut tunnel packets.
+    pub outer_df: OuterDf,
 }
 
 /// `[host]`

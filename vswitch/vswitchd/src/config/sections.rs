@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use api::{Encapsulate, Encapsulation, Mode, PeerSpec, RouteSpec, RouteTarget};
+use dataplane::tables::OuterDf;
 use toml::de::DeTable;
 
 use crate::compile::encapsulation::nothing_to_encapsulate_by;
@@ -26,6 +27,8 @@ const ENCAPSULATES: [(&str, Encapsulate); 3] = [
     ("cross-subnet", Encapsulate::CrossSubnet),
     ("never", Encapsulate::Never),
 ];
+const OUTER_DF: [(&str, OuterDf); 3] =
+    [("set", OuterDf::Set), ("clear", OuterDf::Clear), ("inherit", OuterDf::Inherit)];
 
 /// Bounds of settings; outside of them a value is certainly a mistake.
 const VNI: std::ops::RangeInclusive<u64> = 1..=0xff_ffff;
@@ -148,6 +151,7 @@ fn overlay<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Overlay {
         vtep_mac: reader.parsed(&mut section, "vtep_mac", MAC),
         pod_mtu: reader.integer(&mut section, "pod_mtu", MTU).map(|mtu| mtu as u32),
         clamp_mss: reader.boolean(&mut section, "clamp_mss").unwrap_or(false),
+        outer_df: reader.one_of(&mut section, "outer_df", &OUTER_DF).unwrap_or(OuterDf::Set),
     };
     reader.finish(section);
     overlay

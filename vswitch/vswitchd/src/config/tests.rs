@@ -116,7 +116,7 @@ fn a_problem_names_line_key_and_expectation() {
     for (text, expected) in [
         (
             "[overlay]\nvnii = 3\n",
-            "f:8: overlay.vnii: unknown key; expected one of accept, accept_vnis, accept_vxlan_ports, clamp_mss, encapsulate, encapsulation, pod_mtu, vni, vtep_mac, vxlan_port",
+            "f:8: overlay.vnii: unknown key; expected one of accept, accept_vnis, accept_vxlan_ports, clamp_mss, encapsulate, encapsulation, outer_df, pod_mtu, vni, vtep_mac, vxlan_port",
         ),
         (
             "[overlay]\nvni = \"3\"\n",
@@ -153,6 +153,10 @@ fn a_problem_names_line_key_and_expectation() {
         (
             "[overlay]\naccept = [\"ipip\",\n\"gre\"]\n",
             "f:9: overlay.accept[1]: expected \"vxlan\" or \"ipip\" or \"direct\", found \"gre\"",
+        ),
+        (
+            "[overlay]\nouter_df = true\n",
+            "f:8: overlay.outer_df: expected \"set\" or \"clear\" or \"inherit\", found a value of type boolean",
         ),
         (
             "[overlay]\naccept = [1]\n",
