@@ -143,8 +143,11 @@ pub struct UplinkStatus {
     pub vni: u32,
     /// VXLAN UDP port.
     pub vxlan_port: u16,
-    /// MAC that peers put into the inner Ethernet header of VXLAN.
+    /// MAC that peers of `address` put into the inner Ethernet header of VXLAN.
     pub vtep_mac: Mac,
+    /// Likewise those of `address6`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vtep_mac6: Option<Mac>,
 }
 
 /// One pinned thread.

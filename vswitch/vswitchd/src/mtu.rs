@@ -4,7 +4,7 @@
 //! port, to `daemon` and `compile`; and why a configuration or a peer cannot work with the uplink's,
 //! to `machine`, `requests` and `daemon`. Pure.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use api::{Encapsulation, PeerSpec, Source};
 
@@ -14,8 +14,6 @@ use crate::model::Model;
 
 /// Pods' MTU on a node without an uplink: Ethernet's.
 const WITHOUT_UPLINK: u32 = 1500;
-/// The underlay of peers to come.
-const ANY_IPV4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// RFC 8200 section 5.
 const LEAST_IPV6: u32 = 1280;
 /// What every host can take: RFC 791 section 3.1.
@@ -36,9 +34,15 @@ pub fn pod_mtu(config: &Config, model: &Model, uplink_mtu: Option<u32>) -> u32 {
 /// of VXLAN for a stretched bridge.
 fn largest_overhead(config: &Config, model: &Model) -> u32 {
     let peers = model.peers.values().map(|(peer, _)| (longest(config, peer), peer.address));
-    let usual = model.peers.is_empty().then(|| (config.overlay.usual(), ANY_IPV4));
+    // The underlay of peers to come is what the uplink is configured for.
+    let uplink = config.uplink.as_ref();
+    let only_v6 =
+        uplink.is_some_and(|uplink| uplink.address.is_none() && uplink.address6.is_some());
+    let to_come: IpAddr =
+        if only_v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let usual = model.peers.is_empty().then(|| (config.overlay.usual(), to_come));
     let vteps = config.bridge.vteps.iter().map(|vtep| (Encapsulation::Vxlan, *vtep));
-    let stretched = config.bridge.vni.map(|_| (Encapsulation::Vxlan, ANY_IPV4));
+    let stretched = config.bridge.vni.map(|_| (Encapsulation::Vxlan, to_come));
     let all = peers.chain(usual).chain(vteps).chain(stretched);
     all.map(|(encapsulation, towards)| overhead(encapsulation, towards)).max().unwrap_or(0)
 }

@@ -119,6 +119,7 @@ fn steering(config: &Config, model: &Model, facts: &Facts) -> Steering {
         ..Steering::default()
     };
     if heard.direct {
+        steering.neighbors = config.uplink.as_ref().is_some_and(|uplink| uplink.proxy_neighbors);
         let prefixes = model.pods.all();
         steering.prefixes =
             prefixes.map(|prefix| (prefix.network(), prefix.prefix_len())).collect();

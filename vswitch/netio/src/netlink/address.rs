@@ -15,19 +15,38 @@ impl Netlink {
     /// # Errors
     /// If the kernel does not answer.
     pub fn addresses(&mut self, ifindex: u32) -> Result<Vec<(IpAddr, u8)>> {
+        Ok(self.address_messages(ifindex)?.iter().filter_map(read).collect())
+    }
+
+    /// Those of them that others may know the interface by: not link-local, not temporary
+    /// (RFC 8981), not deprecated, and not still, or in vain, checked for duplicates.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn lasting_addresses(&mut self, ifindex: u32) -> Result<Vec<IpAddr>> {
+        let messages = self.address_messages(ifindex)?;
+        Ok(messages
+            .iter()
+            .filter(|message| lasts(message))
+            .filter_map(read)
+            .map(|(ip, _)| ip)
+            .collect())
+    }
+
+    fn address_messages(&mut self, ifindex: u32) -> Result<Vec<AddressMessage>> {
         let mut wanted = AddressMessage::default();
         wanted.header.index = ifindex;
         let answers = self.dump(
             &RouteNetlinkMessage::GetAddress(wanted),
             format_args!("list the addresses of interface {ifindex}"),
         )?;
-        let addresses = answers.iter().filter_map(|answer| match answer {
+        let of_interface = answers.into_iter().filter_map(|answer| match answer {
             RouteNetlinkMessage::NewAddress(address) if address.header.index == ifindex => {
-                read(address)
+                Some(address)
             }
             _ => None,
         });
-        Ok(addresses.collect())
+        Ok(of_interface.collect())
     }
 
     /// Gives an interface an address; one that it has already is fine. An IPv6 address is usable
@@ -70,6 +89,18 @@ fn message(ifindex: u32, (ip, len): (IpAddr, u8)) -> AddressMessage {
     }
     message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
     message
+}
+
+fn lasts(message: &AddressMessage) -> bool {
+    // IFA_F_SECONDARY is the same bit: IPv4's second address of a subnet lasts.
+    let is_v6 = message.header.family == AddressFamily::Inet6;
+    let passing = AddressHeaderFlags::Deprecated
+        | AddressHeaderFlags::Tentative
+        | AddressHeaderFlags::Dadfailed
+        | AddressHeaderFlags::Secondary;
+    let link_local =
+        matches!(read(message), Some((IpAddr::V6(v6), _)) if v6.is_unicast_link_local());
+    !(link_local || is_v6 && message.header.flags.intersects(passing))
 }
 
 /// An address and its prefix length from the kernel's message.

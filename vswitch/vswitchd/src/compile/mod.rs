@@ -127,14 +127,10 @@ pub fn peer_mtu(decision: &Decision, peer: &PeerSpec, uplink: &UplinkPort) -> u3
     uplink.mtu.saturating_sub(overhead(decision.in_force, peer.address))
 }
 
-/// MAC of this node's VTEP.
+/// MAC of this node's VTEP, as a peer knows it that reaches us by this address of ours.
 #[must_use]
-pub fn vtep_mac(config: &Config, uplink: &UplinkPort) -> MacAddr {
-    match (config.overlay.vtep_mac, uplink.addresses.iter().next()) {
-        (Some(mac), _) => MacAddr(mac.0),
-        (None, Some(address)) => Tunnels::derived_vtep_mac(address),
-        (None, None) => MacAddr::ZERO,
-    }
+pub fn vtep_mac(config: &Config, own: IpAddr) -> MacAddr {
+    config.overlay.vtep_mac.map_or_else(|| Tunnels::derived_vtep_mac(own), |mac| MacAddr(mac.0))
 }
 
 struct Adjacencies<'a, 'i> {
@@ -215,7 +211,7 @@ fn peer_template(input: &Input<'_>, peer: &PeerSpec, uplink: &UplinkPort) -> Opt
             overlay.vxlan_port,
             peer.vtep_mac
                 .map_or_else(|| Tunnels::derived_vtep_mac(peer.address), |mac| MacAddr(mac.0)),
-            vtep_mac(input.config, uplink),
+            vtep_mac(input.config, uplink.addresses.towards(peer.address)?),
         ),
         Encapsulation::Ipip => Template::ipip(outer)?,
         Encapsulation::Direct => Template::ethernet(outer.next_hop_mac, outer.source_mac),
@@ -325,9 +321,17 @@ fn tunnels(input: &Input<'_>) -> Tunnels {
     let mut tunnels = Tunnels {
         uplink: Some(uplink.id),
         local: uplink.addresses,
-        vtep_mac: vtep_mac(config, uplink),
+        proxy_neighbors: config.uplink.as_ref().is_some_and(|uplink| uplink.proxy_neighbors),
+        zero_checksum6: config.overlay.udp6_zero_checksum_rx,
         ..Tunnels::default()
     };
+    for own in uplink.addresses.iter() {
+        let mac = vtep_mac(config, own);
+        match own {
+            IpAddr::V4(_) => tunnels.vtep_mac = mac,
+            IpAddr::V6(_) => tunnels.vtep_mac6 = mac,
+        }
+    }
     let heard = heard(config, model);
     let mut ports = heard.vxlan_ports.into_iter();
     tunnels.vxlan_port = ports.next();

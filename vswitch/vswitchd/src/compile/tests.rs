@@ -321,3 +321,40 @@ fn the_pods_mtu_suits_every_peer() {
         assert_eq!(pod_mtu(&config, &Model::new(&config), uplink), expected, "{overlay}");
     }
 }
+
+#[test]
+fn each_peer_is_reached_by_an_address_of_its_own_family() {
+    let text = CONFIG
+        .replace("[uplink]", "[uplink]\nproxy_neighbors = true")
+        .replace("vteps = [\"198.51.100.12\"]", "vteps = [\"198.51.100.12\", \"2001:db8:2::13\"]")
+        + "[[peers]]\nname = \"d\"\naddress = \"2001:db8:2::12\"\nprefixes = [\"198.18.4.0/24\", \"fd00:18:4::/64\"]\n";
+    let mut node = Node::new(&text);
+    let uplink = node.uplink.as_mut().expect("given");
+    uplink.addresses.v6 = Some("2001:db8:1::11".parse().expect("an address"));
+    for address in ["2001:db8:2::12", "2001:db8:2::13"] {
+        node.next_hops.insert(address.parse().expect("an address"), NextHop::resolved(ROUTER));
+    }
+    let tables = node.tables();
+    for (inner, over_v6, expected) in [("198.18.2.5", false, 1450), ("198.18.4.5", true, 1430)] {
+        let Some(Adjacency::Remote { template: Some(template), mtu, .. }) = route(&tables, inner)
+        else {
+            panic!("{inner}: {:?}", route(&tables, inner));
+        };
+        assert_eq!((template.is_over_v6(), *mtu), (over_v6, expected), "{inner}");
+    }
+    let vteps: Vec<_> = tables.bridges[0].vteps.iter().map(|vtep| vtep.mtu).collect();
+    assert_eq!(vteps, [1450, 1430]);
+    let tunnels = &tables.tunnels;
+    assert!(tunnels.proxy_neighbors && tunnels.zero_checksum6);
+    let derived = |own: &str| -> MacAddr {
+        dataplane::tables::Tunnels::derived_vtep_mac(own.parse::<IpAddr>().expect("an address"))
+    };
+    assert_eq!(tunnels.vtep_mac, derived("198.51.100.11"));
+    assert_eq!(tunnels.vtep_mac6, derived("2001:db8:1::11"));
+    assert_eq!(pod_mtu(&node.config, &node.model, Some(1500)), 1430);
+
+    // Without an address of its family a peer is not reached.
+    node.uplink.as_mut().expect("given").addresses.v6 = None;
+    let tables = node.tables();
+    assert!(matches!(route(&tables, "198.18.4.5"), Some(Adjacency::Remote { template: None, .. })));
+}

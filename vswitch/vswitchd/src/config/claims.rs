@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
-use api::{Encapsulation, PeerSpec};
+use api::{Encapsulate, Encapsulation, PeerSpec};
 use dataplane::tables::LocalAddresses;
 use ipnet::IpNet;
 
 use super::Config;
-use super::semantic::{check_name, check_prefix, check_underlay, is_unicast_mac};
+use super::semantic::{check_far_end, check_name, check_prefix, check_underlay, is_unicast_mac};
 use crate::compile::encapsulation::contradiction;
 
 /// More than any node has. A tunnel packet's inner source is compared with each of them.
@@ -26,6 +26,8 @@ pub(crate) const THIS_NODE: &str = "this node";
 pub(crate) struct Claims<'a> {
     cluster: &'a [IpNet],
     own: LocalAddresses,
+    /// These are all of them.
+    own_is_complete: bool,
     /// `overlay.encapsulation`, if it is known.
     encapsulation: Option<Encapsulation>,
     names: HashSet<&'a str>,
@@ -45,11 +47,18 @@ impl<'a> Claims<'a> {
         Self {
             cluster,
             own,
+            own_is_complete: false,
             encapsulation,
             names: HashSet::new(),
             addresses: HashMap::new(),
             prefixes: BTreeMap::new(),
         }
+    }
+
+    /// The node has no other underlay addresses than those that it is known by.
+    pub(crate) fn with_all_addresses(mut self) -> Self {
+        self.own_is_complete = true;
+        self
     }
 
     /// The node that a configuration describes, as far as it does.
@@ -125,14 +134,23 @@ impl<'a> Claims<'a> {
         let address = peer.address;
         if let Err(message) = check_underlay(peer.address, self.cluster) {
             refuse("address", message);
-        } else if self.own.has(address) {
-            refuse("address", format!("{address} is this node itself"));
+        } else if (self.own_is_complete || self.own.has(address))
+            && let Err(message) = check_far_end(self.own, address)
+        {
+            refuse("address", message);
         }
         if let Some(other) = self.addresses.get(&address) {
             refuse("address", format!("peer \"{other}\" has {address} already"));
         }
         if let Some(message) = contradiction(self.encapsulation, peer) {
             refuse("encapsulate", message);
+        }
+        if address.is_ipv6()
+            && peer.encapsulation.or(self.encapsulation) == Some(Encapsulation::Ipip)
+            && peer.encapsulate != Some(Encapsulate::Never)
+        {
+            let message = "IPIP runs over IPv4 alone; reach this peer by \"vxlan\" or \"direct\", or by an IPv4 address";
+            refuse("address", message.into());
         }
         if peer.vtep_mac.is_some_and(|mac| !is_unicast_mac(mac)) {
             refuse("vtep_mac", "a group or zero address cannot be a VTEP's MAC".into());

@@ -31,7 +31,7 @@ use ipnet::IpNet;
 pub(crate) use claims::{Claims, THIS_NODE};
 pub use former::Former;
 pub use read::{Origin, Problem};
-pub(crate) use semantic::{check_pod_prefixes, check_route_prefix};
+pub(crate) use semantic::{check_far_end, check_pod_prefixes, check_route_prefix};
 
 /// Everything that the operator decided.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,6 +78,10 @@ pub struct Uplink {
     pub interface: String,
     /// IPv4 underlay address; the interface's only one if absent.
     pub address: Option<Ipv4Addr>,
+    /// IPv6 underlay address; likewise, link-local and passing ones aside.
+    pub address6: Option<Ipv6Addr>,
+    /// Answer who asks the underlay's link for a pod of this node.
+    pub proxy_neighbors: bool,
     /// Where the XDP program runs.
     pub xdp: Xdp,
     /// Ask the driver for zero-copy.
@@ -112,6 +116,8 @@ pub struct Overlay {
     pub vni: u32,
     /// VXLAN UDP port.
     pub vxlan_port: u16,
+    /// Take VXLAN over IPv6 without a UDP checksum.
+    pub udp6_zero_checksum_rx: bool,
     /// MAC of this node's VTEP; derived from the underlay address if absent.
     pub vtep_mac: Option<Mac>,
     /// MTU of the pods' interfaces, bytes; computed if absent.
@@ -232,7 +238,10 @@ impl Config {
     /// The underlay addresses, as far as they are configured.
     #[must_use]
     pub(crate) fn own_addresses(&self) -> LocalAddresses {
-        LocalAddresses { v4: self.uplink.as_ref().and_then(|uplink| uplink.address), v6: None }
+        self.uplink.as_ref().map_or_else(LocalAddresses::default, |uplink| LocalAddresses {
+            v4: uplink.address,
+            v6: uplink.address6,
+        })
     }
 
     /// The gateway of a pod prefix: its first usable address.

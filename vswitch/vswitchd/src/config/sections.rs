@@ -15,7 +15,9 @@ use super::read::{Problem, Reader, Section};
 use super::{Bridge, Config, Control, Host, Node, Overlay, Uplink, WorkerSettings, Xdp};
 
 const PREFIX: &str = "a prefix such as \"198.18.1.0/24\" or \"fd00:18:1::/64\"";
-const ADDRESS: &str = "an IPv4 address such as \"198.51.100.11\"";
+const ADDRESS4: &str = "an IPv4 address such as \"198.51.100.11\"";
+const ADDRESS6: &str = "an IPv6 address such as \"2001:db8::11\"";
+const ADDRESS: &str = "an address such as \"198.51.100.11\" or \"2001:db8::11\"";
 const MAC: &str = "a MAC address such as \"02:76:c6:33:64:0b\"";
 const ENCAPSULATIONS: [(&str, Encapsulation); 3] = [
     ("vxlan", Encapsulation::Vxlan),
@@ -113,12 +115,15 @@ fn uplink<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<Uplink>
         return None;
     }
     let interface = required(reader, &mut section, "interface", "an interface such as \"eth0\"");
-    let address = reader.parsed(&mut section, "address", ADDRESS);
+    let address = reader.parsed(&mut section, "address", ADDRESS4);
+    let address6 = reader.parsed(&mut section, "address6", ADDRESS6);
+    let proxy_neighbors = reader.boolean(&mut section, "proxy_neighbors").unwrap_or(false);
     let words = [("auto", Xdp::Auto), ("native", Xdp::Native), ("generic", Xdp::Generic)];
     let xdp = reader.one_of(&mut section, "xdp", &words).unwrap_or(Xdp::Auto);
     let zero_copy = reader.boolean(&mut section, "zero_copy").unwrap_or(false);
     reader.finish(section);
-    Some(Uplink { interface: interface.unwrap_or_default(), address, xdp, zero_copy })
+    let interface = interface.unwrap_or_default();
+    Some(Uplink { interface, address, address6, proxy_neighbors, xdp, zero_copy })
 }
 
 fn overlay<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Overlay {
@@ -148,6 +153,9 @@ fn overlay<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Overlay {
         accept_vnis: vnis.into_iter().map(|vni| vni as u32).collect(),
         vni: reader.integer(&mut section, "vni", VNI).unwrap_or(10) as u32,
         vxlan_port: reader.integer(&mut section, "vxlan_port", PORT).unwrap_or(4789) as u16,
+        udp6_zero_checksum_rx: reader
+            .boolean(&mut section, "udp6_zero_checksum_rx")
+            .unwrap_or(true),
         vtep_mac: reader.parsed(&mut section, "vtep_mac", MAC),
         pod_mtu: reader.integer(&mut section, "pod_mtu", MTU).map(|mtu| mtu as u32),
         clamp_mss: reader.boolean(&mut section, "clamp_mss").unwrap_or(false),
@@ -190,11 +198,7 @@ fn bridge<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Bridge {
             .integer(&mut section, "ageing_seconds", 1..=DAY_SECONDS)
             .unwrap_or(300),
         vni: reader.integer(&mut section, "vni", VNI).map(|vni| vni as u32),
-        vteps: reader
-            .list::<Ipv4Addr>(&mut section, "vteps", ADDRESS)
-            .into_iter()
-            .map(IpAddr::V4)
-            .collect(),
+        vteps: reader.list::<IpAddr>(&mut section, "vteps", ADDRESS),
     };
     reader.finish(section);
     bridge
@@ -233,7 +237,7 @@ fn peers<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Vec<PeerSpec> {
     for mut section in reader.sections(root, "peers") {
         let name = required(reader, &mut section, "name", "a string such as \"node-b\"");
         let is_missing = !section.has("address");
-        let address = reader.parsed::<Ipv4Addr>(&mut section, "address", ADDRESS);
+        let address = reader.parsed::<IpAddr>(&mut section, "address", ADDRESS);
         if is_missing {
             reader.refuse(section.path(), format!("a peer needs address, {ADDRESS}"));
         }
@@ -245,7 +249,7 @@ fn peers<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Vec<PeerSpec> {
         peers.push(PeerSpec {
             name: name.unwrap_or_default(),
             // Refused already; keeps the numbers of the others.
-            address: address.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
+            address: address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             prefixes,
             encapsulation,
             encapsulate,

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 
 use api::RouteTarget;
+use dataplane::tables::LocalAddresses;
 use ipnet::IpNet;
 
 use super::claims::{Claims, overlap};
@@ -92,6 +93,11 @@ impl Checks<'_> {
             && let Err(message) = check_underlay(address.into(), &self.config.node.cluster_prefixes)
         {
             self.refuse("uplink.address", message);
+        }
+        if let Some(address) = uplink.address6
+            && let Err(message) = check_underlay(address.into(), &self.config.node.cluster_prefixes)
+        {
+            self.refuse("uplink.address6", message);
         }
         self.host(&uplink.interface.clone());
     }
@@ -338,10 +344,28 @@ pub(super) fn check_prefix(prefix: &IpNet) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether a tunnel can lead from one of our addresses to this one.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn check_far_end(own: LocalAddresses, address: IpAddr) -> Result<(), String> {
+    match own.towards(address) {
+        Some(here) if here == address => Err(format!("{address} is this node itself")),
+        Some(_) => Ok(()),
+        None => {
+            let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+            Err(format!("this node's uplink has no {family} address to reach {address} from"))
+        }
+    }
+}
+
 pub(super) fn check_underlay(address: IpAddr, cluster: &[IpNet]) -> Result<(), String> {
     let is_special = match address {
         IpAddr::V4(v4) => v4.is_broadcast() || v4.is_link_local() || v4.octets()[0] == 0,
-        IpAddr::V6(_) => return Err(format!("{address} is no IPv4 address")),
+        // A link-local address is one on each link, and a mapped one is none at all.
+        IpAddr::V6(v6) => {
+            v6.is_unicast_link_local() || v6.is_unspecified() || v6.to_ipv4_mapped().is_some()
+        }
     };
     if is_special || address.is_loopback() || address.is_multicast() {
         return Err(format!("{address} cannot be a node's underlay address"));

@@ -116,7 +116,7 @@ fn a_problem_names_line_key_and_expectation() {
     for (text, expected) in [
         (
             "[overlay]\nvnii = 3\n",
-            "f:8: overlay.vnii: unknown key; expected one of accept, accept_vnis, accept_vxlan_ports, clamp_mss, encapsulate, encapsulation, outer_df, pod_mtu, vni, vtep_mac, vxlan_port",
+            "f:8: overlay.vnii: unknown key; expected one of accept, accept_vnis, accept_vxlan_ports, clamp_mss, encapsulate, encapsulation, outer_df, pod_mtu, udp6_zero_checksum_rx, vni, vtep_mac, vxlan_port",
         ),
         (
             "[overlay]\nvni = \"3\"\n",
@@ -232,15 +232,31 @@ fn a_problem_names_line_key_and_expectation() {
         ),
         (
             "attachment = 3\n",
-            "f:7: uplink.attachment: unknown key; expected one of address, interface, xdp, zero_copy",
+            "f:7: uplink.attachment: unknown key; expected one of address, address6, interface, proxy_neighbors, xdp, zero_copy",
         ),
         (
             "[[peers]]\nname = \"b\"\nprefixes = [\"198.18.2.0/24\"]\n",
-            "f:7: peers[0]: a peer needs address, an IPv4 address such as \"198.51.100.11\"",
+            "f:7: peers[0]: a peer needs address, an address such as \"198.51.100.11\" or \"2001:db8::11\"",
         ),
         (
             "[[peers]]\nname = \"b\"\naddress = \"198.18.2.1\"\nprefixes = [\"198.18.2.0/24\"]\n",
             "f:9: peers[0].address: 198.18.2.1 lies in the cluster prefix 198.18.0.0/16: tunnels would run through themselves",
+        ),
+        (
+            "[[peers]]\nname = \"b\"\naddress = \"fe80::1\"\nprefixes = [\"198.18.2.0/24\"]\n",
+            "f:9: peers[0].address: fe80::1 cannot be a node's underlay address",
+        ),
+        (
+            "[[peers]]\nname = \"b\"\naddress = \"::ffff:203.0.113.12\"\nprefixes = [\"198.18.2.0/24\"]\n",
+            "f:9: peers[0].address: ::ffff:203.0.113.12 cannot be a node's underlay address",
+        ),
+        (
+            "[[peers]]\nname = \"b\"\naddress = \"2001:db8::12\"\nprefixes = [\"198.18.2.0/24\"]\nencapsulation = \"ipip\"\n",
+            "f:9: peers[0].address: IPIP runs over IPv4 alone; reach this peer by \"vxlan\" or \"direct\", or by an IPv4 address",
+        ),
+        (
+            "address6 = \"198.51.100.11\"\n",
+            "f:7: uplink.address6: expected an IPv6 address such as \"2001:db8::11\", found \"198.51.100.11\"",
         ),
         (
             "[[peers]]\nname = \"b\"\naddress = \"203.0.113.12\"\n",

@@ -91,6 +91,8 @@ pub struct Model {
     pub cluster_prefixes: Vec<IpNet>,
     /// The node's underlay addresses, once they are known.
     own: LocalAddresses,
+    /// They are all known, not just those of the configuration.
+    own_is_complete: bool,
     /// `overlay.encapsulation`: of peers that name none.
     encapsulation: Option<Encapsulation>,
 }
@@ -123,6 +125,7 @@ impl Model {
 
     /// The addresses by which the other nodes know this one: no peer's.
     pub fn set_own_addresses(&mut self, own: LocalAddresses) {
+        self.own_is_complete = true;
         if std::mem::replace(&mut self.own, own) != own {
             self.resolve();
         }

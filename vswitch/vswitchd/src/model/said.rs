@@ -104,6 +104,9 @@ impl Model {
     /// What this node itself has: nobody else's.
     pub(super) fn claims(&self) -> Claims<'_> {
         let mut claims = Claims::new(&self.cluster_prefixes, self.own, self.encapsulation);
+        if self.own_is_complete {
+            claims = claims.with_all_addresses();
+        }
         for prefix in self.pods.all() {
             claims.take_prefix(*prefix, THIS_NODE);
         }

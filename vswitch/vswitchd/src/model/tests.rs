@@ -224,6 +224,10 @@ fn peers_that_contradict_are_refused() {
             "there is a route to 198.18.50.0/24 already; delete it first",
         ),
         (
+            peer("c", "2001:db8::9", "198.18.3.0/24"),
+            "peer \"c\", address: this node's uplink has no IPv6 address to reach 2001:db8::9 from",
+        ),
+        (
             peer("c", "0.0.0.0", "198.18.3.0/24"),
             "peer \"c\", address: 0.0.0.0 cannot be a node's underlay address",
         ),

@@ -29,7 +29,10 @@ pub(super) fn macs(
     let theirs =
         peer.vtep_mac.map_or_else(|| Tunnels::derived_vtep_mac(peer.address), |mac| MacAddr(mac.0));
     match by {
-        Encapsulation::Vxlan => (theirs, compile::vtep_mac(config, uplink)),
+        Encapsulation::Vxlan => {
+            let own = uplink.addresses.towards(peer.address);
+            (theirs, own.map_or(MacAddr::ZERO, |own| compile::vtep_mac(config, own)))
+        }
         Encapsulation::Ipip | Encapsulation::Direct => (theirs, uplink.mac),
     }
 }
@@ -81,14 +84,12 @@ pub(super) fn encapsulate(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::net::IpAddr;
-
     use api::{AttachmentId, Reserve, TracePacket};
     use dataplane::Millis;
-    use dataplane::tables::{Epoch, Fdb, Offloads, PortId};
+    use dataplane::tables::{Epoch, Fdb, LocalAddresses, Offloads, PortId};
     use dataplane::wire::MacAddr;
     use frame::{Packet, Pool};
+    use std::collections::BTreeMap;
 
     use super::{encapsulate, macs};
     use crate::compile::{Input, PodPort, UplinkPort, compile};
@@ -98,23 +99,25 @@ mod tests {
 
     #[test]
     fn what_is_built_is_what_the_walk_lets_in() {
-        for encapsulation in ["vxlan", "ipip", "direct"] {
+        let over_v4 = ["vxlan", "ipip", "direct"].map(|by| (by, "198.51.100.12"));
+        let over_v6 = ["vxlan", "direct"].map(|by| (by, "2001:db8::12"));
+        for (by, peer) in over_v4.into_iter().chain(over_v6) {
             for (source, dst) in [("198.18.2.9", "198.18.1.2"), ("fd00:18:2::9", "fd00:18:1::2")] {
-                let leaves = arrive(encapsulation, source, dst);
-                assert_eq!(leaves, [PortId(2)], "{encapsulation} {source} > {dst}");
+                let leaves = arrive(by, peer, source, dst);
+                assert_eq!(leaves, [PortId(2)], "{by} {peer} {source} > {dst}");
             }
-            let stranger = arrive(encapsulation, "198.18.3.9", "198.18.1.2");
-            assert_eq!(stranger.is_empty(), encapsulation != "direct", "{encapsulation}");
+            let stranger = arrive(by, peer, "198.18.3.9", "198.18.1.2");
+            assert_eq!(stranger.is_empty(), by != "direct", "{by} {peer}");
         }
     }
 
     /// The ports by which it leaves a node with one pod.
-    fn arrive(encapsulation: &str, source: &str, dst: &str) -> Vec<PortId> {
+    fn arrive(encapsulation: &str, peer: &str, source: &str, dst: &str) -> Vec<PortId> {
         let text = format!(
             "[node]\nname = \"a\"\npod_prefixes = [\"198.18.1.0/24\", \"fd00:18:1::/64\"]\n\
              cluster_prefixes = [\"198.18.0.0/16\", \"fd00:18::/32\"]\n\
              [uplink]\ninterface = \"eth0\"\n[overlay]\nencapsulation = \"{encapsulation}\"\n\
-             [[peers]]\nname = \"b\"\naddress = \"198.51.100.12\"\n\
+             [[peers]]\nname = \"b\"\naddress = \"{peer}\"\n\
              prefixes = [\"198.18.2.0/24\", \"fd00:18:2::/64\"]\n"
         );
         let config = Config::parse("f", &text).expect("valid");
@@ -135,7 +138,10 @@ mod tests {
         let uplink = UplinkPort {
             id: PortId(1),
             mac: MacAddr([2, 0, 0, 0, 0, 2]),
-            addresses: IpAddr::from([198, 51, 100, 11]).into(),
+            addresses: LocalAddresses {
+                v4: Some([198, 51, 100, 11].into()),
+                v6: Some("2001:db8::11".parse().expect("an address")),
+            },
             mtu: 1500,
         };
         let tables = compile(&Input {

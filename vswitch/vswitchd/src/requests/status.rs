@@ -1,7 +1,5 @@
 //! The daemon as a whole.
 
-use std::net::IpAddr;
-
 use api::{Mac, Status, UplinkStatus, WorkerStatus};
 
 use crate::compile::vtep_mac;
@@ -31,25 +29,25 @@ impl Daemon {
     }
 
     fn uplink_status(&self) -> Option<UplinkStatus> {
-        let (uplink, port) = (self.uplink.as_ref()?, self.uplink_port()?);
-        let mut addresses = uplink.facts.addresses.iter();
+        let uplink = self.uplink.as_ref()?;
+        let own = uplink.facts.addresses;
+        let address = own.iter().next()?;
+        let mac = |own| Mac(vtep_mac(&self.config, own).0);
         Some(UplinkStatus {
             interface: uplink.facts.link.name.clone(),
             kind: "af_xdp".into(),
             xdp_mode: uplink.xdp_mode.clone(),
             copy_mode: uplink.copy_mode.clone(),
             queues: uplink.facts.queues as usize,
-            address: addresses.next()?,
-            address6: match addresses.next() {
-                Some(IpAddr::V6(v6)) => Some(v6),
-                _ => None,
-            },
+            address,
+            address6: own.v6.filter(|_| address.is_ipv4()),
             mtu: uplink.facts.mtu,
             encapsulation: self.config.overlay.encapsulation,
             encapsulate: self.config.overlay.encapsulate,
             vni: self.config.overlay.vni,
             vxlan_port: self.config.overlay.vxlan_port,
-            vtep_mac: Mac(vtep_mac(&self.config, &port).0),
+            vtep_mac: mac(address),
+            vtep_mac6: own.v6.filter(|_| address.is_ipv4()).map(|v6| mac(v6.into())),
         })
     }
 

@@ -173,6 +173,8 @@ fn status_text(status: &Status) -> String {
     if let Some(uplink) = &status.uplink {
         let mut addresses = vec![uplink.address];
         addresses.extend(uplink.address6.map(IpAddr::V6));
+        let mut macs = vec![uplink.vtep_mac];
+        macs.extend(uplink.vtep_mac6.filter(|mac| *mac != uplink.vtep_mac));
         lines.push((
             "uplink",
             format!(
@@ -194,7 +196,7 @@ fn status_text(status: &Status) -> String {
                 word(&uplink.encapsulate),
                 uplink.vni,
                 uplink.vxlan_port,
-                uplink.vtep_mac
+                join(&macs)
             ),
         ));
     } else {
