@@ -104,12 +104,17 @@ pub fn ethernet_frame(macs: Macs, packet: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// An Ethernet frame in VXLAN, as the underlay carries it.
+/// An Ethernet frame in VXLAN, as the underlay carries it; without a UDP checksum.
 ///
 /// # Panics
 /// If it exceeds a datagram.
 #[must_use]
-pub fn in_vxlan(outer: Macs, source: Ipv4Addr, destination: Ipv4Addr, inner: &[u8]) -> Vec<u8> {
+pub fn in_vxlan(
+    outer: Macs,
+    source: impl Into<IpAddr>,
+    destination: impl Into<IpAddr>,
+    inner: &[u8],
+) -> Vec<u8> {
     let mut datagram = vec![0; udp::HEADER_LEN + vxlan::HEADER_LEN];
     let len = u16::try_from(datagram.len() + inner.len()).expect("it fits a datagram");
     udp::Repr { source: 50_000, destination: vxlan::PORT, len, checksum: 0 }

@@ -68,6 +68,9 @@ fn walks() -> Vec<(&'static str, Vec<Injected>)> {
         ("pod-to-pod-v6", vec![from(3, udp(gateway(3), pod_v6(3), pod_v6(2)))]),
         ("pod-to-vxlan", vec![from(2, udp(gateway(2), pod_v4(2), remote_v4(0)))]),
         ("pod-to-vxlan-v6", vec![from(2, udp(gateway(2), pod_v6(2), remote_v6(0)))]),
+        ("pod-to-vxlan-over-v6", vec![from(2, udp(gateway(2), pod_v4(2), remote_v4(4)))]),
+        ("vxlan-over-v6-to-pod", vec![from(1, vxlan_over_v6(remote_v4(4), pod_v4(2)))]),
+        ("superframe-to-vxlan-over-v6", vec![superframe(pod_v4(2), remote_v4(4))]),
         ("pod-to-ipip", vec![from(2, udp(gateway(2), pod_v4(2), remote_v4(1)))]),
         ("pod-to-direct", vec![from(2, udp(gateway(2), pod_v4(2), remote_v4(2)))]),
         ("pod-to-world", vec![from(2, udp(gateway(2), pod_v4(2), Ipv4Addr::new(192, 0, 2, 1)))]),
@@ -125,6 +128,15 @@ fn vxlan(source: impl Into<IpAddr>, destination: impl Into<IpAddr>) -> Vec<u8> {
     traffic::in_vxlan(underlay(), live::PEERS[0], live::UNDERLAY, &inner)
 }
 
+fn vxlan_over_v6(source: impl Into<IpAddr>, destination: impl Into<IpAddr>) -> Vec<u8> {
+    let vteps = Macs {
+        source: Tunnels::derived_vtep_mac(live::PEERS[4]),
+        destination: Tunnels::derived_vtep_mac(live::UNDERLAY6),
+    };
+    let inner = udp(vteps, source, destination);
+    traffic::in_vxlan(underlay(), live::PEERS[4], live::UNDERLAY6, &inner)
+}
+
 /// The benchmarks' builder knows the routed overlay alone: the VNI is the domain's here.
 fn bridged_vxlan(inner: Vec<u8>) -> Vec<u8> {
     let mut frame = traffic::in_vxlan(underlay(), live::PEERS[0], live::UNDERLAY, &inner);
@@ -135,7 +147,8 @@ fn bridged_vxlan(inner: Vec<u8>) -> Vec<u8> {
 
 fn ipip(source: impl Into<IpAddr>, destination: impl Into<IpAddr>) -> Vec<u8> {
     let inner = traffic::udp_packet(source.into(), destination.into(), 40_000, 18);
-    traffic::in_ipip(underlay(), live::PEERS[1], live::UNDERLAY, &inner)
+    let IpAddr::V4(peer) = live::PEERS[1] else { panic!("IPIP runs over IPv4") };
+    traffic::in_ipip(underlay(), peer, live::UNDERLAY, &inner)
 }
 
 fn arp_request(pod: u8) -> Vec<u8> {

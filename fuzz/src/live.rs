@@ -13,8 +13,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
 use dataplane::tables::{
-    Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway, Offloads,
-    Peer, PeerId, Port, PortId, PortKind, RemoteVtep, Tables, Template, Tunnels, VtepId,
+    Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway,
+    LocalAddresses, Offloads, Peer, PeerId, Port, PortId, PortKind, RemoteVtep, Tables, Template,
+    Tunnels, VtepId,
     adjacency::{Ends, Outer},
 };
 use dataplane::wire::{MacAddr, Vni, vxlan};
@@ -25,12 +26,16 @@ pub const PORTS: u8 = 8;
 
 /// This node in the underlay.
 pub const UNDERLAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
-/// The peers: by VXLAN, by IPIP, by direct routing, and one whose next hop is not resolved.
-pub const PEERS: [Ipv4Addr; 4] = [
-    Ipv4Addr::new(198, 51, 100, 1),
-    Ipv4Addr::new(198, 51, 100, 2),
-    Ipv4Addr::new(198, 51, 100, 3),
-    Ipv4Addr::new(198, 51, 100, 4),
+/// And over IPv6.
+pub const UNDERLAY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1);
+/// The peers: by VXLAN, by IPIP, by direct routing, one whose next hop is not resolved, and by VXLAN
+/// over IPv6.
+pub const PEERS: [IpAddr; 5] = [
+    IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
+    IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2)),
+    IpAddr::V4(Ipv4Addr::new(198, 51, 100, 3)),
+    IpAddr::V4(Ipv4Addr::new(198, 51, 100, 4)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 1)),
 ];
 /// The NIC's MAC.
 pub const NIC: MacAddr = MacAddr([2, 0, 0, 0xff, 0, 1]);
@@ -110,10 +115,10 @@ fn build() -> Tables {
         route(&mut tables, pod_v6(pod).into(), 128, adjacency);
     }
     for peer in 0..PEERS.len() as u8 {
-        let local = Tunnels::derived_vtep_mac(UNDERLAY);
         let outer = outer(peer);
         let template = match peer {
-            0 => {
+            0 | 4 => {
+                let local = Tunnels::derived_vtep_mac(own(peer));
                 let remote = Tunnels::derived_vtep_mac(PEERS[usize::from(peer)]);
                 Some(Template::vxlan_routed(outer, ROUTED_VNI, vxlan::PORT, remote, local))
             }
@@ -171,7 +176,7 @@ fn bridge(number: u16) -> Bridge {
     let vni = BRIDGED_VNIS[usize::from(number)];
     let vtep = |peer: u8| {
         let template = (peer == 0).then(|| Template::vxlan_bridged(outer(peer), vni, vxlan::PORT));
-        RemoteVtep { address: PEERS[usize::from(peer)].into(), port: PortId(1), template, mtu: MTU }
+        RemoteVtep { address: PEERS[usize::from(peer)], port: PortId(1), template, mtu: MTU }
     };
     let (members, vteps, known): (&[u16], _, u8) = match number {
         0 => (&[4, 5], vec![vtep(0), vtep(3)], 4),
@@ -194,8 +199,13 @@ fn outer(peer: u8) -> Outer {
     Outer {
         source_mac: NIC,
         next_hop_mac: ROUTER,
-        ends: Ends::V4 { source: UNDERLAY, destination: PEERS[usize::from(peer)] },
+        ends: Ends::between(own(peer), PEERS[usize::from(peer)]).expect("of one family"),
     }
+}
+
+/// Our address of a peer's family.
+fn own(peer: u8) -> IpAddr {
+    if PEERS[usize::from(peer)].is_ipv4() { UNDERLAY.into() } else { UNDERLAY6.into() }
 }
 
 fn prefixes(peer: u8) -> [IpNet; 2] {
@@ -207,17 +217,18 @@ fn prefixes(peer: u8) -> [IpNet; 2] {
 
 fn tunnels() -> Tunnels {
     let numbers = 0..PEERS.len() as u8;
-    let peer = |peer: u8| Peer {
-        address: PEERS[usize::from(peer)].into(),
-        prefixes: prefixes(peer).to_vec(),
-    };
+    let peer =
+        |peer: u8| Peer { address: PEERS[usize::from(peer)], prefixes: prefixes(peer).to_vec() };
     Tunnels {
         uplink: Some(PortId(1)),
-        local: IpAddr::V4(UNDERLAY).into(),
+        local: LocalAddresses { v4: Some(UNDERLAY), v6: Some(UNDERLAY6) },
         vxlan_port: Some(vxlan::PORT),
         ipip: true,
         direct: true,
+        proxy_neighbors: true,
+        zero_checksum6: true,
         vtep_mac: Tunnels::derived_vtep_mac(UNDERLAY),
+        vtep_mac6: Tunnels::derived_vtep_mac(UNDERLAY6),
         vnis: [
             (ROUTED_VNI, Domain::Routed),
             (BRIDGED_VNIS[0], Domain::Bridged(BridgeId(0))),
@@ -226,7 +237,7 @@ fn tunnels() -> Tunnels {
         .into_iter()
         .collect(),
         peers: numbers.clone().map(peer).collect(),
-        by_address: numbers.map(|n| (PEERS[usize::from(n)].into(), PeerId(n.into()))).collect(),
+        by_address: numbers.map(|n| (PEERS[usize::from(n)], PeerId(n.into()))).collect(),
         ..Tunnels::default()
     }
 }
