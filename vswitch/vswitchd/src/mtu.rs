@@ -20,14 +20,21 @@ const LEAST_IPV6: u32 = 1280;
 const LEAST_IPV4: u32 = 576;
 
 /// MTU of pods' interfaces: what every peer can be reached with, whether it is encapsulated now or
-/// may be at the next change of the underlay's routes.
+/// may be at the next change of the underlay's routes. Not less than an interface can do with: below
+/// 1280 bytes the kernel takes IPv6 from it, with addresses, neighbours and routes, and for good.
 #[must_use]
 pub fn pod_mtu(config: &Config, model: &Model, uplink_mtu: Option<u32>) -> u32 {
     match (config.overlay.pod_mtu, uplink_mtu) {
         (Some(mtu), _) => mtu,
         (None, None) => WITHOUT_UPLINK,
-        (None, Some(uplink_mtu)) => uplink_mtu.saturating_sub(largest_overhead(config, model)),
+        (None, Some(uplink_mtu)) => {
+            uplink_mtu.saturating_sub(largest_overhead(config, model)).max(least(model))
+        }
     }
+}
+
+fn least(model: &Model) -> u32 {
+    if model.pods.has_family(false) { LEAST_IPV6 } else { LEAST_IPV4 }
 }
 
 /// What encapsulation takes at most: of each peer, or of the default while there is none; and that
@@ -58,7 +65,7 @@ pub fn problem(
     let taken = largest_overhead(config, model);
     let room = uplink_mtu.saturating_sub(taken);
     let of_which = format!("{uplink} carries {uplink_mtu} bytes, of which encapsulation takes");
-    let least = if model.pods.has_family(false) { LEAST_IPV6 } else { LEAST_IPV4 };
+    let least = least(model);
     match config.overlay.pod_mtu {
         Some(mtu) if mtu > room => {
             Some(("overlay.pod_mtu", format!("{of_which} {taken}: {room} is the most, not {mtu}")))
@@ -134,6 +141,14 @@ mod tests {
         ] {
             let config = config("198.18.1.0/24", overlay);
             assert_eq!(pod_mtu(&config, &Model::new(&config), uplink_mtu), expected, "{overlay}");
+        }
+    }
+
+    #[test]
+    fn no_interface_gets_less_than_it_can_do_with() {
+        for (pods, expected) in [("fd00:18:1::/64", 1280), ("198.18.1.0/24", 1250)] {
+            let config = config(pods, "");
+            assert_eq!(pod_mtu(&config, &Model::new(&config), Some(1300)), expected, "{pods}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The built daemon, end to end and without root: its ports are socketpairs, its clients speak the
 //! control protocol as the plugin and vswitchctl do.
 
+mod mtu;
 mod node;
 mod service;
 mod sources;
