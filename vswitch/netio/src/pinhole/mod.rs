@@ -10,6 +10,7 @@
 mod asm;
 mod bpf;
 mod program;
+mod too_big;
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

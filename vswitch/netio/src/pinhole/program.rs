@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   Ethernet II ─ IPv4 ─ to one of `local` ─┬─ protocol 4 or 41 ─────────────────── ours
-//!               │      │                    └─ UDP to `vxlan_ports`, unfragmented ─ ours
+//!               │      │                    ├─ UDP to `vxlan_ports`, unfragmented ─ ours
+//!               │      │                    └─ ICMP about one of these, see `too_big` ours
 //!               │      └ to one of `prefixes` ──────────────────────────────────── ours
-//!               ├ IPv6 ─ to one of `local` ─── UDP to `vxlan_ports`, at once ───── ours
+//!               ├ IPv6 ─ to one of `local` ─┬─ UDP to `vxlan_ports`, at once ───── ours
+//!               │      │                    └─ ICMPv6 about one, see `too_big` ─── ours
 //!               │      ├ to one of `prefixes` ──────────────────────────────────── ours
 //!               │      └ neighbour solicitation for one of `prefixes` ──────────── ours (*)
 //!               └ ARP request for one of `prefixes` ────────────────────────────── ours (*)
@@ -20,6 +22,7 @@
 use std::net::IpAddr;
 
 use super::asm::{Assembler, Instruction, Label, Reg, When, Width};
+use super::too_big::{too_big4, too_big6};
 
 /// What to take from the NIC.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,10 +43,10 @@ pub struct Steering {
 const RESULT: Reg = Reg(0);
 const CONTEXT: Reg = Reg(1);
 const SCRATCH: Reg = Reg(2);
-const VALUE: Reg = Reg(3);
-const HEADER_LEN: Reg = Reg(4);
+pub(super) const VALUE: Reg = Reg(3);
+pub(super) const HEADER_LEN: Reg = Reg(4);
 const SAVED_CONTEXT: Reg = Reg(6);
-const PACKET: Reg = Reg(7);
+pub(super) const PACKET: Reg = Reg(7);
 const PACKET_END: Reg = Reg(8);
 
 // struct xdp_md, include/uapi/linux/bpf.h.
@@ -54,24 +57,25 @@ const MD_RX_QUEUE_INDEX: i16 = 16;
 const XDP_PASS: i32 = 2;
 const BPF_FUNC_REDIRECT_MAP: i32 = 51;
 
-const ETHERNET_BYTES: i16 = 14;
-const IPV4_BYTES: i16 = 20;
-const IPV6_BYTES: i16 = 40;
-const UDP_BYTES: i16 = 8;
+pub(super) const ETHERNET_BYTES: i16 = 14;
+pub(super) const IPV4_BYTES: i16 = 20;
+pub(super) const IPV6_BYTES: i16 = 40;
+pub(super) const UDP_BYTES: i16 = 8;
 const ARP_BYTES: i16 = 28;
 /// A neighbour solicitation without options.
 const SOLICITATION_BYTES: i16 = 24;
 
-const PROTOCOL_IPIP: u32 = 4;
-const PROTOCOL_UDP: u32 = 17;
-const PROTOCOL_IPV6: u32 = 41;
-const PROTOCOL_ICMPV6: u32 = 58;
+const PROTOCOL_ICMP: u32 = 1;
+pub(super) const PROTOCOL_IPIP: u32 = 4;
+pub(super) const PROTOCOL_UDP: u32 = 17;
+pub(super) const PROTOCOL_IPV6: u32 = 41;
+pub(super) const PROTOCOL_ICMPV6: u32 = 58;
 const NEIGHBOR_SOLICITATION: u32 = 135;
 const ARP_REQUEST: u16 = 1;
 
 /// Every bit of the IPv4 fragment field but "don't fragment" and the reserved one: "more
 /// fragments", and the offset.
-const FRAGMENT: u16 = 0x3fff;
+pub(super) const FRAGMENT: u16 = 0x3fff;
 
 /// Addresses, ports and prefixes in all, at most: each costs two to nine instructions on the way of
 /// every packet, and a jump reaches 32,767.
@@ -164,14 +168,19 @@ pub(super) fn assemble(steering: &Steering, map_fd: i32) -> Result<Vec<Instructi
     asm.finish().map_err(|_| "it has too many addresses, ports and prefixes".to_owned())
 }
 
-/// From `tunnel` on: is a packet to one of our addresses one of our tunnels'?
+/// From `tunnel` on: is a packet to one of our addresses one of our tunnels', or about one?
 fn tunnels(asm: &mut Assembler, steering: &Steering, tunnel: Label, ours: Label, pass: Label) {
     asm.put(tunnel);
+    if !steering.ipip && steering.vxlan_ports.is_empty() {
+        return asm.go(pass);
+    }
     asm.load(Width::Byte, VALUE, PACKET, ETHERNET_BYTES + 9);
     if steering.ipip {
         asm.jump(VALUE, When::Equal, PROTOCOL_IPIP, ours);
         asm.jump(VALUE, When::Equal, PROTOCOL_IPV6, ours);
     }
+    let icmp = asm.label();
+    asm.jump(VALUE, When::Equal, PROTOCOL_ICMP, icmp);
     if !steering.vxlan_ports.is_empty() {
         asm.jump(VALUE, When::NotEqual, PROTOCOL_UDP, pass);
         asm.load(Width::Half, VALUE, PACKET, ETHERNET_BYTES + 6);
@@ -187,22 +196,28 @@ fn tunnels(asm: &mut Assembler, steering: &Steering, tunnel: Label, ours: Label,
         }
     }
     asm.go(pass);
+    asm.put(icmp);
+    too_big4(asm, steering, ours, pass);
 }
 
-/// From `tunnel` on: is a packet to one of our IPv6 addresses VXLAN? Extension headers, and so
-/// fragments, are not: they stand where UDP would.
+/// From `tunnel` on: is a packet to one of our IPv6 addresses VXLAN, or about it? Extension headers,
+/// and so fragments, are not: they stand where UDP would.
 fn tunnels6(asm: &mut Assembler, steering: &Steering, tunnel: Label, ours: Label, pass: Label) {
     asm.put(tunnel);
-    if !steering.vxlan_ports.is_empty() {
-        asm.load(Width::Byte, VALUE, PACKET, ETHERNET_BYTES + 6);
-        asm.jump(VALUE, When::NotEqual, PROTOCOL_UDP, pass);
-        need(asm, ETHERNET_BYTES + IPV6_BYTES + UDP_BYTES, pass);
-        asm.load(Width::Half, VALUE, PACKET, ETHERNET_BYTES + IPV6_BYTES + 2);
-        for port in &steering.vxlan_ports {
-            asm.jump(VALUE, When::Equal, in_memory(*port), ours);
-        }
+    if steering.vxlan_ports.is_empty() {
+        return asm.go(pass);
+    }
+    asm.load(Width::Byte, VALUE, PACKET, ETHERNET_BYTES + 6);
+    let other = asm.label();
+    asm.jump(VALUE, When::NotEqual, PROTOCOL_UDP, other);
+    need(asm, ETHERNET_BYTES + IPV6_BYTES + UDP_BYTES, pass);
+    asm.load(Width::Half, VALUE, PACKET, ETHERNET_BYTES + IPV6_BYTES + 2);
+    for port in &steering.vxlan_ports {
+        asm.jump(VALUE, When::Equal, in_memory(*port), ours);
     }
     asm.go(pass);
+    asm.put(other);
+    too_big6(asm, steering, ours, pass);
 }
 
 /// Goes to `ours` if the address at `offset` is in one of the prefixes of its family; else falls
@@ -240,7 +255,7 @@ fn check(steering: &Steering) -> Result<(), String> {
 
 /// Passes a packet with fewer than `count` bytes from `PACKET` on. Without this the verifier
 /// refuses the loads that follow.
-fn need(asm: &mut Assembler, count: i16, pass: Label) {
+pub(super) fn need(asm: &mut Assembler, count: i16, pass: Label) {
     asm.copy(SCRATCH, PACKET);
     asm.add(SCRATCH, count.into());
     asm.jump_if_beyond(SCRATCH, PACKET_END, pass);
@@ -270,7 +285,7 @@ fn prefix(asm: &mut Assembler, network: &[u8], len: u8, offset: i16, ours: Label
 }
 
 /// A 16-bit field of a header as a load finds it.
-fn in_memory(value: u16) -> u32 {
+pub(super) fn in_memory(value: u16) -> u32 {
     u16::from_ne_bytes(value.to_be_bytes()).into()
 }
 

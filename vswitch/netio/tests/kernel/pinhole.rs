@@ -229,6 +229,85 @@ fn the_program_takes_what_is_ours_and_nothing_else() {
     }
 }
 
+/// An ICMP error to us, quoting what `quoted` is from its IP header on.
+fn error4(kind: u8, code: u8, quoted: &[u8]) -> Vec<u8> {
+    let message = [&[kind, code, 0, 0, 0, 0, 5, 120][..], &quoted[14..]].concat();
+    ipv4(&V4 { protocol: 1, ..TO_US }, &message)
+}
+
+fn error6(kind: u8, quoted: &[u8]) -> Vec<u8> {
+    let message = [&[kind, 0, 0, 0, 0, 0, 5, 120][..], &quoted[14..]].concat();
+    ipv6_with(LOCAL6, 58, &message)
+}
+
+#[test]
+fn of_the_errors_it_takes_those_about_the_size_of_tunnel_packets() {
+    let test = "of_the_errors_it_takes_those_about_the_size_of_tunnel_packets";
+    let Some((map, _socket)) = map_with_socket(test) else { return };
+    let sent = |protocol| ipv4(&V4 { protocol, destination: OTHER, ..TO_US }, &udp(4789));
+    let sent6 = |port| ipv6_with("2001:db8:2::12", 17, &udp(port));
+    let options = ipv4(
+        &V4 { destination: OTHER, options_bytes: 4, ..TO_US },
+        &[0, 9, 0x12, 0xb5, 0, 0, 0, 0],
+    );
+    let cut = |mut frame: Vec<u8>, by: usize| {
+        frame.truncate(frame.len() - by);
+        frame
+    };
+    let moved = |mut frame: Vec<u8>| {
+        frame[30..34].copy_from_slice(&OTHER);
+        frame
+    };
+    let fragment = |mut frame: Vec<u8>| {
+        frame[20] |= 0x20;
+        frame
+    };
+    let ours = [
+        ("about VXLAN", error4(3, 4, &sent(17))),
+        ("with no more than eight bytes behind the header", cut(error4(3, 4, &sent(17)), 8)),
+        ("about IPIP", error4(3, 4, &sent(4))),
+        ("about IPv6 in IPv4", error4(3, 4, &sent(41))),
+        ("about VXLAN over IPv6", error6(2, &sent6(8472))),
+    ];
+    let the_kernels = [
+        ("port unreachable", error4(3, 3, &sent(17))),
+        ("time exceeded", error4(11, 0, &sent(17))),
+        ("an echo request of the same bytes", error4(8, 0, &sent(17))),
+        ("about TCP", error4(3, 4, &sent(6))),
+        ("about another port", error4(3, 4, &ipv4(&V4 { destination: OTHER, ..TO_US }, &udp(53)))),
+        ("about a packet with options", error4(3, 4, &options)),
+        ("with less than eight bytes behind the header", cut(error4(3, 4, &sent(17)), 9)),
+        ("with options itself", {
+            let message = error4(3, 4, &sent(17))[34..].to_vec();
+            ipv4(&V4 { protocol: 1, options_bytes: 4, ..TO_US }, &message)
+        }),
+        ("to somebody else", moved(error4(3, 4, &sent(17)))),
+        ("in fragments", fragment(error4(3, 4, &sent(17)))),
+        ("time exceeded over IPv6", error6(3, &sent6(4789))),
+        ("about another port over IPv6", error6(2, &sent6(53))),
+        ("about TCP over IPv6", error6(2, &ipv6_with("2001:db8:2::12", 6, &udp(4789)))),
+        ("cut, over IPv6", cut(error6(2, &sent6(4789)), 9)),
+    ];
+    let program = Program::load(&steering(), &map).expect("the verifier takes it");
+    for (what, frame) in &ours {
+        assert_eq!(program.run(frame).expect("it runs"), Action::Redirect, "{what}");
+    }
+    for (what, frame) in &the_kernels {
+        assert_eq!(program.run(frame).expect("it runs"), Action::Pass, "{what}");
+    }
+    let verdicts = |steering: &Steering| {
+        let program = Program::load(steering, &map).expect("the verifier takes it");
+        [&ours[0].1, &ours[2].1, &ours[4].1]
+            .map(|frame| program.run(frame).expect("it runs") == Action::Redirect)
+    };
+    let all = steering();
+    let without_vxlan = Steering { vxlan_ports: vec![], ..all.clone() };
+    assert_eq!(verdicts(&without_vxlan), [false, true, false]);
+    assert_eq!(verdicts(&Steering { ipip: false, ..without_vxlan }), [false, false, false]);
+    assert_eq!(verdicts(&Steering { ipip: false, ..all.clone() }), [true, false, true]);
+    assert_eq!(verdicts(&Steering { local: vec![], ..all }), [false, false, false]);
+}
+
 #[test]
 fn what_is_switched_off_passes() {
     let Some((map, _socket)) = map_with_socket("what_is_switched_off_passes") else { return };

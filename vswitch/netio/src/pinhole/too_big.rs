@@ -1,0 +1,69 @@
+//! Which ICMP errors are about our tunnel packets, as instructions.
+//!
+//! ```text
+//!   IPv4 header ─ ICMP 3, 4 ── quoted IPv4 header ─┬─ protocol 4 or 41 ──── ours
+//!                                                  └─ UDP to `vxlan_ports` ─ ours
+//!   IPv6 header ─ ICMPv6 2 ─── quoted IPv6 header ─── UDP to `vxlan_ports` ─ ours
+//! ```
+//! A router of the underlay says that a tunnel packet was too large. The kernel has no socket that
+//! sent it, and so nobody to tell. All other ICMP stays Linux's, and so does what has IPv4 options
+//! or extension headers, outside or quoted: the quoted ports would be at a variable place, and our
+//! packets have none. `program` alone calls this, for packets to one of our addresses.
+
+use super::asm::{Assembler, Label, When, Width};
+use super::program::{
+    ETHERNET_BYTES, FRAGMENT, HEADER_LEN, IPV4_BYTES, IPV6_BYTES, PACKET, PROTOCOL_ICMPV6,
+    PROTOCOL_IPIP, PROTOCOL_IPV6, PROTOCOL_UDP, Steering, UDP_BYTES, VALUE, in_memory, need,
+};
+
+/// Of ICMP and ICMPv6 alike.
+const ICMP_BYTES: i16 = 8;
+/// Type 3, destination unreachable; code 4, fragmentation needed (RFC 792).
+const FRAGMENTATION_NEEDED: u16 = 0x0304;
+/// Type 2 (RFC 4443); the code is ignored.
+const PACKET_TOO_BIG: u32 = 2;
+
+/// From here on: an ICMP packet whose IPv4 header was looked at.
+pub(super) fn too_big4(asm: &mut Assembler, steering: &Steering, ours: Label, pass: Label) {
+    const QUOTED: i16 = ETHERNET_BYTES + IPV4_BYTES + ICMP_BYTES;
+    asm.jump(HEADER_LEN, When::NotEqual, 0x45, pass);
+    asm.load(Width::Half, VALUE, PACKET, ETHERNET_BYTES + 6);
+    asm.mask(VALUE, in_memory(FRAGMENT));
+    asm.jump(VALUE, When::NotEqual, 0, pass);
+    // RFC 792: "the internet header plus the first 64 bits of the original datagram's data".
+    need(asm, QUOTED + IPV4_BYTES + UDP_BYTES, pass);
+    asm.load(Width::Half, VALUE, PACKET, ETHERNET_BYTES + IPV4_BYTES);
+    asm.jump(VALUE, When::NotEqual, in_memory(FRAGMENTATION_NEEDED), pass);
+    asm.load(Width::Byte, VALUE, PACKET, QUOTED);
+    asm.jump(VALUE, When::NotEqual, 0x45, pass);
+    asm.load(Width::Byte, VALUE, PACKET, QUOTED + 9);
+    if steering.ipip {
+        asm.jump(VALUE, When::Equal, PROTOCOL_IPIP, ours);
+        asm.jump(VALUE, When::Equal, PROTOCOL_IPV6, ours);
+    }
+    asm.jump(VALUE, When::NotEqual, PROTOCOL_UDP, pass);
+    vxlan(asm, steering, QUOTED + IPV4_BYTES, ours, pass);
+}
+
+/// From here on: an IPv6 packet to us that is not UDP; its next header is in `VALUE`.
+pub(super) fn too_big6(asm: &mut Assembler, steering: &Steering, ours: Label, pass: Label) {
+    const QUOTED: i16 = ETHERNET_BYTES + IPV6_BYTES + ICMP_BYTES;
+    asm.jump(VALUE, When::NotEqual, PROTOCOL_ICMPV6, pass);
+    need(asm, QUOTED + IPV6_BYTES + UDP_BYTES, pass);
+    asm.load(Width::Byte, VALUE, PACKET, ETHERNET_BYTES + IPV6_BYTES);
+    asm.jump(VALUE, When::NotEqual, PACKET_TOO_BIG, pass);
+    asm.load(Width::Byte, VALUE, PACKET, QUOTED + 6);
+    asm.jump(VALUE, When::NotEqual, PROTOCOL_UDP, pass);
+    vxlan(asm, steering, QUOTED + IPV6_BYTES, ours, pass);
+}
+
+/// Goes to `ours` if the UDP header at `at` names one of our ports, else to `pass`.
+fn vxlan(asm: &mut Assembler, steering: &Steering, at: i16, ours: Label, pass: Label) {
+    if !steering.vxlan_ports.is_empty() {
+        asm.load(Width::Half, VALUE, PACKET, at + 2);
+        for port in &steering.vxlan_ports {
+            asm.jump(VALUE, When::Equal, in_memory(*port), ours);
+        }
+    }
+    asm.go(pass);
+}
