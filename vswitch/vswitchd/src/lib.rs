@@ -11,6 +11,7 @@
 //! | [`journal`]    | the model's changes on disk |
 //! | [`compile`]    | model to tables: a pure function |
 //! | [`mtu`]        | how long pods' packets may be |
+//! | [`path_mtu`]   | what routers said of the ways to the other nodes |
 //! | [`publish`]    | tables to workers, and when they have them |
 //! | [`worker`]     | the pinned threads |
 //! | [`ports`]      | numbers and file descriptors of pods' ports |
@@ -38,6 +39,7 @@ pub mod masquerade;
 pub mod model;
 pub mod mtu;
 pub mod notify;
+pub mod path_mtu;
 pub mod ports;
 pub mod publish;
 pub mod requests;

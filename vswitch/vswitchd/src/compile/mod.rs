@@ -25,6 +25,7 @@ use ipnet::IpNet;
 use crate::config::Config;
 use crate::model::Model;
 use crate::mtu::pod_mtu;
+use crate::path_mtu::PathMtus;
 use crate::underlay::NextHop;
 use encapsulation::{Decision, decide, heard, overhead};
 use rib::{Route, Target};
@@ -82,6 +83,8 @@ pub struct Input<'a> {
     pub uplink: Option<&'a UplinkPort>,
     /// How the kernel reaches underlay addresses.
     pub next_hops: &'a BTreeMap<IpAddr, NextHop>,
+    /// What routers said of the ways there.
+    pub path_mtus: &'a PathMtus,
     /// Of the tables to be.
     pub epoch: Epoch,
 }
@@ -123,8 +126,26 @@ pub fn compile(input: &Input<'_>) -> Tables {
 
 /// Largest inner packet to a peer.
 #[must_use]
-pub fn peer_mtu(decision: &Decision, peer: &PeerSpec, uplink: &UplinkPort) -> u32 {
-    uplink.mtu.saturating_sub(overhead(decision.in_force, peer.address))
+pub fn peer_mtu(
+    decision: &Decision,
+    peer: &PeerSpec,
+    uplink: &UplinkPort,
+    path_mtus: &PathMtus,
+) -> u32 {
+    mtu_within(decision.in_force, peer.address, uplink, path_mtus)
+}
+
+/// What an encapsulation to this address leaves. What routers say is about tunnel packets: of the
+/// others their senders hear it themselves.
+fn mtu_within(
+    encapsulation: Encapsulation,
+    towards: IpAddr,
+    uplink: &UplinkPort,
+    path_mtus: &PathMtus,
+) -> u32 {
+    let said = path_mtus.to(towards).filter(|_| encapsulation != Encapsulation::Direct);
+    let outer = said.map_or(uplink.mtu, |said| said.min(uplink.mtu));
+    outer.saturating_sub(overhead(encapsulation, towards))
 }
 
 /// MAC of this node's VTEP, as a peer knows it that reaches us by this address of ours.
@@ -190,7 +211,7 @@ impl<'a> Adjacencies<'a, '_> {
                 Some(uplink) => Adjacency::Remote {
                     port: uplink.id,
                     template: peer_template(input, peer, uplink),
-                    mtu: clamp(peer_mtu(&input.decide(peer), peer, uplink)),
+                    mtu: clamp(peer_mtu(&input.decide(peer), peer, uplink, input.path_mtus)),
                 },
                 None => Adjacency::Unreachable,
             },
@@ -302,7 +323,7 @@ fn bridge(input: &Input<'_>) -> Bridge {
                 address: *address,
                 port: uplink.id,
                 template,
-                mtu: clamp(uplink.mtu.saturating_sub(overhead(Encapsulation::Vxlan, *address))),
+                mtu: clamp(mtu_within(Encapsulation::Vxlan, *address, uplink, input.path_mtus)),
             });
         }
     }

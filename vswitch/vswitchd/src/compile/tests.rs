@@ -13,6 +13,7 @@ use dataplane::wire::{MacAddr, Vni};
 use super::{HostPort, Input, PodPort, UplinkPort, compile, pod_mtu};
 use crate::config::Config;
 use crate::model::{Edit, Model};
+use crate::path_mtu::PathMtus;
 use crate::underlay::NextHop;
 
 const CONFIG: &str = r#"
@@ -53,6 +54,7 @@ struct Node {
     host: Option<HostPort>,
     uplink: Option<UplinkPort>,
     next_hops: BTreeMap<IpAddr, NextHop>,
+    path_mtus: PathMtus,
 }
 
 impl Node {
@@ -79,6 +81,7 @@ impl Node {
             host: Some(host),
             uplink: Some(uplink),
             next_hops: next_hops.into(),
+            path_mtus: PathMtus::default(),
         }
     }
 
@@ -110,6 +113,7 @@ impl Node {
             host: self.host.as_ref(),
             uplink: self.uplink.as_ref(),
             next_hops: &self.next_hops,
+            path_mtus: &self.path_mtus,
             epoch: Epoch(7),
         })
     }
@@ -357,4 +361,30 @@ fn each_peer_is_reached_by_an_address_of_its_own_family() {
     node.uplink.as_mut().expect("given").addresses.v6 = None;
     let tables = node.tables();
     assert!(matches!(route(&tables, "198.18.4.5"), Some(Adjacency::Remote { template: None, .. })));
+}
+
+#[test]
+fn what_a_router_said_lowers_that_way_alone_and_nothing_without_a_tunnel() {
+    let heard = |node: &mut Node, address: &str| {
+        let address = address.parse().expect("an address");
+        let said = dataplane::PathMtu { address, mtu: 1400 };
+        node.path_mtus.note(said, std::time::Instant::now());
+    };
+    let mtus = |node: &Node| {
+        let tables = node.tables();
+        let peer = |pod| match route(&tables, pod) {
+            Some(Adjacency::Remote { mtu, .. }) => *mtu,
+            other => panic!("{other:?}"),
+        };
+        [peer("198.18.2.5"), peer("198.18.3.5"), tables.bridges[0].vteps[0].mtu]
+    };
+    let mut node = Node::new(CONFIG);
+    assert_eq!(mtus(&node), [1450, 1480, 1450]);
+    heard(&mut node, "203.0.113.12");
+    assert_eq!(mtus(&node), [1350, 1480, 1450]);
+    heard(&mut node, "198.51.100.12");
+    assert_eq!(mtus(&node), [1350, 1480, 1350]);
+    let mut node = Node::new(&CONFIG.replace("ipip", "direct"));
+    heard(&mut node, "203.0.113.13");
+    assert_eq!(mtus(&node), [1450, 1500, 1450]);
 }

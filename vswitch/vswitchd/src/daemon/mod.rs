@@ -29,6 +29,7 @@ use crate::journal::Journal;
 use crate::lock::Locks;
 use crate::masquerade::Masquerade;
 use crate::model::{Edit, Model, refuse};
+use crate::path_mtu::PathMtus;
 use crate::ports::{self, Ports};
 use crate::publish::Publisher;
 use crate::underlay::Underlay;
@@ -53,6 +54,7 @@ pub struct Daemon {
     pub(crate) workers: Workers,
     pub(crate) uplink: Option<Uplink>,
     pub(crate) underlay: Option<Underlay>,
+    pub(crate) path_mtus: PathMtus,
     monitor: Option<Monitor>,
     pub(crate) host: Option<HostInterface>,
     pub(crate) masquerade: Option<Masquerade>,
@@ -221,6 +223,7 @@ impl Daemon {
             pods: &pods,
             host: host.as_ref(),
             uplink: uplink.as_ref(),
+            path_mtus: &self.path_mtus,
             next_hops: self.underlay.as_ref().map_or(&none, Underlay::next_hops),
             epoch: self.publisher.next_epoch(),
         })
@@ -348,9 +351,28 @@ impl Daemon {
                 tracing::error!("{refusal}");
             }
         }
+        self.follow_path_mtus(now);
         self.notice_gone_ports();
         if self.publisher.settle(&self.workers) {
             self.release_ports();
+        }
+    }
+
+    /// Has every peer be sent no more than routers of the underlay said that they let through.
+    fn follow_path_mtus(&mut self, now: Instant) {
+        let mut changed = self.path_mtus.expire(now);
+        for heard in self.workers.heard_path_mtus() {
+            if self.path_mtus.note(heard, now) {
+                tracing::info!(
+                    "no more than {} bytes of a tunnel packet pass to {}, a router of the underlay says",
+                    heard.mtu,
+                    heard.address
+                );
+                changed = true;
+            }
+        }
+        if changed && let Err(refusal) = self.publish() {
+            tracing::error!("{refusal}");
         }
     }
 

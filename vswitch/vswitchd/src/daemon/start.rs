@@ -22,6 +22,7 @@ use crate::machine;
 use crate::masquerade::Masquerade;
 use crate::model::{Model, PodPrefixes};
 use crate::mtu::pod_mtu;
+use crate::path_mtu::PathMtus;
 use crate::ports::{self, Ports};
 use crate::publish::Publisher;
 use crate::underlay::Underlay;
@@ -108,6 +109,7 @@ impl Daemon {
             workers,
             uplink,
             underlay,
+            path_mtus: PathMtus::default(),
             monitor,
             host,
             masquerade,

@@ -95,6 +95,7 @@ mod tests {
     use crate::compile::{Input, PodPort, UplinkPort, compile};
     use crate::config::Config;
     use crate::model::Model;
+    use crate::path_mtu::PathMtus;
     use crate::requests::packet::build;
 
     #[test]
@@ -151,6 +152,7 @@ mod tests {
             host: None,
             uplink: Some(&uplink),
             next_hops: &BTreeMap::new(),
+            path_mtus: &PathMtus::default(),
             epoch: Epoch(1),
         });
 

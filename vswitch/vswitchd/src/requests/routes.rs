@@ -76,7 +76,8 @@ impl Daemon {
                     Some(via) => format!(" via {via}"),
                     None => " (unresolved)".into(),
                 };
-                let mtu = input.uplink.map(|uplink| peer_mtu(&decision, peer, uplink));
+                let mtu =
+                    input.uplink.map(|uplink| peer_mtu(&decision, peer, uplink, input.path_mtus));
                 (format!("peer {} {encapsulation}{via}", peer.name), mtu)
             }
             Target::Neighbor { bridge, mac } => (format!("bridge {bridge} {mac}"), Some(pod_mtu)),
@@ -108,7 +109,9 @@ impl Daemon {
                 hidden: None,
                 next_hop: hop.and_then(|hop| hop.via),
                 next_hop_mac: hop.and_then(|hop| hop.mac).map(|mac| Mac(mac.0)),
-                mtu: uplink.as_ref().map_or(0, |uplink| peer_mtu(&decision, peer, uplink)),
+                mtu: uplink
+                    .as_ref()
+                    .map_or(0, |uplink| peer_mtu(&decision, peer, uplink, &self.path_mtus)),
                 state,
             }
         };

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use dataplane::PathMtu;
 use dataplane::counters::Counters;
 use dataplane::tables::{Epoch, Learned, PortId, Tables};
 use mio::{Poll, Token, Waker};
@@ -115,8 +116,12 @@ pub struct WorkerState {
 pub struct Workers {
     handles: Vec<Handle>,
     gone: Receiver<PortId>,
+    path_mtus: Receiver<PathMtu>,
     reaper: Reaper,
 }
+
+/// Path MTUs that wait for the control thread at most; what has no room will be said again.
+const PATH_MTUS: usize = 256;
 
 pub(crate) const WAKE: Token = Token(usize::MAX);
 
@@ -127,6 +132,7 @@ impl Workers {
     /// If a thread or its readiness queue cannot be made.
     pub fn spawn(specs: Vec<WorkerSpec>, tables: &Arc<ArcSwap<Tables>>) -> io::Result<Self> {
         let (gone_tx, gone) = unbounded();
+        let (path_mtus_tx, path_mtus) = bounded(PATH_MTUS);
         let reaper = Reaper::spawn()?;
         let mut handles = Vec::with_capacity(specs.len());
         for spec in specs {
@@ -146,9 +152,10 @@ impl Workers {
             let thread = {
                 let (tables, shared) = (Arc::clone(tables), Arc::clone(&shared));
                 let (gone, grave) = (gone_tx.clone(), reaper.grave());
+                let path_mtus = path_mtus_tx.clone();
                 thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
                     shared.pinned.store(pin(core), Ordering::Relaxed);
-                    match Turn::new(spec, poll, inbox, tables, shared, gone, grave) {
+                    match Turn::new(spec, poll, inbox, tables, shared, gone, path_mtus, grave) {
                         Ok(turn) => {
                             // A closed channel means that the starter gave up; the turn ends too.
                             let _ = ready_tx.send(Ok(()));
@@ -166,7 +173,7 @@ impl Workers {
             }
             handles.push(Handle { id, core, queues, frames, commands, waker, shared, thread });
         }
-        Ok(Self { handles, gone, reaper })
+        Ok(Self { handles, gone, path_mtus, reaper })
     }
 
     /// How many there are.
@@ -270,6 +277,12 @@ impl Workers {
     #[must_use]
     pub fn gone_ports(&self) -> Vec<PortId> {
         self.gone.try_iter().collect()
+    }
+
+    /// What routers of the underlay have said since the last call.
+    #[must_use]
+    pub fn heard_path_mtus(&self) -> Vec<PathMtu> {
+        self.path_mtus.try_iter().collect()
     }
 
     /// Ends them all, and closes their sockets.

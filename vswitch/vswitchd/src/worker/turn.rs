@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_channel::{Receiver, Sender};
 use dataplane::tables::{Epoch, Fdb, MAX_PORTS, PortId, Tables};
-use dataplane::{Dataplane, DropReason, Millis};
+use dataplane::{Dataplane, DropReason, Millis, PathMtu};
 use frame::{Packet, Pool};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -56,6 +56,7 @@ pub(super) struct Turn {
     ready: Ready,
     idle: Idle,
     started: Instant,
+    path_mtus: Sender<PathMtu>,
     grave: Grave,
 }
 
@@ -73,6 +74,7 @@ impl Turn {
         tables: Arc<ArcSwap<Tables>>,
         shared: Arc<Shared>,
         gone: Sender<PortId>,
+        path_mtus: Sender<PathMtu>,
         grave: Grave,
     ) -> io::Result<Self> {
         let pool = Pool::new(spec.frames);
@@ -103,6 +105,7 @@ impl Turn {
             ready: Ready::new(),
             idle: spec.idle,
             started: Instant::now(),
+            path_mtus,
             grave,
         };
         Ok(turn)
@@ -196,8 +199,8 @@ impl Turn {
 
     fn queues(&mut self, tables: &Tables, now: Millis) -> usize {
         let Some(uplink) = self.uplink else { return 0 };
-        let Self { queues, pool, dataplane, ports, .. } = self;
-        let received = queues
+        let Self { queues, pool, dataplane, ports, path_mtus, .. } = self;
+        let received: usize = queues
             .iter_mut()
             .map(|queue| {
                 queue.recv(BUDGET, |bytes| {
@@ -212,6 +215,12 @@ impl Turn {
             })
             .sum();
         dataplane.flush(ports);
+        if received > 0 {
+            for heard in dataplane.heard_path_mtus() {
+                // What has no room is said again by the router.
+                let _ = path_mtus.try_send(heard);
+            }
+        }
         received
     }
 
