@@ -34,7 +34,7 @@ use netio::port::PortFd;
 use netio::xsk::XskSocket;
 
 use reaper::Reaper;
-use turn::Turn;
+use turn::{Told, Turn};
 
 /// When a worker without packets goes to sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,11 +151,14 @@ impl Workers {
             let (ready_tx, ready) = bounded(1);
             let thread = {
                 let (tables, shared) = (Arc::clone(tables), Arc::clone(&shared));
-                let (gone, grave) = (gone_tx.clone(), reaper.grave());
-                let path_mtus = path_mtus_tx.clone();
+                let told = Told {
+                    gone: gone_tx.clone(),
+                    path_mtus: path_mtus_tx.clone(),
+                    grave: reaper.grave(),
+                };
                 thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
                     shared.pinned.store(pin(core), Ordering::Relaxed);
-                    match Turn::new(spec, poll, inbox, tables, shared, gone, path_mtus, grave) {
+                    match Turn::new(spec, poll, inbox, tables, shared, told) {
                         Ok(turn) => {
                             // A closed channel means that the starter gave up; the turn ends too.
                             let _ = ready_tx.send(Ok(()));

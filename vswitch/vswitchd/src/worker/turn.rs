@@ -60,6 +60,16 @@ pub(super) struct Turn {
     grave: Grave,
 }
 
+/// Where a worker leaves what is not its own to deal with.
+pub(super) struct Told {
+    /// Ports whose device has gone.
+    pub(super) gone: Sender<PortId>,
+    /// What routers of the underlay said.
+    pub(super) path_mtus: Sender<PathMtu>,
+    /// Ports to be closed.
+    pub(super) grave: Grave,
+}
+
 /// Ports that may have packets, each at most once, in the order in which they are served.
 struct Ready {
     order: VecDeque<PortId>,
@@ -73,10 +83,9 @@ impl Turn {
         inbox: Receiver<Command>,
         tables: Arc<ArcSwap<Tables>>,
         shared: Arc<Shared>,
-        gone: Sender<PortId>,
-        path_mtus: Sender<PathMtu>,
-        grave: Grave,
+        told: Told,
     ) -> io::Result<Self> {
+        let Told { gone, path_mtus, grave } = told;
         let pool = Pool::new(spec.frames);
         let (mut rx, mut tx): (Vec<XskRx>, Vec<XskTx>) = (Vec::new(), Vec::new());
         for (index, (_, socket)) in spec.queues.into_iter().enumerate() {
