@@ -15,6 +15,7 @@ use ipnet::Ipv4Net;
 use vswitchd::compile::{Input, UplinkPort, compile};
 use vswitchd::config::Config;
 use vswitchd::model::{Edit, Model};
+use vswitchd::path_mtu::PathMtus;
 use vswitchd::underlay::NextHop;
 
 const PEERS: u32 = 10_000;
@@ -46,7 +47,7 @@ fn main() {
     let addresses = LocalAddresses { v4: Some(Ipv4Addr::new(198, 51, 100, 11)), v6: None };
     let uplink =
         UplinkPort { id: PortId(1), mac: MacAddr([2, 0, 0, 0, 0, 2]), addresses, mtu: 1500 };
-    let pods = BTreeMap::new();
+    let (pods, path_mtus) = (BTreeMap::new(), PathMtus::default());
     let input = Input {
         config: &config,
         model: &model,
@@ -54,6 +55,7 @@ fn main() {
         host: None,
         uplink: Some(&uplink),
         next_hops: &hops,
+        path_mtus: &path_mtus,
         epoch: Epoch(1),
     };
     let mut group = criterion.benchmark_group("compile");
