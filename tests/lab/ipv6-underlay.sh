@@ -221,6 +221,7 @@ print("02:77:" + ":".join(f"{byte:02x}" for byte in value.to_bytes(4, "big")))' 
 # As kernel_node_up has it, over IPv6.
 kernel_node6_up() {
     local node peer4 peer6 mac
+    KERNEL_VXLAN[node-k]=vxlan0
     in_ip node-k link add vxlan0 type vxlan id "$VNI" dev eth0 local "${HOST6[node-k]}" \
         dstport 4789 nolearning
     in_ip node-k address add 198.18.3.0/32 dev vxlan0
