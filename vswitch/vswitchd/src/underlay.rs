@@ -107,7 +107,10 @@ impl Underlay {
             Event::NeighborChanged(neighbor) | Event::NeighborGone(neighbor) => is_hop(neighbor),
             Event::LinkChanged(link) | Event::LinkGone(link) => link.index == self.ifindex,
             Event::AddressChanged { ifindex, .. } => *ifindex == self.ifindex,
-            Event::RouteChanged | Event::Overrun => true,
+            Event::RouteChanged(..)
+            | Event::RouteGone(_)
+            | Event::NextHopsChanged
+            | Event::Overrun => true,
         }
     }
 

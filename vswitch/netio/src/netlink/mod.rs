@@ -2,13 +2,14 @@
 //!
 //! The control thread calls it: for the links and addresses of the underlay, for the way to each
 //! peer (the kernel's route and the kernel's neighbour: it resolves, we never send ARP on the NIC),
-//! and to route the cluster's prefixes to the host's TAP. [`Monitor`] tells when any of it changed.
+//! for the routes that others gave the kernel, and to route the cluster's prefixes to the host's TAP. [`Monitor`] tells when any of it changed.
 //!
 //! A [`Netlink`] belongs to the network namespace in which it was opened. Attributes that are not
 //! known are skipped.
 
 mod address;
 mod ethtool;
+mod fib;
 mod link;
 mod monitor;
 mod neighbor;
@@ -16,6 +17,7 @@ mod route;
 mod socket;
 
 pub use ethtool::{Driver, driver, rx_queues};
+pub use fib::{KernelHop, KernelRoute, Placement, RouteKind};
 pub use link::Link;
 pub use monitor::{Event, Monitor};
 pub use neighbor::{Neighbor, NeighborState};

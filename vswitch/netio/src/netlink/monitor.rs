@@ -12,27 +12,35 @@ use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
-use super::socket::parts;
-use super::{Link, Neighbor, link, neighbor};
-use crate::{Error, Result};
+use super::fib::{self, DELETE_ROUTE, NEW_ROUTE};
+use super::socket::{DATAGRAM_BYTES, Header, parts};
+use super::{KernelRoute, Link, Neighbor, Placement, link, neighbor};
+use crate::{Error, Result, sys};
+
+/// RTM_NEWNEXTHOP and RTM_DELNEXTHOP.
+const NEW_NEXT_HOP: u16 = 104;
+const DELETE_NEXT_HOP: u16 = 105;
 
 // RTNLGRP_* of include/uapi/linux/rtnetlink.h.
-const GROUPS: [u32; 6] = [
+const GROUPS: [u32; 7] = [
     1,  // LINK
     3,  // NEIGH
     5,  // IPV4_IFADDR
     7,  // IPV4_ROUTE
     9,  // IPV6_IFADDR
     11, // IPV6_ROUTE
+    32, // NEXTHOP
 ];
 
-/// Room for some thousand notifications; the kernel may give less (net.core.rmem_max).
-const RECEIVE_BUFFER_BYTES: u32 = 1 << 20;
+/// Room for some thousand routes that come at once, each of which takes up to 1.3 KB of the
+/// kernel's memory.
+const RECEIVE_BUFFER_BYTES: u32 = 8 << 20;
 
 /// A socket that hears of changes in the namespace in which it was opened.
 #[derive(Debug)]
 pub struct Monitor {
     socket: Socket,
+    datagram: Vec<u8>,
 }
 
 /// Something changed.
@@ -46,8 +54,12 @@ pub enum Event {
     NeighborChanged(Neighbor),
     /// A neighbour is gone.
     NeighborGone(Neighbor),
-    /// A route came or went: the way to any address may be another.
-    RouteChanged,
+    /// A route is new or different.
+    RouteChanged(KernelRoute, Placement),
+    /// A route is gone.
+    RouteGone(KernelRoute),
+    /// A next-hop object changed, and with it any route that uses it.
+    NextHopsChanged,
     /// An interface got or lost an address.
     AddressChanged {
         /// The interface.
@@ -69,11 +81,11 @@ impl Monitor {
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
         socket.bind_auto().map_err(failed)?;
         socket.set_non_blocking(true).map_err(failed)?;
-        socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES).map_err(failed)?;
+        make_room(&socket).map_err(failed)?;
         for group in GROUPS {
             socket.add_membership(group).map_err(failed)?;
         }
-        Ok(Self { socket })
+        Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM_BYTES) })
     }
 
     /// Tells all that has happened since the last call, in order.
@@ -82,8 +94,9 @@ impl Monitor {
     /// If the socket fails otherwise than by an overrun, which is an event.
     pub fn drain(&mut self, mut each: impl FnMut(Event)) -> Result<()> {
         loop {
-            let (datagram, from) = match self.socket.recv_from_full() {
-                Ok(received) => received,
+            self.datagram.clear();
+            let from = match self.socket.recv_from(&mut self.datagram, 0) {
+                Ok((_, from)) => from,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
@@ -94,7 +107,7 @@ impl Monitor {
             };
             // Only the kernel's word counts.
             if from.port_number() == 0 {
-                parts(&datagram).filter_map(event).for_each(&mut each);
+                parts(&self.datagram).filter_map(event).for_each(&mut each);
             }
         }
     }
@@ -113,7 +126,38 @@ impl AsRawFd for Monitor {
     }
 }
 
+/// More than net.core.rmem_max, where we may (CAP_NET_ADMIN), or else as much as that.
+fn make_room(socket: &Socket) -> io::Result<()> {
+    let bytes = RECEIVE_BUFFER_BYTES;
+    // SAFETY: SO_RCVBUFFORCE reads an integer of that size, which outlives the call.
+    let forced = sys::check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const bytes).cast(),
+            size_of_val(&bytes) as libc::socklen_t,
+        )
+    });
+    match forced {
+        Ok(_) => Ok(()),
+        Err(_) => socket.set_rx_buf_sz(bytes),
+    }
+}
+
 fn event(part: &[u8]) -> Option<Event> {
+    // Routes come in swarms, and next-hop objects are not what the crate knows.
+    if let Some(header) = Header::of(part) {
+        match header.kind {
+            NEW_ROUTE => {
+                let route = fib::read(header.payload)?;
+                return Some(Event::RouteChanged(route, fib::placement(header.flags)));
+            }
+            DELETE_ROUTE => return fib::read(header.payload).map(Event::RouteGone),
+            NEW_NEXT_HOP | DELETE_NEXT_HOP => return Some(Event::NextHopsChanged),
+            _ => {}
+        }
+    }
     // One that cannot be read is as good as lost.
     let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(part) else {
         return Some(Event::Overrun);
@@ -132,7 +176,6 @@ fn changed(message: &RouteNetlinkMessage) -> Option<Event> {
         M::DelLink(message) => Some(Event::LinkGone(link::read(message))),
         M::NewNeighbour(message) => neighbor::read(message).map(Event::NeighborChanged),
         M::DelNeighbour(message) => neighbor::read(message).map(Event::NeighborGone),
-        M::NewRoute(_) | M::DelRoute(_) => Some(Event::RouteChanged),
         M::NewAddress(message) | M::DelAddress(message) => Some(Event::AddressChanged {
             ifindex: message.header.index,
             address: super::address::read(message).map(|(ip, _)| ip),

@@ -136,6 +136,26 @@ impl Netlink {
     }
 }
 
+impl Netlink {
+    /// Has the kernel ask a neighbour that it knows whether it is still there, by its known MAC
+    /// address and at once. One that does not answer is `Failed` within seconds.
+    ///
+    /// # Errors
+    /// If the kernel has no MAC address for it, or refuses.
+    pub fn probe(&mut self, neighbor: &Neighbor) -> Result<()> {
+        let mut message = message(neighbor.ifindex, neighbor.ip);
+        message.header.state = NeighbourState::Probe;
+        message
+            .attributes
+            .extend(neighbor.mac.map(|mac| NeighbourAttribute::LinkLayerAddress(mac.to_vec())));
+        self.change(
+            RouteNetlinkMessage::NewNeighbour(message),
+            NLM_F_REPLACE,
+            format_args!("confirm neighbour {} on interface {}", neighbor.ip, neighbor.ifindex),
+        )
+    }
+}
+
 fn message(ifindex: u32, ip: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.ifindex = ifindex;

@@ -15,6 +15,16 @@ use crate::{Error, Result};
 /// How often a dump that changed under the reader's eyes is begun again.
 const DUMP_ATTEMPTS: usize = 8;
 
+// include/uapi/linux/netlink.h.
+pub(super) const NLM_F_REPLACE: u16 = 0x100;
+pub(super) const NLM_F_APPEND: u16 = 0x800;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+
+/// Room for one datagram: the kernel makes those of a dump as long as the reader's room, up to
+/// 32 KB, and its notifications are shorter.
+pub(super) const DATAGRAM_BYTES: usize = 1 << 15;
+
 /// A socket for requests. Not shared: one request at a time.
 #[derive(Debug)]
 pub struct Netlink {
@@ -85,6 +95,36 @@ impl Netlink {
         Err(Error::NetlinkAnswer { reason })
     }
 
+    /// As `dump`, for a great many: each message's type, flags and payload as they come. What
+    /// changes meanwhile may be told or not; the monitor tells it in any case.
+    pub(super) fn dump_each(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        action: impl Display,
+        mut each: impl FnMut(u16, u16, &[u8]),
+    ) -> Result<()> {
+        let outcome = self.send(message.clone(), NLM_F_DUMP).and_then(|()| {
+            self.receive(|part| {
+                let Some(header) = Header::of(part) else { return Ok(false) };
+                match header.kind {
+                    NLMSG_DONE => return Ok(true),
+                    NLMSG_ERROR => {
+                        let code =
+                            header.payload.first_chunk().map_or(0, |b| i32::from_ne_bytes(*b));
+                        return Err(Failure::Refused(io::Error::from_raw_os_error(-code)));
+                    }
+                    kind => each(kind, header.flags, header.payload),
+                }
+                Ok(false)
+            })
+        });
+        match outcome {
+            // There is no such table yet.
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
+            outcome => outcome.map_err(|error| error.on(action)),
+        }
+    }
+
     /// Asks for one thing.
     pub(super) fn ask(
         &mut self,
@@ -103,6 +143,17 @@ impl Netlink {
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> std::result::Result<Answers, Failure> {
+        self.send(message, flags)?;
+        let mut answers = Answers::default();
+        self.receive(|part| take(part, &mut answers))?;
+        Ok(answers)
+    }
+
+    fn send(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> std::result::Result<(), Failure> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = flags | NLM_F_REQUEST;
@@ -112,51 +163,78 @@ impl Netlink {
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
         let kernel = SocketAddr::new(0, 0);
-        self.socket
-            .send_to(&bytes, &kernel, 0)
-            .map_err(|source| Failure::Socket { action: "write to", source })?;
+        match self.socket.send_to(&bytes, &kernel, 0) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(Failure::Socket { action: "write to", source }),
+        }
+    }
 
-        let mut answers = Answers::default();
+    /// Gives the messages of the answer to `take`, until that says that it was the last.
+    fn receive(
+        &mut self,
+        mut take: impl FnMut(&[u8]) -> std::result::Result<bool, Failure>,
+    ) -> std::result::Result<(), Failure> {
+        let mut datagram = Vec::with_capacity(DATAGRAM_BYTES);
         loop {
-            let (datagram, from) = match self.socket.recv_from_full() {
+            datagram.clear();
+            let from = match self.socket.recv_from(&mut datagram, 0) {
+                Ok((_, from)) => from,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                result => {
-                    result.map_err(|source| Failure::Socket { action: "read from", source })?
-                }
+                Err(source) => return Err(Failure::Socket { action: "read from", source }),
             };
             if from.port_number() != 0 {
                 continue;
             }
             for part in parts(&datagram) {
-                if self.take(part, &mut answers)? {
-                    return Ok(answers);
+                // Others answer an earlier request that failed half-way.
+                let is_ours = Header::of(part).is_some_and(|h| h.sequence == self.sequence);
+                if is_ours && take(part)? {
+                    return Ok(());
                 }
             }
         }
     }
+}
 
-    /// Takes one message of a datagram; true if it was the last of the answer.
-    fn take(&self, part: &[u8], answers: &mut Answers) -> std::result::Result<bool, Failure> {
-        let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(part) {
-            Ok(message) => message,
-            Err(error) => {
-                answers.unreadable = Some(error.to_string());
-                return Ok(false);
-            }
-        };
-        // An answer to an earlier request that failed half-way.
-        if message.header.sequence_number != self.sequence {
+/// Takes one message of a datagram; true if it was the last of the answer.
+fn take(part: &[u8], answers: &mut Answers) -> std::result::Result<bool, Failure> {
+    let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(part) {
+        Ok(message) => message,
+        Err(error) => {
+            answers.unreadable = Some(error.to_string());
             return Ok(false);
         }
-        answers.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
-        match message.payload {
-            NetlinkPayload::InnerMessage(inner) => answers.messages.push(inner),
-            NetlinkPayload::Done(_) => return Ok(true),
-            NetlinkPayload::Error(error) if error.code.is_none() => return Ok(true),
-            NetlinkPayload::Error(error) => return Err(Failure::Refused(error.to_io())),
-            _ => {}
-        }
-        Ok(false)
+    };
+    answers.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+    match message.payload {
+        NetlinkPayload::InnerMessage(inner) => answers.messages.push(inner),
+        NetlinkPayload::Done(_) => return Ok(true),
+        NetlinkPayload::Error(error) if error.code.is_none() => return Ok(true),
+        NetlinkPayload::Error(error) => return Err(Failure::Refused(error.to_io())),
+        _ => {}
+    }
+    Ok(false)
+}
+
+/// `struct nlmsghdr`, and what follows it.
+pub(super) struct Header<'a> {
+    pub(super) kind: u16,
+    pub(super) flags: u16,
+    sequence: u32,
+    pub(super) payload: &'a [u8],
+}
+
+impl<'a> Header<'a> {
+    /// Of one of [`parts`].
+    pub(super) fn of(part: &'a [u8]) -> Option<Self> {
+        let ([_, _, _, _, k0, k1, f0, f1, sequence @ .., _, _, _, _], payload) =
+            part.split_first_chunk::<16>()?;
+        Some(Self {
+            kind: u16::from_ne_bytes([*k0, *k1]),
+            flags: u16::from_ne_bytes([*f0, *f1]),
+            sequence: u32::from_ne_bytes(*sequence),
+            payload,
+        })
     }
 }
 

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use crate::common::{Namespace, eventually, ip, link};
 use netio::Error;
 use netio::netlink::{
-    Event, Monitor, NeighborState, Netlink, ROUTE_PROTOCOL, Route, driver, rx_queues,
+    Event, KernelHop, KernelRoute, Monitor, NeighborState, Netlink, Placement, ROUTE_PROTOCOL,
+    Route, RouteKind, driver, rx_queues,
 };
 
 const MAC: [u8; 6] = [0x02, 0x76, 0x73, 0x77, 0, 1];
@@ -188,6 +189,13 @@ fn the_kernel_resolves_a_neighbour_and_the_monitor_tells() {
             let asked = netlink.neighbor(v0, ip).expect("an answer").expect("an entry");
             assert_eq!(asked.mac, mac);
             assert!(netlink.neighbors(v0).expect("a list").iter().any(|found| found.ip == ip));
+            netlink.probe(&asked).expect("its MAC is known");
+            let asking = netlink.neighbor(v0, ip).expect("an answer").expect("an entry");
+            assert!(matches!(asking.state, NeighborState::Probe | NeighborState::Reachable));
+            eventually("the neighbour's answer", || {
+                let found = netlink.neighbor(v0, ip).expect("an answer").expect("an entry");
+                (found.state == NeighborState::Reachable).then_some(())
+            });
         }
         let absent = addr("198.51.100.77");
         assert_eq!(netlink.neighbor(v0, absent).expect("an answer"), None);
@@ -213,11 +221,176 @@ fn the_monitor_tells_of_links_addresses_and_routes() {
         monitor.drain(|event| events.push(event)).expect("open");
         let address = Some(addr("198.51.100.1"));
         assert!(events.contains(&Event::AddressChanged { ifindex: index, address }));
-        assert!(events.contains(&Event::RouteChanged));
+        let is_ours = |e: &Event| matches!(e, Event::RouteChanged(route, _) if route.destination == net("198.18.0.0/24"));
+        assert!(events.iter().any(is_ours));
         let is_v0 = |link: &netio::netlink::Link| link.index == index && link.name == "v0";
         assert!(events.iter().any(|e| matches!(e, Event::LinkChanged(link) if is_v0(link))));
         assert!(events.iter().any(|e| matches!(e, Event::LinkGone(link) if is_v0(link))));
         assert!(!events.contains(&Event::Overrun));
+    });
+}
+
+/// Routes of the main table that people or daemons made.
+fn made(netlink: &mut Netlink) -> Vec<KernelRoute> {
+    let mut routes = Vec::new();
+    netlink.kernel_routes(254, |route| routes.push(route)).expect("a list");
+    // The kernel's own: those of addresses and of links.
+    routes.retain(|route| route.protocol != 2);
+    routes
+}
+
+#[test]
+fn routes_are_told_as_they_are_listed() {
+    let Some(namespace) = Namespace::new("routes_are_told_as_they_are_listed") else { return };
+    namespace.run(|| {
+        let (mut netlink, oif) = veth();
+        let other = link("v1").index;
+        netlink.add_address(oif, net("198.51.100.1/24")).expect("added");
+        netlink.add_address(oif, net("2001:db8::1/64")).expect("added");
+        eventually("carrier", || link("v0").carrier.then_some(()));
+        let mut monitor = Monitor::open().expect("a socket");
+        for route in [
+            "198.18.1.0/24 via 198.51.100.2",
+            "198.18.2.0/24 via 203.0.113.9 dev v0 onlink metric 7 proto 12",
+            "198.18.3.0/24 nexthop via 198.51.100.2 weight 3 nexthop via 198.51.100.3 dev v0",
+            "198.18.4.0/24 via inet6 2001:db8::9",
+            "198.18.5.0/24 dev v1",
+            "blackhole 198.18.6.0/24",
+            "unreachable 198.18.7.0/24 metric 9",
+            "default via 198.51.100.254",
+            "198.18.8.0/24 tos 8 via 198.51.100.2",
+        ] {
+            ip(&format!("route add {route}"));
+        }
+        for route in [
+            "fd00:18:1::/64 via 2001:db8::2",
+            "fd00:18:2::/64 nexthop via 2001:db8::2 nexthop via 2001:db8::3 weight 2",
+            "fd00:18:3::/64 via fe80::9 dev v1",
+            "blackhole fd00:18:4::/64",
+        ] {
+            ip(&format!("-6 route add {route}"));
+        }
+        let mut told = Vec::new();
+        monitor
+            .drain(|event| match event {
+                Event::RouteChanged(route, Placement::First | Placement::Appended) => {
+                    told.push(route);
+                }
+                other => panic!("{other:?}"),
+            })
+            .expect("open");
+        let mut listed = made(&mut netlink);
+        assert_eq!(listed.len(), 13);
+        let sort =
+            |routes: &mut Vec<KernelRoute>| routes.sort_by_key(|r| (r.destination, r.metric));
+        sort(&mut told);
+        sort(&mut listed);
+        assert_eq!(told, listed);
+
+        let find = |network: &str| {
+            listed.iter().find(|route| route.destination == net(network)).expect("listed")
+        };
+        let hop = |oif, gateway: Option<&str>, weight| KernelHop {
+            oif,
+            gateway: gateway.map(addr),
+            weight,
+            onlink: false,
+            usable: true,
+        };
+        let route = find("198.18.2.0/24");
+        assert_eq!((route.metric, route.protocol, route.table), (7, 12, 254));
+        let onlink = KernelHop { onlink: true, ..hop(oif, Some("203.0.113.9"), 1) };
+        assert_eq!(route.next_hops, [onlink]);
+        assert_eq!(
+            find("198.18.3.0/24").next_hops,
+            [hop(oif, Some("198.51.100.2"), 3), hop(oif, Some("198.51.100.3"), 1)]
+        );
+        assert_eq!(find("198.18.4.0/24").next_hops, [hop(oif, Some("2001:db8::9"), 1)]);
+        assert_eq!(find("198.18.5.0/24").next_hops, [hop(other, None, 1)]);
+        assert_eq!(find("198.18.6.0/24").kind, RouteKind::Blackhole);
+        assert_eq!(find("198.18.6.0/24").next_hops, []);
+        assert_eq!(find("198.18.7.0/24").kind, RouteKind::Unreachable);
+        assert_eq!(find("0.0.0.0/0").next_hops, [hop(oif, Some("198.51.100.254"), 1)]);
+        assert_eq!(find("198.18.8.0/24").tos, 8);
+        assert_eq!(
+            find("fd00:18:2::/64").next_hops,
+            [hop(oif, Some("2001:db8::2"), 1), hop(oif, Some("2001:db8::3"), 2)]
+        );
+        assert_eq!(find("fd00:18:3::/64").next_hops, [hop(other, Some("fe80::9"), 1)]);
+
+        ip("route replace 198.18.1.0/24 via 198.51.100.7");
+        ip("route del 198.18.2.0/24 metric 7");
+        let mut told = Vec::new();
+        monitor.drain(|event| told.push(event)).expect("open");
+        let [Event::RouteChanged(replaced, Placement::Replaces), Event::RouteGone(gone)] =
+            told.as_slice()
+        else {
+            panic!("{told:?}");
+        };
+        assert_eq!(replaced.next_hops, [hop(oif, Some("198.51.100.7"), 1)]);
+        assert!(gone.is_same_as(find("198.18.2.0/24")));
+        let mut empty = 0;
+        netlink.kernel_routes(77, |_| empty += 1).expect("a table that is not there is empty");
+        assert_eq!(empty, 0);
+    });
+}
+
+#[test]
+fn a_link_that_goes_down_takes_routes_along_in_silence() {
+    let test = "a_link_that_goes_down_takes_routes_along_in_silence";
+    let Some(namespace) = Namespace::new(test) else { return };
+    namespace.run(|| {
+        let (mut netlink, oif) = veth();
+        ip("link add v2 type veth peer name v3");
+        let other = link("v2").index;
+        netlink.set_up(other).expect("up");
+        netlink.set_up(link("v3").index).expect("up");
+        netlink.add_address(oif, net("198.51.100.1/25")).expect("added");
+        netlink.add_address(other, net("198.51.100.129/25")).expect("added");
+        eventually("carrier", || (link("v0").carrier && link("v2").carrier).then_some(()));
+        ip("route add 198.18.1.0/24 via 198.51.100.2");
+        ip("route add 198.18.2.0/24 nexthop via 198.51.100.2 nexthop via 198.51.100.130");
+        let mut monitor = Monitor::open().expect("a socket");
+        netlink.set_down(oif).expect("down");
+        let mut links = 0;
+        monitor
+            .drain(|event| match event {
+                Event::RouteGone(route) => assert_ne!(route.destination, net("198.18.1.0/24")),
+                Event::LinkChanged(_) => links += 1,
+                _ => {}
+            })
+            .expect("open");
+        assert!(links > 0, "the link is what is told of");
+        let left = made(&mut netlink);
+        let usable: Vec<_> = left.iter().flat_map(|r| &r.next_hops).map(|hop| hop.usable).collect();
+        assert_eq!(usable, [false, true], "{left:?}");
+    });
+}
+
+#[test]
+fn next_hop_objects_are_told_of_and_their_routes_listed_in_full() {
+    let test = "next_hop_objects_are_told_of_and_their_routes_listed_in_full";
+    let Some(namespace) = Namespace::new(test) else { return };
+    namespace.run(|| {
+        let (mut netlink, oif) = veth();
+        netlink.add_address(oif, net("198.51.100.1/24")).expect("added");
+        eventually("carrier", || link("v0").carrier.then_some(()));
+        let mut monitor = Monitor::open().expect("a socket");
+        ip("nexthop add id 1 via 198.51.100.2 dev v0");
+        ip("nexthop add id 2 via 198.51.100.3 dev v0");
+        ip("nexthop add id 3 group 1,2/2,5");
+        ip("route add 198.18.1.0/24 nhid 3");
+        let mut told = Vec::new();
+        monitor.drain(|event| told.push(event)).expect("open");
+        assert!(told.contains(&Event::NextHopsChanged));
+        let hops: Vec<_> =
+            made(&mut netlink)[0].next_hops.iter().map(|hop| (hop.gateway, hop.weight)).collect();
+        assert_eq!(hops, [(Some(addr("198.51.100.2")), 2), (Some(addr("198.51.100.3")), 5)]);
+        ip("nexthop del id 3");
+        let mut told = Vec::new();
+        monitor.drain(|event| told.push(event)).expect("open");
+        assert!(told.contains(&Event::NextHopsChanged));
+        assert_eq!(made(&mut netlink), []);
     });
 }
 
@@ -229,8 +402,8 @@ fn a_monitor_that_was_not_read_says_so_once_and_goes_on() {
         let (mut netlink, index) = veth();
         let mut monitor = Monitor::open().expect("a socket");
         // Each change of the MTU is a notification of more than a kilobyte; more than the buffer
-        // holds.
-        for round in 0..4_000 {
+        // holds, which is 8 MB.
+        for round in 0..12_000 {
             netlink.set_mtu(index, 1400 + round % 2).expect("in range");
         }
         let mut overruns = 0;
