@@ -90,6 +90,9 @@ pub struct Status {
     pub host_interface: Option<String>,
     /// Pods' traffic to the world outside is masqueraded.
     pub masquerade: bool,
+    /// What is made of the kernel's routing table, if it is a source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_routes: Option<KernelRoutes>,
     /// Time from publishing tables to every worker's using them, microseconds: p50, p99, max.
     pub publish_latency_us: Option<[u64; 3]>,
     /// What was chosen at start, each with its reason; and what needs the operator's attention.
@@ -113,6 +116,28 @@ pub struct SourceStatus {
     pub refused: usize,
     /// How often a peer was refused since the daemon started.
     pub refused_total: u64,
+}
+
+/// What is made of the kernel's routing table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelRoutes {
+    /// Prefixes that are routed as the kernel says.
+    pub taken: usize,
+    /// Routes that mean nothing here, such as those within this node's own prefix.
+    pub ignored: usize,
+    /// Routes that would do harm.
+    pub refused: usize,
+    /// The first of those.
+    pub refusals: Vec<RefusedRoute>,
+}
+
+/// A route that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedRoute {
+    /// Destination.
+    pub prefix: IpNet,
+    /// What is wrong with it, for people.
+    pub reason: String,
 }
 
 /// The NIC that carries the pods' traffic.

@@ -27,7 +27,7 @@ const NEXT_HOP_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 118, 1);
 const NEXT_HOP_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x7673, 1);
 
 /// Of our routes; a route of the operator's own with a lower metric wins.
-const METRIC: u32 = 50;
+pub(crate) const METRIC: u32 = 50;
 
 /// The interface, set up.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub struct HostInterface {
     pub mtu: u32,
     /// Whose gateways it has.
     pods: PodPrefixes,
+    /// Others write routes too.
+    is_shared: bool,
 }
 
 impl HostInterface {
@@ -65,7 +67,9 @@ impl HostInterface {
                 "there is an interface {name} already; stop the vswitchd that made it, or give this one another host.interface"
             )));
         }
-        if let Some(taken) = taken_prefix(&config.node.cluster_prefixes) {
+        // Where others' routes are followed, theirs stand beside ours.
+        let is_alone = config.kernel_routes.is_none();
+        if is_alone && let Some(taken) = taken_prefix(&config.node.cluster_prefixes) {
             return Err(Error::HostTaken(taken));
         }
         let port = PortFd::create_tap(name).map_err(failed)?;
@@ -81,6 +85,7 @@ impl HostInterface {
             mac: MAC,
             mtu,
             pods: PodPrefixes::default(),
+            is_shared: config.kernel_routes.is_some(),
         };
         host.assign(netlink, &config.node.cluster_prefixes, pods).map_err(failed)?;
         Ok(host)
@@ -90,6 +95,12 @@ impl HostInterface {
     #[must_use]
     pub fn is_assigned(&self, pods: &PodPrefixes) -> bool {
         self.pods == *pods
+    }
+
+    /// Whether others write routes to the cluster too; [`HostInterface::assign`] is needed then.
+    pub fn share(&mut self, is_shared: bool) {
+        self.is_shared = is_shared;
+        self.pods = PodPrefixes::default();
     }
 
     /// Gives the interface the gateways of these prefixes and routes the cluster by it, from the
@@ -107,16 +118,11 @@ impl HostInterface {
             netlink.add_address(self.ifindex, (gateway, host_len(gateway)))?;
             netlink.replace_neighbor(self.ifindex, next_hop(gateway.is_ipv4()), Gateway::MAC.0)?;
         }
-        for prefix in cluster {
+        let halves = if self.is_shared { both_halves(pods) } else { Vec::new() };
+        for prefix in cluster.iter().chain(&halves) {
             let is_v4 = matches!(prefix, IpNet::V4(_));
             let source = pods.gateways().find(|gateway| gateway.is_ipv4() == is_v4);
-            let route = Route {
-                destination: (prefix.network(), prefix.prefix_len()),
-                gateway: Some(next_hop(is_v4)),
-                oif: self.ifindex,
-                source,
-                metric: Some(METRIC),
-            };
+            let route = self.route(prefix, source);
             // Without a pod prefix of its family the node has no address that pods could answer.
             if source.is_some() {
                 netlink.replace_route(&route)?;
@@ -124,12 +130,25 @@ impl HostInterface {
                 netlink.delete_route(&route)?;
             }
         }
+        for gone in both_halves(&self.pods).iter().filter(|old| !halves.contains(old)) {
+            netlink.delete_route(&self.route(gone, None))?;
+        }
         // Last: the kernel removes the routes that come from an address with it.
         for gone in self.pods.gateways().filter(|old| !pods.gateways().any(|new| new == *old)) {
             netlink.delete_address(self.ifindex, (gone, host_len(gone)))?;
         }
         self.pods.clone_from(pods);
         Ok(())
+    }
+
+    fn route(&self, prefix: &IpNet, source: Option<IpAddr>) -> Route {
+        Route {
+            destination: (prefix.network(), prefix.prefix_len()),
+            gateway: Some(next_hop(matches!(prefix, IpNet::V4(_)))),
+            oif: self.ifindex,
+            source,
+            metric: Some(METRIC),
+        }
     }
 
     /// Gives it another MTU.
@@ -149,6 +168,12 @@ fn set_up(netlink: &mut Netlink, ifindex: u32, mtu: u32) -> netio::Result<()> {
     netlink.set_mac(ifindex, MAC)?;
     netlink.set_mtu(ifindex, mtu)?;
     netlink.set_up(ifindex)
+}
+
+/// A routing daemon drops what no pod of its node has by a route of its own to the whole of the
+/// node's prefix. The halves of that are longer, so that the node reaches its pods all the same.
+fn both_halves(pods: &PodPrefixes) -> Vec<IpNet> {
+    pods.all().filter_map(|own| own.subnets(own.prefix_len() + 1).ok()).flatten().collect()
 }
 
 fn host_len(address: IpAddr) -> u8 {

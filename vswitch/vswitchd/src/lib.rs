@@ -33,6 +33,7 @@ pub mod daemon;
 pub mod error;
 pub mod host;
 pub mod journal;
+pub mod kernel;
 pub mod lock;
 pub mod machine;
 pub mod masquerade;

@@ -40,14 +40,16 @@ fn least(model: &Model) -> u32 {
 /// What encapsulation takes at most: of each peer, or of the default while there is none; and that
 /// of VXLAN for a stretched bridge.
 fn largest_overhead(config: &Config, model: &Model) -> u32 {
-    let peers = model.peers.values().map(|(peer, _)| (longest(config, peer), peer.address));
+    let peers = model.all_peers().map(|peer| (longest(config, peer), peer.address));
     // The underlay of peers to come is what the uplink is configured for.
     let uplink = config.uplink.as_ref();
     let only_v6 =
         uplink.is_some_and(|uplink| uplink.address.is_none() && uplink.address6.is_some());
     let to_come: IpAddr =
         if only_v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-    let usual = model.peers.is_empty().then(|| (config.overlay.usual(), to_come));
+    // The kernel may name the first at any moment.
+    let may_be_first = model.peers.is_empty() || config.kernel_routes.is_some();
+    let usual = may_be_first.then(|| (config.overlay.usual(), to_come));
     let vteps = config.bridge.vteps.iter().map(|vtep| (Encapsulation::Vxlan, *vtep));
     let stretched = config.bridge.vni.map(|_| (Encapsulation::Vxlan, to_come));
     let all = peers.chain(usual).chain(vteps).chain(stretched);

@@ -1,14 +1,42 @@
 //! How the kernel reaches the other nodes.
 //!
-//! Enters: underlay addresses of peers and VTEPs; changes that the kernel announces. Leaves: for
-//! each the MAC of the next hop, or why there is none, to `compile`. We never ARP on the NIC: the
-//! kernel's routes and neighbours are asked, and the kernel is asked to resolve and to confirm.
+//! Enters: underlay addresses of peers, VTEPs and routers; changes that the kernel announces.
+//! Leaves: for each the MAC of the next hop, or why there is none, to `compile`. We never ARP on the
+//! NIC: the kernel's routes and neighbours are asked, and the kernel is asked to resolve and to
+//! confirm.
+//!
+//! There may be thousands. An event touches those alone that it concerns; what the kernel does not
+//! announce is found by going round, some of them each second. Peers behind one router share its
+//! neighbour entry.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 
 use dataplane::wire::MacAddr;
+use ipnet::IpNet;
 use netio::netlink::{Event, Neighbor, NeighborState, Netlink};
+
+/// Every address is looked at again within so many seconds, unless there are too many.
+const ROUND_SECONDS: usize = 5;
+/// Looked at again in a second, at most: two system calls each.
+const LOOKS: usize = 128;
+/// Every neighbour in use is asked whether it is still there within so many seconds, unless there
+/// are too many: a router's MAC may change without a word.
+const CONFIRM_SECONDS: usize = 10;
+/// Asked in a second, at most: each is an ARP request.
+const PROBES: usize = 64;
+/// From so many neighbours on, all are listed instead of asked for one by one.
+const LIST_FROM: usize = 32;
+
+/// How an address is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// As the kernel routes.
+    Routed,
+    /// It is a neighbour on the uplink, as a kernel route with a gateway there says.
+    OnLink,
+}
 
 /// The kernel's way to one underlay address.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -31,12 +59,44 @@ impl NextHop {
     }
 }
 
+/// The route to an address.
+#[derive(Debug, Clone)]
+struct Way {
+    reach: Reach,
+    /// The neighbour, or why there is none.
+    via: Result<IpAddr, String>,
+}
+
+/// What the kernel has of a neighbour.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Known {
+    /// If packets may be sent there.
+    mac: Option<MacAddr>,
+    state: Option<NeighborState>,
+}
+
+/// What is to be asked anew.
+#[derive(Debug, Default)]
+struct Doubts {
+    all: bool,
+    ways: BTreeSet<IpAddr>,
+    neighbors: BTreeSet<IpAddr>,
+    /// A neighbour has another state, which is known already.
+    states: bool,
+}
+
 /// Watches the underlay on one interface.
 pub struct Underlay {
     netlink: Netlink,
     interface: String,
     ifindex: u32,
+    ways: BTreeMap<IpAddr, Way>,
+    neighbors: BTreeMap<IpAddr, Known>,
     hops: BTreeMap<IpAddr, NextHop>,
+    doubts: Doubts,
+    /// How far the rounds have come.
+    way_cursor: Option<IpAddr>,
+    neighbor_cursor: Option<IpAddr>,
     /// Addresses whose loss was logged.
     lost: BTreeSet<IpAddr>,
 }
@@ -49,7 +109,12 @@ impl Underlay {
             netlink,
             interface: interface.to_owned(),
             ifindex,
+            ways: BTreeMap::new(),
+            neighbors: BTreeMap::new(),
             hops: BTreeMap::new(),
+            doubts: Doubts::default(),
+            way_cursor: None,
+            neighbor_cursor: None,
             lost: BTreeSet::new(),
         }
     }
@@ -60,23 +125,145 @@ impl Underlay {
         &self.hops
     }
 
-    /// Asks the kernel anew, has it resolve what it does not know and confirm what it has not for
-    /// a while. True if forwarding is to change.
-    pub fn refresh(&mut self, wanted: &BTreeSet<IpAddr>) -> bool {
-        let fresh: BTreeMap<_, _> =
-            wanted.iter().map(|address| (*address, self.look_up(*address))).collect();
-        let forwarding = |hops: &BTreeMap<IpAddr, NextHop>| {
-            hops.iter().map(|(address, hop)| (*address, hop.via, hop.mac)).collect::<Vec<_>>()
+    /// The uplink has another name now.
+    pub fn rename(&mut self, interface: &str) {
+        interface.clone_into(&mut self.interface);
+    }
+
+    /// Follows what the kernel announces. True if [`Underlay::refresh`] is to be called soon.
+    pub fn on_event(&mut self, event: &Event) -> bool {
+        match event {
+            Event::NeighborChanged(neighbor) => self.on_neighbor(neighbor, Known::of(neighbor)),
+            Event::NeighborGone(neighbor) => self.on_neighbor(neighbor, Known::default()),
+            Event::RouteChanged(route, _) | Event::RouteGone(route) => {
+                let (network, len) = route.destination;
+                let Ok(prefix) = IpNet::new(network, len) else { return false };
+                let within = self.ways.range(prefix.network()..=prefix.broadcast());
+                let concerned: Vec<_> = within
+                    .filter(|(_, way)| way.reach == Reach::Routed)
+                    .map(|(address, _)| *address)
+                    .collect();
+                self.doubts.ways.extend(&concerned);
+                !concerned.is_empty()
+            }
+            Event::LinkChanged(link) | Event::LinkGone(link) if link.index != self.ifindex => false,
+            Event::AddressChanged { ifindex, .. } if *ifindex != self.ifindex => false,
+            Event::LinkChanged(_)
+            | Event::LinkGone(_)
+            | Event::AddressChanged { .. }
+            | Event::NextHopsChanged
+            | Event::Overrun => {
+                self.doubts.all = true;
+                true
+            }
+        }
+    }
+
+    fn on_neighbor(&mut self, neighbor: &Neighbor, fresh: Known) -> bool {
+        if neighbor.ifindex != self.ifindex {
+            return false;
+        }
+        let Some(known) = self.neighbors.get_mut(&neighbor.ip) else { return false };
+        let old = std::mem::replace(known, fresh);
+        self.doubts.states |= old != fresh;
+        // What is lost is looked for at once; what stays lost, when its turn comes.
+        if fresh.state == Some(NeighborState::Stale) || (old.mac.is_some() && fresh.mac.is_none()) {
+            self.resolve(neighbor.ip);
+        }
+        old.mac != fresh.mac
+    }
+
+    /// Once a second: some are asked again, some are confirmed, and the lost are looked for.
+    pub fn go_round(&mut self) {
+        let count = (self.ways.len() / ROUND_SECONDS + 1).min(LOOKS);
+        let some = next(&self.ways, &mut self.way_cursor, count);
+        self.doubts.ways.extend(some);
+
+        let lost = self.neighbors.iter().filter(|(_, known)| !known.is_settled());
+        let lost: Vec<_> = lost.map(|(ip, _)| *ip).take(PROBES).collect();
+        lost.into_iter().for_each(|ip| self.resolve(ip));
+
+        let count = (self.neighbors.len() / CONFIRM_SECONDS + 1).min(PROBES);
+        for ip in next(&self.neighbors, &mut self.neighbor_cursor, count) {
+            self.doubts.neighbors.insert(ip);
+            let Some(Known { mac: Some(mac), state: Some(state) }) = self.neighbors.get(&ip) else {
+                continue;
+            };
+            if matches!(state, NeighborState::Reachable | NeighborState::Stale) {
+                let neighbor =
+                    Neighbor { ifindex: self.ifindex, ip, mac: Some(mac.0), state: *state };
+                // It has gone a moment ago, and its event is on the way.
+                if let Err(error) = self.netlink.probe(&neighbor) {
+                    tracing::debug!("{}", crate::error::chain(&error));
+                }
+            }
+        }
+    }
+
+    /// Asks the kernel for what is new, in doubt or due, has it resolve what it does not know, and
+    /// forgets what is not wanted any more. True if forwarding is to change.
+    pub fn refresh(&mut self, wanted: &BTreeMap<IpAddr, Reach>) -> bool {
+        let doubts = std::mem::take(&mut self.doubts);
+        self.ways.retain(|address, way| wanted.get(address) == Some(&way.reach));
+        let mut is_stale = doubts.states || self.hops.len() != self.ways.len();
+        for (address, reach) in wanted {
+            let is_known = self.ways.contains_key(address);
+            if !is_known || doubts.all || doubts.ways.contains(address) {
+                let way = Way { reach: *reach, via: self.look_up(*address, *reach) };
+                self.ways.insert(*address, way);
+                is_stale = true;
+            }
+        }
+        let used: BTreeSet<IpAddr> =
+            self.ways.values().filter_map(|way| way.via.as_ref().ok().copied()).collect();
+        self.neighbors.retain(|ip, _| used.contains(ip));
+        let is_due = |ip: &IpAddr| {
+            doubts.all || doubts.neighbors.contains(ip) || !self.neighbors.contains_key(ip)
         };
+        let due: Vec<_> = used.into_iter().filter(is_due).collect();
+        is_stale |= !due.is_empty();
+        self.read(&due);
+        is_stale && self.rebuild()
+    }
+
+    /// Makes the next hops of ways and neighbours. True if one has another MAC.
+    fn rebuild(&mut self) -> bool {
+        let mut fresh = BTreeMap::new();
+        for (address, way) in &self.ways {
+            fresh.insert(*address, self.next_hop(way));
+        }
         for (address, hop) in &fresh {
             self.log(*address, hop);
         }
+        let forwarding = |hops: &BTreeMap<IpAddr, NextHop>| {
+            hops.iter().map(|(address, hop)| (*address, hop.via, hop.mac)).collect::<Vec<_>>()
+        };
         let changed = forwarding(&fresh) != forwarding(&self.hops);
         self.hops = fresh;
         changed
     }
 
-    /// Once when an address is lost, once when it is back: a dead one is asked for every few seconds.
+    fn next_hop(&self, way: &Way) -> NextHop {
+        let via = match &way.via {
+            Ok(via) => *via,
+            Err(problem) => {
+                return NextHop { problem: Some(problem.clone()), ..NextHop::default() };
+            }
+        };
+        let Known { mac, state } = self.neighbors.get(&via).copied().unwrap_or_default();
+        let problem = match (mac, state) {
+            (Some(_), _) => None,
+            (None, Some(NeighborState::Failed)) => Some(format!(
+                "the next hop {via} does not answer {} on {}",
+                resolution(via),
+                self.interface
+            )),
+            (None, _) => Some(format!("the kernel is resolving the next hop {via}")),
+        };
+        NextHop { via: Some(via), mac, neighbor: state, problem }
+    }
+
+    /// Once when an address is lost, once when it is back: a dead one is asked for again and again.
     fn log(&mut self, address: IpAddr, hop: &NextHop) {
         match &hop.problem {
             // Most are resolved in no time; those that are not are lost at the next look.
@@ -96,24 +283,6 @@ impl Underlay {
         }
     }
 
-    /// Whether what the kernel announces may change a next hop.
-    #[must_use]
-    pub fn concerns(&self, event: &Event) -> bool {
-        let is_hop = |neighbor: &Neighbor| {
-            neighbor.ifindex == self.ifindex
-                && self.hops.values().any(|hop| hop.via == Some(neighbor.ip))
-        };
-        match event {
-            Event::NeighborChanged(neighbor) | Event::NeighborGone(neighbor) => is_hop(neighbor),
-            Event::LinkChanged(link) | Event::LinkGone(link) => link.index == self.ifindex,
-            Event::AddressChanged { ifindex, .. } => *ifindex == self.ifindex,
-            Event::RouteChanged(..)
-            | Event::RouteGone(_)
-            | Event::NextHopsChanged
-            | Event::Overrun => true,
-        }
-    }
-
     /// Whether our interface has this address. If the kernel does not answer, as far as we know.
     pub fn has_address(&mut self, address: IpAddr) -> bool {
         match self.netlink.addresses(self.ifindex) {
@@ -125,45 +294,74 @@ impl Underlay {
         }
     }
 
-    fn look_up(&mut self, address: IpAddr) -> NextHop {
-        match self.ask(address) {
-            Ok(hop) => hop,
-            Err(error) => NextHop {
-                problem: Some(format!(
-                    "the kernel did not answer: {}",
-                    crate::error::chain(&error)
-                )),
-                ..NextHop::default()
-            },
+    fn look_up(&mut self, address: IpAddr, reach: Reach) -> Result<IpAddr, String> {
+        if reach == Reach::OnLink {
+            return Ok(address);
+        }
+        let silent = |error| format!("the kernel did not answer: {}", crate::error::chain(&error));
+        let Some(route) = self.netlink.route_to(address).map_err(silent)? else {
+            return Err(format!("the kernel has no route to {address}"));
+        };
+        if route.local {
+            return Err(format!("{address} is this node itself"));
+        }
+        if route.oif != self.ifindex {
+            let other = self.netlink.link_by_index(route.oif).map_err(silent)?;
+            let other = other.map_or_else(|| format!("interface {}", route.oif), |link| link.name);
+            return Err(format!(
+                "the kernel routes {address} by {other}, not by the uplink {}",
+                self.interface
+            ));
+        }
+        // An IPv6 router may lead to an IPv4 address (RFC 5549): a next hop is its MAC alone.
+        Ok(route.gateway.unwrap_or(address))
+    }
+
+    /// Reads neighbours, and has the kernel resolve what it does not know or is not sure of.
+    fn read(&mut self, wanted: &[IpAddr]) {
+        let mut found = BTreeMap::new();
+        let answer: netio::Result<()> = if wanted.len() < LIST_FROM {
+            wanted.iter().try_for_each(|ip| {
+                found.extend(self.netlink.neighbor(self.ifindex, *ip)?.map(|n| (n.ip, n)));
+                Ok(())
+            })
+        } else {
+            self.netlink.neighbors(self.ifindex).map(|all| {
+                found.extend(all.into_iter().map(|neighbor| (neighbor.ip, neighbor)));
+            })
+        };
+        if let Err(error) = answer {
+            // Whoever was not told of is asked for again when its turn comes.
+            tracing::error!("{}", crate::error::chain(&error));
+            self.doubts.neighbors.extend(wanted);
+        }
+        for ip in wanted {
+            let known = found.get(ip).map(Known::of).unwrap_or_default();
+            self.neighbors.insert(*ip, known);
+            if !known.is_settled() {
+                self.resolve(*ip);
+            }
         }
     }
 
-    fn ask(&mut self, address: IpAddr) -> netio::Result<NextHop> {
-        let unreachable =
-            |problem: String| NextHop { problem: Some(problem), ..NextHop::default() };
-        let Some(route) = self.netlink.route_to(address)? else {
-            return Ok(unreachable(format!("the kernel has no route to {address}")));
-        };
-        if route.local {
-            return Ok(unreachable(format!("{address} is this node itself")));
+    fn resolve(&mut self, ip: IpAddr) {
+        // The interface is down, most likely, and that is told elsewhere.
+        if let Err(error) = self.netlink.resolve(self.ifindex, ip) {
+            tracing::debug!("{}", crate::error::chain(&error));
         }
-        if route.oif != self.ifindex {
-            let other = self.netlink.link_by_index(route.oif)?;
-            let other = other.map_or_else(|| format!("interface {}", route.oif), |link| link.name);
-            return Ok(unreachable(format!(
-                "the kernel routes {address} by {other}, not by the uplink {}",
-                self.interface
-            )));
-        }
-        let via = match route.gateway {
-            None => address,
-            // An IPv6 router may lead to an IPv4 address (RFC 5549): a next hop is its MAC alone.
-            Some(gateway) => gateway,
-        };
-        let neighbor = self.netlink.neighbor(self.ifindex, via)?;
-        let state = neighbor.map(|neighbor| neighbor.state);
-        let is_settled = matches!(
-            state,
+    }
+}
+
+impl Known {
+    fn of(neighbor: &Neighbor) -> Self {
+        let mac = neighbor.mac.filter(|_| neighbor.state.is_usable()).map(MacAddr);
+        Self { mac, state: Some(neighbor.state) }
+    }
+
+    /// The kernel knows it for certain, or is about to.
+    fn is_settled(&self) -> bool {
+        matches!(
+            self.state,
             Some(
                 NeighborState::Reachable
                     | NeighborState::Permanent
@@ -172,25 +370,17 @@ impl Underlay {
                     | NeighborState::Probe
                     | NeighborState::Incomplete
             )
-        );
-        if !is_settled {
-            self.netlink.resolve(self.ifindex, via)?;
-        }
-        let mac = neighbor
-            .filter(|neighbor| neighbor.state.is_usable())
-            .and_then(|neighbor| neighbor.mac)
-            .map(MacAddr);
-        let problem = match (mac, state) {
-            (Some(_), _) => None,
-            (None, Some(NeighborState::Failed)) => Some(format!(
-                "the next hop {via} does not answer {} on {}",
-                resolution(via),
-                self.interface
-            )),
-            (None, _) => Some(format!("the kernel is resolving the next hop {via}")),
-        };
-        Ok(NextHop { via: Some(via), mac, neighbor: state, problem })
+        )
     }
+}
+
+/// The next few keys behind the cursor, which goes round.
+fn next<T>(map: &BTreeMap<IpAddr, T>, cursor: &mut Option<IpAddr>, count: usize) -> Vec<IpAddr> {
+    let behind = cursor.map_or(Bound::Unbounded, Bound::Excluded);
+    let some: Vec<_> =
+        map.range((behind, Bound::Unbounded)).map(|(ip, _)| *ip).take(count).collect();
+    *cursor = if some.len() < count { None } else { some.last().copied() };
+    some
 }
 
 /// The protocol by which the kernel asks for a MAC.
@@ -198,5 +388,26 @@ fn resolution(address: IpAddr) -> &'static str {
     match address {
         IpAddr::V4(_) => "ARP",
         IpAddr::V6(_) => "neighbour discovery",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::IpAddr;
+
+    use super::next;
+
+    #[test]
+    fn a_round_leaves_nobody_out() {
+        let map: BTreeMap<IpAddr, ()> =
+            (1..=7).map(|last| ([198, 51, 100, last].into(), ())).collect();
+        let mut cursor = None;
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            seen.extend(next(&map, &mut cursor, 3));
+        }
+        assert!(seen.iter().eq(map.keys()));
+        assert_eq!(next(&map, &mut cursor, 1), ["198.51.100.1".parse::<IpAddr>().expect("one")]);
     }
 }

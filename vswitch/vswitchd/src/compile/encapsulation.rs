@@ -4,6 +4,7 @@
 //! [`Decision`] for each, to `compile`, `requests` and `mtu`; and what is [`Heard`], to `compile`
 //! and `uplink`. Pure, and the only place that decides.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -152,15 +153,19 @@ pub fn heard(config: &Config, model: &Model) -> Heard {
         Encapsulation::Direct => heard.direct = true,
     };
     let mut either_way = false;
-    for (peer, _) in model.peers.values() {
+    for peer in model.all_peers() {
         hear(longest(config, peer));
         either_way |= policy(config, peer) == Encapsulate::CrossSubnet;
     }
-    if model.peers.is_empty() {
+    if model.peers.is_empty() || config.kernel_routes.is_some() {
         // The first peer comes at any moment.
         hear(overlay.usual());
-    } else {
+    }
+    if model.all_peers().next().is_some() {
         overlay.accept.iter().copied().for_each(&mut hear);
+    }
+    if is_direct(model) {
+        hear(Encapsulation::Direct);
     }
     if either_way {
         hear(Encapsulation::Direct);
@@ -172,6 +177,15 @@ pub fn heard(config: &Config, model: &Model) -> Heard {
         heard.vnis = distinct(overlay.vni, &overlay.accept_vnis);
     }
     heard
+}
+
+/// Whether routes of the kernel's lead to the uplink's link and to nobody who is a peer.
+fn is_direct(model: &Model) -> bool {
+    if model.kernel.direct.is_empty() {
+        return false;
+    }
+    let peers: HashSet<IpAddr> = model.peers.values().map(|(peer, _)| peer.address).collect();
+    model.kernel.is_direct(|gateway| peers.contains(gateway))
 }
 
 fn distinct<T: Copy + PartialEq>(first: T, more: &[T]) -> Vec<T> {

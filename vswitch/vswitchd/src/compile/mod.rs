@@ -5,6 +5,8 @@
 //! interfaces nor time.
 
 pub mod encapsulation;
+#[cfg(test)]
+mod kernel_tests;
 pub mod rib;
 #[cfg(test)]
 mod tests;
@@ -16,8 +18,8 @@ use api::{AttachmentId, Encapsulation, Mode, PeerSpec, RouteTarget};
 use dataplane::tables::adjacency::{Ends, Outer};
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, Epoch, FdbTarget, Gateway,
-    LocalAddresses, Offloads, Peer, PeerId, Port, PortId, PortKind, RemoteVtep, Tables, Template,
-    Tunnels, VtepId,
+    LocalAddresses, Member, Multipath, Offloads, Peer, PeerId, Port, PortId, PortKind, RemoteVtep,
+    Tables, Template, Tunnels, VtepId,
 };
 use dataplane::wire::{MacAddr, Vni};
 use ipnet::IpNet;
@@ -28,7 +30,7 @@ use crate::mtu::pod_mtu;
 use crate::path_mtu::PathMtus;
 use crate::underlay::NextHop;
 use encapsulation::{Decision, decide, heard, overhead};
-use rib::{Route, Target};
+use rib::{Exit, Route, Target};
 
 /// The bridge domain of the configuration; the only one so far.
 const DEFAULT_BRIDGE: BridgeId = BridgeId(0);
@@ -110,7 +112,7 @@ pub fn compile(input: &Input<'_>) -> Tables {
     };
     let mut adjacencies = Adjacencies {
         input,
-        peers: HashMap::new(),
+        known: HashMap::new(),
         pod_mtu: pod_mtu(input.config, input.model, input.uplink.map(|uplink| uplink.mtu)),
         tables: &mut tables,
     };
@@ -156,26 +158,66 @@ pub fn vtep_mac(config: &Config, own: IpAddr) -> MacAddr {
 
 struct Adjacencies<'a, 'i> {
     input: &'a Input<'i>,
-    peers: HashMap<&'a str, AdjacencyId>,
+    known: HashMap<Shared, AdjacencyId>,
     /// Looks at every peer: asked for once.
     pod_mtu: u32,
     tables: &'a mut Tables,
 }
 
+/// What many routes may lead to, and has one adjacency for all of them.
+#[derive(PartialEq, Eq, Hash)]
+enum Shared {
+    /// By underlay address: no two peers have the same.
+    Peer(IpAddr),
+    Direct(IpAddr),
+    Several(Vec<(AdjacencyId, u16)>),
+    Host,
+    Blackhole,
+    Unreachable,
+}
+
 impl<'a> Adjacencies<'a, '_> {
     fn of(&mut self, target: &Target<'a>) -> AdjacencyId {
-        if let Target::Peer(peer) = target
-            && let Some(id) = self.peers.get(peer.name.as_str())
-        {
+        let shared = match target {
+            Target::Peer(peer) => Some(Shared::Peer(peer.address)),
+            Target::Direct(gateway) => Some(Shared::Direct(*gateway)),
+            Target::Several(exits) => {
+                let exits: Vec<_> =
+                    exits.iter().map(|(exit, weight)| (self.of(&exit.target()), *weight)).collect();
+                Some(Shared::Several(exits))
+            }
+            Target::Host => Some(Shared::Host),
+            Target::Blackhole => Some(Shared::Blackhole),
+            Target::Unreachable => Some(Shared::Unreachable),
+            Target::Pod { .. } | Target::Gateway | Target::Neighbor { .. } => None,
+        };
+        if let Some(id) = shared.as_ref().and_then(|shared| self.known.get(shared)) {
             return *id;
         }
+        let adjacency = match (target, &shared) {
+            (Target::Several(exits), Some(Shared::Several(ids))) => self.group(exits, ids),
+            _ => self.make(target),
+        };
         let id = AdjacencyId(self.tables.adjacencies.len() as u32);
-        let adjacency = self.make(target);
         self.tables.adjacencies.push(adjacency);
-        if let Target::Peer(peer) = target {
-            self.peers.insert(&peer.name, id);
+        if let Some(shared) = shared {
+            self.known.insert(shared, id);
         }
         id
+    }
+
+    fn group(&self, exits: &[(Exit<'_>, u16)], ids: &[(AdjacencyId, u16)]) -> Adjacency {
+        let members: Vec<_> = exits
+            .iter()
+            .zip(ids)
+            .map(|((exit, _), (adjacency, weight))| Member {
+                identity: exit.address(),
+                adjacency: *adjacency,
+                weight: *weight,
+            })
+            .collect();
+        let group = Multipath::of(&members, &self.tables.adjacencies);
+        group.map_or(Adjacency::Unreachable, Adjacency::Multipath)
     }
 
     fn make(&self, target: &Target<'_>) -> Adjacency {
@@ -215,8 +257,21 @@ impl<'a> Adjacencies<'a, '_> {
                 },
                 None => Adjacency::Unreachable,
             },
+            Target::Direct(gateway) => match input.uplink {
+                Some(uplink) => Adjacency::Remote {
+                    port: uplink.id,
+                    template: input
+                        .next_hops
+                        .get(gateway)
+                        .and_then(|hop| hop.mac)
+                        .map(|mac| Template::ethernet(mac, uplink.mac)),
+                    mtu: clamp(uplink.mtu),
+                },
+                None => Adjacency::Unreachable,
+            },
             Target::Blackhole => Adjacency::Blackhole,
-            Target::Unreachable => Adjacency::Unreachable,
+            // A group is made of its members, in `group`.
+            Target::Several(_) | Target::Unreachable => Adjacency::Unreachable,
         }
     }
 }
@@ -383,7 +438,11 @@ fn tunnels(input: &Input<'_>) -> Tunnels {
     for (name, (peer, _)) in &model.peers {
         let mut prefixes = routed.remove(name.as_str()).unwrap_or_default();
         prefixes.extend(&peer.prefixes);
+        prefixes.extend(model.kernel.behind(&peer.address));
         add(peer.address, prefixes);
+    }
+    for peer in model.kernel.peers.values() {
+        add(peer.address, IpNet::aggregate(&peer.prefixes));
     }
     // A VTEP that is no peer is heard in its bridge domain alone: it has no prefix to route from.
     for vtep in &config.bridge.vteps {

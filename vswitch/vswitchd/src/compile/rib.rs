@@ -6,10 +6,14 @@
 //! prefixes of its peers, and last what closes the gaps: an address of the cluster that nobody has
 //! is answered as unreachable and never leaves for the host, whose kernel would send it back.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
+
 use api::{AttachmentId, Mac, PeerSpec, RouteTarget, Source};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Input, PodPort};
+use crate::kernel::Way;
 use crate::model::Lease;
 
 /// Where a route leads.
@@ -30,6 +34,10 @@ pub enum Target<'a> {
     Host,
     /// Another node.
     Peer(&'a PeerSpec),
+    /// A router or node on the uplink's own link, as it is.
+    Direct(IpAddr),
+    /// One of several, by weight.
+    Several(Vec<(Exit<'a>, u16)>),
     /// A host of a bridge domain.
     Neighbor {
         /// The domain.
@@ -41,6 +49,35 @@ pub enum Target<'a> {
     Blackhole,
     /// Dropped, and the sender told.
     Unreachable,
+}
+
+/// One of a route's ways out by the uplink.
+#[derive(Debug, Clone, Copy)]
+pub enum Exit<'a> {
+    /// To another node.
+    Peer(&'a PeerSpec),
+    /// To a router or node on the uplink's own link, as it is.
+    Direct(IpAddr),
+}
+
+impl<'a> Exit<'a> {
+    /// As the target of a route that has no other.
+    #[must_use]
+    pub fn target(&self) -> Target<'a> {
+        match self {
+            Self::Peer(peer) => Target::Peer(peer),
+            Self::Direct(gateway) => Target::Direct(*gateway),
+        }
+    }
+
+    /// The underlay address, or the neighbour's.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        match self {
+            Self::Peer(peer) => peer.address,
+            Self::Direct(gateway) => *gateway,
+        }
+    }
 }
 
 /// One route.
@@ -134,7 +171,8 @@ fn sort_key(prefix: &IpNet) -> (bool, u128, u8) {
 fn candidates<'a>(input: &Input<'a>) -> Vec<Route<'a>> {
     let model = input.model;
     let of_peers = model.peers.values().map(|(peer, _)| peer.prefixes.len()).sum::<usize>();
-    let mut routes = Vec::with_capacity(of_peers + model.routes.len() + 2 * input.pods.len() + 16);
+    let told = model.routes.len() + model.kernel.routes.len();
+    let mut routes = Vec::with_capacity(of_peers + told + 2 * input.pods.len() + 16);
     let mut add = |prefix, target, origin| routes.push(Route { prefix, target, origin });
     for gateway in model.pods.gateways() {
         add(gateway.into(), Target::Gateway, Origin::Node);
@@ -166,6 +204,7 @@ fn candidates<'a>(input: &Input<'a>) -> Vec<Route<'a>> {
             add(*prefix, Target::Peer(peer), Origin::Peer(*source));
         }
     }
+    kernel(input, &mut add);
     for prefix in model.pods.all().chain(&model.cluster_prefixes) {
         add(*prefix, Target::Unreachable, Origin::Gap);
     }
@@ -174,4 +213,39 @@ fn candidates<'a>(input: &Input<'a>) -> Vec<Route<'a>> {
         add(Ipv6Net::default().into(), Target::Host, Origin::Gap);
     }
     routes
+}
+
+/// What the kernel's routing table says. A next hop that is a peer's underlay address is that peer,
+/// whoever named it.
+fn kernel<'a>(input: &Input<'a>, add: &mut impl FnMut(IpNet, Target<'a>, Origin)) {
+    let learned = &input.model.kernel;
+    if learned.routes.is_empty() {
+        return;
+    }
+    let peers = input.model.peers.values().map(|(peer, _)| (peer.address, peer));
+    let peers: HashMap<IpAddr, &PeerSpec> = peers.collect();
+    let exit = |gateway: &IpAddr, overlay: bool| match peers.get(gateway).copied() {
+        Some(peer) => Some(Exit::Peer(peer)),
+        None if overlay => learned.peers.get(gateway).map(Exit::Peer),
+        None => Some(Exit::Direct(*gateway)),
+    };
+    for (prefix, way) in &learned.routes {
+        let target = match way {
+            Way::Hops(hops) => {
+                let exits = hops.iter();
+                let exits = exits
+                    .filter_map(|hop| Some((exit(&hop.gateway, hop.overlay)?, hop.weight)))
+                    .collect::<Vec<_>>();
+                match exits.as_slice() {
+                    [] => Target::Unreachable,
+                    [(exit, _)] => exit.target(),
+                    _ => Target::Several(exits),
+                }
+            }
+            Way::Host => Target::Host,
+            Way::Blackhole => Target::Blackhole,
+            Way::Unreachable => Target::Unreachable,
+        };
+        add(*prefix, target, Origin::Route(Source::Kernel));
+    }
 }

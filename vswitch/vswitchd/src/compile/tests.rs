@@ -35,30 +35,30 @@ name = "c"
 address = "203.0.113.13"
 prefixes = ["198.18.3.0/24"]
 encapsulation = "ipip"
-[[routes]]
+[[routes.static]]
 prefix = "198.18.50.0/24"
 to = "peer"
 name = "c"
-[[routes]]
+[[routes.static]]
 prefix = "203.0.113.192/26"
 to = "blackhole"
 "#;
 
-const ROUTER: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+pub(super) const ROUTER: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const NIC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 
-struct Node {
-    config: Config,
-    model: Model,
+pub(super) struct Node {
+    pub(super) config: Config,
+    pub(super) model: Model,
     pods: BTreeMap<AttachmentId, PodPort>,
     host: Option<HostPort>,
     uplink: Option<UplinkPort>,
-    next_hops: BTreeMap<IpAddr, NextHop>,
+    pub(super) next_hops: BTreeMap<IpAddr, NextHop>,
     path_mtus: PathMtus,
 }
 
 impl Node {
-    fn new(text: &str) -> Self {
+    pub(super) fn new(text: &str) -> Self {
         let config = Config::parse("f", text).expect("valid");
         let host = HostPort {
             id: PortId(0),
@@ -105,8 +105,12 @@ impl Node {
         attachment
     }
 
-    fn tables(&self) -> Tables {
-        compile(&Input {
+    pub(super) fn tables(&self) -> Tables {
+        self.with_input(compile)
+    }
+
+    pub(super) fn with_input<T>(&self, call: impl FnOnce(&Input<'_>) -> T) -> T {
+        call(&Input {
             config: &self.config,
             model: &self.model,
             pods: &self.pods,
@@ -119,7 +123,7 @@ impl Node {
     }
 }
 
-fn route<'t>(tables: &'t Tables, address: &str) -> Option<&'t Adjacency> {
+pub(super) fn route<'t>(tables: &'t Tables, address: &str) -> Option<&'t Adjacency> {
     let address: IpAddr = address.parse().expect("an address");
     tables.route(address).map(|id| tables.adjacency(id).expect("made with its route"))
 }

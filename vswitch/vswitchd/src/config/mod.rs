@@ -56,6 +56,8 @@ pub struct Config {
     pub peers: Vec<PeerSpec>,
     /// Further routes.
     pub routes: Vec<RouteSpec>,
+    /// The kernel's routing table as a source of routes, if it is one.
+    pub kernel_routes: Option<KernelRoutes>,
     /// Where each key stood.
     pub origin: Origin,
 }
@@ -170,6 +172,17 @@ pub struct Control {
     pub socket: PathBuf,
     /// Where the journal is.
     pub state_dir: PathBuf,
+}
+
+/// `[routes.kernel]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelRoutes {
+    /// Routes within these are taken.
+    pub prefixes: Vec<IpNet>,
+    /// Number of the kernel's table.
+    pub table: u32,
+    /// A route that covers one of the prefixes, such as a default route, is taken for all of it.
+    pub covering: bool,
 }
 
 /// Why there is no [`Config`].

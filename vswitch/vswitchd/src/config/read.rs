@@ -353,6 +353,17 @@ impl<'t> Reader<'t> {
 }
 
 impl Section<'_> {
+    /// One that is not there.
+    pub(super) fn absent(path: &str) -> Self {
+        Self { path: path.to_owned(), table: None, taken: BTreeSet::new() }
+    }
+
+    /// Whether a key holds a list; it is not taken by that.
+    pub(super) fn has_list(&self, name: &str) -> bool {
+        let value = self.table.and_then(|table| table.get(name));
+        value.is_some_and(|value| value.get_ref().is_array())
+    }
+
     pub(super) fn is_present(&self) -> bool {
         self.table.is_some()
     }

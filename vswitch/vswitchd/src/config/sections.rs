@@ -12,7 +12,9 @@ use toml::de::DeTable;
 use crate::compile::encapsulation::nothing_to_encapsulate_by;
 
 use super::read::{Problem, Reader, Section};
-use super::{Bridge, Config, Control, Host, Node, Overlay, Uplink, WorkerSettings, Xdp};
+use super::{
+    Bridge, Config, Control, Host, KernelRoutes, Node, Overlay, Uplink, WorkerSettings, Xdp,
+};
 
 const PREFIX: &str = "a prefix such as \"198.18.1.0/24\" or \"fd00:18:1::/64\"";
 const ADDRESS4: &str = "an IPv4 address such as \"198.51.100.11\"";
@@ -42,6 +44,8 @@ const FRAMES: std::ops::RangeInclusive<u64> = 64..=65_536;
 const FDB_MAX: std::ops::RangeInclusive<u64> = 1..=1_048_576;
 const DAY_SECONDS: u64 = 86_400;
 const SECOND_US: u64 = 1_000_000;
+/// A number of 32 bits; 0 is none.
+const TABLES: std::ops::RangeInclusive<u64> = 1..=0xffff_ffff;
 /// CPU_SETSIZE of glibc.
 const CORES: std::ops::RangeInclusive<u64> = 0..=1023;
 
@@ -67,7 +71,10 @@ pub(super) fn read(file: &str, text: &str) -> (Option<Config>, Vec<Problem>) {
     let workers = workers(&mut reader, &mut root);
     let control = control(&mut reader, &mut root);
     let peers = peers(&mut reader, &mut root);
-    let routes = routes(&mut reader, &mut root);
+    let mut section = routes_section(&mut reader, &mut root);
+    let routes = static_routes(&mut reader, &mut section);
+    let kernel_routes = kernel_routes(&mut reader, &mut section, node.as_ref(), &overlay);
+    reader.finish(section);
     reader.finish(root);
     let config = node.map(|node| Config {
         node,
@@ -80,6 +87,7 @@ pub(super) fn read(file: &str, text: &str) -> (Option<Config>, Vec<Problem>) {
         control,
         peers,
         routes,
+        kernel_routes,
         origin: reader.origin,
     });
     (config, reader.problems)
@@ -259,11 +267,44 @@ fn peers<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Vec<PeerSpec> {
     peers
 }
 
-fn routes<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Vec<RouteSpec> {
+/// `[routes]` has one section a source; a list in its place is taken for routes that are static.
+fn routes_section<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Section<'t> {
+    if !root.has_list("routes") {
+        return reader.section(root, "routes");
+    }
+    for section in reader.sections(root, "routes") {
+        reader.refuse(section.path(), "write [[routes.static]] instead of [[routes]]");
+    }
+    Section::absent("routes")
+}
+
+fn kernel_routes<'t>(
+    reader: &mut Reader<'t>,
+    routes: &mut Section<'t>,
+    node: Option<&Node>,
+    overlay: &Overlay,
+) -> Option<KernelRoutes> {
+    let mut section = reader.section(routes, "kernel");
+    let is_present = section.is_present();
+    let enabled = reader.boolean(&mut section, "enabled").unwrap_or(is_present);
+    let has_prefixes = section.has("prefixes");
+    let listed = reader.list(&mut section, "prefixes", PREFIX);
+    let cluster = || node.map(|node| node.cluster_prefixes.clone()).unwrap_or_default();
+    let prefixes = if has_prefixes { listed } else { cluster() };
+    let table = reader.integer(&mut section, "table", TABLES).unwrap_or(254) as u32;
+    // A node of an overlay has a default route too, which says nothing of pods.
+    let covering = reader
+        .boolean(&mut section, "covering")
+        .unwrap_or(overlay.usual() == Encapsulation::Direct);
+    reader.finish(section);
+    enabled.then_some(KernelRoutes { prefixes, table, covering })
+}
+
+fn static_routes<'t>(reader: &mut Reader<'t>, routes: &mut Section<'t>) -> Vec<RouteSpec> {
     const TARGETS: [(&str, u8); 4] =
         [("peer", 0), ("host", 1), ("blackhole", 2), ("unreachable", 3)];
-    let mut routes = Vec::new();
-    for mut section in reader.sections(root, "routes") {
+    let mut list = Vec::new();
+    for mut section in reader.sections(routes, "static") {
         if !section.has("prefix") {
             reader.refuse(section.path(), format!("a route needs prefix, {PREFIX}"));
         }
@@ -294,10 +335,10 @@ fn routes<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Vec<RouteSpec>
         };
         reader.finish(section);
         if let (Some(prefix), Some(target)) = (prefix, target) {
-            routes.push(RouteSpec { prefix, target });
+            list.push(RouteSpec { prefix, target });
         }
     }
-    routes
+    list
 }
 
 fn required<'t>(

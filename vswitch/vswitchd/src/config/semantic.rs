@@ -30,6 +30,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     checks.workers_and_control();
     checks.peers();
     checks.routes();
+    checks.kernel_routes();
     checks.problems
 }
 
@@ -207,13 +208,40 @@ impl Checks<'_> {
         }
     }
 
+    fn kernel_routes(&mut self) {
+        let config = self.config;
+        let Some(kernel) = &config.kernel_routes else { return };
+        if config.uplink.is_none() {
+            self.refuse(
+                "routes.kernel",
+                "the kernel's routes lead to other nodes by the uplink; add [uplink] with interface",
+            );
+        }
+        for (index, prefix) in kernel.prefixes.iter().enumerate() {
+            let key = format!("routes.kernel.prefixes[{index}]");
+            if let Err(message) = check_prefix(prefix) {
+                self.refuse(&key, message);
+            } else if !config.node.cluster_prefixes.iter().any(|within| within.contains(prefix)) {
+                self.refuse(
+                    &key,
+                    format!("{prefix} is not within any of node.cluster_prefixes; add it or one that contains it there"),
+                );
+            }
+            for earlier in &kernel.prefixes[..index] {
+                if overlap(earlier, prefix) {
+                    self.refuse(&key, format!("{prefix} overlaps {earlier}; remove one"));
+                }
+            }
+        }
+    }
+
     fn routes(&mut self) {
         let config = self.config;
         let mut claims = Claims::of_node(config);
         config.peers.iter().for_each(|peer| claims.take(peer));
         let mut seen = HashSet::new();
         for (index, route) in config.routes.iter().enumerate() {
-            let key = format!("routes[{index}]");
+            let key = format!("routes.static[{index}]");
             let prefix = &route.prefix;
             let peer_with = |prefix: &IpNet| claims.owner(prefix).map(str::to_owned);
             if let Err(message) = check_route_prefix(&config.node.pod_prefixes, peer_with, prefix) {

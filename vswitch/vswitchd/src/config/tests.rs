@@ -80,7 +80,8 @@ fn the_shipped_file_names_every_key_that_is_read() {
         "[workers]",
         "[control]",
         "[[peers]]",
-        "[[routes]]",
+        "[[routes.static]]",
+        "[routes.kernel]",
     ];
     // The refusal of an unknown key lists those that are read.
     let known = |text: &str| -> Vec<String> {
@@ -88,8 +89,12 @@ fn the_shipped_file_names_every_key_that_is_read() {
         let list = problems.iter().find_map(|problem| problem.split_once("expected one of "));
         list.expect("unknown").1.split(", ").map(str::to_owned).collect()
     };
-    let sections: Vec<_> =
-        headers.iter().map(|header| header.trim_matches(['[', ']']).to_owned()).collect();
+    let top = |header: &str| {
+        let name = header.trim_matches(['[', ']']);
+        name.split('.').next().unwrap_or(name).to_owned()
+    };
+    let mut sections: Vec<_> = headers.iter().map(|header| top(header)).collect();
+    sections.dedup();
     let mut read = known("zzz = 1\n[node]\n");
     read.sort_by_key(|section| sections.iter().position(|name| name == section));
     assert_eq!(read, sections, "every section is judged below");
@@ -271,20 +276,32 @@ fn a_problem_names_line_key_and_expectation() {
             "f:10: peers[0].prefixes: 10.1.0.0/24 is not within any of node.cluster_prefixes; add it or one that contains it there",
         ),
         (
-            "[[routes]]\nprefix = \"198.18.9.0/24\"\nto = \"peer\"\n",
-            "f:7: routes[0]: a route to \"peer\" needs name, that of the peer",
+            "[[routes]]\nprefix = \"198.18.9.0/24\"\nto = \"host\"\n",
+            "f:7: routes[0]: write [[routes.static]] instead of [[routes]]",
         ),
         (
-            "[[routes]]\nprefix = \"198.18.9.0/24\"\nto = \"peer\"\nname = \"x\"\n",
-            "f:10: routes[0].name: no peer has the name \"x\"",
+            "[routes.kernel]\nprefixes = [\"198.20.0.0/16\"]\n",
+            "f:8: routes.kernel.prefixes[0]: 198.20.0.0/16 is not within any of node.cluster_prefixes; add it or one that contains it there",
         ),
         (
-            "[[routes]]\nprefix = \"198.18.9.1/24\"\nto = \"host\"\n",
-            "f:8: routes[0].prefix: 198.18.9.1/24 has bits beyond its length; did you mean 198.18.9.0/24?",
+            "[routes.kernel]\nprefixes = [\"0.0.0.0/0\"]\n",
+            "f:8: routes.kernel.prefixes[0]: 0.0.0.0/0 is everything; pods need a prefix of their own",
         ),
         (
-            "[[routes]]\nprefix = \"198.18.1.0/24\"\nto = \"host\"\n",
-            "f:8: routes[0].prefix: 198.18.1.0/24 is this node's own pod prefix; it cannot be routed away",
+            "[[routes.static]]\nprefix = \"198.18.9.0/24\"\nto = \"peer\"\n",
+            "f:7: routes.static[0]: a route to \"peer\" needs name, that of the peer",
+        ),
+        (
+            "[[routes.static]]\nprefix = \"198.18.9.0/24\"\nto = \"peer\"\nname = \"x\"\n",
+            "f:10: routes.static[0].name: no peer has the name \"x\"",
+        ),
+        (
+            "[[routes.static]]\nprefix = \"198.18.9.1/24\"\nto = \"host\"\n",
+            "f:8: routes.static[0].prefix: 198.18.9.1/24 has bits beyond its length; did you mean 198.18.9.0/24?",
+        ),
+        (
+            "[[routes.static]]\nprefix = \"198.18.1.0/24\"\nto = \"host\"\n",
+            "f:8: routes.static[0].prefix: 198.18.1.0/24 is this node's own pod prefix; it cannot be routed away",
         ),
     ] {
         assert_eq!(problems(text), [expected], "{text}");

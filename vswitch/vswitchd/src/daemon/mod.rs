@@ -7,11 +7,12 @@
 //! compiled, published, and answered once every worker has it. What fails after the first step is
 //! taken back.
 
+mod kernel;
 mod mtu;
 mod start;
 mod stop;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -26,20 +27,17 @@ use crate::config::{Config, Former};
 use crate::error::chain;
 use crate::host::{HostInterface, sysctl_warnings};
 use crate::journal::Journal;
+use crate::kernel::KernelSource;
 use crate::lock::Locks;
 use crate::masquerade::Masquerade;
 use crate::model::{Edit, Model, refuse};
 use crate::path_mtu::PathMtus;
 use crate::ports::{self, Ports};
 use crate::publish::Publisher;
-use crate::underlay::Underlay;
+use crate::underlay::{Reach, Underlay};
 use crate::uplink::Uplink;
 use crate::worker::Workers;
 
-/// Events of the kernel come in swarms: they are waited for this long before acting.
-const DEBOUNCE: Duration = Duration::from_millis(20);
-/// Next hops are asked for anew this often even if the kernel announces nothing.
-const UNDERLAY_PERIOD: Duration = Duration::from_secs(5);
 /// A worker turns at least once a second; the watchdog is not fed for one that does not.
 const WORKER_PATIENCE: Duration = Duration::from_secs(4);
 
@@ -55,6 +53,8 @@ pub struct Daemon {
     pub(crate) uplink: Option<Uplink>,
     pub(crate) underlay: Option<Underlay>,
     pub(crate) path_mtus: PathMtus,
+    /// The kernel's routing table, if it is a source.
+    pub(crate) kernel: Option<KernelSource>,
     monitor: Option<Monitor>,
     pub(crate) host: Option<HostInterface>,
     pub(crate) masquerade: Option<Masquerade>,
@@ -67,8 +67,7 @@ pub struct Daemon {
     pub(crate) started: Instant,
     /// Frames for `trace`.
     pub(crate) trace_pool: Pool,
-    underlay_changed: Option<Instant>,
-    underlay_asked: Instant,
+    agenda: kernel::Agenda,
     /// Turns of each worker, and when they were last seen to grow.
     turns: Vec<(u64, Instant)>,
     /// How often a peer of each source was refused, since the start.
@@ -136,9 +135,7 @@ impl Daemon {
     pub(crate) fn publish(&mut self) -> Result<(), ErrorReply> {
         self.settle_pod_prefixes()?;
         let wanted = self.underlay_addresses();
-        if let Some(underlay) = &mut self.underlay
-            && !wanted.iter().eq(underlay.next_hops().keys())
-        {
+        if let Some(underlay) = &mut self.underlay {
             underlay.refresh(&wanted);
         }
         self.follow_host_mtu();
@@ -191,6 +188,10 @@ impl Daemon {
         let pods = &self.model.pods;
         if host.is_assigned(pods) {
             return Ok(());
+        }
+        // What covers this node's own pods has changed with them.
+        if let Some(kernel) = &mut self.kernel {
+            kernel.doubt();
         }
         let failed = |error: &dyn std::error::Error| {
             let message =
@@ -247,32 +248,22 @@ impl Daemon {
         })
     }
 
-    fn underlay_addresses(&self) -> BTreeSet<IpAddr> {
+    fn underlay_addresses(&self) -> BTreeMap<IpAddr, Reach> {
+        let kernel = &self.model.kernel;
+        let mut wanted: BTreeMap<_, _> =
+            kernel.direct.keys().map(|gateway| (*gateway, Reach::OnLink)).collect();
+        // A peer is where the kernel routes to, whoever else names it.
         let peers = self.model.peers.values().map(|(peer, _)| peer.address);
-        peers.chain(self.config.bridge.vteps.iter().copied()).collect()
+        let peers = peers.chain(kernel.peers.keys().copied());
+        let vteps = self.config.bridge.vteps.iter().copied();
+        wanted.extend(peers.chain(vteps).map(|address| (address, Reach::Routed)));
+        wanted
     }
 
     /// Closes what no table names any more, once every worker is past those that did.
     fn release_ports(&mut self) {
         for id in self.ports.left() {
             self.workers.remove_port(id);
-        }
-    }
-
-    /// The kernel announced something: its queue is drained, and acted upon a little later.
-    pub fn on_kernel_event(&mut self) {
-        let Some(monitor) = &mut self.monitor else { return };
-        let mut events = Vec::new();
-        if let Err(error) = monitor.drain(|event| events.push(event)) {
-            tracing::error!("{}", chain(&error));
-        }
-        for event in &events {
-            self.on_link_event(event);
-        }
-        let concerns =
-            |event| self.underlay.as_ref().is_some_and(|underlay| underlay.concerns(event));
-        if events.iter().any(concerns) {
-            self.underlay_changed.get_or_insert_with(Instant::now);
         }
     }
 
@@ -299,9 +290,11 @@ impl Daemon {
         }
     }
 
-    fn on_link_event(&mut self, event: &Event) {
-        let Some(uplink) = &mut self.uplink else { return };
+    /// True if the tables hold something of it that is different.
+    fn on_link_event(&mut self, event: &Event) -> bool {
+        let Some(uplink) = &mut self.uplink else { return false };
         let facts = &mut uplink.facts;
+        let (mac, mtu) = (facts.mac, facts.mtu);
         match event {
             Event::LinkChanged(link) if link.index == facts.link.index => {
                 if link.carrier != facts.link.carrier {
@@ -316,8 +309,15 @@ impl Daemon {
                     );
                     facts.mtu = link.mtu.min(netio::xsk::MAX_FRAME_BYTES as u32 - 14);
                 }
+                if link.name != facts.link.name {
+                    tracing::warn!("uplink {}: its name is {}", facts.link.name, link.name);
+                    if let Some(underlay) = &mut self.underlay {
+                        underlay.rename(&link.name);
+                    }
+                }
                 facts.mac = link.mac.unwrap_or(facts.mac);
                 facts.link = link.clone();
+                return (facts.mac, facts.mtu) != (mac, mtu);
             }
             Event::LinkGone(link) if link.index == facts.link.index => {
                 let warning =
@@ -327,30 +327,12 @@ impl Daemon {
             }
             _ => {}
         }
-    }
-
-    /// When [`Daemon::on_time`] wants to be called next.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        self.underlay_changed.map(|since| since + DEBOUNCE)
+        false
     }
 
     /// Does what is due: after kernel events, and once a second.
     pub fn on_time(&mut self, now: Instant) {
-        let swarm_is_over = self.underlay_changed.is_some_and(|since| now >= since + DEBOUNCE);
-        if swarm_is_over || now >= self.underlay_asked + UNDERLAY_PERIOD {
-            self.underlay_changed = None;
-            self.underlay_asked = now;
-            self.notice_own_address();
-            let wanted = self.underlay_addresses();
-            let changed = self.underlay.as_mut().is_some_and(|underlay| underlay.refresh(&wanted));
-            // A link event may have changed MAC or MTU, which the tables hold too.
-            if (changed || swarm_is_over)
-                && let Err(refusal) = self.publish()
-            {
-                tracing::error!("{refusal}");
-            }
-        }
+        self.follow_kernel(now);
         self.follow_path_mtus(now);
         self.notice_gone_ports();
         if self.publisher.settle(&self.workers) {

@@ -17,6 +17,7 @@ use crate::config::{Config, Former, WorkerSettings};
 use crate::error::{Error, Result};
 use crate::host::{HostInterface, sysctl_warnings};
 use crate::journal::Journal;
+use crate::kernel::KernelSource;
 use crate::lock::Locks;
 use crate::machine;
 use crate::masquerade::Masquerade;
@@ -74,6 +75,19 @@ impl Daemon {
             None => None,
         };
 
+        let kernel = match &config.kernel_routes {
+            Some(settings) => {
+                choices.push(format!(
+                    "routes: the kernel's table {} is a source{}",
+                    settings.table,
+                    if settings.covering { ", with what covers its prefixes" } else { "" }
+                ));
+                let netlink = Netlink::open().map_err(Error::Netlink)?;
+                Some(KernelSource::new(netlink, settings))
+            }
+            None => None,
+        };
+
         let publisher = Publisher::new();
         let specs =
             specs(&config, uplink.is_some().then_some(ports::UPLINK), sockets, &mut choices);
@@ -110,6 +124,7 @@ impl Daemon {
             uplink,
             underlay,
             path_mtus: PathMtus::default(),
+            kernel,
             monitor,
             host,
             masquerade,
@@ -119,12 +134,12 @@ impl Daemon {
             former: Former::default(),
             started: now,
             trace_pool: Pool::new(TRACE_FRAMES),
-            underlay_changed: None,
-            underlay_asked: now,
+            agenda: super::kernel::Agenda::new(now),
             turns: Vec::new(),
             refusals: BTreeMap::new(),
             _locks: locks,
         };
+        daemon.learn(now);
         // A first table that a worker does not take in time is published again with the next.
         if let Err(refusal) = daemon.publish() {
             daemon.warnings.push(refusal.message);

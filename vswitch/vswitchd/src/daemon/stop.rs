@@ -1,10 +1,14 @@
 //! Reload and end.
 
+use std::time::Instant;
+
 use dataplane::tables::FdbTarget;
+use netio::netlink::Netlink;
 
 use crate::compile::compile;
 use crate::config::Config;
 use crate::error::chain;
+use crate::kernel::{KernelSource, Learned};
 use crate::masquerade::Masquerade;
 use crate::mtu;
 use crate::ports;
@@ -53,6 +57,7 @@ impl Daemon {
         if let (Some(host), Some(wanted)) = (&mut config.host, &fresh.host) {
             host.masquerade = wanted.masquerade;
         }
+        let kernel_differs = config.kernel_routes != old.kernel_routes;
         let former = self.former.with(&old.overlay);
         former.stay_accepted(&mut config.overlay);
         if let Some(problem) = self.mtu_problem(&config) {
@@ -67,6 +72,9 @@ impl Daemon {
         self.config = config;
         self.reload_masquerade();
         self.model.take_config(&self.config);
+        if kernel_differs {
+            self.reload_kernel_routes();
+        }
         match self.publish() {
             Ok(()) => tracing::info!("the configuration is reloaded"),
             Err(refusal) => tracing::error!("the configuration is reloaded, but {refusal}"),
@@ -93,6 +101,24 @@ impl Daemon {
         // Who does not follow is reported, and sees both tables and the order when it does.
         self.publisher.publish(tables, &self.workers);
         self.workers.forget_learned(ports::UPLINK);
+    }
+
+    fn reload_kernel_routes(&mut self) {
+        self.kernel = match &self.config.kernel_routes {
+            None => None,
+            Some(settings) => match Netlink::open() {
+                Ok(netlink) => Some(KernelSource::new(netlink, settings)),
+                Err(error) => {
+                    tracing::error!("the kernel's routes are not read: {}", chain(&error));
+                    None
+                }
+            },
+        };
+        if let Some(host) = &mut self.host {
+            host.share(self.kernel.is_some());
+        }
+        self.model.kernel = Learned::default();
+        self.learn(Instant::now());
     }
 
     fn reload_masquerade(&mut self) {

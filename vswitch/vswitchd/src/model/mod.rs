@@ -31,6 +31,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::kernel::Learned;
 pub use edit::Edit;
 use ipam::Ipam;
 pub use prefixes::PodPrefixes;
@@ -95,6 +96,9 @@ pub struct Model {
     own_is_complete: bool,
     /// `overlay.encapsulation`: of peers that name none.
     encapsulation: Option<Encapsulation>,
+    /// What the kernel's routing table says. No edit makes it, and it is not journalled: at the next
+    /// start it is read again.
+    pub kernel: Learned,
 }
 
 impl Model {
@@ -155,6 +159,11 @@ impl Model {
             }))
             .chain(self.ipam.cursors().map(|address| Edit::Cursor { address }))
             .collect()
+    }
+
+    /// Every other node: those that were named, and those that the kernel's routes lead to.
+    pub fn all_peers(&self) -> impl Iterator<Item = &PeerSpec> {
+        self.peers.values().map(|(peer, _)| peer).chain(self.kernel.peers.values())
     }
 
     /// Addresses that two attachments hold, which only a damaged journal can bring about.

@@ -25,7 +25,7 @@ vteps = ["198.51.100.12"]
 name = "b"
 address = "203.0.113.12"
 prefixes = ["198.18.2.0/24"]
-[[routes]]
+[[routes.static]]
 prefix = "198.18.50.0/24"
 to = "peer"
 name = "b"

@@ -1,10 +1,13 @@
 //! Peers and routes, those in force and those that wait, with the source of each.
 
+use std::collections::HashSet;
+use std::net::IpAddr;
+
 use api::{FibEntry, Mac, PeerEntry, PeerSpec, RouteTarget, Source, SourceStatus};
 use ipnet::IpNet;
 
 use crate::compile::encapsulation::decide;
-use crate::compile::rib::{self, Route, Target};
+use crate::compile::rib::{self, Exit, Route, Target};
 use crate::compile::{Input, peer_mtu};
 use crate::daemon::Daemon;
 
@@ -80,6 +83,19 @@ impl Daemon {
                     input.uplink.map(|uplink| peer_mtu(&decision, peer, uplink, input.path_mtus));
                 (format!("peer {} {encapsulation}{via}", peer.name), mtu)
             }
+            Target::Direct(gateway) => {
+                (direct(input, gateway), input.uplink.map(|uplink| uplink.mtu))
+            }
+            Target::Several(exits) => {
+                let ways = exits.iter().map(|(exit, weight)| {
+                    let to = match exit {
+                        Exit::Peer(peer) => format!("peer {}", peer.name),
+                        Exit::Direct(gateway) => direct(input, gateway),
+                    };
+                    format!("{to} weight {weight}")
+                });
+                (ways.collect::<Vec<_>>().join(", "), None)
+            }
             Target::Neighbor { bridge, mac } => (format!("bridge {bridge} {mac}"), Some(pod_mtu)),
             Target::Blackhole => ("blackhole".into(), None),
             Target::Unreachable => ("unreachable".into(), None),
@@ -124,7 +140,13 @@ impl Daemon {
             state: state.to_owned(),
             ..entry(peer, source)
         };
-        let in_force = self.model.peers.values().map(|(peer, source)| entry(peer, *source));
+        let told = self.model.peers.values();
+        let addresses: HashSet<_> = told.clone().map(|(peer, _)| peer.address).collect();
+        let of_kernel = self.model.kernel.peers.values();
+        let of_kernel = of_kernel.filter(|peer| !addresses.contains(&peer.address));
+        let in_force = told
+            .map(|(peer, source)| entry(peer, *source))
+            .chain(of_kernel.map(|peer| entry(peer, Source::Kernel)));
         let hidden = self.model.hidden.peers.iter();
         let hidden =
             hidden.map(|hidden| waiting(&hidden.peer, hidden.source, "hidden", &hidden.reason));
@@ -147,8 +169,10 @@ impl Daemon {
             let hidden_routes = model.hidden.routes.iter().filter(|route| route.source == source);
             SourceStatus {
                 source,
-                peers: model.peers.values().filter(|(_, of)| *of == source).count(),
-                routes: model.routes.values().filter(|(_, of)| *of == source).count(),
+                peers: model.peers.values().filter(|(_, of)| *of == source).count()
+                    + of_kernel(source, model.kernel.peers.len()),
+                routes: model.routes.values().filter(|(_, of)| *of == source).count()
+                    + of_kernel(source, model.kernel.routes.len()),
                 hidden: hidden_peers.count() + hidden_routes.count(),
                 refused: model.refused.keys().filter(|(of, _)| *of == source).count(),
                 refused_total: self.refusals.get(&source).copied().unwrap_or(0),
@@ -200,6 +224,15 @@ fn waiting(prefix: IpNet, target: String, source: Source, reason: &str) -> FibEn
 /// A name without what a terminal would obey.
 fn plain(name: &str) -> String {
     name.escape_debug().to_string()
+}
+
+fn direct(input: &Input<'_>, gateway: &IpAddr) -> String {
+    let is_resolved = input.next_hops.get(gateway).is_some_and(|hop| hop.mac.is_some());
+    format!("direct via {gateway}{}", if is_resolved { "" } else { " (unresolved)" })
+}
+
+fn of_kernel(source: Source, count: usize) -> usize {
+    if source == Source::Kernel { count } else { 0 }
 }
 
 fn words(encapsulation: api::Encapsulation) -> &'static str {

@@ -1,9 +1,12 @@
 //! The daemon as a whole.
 
-use api::{Mac, Status, UplinkStatus, WorkerStatus};
+use api::{KernelRoutes, Mac, RefusedRoute, Status, UplinkStatus, WorkerStatus};
 
 use crate::compile::vtep_mac;
 use crate::daemon::Daemon;
+
+/// A table may have thousands that are refused; a person reads a few.
+const REFUSALS_SHOWN: usize = 20;
 
 impl Daemon {
     pub(super) fn status(&self) -> Status {
@@ -22,10 +25,26 @@ impl Daemon {
             workers: self.worker_status(),
             host_interface: self.host.as_ref().map(|host| host.name.clone()),
             masquerade: self.masquerade.is_some(),
+            kernel_routes: self.kernel_status(),
             publish_latency_us: self.publisher.latency_us(),
             choices: self.choices.clone(),
             warnings: self.attention(),
         }
+    }
+
+    fn kernel_status(&self) -> Option<KernelRoutes> {
+        self.kernel.as_ref()?;
+        let learned = &self.model.kernel;
+        let refusals = learned.refused.iter().take(REFUSALS_SHOWN);
+        let refusals = refusals
+            .map(|(prefix, reason)| RefusedRoute { prefix: *prefix, reason: reason.clone() })
+            .collect();
+        Some(KernelRoutes {
+            taken: learned.routes.len(),
+            ignored: learned.ignored,
+            refused: learned.refused.len(),
+            refusals,
+        })
     }
 
     fn uplink_status(&self) -> Option<UplinkStatus> {

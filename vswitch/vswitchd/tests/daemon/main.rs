@@ -287,12 +287,12 @@ fn a_reload_takes_over_a_good_file_and_leaves_a_bad_one() {
     };
     let before = fib(&daemon);
     let good = node.text();
-    node.append("[[routes]]\nprefix = \"198.18.77.0/24\"\nto = \"nowhere\"\n");
+    node.append("[[routes.static]]\nprefix = \"198.18.77.0/24\"\nto = \"nowhere\"\n");
     daemon.reload("is not reloaded");
     assert_eq!(fib(&daemon), before);
 
     node.write(&good);
-    node.append("[[routes]]\nprefix = \"198.18.77.0/24\"\nto = \"blackhole\"\n");
+    node.append("[[routes.static]]\nprefix = \"198.18.77.0/24\"\nto = \"blackhole\"\n");
     daemon.reload("the configuration is reloaded");
     let prefixes: Vec<_> = fib(&daemon).iter().map(|entry| entry.prefix.to_string()).collect();
     assert!(prefixes.contains(&"198.18.77.0/24".to_owned()), "{prefixes:?}");

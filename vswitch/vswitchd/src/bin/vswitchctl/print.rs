@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use api::{Drops, Reply, SourceStatus, Status, TraceResult};
+use api::{Drops, RefusedRoute, Reply, SourceStatus, Status, TraceResult};
 use serde::Serialize;
 
 /// The content of an answer, without its envelope.
@@ -204,6 +204,15 @@ fn status_text(status: &Status) -> String {
     }
     lines.push(("host port", status.host_interface.clone().unwrap_or_else(|| "none".into())));
     lines.push(("masquerade", if status.masquerade { "yes" } else { "no" }.into()));
+    if let Some(kernel) = &status.kernel_routes {
+        lines.push((
+            "kernel routes",
+            format!(
+                "{} taken, {} ignored, {} refused",
+                kernel.taken, kernel.ignored, kernel.refused
+            ),
+        ));
+    }
     let latency = match status.publish_latency_us {
         Some([p50, p99, max]) => format!("; to every worker in {p50} µs p50, {p99} p99, {max} max"),
         None => String::new(),
@@ -226,6 +235,15 @@ fn status_text(status: &Status) -> String {
         ]);
     }
     text.push_str(&table.print());
+    if let Some(kernel) = status.kernel_routes.as_ref().filter(|kernel| kernel.refused > 0) {
+        line(&mut text, "\nkernel routes that are refused");
+        for RefusedRoute { prefix, reason } in &kernel.refusals {
+            line(&mut text, &format!("  {prefix}: {reason}"));
+        }
+        if kernel.refused > kernel.refusals.len() {
+            line(&mut text, &format!("  and {} more", kernel.refused - kernel.refusals.len()));
+        }
+    }
     for (title, items) in [("chosen at start", &status.choices), ("attention", &status.warnings)] {
         if !items.is_empty() {
             line(&mut text, &format!("\n{title}"));
