@@ -1,0 +1,44 @@
+//! The Kubernetes agent of a node: what the API server says of the cluster's Nodes becomes vswitchd's
+//! peers and pod prefixes, and what vswitchd is becomes annotations and a condition of the own Node.
+//!
+//! ```text
+//!   API server                                                        vswitchd
+//!       | watch     cluster -> node -> desired -> sync -> daemon          ^
+//!       v                       \         |                  \            |
+//!     Nodes                   publish   report               control socket
+//!       ^ patch, Event <- cluster <-/------/
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `object`  | a Node as the API server sends it, as far as it is read |
+//! | `node`    | judges a Node: the peers that it makes, or what is wrong with it |
+//! | `flannel` | the annotations of flannel's nodes, read and written |
+//! | `desired` | all Nodes to the peers that there should be; conflicts |
+//! | `sync`    | the difference to what the daemon has, in messages |
+//! | `publish` | the patch that says what this node is |
+//! | `report`  | who is kept out: the log, Events, the state file |
+//! | `agent`   | the loop: what comes from either side, and when something is done about it |
+//! | `link`    | the daemon, there or gone, and what it holds |
+//! | `cluster`, `daemon` | the two sides: the API server, the control socket |
+//! | `install` | the plugin's binary and the conflist, on the node |
+//!
+//! The upper half is pure; only the lower half knows clocks, sockets and files. If either side is
+//! gone, nothing is taken back: vswitchd forwards on with what it was told last.
+
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod backoff;
+pub mod cluster;
+pub mod daemon;
+pub mod desired;
+pub mod error;
+pub mod flannel;
+pub mod install;
+mod link;
+pub mod node;
+pub mod object;
+pub mod publish;
+pub mod report;
+pub mod sync;

@@ -1,0 +1,192 @@
+//! The daemon as the agent has it: there or gone, and what it holds.
+//!
+//! Enters: the peers and prefixes that there should be, from `agent`. Leaves: messages to the daemon;
+//! its state, its refusals. A new connection asks first what the daemon has, so that neither side's
+//! restart changes anything that need not change.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use api::{RefusedPeer, Status};
+use ipnet::IpNet;
+use tokio::time::Instant;
+
+use crate::backoff::Attempts;
+use crate::cluster::Outage;
+use crate::daemon::Daemon;
+use crate::desired::Peers;
+use crate::error::{Error, Result, chain};
+use crate::sync::Held;
+
+/// Between attempts to reach the daemon, which restarts within a second.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+/// So often its state is asked for: the underlay address may change, and it may hang.
+const POLL: Duration = Duration::from_secs(5);
+
+/// The connection to the daemon, or the wait for it.
+pub(crate) struct Link {
+    socket: PathBuf,
+    connected: Option<Connected>,
+    due: Instant,
+    attempts: Attempts,
+    outage: Outage,
+    /// Why it is not connected, and since when.
+    lost: (String, Instant),
+    pub(crate) messages: u64,
+}
+
+struct Connected {
+    daemon: Daemon,
+    status: Status,
+    held: Held,
+}
+
+/// What the daemon did not take.
+#[derive(Default)]
+pub(crate) struct Refused {
+    pub(crate) peers: Vec<RefusedPeer>,
+    /// Why it did not take the pods' prefixes.
+    pub(crate) prefixes: Option<String>,
+}
+
+impl Link {
+    pub(crate) fn new(socket: PathBuf) -> Self {
+        let now = Instant::now();
+        Self {
+            socket,
+            connected: None,
+            due: now,
+            attempts: Attempts::between(FIRST_RETRY, LONGEST_RETRY),
+            outage: Outage::new("vswitchd cannot be spoken to"),
+            lost: ("it has not been asked yet".to_owned(), now),
+            messages: 0,
+        }
+    }
+
+    /// When it has to be polled next.
+    pub(crate) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// What the daemon said last, while it is there.
+    pub(crate) fn status(&self) -> Option<&Status> {
+        self.connected.as_ref().map(|connected| &connected.status)
+    }
+
+    /// Why and since when it is not there; of no meaning while it is.
+    pub(crate) fn lost(&self) -> (&str, Instant) {
+        (&self.lost.0, self.lost.1)
+    }
+
+    /// The peers that the daemon has from us.
+    pub(crate) fn held(&self) -> Option<&Peers> {
+        self.connected.as_ref().map(|connected| connected.held.peers())
+    }
+
+    /// Returns once a daemon that was there is gone.
+    pub(crate) async fn closed(&self) {
+        match &self.connected {
+            Some(connected) => connected.daemon.closed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The daemon is gone; it will be looked for.
+    pub(crate) fn lose(&mut self, error: &Error) {
+        let why = chain(error);
+        self.outage.begin(&why);
+        let since = if self.connected.take().is_some() { Instant::now() } else { self.lost.1 };
+        self.lost = (why, since);
+        self.due = Instant::now() + self.attempts.delay();
+    }
+
+    /// Asks for the daemon's state, of a new connection if there is none. True if it is new.
+    pub(crate) async fn poll(&mut self) -> bool {
+        let is_new = self.connected.is_none();
+        match self.ask().await {
+            Ok(()) => {
+                self.outage.over();
+                self.attempts.succeeded();
+                self.due = Instant::now() + POLL;
+                is_new
+            }
+            Err(error) => {
+                self.lose(&error);
+                false
+            }
+        }
+    }
+
+    async fn ask(&mut self) -> Result<()> {
+        if let Some(connected) = &mut self.connected {
+            connected.status = connected.daemon.status().await?;
+            return Ok(());
+        }
+        let mut daemon = Daemon::connect(&self.socket).await?;
+        let status = daemon.status().await?;
+        let held = Held::shown(daemon.peers().await?);
+        let (node, peers) = (&status.node, held.peers().len());
+        tracing::info!(
+            "connected to vswitchd of {node}, which has {peers} peer(s) from Kubernetes"
+        );
+        self.connected = Some(Connected { daemon, status, held });
+        Ok(())
+    }
+
+    /// Makes the daemon have these peers, and these prefixes where they are known.
+    pub(crate) async fn program(&mut self, prefixes: Option<&[IpNet]>, peers: &Peers) -> Refused {
+        let mut refused = Refused::default();
+        if let Err(error) = self.try_program(prefixes, peers, &mut refused).await {
+            self.lose(&error);
+        }
+        refused
+    }
+
+    async fn try_program(
+        &mut self,
+        prefixes: Option<&[IpNet]>,
+        peers: &Peers,
+        refused: &mut Refused,
+    ) -> Result<()> {
+        let Some(connected) = &mut self.connected else { return Ok(()) };
+        if let Some(prefixes) = prefixes.filter(|own| !same(own, &connected.status.pod_prefixes)) {
+            match connected.daemon.set_pod_prefixes(prefixes.to_vec()).await {
+                Ok(()) => tracing::info!("vswitchd has the pod prefixes {prefixes:?}"),
+                Err(Error::Refused(reply)) => refused.prefixes = Some(reply.message),
+                Err(error) => return Err(error),
+            }
+            connected.status = connected.daemon.status().await?;
+        }
+        for message in connected.held.messages(peers) {
+            self.messages += 1;
+            let (told, gone) = (message.peers.len(), message.gone.len());
+            match connected.daemon.sync_peers(message.clone()).await {
+                Ok(answer) => {
+                    tracing::info!(
+                        "told vswitchd of {told} peer(s), withdrew {gone}, {} refused",
+                        answer.len()
+                    );
+                    connected.held.answered(message, &answer);
+                    // Each answer names all that are refused by then.
+                    refused.peers = answer;
+                }
+                // All of the message: what it told of is as good as refused one by one.
+                Err(Error::Refused(reply)) => {
+                    let all = message.peers.iter().map(|peer| RefusedPeer {
+                        name: peer.name.clone(),
+                        reason: reply.message.clone(),
+                    });
+                    refused.peers.extend(all);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// In whatever order.
+pub(crate) fn same(a: &[IpNet], b: &[IpNet]) -> bool {
+    a.len() == b.len() && a.iter().all(|prefix| b.contains(prefix))
+}

@@ -1,0 +1,167 @@
+//! What this node says of itself to the cluster.
+//!
+//! Enters: the own Node as the API server has it, and the daemon's state. Leaves: one patch of
+//! `nodes/status`, or none if all of it is there already. Pure.
+//!
+//! Annotations and condition go together in one request to the status subresource: it takes changes
+//! of the annotations too, and never of the spec, so that the agent needs no right to patch Nodes.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+
+use api::{Encapsulation, Mac, UplinkStatus};
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use crate::flannel;
+use crate::node::{Problem, UNDERLAY_ADDRESS, VTEP_MAC, pod_cidrs};
+use crate::object::{Condition, NodeObject};
+
+const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
+/// The annotations that are ours to write, or that tell what to write.
+const PREFIXES: [&str; 2] = ["vswitch.dev/", "flannel.alpha.coreos.com/"];
+
+/// The own Node, as far as it matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Own {
+    /// What its pods get their addresses from.
+    pub pod_prefixes: Result<Vec<IpNet>, Problem>,
+    annotations: BTreeMap<String, String>,
+    condition: Option<Condition>,
+}
+
+/// This node's end of the tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vtep {
+    /// Underlay address.
+    pub address: IpAddr,
+    /// One of IPv6 beside an IPv4 one.
+    pub address6: Option<Ipv6Addr>,
+    /// MAC for the inner Ethernet header.
+    pub mac: Mac,
+    /// VXLAN network identifier.
+    pub vni: u32,
+    /// Whether VXLAN is what this node encapsulates in by default.
+    pub is_vxlan: bool,
+}
+
+/// Whether pods can be networked here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// The daemon answers, has the pods' prefixes and knows the other nodes.
+    Up,
+    /// Not so: in one word, and for people.
+    Down {
+        /// As Kubernetes' reasons are written.
+        reason: &'static str,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl Own {
+    /// Of the own Node's object.
+    #[must_use]
+    pub fn of(object: &NodeObject) -> Self {
+        let all = object.metadata.annotations.iter().flatten();
+        let ours = all.filter(|(key, _)| PREFIXES.iter().any(|prefix| key.starts_with(prefix)));
+        let mut conditions = object.status.conditions.iter().flatten();
+        Self {
+            pod_prefixes: pod_cidrs(object),
+            annotations: ours.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            condition: conditions.rfind(|c| c.kind == NETWORK_UNAVAILABLE).cloned(),
+        }
+    }
+
+    /// The patch that makes the Node say what holds, or none if it does. `now` is in RFC 3339.
+    #[must_use]
+    pub fn patch(
+        &self,
+        vtep: Option<&Vtep>,
+        flannel: bool,
+        health: &Health,
+        now: &str,
+    ) -> Option<Value> {
+        let mut annotations = BTreeMap::new();
+        if let Some(vtep) = vtep {
+            annotations.insert(UNDERLAY_ADDRESS.to_owned(), vtep.address.to_string());
+            annotations.insert(VTEP_MAC.to_owned(), vtep.mac.to_string());
+            // To a node that cannot take VXLAN, flannel's nodes would send in vain.
+            if flannel && vtep.is_vxlan {
+                let addresses: Vec<IpAddr> =
+                    [vtep.address].into_iter().chain(vtep.address6.map(IpAddr::V6)).collect();
+                annotations.append(&mut flannel::annotations(
+                    &self.annotations,
+                    &addresses,
+                    vtep.vni,
+                    vtep.mac,
+                ));
+            }
+        }
+        annotations.retain(|key, value| self.annotations.get(key) != Some(value));
+        let condition = health.condition();
+        let condition =
+            Some(condition).filter(|condition| self.condition.as_ref() != Some(condition));
+        if annotations.is_empty() && condition.is_none() {
+            return None;
+        }
+        let mut patch = json!({});
+        if !annotations.is_empty() {
+            patch["metadata"] = json!({ "annotations": annotations });
+        }
+        if let Some(condition) = condition {
+            let transition =
+                self.condition.as_ref().map(|old| &old.status) != Some(&condition.status);
+            let mut entry = json!({
+                "type": condition.kind,
+                "status": condition.status,
+                "reason": condition.reason,
+                "message": condition.message,
+                "lastHeartbeatTime": now,
+            });
+            if transition {
+                entry["lastTransitionTime"] = now.into();
+            }
+            patch["status"] = json!({ "conditions": [entry] });
+        }
+        Some(patch)
+    }
+}
+
+impl Vtep {
+    /// Of what the daemon says of its uplink.
+    #[must_use]
+    pub fn of(uplink: &UplinkStatus) -> Self {
+        Self {
+            address: uplink.address,
+            address6: uplink.address6,
+            mac: uplink.vtep_mac,
+            vni: uplink.vni,
+            is_vxlan: uplink.encapsulation == Encapsulation::Vxlan,
+        }
+    }
+}
+
+impl Health {
+    /// True if pods can be networked.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        *self == Self::Up
+    }
+
+    fn condition(&self) -> Condition {
+        let (status, reason, message) = match self {
+            Self::Up => ("False", "VswitchIsUp", "vswitchd forwards for this node's pods"),
+            Self::Down { reason, message } => ("True", *reason, message.as_str()),
+        };
+        Condition {
+            kind: NETWORK_UNAVAILABLE.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! From what the daemon has to what it should have, in messages.
+//!
+//! Enters: the peers that `desired` wants. Leaves: [`PeerSync`] messages for the socket, each within
+//! the codec's bound; what the daemon answered comes back. Pure.
+//!
+//! What the daemon has is asked of it whenever the connection is new, and kept from then on: `desired`
+//! needs it, too. So a restart, of the daemon or of the agent, and every new list of the cluster's
+//! nodes end in the same comparison, and what did not change is in no message. A message need not be
+//! `complete` then, and a cluster may be larger than one message.
+
+use std::collections::BTreeSet;
+
+use api::{MAX_REQUEST_BYTES, PeerEntry, PeerSpec, PeerSync, RefusedPeer, Source};
+
+use crate::desired::Peers;
+
+/// For the frame around the peers of a message.
+const ENVELOPE_BYTES: usize = 1024;
+/// State of a peer that the daemon remembers and has not taken.
+const REFUSED: &str = "refused";
+
+/// What the daemon has from us.
+#[derive(Debug, Default)]
+pub struct Held {
+    peers: Peers,
+    /// Refused: the daemon has it in an older form, or not at all.
+    doubtful: BTreeSet<String>,
+}
+
+impl Held {
+    /// What the daemon says that it has.
+    #[must_use]
+    pub fn shown(entries: Vec<PeerEntry>) -> Self {
+        let mut held = Self::default();
+        for entry in entries {
+            let name = entry.spec.name.clone();
+            if entry.source != Source::Kubernetes.label() {
+                // Not ours to change.
+            } else if entry.state == REFUSED {
+                held.doubtful.insert(name);
+            } else {
+                held.peers.insert(name, entry.spec);
+            }
+        }
+        held
+    }
+
+    /// The peers, as far as they are known.
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// The messages that make `wanted` of it, those that withdraw before those that add. What was
+    /// refused is said again: the answer to it tells whether it still is.
+    #[must_use]
+    pub fn messages(&self, wanted: &Peers) -> Vec<PeerSync> {
+        let known: BTreeSet<&String> = self.peers.keys().chain(&self.doubtful).collect();
+        let gone = known.into_iter().filter(|name| !wanted.contains_key(*name));
+        let is_had = |peer: &PeerSpec| {
+            self.peers.get(&peer.name) == Some(peer) && !self.doubtful.contains(&peer.name)
+        };
+        let mut messages = Messages::default();
+        for name in gone {
+            messages.room_for(name.len()).gone.push(name.clone());
+        }
+        for peer in wanted.values().filter(|peer| !is_had(peer)) {
+            messages.room_for(encoded_bytes(peer)).peers.push(peer.clone());
+        }
+        messages.all
+    }
+
+    /// Remembers what the daemon took of a message, after which it refuses these of all.
+    pub fn answered(&mut self, message: PeerSync, refused: &[RefusedPeer]) {
+        for name in message.gone {
+            self.peers.remove(&name);
+            self.doubtful.remove(&name);
+        }
+        for peer in message.peers {
+            self.doubtful.remove(&peer.name);
+            // Until the next connection it is not known in which form the daemon has a refused one.
+            if !refused.iter().any(|refused| refused.name == peer.name) {
+                self.peers.insert(peer.name.clone(), peer);
+            }
+        }
+        self.doubtful.extend(refused.iter().map(|refused| refused.name.clone()));
+    }
+}
+
+/// Messages as they are filled, each within the bound.
+#[derive(Default)]
+struct Messages {
+    all: Vec<PeerSync>,
+    left_bytes: usize,
+}
+
+impl Messages {
+    /// The message into which so many bytes more go.
+    fn room_for(&mut self, bytes: usize) -> &mut PeerSync {
+        // Quotes and a comma.
+        let bytes = bytes + 3;
+        if self.all.is_empty() || bytes > self.left_bytes {
+            self.left_bytes = MAX_REQUEST_BYTES - ENVELOPE_BYTES;
+            let (peers, gone) = (Vec::new(), Vec::new());
+            self.all.push(PeerSync { source: Source::Kubernetes, complete: false, peers, gone });
+        }
+        self.left_bytes = self.left_bytes.saturating_sub(bytes);
+        let last = self.all.len() - 1;
+        &mut self.all[last]
+    }
+}
+
+fn encoded_bytes(peer: &PeerSpec) -> usize {
+    serde_json::to_vec(peer).map_or(0, |json| json.len())
+}
+
+#[cfg(test)]
+mod tests;
