@@ -151,17 +151,22 @@ impl<S: Stream<Item = watcher::Result<watcher::Event<NodeObject>>>> Watch<S> {
 }
 
 /// Keeps the own Node as the newest publication says; ends when the sender is gone.
-pub async fn publish(client: Client, name: String, mut said: watch::Receiver<Option<Publication>>) {
+pub async fn publish(
+    client: Client,
+    name: String,
+    mut newest: watch::Receiver<Option<Publication>>,
+) {
     let nodes: Api<NodeObject> = Api::all(client);
     let (mut attempts, mut outage) = (retries(), Outage::new("the own Node cannot be updated"));
-    while said.changed().await.is_ok() {
-        while let Some(patch) = newest_patch(&mut said) {
+    while newest.changed().await.is_ok() {
+        while let Some(patch) = newest_patch(&mut newest) {
             let params = PatchParams::default();
+            let said = patch.to_string();
             let patch = Patch::Strategic(patch);
             let written = timeout(PATIENCE, nodes.patch_status(&name, &params, &patch)).await;
             if outage.notice(flatten(written)) {
                 attempts.succeeded();
-                tracing::info!("updated Node {name}: {patch:?}");
+                tracing::info!("updated Node {name}: {said}");
                 sleep(PATCH_PAUSE).await;
                 break;
             }

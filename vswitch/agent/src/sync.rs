@@ -33,16 +33,19 @@ impl Held {
     pub fn shown(entries: Vec<PeerEntry>) -> Self {
         let mut held = Self::default();
         for entry in entries {
-            let name = entry.spec.name.clone();
-            if entry.source != Source::Kubernetes.label() {
-                // Not ours to change.
-            } else if entry.state == REFUSED {
-                held.doubtful.insert(name);
-            } else {
-                held.peers.insert(name, entry.spec);
-            }
+            held.show(entry.spec, &entry.source, &entry.state);
         }
         held
+    }
+
+    fn show(&mut self, peer: PeerSpec, source: &str, state: &str) {
+        if source != Source::Kubernetes.label() {
+            // Not ours to change.
+        } else if state == REFUSED {
+            self.doubtful.insert(peer.name);
+        } else {
+            self.peers.insert(peer.name.clone(), peer);
+        }
     }
 
     /// The peers, as far as they are known.

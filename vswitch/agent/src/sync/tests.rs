@@ -1,9 +1,6 @@
 //! Differences, in messages that a daemon applies.
 
-use api::{
-    Encapsulation, MAX_REQUEST_BYTES, PeerEntry, PeerSpec, PeerSync, RefusedPeer, Request, Source,
-    encode_request,
-};
+use api::{MAX_REQUEST_BYTES, PeerSpec, PeerSync, RefusedPeer, Request, Source, encode_request};
 use proptest::prelude::*;
 
 use super::{Held, REFUSED};
@@ -24,18 +21,15 @@ fn peers(list: &[(&str, u8)]) -> Peers {
     list.iter().map(|(name, last)| ((*name).to_owned(), peer(name, *last))).collect()
 }
 
-fn entry(spec: PeerSpec, source: &str, state: &str) -> PeerEntry {
-    // Fields that other versions of the daemon add have defaults.
-    serde_json::from_value(serde_json::json!({
-        "name": spec.name, "address": spec.address, "prefixes": spec.prefixes,
-        "in_force": Encapsulation::Vxlan, "source": source, "next_hop": null,
-        "next_hop_mac": null, "mtu": 1450, "state": state,
-    }))
-    .expect("an entry")
+/// What a daemon shows: peer, source, state.
+fn shown(entries: impl IntoIterator<Item = (PeerSpec, &'static str, &'static str)>) -> Held {
+    let mut held = Held::default();
+    entries.into_iter().for_each(|(peer, source, state)| held.show(peer, source, state));
+    held
 }
 
 fn held(peers: &Peers) -> Held {
-    Held::shown(peers.values().map(|peer| entry(peer.clone(), "kubernetes", "ready")).collect())
+    shown(peers.values().map(|peer| (peer.clone(), "kubernetes", "ready")))
 }
 
 /// Applies messages as a daemon does that refuses nothing.
@@ -68,9 +62,8 @@ fn one_message_says_what_changed() {
 
 #[test]
 fn other_sources_peers_are_not_ours_to_withdraw() {
-    let shown =
-        ["config", "runtime", "kernel"].map(|source| entry(peer(source, 1), source, "ready"));
-    assert!(Held::shown(shown.into()).messages(&Peers::new()).is_empty());
+    let others = ["config", "runtime", "kernel"].map(|source| (peer(source, 1), source, "ready"));
+    assert!(shown(others).messages(&Peers::new()).is_empty());
 }
 
 #[test]
@@ -91,10 +84,8 @@ fn what_was_refused_is_said_again_and_withdrawn_in_the_end() {
 
 #[test]
 fn what_a_daemon_remembers_as_refused_is_said_again() {
-    let held = Held::shown(vec![
-        entry(peer("b", 2), "kubernetes", "ready"),
-        entry(peer("b", 3), "kubernetes", REFUSED),
-    ]);
+    let held =
+        shown([(peer("b", 2), "kubernetes", "ready"), (peer("b", 3), "kubernetes", REFUSED)]);
     assert_eq!(held.peers(), &peers(&[("b", 2)]));
     assert_eq!(held.messages(&peers(&[("b", 2)]))[0].peers, [peer("b", 2)]);
 }
