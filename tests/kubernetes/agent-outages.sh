@@ -158,15 +158,19 @@ logged_in_last() { tac "$LAB_DIR/logs/agent-$1.log" | sed '/vswitch-agent .* sta
 
 daemon_restarts() {
     heading "vswitchd restarts"
+    # The agent of node-b, too, had to do without an API server until a moment ago.
+    check "both nodes have the same peers" wait_until 40 has_settled node-b
     lab_signal vswitchd-node-b KILL
     node_start node-b
-    check "it knows its peers before it is told" has_peers node-b 2
+    check "it knows its peers" has_settled node-b
     check "and its pods' prefixes" pod_prefixes_kept node-b
     check "the agent is back with it" wait_until 20 logged_in_last node-b 'it is over that vswitchd'
     node_create node-f 198.18.11.0/24 203.0.113.73
     check "and goes on telling" wait_until 20 peer node-b node-f true
     check "its Node was not taken for broken" is_up node-b
 }
+
+has_settled() { has_peers "$1" 2 && peer "$1" node-e true; }
 
 pod_prefixes_kept() {
     ctl "$1" --json status | jq -e --arg prefix "${POD_PREFIX4[$1]}" '.pod_prefixes | index($prefix) != null'
