@@ -18,8 +18,7 @@ kube_apiserver() {
 # kube_build: installs what is needed to run the server, and builds kube-apiserver if the cache has
 # none. The caller's exit has to call kube_build_clean.
 kube_build() {
-    kube_install_etcd
-    setup_packages kubernetes
+    setup_packages etcd kubernetes
     ! kube_apiserver >/dev/null || return 0
     setup_packages kubernetes-build
     mkdir -p "$KUBE_CACHE"
@@ -50,17 +49,6 @@ kube_build_clean() {
     fi
     [[ -z $KUBE_WORK ]] || rm -rf "$KUBE_WORK"
     KUBE_WORK=
-}
-
-# Debian's etcd-server brings a service and starts it, where systemd runs. The tests start an etcd of
-# their own, so a service that came only for their sake is stopped again.
-kube_install_etcd() {
-    ! installed etcd-server || return 0
-    setup_packages etcd
-    if [[ -d /run/systemd/system ]]; then
-        step "Stopping the etcd service that came with the package: the tests start their own"
-        systemctl --quiet disable --now etcd.service
-    fi
 }
 
 # Fetches and unpacks the source into KUBE_WORK; sets kube_version, Debian's.

@@ -18,6 +18,7 @@ packages_for() {
                 containernetworking-plugins procps util-linux
             ;;
         vm) echo qemu-system-x86 ;;
+        bgp) echo bird2 frr ;;
         test) echo shellcheck systemd ;;
         etcd) echo etcd-server ;;
         kubernetes) echo curl jq openssl iproute2 procps util-linux ;;
@@ -59,11 +60,26 @@ installed() {
     dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q '^install ok installed'
 }
 
-# apt_install LOG PACKAGE…
+# apt_install LOG PACKAGE…: a daemon that comes in a package is for the lab alone, so that none is
+# started on the machine, and none at its next boot.
 apt_install() {
-    local log=$1
+    local log=$1 policy=/usr/sbin/policy-rc.d code=0 unit
     shift
-    DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$@" >>"$log" 2>&1
+    if [[ -e $policy ]]; then
+        policy=
+    else
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 0755 "$policy"
+    fi
+    DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$@" \
+        >>"$log" 2>&1 || code=$?
+    [[ -z $policy ]] || rm -f "$policy"
+    if [[ -d /run/systemd/system ]]; then
+        for unit in bird frr etcd; do
+            [[ ! " $* " =~ \ $unit ]] || systemctl disable --quiet "$unit" >>"$log" 2>&1 || true
+        done
+    fi
+    return "$code"
 }
 
 # The one that is installed where there is none that is new enough: a later clippy may warn of more.
