@@ -23,6 +23,8 @@ bin=
 . "$root/scripts/lib/vm_image.sh"
 # shellcheck source=scripts/lib/vm_node.sh
 . "$root/scripts/lib/vm_node.sh"
+# shellcheck source=scripts/lib/bgp.sh
+. "$root/scripts/lib/bgp.sh"
 # shellcheck source=scripts/lib/checks.sh
 . "$root/scripts/lib/checks.sh"
 # shellcheck source=scripts/lib/kubernetes_build.sh

@@ -5,11 +5,11 @@
 
 declare -grA POD_PREFIX4=(
     [node-a]=198.18.1.0/24 [node-b]=198.18.2.0/24 [node-k]=198.18.3.0/24 [node-v]=198.18.4.0/24
-    [node-c]=198.18.5.0/24
+    [node-c]=198.18.5.0/24 [node-d]=198.18.6.0/24
 )
 declare -grA POD_PREFIX6=(
     [node-a]=fd00:18:1::/64 [node-b]=fd00:18:2::/64 [node-k]=fd00:18:3::/64 [node-v]=fd00:18:4::/64
-    [node-c]=fd00:18:5::/64
+    [node-c]=fd00:18:5::/64 [node-d]=fd00:18:6::/64
 )
 readonly CLUSTER4=198.18.0.0/16 CLUSTER6=fd00:18::/32
 readonly VNI=10

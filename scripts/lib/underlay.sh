@@ -3,6 +3,7 @@
 # third one, on which there is a host outside the cluster. Sourced after lab.sh.
 #
 #   node-a .11   node-k .13   node-v .14    node-b .12          outside .200
+#   node-d .16       │            │         node-c .15               │
 #        └───────────┼────────────┘             │                    │
 #     lan-a 198.51.100.0/25    lan-b 203.0.113.0/25    lan-out 203.0.113.128/25
 #          └──────────────────── router (.1, .1, .129) ──────┘
@@ -12,12 +13,14 @@
 
 declare -grA LAN_PREFIX=([lan-a]=198.51.100.0/25 [lan-b]=203.0.113.0/25 [lan-out]=203.0.113.128/25)
 declare -grA LAN_GATEWAY=([lan-a]=198.51.100.1 [lan-b]=203.0.113.1 [lan-out]=203.0.113.129)
-declare -grA HOST_LAN=(
-    [node-a]=lan-a [node-b]=lan-b [node-k]=lan-a [node-v]=lan-a [node-c]=lan-b [outside]=lan-out
+declare -gA HOST_LAN=(
+    [node-a]=lan-a [node-b]=lan-b [node-k]=lan-a [node-v]=lan-a [node-c]=lan-b
+    [node-d]=lan-a [outside]=lan-out
 )
-declare -grA HOST_ADDRESS=(
+declare -gA HOST_ADDRESS=(
     [node-a]=198.51.100.11 [node-b]=203.0.113.12 [node-k]=198.51.100.13
-    [node-v]=198.51.100.14 [node-c]=203.0.113.15 [outside]=203.0.113.200
+    [node-v]=198.51.100.14 [node-c]=203.0.113.15 [node-d]=198.51.100.16
+    [outside]=203.0.113.200
 )
 
 # The router, its three subnets, and the host outside.
