@@ -33,3 +33,5 @@ bin=
 . "$root/scripts/lib/kubernetes_server.sh"
 # shellcheck source=scripts/lib/kubernetes.sh
 . "$root/scripts/lib/kubernetes.sh"
+# shellcheck source=scripts/lib/demo_cluster.sh
+. "$root/scripts/lib/demo_cluster.sh"

@@ -1,7 +1,7 @@
 """What runs in each pod: an HTTP server that says who asked, and gives a file.
 
 /who   answers `CLIENT SERVER`, the two addresses of the connection as this end sees them.
-/blob  answers the file named on the command line.
+/blob  answers the file named on the command line; /blob/N, the same N times over.
 
 Usage: pod_server.py PORT FILE
 """
@@ -18,6 +18,7 @@ def plain(address):
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
+        times = 1
         if self.path == "/who":
             client = plain(self.client_address[0])
             server = plain(self.connection.getsockname()[0])
@@ -25,13 +26,17 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/blob":
             with open(sys.argv[2], "rb") as file:
                 body = file.read()
+        elif self.path.startswith("/blob/"):
+            with open(sys.argv[2], "rb") as file:
+                body, times = file.read(), int(self.path.removeprefix("/blob/"))
         else:
             self.send_error(404)
             return
         self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body) * times))
         self.end_headers()
-        self.wfile.write(body)
+        for _ in range(times):
+            self.wfile.write(body)
 
     def log_message(self, *_arguments):
         """Silent: every request is a check, and the check speaks."""
