@@ -11,7 +11,7 @@ use frame::{Checksum, Offload, Packet};
 
 use super::decap::{Arrival, Origin};
 use super::parse::{Headers, Ip, Net};
-use crate::tables::{Adjacency, Gateway, PortKind, Tables};
+use crate::tables::{Adjacency, Attachment, Gateway, PortKind, Tables};
 use crate::verdict::{Answer, DropReason, IcmpError};
 use crate::wire::{
     Arp, EtherType, Ipv4, MacAddr, Protocol, Solicitation, arp, checksum, ethernet, header_mut,
@@ -83,9 +83,10 @@ fn resolved(
 fn is_beyond(tables: &Tables, target: IpAddr) -> bool {
     match tables.route(target).and_then(|id| tables.adjacency(id)) {
         Some(Adjacency::Remote { .. } | Adjacency::Multipath(_)) => true,
-        Some(Adjacency::Port { port, .. }) => {
-            tables.port(*port).is_some_and(|port| port.kind == PortKind::Pod)
-        }
+        // A bridged pod answers for itself.
+        Some(Adjacency::Port { port, .. }) => tables.port(*port).is_some_and(|port| {
+            port.kind == PortKind::Pod && port.attachment == Attachment::Routed
+        }),
         _ => false,
     }
 }

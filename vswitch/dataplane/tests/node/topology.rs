@@ -207,9 +207,10 @@ impl Node {
         let id = self.attach(&name, PortKind::Pod, mac, mtu, offloads);
         let template = Template::ethernet(mac, Gateway::MAC);
         for address in &addresses {
+            // A member that the daemon did not attach is known by its MAC alone.
             let adjacency = match bridge {
-                Some(bridge) => Adjacency::Bridged { bridge, template, mtu },
-                None => Adjacency::Port { port: id, template, mtu },
+                Some(bridge) if unlisted => Adjacency::Bridged { bridge, template, mtu },
+                _ => Adjacency::Port { port: id, template, mtu },
             };
             self.to((*address).into(), adjacency);
         }
