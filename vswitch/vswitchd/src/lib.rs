@@ -15,6 +15,7 @@
 //! | [`publish`]    | tables to workers, and when they have them |
 //! | [`worker`]     | the pinned threads |
 //! | [`ports`]      | numbers and file descriptors of pods' ports |
+//! | [`kernel`]     | the kernel's routing table as a source of routes |
 //! | [`underlay`]   | the kernel's routes and neighbours towards the other nodes |
 //! | [`uplink`]     | the NIC: pinhole and AF_XDP sockets |
 //! | [`host`]       | the node's own port, and the kernel's routes to it |
