@@ -92,6 +92,22 @@ fn a_gateway_on_the_link_gets_packets_as_they_are() {
 }
 
 #[test]
+fn a_gateways_own_address_is_reached_as_what_lies_behind_it() {
+    let node = learned(&[
+        "198.18.9.0/24 via 198.51.100.2 dev eth0",
+        "fd00:18:9::/64 via fe80::2 dev eth0",
+    ]);
+    let tables = node.tables();
+    assert_eq!(encap(&tables, "198.51.100.2"), Some((Encap::None, 1500)));
+    assert_eq!(source(&node, "198.51.100.2/32"), Some("node"));
+    // Link-local addresses mean nothing to a pod.
+    assert_eq!(source(&node, "fe80::2/128"), None);
+    // What is reached by a tunnel is masqueraded, whatever the kernel would do.
+    let node = learned(&["198.18.9.0/24 via 203.0.113.12 dev eth0 onlink"]);
+    assert_eq!(source(&node, "203.0.113.12/32"), None);
+}
+
+#[test]
 fn a_gateway_on_the_host_port_is_reached_and_heard_through_the_overlay() {
     let lines = [
         "198.18.9.0/25 via 198.51.100.12 dev vsw0 onlink",

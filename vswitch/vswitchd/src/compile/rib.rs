@@ -6,10 +6,10 @@
 //! prefixes of its peers, and last what closes the gaps: an address of the cluster that nobody has
 //! is answered as unreachable and never leaves for the host, whose kernel would send it back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use api::{AttachmentId, Mac, PeerSpec, RouteTarget, Source};
+use api::{AttachmentId, Encapsulation, Mac, PeerSpec, RouteTarget, Source};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Input, PodPort};
@@ -205,6 +205,9 @@ fn candidates<'a>(input: &Input<'a>) -> Vec<Route<'a>> {
         }
     }
     kernel(input, &mut add);
+    for (address, target) in reached_directly(input) {
+        add(address.into(), target, Origin::Gap);
+    }
     for prefix in model.pods.all().chain(&model.cluster_prefixes) {
         add(*prefix, Target::Unreachable, Origin::Gap);
     }
@@ -248,4 +251,40 @@ fn kernel<'a>(input: &Input<'a>, add: &mut impl FnMut(IpNet, Target<'a>, Origin)
         };
         add(*prefix, target, Origin::Route(Source::Kernel));
     }
+}
+
+/// The addresses that pods reach without the node's kernel: those of nodes and routers that packets
+/// to other pods reach without a tunnel. What they send from such an address comes past the kernel
+/// too, and its conntrack would know only the answers. Unless a route says where the address leads:
+/// who closes it to pods means it.
+fn reached_directly<'a>(input: &Input<'a>) -> Vec<(IpAddr, Target<'a>)> {
+    let (model, learned) = (input.model, &input.model.kernel);
+    if input.uplink.is_none() {
+        return Vec::new();
+    }
+    // A hundred thousand routes have few lengths.
+    let prefixes = model.routes.keys().chain(learned.routes.keys());
+    let lens: BTreeSet<u8> = prefixes.map(IpNet::prefix_len).collect();
+    let is_routed = |address: IpAddr| {
+        let mut nets = lens.iter().filter_map(|len| Some(IpNet::new(address, *len).ok()?.trunc()));
+        nets.any(|net| model.routes.contains_key(&net) || learned.routes.contains_key(&net))
+    };
+    let is_passing = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let peers: HashMap<IpAddr, &PeerSpec> =
+        model.peers.values().map(|(peer, _)| (peer.address, peer)).collect();
+    let direct = |peer: &&PeerSpec| input.decide(peer).in_force == Encapsulation::Direct;
+    let of_peers = peers.values().copied().filter(direct);
+    let of_peers = of_peers.map(|peer| (peer.address, Target::Peer(peer)));
+    let gateways = learned
+        .direct
+        .keys()
+        .copied()
+        .filter(|gateway| !peers.contains_key(gateway) && !is_passing(gateway));
+    of_peers
+        .chain(gateways.map(|gateway| (gateway, Target::Direct(gateway))))
+        .filter(|(address, _)| !is_routed(*address))
+        .collect()
 }

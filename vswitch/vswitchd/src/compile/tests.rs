@@ -224,6 +224,25 @@ fn direct_peers_get_ethernet_alone() {
 }
 
 #[test]
+fn direct_peers_own_addresses_are_reached_past_the_kernel() {
+    let text = CONFIG.replace("encapsulation = \"ipip\"", "encapsulation = \"direct\"");
+    let tables = Node::new(&text).tables();
+    // The one of a tunnel is the world's, as is an address that nobody has.
+    for address in ["203.0.113.12", "203.0.113.14"] {
+        assert!(matches!(route(&tables, address), Some(Adjacency::Port { port: PortId(0), .. })));
+    }
+    let Some(Adjacency::Remote { template: Some(template), .. }) = route(&tables, "203.0.113.13")
+    else {
+        panic!("no route to peer c's own address")
+    };
+    assert_eq!(template.encap(), Encap::None);
+    // Whoever says where nodes are to be reached is heard.
+    let text = text.replace("203.0.113.192/26", "203.0.113.0/24");
+    let tables = Node::new(&text).tables();
+    assert!(matches!(route(&tables, "203.0.113.13"), Some(Adjacency::Blackhole)));
+}
+
+#[test]
 fn an_unresolved_next_hop_leaves_no_template() {
     let mut node = Node::new(CONFIG);
     node.next_hops.clear();
