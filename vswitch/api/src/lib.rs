@@ -31,9 +31,10 @@ pub use codec::{
 pub use mac::{Mac, MacParseError};
 pub use message::{ErrorKind, ErrorReply, Reply, Request, Response};
 pub use state::{
-    DropCount, Drops, Encapsulate, Encapsulation, FdbEntry, FibEntry, KernelRoutes, NeighborEntry,
-    PeerEntry, PeerSpec, PeerSync, PortCounters, PortEntry, PortKind, RefusedPeer, RefusedRoute,
-    RouteSpec, RouteTarget, Source, SourceStatus, Status, UplinkStatus, WorkerStatus,
+    DropCount, Drops, Encapsulate, Encapsulation, FdbEntry, FibEntry, KernelRoutes,
+    MasqueradeStatus, NeighborEntry, PeerEntry, PeerSpec, PeerSync, PortCounters, PortEntry,
+    PortKind, RefusedPeer, RefusedRoute, RouteSpec, RouteTarget, Source, SourceStatus, Status,
+    UplinkStatus, WorkerStatus,
 };
 pub use trace::{Door, TracePacket, TraceResult};
 

@@ -88,8 +88,8 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// Name of the host port's interface.
     pub host_interface: Option<String>,
-    /// Pods' traffic to the world outside is masqueraded.
-    pub masquerade: bool,
+    /// How pods' traffic to the world outside is masqueraded, if it is.
+    pub masquerade: Option<MasqueradeStatus>,
     /// What is made of the kernel's routing table, if it is a source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_routes: Option<KernelRoutes>,
@@ -99,6 +99,15 @@ pub struct Status {
     pub choices: Vec<String>,
     /// What needs the operator's attention.
     pub warnings: Vec<String>,
+}
+
+/// The rules by which pods reach the world outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasqueradeStatus {
+    /// Connections that were masqueraded since the rules were set; absent if the rules are gone.
+    pub connections: Option<u64>,
+    /// What sees pods' own addresses beside the cluster itself.
+    pub exceptions: Vec<IpNet>,
 }
 
 /// What a source says, in numbers.

@@ -235,17 +235,27 @@ pub fn sysctl_warnings(pods: &PodPrefixes, interface: &str) -> Vec<String> {
             ));
         }
     }
-    let strict = ["all", interface]
-        .iter()
-        .filter_map(|conf| sysctl(&format!("net.ipv4.conf.{conf}.rp_filter")))
-        .max()
-        == Some(1);
-    if has(true) && strict {
+    if has(true) && is_strict(interface) {
         warnings.push(format!(
             "the kernel checks strictly who may come by {interface} (rp_filter is 1): pods with an address outside of the cluster prefixes, which only a delegated IPAM gives, do not reach the node; run `sysctl -w net.ipv4.conf.{interface}.rp_filter=2` if there are any"
         ));
     }
     warnings
+}
+
+/// Why the kernel drops what peers' pods send to this node's own address, where that comes without
+/// encapsulation: it routes them by the host port, and looks strictly at where they come from.
+#[must_use]
+pub fn strict_uplink_warning(uplink: &str) -> Option<String> {
+    is_strict(uplink).then(|| format!(
+        "the kernel checks strictly who may come by {uplink} (rp_filter is 1): pods of peers that are reached without encapsulation do not reach this node's own address; run `sysctl -w net.ipv4.conf.{uplink}.rp_filter=2`"
+    ))
+}
+
+/// The larger of the two settings is in force.
+fn is_strict(interface: &str) -> bool {
+    let conf = |name| sysctl(&format!("net.ipv4.conf.{name}.rp_filter"));
+    conf("all").max(conf(interface)) == Some(1)
 }
 
 /// Dots become slashes; an interface's name with a dot in it is none of ours.

@@ -19,7 +19,7 @@
 //! | [`underlay`]   | the kernel's routes and neighbours towards the other nodes |
 //! | [`uplink`]     | the NIC: pinhole and AF_XDP sockets |
 //! | [`host`]       | the node's own port, and the kernel's routes to it |
-//! | [`masquerade`] | the nftables table |
+//! | [`masquerade`], [`nft`] | the nftables table; the program that sets it |
 //! | [`daemon`]     | all of that together; the order in which a change is made |
 //! | [`requests`]   | what each request does |
 //! | [`control`]    | the loop: socket, signals, kernel, time |
@@ -40,6 +40,7 @@ pub mod machine;
 pub mod masquerade;
 pub mod model;
 pub mod mtu;
+pub mod nft;
 pub mod notify;
 pub mod path_mtu;
 pub mod ports;

@@ -137,6 +137,8 @@ pub struct Host {
     pub interface: String,
     /// Masquerade what pods send to the world outside the cluster.
     pub masquerade: bool,
+    /// Further destinations to which it is not.
+    pub non_masquerade_prefixes: Vec<IpNet>,
 }
 
 /// `[bridge]`

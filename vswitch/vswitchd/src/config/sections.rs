@@ -182,8 +182,10 @@ fn host<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<Host> {
     let enabled = reader.boolean(&mut section, "enabled").unwrap_or(wanted);
     let interface = reader.string(&mut section, "interface", "an interface name such as \"vsw0\"");
     let masquerade = reader.boolean(&mut section, "masquerade").unwrap_or(true);
+    let non_masquerade_prefixes = reader.list(&mut section, "non_masquerade_prefixes", PREFIX);
     reader.finish(section);
-    enabled.then(|| Host { interface: interface.unwrap_or_else(|| "vsw0".into()), masquerade })
+    let interface = interface.unwrap_or_else(|| "vsw0".into());
+    enabled.then_some(Host { interface, masquerade, non_masquerade_prefixes })
 }
 
 fn attachment<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Mode {

@@ -113,6 +113,16 @@ impl Checks<'_> {
                 "the uplink has this name; the host port is a TAP that the daemon makes",
             );
         }
+        for (index, prefix) in host.non_masquerade_prefixes.iter().enumerate() {
+            let problem = if prefix.prefix_len() == 0 {
+                Err(format!("{prefix} is everything; set host.masquerade = false instead"))
+            } else {
+                check_canonical(prefix)
+            };
+            if let Err(message) = problem {
+                self.refuse(&format!("host.non_masquerade_prefixes[{index}]"), message);
+            }
+        }
     }
 
     fn overlay(&mut self) {

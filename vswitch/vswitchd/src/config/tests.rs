@@ -200,6 +200,14 @@ fn a_problem_names_line_key_and_expectation() {
             "f:8: host.masquerade: expected true or false, found a value of type integer",
         ),
         (
+            "[host]\nnon_masquerade_prefixes = [\"203.0.113.1/24\"]\n",
+            "f:8: host.non_masquerade_prefixes[0]: 203.0.113.1/24 has bits beyond its length; did you mean 203.0.113.0/24?",
+        ),
+        (
+            "[host]\nnon_masquerade_prefixes = [\"2001:db8::/32\", \"::/0\"]\n",
+            "f:8: host.non_masquerade_prefixes[1]: ::/0 is everything; set host.masquerade = false instead",
+        ),
+        (
             "[workers]\nidle_after_us = \"sometimes\"\n",
             "f:8: workers.idle_after_us: expected 0 to 1000000 or \"never\", found \"sometimes\"",
         ),

@@ -198,8 +198,8 @@ impl Daemon {
                 format!("the node's kernel cannot be given the pod prefixes: {}", chain(error));
             refuse(ErrorKind::Internal, message)
         };
-        if let Some(masquerade) = &self.masquerade {
-            let rules = masquerade.update(&self.config.node, pods, &host.name);
+        if let (Some(masquerade), Some(settings)) = (&mut self.masquerade, &self.config.host) {
+            let rules = masquerade.update(&self.config.node, settings, pods);
             rules.map_err(|error| failed(&error))?;
         }
         Netlink::open()

@@ -99,7 +99,11 @@ impl Daemon {
         let masquerade = match &config.host {
             Some(host) if host.masquerade => {
                 choices.push("masquerading by the nftables table inet vswitch".into());
-                Some(Masquerade::install(&config.node, &model.pods, &host.interface)?)
+                let masquerade = Masquerade::install(&config.node, host, &model.pods)?;
+                for problem in masquerade.observe().problems {
+                    tracing::warn!("{problem}");
+                }
+                Some(masquerade)
             }
             Some(host) => {
                 Masquerade::remove_leftover(&host.interface);

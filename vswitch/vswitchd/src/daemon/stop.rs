@@ -56,6 +56,7 @@ impl Daemon {
         config.bridge.ageing_seconds = old.bridge.ageing_seconds;
         if let (Some(host), Some(wanted)) = (&mut config.host, &fresh.host) {
             host.masquerade = wanted.masquerade;
+            host.non_masquerade_prefixes.clone_from(&wanted.non_masquerade_prefixes);
         }
         let kernel_differs = config.kernel_routes != old.kernel_routes;
         let former = self.former.with(&old.overlay);
@@ -122,16 +123,19 @@ impl Daemon {
     }
 
     fn reload_masquerade(&mut self) {
-        let wanted = self.config.host.as_ref().filter(|host| host.masquerade);
-        match wanted {
-            None => self.masquerade = None,
-            Some(_) if self.masquerade.is_some() => {}
-            Some(host) => {
-                match Masquerade::install(&self.config.node, &self.model.pods, &host.interface) {
-                    Ok(masquerade) => self.masquerade = Some(masquerade),
-                    Err(error) => tracing::error!("{}", chain(&error)),
-                }
-            }
+        let Some(host) = self.config.host.as_ref().filter(|host| host.masquerade) else {
+            self.masquerade = None;
+            return;
+        };
+        let (node, pods) = (&self.config.node, &self.model.pods);
+        // Also where nothing has changed: somebody may have flushed the ruleset.
+        let set = match &mut self.masquerade {
+            Some(masquerade) => masquerade.update(node, host, pods),
+            None => Masquerade::install(node, host, pods)
+                .map(|masquerade| self.masquerade = Some(masquerade)),
+        };
+        if let Err(error) = set {
+            tracing::error!("{}", chain(&error));
         }
     }
 

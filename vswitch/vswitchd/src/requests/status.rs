@@ -1,15 +1,24 @@
 //! The daemon as a whole.
 
-use api::{KernelRoutes, Mac, RefusedRoute, Status, UplinkStatus, WorkerStatus};
+use api::{
+    Encapsulation, KernelRoutes, Mac, MasqueradeStatus, RefusedRoute, Status, UplinkStatus,
+    WorkerStatus,
+};
 
 use crate::compile::vtep_mac;
 use crate::daemon::Daemon;
+use crate::host::strict_uplink_warning;
+use crate::masquerade::{Masquerade, Observed};
 
 /// A table may have thousands that are refused; a person reads a few.
 const REFUSALS_SHOWN: usize = 20;
 
 impl Daemon {
     pub(super) fn status(&self) -> Status {
+        let observed = self.masquerade.as_ref().map(Masquerade::observe);
+        let mut warnings = self.attention();
+        warnings.extend(self.strict_uplink());
+        warnings.extend(observed.iter().flat_map(|observed| observed.problems.clone()));
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             node: self.config.node.name.clone(),
@@ -24,11 +33,31 @@ impl Daemon {
             uplink: self.uplink_status(),
             workers: self.worker_status(),
             host_interface: self.host.as_ref().map(|host| host.name.clone()),
-            masquerade: self.masquerade.is_some(),
+            masquerade: observed.map(|observed| self.masquerade_status(&observed)),
             kernel_routes: self.kernel_status(),
             publish_latency_us: self.publisher.latency_us(),
             choices: self.choices.clone(),
-            warnings: self.attention(),
+            warnings,
+        }
+    }
+
+    /// Where peers send to this node's own address without encapsulation.
+    fn strict_uplink(&self) -> Option<String> {
+        let uplink = self.uplink.as_ref()?;
+        let is_direct = self.with_input(|input| {
+            let mut peers = input.model.peers.values();
+            peers.any(|(peer, _)| {
+                peer.address.is_ipv4() && input.decide(peer).in_force == Encapsulation::Direct
+            })
+        });
+        strict_uplink_warning(&uplink.facts.link.name).filter(|_| is_direct)
+    }
+
+    fn masquerade_status(&self, observed: &Observed) -> MasqueradeStatus {
+        let host = self.config.host.as_ref();
+        MasqueradeStatus {
+            connections: observed.connections,
+            exceptions: host.map_or_else(Vec::new, |host| host.non_masquerade_prefixes.clone()),
         }
     }
 

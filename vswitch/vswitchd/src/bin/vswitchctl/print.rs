@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use api::{Drops, RefusedRoute, Reply, SourceStatus, Status, TraceResult};
+use api::{Drops, MasqueradeStatus, RefusedRoute, Reply, SourceStatus, Status, TraceResult};
 use serde::Serialize;
 
 /// The content of an answer, without its envelope.
@@ -203,7 +203,7 @@ fn status_text(status: &Status) -> String {
         lines.push(("uplink", "none".into()));
     }
     lines.push(("host port", status.host_interface.clone().unwrap_or_else(|| "none".into())));
-    lines.push(("masquerade", if status.masquerade { "yes" } else { "no" }.into()));
+    lines.push(("masquerade", masquerade_text(status.masquerade.as_ref())));
     if let Some(kernel) = &status.kernel_routes {
         lines.push((
             "kernel routes",
@@ -253,6 +253,18 @@ fn status_text(status: &Status) -> String {
         }
     }
     text
+}
+
+fn masquerade_text(status: Option<&MasqueradeStatus>) -> String {
+    let Some(status) = status else { return "no".into() };
+    let so_far = match status.connections {
+        Some(connections) => format!("yes, {connections} connections since the rules were set"),
+        None => "the rules are gone".into(),
+    };
+    if status.exceptions.is_empty() {
+        return so_far;
+    }
+    format!("{so_far}; not towards {}", join(&status.exceptions))
 }
 
 fn source_text(status: &SourceStatus) -> String {

@@ -1,0 +1,156 @@
+//! The program `nft`.
+//!
+//! Enters: commands, from `masquerade`. Leaves: what it printed, or why it failed; and what its
+//! listings say of our table and of the node's firewall. Nothing but our own table is ever changed.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use crate::error::{Error, Result};
+
+/// The comment that our table is known by, as `nft` lists it, up to the host port's name.
+const MARK: &str = "comment \"vswitchd, host port ";
+
+/// Our table, in words of nft.
+pub const TABLE: &str = "table inet vswitch";
+
+/// What nft says of a table that is not there.
+const ABSENT: &str = "No such file or directory";
+
+/// Whose the table with our name is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// There is none.
+    Nobody,
+    /// This daemon, or one that ended without removing it.
+    Us,
+    /// Somebody else, as the sentence says.
+    Other(String),
+}
+
+/// The chain that nothing jumps to: it says whose the table is.
+#[must_use]
+pub fn owner_chain(host_interface: &str) -> String {
+    format!("  chain owner {{\n    return {MARK}{host_interface}\"\n  }}\n")
+}
+
+/// Who made the table that is there.
+///
+/// # Errors
+/// If `nft` is missing, or cannot list the table.
+pub fn owner(host_interface: &str) -> Result<Owner> {
+    match run(&format!("list {TABLE}\n")) {
+        Ok(listed) => Ok(judge(&listed, host_interface, is_interface)),
+        Err(Error::Masquerade(why)) if why.contains(ABSENT) => Ok(Owner::Nobody),
+        Err(error) => Err(error),
+    }
+}
+
+/// A table that names the port of a daemon that has ended is a leftover: the port ends with it.
+fn judge(listed: &str, host_interface: &str, exists: impl Fn(&str) -> bool) -> Owner {
+    let named = listed.split_once(MARK).and_then(|(_, rest)| rest.split_once('"'));
+    match named {
+        Some((named, _)) if named == host_interface || !exists(named) => Owner::Us,
+        Some((named, _)) => {
+            Owner::Other(format!("belongs to another vswitchd, whose host port is {named}"))
+        }
+        None => Owner::Other("was not made by vswitchd".into()),
+    }
+}
+
+fn is_interface(name: &str) -> bool {
+    let table = fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    table.lines().filter_map(|line| line.split_once(':')).any(|(known, _)| known.trim() == name)
+}
+
+/// Chains of others that drop what they are not told to let through, out of a listing of chains.
+#[must_use]
+pub fn forward_droppers(listed: &str) -> Vec<String> {
+    let (mut table, mut chain) = ("", "");
+    let mut droppers = Vec::new();
+    for line in listed.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("table ") {
+            table = name.trim_end_matches(" {");
+        } else if let Some(name) = line.strip_prefix("chain ") {
+            chain = name.trim_end_matches(" {");
+        } else if line.contains("hook forward") && line.contains("policy drop") {
+            droppers.push(format!("{table} {chain}"));
+        }
+    }
+    droppers
+}
+
+/// How many connections the counters of a listing stand at, together.
+#[must_use]
+pub fn counted(listed: &str) -> u64 {
+    let after = listed.split("counter packets ").skip(1);
+    after.filter_map(|rest| rest.split(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+/// What nft printed.
+///
+/// # Errors
+/// If it is missing, or says why it cannot.
+pub fn run(input: &str) -> Result<String> {
+    let failed = |why: String| Error::Masquerade(why);
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => failed(
+                "the program `nft` is missing; install nftables, or set host.masquerade = false"
+                    .into(),
+            ),
+            _ => failed(format!("cannot run nft: {error}")),
+        })?;
+    let mut stdin = child.stdin.take().expect("a pipe was asked for");
+    // An nft that ends early says why on its stderr.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let output = child
+        .wait_with_output()
+        .map_err(|error| failed(format!("cannot wait for nft: {error}")))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(failed(format!("nft says: {}", said.trim().replace('\n', "; "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Owner, counted, forward_droppers, judge, owner_chain};
+
+    #[test]
+    fn a_table_is_ours_by_its_mark_alone() {
+        let ours = format!("table inet vswitch {{\n{}}}\n", owner_chain("vsw0"));
+        assert_eq!(judge(&ours, "vsw0", |_| true), Owner::Us);
+        // Of a daemon that has ended, under another name.
+        assert_eq!(judge(&ours, "vsw1", |name| name != "vsw0"), Owner::Us);
+        assert!(
+            matches!(judge(&ours, "vsw1", |_| true), Owner::Other(why) if why.contains("vsw0"))
+        );
+        let foreign =
+            "table inet vswitch {\n  chain c {\n    oifname != \"vsw0\" masquerade\n  }\n}";
+        assert!(matches!(judge(foreign, "vsw0", |_| false), Owner::Other(_)));
+    }
+
+    #[test]
+    fn a_firewall_that_drops_what_is_forwarded_is_named() {
+        let listed = "table ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority filter; policy drop;\n\t}\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\ntable inet own {\n\tchain f {\n\t\ttype filter hook forward priority filter; policy accept;\n\t}\n}\n";
+        assert_eq!(forward_droppers(listed), ["ip filter FORWARD"]);
+    }
+
+    #[test]
+    fn counters_are_added_up() {
+        let listed =
+            "a counter packets 12 bytes 900 masquerade\nb counter packets 3 bytes 9 masquerade\n";
+        assert_eq!(counted(listed), 15);
+        assert_eq!(counted("nothing"), 0);
+    }
+}
