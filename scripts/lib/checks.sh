@@ -29,6 +29,33 @@ blob() {
 # listens NAME PORT
 listens() { [[ -n $(in_ns "$1" ss -Hltn "sport = :$2") ]]; }
 
+# who_servers_up NAME…: one that tells over UDP who asks, in each namespace.
+who_servers_up() {
+    local name
+    for name in "$@"; do
+        lab_spawn "who-$name" "$name" \
+            /usr/bin/python3 "$root/scripts/lib/udp_who.py" serve "$SERVER_PORT"
+    done
+    for name in "$@"; do
+        wait_until 10 hears "$name" "$SERVER_PORT" || die "The UDP server in $name does not listen"
+    done
+}
+
+# hears NAME PORT
+hears() { [[ -n $(in_ns "$1" ss -Hlun "sport = :$2") ]]; }
+
+# fetch_by_udp NAME ADDRESS: what the server there says.
+fetch_by_udp() {
+    in_ns "$1" /usr/bin/python3 "$root/scripts/lib/udp_who.py" ask "$2" "$SERVER_PORT"
+}
+
+# sees_by_udp NAME ADDRESS WANTED: as `sees`, with one packet each way.
+sees_by_udp() {
+    local seen
+    seen=$(fetch_by_udp "$1" "$2") || return 1
+    [[ $seen == "$3" ]] || { echo "the two ends see '$seen' instead of '$3'" && return 1; }
+}
+
 # url ADDRESS PATH
 url() {
     if [[ $1 == *:* ]]; then
