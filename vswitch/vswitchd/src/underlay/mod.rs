@@ -8,14 +8,26 @@
 //! There may be thousands. An event touches those alone that it concerns; what the kernel does not
 //! announce is found by going round, some of them each second. Peers behind one router share its
 //! neighbour entry.
+//!
+//! | file    | does |
+//! |---|---|
+//! | `known` | what the kernel has of a neighbour |
+//! | `ask`   | asks the kernel for routes and neighbours, and to resolve them |
+//! | `round` | picks whose turn it is |
+
+mod ask;
+mod known;
+mod round;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::ops::Bound;
 
 use dataplane::wire::MacAddr;
 use ipnet::IpNet;
 use netio::netlink::{Event, Neighbor, NeighborState, Netlink};
+
+use known::Known;
+use round::next;
 
 /// Every address is looked at again within so many seconds, unless there are too many.
 const ROUND_SECONDS: usize = 5;
@@ -26,8 +38,6 @@ const LOOKS: usize = 128;
 const CONFIRM_SECONDS: usize = 10;
 /// Asked in a second, at most: each is an ARP request.
 const PROBES: usize = 64;
-/// From so many neighbours on, all are listed instead of asked for one by one.
-const LIST_FROM: usize = 32;
 
 /// How an address is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,14 +75,6 @@ struct Way {
     reach: Reach,
     /// The neighbour, or why there is none.
     via: Result<IpAddr, String>,
-}
-
-/// What the kernel has of a neighbour.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Known {
-    /// If packets may be sent there.
-    mac: Option<MacAddr>,
-    state: Option<NeighborState>,
 }
 
 /// What is to be asked anew.
@@ -282,105 +284,6 @@ impl Underlay {
             }
         }
     }
-
-    /// Whether our interface has this address. If the kernel does not answer, as far as we know.
-    pub fn has_address(&mut self, address: IpAddr) -> bool {
-        match self.netlink.addresses(self.ifindex) {
-            Ok(addresses) => addresses.iter().any(|(has, _)| *has == address),
-            Err(error) => {
-                tracing::error!("{}", crate::error::chain(&error));
-                true
-            }
-        }
-    }
-
-    fn look_up(&mut self, address: IpAddr, reach: Reach) -> Result<IpAddr, String> {
-        if reach == Reach::OnLink {
-            return Ok(address);
-        }
-        let silent = |error| format!("the kernel did not answer: {}", crate::error::chain(&error));
-        let Some(route) = self.netlink.route_to(address).map_err(silent)? else {
-            return Err(format!("the kernel has no route to {address}"));
-        };
-        if route.local {
-            return Err(format!("{address} is this node itself"));
-        }
-        if route.oif != self.ifindex {
-            let other = self.netlink.link_by_index(route.oif).map_err(silent)?;
-            let other = other.map_or_else(|| format!("interface {}", route.oif), |link| link.name);
-            return Err(format!(
-                "the kernel routes {address} by {other}, not by the uplink {}",
-                self.interface
-            ));
-        }
-        // An IPv6 router may lead to an IPv4 address (RFC 5549): a next hop is its MAC alone.
-        Ok(route.gateway.unwrap_or(address))
-    }
-
-    /// Reads neighbours, and has the kernel resolve what it does not know or is not sure of.
-    fn read(&mut self, wanted: &[IpAddr]) {
-        let mut found = BTreeMap::new();
-        let answer: netio::Result<()> = if wanted.len() < LIST_FROM {
-            wanted.iter().try_for_each(|ip| {
-                found.extend(self.netlink.neighbor(self.ifindex, *ip)?.map(|n| (n.ip, n)));
-                Ok(())
-            })
-        } else {
-            self.netlink.neighbors(self.ifindex).map(|all| {
-                found.extend(all.into_iter().map(|neighbor| (neighbor.ip, neighbor)));
-            })
-        };
-        if let Err(error) = answer {
-            // Whoever was not told of is asked for again when its turn comes.
-            tracing::error!("{}", crate::error::chain(&error));
-            self.doubts.neighbors.extend(wanted);
-        }
-        for ip in wanted {
-            let known = found.get(ip).map(Known::of).unwrap_or_default();
-            self.neighbors.insert(*ip, known);
-            if !known.is_settled() {
-                self.resolve(*ip);
-            }
-        }
-    }
-
-    fn resolve(&mut self, ip: IpAddr) {
-        // The interface is down, most likely, and that is told elsewhere.
-        if let Err(error) = self.netlink.resolve(self.ifindex, ip) {
-            tracing::debug!("{}", crate::error::chain(&error));
-        }
-    }
-}
-
-impl Known {
-    fn of(neighbor: &Neighbor) -> Self {
-        let mac = neighbor.mac.filter(|_| neighbor.state.is_usable()).map(MacAddr);
-        Self { mac, state: Some(neighbor.state) }
-    }
-
-    /// The kernel knows it for certain, or is about to.
-    fn is_settled(&self) -> bool {
-        matches!(
-            self.state,
-            Some(
-                NeighborState::Reachable
-                    | NeighborState::Permanent
-                    | NeighborState::Noarp
-                    | NeighborState::Delay
-                    | NeighborState::Probe
-                    | NeighborState::Incomplete
-            )
-        )
-    }
-}
-
-/// The next few keys behind the cursor, which goes round.
-fn next<T>(map: &BTreeMap<IpAddr, T>, cursor: &mut Option<IpAddr>, count: usize) -> Vec<IpAddr> {
-    let behind = cursor.map_or(Bound::Unbounded, Bound::Excluded);
-    let some: Vec<_> =
-        map.range((behind, Bound::Unbounded)).map(|(ip, _)| *ip).take(count).collect();
-    *cursor = if some.len() < count { None } else { some.last().copied() };
-    some
 }
 
 /// The protocol by which the kernel asks for a MAC.
@@ -388,26 +291,5 @@ fn resolution(address: IpAddr) -> &'static str {
     match address {
         IpAddr::V4(_) => "ARP",
         IpAddr::V6(_) => "neighbour discovery",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::net::IpAddr;
-
-    use super::next;
-
-    #[test]
-    fn a_round_leaves_nobody_out() {
-        let map: BTreeMap<IpAddr, ()> =
-            (1..=7).map(|last| ([198, 51, 100, last].into(), ())).collect();
-        let mut cursor = None;
-        let mut seen = Vec::new();
-        for _ in 0..3 {
-            seen.extend(next(&map, &mut cursor, 3));
-        }
-        assert!(seen.iter().eq(map.keys()));
-        assert_eq!(next(&map, &mut cursor, 1), ["198.51.100.1".parse::<IpAddr>().expect("one")]);
     }
 }

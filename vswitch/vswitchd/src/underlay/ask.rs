@@ -1,0 +1,83 @@
+//! What the kernel is asked.
+//!
+//! Enters: addresses in doubt. Leaves: the neighbour that each is reached by, what the kernel has of
+//! that, and requests to resolve it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::known::Known;
+use super::{Reach, Underlay};
+
+/// From so many neighbours on, all are listed instead of asked for one by one.
+const LIST_FROM: usize = 32;
+
+impl Underlay {
+    /// Whether our interface has this address. If the kernel does not answer, as far as we know.
+    pub fn has_address(&mut self, address: IpAddr) -> bool {
+        match self.netlink.addresses(self.ifindex) {
+            Ok(addresses) => addresses.iter().any(|(has, _)| *has == address),
+            Err(error) => {
+                tracing::error!("{}", crate::error::chain(&error));
+                true
+            }
+        }
+    }
+
+    pub(super) fn look_up(&mut self, address: IpAddr, reach: Reach) -> Result<IpAddr, String> {
+        if reach == Reach::OnLink {
+            return Ok(address);
+        }
+        let silent = |error| format!("the kernel did not answer: {}", crate::error::chain(&error));
+        let Some(route) = self.netlink.route_to(address).map_err(silent)? else {
+            return Err(format!("the kernel has no route to {address}"));
+        };
+        if route.local {
+            return Err(format!("{address} is this node itself"));
+        }
+        if route.oif != self.ifindex {
+            let other = self.netlink.link_by_index(route.oif).map_err(silent)?;
+            let other = other.map_or_else(|| format!("interface {}", route.oif), |link| link.name);
+            return Err(format!(
+                "the kernel routes {address} by {other}, not by the uplink {}",
+                self.interface
+            ));
+        }
+        // An IPv6 router may lead to an IPv4 address (RFC 5549): a next hop is its MAC alone.
+        Ok(route.gateway.unwrap_or(address))
+    }
+
+    /// Reads neighbours, and has the kernel resolve what it does not know or is not sure of.
+    pub(super) fn read(&mut self, wanted: &[IpAddr]) {
+        let mut found = BTreeMap::new();
+        let answer: netio::Result<()> = if wanted.len() < LIST_FROM {
+            wanted.iter().try_for_each(|ip| {
+                found.extend(self.netlink.neighbor(self.ifindex, *ip)?.map(|n| (n.ip, n)));
+                Ok(())
+            })
+        } else {
+            self.netlink.neighbors(self.ifindex).map(|all| {
+                found.extend(all.into_iter().map(|neighbor| (neighbor.ip, neighbor)));
+            })
+        };
+        if let Err(error) = answer {
+            // Whoever was not told of is asked for again when its turn comes.
+            tracing::error!("{}", crate::error::chain(&error));
+            self.doubts.neighbors.extend(wanted);
+        }
+        for ip in wanted {
+            let known = found.get(ip).map(Known::of).unwrap_or_default();
+            self.neighbors.insert(*ip, known);
+            if !known.is_settled() {
+                self.resolve(*ip);
+            }
+        }
+    }
+
+    pub(super) fn resolve(&mut self, ip: IpAddr) {
+        // The interface is down, most likely, and that is told elsewhere.
+        if let Err(error) = self.netlink.resolve(self.ifindex, ip) {
+            tracing::debug!("{}", crate::error::chain(&error));
+        }
+    }
+}
