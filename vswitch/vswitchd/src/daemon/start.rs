@@ -60,7 +60,7 @@ impl Daemon {
         let (uplink, sockets) = match (&config.uplink, facts) {
             (Some(settings), Some(facts)) => {
                 let netlink = Netlink::open().map_err(Error::Netlink)?;
-                underlay = Some(Underlay::new(netlink, &settings.interface, facts.link.index));
+                underlay = Some(Underlay::new(netlink, &facts.link));
                 let (uplink, sockets) = Uplink::open(settings, &config, &model, facts)?;
                 choices.extend(uplink.choices());
                 (Some(uplink), sockets)

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::known::Known;
-use super::{Reach, Underlay};
+use super::{Reach, Underlay, can_carry};
 
 /// From so many neighbours on, all are listed instead of asked for one by one.
 const LIST_FROM: usize = 32;
@@ -21,6 +21,14 @@ impl Underlay {
                 tracing::error!("{}", crate::error::chain(&error));
                 true
             }
+        }
+    }
+
+    /// Its events may have been lost.
+    pub(super) fn look_at_link(&mut self) {
+        match self.netlink.link_by_index(self.ifindex) {
+            Ok(link) => self.is_up = link.as_ref().is_some_and(can_carry),
+            Err(error) => tracing::error!("{}", crate::error::chain(&error)),
         }
     }
 
@@ -74,7 +82,12 @@ impl Underlay {
         }
     }
 
+    /// A link that is down swallows the request, and the kernel repeats it a second later at the
+    /// earliest, though the link may be up again by then. Once it is up everything is asked for.
     pub(super) fn resolve(&mut self, ip: IpAddr) {
+        if !self.is_up {
+            return;
+        }
         // The interface is down, most likely, and that is told elsewhere.
         if let Err(error) = self.netlink.resolve(self.ifindex, ip) {
             tracing::debug!("{}", crate::error::chain(&error));

@@ -24,7 +24,7 @@ use std::net::IpAddr;
 
 use dataplane::wire::MacAddr;
 use ipnet::IpNet;
-use netio::netlink::{Event, Neighbor, NeighborState, Netlink};
+use netio::netlink::{Event, Link, Neighbor, NeighborState, Netlink};
 
 use known::Known;
 use round::next;
@@ -92,6 +92,8 @@ pub struct Underlay {
     netlink: Netlink,
     interface: String,
     ifindex: u32,
+    /// The interface can carry packets.
+    is_up: bool,
     ways: BTreeMap<IpAddr, Way>,
     neighbors: BTreeMap<IpAddr, Known>,
     hops: BTreeMap<IpAddr, NextHop>,
@@ -106,11 +108,12 @@ pub struct Underlay {
 impl Underlay {
     /// Nothing looked up yet.
     #[must_use]
-    pub fn new(netlink: Netlink, interface: &str, ifindex: u32) -> Self {
+    pub fn new(netlink: Netlink, link: &Link) -> Self {
         Self {
             netlink,
-            interface: interface.to_owned(),
-            ifindex,
+            interface: link.name.clone(),
+            ifindex: link.index,
+            is_up: can_carry(link),
             ways: BTreeMap::new(),
             neighbors: BTreeMap::new(),
             hops: BTreeMap::new(),
@@ -150,8 +153,12 @@ impl Underlay {
             }
             Event::LinkChanged(link) | Event::LinkGone(link) if link.index != self.ifindex => false,
             Event::AddressChanged { ifindex, .. } if *ifindex != self.ifindex => false,
-            Event::LinkChanged(_)
-            | Event::LinkGone(_)
+            Event::LinkChanged(link) => {
+                self.is_up = can_carry(link);
+                self.doubts.all = true;
+                true
+            }
+            Event::LinkGone(_)
             | Event::AddressChanged { .. }
             | Event::NextHopsChanged
             | Event::Overrun => {
@@ -206,6 +213,9 @@ impl Underlay {
     /// forgets what is not wanted any more. True if forwarding is to change.
     pub fn refresh(&mut self, wanted: &BTreeMap<IpAddr, Reach>) -> bool {
         let doubts = std::mem::take(&mut self.doubts);
+        if doubts.all {
+            self.look_at_link();
+        }
         self.ways.retain(|address, way| wanted.get(address) == Some(&way.reach));
         let mut is_stale = doubts.states || self.hops.len() != self.ways.len();
         for (address, reach) in wanted {
@@ -284,6 +294,11 @@ impl Underlay {
             }
         }
     }
+}
+
+/// Whether a request that the kernel sends now leaves the node.
+fn can_carry(link: &Link) -> bool {
+    link.up && link.carrier
 }
 
 /// The protocol by which the kernel asks for a MAC.
