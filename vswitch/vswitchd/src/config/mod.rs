@@ -183,6 +183,8 @@ pub struct KernelRoutes {
     pub prefixes: Vec<IpNet>,
     /// Number of the kernel's table.
     pub table: u32,
+    /// Routes of these protocols are taken, by number; of all if empty.
+    pub protocols: Vec<u8>,
     /// A route that covers one of the prefixes, such as a default route, is taken for all of it.
     pub covering: bool,
 }

@@ -209,6 +209,36 @@ impl<'t> Reader<'t> {
         is_list.then_some(values)
     }
 
+    /// A list of whole numbers, some of which have names.
+    pub(super) fn names_or_numbers(
+        &mut self,
+        section: &mut Section<'t>,
+        name: &'static str,
+        names: &[(&str, u8)],
+        what: &str,
+    ) -> Vec<u8> {
+        let mut values = Vec::new();
+        for (key, value) in self.elements(section, name, &format!("a list of {what}")) {
+            let text = match value.get_ref() {
+                DeValue::Integer(_) => {
+                    let number = self.in_range(&key, value.get_ref(), 1..=u64::from(u8::MAX));
+                    values.extend(number.and_then(|number| u8::try_from(number).ok()));
+                    continue;
+                }
+                DeValue::String(text) => text,
+                other => {
+                    self.refuse(&key, expected(what, other));
+                    continue;
+                }
+            };
+            match names.iter().find(|(word, _)| word == text) {
+                Some((_, value)) => values.push(*value),
+                None => self.refuse(&key, format!("expected {what}, found \"{text}\"")),
+            }
+        }
+        values
+    }
+
     pub(super) fn integer(
         &mut self,
         section: &mut Section<'t>,

@@ -31,6 +31,32 @@ const ENCAPSULATES: [(&str, Encapsulate); 3] = [
     ("cross-subnet", Encapsulate::CrossSubnet),
     ("never", Encapsulate::Never),
 ];
+/// Who wrote a route into the kernel's table: RTPROT_* of include/uapi/linux/rtnetlink.h, by the
+/// names of iproute2.
+const ROUTE_PROTOCOLS: [(&str, u8); 21] = [
+    ("redirect", 1),
+    ("kernel", 2),
+    ("boot", 3),
+    ("static", 4),
+    ("gated", 8),
+    ("ra", 9),
+    ("mrt", 10),
+    ("zebra", 11),
+    ("bird", 12),
+    ("dnrouted", 13),
+    ("xorp", 14),
+    ("ntk", 15),
+    ("dhcp", 16),
+    ("keepalived", 18),
+    ("babel", 42),
+    ("openr", 99),
+    ("bgp", 186),
+    ("isis", 187),
+    ("ospf", 188),
+    ("rip", 189),
+    ("eigrp", 192),
+];
+const ROUTE_PROTOCOL: &str = "a protocol such as \"bird\", \"static\" or 186";
 const OUTER_DF: [(&str, OuterDf); 3] =
     [("set", OuterDf::Set), ("clear", OuterDf::Clear), ("inherit", OuterDf::Inherit)];
 
@@ -294,12 +320,21 @@ fn kernel_routes<'t>(
     let cluster = || node.map(|node| node.cluster_prefixes.clone()).unwrap_or_default();
     let prefixes = if has_prefixes { listed } else { cluster() };
     let table = reader.integer(&mut section, "table", TABLES).unwrap_or(254) as u32;
+    let problems = reader.problems.len();
+    let protocols =
+        reader.names_or_numbers(&mut section, "protocols", &ROUTE_PROTOCOLS, ROUTE_PROTOCOL);
+    if section.has("protocols") && protocols.is_empty() && reader.problems.len() == problems {
+        reader.refuse(
+            "routes.kernel.protocols",
+            "at least one is needed; without this key routes of every protocol are taken",
+        );
+    }
     // A node of an overlay has a default route too, which says nothing of pods.
     let covering = reader
         .boolean(&mut section, "covering")
         .unwrap_or(overlay.usual() == Encapsulation::Direct);
     reader.finish(section);
-    enabled.then_some(KernelRoutes { prefixes, table, covering })
+    enabled.then_some(KernelRoutes { prefixes, table, protocols, covering })
 }
 
 fn static_routes<'t>(reader: &mut Reader<'t>, routes: &mut Section<'t>) -> Vec<RouteSpec> {

@@ -227,6 +227,14 @@ impl Checks<'_> {
                 "the kernel's routes lead to other nodes by the uplink; add [uplink] with interface",
             );
         }
+        for (index, protocol) in kernel.protocols.iter().enumerate() {
+            if *protocol == netio::netlink::ROUTE_PROTOCOL {
+                self.refuse(
+                    &format!("routes.kernel.protocols[{index}]"),
+                    format!("{protocol} is that of vswitchd's own routes, which say nothing of other nodes"),
+                );
+            }
+        }
         for (index, prefix) in kernel.prefixes.iter().enumerate() {
             let key = format!("routes.kernel.prefixes[{index}]");
             if let Err(message) = check_prefix(prefix) {

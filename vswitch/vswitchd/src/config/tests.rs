@@ -106,6 +106,17 @@ fn the_shipped_file_names_every_key_that_is_read() {
 }
 
 #[test]
+fn protocols_have_names_and_numbers() {
+    let protocols = |line: &str| {
+        let text = format!("{NODE}[uplink]\ninterface = \"eth0\"\n[routes.kernel]\n{line}\n");
+        let config = Config::parse("f", &text).expect("valid");
+        config.kernel_routes.expect("present").protocols
+    };
+    assert_eq!(protocols("protocols = [\"bird\", 186, \"boot\"]"), [12, 186, 3]);
+    assert_eq!(protocols(""), [0; 0]);
+}
+
+#[test]
 fn without_uplink_and_host_a_node_is_for_its_own_pods() {
     let config = Config::parse("f", NODE).expect("valid");
     assert_eq!((config.uplink, config.host), (None, None));
@@ -290,6 +301,22 @@ fn a_problem_names_line_key_and_expectation() {
         (
             "[routes.kernel]\nprefixes = [\"198.20.0.0/16\"]\n",
             "f:8: routes.kernel.prefixes[0]: 198.20.0.0/16 is not within any of node.cluster_prefixes; add it or one that contains it there",
+        ),
+        (
+            "[routes.kernel]\nprotocols = [\"brid\"]\n",
+            "f:8: routes.kernel.protocols[0]: expected a protocol such as \"bird\", \"static\" or 186, found \"brid\"",
+        ),
+        (
+            "[routes.kernel]\nprotocols = [\"bird\", 256]\n",
+            "f:8: routes.kernel.protocols[1]: expected a whole number from 1 to 255, found 256",
+        ),
+        (
+            "[routes.kernel]\nprotocols = []\n",
+            "f:8: routes.kernel.protocols: at least one is needed; without this key routes of every protocol are taken",
+        ),
+        (
+            "[routes.kernel]\nprotocols = [86]\n",
+            "f:8: routes.kernel.protocols[0]: 86 is that of vswitchd's own routes, which say nothing of other nodes",
         ),
         (
             "[routes.kernel]\nprefixes = [\"0.0.0.0/0\"]\n",

@@ -77,9 +77,15 @@ impl Daemon {
 
         let kernel = match &config.kernel_routes {
             Some(settings) => {
+                let protocols: Vec<_> = settings.protocols.iter().map(u8::to_string).collect();
                 choices.push(format!(
-                    "routes: the kernel's table {} is a source{}",
+                    "routes: the kernel's table {} is a source{}{}",
                     settings.table,
+                    if protocols.is_empty() {
+                        String::new()
+                    } else {
+                        format!(", protocols {} of it", protocols.join(", "))
+                    },
                     if settings.covering { ", with what covers its prefixes" } else { "" }
                 ));
                 let netlink = Netlink::open().map_err(Error::Netlink)?;

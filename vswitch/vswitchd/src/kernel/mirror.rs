@@ -26,6 +26,8 @@ pub enum Outcome {
 pub struct Mirror {
     table: u32,
     prefixes: Vec<IpNet>,
+    /// Of these protocols; of all if empty.
+    protocols: Vec<u8>,
     /// By destination and metric, in the order in which the kernel looks at them.
     routes: BTreeMap<(IpNet, u32), Vec<KernelRoute>>,
 }
@@ -34,7 +36,13 @@ impl Mirror {
     /// An empty mirror of a table.
     #[must_use]
     pub fn new(table: u32, prefixes: &[IpNet]) -> Self {
-        Self { table, prefixes: prefixes.to_vec(), routes: BTreeMap::new() }
+        Self { table, prefixes: prefixes.to_vec(), ..Self::default() }
+    }
+
+    /// Only of routes of these protocols; of all if there is none.
+    #[must_use]
+    pub fn of(self, protocols: &[u8]) -> Self {
+        Self { protocols: protocols.to_vec(), ..self }
     }
 
     /// For each destination the route with the lowest metric: what the kernel uses.
@@ -61,7 +69,9 @@ impl Mirror {
 
     /// Notes a route of a table that is read from its beginning.
     pub fn read(&mut self, route: KernelRoute) {
-        if let Some(prefix) = self.concerns(&route) {
+        if let Some(prefix) = self.concerns(&route)
+            && self.takes(route.protocol)
+        {
             self.routes.entry((prefix, route.metric)).or_default().push(route);
         }
     }
@@ -69,7 +79,12 @@ impl Mirror {
     /// Follows an event: a route is new or different.
     pub fn changed(&mut self, route: &KernelRoute, placement: Placement) -> Outcome {
         let Some(prefix) = self.concerns(route) else { return Outcome::Same };
-        let routes = self.routes.entry((prefix, route.metric)).or_default();
+        let key = (prefix, route.metric);
+        if !self.takes(route.protocol) {
+            // It may have replaced one that is.
+            return if self.routes.contains_key(&key) { Outcome::Unclear } else { Outcome::Same };
+        }
+        let routes = self.routes.entry(key).or_default();
         if let Some(known) = routes.iter_mut().find(|known| known.is_same_as(route)) {
             // Told again, or read a moment ago. If it stood behind others by then, what became of
             // those is not known.
@@ -96,6 +111,9 @@ impl Mirror {
     /// Follows an event: a route is gone.
     pub fn gone(&mut self, route: &KernelRoute) -> Outcome {
         let Some(prefix) = self.concerns(route) else { return Outcome::Same };
+        if !self.takes(route.protocol) {
+            return Outcome::Same;
+        }
         let key = (prefix, route.metric);
         let Some(routes) = self.routes.get_mut(&key) else { return Outcome::Same };
         match routes.iter().position(|known| known.is_same_as(route)) {
@@ -110,6 +128,10 @@ impl Mirror {
             None if prefix.addr().is_ipv6() => Outcome::Unclear,
             None => Outcome::Same,
         }
+    }
+
+    fn takes(&self, protocol: u8) -> bool {
+        self.protocols.is_empty() || self.protocols.contains(&protocol)
     }
 
     /// Under which prefix a route belongs here, if it does.
@@ -172,6 +194,23 @@ mod tests {
             mirror.read(route(line));
             assert_eq!(mirror.best().count(), 0, "{line}");
         }
+    }
+
+    #[test]
+    fn of_chosen_protocols_alone() {
+        let mut mirror = mirror(&["198.18.0.0/16"]).of(&[12, 186]);
+        let by = |protocol, via| {
+            route(&format!("198.18.2.0/24 via 198.51.100.{via} dev eth0 proto {protocol}"))
+        };
+        assert_eq!(mirror.changed(&by(4, 4), First), Outcome::Same);
+        mirror.read(by(3, 3));
+        assert_eq!(shown(&mirror), [""; 0]);
+        assert_eq!(mirror.changed(&by(12, 1), First), Outcome::Changed);
+        assert_eq!(mirror.gone(&by(4, 4)), Outcome::Same);
+        assert_eq!(mirror.changed(&by(186, 2), Replaces), Outcome::Changed);
+        assert_eq!(shown(&mirror), ["198.18.2.0/24 198.51.100.2"]);
+        // Somebody else's takes its place: the kernel has no word for the one that went.
+        assert_eq!(mirror.changed(&by(4, 4), Replaces), Outcome::Unclear);
     }
 
     #[test]

@@ -107,6 +107,7 @@ pub struct KernelSource {
     netlink: Netlink,
     table: u32,
     prefixes: Vec<IpNet>,
+    protocols: Vec<u8>,
     mirror: Mirror,
     /// The table has to be read anew.
     unclear: bool,
@@ -125,11 +126,12 @@ impl KernelSource {
     #[must_use]
     pub fn new(netlink: Netlink, settings: &config::KernelRoutes) -> Self {
         let (table, prefixes) = (settings.table, settings.prefixes.clone());
-        let mirror = Mirror::new(table, &prefixes);
+        let mirror = Mirror::new(table, &prefixes).of(&settings.protocols);
         Self {
             netlink,
             table,
             prefixes,
+            protocols: settings.protocols.clone(),
             mirror,
             unclear: true,
             changed: true,
@@ -183,7 +185,7 @@ impl KernelSource {
     pub fn settle(&mut self, now: Instant) -> netio::Result<bool> {
         self.fresh = false;
         if self.unclear || self.is_due(now) {
-            let mut mirror = Mirror::new(self.table, &self.prefixes);
+            let mut mirror = Mirror::new(self.table, &self.prefixes).of(&self.protocols);
             self.netlink.kernel_routes(self.table, |route| mirror.read(route))?;
             self.changed |= mirror != self.mirror;
             (self.fresh, self.again) = (mirror.has_several() || self.mirror.has_several(), false);
