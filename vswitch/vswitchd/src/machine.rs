@@ -217,7 +217,12 @@ fn check_mtu(config: &Config, facts: &Facts, problems: &mut Vec<Problem>) {
     problems.extend(found.map(|(key, message)| config.origin.problem(key, message)));
 }
 
-fn check_own_addresses(config: &Config, own: LocalAddresses, problems: &mut Vec<Problem>) {
+/// Whether these may be this node's addresses: nobody else's, and outside of the cluster.
+pub(crate) fn check_own_addresses(
+    config: &Config,
+    own: LocalAddresses,
+    problems: &mut Vec<Problem>,
+) {
     for (index, peer) in config.peers.iter().enumerate() {
         if let Err(message) = check_far_end(own, peer.address) {
             problems.push(config.origin.problem(&format!("peers[{index}].address"), message));

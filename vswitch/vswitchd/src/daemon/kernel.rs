@@ -89,12 +89,12 @@ impl Daemon {
                 underlay.go_round();
             }
         }
-        self.notice_own_address();
+        let is_renumbered = self.follow_own_addresses();
         let has_learned = self.learn(now);
         let wanted = self.underlay_addresses();
         let is_moved = self.underlay.as_mut().is_some_and(|underlay| underlay.refresh(&wanted));
         let link_changed = std::mem::take(&mut self.agenda.link_changed);
-        if (has_learned || is_moved || link_changed)
+        if (is_renumbered || has_learned || is_moved || link_changed)
             && let Err(refusal) = self.publish()
         {
             tracing::error!("{refusal}");

@@ -9,6 +9,7 @@
 
 mod kernel;
 mod mtu;
+mod own_address;
 mod start;
 mod stop;
 
@@ -62,6 +63,8 @@ pub struct Daemon {
     pub(crate) warnings: Vec<String>,
     /// What is wrong with MTUs as things are.
     pub(crate) mtu_notes: Vec<String>,
+    /// What is wrong with the uplink's addresses as things are.
+    pub(crate) address_notes: Vec<String>,
     /// Ports and identifiers that a reload replaced, still taken from peers.
     former: Former,
     pub(crate) started: Instant,
@@ -264,29 +267,6 @@ impl Daemon {
     fn release_ports(&mut self) {
         for id in self.ports.left() {
             self.workers.remove_port(id);
-        }
-    }
-
-    /// The other nodes know this one by the address that it had at the start.
-    fn notice_own_address(&mut self) {
-        let (Some(uplink), Some(underlay)) = (&self.uplink, &mut self.underlay) else { return };
-        let name = &uplink.facts.link.name;
-        for address in uplink.facts.addresses.iter() {
-            let warning = format!(
-                "uplink {name} does not have {address} any more, by which the other nodes know this one; give it back, or restart the daemon with another"
-            );
-            let is_known = self.warnings.contains(&warning);
-            match (underlay.has_address(address), is_known) {
-                (true, true) => {
-                    tracing::info!("uplink {name} has {address} again");
-                    self.warnings.retain(|known| *known != warning);
-                }
-                (false, false) => {
-                    tracing::error!("{warning}");
-                    self.warnings.push(warning);
-                }
-                _ => {}
-            }
         }
     }
 

@@ -141,6 +141,7 @@ impl Daemon {
             choices,
             warnings,
             mtu_notes: Vec::new(),
+            address_notes: Vec::new(),
             former: Former::default(),
             started: now,
             trace_pool: Pool::new(TRACE_FRAMES),

@@ -190,7 +190,7 @@ impl Daemon {
 
     /// What needs the operator's attention.
     pub(super) fn attention(&self) -> Vec<String> {
-        let known = self.warnings.iter().chain(&self.mtu_notes).cloned();
+        let known = self.warnings.iter().chain(&self.mtu_notes).chain(&self.address_notes).cloned();
         known.chain(self.source_warnings()).collect()
     }
 

@@ -13,15 +13,21 @@ use super::{Reach, Underlay, can_carry};
 const LIST_FROM: usize = 32;
 
 impl Underlay {
-    /// Whether our interface has this address. If the kernel does not answer, as far as we know.
-    pub fn has_address(&mut self, address: IpAddr) -> bool {
-        match self.netlink.addresses(self.ifindex) {
-            Ok(addresses) => addresses.iter().any(|(has, _)| *has == address),
-            Err(error) => {
-                tracing::error!("{}", crate::error::chain(&error));
-                true
-            }
-        }
+    /// The addresses that our interface has.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn own_addresses(&mut self) -> netio::Result<Vec<IpAddr>> {
+        let all = self.netlink.addresses(self.ifindex)?;
+        Ok(all.into_iter().map(|(address, _)| address).collect())
+    }
+
+    /// Those of them by which others may know this node.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn lasting_addresses(&mut self) -> netio::Result<Vec<IpAddr>> {
+        self.netlink.lasting_addresses(self.ifindex)
     }
 
     /// Its events may have been lost.
