@@ -6,7 +6,7 @@
 use netio::pinhole::{AttachMode, AttachWish, Pinhole, Steering};
 use netio::xsk::{XskConfig, XskSocket};
 
-use crate::compile::encapsulation::heard;
+use crate::compile::encapsulation::{heard, tunnel_ends};
 use crate::config::{self, Config, Xdp};
 use crate::error::{Error, Result};
 use crate::machine::Facts;
@@ -58,29 +58,32 @@ impl Uplink {
         Ok((Self { pinhole, steering, facts, xdp_mode, copy_mode }, sockets))
     }
 
-    /// Whether the model needs something from the NIC that is not taken yet.
+    /// What the model needs from the NIC.
     #[must_use]
-    pub fn lacks(&self, config: &Config, model: &Model) -> bool {
-        let wanted = union(&self.steering, &steering(config, model, &self.facts));
-        wanted != self.steering
+    pub fn wanted(&self, config: &Config, model: &Model) -> Steering {
+        steering(config, model, &self.facts)
     }
 
-    /// Takes from the NIC what the model needs, beside what was taken before: for tables that take
-    /// both.
+    /// Whether packets are wanted of a kind that is not taken yet, whoever sends them.
+    #[must_use]
+    pub fn lacks(&self, wanted: &Steering) -> bool {
+        !union(&self.steering, wanted).is_same_program(&self.steering)
+    }
+
+    /// Takes from the NIC what is wanted, beside what was taken before: for tables that take both.
     ///
     /// # Errors
     /// If the kernel refuses; what was taken before is taken still.
-    pub fn widen(&mut self, config: &Config, model: &Model) -> netio::Result<()> {
-        let wanted = union(&self.steering, &steering(config, model, &self.facts));
-        self.steer(wanted)
+    pub fn widen(&mut self, wanted: &Steering) -> netio::Result<()> {
+        self.steer(union(&self.steering, wanted))
     }
 
-    /// Takes from the NIC what the model needs and no more.
+    /// Takes from the NIC what is wanted and no more.
     ///
     /// # Errors
     /// As for `widen`.
-    pub fn narrow(&mut self, config: &Config, model: &Model) -> netio::Result<()> {
-        self.steer(steering(config, model, &self.facts))
+    pub fn narrow(&mut self, wanted: Steering) -> netio::Result<()> {
+        self.steer(wanted)
     }
 
     fn steer(&mut self, wanted: Steering) -> netio::Result<()> {
@@ -116,6 +119,7 @@ fn steering(config: &Config, model: &Model, facts: &Facts) -> Steering {
         local: facts.addresses.iter().collect(),
         vxlan_ports: heard.vxlan_ports,
         ipip: heard.ipip,
+        peers: tunnel_ends(config, model).collect(),
         ..Steering::default()
     };
     if heard.direct {
@@ -137,6 +141,7 @@ fn union(a: &Steering, b: &Steering) -> Steering {
         local: all(&a.local, &b.local),
         vxlan_ports: all(&a.vxlan_ports, &b.vxlan_ports),
         ipip: a.ipip || b.ipip,
+        peers: a.peers.union(&b.peers).copied().collect(),
         prefixes: all(&a.prefixes, &b.prefixes),
         neighbors: a.neighbors || b.neighbors,
     }
@@ -156,17 +161,17 @@ pub fn spread(queues: usize, workers: usize) -> Vec<Vec<usize>> {
 mod tests {
     use std::net::IpAddr;
 
+    use api::PeerSpec;
     use netio::netlink::Link;
     use netio::pinhole::Steering;
 
-    use super::{spread, steering};
+    use super::{spread, steering, union};
     use crate::config::Config;
     use crate::machine::Facts;
     use crate::model::Model;
 
-    #[test]
-    fn only_what_is_spoken_is_taken_from_the_nic() {
-        let facts = Facts {
+    fn facts() -> Facts {
+        Facts {
             link: Link::default(),
             mac: [2; 6],
             addresses: IpAddr::from([198, 51, 100, 11]).into(),
@@ -174,7 +179,12 @@ mod tests {
             queues: 1,
             driver: String::new(),
             warnings: Vec::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn only_what_is_spoken_is_taken_from_the_nic() {
+        let facts = facts();
         let pods = ("198.18.1.0".parse().expect("an address"), 24);
         let local = facts.addresses.iter().collect();
         let none = Steering { local, ..Steering::default() };
@@ -189,6 +199,37 @@ mod tests {
             let config = Config::parse("f", &text).expect("valid");
             assert_eq!(steering(&config, &Model::new(&config), &facts), expected);
         }
+    }
+
+    #[test]
+    fn every_other_end_is_a_peer_of_the_pinhole_whoever_names_it() {
+        let text = "[node]\nname = \"a\"\npod_prefixes = [\"198.18.1.0/24\"]\ncluster_prefixes = [\"198.18.0.0/16\"]\n[uplink]\ninterface = \"eth0\"\n[bridge]\nvni = 20\nvteps = [\"203.0.113.13\"]\n[[peers]]\nname = \"b\"\naddress = \"203.0.113.12\"\nprefixes = [\"198.18.2.0/24\"]\n";
+        let config = Config::parse("f", text).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let mut model = Model::new(&config);
+        let ends = |model: &Model| {
+            steering(&config, model, &facts())
+                .peers
+                .iter()
+                .map(IpAddr::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ends(&model), ["203.0.113.12", "203.0.113.13"]);
+        let learned = PeerSpec { address: [203, 0, 113, 14].into(), ..config.peers[0].clone() };
+        model.kernel.peers.insert(learned.address, learned);
+        assert_eq!(ends(&model), ["203.0.113.12", "203.0.113.13", "203.0.113.14"]);
+        model.peers.clear();
+        assert_eq!(ends(&model), ["203.0.113.13", "203.0.113.14"]);
+    }
+
+    #[test]
+    fn a_peer_is_no_other_kind_of_packet() {
+        let one = Steering { ipip: true, ..Steering::default() };
+        let more = Steering { peers: [[203, 0, 113, 12].into()].into(), ..one.clone() };
+        assert!(more.is_same_program(&one));
+        assert!(union(&one, &more).is_same_program(&one));
+        assert_eq!(union(&one, &more), more);
+        let vxlan = Steering { vxlan_ports: vec![4789], ..Steering::default() };
+        assert!(!union(&more, &vxlan).is_same_program(&more));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub(super) struct Instruction {
     immediate: i32,
 }
 
-/// A register; r10, the frame pointer, is not needed.
+/// A register; r10 is the frame pointer, below which the stack lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reg(pub(super) u8);
 
@@ -81,6 +81,11 @@ impl Assembler {
         self.push(0x61 | width as u8, to, from, offset, 0);
     }
 
+    /// `*(u32 *)(to + offset) = from`.
+    pub(super) fn store(&mut self, to: Reg, offset: i16, from: Reg) {
+        self.push(0x63, to, from, offset, 0);
+    }
+
     pub(super) fn copy(&mut self, to: Reg, from: Reg) {
         self.push(0xb0 | SOURCE_REGISTER | CLASS_ALU64, to, from, 0, 0);
     }
@@ -108,6 +113,12 @@ impl Assembler {
     pub(super) fn jump_if_beyond(&mut self, pointer: Reg, end: Reg, to: Label) {
         self.jumps.push((self.instructions.len(), to));
         self.push(When::Greater as u8 | SOURCE_REGISTER | CLASS_JUMP, pointer, end, 0, 0);
+    }
+
+    /// Jumps if a helper has returned no pointer. All 64 bits are compared, as the verifier wants.
+    pub(super) fn jump_if_null(&mut self, pointer: Reg, to: Label) {
+        self.jumps.push((self.instructions.len(), to));
+        self.push(When::Equal as u8 | CLASS_JUMP, pointer, Reg(0), 0, 0);
     }
 
     pub(super) fn go(&mut self, to: Label) {
@@ -161,15 +172,20 @@ mod tests {
         asm.load(Width::Half, Reg(3), Reg(7), 12);
         asm.jump(Reg(3), When::NotEqual, 0xffff_fffe, end);
         asm.mask(Reg(3), 0xf);
+        asm.store(Reg(10), -4, Reg(3));
+        asm.jump_if_null(Reg(0), end);
         asm.put(end);
         asm.exit();
         let word =
             |code, registers, offset, immediate| Instruction { code, registers, offset, immediate };
         let expected = [
-            // r3 = *(u16 *)(r7 + 12); if w3 != -2 goto +1; w3 &= 15; exit
+            // r3 = *(u16 *)(r7 + 12); if w3 != -2 goto +3; w3 &= 15; *(u32 *)(r10 - 4) = r3;
+            // if r0 == 0 goto +0; exit
             word(0x69, 0x73, 12, 0),
-            word(0x56, 0x03, 1, -2),
+            word(0x56, 0x03, 3, -2),
             word(0x54, 0x03, 0, 15),
+            word(0x63, 0x3a, -4, 0),
+            word(0x15, 0x00, 0, 0),
             word(0x95, 0x00, 0, 0),
         ];
         assert_eq!(asm.finish().expect("short"), expected);

@@ -5,6 +5,7 @@
 //! zero.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::asm::Instruction;
@@ -13,12 +14,16 @@ use crate::{Error, Result};
 
 const MAP_CREATE: libc::c_int = 0;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
+const MAP_DELETE_ELEM: libc::c_int = 3;
 const PROG_LOAD: libc::c_int = 5;
 const PROG_TEST_RUN: libc::c_int = 10;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
 
+const MAP_TYPE_HASH: u32 = 1;
 const MAP_TYPE_XSKMAP: u32 = 17;
+/// BPF_F_RDONLY_PROG: a program looks things up and writes nothing.
+const READ_ONLY_TO_PROGRAMS: u32 = 1 << 7;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
 
@@ -35,6 +40,15 @@ pub(super) enum Hook {
 pub struct XskMap {
     fd: OwnedFd,
     queues: u32,
+}
+
+/// A set of addresses of one family, in which a program looks. The kernel has all its memory from
+/// the start: what fits is never refused for want of it.
+#[derive(Debug)]
+pub(super) struct AddressSet {
+    fd: OwnedFd,
+    key_bytes: u32,
+    capacity: u32,
 }
 
 #[repr(C)]
@@ -100,6 +114,8 @@ struct Link {
     flags_or_old_fd: u32,
 }
 
+static VALUE: [u8; 1] = [1];
+
 const LICENSE: &std::ffi::CStr = c"Apache-2.0";
 
 const fn name(text: &str) -> [u8; 16] {
@@ -162,6 +178,82 @@ impl XskMap {
 }
 
 impl AsFd for XskMap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AddressSet {
+    /// An empty set of addresses of four or sixteen bytes.
+    pub(super) fn new(is_v4: bool, capacity: u32) -> Result<Self> {
+        let (key_bytes, map_name) =
+            if is_v4 { (4, "vswitch_peers4") } else { (16, "vswitch_peers6") };
+        let attributes = MapCreate {
+            map_type: MAP_TYPE_HASH,
+            key_size: key_bytes,
+            // Nothing is said of an address but that it is there; the kernel wants a value.
+            value_size: VALUE.len() as u32,
+            max_entries: capacity,
+            map_flags: READ_ONLY_TO_PROGRAMS,
+            inner_map_fd: 0,
+            numa_node: 0,
+            map_name: name(map_name),
+        };
+        // SAFETY: MAP_CREATE only reads the attributes, which hold no pointer.
+        let fd = unsafe { bpf_fd(MAP_CREATE, &attributes) }
+            .map_err(refused("make a map of the peers' addresses"))?;
+        Ok(Self { fd, key_bytes, capacity })
+    }
+
+    /// How many addresses it takes.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity as usize
+    }
+
+    /// Adds an address; one that is there already stays.
+    pub(super) fn insert(&self, address: IpAddr) -> Result<()> {
+        self.change(MAP_UPDATE_ELEM, address, VALUE.as_ptr() as u64)
+            .map_err(refused("add a peer's address to the map"))
+    }
+
+    /// Removes an address, whether it was there or not.
+    pub(super) fn remove(&self, address: IpAddr) -> Result<()> {
+        self.change(MAP_DELETE_ELEM, address, 0)
+            .or_else(|error| match error.raw_os_error() {
+                Some(libc::ENOENT) => Ok(()),
+                _ => Err(error),
+            })
+            .map_err(refused("remove a peer's address from the map"))
+    }
+
+    /// `value` is the address of what an update writes, and zero for all else.
+    fn change(&self, command: libc::c_int, of: IpAddr, value: u64) -> io::Result<()> {
+        let (v4, v6);
+        let key: &[u8] = match of {
+            IpAddr::V4(address) => {
+                v4 = address.octets();
+                &v4
+            }
+            IpAddr::V6(address) => {
+                v6 = address.octets();
+                &v6
+            }
+        };
+        assert_eq!(key.len(), self.key_bytes as usize, "a set has addresses of one family");
+        let attributes = MapElement {
+            map_fd: self.fd.as_raw_fd() as u32,
+            _padding: 0,
+            key: key.as_ptr() as u64,
+            value,
+            flags: 0,
+        };
+        // SAFETY: both commands read `key_bytes` bytes at the key, which has as many, and an update
+        // one byte at the value, which is `VALUE`; both live until the call returns.
+        unsafe { bpf(command, &attributes) }.map(drop)
+    }
+}
+
+impl AsFd for AddressSet {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

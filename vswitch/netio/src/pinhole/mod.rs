@@ -9,6 +9,7 @@
 
 mod asm;
 mod bpf;
+mod peers;
 mod program;
 mod too_big;
 
@@ -17,6 +18,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use bpf::Hook;
 pub use bpf::XskMap;
+pub use peers::PeerMap;
+use program::Maps;
 pub use program::Steering;
 
 use crate::{Error, Result};
@@ -64,18 +67,23 @@ pub enum AttachMode {
 #[derive(Debug)]
 pub struct Pinhole {
     link: OwnedFd,
-    map: XskMap,
+    sockets: XskMap,
+    peers: PeerMap,
+    /// What the program was made of; its peers are those of the map.
+    steering: Steering,
     mode: AttachMode,
 }
 
 impl Program {
-    /// Assembles the program and has the kernel check it.
+    /// Assembles the program and has the kernel check it. Its peers are those that the map has and
+    /// will have, whatever the steering says of them.
     ///
     /// # Errors
     /// If the steering is impossible, saying why, or the kernel refuses.
-    pub fn load(steering: &Steering, map: &XskMap) -> Result<Self> {
-        let instructions = program::assemble(steering, map.as_fd().as_raw_fd())
-            .map_err(|reason| Error::Steering { reason })?;
+    pub fn load(steering: &Steering, sockets: &XskMap, peers: &PeerMap) -> Result<Self> {
+        let maps = Maps::new(sockets.as_fd().as_raw_fd(), peers);
+        let instructions =
+            program::assemble(steering, maps).map_err(|reason| Error::Steering { reason })?;
         Ok(Self { fd: bpf::load(&instructions)? })
     }
 
@@ -106,8 +114,10 @@ impl Pinhole {
         steering: &Steering,
         wish: AttachWish,
     ) -> Result<Self> {
-        let map = XskMap::new(queues)?;
-        let program = Program::load(steering, &map)?;
+        let sockets = XskMap::new(queues)?;
+        let peers = PeerMap::new(&steering.peers)?;
+        let program = Program::load(steering, &sockets, &peers)?;
+        let attached = |link, mode| Self { link, sockets, peers, steering: steering.clone(), mode };
         let attach = |hook| bpf::attach(program.fd.as_fd(), ifindex, hook);
         let busy = |error: &std::io::Error| {
             matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
@@ -115,26 +125,41 @@ impl Pinhole {
         let reason = match wish {
             AttachWish::Generic => "generic mode is configured".to_owned(),
             AttachWish::NativeThenGeneric => match attach(Hook::Native) {
-                Ok(link) => return Ok(Self { link, map, mode: AttachMode::Native }),
+                Ok(link) => return Ok(attached(link, AttachMode::Native)),
                 Err(error) if busy(&error) => return Err(Error::XdpBusy { ifindex }),
                 Err(error) => format!("the driver refuses native mode: {error}"),
             },
         };
         match attach(Hook::Generic) {
-            Ok(link) => Ok(Self { link, map, mode: AttachMode::Generic { reason } }),
+            Ok(link) => Ok(attached(link, AttachMode::Generic { reason })),
             Err(error) if busy(&error) => Err(Error::XdpBusy { ifindex }),
             Err(source) => Err(Error::XdpAttach { ifindex, native: reason, source }),
         }
     }
 
     /// Takes something else from now on. One packet meets the old program, the next one the new:
-    /// nothing in between.
+    /// nothing in between. Peers come and go one by one: those that come before the program is
+    /// replaced, those that go after it.
     ///
     /// # Errors
-    /// If the steering is impossible or the interface is gone; the old program then stays.
+    /// If the steering is impossible or the interface is gone; the old program then stays, but
+    /// peers may have been added or removed.
     pub fn update(&mut self, steering: &Steering) -> Result<()> {
-        let program = Program::load(steering, &self.map)?;
-        bpf::replace(self.link.as_fd(), program.fd.as_fd())
+        if self.peers.has_room_for(&steering.peers) {
+            self.peers.add(&steering.peers)?;
+            if !steering.is_same_program(&self.steering) {
+                let program = Program::load(steering, &self.sockets, &self.peers)?;
+                bpf::replace(self.link.as_fd(), program.fd.as_fd())?;
+            }
+        } else {
+            // The old map goes with the old program.
+            let peers = PeerMap::new(&steering.peers)?;
+            let program = Program::load(steering, &self.sockets, &peers)?;
+            bpf::replace(self.link.as_fd(), program.fd.as_fd())?;
+            self.peers = peers;
+        }
+        self.steering.clone_from(steering);
+        self.peers.retain(&steering.peers)
     }
 
     /// Which hook was got, and why.
@@ -146,7 +171,7 @@ impl Pinhole {
     /// Where the sockets go.
     #[must_use]
     pub fn xsk_map(&self) -> &XskMap {
-        &self.map
+        &self.sockets
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which packets are ours, as instructions.
 //!
 //! ```text
-//!   Ethernet II ─ IPv4 ─ to one of `local` ─┬─ protocol 4 or 41 ─────────────────── ours
+//!   Ethernet II ─ IPv4 ─ to one of `local` ─┬─ protocol 4 or 41 from a peer ─────── ours
 //!               │      │                    ├─ UDP to `vxlan_ports`, unfragmented ─ ours
 //!               │      │                    └─ ICMP about one of these, see `too_big` ours
 //!               │      └ to one of `prefixes` ──────────────────────────────────── ours
@@ -17,11 +17,20 @@
 //! An address in `local` never goes by `prefixes`: the node's own address is the kernel's even if
 //! a pod prefix contains it. A fragment of a VXLAN packet passes, as only its first part has the
 //! port; the kernel may reassemble it, and drops it without a socket. A VXLAN packet with IPv4
-//! options passes likewise, one with IPv6 extension headers, and a frame with a VLAN tag. `pinhole` alone calls this.
+//! options passes likewise, one with IPv6 extension headers, and a frame with a VLAN tag.
+//!
+//! Who is a peer is looked up in a [`PeerMap`]. Protocols 4 and 41 have no ports: those of all other
+//! hosts may be a tunnel of the kernel's own (ipip, sit), and so are the kernel's. A VXLAN port is
+//! one program's on a node, as any UDP port is, and this one is ours whoever sends there: a packet
+//! from nobody we know is dropped by the workers, who count and name it (`unknown-peer`,
+//! `unknown-vni`). Another VXLAN device of the kernel's needs a port of its own. `pinhole` alone
+//! calls this.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::asm::{Assembler, Instruction, Label, Reg, When, Width};
+use super::peers::PeerMap;
 use super::too_big::{too_big4, too_big6};
 
 /// What to take from the NIC.
@@ -31,15 +40,27 @@ pub struct Steering {
     pub local: Vec<IpAddr>,
     /// The UDP ports of VXLAN: several while the nodes change from one to another.
     pub vxlan_ports: Vec<u16>,
-    /// Take IPIP: protocol 4, and 41 for IPv6 in IPv4.
+    /// Take IPIP from the peers: protocol 4, and 41 for IPv6 in IPv4.
     pub ipip: bool,
+    /// The underlay addresses of the other tunnel ends.
+    pub peers: BTreeSet<IpAddr>,
     /// The node's pod prefixes, for packets that come without a tunnel.
     pub prefixes: Vec<(IpAddr, u8)>,
     /// Take what asks the link for the MAC of an address in `prefixes`.
     pub neighbors: bool,
 }
 
-// Registers: r0 to r5 are scratch, r6 to r9 survive the call.
+impl Steering {
+    /// Whether one program does for both: peers are no part of it.
+    #[must_use]
+    pub fn is_same_program(&self, other: &Self) -> bool {
+        let Self { local, vxlan_ports, ipip, peers: _, prefixes, neighbors } = self;
+        (local, vxlan_ports, prefixes) == (&other.local, &other.vxlan_ports, &other.prefixes)
+            && (*ipip, *neighbors) == (other.ipip, other.neighbors)
+    }
+}
+
+// Registers: r0 to r5 are scratch, r6 to r9 survive a call.
 const RESULT: Reg = Reg(0);
 const CONTEXT: Reg = Reg(1);
 const SCRATCH: Reg = Reg(2);
@@ -48,6 +69,7 @@ pub(super) const HEADER_LEN: Reg = Reg(4);
 const SAVED_CONTEXT: Reg = Reg(6);
 pub(super) const PACKET: Reg = Reg(7);
 const PACKET_END: Reg = Reg(8);
+const STACK: Reg = Reg(10);
 
 // struct xdp_md, include/uapi/linux/bpf.h.
 const MD_DATA: i16 = 0;
@@ -55,6 +77,7 @@ const MD_DATA_END: i16 = 4;
 const MD_RX_QUEUE_INDEX: i16 = 16;
 
 const XDP_PASS: i32 = 2;
+const BPF_FUNC_MAP_LOOKUP_ELEM: i32 = 1;
 const BPF_FUNC_REDIRECT_MAP: i32 = 51;
 
 pub(super) const ETHERNET_BYTES: i16 = 14;
@@ -81,8 +104,22 @@ pub(super) const FRAGMENT: u16 = 0x3fff;
 /// every packet, and a jump reaches 32,767.
 const MAX_ENTRIES: usize = 2048;
 
-/// The program that redirects what is ours to the AF_XDP socket of its queue, by the map.
-pub(super) fn assemble(steering: &Steering, map_fd: i32) -> Result<Vec<Instruction>, String> {
+/// The maps that a program names, by fd.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Maps {
+    pub(super) sockets: i32,
+    pub(super) peers4: i32,
+    pub(super) peers6: i32,
+}
+
+impl Maps {
+    pub(super) fn new(sockets: i32, peers: &PeerMap) -> Self {
+        Self { sockets, peers4: peers.fd4(), peers6: peers.fd6() }
+    }
+}
+
+/// The program that redirects what is ours to the AF_XDP socket of its queue, by the maps.
+pub(super) fn assemble(steering: &Steering, maps: Maps) -> Result<Vec<Instruction>, String> {
     check(steering)?;
     let mut asm = Assembler::default();
     let [ipv4, ipv6, arp, tunnel, tunnel6, ours, pass] = std::array::from_fn(|_| asm.label());
@@ -137,10 +174,10 @@ pub(super) fn assemble(steering: &Steering, map_fd: i32) -> Result<Vec<Instructi
 
     // The verifier refuses instructions that no jump reaches.
     if asm.is_wanted(tunnel) {
-        tunnels(&mut asm, steering, tunnel, ours, pass);
+        tunnels(&mut asm, steering, maps, tunnel, ours, pass);
     }
     if asm.is_wanted(tunnel6) {
-        tunnels6(&mut asm, steering, tunnel6, ours, pass);
+        tunnels6(&mut asm, steering, maps, tunnel6, ours, pass);
     }
     if asm.is_wanted(arp) {
         asm.put(arp);
@@ -158,7 +195,7 @@ pub(super) fn assemble(steering: &Steering, map_fd: i32) -> Result<Vec<Instructi
     if asm.is_wanted(ours) {
         asm.put(ours);
         // bpf_redirect_map(map, rx_queue_index, XDP_PASS): a queue without socket passes.
-        asm.load_map(Reg(1), map_fd);
+        asm.load_map(Reg(1), maps.sockets);
         asm.load(Width::Word, Reg(2), SAVED_CONTEXT, MD_RX_QUEUE_INDEX);
         asm.set(Reg(3), XDP_PASS);
         asm.call(BPF_FUNC_REDIRECT_MAP);
@@ -169,17 +206,24 @@ pub(super) fn assemble(steering: &Steering, map_fd: i32) -> Result<Vec<Instructi
 }
 
 /// From `tunnel` on: is a packet to one of our addresses one of our tunnels', or about one?
-fn tunnels(asm: &mut Assembler, steering: &Steering, tunnel: Label, ours: Label, pass: Label) {
+fn tunnels(
+    asm: &mut Assembler,
+    steering: &Steering,
+    maps: Maps,
+    tunnel: Label,
+    ours: Label,
+    pass: Label,
+) {
     asm.put(tunnel);
     if !steering.ipip && steering.vxlan_ports.is_empty() {
         return asm.go(pass);
     }
     asm.load(Width::Byte, VALUE, PACKET, ETHERNET_BYTES + 9);
+    let [ipip, icmp] = std::array::from_fn(|_| asm.label());
     if steering.ipip {
-        asm.jump(VALUE, When::Equal, PROTOCOL_IPIP, ours);
-        asm.jump(VALUE, When::Equal, PROTOCOL_IPV6, ours);
+        asm.jump(VALUE, When::Equal, PROTOCOL_IPIP, ipip);
+        asm.jump(VALUE, When::Equal, PROTOCOL_IPV6, ipip);
     }
-    let icmp = asm.label();
     asm.jump(VALUE, When::Equal, PROTOCOL_ICMP, icmp);
     if !steering.vxlan_ports.is_empty() {
         asm.jump(VALUE, When::NotEqual, PROTOCOL_UDP, pass);
@@ -196,13 +240,45 @@ fn tunnels(asm: &mut Assembler, steering: &Steering, tunnel: Label, ours: Label,
         }
     }
     asm.go(pass);
+    if asm.is_wanted(ipip) {
+        asm.put(ipip);
+        peer(asm, maps.peers4, ETHERNET_BYTES + 12, 4, ours, pass);
+    }
     asm.put(icmp);
-    too_big4(asm, steering, ours, pass);
+    too_big4(asm, steering, maps.peers4, ours, pass);
+}
+
+/// Goes to `ours` if the address at `offset` is a peer's, else to `pass`.
+pub(super) fn peer(
+    asm: &mut Assembler,
+    map_fd: i32,
+    offset: i16,
+    address_bytes: i16,
+    ours: Label,
+    pass: Label,
+) {
+    for at in (0..address_bytes).step_by(4) {
+        asm.load(Width::Word, VALUE, PACKET, offset + at);
+        asm.store(STACK, at - address_bytes, VALUE);
+    }
+    asm.load_map(Reg(1), map_fd);
+    asm.copy(Reg(2), STACK);
+    asm.add(Reg(2), -i32::from(address_bytes));
+    asm.call(BPF_FUNC_MAP_LOOKUP_ELEM);
+    asm.jump_if_null(RESULT, pass);
+    asm.go(ours);
 }
 
 /// From `tunnel` on: is a packet to one of our IPv6 addresses VXLAN, or about it? Extension headers,
 /// and so fragments, are not: they stand where UDP would.
-fn tunnels6(asm: &mut Assembler, steering: &Steering, tunnel: Label, ours: Label, pass: Label) {
+fn tunnels6(
+    asm: &mut Assembler,
+    steering: &Steering,
+    maps: Maps,
+    tunnel: Label,
+    ours: Label,
+    pass: Label,
+) {
     asm.put(tunnel);
     if steering.vxlan_ports.is_empty() {
         return asm.go(pass);
@@ -217,7 +293,7 @@ fn tunnels6(asm: &mut Assembler, steering: &Steering, tunnel: Label, ours: Label
     }
     asm.go(pass);
     asm.put(other);
-    too_big6(asm, steering, ours, pass);
+    too_big6(asm, steering, maps.peers6, ours, pass);
 }
 
 /// Goes to `ours` if the address at `offset` is in one of the prefixes of its family; else falls
@@ -291,7 +367,9 @@ pub(super) fn in_memory(value: u16) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_ENTRIES, Steering, assemble};
+    use super::{MAX_ENTRIES, Maps, Steering, assemble};
+
+    const MAPS: Maps = Maps { sockets: 3, peers4: 4, peers6: 5 };
 
     #[test]
     fn prefixes_that_would_take_the_node_are_refused() {
@@ -299,7 +377,7 @@ mod tests {
             let (network, len) = prefix.split_once('/').expect("a slash");
             let prefixes =
                 vec![(network.parse().expect("address"), len.parse().expect("a number"))];
-            let refused = assemble(&Steering { prefixes, ..Steering::default() }, 3);
+            let refused = assemble(&Steering { prefixes, ..Steering::default() }, MAPS);
             assert!(refused.expect_err("refused").contains(prefix), "{prefix}");
         }
     }
@@ -312,10 +390,10 @@ mod tests {
             vxlan_ports: vec![4789],
             ipip: true,
             prefixes: vec![longest; MAX_ENTRIES - 2],
-            neighbors: false,
+            ..Steering::default()
         };
-        assert!(assemble(&steering, 3).is_ok());
+        assert!(assemble(&steering, MAPS).is_ok());
         steering.prefixes.push(longest);
-        assert!(assemble(&steering, 3).is_err());
+        assert!(assemble(&steering, MAPS).is_err());
     }
 }

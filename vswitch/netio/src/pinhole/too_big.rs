@@ -1,19 +1,20 @@
 //! Which ICMP errors are about our tunnel packets, as instructions.
 //!
 //! ```text
-//!   IPv4 header ─ ICMP 3, 4 ── quoted IPv4 header ─┬─ protocol 4 or 41 ──── ours
-//!                                                  └─ UDP to `vxlan_ports` ─ ours
-//!   IPv6 header ─ ICMPv6 2 ─── quoted IPv6 header ─── UDP to `vxlan_ports` ─ ours
+//!   IPv4 header ─ ICMP 3, 4 ── quoted IPv4 header ─┬─ protocol 4 or 41 ───── to a peer ─ ours
+//!                                                  └─ UDP to `vxlan_ports` ─ to a peer ─ ours
+//!   IPv6 header ─ ICMPv6 2 ─── quoted IPv6 header ─── UDP to `vxlan_ports` ─ to a peer ─ ours
 //! ```
 //! A router of the underlay says that a tunnel packet was too large. The kernel has no socket that
-//! sent it, and so nobody to tell. All other ICMP stays Linux's, and so does what has IPv4 options
+//! sent it, and so nobody to tell: unless it went to somebody who is no peer, as those of the
+//! kernel's own tunnels do. All other ICMP stays Linux's, and so does what has IPv4 options
 //! or extension headers, outside or quoted: the quoted ports would be at a variable place, and our
 //! packets have none. `program` alone calls this, for packets to one of our addresses.
 
 use super::asm::{Assembler, Label, When, Width};
 use super::program::{
     ETHERNET_BYTES, FRAGMENT, HEADER_LEN, IPV4_BYTES, IPV6_BYTES, PACKET, PROTOCOL_ICMPV6,
-    PROTOCOL_IPIP, PROTOCOL_IPV6, PROTOCOL_UDP, Steering, UDP_BYTES, VALUE, in_memory, need,
+    PROTOCOL_IPIP, PROTOCOL_IPV6, PROTOCOL_UDP, Steering, UDP_BYTES, VALUE, in_memory, need, peer,
 };
 
 /// Of ICMP and ICMPv6 alike.
@@ -24,7 +25,13 @@ const FRAGMENTATION_NEEDED: u16 = 0x0304;
 const PACKET_TOO_BIG: u32 = 2;
 
 /// From here on: an ICMP packet whose IPv4 header was looked at.
-pub(super) fn too_big4(asm: &mut Assembler, steering: &Steering, ours: Label, pass: Label) {
+pub(super) fn too_big4(
+    asm: &mut Assembler,
+    steering: &Steering,
+    peers_fd: i32,
+    ours: Label,
+    pass: Label,
+) {
     const QUOTED: i16 = ETHERNET_BYTES + IPV4_BYTES + ICMP_BYTES;
     asm.jump(HEADER_LEN, When::NotEqual, 0x45, pass);
     asm.load(Width::Half, VALUE, PACKET, ETHERNET_BYTES + 6);
@@ -37,16 +44,25 @@ pub(super) fn too_big4(asm: &mut Assembler, steering: &Steering, ours: Label, pa
     asm.load(Width::Byte, VALUE, PACKET, QUOTED);
     asm.jump(VALUE, When::NotEqual, 0x45, pass);
     asm.load(Width::Byte, VALUE, PACKET, QUOTED + 9);
+    let tunnelled = asm.label();
     if steering.ipip {
-        asm.jump(VALUE, When::Equal, PROTOCOL_IPIP, ours);
-        asm.jump(VALUE, When::Equal, PROTOCOL_IPV6, ours);
+        asm.jump(VALUE, When::Equal, PROTOCOL_IPIP, tunnelled);
+        asm.jump(VALUE, When::Equal, PROTOCOL_IPV6, tunnelled);
     }
     asm.jump(VALUE, When::NotEqual, PROTOCOL_UDP, pass);
-    vxlan(asm, steering, QUOTED + IPV4_BYTES, ours, pass);
+    vxlan(asm, steering, QUOTED + IPV4_BYTES, tunnelled, pass);
+    asm.put(tunnelled);
+    peer(asm, peers_fd, QUOTED + 16, 4, ours, pass);
 }
 
 /// From here on: an IPv6 packet to us that is not UDP; its next header is in `VALUE`.
-pub(super) fn too_big6(asm: &mut Assembler, steering: &Steering, ours: Label, pass: Label) {
+pub(super) fn too_big6(
+    asm: &mut Assembler,
+    steering: &Steering,
+    peers_fd: i32,
+    ours: Label,
+    pass: Label,
+) {
     const QUOTED: i16 = ETHERNET_BYTES + IPV6_BYTES + ICMP_BYTES;
     asm.jump(VALUE, When::NotEqual, PROTOCOL_ICMPV6, pass);
     need(asm, QUOTED + IPV6_BYTES + UDP_BYTES, pass);
@@ -54,15 +70,18 @@ pub(super) fn too_big6(asm: &mut Assembler, steering: &Steering, ours: Label, pa
     asm.jump(VALUE, When::NotEqual, PACKET_TOO_BIG, pass);
     asm.load(Width::Byte, VALUE, PACKET, QUOTED + 6);
     asm.jump(VALUE, When::NotEqual, PROTOCOL_UDP, pass);
-    vxlan(asm, steering, QUOTED + IPV6_BYTES, ours, pass);
+    let tunnelled = asm.label();
+    vxlan(asm, steering, QUOTED + IPV6_BYTES, tunnelled, pass);
+    asm.put(tunnelled);
+    peer(asm, peers_fd, QUOTED + 24, 16, ours, pass);
 }
 
-/// Goes to `ours` if the UDP header at `at` names one of our ports, else to `pass`.
-fn vxlan(asm: &mut Assembler, steering: &Steering, at: i16, ours: Label, pass: Label) {
+/// Goes to `tunnelled` if the UDP header at `at` names one of our ports, else to `pass`.
+fn vxlan(asm: &mut Assembler, steering: &Steering, at: i16, tunnelled: Label, pass: Label) {
     if !steering.vxlan_ports.is_empty() {
         asm.load(Width::Half, VALUE, PACKET, at + 2);
         for port in &steering.vxlan_ports {
-            asm.jump(VALUE, When::Equal, in_memory(*port), ours);
+            asm.jump(VALUE, When::Equal, in_memory(*port), tunnelled);
         }
     }
     asm.go(pass);

@@ -1,15 +1,19 @@
 //! The XDP program in the kernel: what it takes and what it leaves. Needs root.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use crate::common::{Namespace, ip, link, skip};
 use netio::Error;
-use netio::pinhole::{Action, AttachMode, AttachWish, Pinhole, Program, Steering, XskMap};
+use netio::pinhole::{Action, AttachMode, AttachWish, PeerMap, Pinhole, Program, Steering, XskMap};
 
 const LOCAL: [u8; 4] = [198, 51, 100, 1];
 const LOCAL6: &str = "2001:db8:1::1";
 const OTHER: [u8; 4] = [198, 51, 100, 9];
+const PEER: [u8; 4] = [198, 51, 100, 2];
+const PEER6: &str = "2001:db8:2::12";
 
 fn steering() -> Steering {
     Steering {
@@ -20,6 +24,7 @@ fn steering() -> Steering {
         ],
         vxlan_ports: vec![4789, 8472],
         ipip: true,
+        peers: [PEER.into(), PEER6.parse().expect("address")].into(),
         prefixes: ["198.18.2.0/23", "198.18.9.7/32", "fd00:18::/40", "2001:db8::5/128"]
             .map(|prefix| {
                 let (network, len) = prefix.split_once('/').expect("a slash");
@@ -65,6 +70,11 @@ fn map_with_socket(test: &str) -> Option<(XskMap, OwnedFd)> {
     made.map_err(|reason| skip(test, &reason)).ok()
 }
 
+/// A program whose map has the peers of the steering.
+fn load(steering: &Steering, map: &XskMap) -> netio::Result<Program> {
+    Program::load(steering, map, &PeerMap::new(&steering.peers).expect("a map of peers"))
+}
+
 fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
     frame.extend(ethertype.to_be_bytes());
@@ -73,13 +83,15 @@ fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 struct V4 {
+    source: [u8; 4],
     destination: [u8; 4],
     protocol: u8,
     fragment: u16,
     options_bytes: u8,
 }
 
-const TO_US: V4 = V4 { destination: LOCAL, protocol: 17, fragment: 0, options_bytes: 0 };
+const TO_US: V4 =
+    V4 { source: PEER, destination: LOCAL, protocol: 17, fragment: 0, options_bytes: 0 };
 
 fn ipv4(header: &V4, payload: &[u8]) -> Vec<u8> {
     let header_len = 20 + header.options_bytes;
@@ -87,7 +99,8 @@ fn ipv4(header: &V4, payload: &[u8]) -> Vec<u8> {
     packet.extend((u16::from(header_len) + payload.len() as u16).to_be_bytes());
     packet.extend([0x12, 0x34]);
     packet.extend(header.fragment.to_be_bytes());
-    packet.extend([64, header.protocol, 0, 0, 198, 51, 100, 2]);
+    packet.extend([64, header.protocol, 0, 0]);
+    packet.extend(header.source);
     packet.extend(header.destination);
     packet.resize(header_len.into(), 1);
     packet.extend(payload);
@@ -140,6 +153,7 @@ fn the_program_takes_what_is_ours_and_nothing_else() {
     };
     let to_v4 = |destination| ipv4(&V4 { destination, ..TO_US }, &udp(4789));
     let protocol = |protocol| ipv4(&V4 { protocol, ..TO_US }, &[0; 40]);
+    let from_other = |protocol| ipv4(&V4 { protocol, source: OTHER, ..TO_US }, &[0; 40]);
     let fragment = |fragment| ipv4(&V4 { fragment, ..TO_US }, &udp(4789));
     let options = |options_bytes| ipv4(&V4 { options_bytes, ..TO_US }, &udp(4789));
     let patched = |at: usize, byte: u8| {
@@ -161,6 +175,7 @@ fn the_program_takes_what_is_ours_and_nothing_else() {
         }),
         ("IPIP with options", ipv4(&V4 { protocol: 4, options_bytes: 4, ..TO_US }, &[0; 40])),
         ("VXLAN that ends with its UDP header", cut(to_v4(LOCAL), 42)),
+        ("VXLAN from nobody we know", ipv4(&V4 { source: OTHER, ..TO_US }, &udp(4789))),
         ("IPIP", protocol(4)),
         ("IPv6 in IPv4", protocol(41)),
         ("a pod's IPv4, first of the prefix", to_v4([198, 18, 2, 0])),
@@ -183,6 +198,8 @@ fn the_program_takes_what_is_ours_and_nothing_else() {
         ("UDP to another port", ipv4(&TO_US, &udp(4790))),
         ("the port with its bytes swapped", ipv4(&TO_US, &udp(4789_u16.swap_bytes()))),
         ("VXLAN to somebody else", to_v4(OTHER)),
+        ("IPIP from nobody we know", from_other(4)),
+        ("IPv6 in IPv4 from nobody we know", from_other(41)),
         ("IPIP to somebody else", ipv4(&V4 { protocol: 4, destination: OTHER, ..TO_US }, &[0; 40])),
         ("a first fragment of VXLAN", fragment(0x2000)),
         ("a later fragment of VXLAN", fragment(185)),
@@ -220,7 +237,7 @@ fn the_program_takes_what_is_ours_and_nothing_else() {
         ("an IPv4 header of version 6", patched(14, 0x65)),
         ("an IPv4 header of version 3", patched(14, 0x35)),
     ];
-    let program = Program::load(&steering(), &map).expect("the verifier takes it");
+    let program = load(&steering(), &map).expect("the verifier takes it");
     for (what, frame) in ours {
         assert_eq!(program.run(&frame).expect("it runs"), Action::Redirect, "{what}");
     }
@@ -244,12 +261,11 @@ fn error6(kind: u8, quoted: &[u8]) -> Vec<u8> {
 fn of_the_errors_it_takes_those_about_the_size_of_tunnel_packets() {
     let test = "of_the_errors_it_takes_those_about_the_size_of_tunnel_packets";
     let Some((map, _socket)) = map_with_socket(test) else { return };
-    let sent = |protocol| ipv4(&V4 { protocol, destination: OTHER, ..TO_US }, &udp(4789));
-    let sent6 = |port| ipv6_with("2001:db8:2::12", 17, &udp(port));
-    let options = ipv4(
-        &V4 { destination: OTHER, options_bytes: 4, ..TO_US },
-        &[0, 9, 0x12, 0xb5, 0, 0, 0, 0],
-    );
+    let sent_to = |destination, protocol| ipv4(&V4 { protocol, destination, ..TO_US }, &udp(4789));
+    let sent = |protocol| sent_to(PEER, protocol);
+    let sent6 = |port| ipv6_with(PEER6, 17, &udp(port));
+    let options =
+        ipv4(&V4 { destination: PEER, options_bytes: 4, ..TO_US }, &[0, 9, 0x12, 0xb5, 0, 0, 0, 0]);
     let cut = |mut frame: Vec<u8>, by: usize| {
         frame.truncate(frame.len() - by);
         frame
@@ -274,7 +290,13 @@ fn of_the_errors_it_takes_those_about_the_size_of_tunnel_packets() {
         ("time exceeded", error4(11, 0, &sent(17))),
         ("an echo request of the same bytes", error4(8, 0, &sent(17))),
         ("about TCP", error4(3, 4, &sent(6))),
-        ("about another port", error4(3, 4, &ipv4(&V4 { destination: OTHER, ..TO_US }, &udp(53)))),
+        ("about another port", error4(3, 4, &ipv4(&V4 { destination: PEER, ..TO_US }, &udp(53)))),
+        ("about VXLAN to nobody we know", error4(3, 4, &sent_to(OTHER, 17))),
+        ("about IPIP to nobody we know", error4(3, 4, &sent_to(OTHER, 4))),
+        ("about IPv6 in IPv4 to nobody we know", error4(3, 4, &sent_to(OTHER, 41))),
+        ("about VXLAN over IPv6 to nobody we know", {
+            error6(2, &ipv6_with("2001:db8:2::13", 17, &udp(4789)))
+        }),
         ("about a packet with options", error4(3, 4, &options)),
         ("with less than eight bytes behind the header", cut(error4(3, 4, &sent(17)), 9)),
         ("with options itself", {
@@ -285,10 +307,10 @@ fn of_the_errors_it_takes_those_about_the_size_of_tunnel_packets() {
         ("in fragments", fragment(error4(3, 4, &sent(17)))),
         ("time exceeded over IPv6", error6(3, &sent6(4789))),
         ("about another port over IPv6", error6(2, &sent6(53))),
-        ("about TCP over IPv6", error6(2, &ipv6_with("2001:db8:2::12", 6, &udp(4789)))),
+        ("about TCP over IPv6", error6(2, &ipv6_with(PEER6, 6, &udp(4789)))),
         ("cut, over IPv6", cut(error6(2, &sent6(4789)), 9)),
     ];
-    let program = Program::load(&steering(), &map).expect("the verifier takes it");
+    let program = load(&steering(), &map).expect("the verifier takes it");
     for (what, frame) in &ours {
         assert_eq!(program.run(frame).expect("it runs"), Action::Redirect, "{what}");
     }
@@ -296,7 +318,7 @@ fn of_the_errors_it_takes_those_about_the_size_of_tunnel_packets() {
         assert_eq!(program.run(frame).expect("it runs"), Action::Pass, "{what}");
     }
     let verdicts = |steering: &Steering| {
-        let program = Program::load(steering, &map).expect("the verifier takes it");
+        let program = load(steering, &map).expect("the verifier takes it");
         [&ours[0].1, &ours[2].1, &ours[4].1]
             .map(|frame| program.run(frame).expect("it runs") == Action::Redirect)
     };
@@ -315,7 +337,7 @@ fn what_is_switched_off_passes() {
     let ipip = ipv4(&V4 { protocol: 4, ..TO_US }, &[0; 40]);
     let pod = ipv4(&V4 { destination: [198, 18, 2, 1], ..TO_US }, &udp(53));
     let verdicts = |steering: &Steering| {
-        let program = Program::load(steering, &map).expect("the verifier takes it");
+        let program = load(steering, &map).expect("the verifier takes it");
         [&vxlan, &ipip, &pod].map(|frame| program.run(frame).expect("it runs") == Action::Redirect)
     };
     let all = steering();
@@ -328,12 +350,59 @@ fn what_is_switched_off_passes() {
 }
 
 #[test]
+fn peers_come_and_go_while_the_program_stays() {
+    let Some((map, _socket)) = map_with_socket("peers_come_and_go_while_the_program_stays") else {
+        return;
+    };
+    let none = BTreeSet::new();
+    let mut peers = PeerMap::new(&none).expect("a map of peers");
+    let program = Program::load(&steering(), &map, &peers).expect("the verifier takes it");
+    let verdicts = || {
+        let ipip = ipv4(&V4 { protocol: 4, ..TO_US }, &[0; 40]);
+        let error6 = error6(2, &ipv6_with(PEER6, 17, &udp(4789)));
+        [ipip, error6].map(|frame| program.run(&frame).expect("it runs") == Action::Redirect)
+    };
+    assert_eq!(verdicts(), [false, false]);
+    let both = steering().peers;
+    peers.add(&both).expect("added");
+    peers.add(&both).expect("there already");
+    assert_eq!(verdicts(), [true, true]);
+    peers.retain(&[OTHER.into(), PEER6.parse().expect("address")].into()).expect("removed");
+    assert_eq!(verdicts(), [false, true]);
+    peers.retain(&none).expect("removed");
+    assert_eq!(verdicts(), [false, false]);
+}
+
+/// So many addresses, with the peer's as the last.
+fn many(count: u32) -> BTreeSet<IpAddr> {
+    let others = (1..count).map(|number| IpAddr::from((0x0a00_0000 + number).to_be_bytes()));
+    others.chain([PEER.into()]).collect()
+}
+
+#[test]
+fn a_map_of_peers_has_room_for_more_but_not_for_all() {
+    let test = "a_map_of_peers_has_room_for_more_but_not_for_all";
+    let Some((map, _socket)) = map_with_socket(test) else { return };
+    let ipip = ipv4(&V4 { protocol: 4, ..TO_US }, &[0; 40]);
+    let mut peers = PeerMap::new(&many(10_000)).expect("a map of peers");
+    let program = Program::load(&steering(), &map, &peers).expect("the verifier takes it");
+    assert_eq!(program.run(&ipip).expect("it runs"), Action::Redirect);
+    assert!(peers.has_room_for(&many(20_000)));
+    peers.add(&many(20_000)).expect("there is room");
+    assert!(!peers.has_room_for(&many(40_000)));
+    assert!(peers.add(&many(40_000)).is_err(), "the kernel holds no more than it was asked to");
+    peers.retain(&[PEER.into()].into()).expect("removed");
+    assert!(peers.has_room_for(&many(20_000)));
+    assert_eq!(program.run(&ipip).expect("it runs"), Action::Redirect);
+}
+
+#[test]
 fn who_asks_for_a_pod_is_heard_if_wanted() {
     let Some((map, _socket)) = map_with_socket("who_asks_for_a_pod_is_heard_if_wanted") else {
         return;
     };
     let steering = Steering { neighbors: true, ..steering() };
-    let program = Program::load(&steering, &map).expect("the verifier takes it");
+    let program = load(&steering, &map).expect("the verifier takes it");
     for (what, frame, expected) in [
         ("ARP for a pod", arp(1, [198, 18, 2, 1]), Action::Redirect),
         ("an ARP reply", arp(2, [198, 18, 2, 1]), Action::Pass),
@@ -365,7 +434,7 @@ fn the_nodes_own_address_stays_the_kernels_in_a_pod_prefix_too() {
     let Some((map, _socket)) = map_with_socket(test) else { return };
     let mut steering = steering();
     steering.prefixes.push(("198.51.100.0".parse().expect("address"), 24));
-    let program = Program::load(&steering, &map).expect("the verifier takes it");
+    let program = load(&steering, &map).expect("the verifier takes it");
     let ssh = |destination| ipv4(&V4 { destination, protocol: 6, ..TO_US }, &[0; 20]);
     assert_eq!(program.run(&ssh(LOCAL)).expect("it runs"), Action::Pass);
     assert_eq!(program.run(&ssh(OTHER)).expect("it runs"), Action::Redirect);
@@ -375,7 +444,7 @@ fn the_nodes_own_address_stays_the_kernels_in_a_pod_prefix_too() {
 fn a_queue_without_socket_passes() {
     let Some((_, _socket)) = map_with_socket("a_queue_without_socket_passes") else { return };
     let empty = XskMap::new(4).expect("a second map");
-    let program = Program::load(&steering(), &empty).expect("the verifier takes it");
+    let program = load(&steering(), &empty).expect("the verifier takes it");
     assert_eq!(program.run(&ipv4(&TO_US, &udp(4789))).expect("it runs"), Action::Pass);
 }
 
@@ -390,8 +459,8 @@ fn the_verifier_takes_the_longest_program() {
     steering.prefixes.resize(2048 - taken, longest);
     let half = steering.prefixes[..1000].to_vec();
     let asked = Steering { neighbors: true, prefixes: half, ..steering.clone() };
-    assert!(Program::load(&asked, &map).is_ok());
-    let program = Program::load(&steering, &map).expect("the verifier takes it");
+    assert!(load(&asked, &map).is_ok());
+    let program = load(&steering, &map).expect("the verifier takes it");
     assert_eq!(program.run(&ipv6("2001:db8::6")).expect("it runs"), Action::Pass);
     assert_eq!(program.run(&ipv6("fd00::")).expect("it runs"), Action::Redirect);
 }
@@ -411,6 +480,9 @@ fn it_is_attached_once_and_gone_with_its_owner() {
         assert_eq!(*pinhole.mode(), AttachMode::Native);
         assert!(link("v0").xdp);
         pinhole.update(&Steering::default()).expect("replaced");
+        // More than the map takes that was made for two.
+        pinhole.update(&Steering { peers: many(3000), ..steering() }).expect("another map");
+        pinhole.update(&Steering { peers: many(1), ..steering() }).expect("fewer");
         let impossible =
             Steering { prefixes: vec![("::".parse().expect("address"), 0)], ..steering() };
         assert!(matches!(pinhole.update(&impossible), Err(Error::Steering { .. })));

@@ -179,6 +179,12 @@ pub fn heard(config: &Config, model: &Model) -> Heard {
     heard
 }
 
+/// The underlay addresses of all who are heard: the peers, and the VTEPs of the bridge domain.
+pub fn tunnel_ends<'a>(config: &'a Config, model: &'a Model) -> impl Iterator<Item = IpAddr> + 'a {
+    let peers = model.all_peers().map(|peer| peer.address);
+    peers.chain(config.bridge.vteps.iter().copied())
+}
+
 /// Whether routes of the kernel's lead to the uplink's link and to nobody who is a peer.
 fn is_direct(model: &Model) -> bool {
     if model.kernel.direct.is_empty() {

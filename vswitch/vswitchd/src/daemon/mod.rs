@@ -22,6 +22,7 @@ use api::{ErrorKind, ErrorReply, Source};
 use dataplane::tables::Tables;
 use frame::Pool;
 use netio::netlink::{Event, Monitor, Netlink};
+use netio::pinhole::Steering;
 
 use crate::compile::{HostPort, Input, UplinkPort, compile};
 use crate::config::{Config, Former};
@@ -142,12 +143,15 @@ impl Daemon {
             underlay.refresh(&wanted);
         }
         self.follow_host_mtu();
-        self.hear_more()?;
+        let steering = self.uplink.as_ref().map(|uplink| uplink.wanted(&self.config, &self.model));
+        if let Some(steering) = &steering {
+            self.hear_more(steering)?;
+        }
         let tables = self.with_input(compile);
         self.hand_out(tables)?;
         self.release_ports();
-        if let Some(uplink) = &mut self.uplink
-            && let Err(error) = uplink.narrow(&self.config, &self.model)
+        if let (Some(uplink), Some(steering)) = (&mut self.uplink, steering)
+            && let Err(error) = uplink.narrow(steering)
         {
             // What is taken in vain is dropped and counted.
             tracing::error!("the NIC goes on giving us more than we take: {}", chain(&error));
@@ -157,16 +161,16 @@ impl Daemon {
     }
 
     /// Before anything is sent another way: takes what may be sent that way in return. The workers
-    /// first, then the NIC, so that it never gives them what they do not know.
-    fn hear_more(&mut self) -> Result<(), ErrorReply> {
-        if !self.uplink.as_ref().is_some_and(|uplink| uplink.lacks(&self.config, &self.model)) {
-            return Ok(());
+    /// first, then the NIC, so that it never gives them what they do not know. A new peer alone is no
+    /// other way: until the workers know it, in a moment, they drop what it sends.
+    fn hear_more(&mut self, wanted: &Steering) -> Result<(), ErrorReply> {
+        if self.uplink.as_ref().is_some_and(|uplink| uplink.lacks(wanted)) {
+            let fresh = self.with_input(compile);
+            let mut tables = Tables::clone(&self.publisher.tables());
+            (tables.epoch, tables.tunnels) = (fresh.epoch, fresh.tunnels);
+            self.hand_out(tables)?;
         }
-        let fresh = self.with_input(compile);
-        let mut tables = Tables::clone(&self.publisher.tables());
-        (tables.epoch, tables.tunnels) = (fresh.epoch, fresh.tunnels);
-        self.hand_out(tables)?;
-        match self.uplink.as_mut().map(|uplink| uplink.widen(&self.config, &self.model)) {
+        match self.uplink.as_mut().map(|uplink| uplink.widen(wanted)) {
             Some(Err(error)) => {
                 let message = format!("the NIC cannot be told what to take: {}", chain(&error));
                 Err(refuse(ErrorKind::Internal, message))
