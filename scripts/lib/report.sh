@@ -50,6 +50,13 @@ check() {
     fi
 }
 
+# check_not WHAT COMMAND…: passes if the command fails.
+check_not() {
+    local what=$1
+    shift
+    if "$@" >/dev/null 2>&1; then fail "$what"; else pass "$what"; fi
+}
+
 # The counts in the one form that scripts/test reads back.
 report_counts() { printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"; }
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # The node is never broken: a TCP connection to its NIC's address and ICMP to it go on while
-# vswitchd starts, runs, is killed and starts again; and its pods are there again afterwards.
+# vswitchd starts, runs, is killed and starts again; and its pods are there again afterwards. So are
+# tunnel packets from hosts that are no peers the node's.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
@@ -22,6 +23,7 @@ main() {
     pod_plug node-a a1
     servers_up a1
     check "the node reaches its pod" talks node-a a1 4
+    foreign_tunnels
 
     lab_signal vswitchd-node-a KILL
     check "vswitchd is killed" lab_gone vswitchd-node-a
@@ -50,6 +52,29 @@ node_answers() {
     check "ICMP to the NIC $1" pings outside "$node"
     check "TCP to the NIC $1" sees outside "$node" "$outside $node"
     check "the held connection lives $1" lab_pid held
+}
+
+# A tunnel of the kernel's own is with a host that is no peer: its packets stay the kernel's.
+foreign_tunnels() {
+    check "IPIP from a host that is no peer reaches the kernel" kernel_has outside 4
+    check "likewise IPv6 in IPv4" kernel_has outside 41
+    check_not "IPIP from a peer does not" kernel_has node-b 4
+    check "but is ours, and judged" has_drop node-a inner-source-foreign
+    check "the host becomes a peer" \
+        ctl node-a peer add outside "${HOST_ADDRESS[outside]}" --prefix 198.18.77.0/24
+    check_not "and its IPIP ours" kernel_has outside 4
+    check "it is a peer no longer" ctl node-a peer del outside
+    check "and its IPIP the kernel's" kernel_has outside 4
+}
+
+# kernel_has HOST PROTOCOL: the kernel of node-a answers the host's packets of this IP protocol.
+kernel_has() {
+    in_ns "$1" /usr/bin/python3 "$root/tests/lab/foreign_tunnel.py" "${HOST_ADDRESS[node-a]}" "$2"
+}
+
+# has_drop NODE REASON: the node counts such packets.
+has_drop() {
+    ctl "$1" show drops --json | jq -e --arg reason "$2" 'any(.reasons[]; .reason == $reason)'
 }
 
 held_judged() {

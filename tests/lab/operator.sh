@@ -48,13 +48,6 @@ has_peer() { ctl "$1" show peers --json | jq -e --arg name "$2" 'any(.[]; .name 
 
 has_drop() { ctl "$1" show drops --json | jq -e --arg reason "$2" 'any(.reasons[]; .reason == $reason and .packets > 0)'; }
 
-# check_not WHAT COMMAND…
-check_not() {
-    local what=$1
-    shift
-    if "$@" >/dev/null 2>&1; then fail "$what"; else pass "$what"; fi
-}
-
 json() {
     keys status 'choices epoch masquerade node pod_mtu pods uplink uptime_seconds version warnings workers'
     keys 'show ports' 'addresses attachment counters id kind mac mtu name up worker'
