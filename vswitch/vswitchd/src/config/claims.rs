@@ -22,14 +22,36 @@ const MAX_PREFIXES: usize = 256;
 /// Whose this node's prefixes are, in messages.
 pub(crate) const THIS_NODE: &str = "this node";
 
+/// What `overlay` says of peers that do not say otherwise.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usual {
+    encapsulation: Encapsulation,
+    encapsulate: Encapsulate,
+}
+
+impl Usual {
+    /// What this configuration says.
+    pub(crate) fn of(config: &Config) -> Self {
+        let overlay = &config.overlay;
+        Self { encapsulation: overlay.encapsulation, encapsulate: overlay.encapsulate }
+    }
+
+    /// Whether IPIP is, or may become, the way to a peer.
+    fn is_ipip(usual: Option<Self>, peer: &PeerSpec) -> bool {
+        let encapsulation = peer.encapsulation.or(usual.map(|usual| usual.encapsulation));
+        let encapsulate = peer.encapsulate.or(usual.map(|usual| usual.encapsulate));
+        encapsulation == Some(Encapsulation::Ipip) && encapsulate != Some(Encapsulate::Never)
+    }
+}
+
 /// What this node and the peers that were taken have.
 pub(crate) struct Claims<'a> {
     cluster: &'a [IpNet],
     own: LocalAddresses,
     /// These are all of them.
     own_is_complete: bool,
-    /// `overlay.encapsulation`, if it is known.
-    encapsulation: Option<Encapsulation>,
+    /// Of peers that do not say otherwise, if it is known.
+    usual: Option<Usual>,
     names: HashSet<&'a str>,
     addresses: HashMap<IpAddr, &'a str>,
     /// Whose, by first address. None overlaps another: whatever overlaps a prefix has its neighbour
@@ -39,16 +61,12 @@ pub(crate) struct Claims<'a> {
 
 impl<'a> Claims<'a> {
     /// A node of this cluster, with these underlay addresses as far as they are known.
-    pub(crate) fn new(
-        cluster: &'a [IpNet],
-        own: LocalAddresses,
-        encapsulation: Option<Encapsulation>,
-    ) -> Self {
+    pub(crate) fn new(cluster: &'a [IpNet], own: LocalAddresses, usual: Option<Usual>) -> Self {
         Self {
             cluster,
             own,
             own_is_complete: false,
-            encapsulation,
+            usual,
             names: HashSet::new(),
             addresses: HashMap::new(),
             prefixes: BTreeMap::new(),
@@ -66,7 +84,7 @@ impl<'a> Claims<'a> {
         let mut claims = Self::new(
             &config.node.cluster_prefixes,
             config.own_addresses(),
-            Some(config.overlay.encapsulation),
+            Some(Usual::of(config)),
         );
         for prefix in &config.node.pod_prefixes {
             claims.take_prefix(*prefix, THIS_NODE);
@@ -142,13 +160,10 @@ impl<'a> Claims<'a> {
         if let Some(other) = self.addresses.get(&address) {
             refuse("address", format!("peer \"{other}\" has {address} already"));
         }
-        if let Some(message) = contradiction(self.encapsulation, peer) {
+        if let Some(message) = contradiction(self.usual.map(|usual| usual.encapsulation), peer) {
             refuse("encapsulate", message);
         }
-        if address.is_ipv6()
-            && peer.encapsulation.or(self.encapsulation) == Some(Encapsulation::Ipip)
-            && peer.encapsulate != Some(Encapsulate::Never)
-        {
+        if address.is_ipv6() && Usual::is_ipip(self.usual, peer) {
             let message = "IPIP runs over IPv4 alone; reach this peer by \"vxlan\" or \"direct\", or by an IPv4 address";
             refuse("address", message.into());
         }
@@ -206,12 +221,12 @@ pub(super) fn overlap(a: &IpNet, b: &IpNet) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use api::PeerSpec;
+    use api::{Encapsulate, Encapsulation, PeerSpec};
     use dataplane::tables::LocalAddresses;
     use ipnet::IpNet;
     use proptest::prelude::*;
 
-    use super::{Claims, overlap};
+    use super::{Claims, Usual, overlap};
 
     fn peer(name: &str, address: &str, prefixes: &[&str]) -> PeerSpec {
         PeerSpec {
@@ -277,6 +292,35 @@ mod tests {
         assert_eq!(claims.judge(&peer("c", "203.0.113.13", &good)), []);
         claims.release(&taken);
         assert_eq!(claims.judge(&taken), []);
+    }
+
+    #[test]
+    fn ipip_over_ipv6_is_refused_only_if_it_may_be_spoken() {
+        use Encapsulate::{Always, CrossSubnet, Never};
+        use Encapsulation::{Ipip, Vxlan};
+        let cluster = ["198.18.0.0/15".parse().expect("a prefix")];
+        for (encapsulation, encapsulate, own, is_refused) in [
+            (Ipip, Always, (None, None), true),
+            (Ipip, CrossSubnet, (None, None), true),
+            (Ipip, Never, (None, None), false),
+            (Ipip, Never, (Some(Ipip), None), false),
+            (Ipip, Never, (None, Some(CrossSubnet)), true),
+            (Ipip, Always, (None, Some(Never)), false),
+            (Ipip, Always, (Some(Vxlan), None), false),
+            (Vxlan, Always, (None, None), false),
+            (Vxlan, Always, (Some(Ipip), None), true),
+            (Vxlan, Never, (Some(Ipip), None), false),
+        ] {
+            let usual = Usual { encapsulation, encapsulate };
+            let claims = Claims::new(&cluster, LocalAddresses::default(), Some(usual));
+            let judged = |address: &str| {
+                let mut peer = peer("b", address, &["198.18.2.0/24"]);
+                (peer.encapsulation, peer.encapsulate) = own;
+                claims.judge(&peer).iter().any(|(_, message)| message.starts_with("IPIP runs"))
+            };
+            assert_eq!(judged("2001:db8::12"), is_refused, "{usual:?} {own:?}");
+            assert!(!judged("203.0.113.12"), "{usual:?} {own:?}");
+        }
     }
 
     proptest! {

@@ -28,7 +28,7 @@ use dataplane::tables::LocalAddresses;
 use dataplane::tables::OuterDf;
 use ipnet::IpNet;
 
-pub(crate) use claims::{Claims, THIS_NODE};
+pub(crate) use claims::{Claims, THIS_NODE, Usual};
 pub use former::Former;
 pub use read::{Origin, Problem};
 pub(crate) use semantic::{check_far_end, check_pod_prefixes, check_route_prefix};

@@ -22,15 +22,12 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use api::{
-    AttachmentId, Encapsulation, ErrorKind, ErrorReply, Mac, Mode, PeerSpec, PodName, RouteTarget,
-    Source,
-};
+use api::{AttachmentId, ErrorKind, ErrorReply, Mac, Mode, PeerSpec, PodName, RouteTarget, Source};
 use dataplane::tables::LocalAddresses;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::config::{Config, Usual};
 use crate::kernel::Learned;
 pub use edit::Edit;
 use ipam::Ipam;
@@ -94,8 +91,8 @@ pub struct Model {
     own: LocalAddresses,
     /// They are all known, not just those of the configuration.
     own_is_complete: bool,
-    /// `overlay.encapsulation`: of peers that name none.
-    encapsulation: Option<Encapsulation>,
+    /// How peers are reached that do not say otherwise.
+    usual: Option<Usual>,
     /// What the kernel's routing table says. No edit makes it, and it is not journalled: at the next
     /// start it is read again.
     pub kernel: Learned,
@@ -117,7 +114,7 @@ impl Model {
         if self.own == LocalAddresses::default() {
             self.own = config.own_addresses();
         }
-        self.encapsulation = Some(config.overlay.encapsulation);
+        self.usual = Some(Usual::of(config));
         self.said.take_config(config);
         let configured = &config.node.pod_prefixes;
         if !configured.is_empty() && !self.pods.is_same(configured) {

@@ -103,7 +103,7 @@ impl Said {
 impl Model {
     /// What this node itself has: nobody else's.
     pub(super) fn claims(&self) -> Claims<'_> {
-        let mut claims = Claims::new(&self.cluster_prefixes, self.own, self.encapsulation);
+        let mut claims = Claims::new(&self.cluster_prefixes, self.own, self.usual);
         if self.own_is_complete {
             claims = claims.with_all_addresses();
         }
