@@ -100,13 +100,24 @@ impl Learned {
 impl Scope {
     /// A route to this prefix, which is within those that are taken.
     fn route(&self, prefix: IpNet, route: &KernelRoute) -> Judgement {
-        // A routing daemon drops there what no pod of its node has, and some name each pod.
-        if self.own.iter().any(|own| own.contains(&prefix)) {
-            return Judgement::Ignore;
+        // A routing daemon drops there what no pod of its node has, and some name each pod. One that
+        // another node would take from it is a mistake, or worse.
+        let leads_away = route.kind == RouteKind::Unicast
+            && route.next_hops.iter().any(|hop| hop.gateway.is_some());
+        if let Some(own) = self.own.iter().find(|own| own.contains(&prefix)) {
+            return if leads_away {
+                Judgement::Refuse(format!("it leads away from this node, whose pods have {own}"))
+            } else {
+                Judgement::Ignore
+            };
         }
         let is_host = prefix.prefix_len() == prefix.max_prefix_len();
         if is_host && self.node.contains(&prefix.addr()) {
-            return Judgement::Ignore;
+            return if leads_away {
+                Judgement::Refuse("it is an address of this node itself".into())
+            } else {
+                Judgement::Ignore
+            };
         }
         let is_aggregate = self.own.iter().any(|own| prefix.contains(own));
         if let Some(pod) = self.pods.range(prefix.network()..=prefix.broadcast()).next()
@@ -296,9 +307,9 @@ mod tests {
                 "fd00:18:2::/64 via ::ffff:203.0.113.12 dev vsw0 onlink",
                 "fd00:18:2::/64: overlay 203.0.113.12 1",
             ),
-            ("198.18.1.64/26 via 198.51.100.2 dev eth0", ""),
             ("blackhole 198.18.1.0/24", ""),
-            ("198.18.254.11/32 via 198.51.100.2 dev eth0", ""),
+            ("198.18.1.5/32 dev docker0", ""),
+            ("198.18.254.11/32 dev docker0", ""),
             // Ours has the lower metric: the kernel would send it back.
             ("198.18.0.0/16 dev docker0 metric 51", ""),
             ("198.18.0.0/16 dev docker0 metric 50", "198.18.0.0/16: host"),
@@ -313,6 +324,18 @@ mod tests {
             (
                 "198.18.200.0/24 via 198.51.100.2 dev eth0",
                 "198.18.200.0/24! it covers 198.18.200.7, which a pod of this node has",
+            ),
+            (
+                "198.18.1.64/26 via 198.51.100.2 dev eth0",
+                "198.18.1.64/26! it leads away from this node, whose pods have 198.18.1.0/24",
+            ),
+            (
+                "fd00:18:1::5/128 via fe80::1 dev eth0",
+                "fd00:18:1::5/128! it leads away from this node, whose pods have fd00:18:1::/64",
+            ),
+            (
+                "198.18.254.11/32 via 198.51.100.2 dev eth0",
+                "198.18.254.11/32! it is an address of this node itself",
             ),
             (
                 "198.18.2.0/24 dev vsw0",
