@@ -4,7 +4,13 @@
 
 readonly CLUSTER_AS=64512
 
-# bird_up NODE NEIGHBOR…: BIRD on the node, with a session to each of the neighbours' addresses.
+# The underlay's other family, which other labs do without. The router has the first of each.
+declare -grA LAN_PREFIX6=(
+    [lan-a]=2001:db8:a::/64 [lan-b]=2001:db8:b::/64 [lan-out]=2001:db8:f::/64
+)
+
+# bird_up NODE NEIGHBOR…: BIRD on the node, with two sessions to each of the neighbours, of which the
+# router is the reflector.
 bird_up() {
     local node=$1 dir
     dir=$(node_dir "$node")/bird
@@ -31,24 +37,33 @@ bird_node() {
     cat <<CONF
 define NODE_ADDRESS = ${HOST_ADDRESS[$1]};
 define NODE_SUBNET = ${LAN_PREFIX[${HOST_LAN[$1]}]};
+define NODE_ADDRESS6 = $(underlay_address6 "$1");
+define NODE_SUBNET6 = ${LAN_PREFIX6[${HOST_LAN[$1]}]};
 define CLUSTER_PREFIXES = [ $CLUSTER4{17,32} ];
+define CLUSTER_PREFIXES6 = [ $CLUSTER6{33,128} ];
 define CLUSTER_AS = $CLUSTER_AS;
 protocol static pods {
     ipv4;
     route ${POD_PREFIX4[$1]} blackhole;
 }
+protocol static pods6 {
+    ipv6;
+    route ${POD_PREFIX6[$1]} blackhole;
+}
 CONF
 }
 
 bird_neighbors() {
-    local address
-    for address in "$@"; do
+    local name
+    for name in "$@"; do
         printf 'protocol bgp to_%s from node { neighbor %s as CLUSTER_AS; }\n' \
-            "${address//./_}" "$address"
+            "${name/-/_}" "$(underlay_address4 "$name")"
+        printf 'protocol bgp to_%s6 from node6 { neighbor %s as CLUSTER_AS; }\n' \
+            "${name/-/_}" "$(underlay_address6 "$name")"
     done
 }
 
-# bird_neighbors_are NODE ADDRESS…: other sessions than before, without a restart.
+# bird_neighbors_are NODE NEIGHBOR…: other sessions than before, without a restart.
 bird_neighbors_are() {
     local node=$1 dir
     dir=$(node_dir "$1")/bird
@@ -63,9 +78,12 @@ bird_reflector_up() {
     mkdir -p "$dir"
     sed 's/^log syslog all;/log stderr all;/' "$root/config/bird/reflector.conf" >"$dir/bird.conf"
     cat >"$dir/reflector.local.conf" <<CONF
-define REFLECTOR_ADDRESS = ${LAN_GATEWAY[lan-a]};
+define REFLECTOR_ADDRESS = $(underlay_address4 router);
+define REFLECTOR_ADDRESS6 = $(underlay_address6 router);
 define NODES = 0.0.0.0/0;
+define NODES6 = ::/0;
 define CLUSTER_PREFIXES = [ $CLUSTER4{17,32} ];
+define CLUSTER_PREFIXES6 = [ $CLUSTER6{33,128} ];
 define CLUSTER_AS = $CLUSTER_AS;
 CONF
     bird_spawn router "$dir"
@@ -73,11 +91,13 @@ CONF
 
 # frr_up NODE: zebra and bgpd on the node, with a session to the router of its subnet.
 frr_up() {
-    local node=$1 gateway=${LAN_GATEWAY[${HOST_LAN[$1]}]}
+    local node=$1 lan=${HOST_LAN[$1]}
     # The example's values are those of node-a.
     sed -e "s|${HOST_ADDRESS[node-a]}|${HOST_ADDRESS[$node]}|" \
         -e "s|${POD_PREFIX4[node-a]}|${POD_PREFIX4[$node]}|" \
-        -e "s|^ neighbor ${LAN_GATEWAY[lan-a]} | neighbor $gateway |" \
+        -e "s|${POD_PREFIX6[node-a]}|${POD_PREFIX6[$node]}|" \
+        -e "s|^ neighbor ${LAN_GATEWAY[lan-a]} | neighbor ${LAN_GATEWAY[$lan]} |" \
+        -e "s|^ neighbor ${LAN_PREFIX6[lan-a]%/64}1 | neighbor ${LAN_PREFIX6[$lan]%/64}1 |" \
         -e "s|^hostname .*|hostname $node|" "$root/config/frr/frr.conf" |
         frr_spawn "$node"
 }
@@ -102,17 +122,42 @@ frr_spawn() {
     done
 }
 
+# bgp_underlay_up: the underlay, with both families.
+bgp_underlay_up() {
+    local lan
+    underlay_up
+    for lan in "${!LAN_PREFIX6[@]}"; do
+        in_ip router address add "${LAN_PREFIX6[$lan]%/64}1/64" dev "$lan"
+    done
+    in_ip outside address add "$(underlay_address6 outside)/64" dev eth0
+    for lan in lan-a lan-b; do
+        in_ip outside route add "${LAN_PREFIX6[$lan]}" via "${LAN_PREFIX6[lan-out]%/64}1"
+    done
+}
+
+# underlay_address4 HOST, and underlay_address6 HOST, which ends in the same digits.
+underlay_address4() {
+    if [[ $1 == router ]]; then echo "${LAN_GATEWAY[lan-a]}"; else echo "${HOST_ADDRESS[$1]}"; fi
+}
+underlay_address6() {
+    local lan=lan-a address4
+    [[ $1 == router ]] || lan=${HOST_LAN[$1]}
+    address4=$(underlay_address4 "$1")
+    printf '%s%s' "${LAN_PREFIX6[$lan]%/64}" "${address4##*.}"
+}
+
 # bgp_node NODE: a node on the underlay that knows nobody: its vswitchd follows the kernel's routes,
-# and encapsulates in VXLAN to other subnets. IPv4 alone, as the underlay has nothing else.
+# and encapsulates in VXLAN to other subnets.
 bgp_node() {
     local node=$1
-    [[ -e /run/netns/$(ns "$node") ]] || underlay_attach_node "$node"
+    if [[ ! -e /run/netns/$(ns "$node") ]]; then
+        underlay_attach_node "$node"
+        in_ip "$node" address add "$(underlay_address6 "$node")/64" dev eth0
+        in_ip "$node" route add default via "${LAN_PREFIX6[${HOST_LAN[$node]}]%/64}1"
+    fi
     mkdir -p "$(node_dir "$node")/state" "$(node_dir "$node")/pods"
     {
-        node_config "$node" vxlan | sed \
-            -e "s|^pod_prefixes = .*|pod_prefixes = [\"${POD_PREFIX4[$node]}\"]|" \
-            -e "s|^cluster_prefixes = .*|cluster_prefixes = [\"$CLUSTER4\"]|" \
-            -e 's|^\[overlay\]|&\nencapsulate = "cross-subnet"|'
+        node_config "$node" vxlan | sed 's|^\[overlay\]|&\nencapsulate = "cross-subnet"|'
         printf '\n[routes.kernel]\n'
     } >"$(node_dir "$node")/vswitch.toml"
     node_start "$node"
@@ -123,11 +168,21 @@ readonly PROTOCOL_SECONDS=20
 # What vswitchd may take after that.
 readonly FOLLOWS_SECONDS=1
 
-# kernel_has NODE PREFIX: its kernel routes the prefix, as BIRD or FRR said.
+# kernel_has NODE OTHER: its kernel routes both of OTHER's prefixes, as BIRD or FRR said.
 kernel_has() {
-    [[ -n $(in_ip "$1" route show proto bird "$2")$(in_ip "$1" route show proto bgp "$2") ]]
+    [[ -n $(kernel_shows "$1" -4 "${POD_PREFIX4[$2]}") ]] &&
+        [[ -n $(kernel_shows "$1" -6 "${POD_PREFIX6[$2]}") ]]
 }
-kernel_lacks() { ! kernel_has "$@"; }
+# kernel_lacks NODE OTHER: neither of them.
+kernel_lacks() {
+    [[ -z $(kernel_shows "$1" -4 "${POD_PREFIX4[$2]}") ]] &&
+        [[ -z $(kernel_shows "$1" -6 "${POD_PREFIX6[$2]}") ]]
+}
+# kernel_shows NODE FAMILY PREFIX: what a routing daemon wrote there.
+kernel_shows() {
+    in_ip "$1" "$2" route show "$3" proto bird
+    in_ip "$1" "$2" route show "$3" proto bgp
+}
 
 # everyone_learns NODE…: each of the others.
 everyone_learns() {
@@ -141,33 +196,45 @@ everyone_learns() {
 
 # learns NODE OTHER: The protocol's part, which is not what is tested, but waited for.
 learns() {
-    wait_until "$PROTOCOL_SECONDS" kernel_has "$1" "${POD_PREFIX4[$2]}" ||
-        fail "$1 hears of $2" "no route is installed in $PROTOCOL_SECONDS s"
+    wait_until "$PROTOCOL_SECONDS" kernel_has "$1" "$2" ||
+        fail "$1 hears of $2" "no routes of both families are installed in $PROTOCOL_SECONDS s"
 }
 
-# follows FROM TO: a ping is answered within the second.
-follows() {
-    wait_until "$FOLLOWS_SECONDS" \
-        in_ns "$1" ping -q -n -c 1 -W 0.3 "$(address "$2" 4)"
+# follows FROM TO: pings are answered within the second, one of each family.
+follows() { wait_until "$FOLLOWS_SECONDS" answered "$1" "$2"; }
+answered() {
+    in_ns "$1" ping -q -n -c 1 -W 0.3 "$(address "$2" 4)" &&
+        in_ns "$1" ping -q -n -c 1 -W 0.3 "$(address "$2" 6)"
 }
 
-# shows_route NODE OTHER WORD: the FIB has OTHER's prefix from the kernel, by that encapsulation.
+# shows_route NODE OTHER WORD: the FIB has OTHER's prefixes from the kernel, by that encapsulation.
 shows_route() {
-    ctl "$1" show fib --json | jq -e --arg prefix "${POD_PREFIX4[$2]}" --arg word "$3" '
-        any(.[]; .prefix == $prefix and .source == "kernel" and (.target | contains($word)))' ||
+    ctl "$1" show fib --json | jq -e --arg word "$3" \
+        --argjson prefixes "[\"${POD_PREFIX4[$2]}\", \"${POD_PREFIX6[$2]}\"]" '
+        [.[] | select(.source == "kernel" and (.target | contains($word))) | .prefix]
+        | contains($prefixes)' ||
         { ctl "$1" show fib && return 1; }
 }
 
+# is_told_unreachable FROM TO: over both families.
 is_told_unreachable() {
-    [[ $(in_ns "$1" ping -n -c 1 -W 0.5 "$(address "$2" 4)") == *Unreachable* ]]
+    local family said
+    for family in 4 6; do
+        said=$(in_ns "$1" ping -n -c 1 -W 0.5 "$(address "$2" "$family")") || true
+        [[ ${said,,} == *unreachable* ]] || return 1
+    done
 }
 
-# everyone_talks POD…: TCP between all of them, each seeing the other's own address, and a whole file.
+# everyone_talks POD…: TCP between all of them, each seeing the other's own address, and a whole file;
+# over both families.
 everyone_talks() {
-    local from to
+    local from to family
     for from in "$@"; do
         for to in "$@"; do
-            [[ $from == "$to" ]] || check "$from talks with $to" talks "$from" "$to" 4
+            [[ $from != "$to" ]] || continue
+            for family in 4 6; do
+                check "$from talks with $to over IPv$family" talks "$from" "$to" "$family"
+            done
         done
     done
 }

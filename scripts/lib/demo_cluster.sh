@@ -32,14 +32,14 @@ cluster_of_two() {
     local node
     step "Two subnets behind a router, node-a and node-b, a vswitchd and BIRD on each, no peers
   configured: BIRD tells the kernel, vswitchd reads the kernel"
-    underlay_up
+    bgp_underlay_up
     for node in node-a node-b; do
         bgp_node "$node"
         pod_plug "$node" "${node#node-}1"
     done
     servers_up a1 b1
-    bird_up node-a "${HOST_ADDRESS[node-b]}" "${HOST_ADDRESS[node-d]}"
-    bird_up node-b "${HOST_ADDRESS[node-a]}" "${HOST_ADDRESS[node-d]}"
+    bird_up node-a node-b node-d
+    bird_up node-b node-a node-d
     everyone_learns node-a node-b
     check "a1 reaches b1" follows a1 b1
 }
@@ -58,7 +58,7 @@ cluster_joins() {
     bgp_node node-d
     pod_plug node-d d1
     servers_up d1
-    bird_up node-d "${HOST_ADDRESS[node-a]}" "${HOST_ADDRESS[node-b]}"
+    bird_up node-d node-a node-b
     everyone_learns node-a node-b node-d
     check "a1 reaches d1 within a second of the kernel's route" follows a1 d1
     check "b1 reaches d1" follows b1 d1
@@ -76,7 +76,7 @@ cluster_dies() {
     kill -KILL "$(lab_pid bird-node-d)" "$(lab_pid vswitchd-node-d)"
     in_ip router link set to-node-d down
     check "BIRD's hold time ends, and the kernel's route goes" \
-        wait_until "$PROTOCOL_SECONDS" kernel_lacks node-a "${POD_PREFIX4[node-d]}"
+        wait_until "$PROTOCOL_SECONDS" kernel_lacks node-a node-d
     check "a1 is told within a second that d1 is unreachable" \
         wait_until "$FOLLOWS_SECONDS" is_told_unreachable a1 d1
 }

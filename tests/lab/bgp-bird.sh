@@ -12,7 +12,7 @@ main() {
     setup_binaries
     lab_trap
     lab_create
-    underlay_up
+    bgp_underlay_up
     mesh_of_two
     joins
     moves
@@ -25,8 +25,8 @@ mesh_of_two() {
     heading "Two nodes in two subnets"
     bgp_node node-a
     bgp_node node-b
-    bird_up node-a "${HOST_ADDRESS[node-b]}"
-    bird_up node-b "${HOST_ADDRESS[node-a]}"
+    bird_up node-a node-b
+    bird_up node-b node-a
     pod_plug node-a a1
     pod_plug node-b b1
     everyone_learns node-a node-b
@@ -38,9 +38,9 @@ joins() {
     heading "node-d joins, in node-a's subnet"
     bgp_node node-d
     pod_plug node-d d1
-    bird_up node-d "${HOST_ADDRESS[node-a]}" "${HOST_ADDRESS[node-b]}"
-    bird_neighbors_are node-a "${HOST_ADDRESS[node-b]}" "${HOST_ADDRESS[node-d]}"
-    bird_neighbors_are node-b "${HOST_ADDRESS[node-a]}" "${HOST_ADDRESS[node-d]}"
+    bird_up node-d node-a node-b
+    bird_neighbors_are node-a node-b node-d
+    bird_neighbors_are node-b node-a node-d
     everyone_learns node-a node-b node-d
     check "a1 reaches d1" follows a1 d1
     check "unencapsulated, on the same link" shows_route node-a node-d direct
@@ -54,7 +54,7 @@ moves() {
     heading "node-d moves to node-b's subnet"
     lab_stop bird-node-d
     lab_stop vswitchd-node-d
-    check "node-a forgets it" wait_until "$PROTOCOL_SECONDS" kernel_lacks node-a "${POD_PREFIX4[node-d]}"
+    check "node-a forgets it" wait_until "$PROTOCOL_SECONDS" kernel_lacks node-a node-d
     HOST_LAN[node-d]="lan-b"
     HOST_ADDRESS[node-d]=203.0.113.16
     lab_delete_ns d1
@@ -62,9 +62,9 @@ moves() {
     lab_delete_ns node-d
     bgp_node node-d
     pod_plug node-d d1
-    bird_up node-d "${HOST_ADDRESS[node-a]}" "${HOST_ADDRESS[node-b]}"
-    bird_neighbors_are node-a "${HOST_ADDRESS[node-b]}" "${HOST_ADDRESS[node-d]}"
-    bird_neighbors_are node-b "${HOST_ADDRESS[node-a]}" "${HOST_ADDRESS[node-d]}"
+    bird_up node-d node-a node-b
+    bird_neighbors_are node-a node-b node-d
+    bird_neighbors_are node-b node-a node-d
     everyone_learns node-a node-b node-d
     check "a1 reaches d1" follows a1 d1
     check "by VXLAN now" shows_route node-a node-d vxlan
@@ -79,7 +79,7 @@ reflector() {
     heading "A route reflector instead of the mesh"
     bird_reflector_up
     for node in node-a node-b node-d; do
-        bird_neighbors_are "$node" "${LAN_GATEWAY[lan-a]}"
+        bird_neighbors_are "$node" router
     done
     everyone_learns node-a node-b node-d
     check "a1 reaches b1" follows a1 b1
@@ -93,7 +93,7 @@ dies() {
     kill -KILL "$(lab_pid bird-node-d)" "$(lab_pid vswitchd-node-d)"
     in_ip router link set to-node-d down
     check "node-a's kernel loses its route when the hold time ends" \
-        wait_until "$PROTOCOL_SECONDS" kernel_lacks node-a "${POD_PREFIX4[node-d]}"
+        wait_until "$PROTOCOL_SECONDS" kernel_lacks node-a node-d
     check "a1 is told so within a second" wait_until "$FOLLOWS_SECONDS" is_told_unreachable a1 d1
     check "a1 reaches b1 all the same" follows a1 b1
     check "a1 reaches its own gateway" pings a1 "$(gateway4 node-a)"

@@ -13,7 +13,7 @@ main() {
     setup_binaries
     lab_trap
     lab_create
-    underlay_up
+    bgp_underlay_up
     frr_router_up
     for node in node-a node-b node-d; do
         bgp_node "$node"
@@ -35,7 +35,7 @@ dies() {
     heading "FRR dies on node-b"
     kill -KILL "$(lab_pid bgpd-node-b)" "$(lab_pid zebra-node-b)"
     check "node-a's kernel loses its route" \
-        wait_until "$PROTOCOL_SECONDS" kernel_lacks node-a "${POD_PREFIX4[node-b]}"
+        wait_until "$PROTOCOL_SECONDS" kernel_lacks node-a node-b
     check "a1 is told so within a second" wait_until "$FOLLOWS_SECONDS" is_told_unreachable a1 b1
     check "a1 reaches d1 all the same" follows a1 d1
 }
@@ -45,8 +45,8 @@ comes_back() {
     rm -f "$LAB_DIR"/frr-node-b/*.vty "$LAB_DIR"/frr-node-b/zserv.api
     frr_up node-b
     check "node-a hears of it" \
-        wait_until "$PROTOCOL_SECONDS" kernel_has node-a "${POD_PREFIX4[node-b]}"
-    wait_until "$PROTOCOL_SECONDS" kernel_has node-b "${POD_PREFIX4[node-a]}" || true
+        wait_until "$PROTOCOL_SECONDS" kernel_has node-a node-b
+    wait_until "$PROTOCOL_SECONDS" kernel_has node-b node-a || true
     check "a1 reaches b1" follows a1 b1
 }
 
