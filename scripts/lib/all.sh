@@ -17,6 +17,8 @@ bin=
 . "$root/scripts/lib/underlay.sh"
 # shellcheck source=scripts/lib/nodes.sh
 . "$root/scripts/lib/nodes.sh"
+# shellcheck source=scripts/lib/underlay6.sh
+. "$root/scripts/lib/underlay6.sh"
 # shellcheck source=scripts/lib/kernel_node.sh
 . "$root/scripts/lib/kernel_node.sh"
 # shellcheck source=scripts/lib/vm_image.sh
@@ -27,6 +29,8 @@ bin=
 . "$root/scripts/lib/bgp.sh"
 # shellcheck source=scripts/lib/checks.sh
 . "$root/scripts/lib/checks.sh"
+# shellcheck source=scripts/lib/sizes.sh
+. "$root/scripts/lib/sizes.sh"
 # shellcheck source=scripts/lib/kubernetes_build.sh
 . "$root/scripts/lib/kubernetes_build.sh"
 # shellcheck source=scripts/lib/kubernetes_server.sh

@@ -8,13 +8,10 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
 . "$root/scripts/lib/all.sh"
 
-declare -rA LAN6=([lan-a]=2001:db8:a: [lan-b]=2001:db8:b: [lan-out]=2001:db8:f:)
-declare -rA HOST6=(
-    [node-a]=2001:db8:a::11 [node-b]=2001:db8:b::12 [node-k]=2001:db8:a::13
-    [outside]=2001:db8:f::200
-)
 # 1500 less 40 for IPv6, 8 for UDP, 8 for VXLAN, 14 for the inner Ethernet header.
 readonly MTU=1430
+# See node6_config.
+readonly NODE6_FAMILIES=6
 
 main() {
     local lacks
@@ -27,10 +24,10 @@ main() {
     setup_binaries
     lab_trap
     lab_create
-    underlay6_up
+    underlay6_up node-a node-b node-k outside
     kernel_node6_up
-    node6_up node-a node-b node-k
-    node6_up node-b node-a node-k
+    node6_up node-a vxlan node-b node-k
+    node6_up node-b vxlan node-a node-k
     pod_plug node-a a1
     pod_plug node-b b1
     kernel_pod_plug k1 11
@@ -162,50 +159,6 @@ same_mac() {
 }
 
 unanswered() { ! in_ns router ping -q -n -c 1 -W 1 "$1"; }
-
-# The router with its subnets, and everyone on them.
-underlay6_up() {
-    local lan host
-    lab_add_ns router
-    in_ns router sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
-    for lan in lan-a lan-b lan-out; do
-        in_ip router link add "$lan" type bridge mcast_snooping 0
-        in_ip router address add "${LAN6[$lan]}:1/64" dev "$lan"
-        in_ip router address add fe80::1/64 dev "$lan"
-        in_ip router link set "$lan" up
-    done
-    for host in node-a node-b node-k outside; do
-        lab_add_ns "$host"
-        in_ip router link add "to-$host" numrxqueues 2 numtxqueues 2 type veth \
-            peer name eth0 numrxqueues 2 numtxqueues 2 netns "$(ns "$host")"
-        # A veth hands over what its sender left to a NIC: no checksum, superframes.
-        in_ns router ethtool -K "to-$host" tx off tso off tx-udp_tnl-segmentation off \
-            tx-udp_tnl-csum-segmentation off >/dev/null
-        in_ip router link set "to-$host" master "${HOST_LAN[$host]}" up
-        in_ns "$host" sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
-        in_ip "$host" address add "${HOST6[$host]}/64" dev eth0
-        in_ip "$host" link set eth0 up
-        in_ip "$host" -6 route add default via fe80::1 dev eth0
-    done
-}
-
-# node6_up NODE PEER…
-node6_up() {
-    local node=$1
-    mkdir -p "$(node_dir "$node")/state" "$(node_dir "$node")/pods"
-    node6_config "$@" >"$(node_dir "$node")/vswitch.toml"
-    node_start "$node"
-}
-
-# node6_config NODE PEER…: as ever, but for the underlay addresses, and node-b's IPv4.
-node6_config() {
-    local node=$1 host edits=()
-    shift
-    for host in node-a node-b node-k; do
-        edits+=(-e "s|\"${HOST_ADDRESS[$host]}\"|\"${HOST6[$host]}\"|")
-    done
-    node_config "$node" vxlan "$@" | sed "${edits[@]}" -e "s|\"${POD_PREFIX4[node-b]}\", ||"
-}
 
 # vtep_mac6_of ADDRESS: 02:77, and the last 32 bits XORed with the FNV-1a hash of the others.
 vtep_mac6_of() {
