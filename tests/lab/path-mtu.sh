@@ -1,39 +1,63 @@
 #!/bin/bash
 # A link on the way to the other node that takes less than the NIC: its router says so, the tunnel's
 # MTU follows, pods are told, and what may be cut arrives in fragments. Nothing vanishes but the one
-# packet that found out.
+# packet that found out. And somebody else says so, of whom nobody is to believe much.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
 . "$root/scripts/lib/all.sh"
 
 readonly NARROW=1400
+# RFC 8200 section 5: what is left to pods that have IPv6, whatever is said.
+readonly FLOOR=1280
 
 main() {
     local mode
     setup_binaries
     lab_trap
-    for mode in vxlan:50 ipip:20; do
+    for mode in vxlan:50 ipip:20 vxlan6:70; do
         lab_create
-        two_nodes_up "${mode%:*}"
+        "nodes_by_${mode%:*}"
         pod_plug node-a a1
         pod_plug node-b b1
         narrowed "${mode%:*}" $((1500 - ${mode#*:})) $((NARROW - ${mode#*:}))
+        [[ $mode == ipip* ]] || forged "${mode%:*}" $((NARROW - ${mode#*:}))
         lab_down
     done
     report_end
+}
+
+nodes_by_vxlan() { two_nodes_up vxlan; }
+
+nodes_by_ipip() { two_nodes_up ipip; }
+
+nodes_by_vxlan6() {
+    underlay6_up node-a node-b outside
+    node6_up node-a vxlan node-b
+    node6_up node-b vxlan node-a
+}
+
+# underlay_address MODE HOST
+underlay_address() {
+    if [[ $1 == *6 ]]; then printf '%s' "${HOST6[$2]}"; else printf '%s' "${HOST_ADDRESS[$2]}"; fi
+}
+
+# narrow MODE: one way only: a device of that MTU would drop what comes the other way unheard.
+narrow() {
+    local length=32
+    [[ $1 != *6 ]] || length=128
+    in_ip router route add "$(underlay_address "$1" node-b)/$length" dev lan-b mtu lock "$NARROW"
 }
 
 # narrowed MODE MTU NARROWED
 narrowed() {
     local mode=$1 before=$2 after=$3
     check "$mode: IPv4 of $before bytes passes" pings_sized a1 b1 4 $((before - 28))
-    # One way only: a device of that MTU would drop what comes the other way unheard.
-    in_ip router route add "${HOST_ADDRESS[node-b]}/32" dev lan-b mtu lock "$NARROW"
+    narrow "$mode"
     # Lost on the way, and told to the node that sent the tunnel packet.
     in_ns a1 ping -q -n -M "do" -c 1 -w 1 -s $((before - 28)) "$(address b1 4)" >/dev/null || true
     check "$mode: node-a knows that $after bytes pass to node-b" wait_until 10 peer_takes node-a "$after"
-    check "$mode: what the router said is counted" noted node-a
+    check "$mode: what the router said is counted" [ "$(told_of node-a noted)" -gt 0 ]
     check "$mode: IPv4 of one byte more is answered with the MTU" \
         is_told "mtu ?= ?$after" -M "do" -s $((after - 27)) "$(address b1 4)"
     check "$mode: IPv6 of one byte more is answered with the MTU" \
@@ -47,9 +71,40 @@ narrowed() {
     check "$mode: node-b accounts for every packet" accounts node-b
 }
 
+# forged MODE MTU: anybody can say that a packet was too big. It has to be one that is sent, and no more
+# comes of it than the smallest MTU that pods can do with.
+forged() {
+    local mode=$1 mtu=$2 noted refused
+    noted=$(told_of node-a noted)
+    refused=$(told_of node-a refused)
+    check "$mode: outside says it of a tunnel to nobody" forge "$mode" outside 4789
+    check "$mode: is refused and counted" wait_until 5 told node-a refused $((refused + 1))
+    check "$mode: of another port, which is Linux's to hear" forge "$mode" node-b 4790
+    check "$mode: neither changes anything" peer_takes node-a "$mtu"
+    check "$mode: of the tunnel" forge "$mode" node-b 4789
+    check "$mode: is counted, the one of another port is not" wait_until 5 exactly node-a noted $((noted + 1))
+    check "$mode: and lowers its MTU to $FLOOR, not to 68" wait_until 5 peer_takes node-a "$FLOOR"
+    check "$mode: with which IPv6 passes" pings_sized a1 b1 6 $((FLOOR - 48))
+    check "$mode: node-a accounts for every packet" accounts node-a
+}
+
+# forge MODE PEER PORT: outside says that node-a's packet to that was longer than 68 bytes.
+forge() {
+    in_ns outside /usr/bin/python3 "$root/tests/lab/forge_too_big.py" \
+        "$(underlay_address "$1" node-a)" "$(underlay_address "$1" "$2")" "$3" 68
+}
+
+exactly() { [[ $(told_of "$1" "$2") == "$3" ]]; }
+
+told() { (($(told_of "$1" "$2") >= $3)); }
+
 peer_takes() { [[ $(ctl "$1" --json show peers | jq '.[0].mtu') == "$2" ]]; }
 
-noted() { ctl "$1" show drops | grep -q path-mtu-noted; }
+# told_of NODE WHAT: how often something was said that was noted, or refused.
+told_of() {
+    ctl "$1" --json show drops |
+        jq --arg reason "path-mtu-$2" '[.reasons[] | select(.reason == $reason) | .packets] | add // 0'
+}
 
 # pings_sized FROM TO FAMILY BYTES
 pings_sized() {
