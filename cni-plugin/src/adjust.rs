@@ -1,5 +1,5 @@
 //! `--adjust`: gives live pods the MTU that the daemon wants them to have. Not a command of a runtime:
-//! the unit `vswitch-adjust.service` executes it, or a person does.
+//! the unit `vswitch-adjust.service` executes it, `watch` calls it, or a person does.
 //!
 //! The kernel sets the MTU of an interface from inside its namespace alone. The daemon enters none;
 //! this binary may, and does so for no longer than it takes.

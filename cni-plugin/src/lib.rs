@@ -16,7 +16,7 @@
 //! | `args`     | what the runtime asks for this pod: addresses, MAC, names |
 //! | `version`  | commands and specification versions, and which go together |
 //! | `add` `del` `check` `status` `gc` | one command each |
-//! | `adjust`   | `--adjust`, which is no command of a runtime |
+//! | `adjust` `watch` | `--adjust`, which is no command of a runtime: once, or whenever the daemon asks |
 //! | `client`   | the control socket, bounded in time |
 //! | `ipam`     | delegation to an IPAM plugin |
 //! | `pod`      | the interface inside the pod's namespace |
@@ -47,11 +47,17 @@ mod result;
 mod status;
 mod undo;
 mod version;
+mod watch;
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use deadline::Deadline;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_shutdown;
 
 pub use args::Wanted;
 pub use config::{Call, Env, Ipam, NetConf};
@@ -60,9 +66,11 @@ pub use version::{Command, SpecVersion};
 
 const ABOUT: &str = "\
 vswitch-cni is the CNI plugin of vswitchd. A container runtime executes it, with the command in
-CNI_COMMAND and the network configuration on stdin. To be run by hand, or by a unit, is only
+CNI_COMMAND and the network configuration on stdin. To be run by hand, or by a service, is only
 
-  vswitch-cni --adjust [SOCKET]   gives live pods the MTU that vswitchd wants them to have
+  vswitch-cni --adjust [--watch] [SOCKET]
+      gives live pods the MTU that vswitchd wants them to have; with --watch whenever it wants
+      another one, until it is stopped
 
   binary         in the runtime's CNI plugin directory, usually /opt/cni/bin
   configuration  /etc/cni/net.d/10-vswitch.conflist, with \"type\": \"vswitch-cni\"
@@ -78,7 +86,10 @@ pub fn run() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if std::env::args_os().nth(1).is_some_and(|arg| arg == "--adjust") {
-        return adjust(std::env::args_os().nth(2));
+        let mut args = std::env::args_os().skip(2).peekable();
+        let watches = args.next_if(|arg| arg == "--watch").is_some();
+        let socket = args.next().unwrap_or_else(|| api::DEFAULT_SOCKET.into());
+        return if watches { watch(socket.as_ref()) } else { adjust(socket.as_ref()) };
     }
     let command = match Command::from_env(|name| std::env::var_os(name)) {
         Ok(command) => command,
@@ -111,9 +122,8 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn adjust(socket: Option<std::ffi::OsString>) -> ExitCode {
-    let socket = socket.unwrap_or_else(|| api::DEFAULT_SOCKET.into());
-    match adjust::adjust(socket.as_ref(), &Deadline::of_command()) {
+fn adjust(socket: &Path) -> ExitCode {
+    match adjust::adjust(socket, &Deadline::of_command()) {
         Ok(outcomes) => {
             outcomes.iter().for_each(|outcome| log(&outcome.line()));
             let all_are_well = outcomes.iter().all(|outcome| outcome.result.is_ok());
@@ -121,6 +131,24 @@ fn adjust(socket: Option<std::ffi::OsString>) -> ExitCode {
         }
         Err(error) => {
             log(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn watch(socket: &Path) -> ExitCode {
+    // The first process of a container gets no signal that it has not asked for.
+    let always = Arc::new(AtomicBool::new(true));
+    for signal in [SIGTERM, SIGINT] {
+        if let Err(error) = register_conditional_shutdown(signal, 0, Arc::clone(&always)) {
+            log(&format!("cannot end at signal {signal}: {error}"));
+            return ExitCode::FAILURE;
+        }
+    }
+    match watch::watch(socket, log) {
+        Ok(never) => match never {},
+        Err(error) => {
+            log(&error.sentence());
             ExitCode::FAILURE
         }
     }

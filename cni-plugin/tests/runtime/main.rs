@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `contract` | what it says and refuses: every version, without root |
 //! | `attach`   | what it does to a pod's namespace and undoes again, as root |
+//! | `adjust` `watch` | MTUs of live pods |
 //! | `lab`      | what these share: namespaces, a daemon that is played, the runtime's role |
 
 mod adjust;
 mod attach;
 mod contract;
 mod lab;
+mod watch;
