@@ -59,6 +59,8 @@ moves() {
     HOST_ADDRESS[node-d]=203.0.113.16
     lab_delete_ns d1
     rm -rf "$(node_dir node-d)"
+    # A namespace takes its interfaces with it in its own time; the NIC is wanted again at once.
+    in_ip router link del to-node-d
     lab_delete_ns node-d
     bgp_node node-d
     pod_plug node-d d1
