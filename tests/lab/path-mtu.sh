@@ -7,7 +7,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
 . "$root/scripts/lib/all.sh"
 
-readonly NARROW=1400
+readonly NARROW=1400 HEARD=1390 ROUTED=1380
 # RFC 8200 section 5: what is left to pods that have IPv6, whatever is said.
 readonly FLOOR=1280
 
@@ -21,6 +21,7 @@ main() {
         pod_plug node-a a1
         pod_plug node-b b1
         narrowed "${mode%:*}" $((1500 - ${mode#*:})) $((NARROW - ${mode#*:}))
+        [[ $mode == vxlan6* ]] || kernel_knows "${mode%:*}" $((NARROW - ${mode#*:}))
         [[ $mode == ipip* ]] || forged "${mode%:*}" $((NARROW - ${mode#*:}))
         lab_down
     done
@@ -71,16 +72,32 @@ narrowed() {
     check "$mode: node-b accounts for every packet" accounts node-b
 }
 
+# kernel_knows MODE MTU: node-b's kernel is told of its own packets, by the same router; and its routes
+# may say it.
+kernel_knows() {
+    local mode=$1 mtu=$2
+    in_ip router route add "${HOST_ADDRESS[node-a]}/32" dev lan-a mtu lock "$HEARD"
+    in_ns node-b ping -q -n -M "do" -c 1 -w 1 -s 1472 "${HOST_ADDRESS[node-a]}" >/dev/null || true
+    check "$mode: what node-b's kernel has heard counts" \
+        wait_until 10 peer_takes node-b $((HEARD - NARROW + mtu))
+    in_ip node-b route add "${HOST_ADDRESS[node-a]}/32" via "${LAN_GATEWAY[lan-b]}" mtu "$ROUTED"
+    check "$mode: what node-b's route says counts" \
+        wait_until 10 peer_takes node-b $((ROUTED - NARROW + mtu))
+    check "$mode: IPv4 of that size passes" pings_sized b1 a1 4 $((ROUTED - NARROW + mtu - 28))
+}
+
 # forged MODE MTU: anybody can say that a packet was too big. It has to be one that is sent, and no more
 # comes of it than the smallest MTU that pods can do with.
 forged() {
     local mode=$1 mtu=$2 noted refused
     noted=$(told_of node-a noted)
     refused=$(told_of node-a refused)
-    check "$mode: outside says it of a tunnel to nobody" forge "$mode" outside 4789
-    check "$mode: is refused and counted" wait_until 5 told node-a refused $((refused + 1))
+    check "$mode: outside says it of a tunnel to nobody, which is Linux's to hear" \
+        forge "$mode" outside 4789
+    check "$mode: of the tunnel, that it takes what was sent" forge "$mode" node-b 4789 9000
+    check "$mode: the latter alone is refused and counted" wait_until 5 exactly node-a refused $((refused + 1))
     check "$mode: of another port, which is Linux's to hear" forge "$mode" node-b 4790
-    check "$mode: neither changes anything" peer_takes node-a "$mtu"
+    check "$mode: none changes anything" peer_takes node-a "$mtu"
     check "$mode: of the tunnel" forge "$mode" node-b 4789
     check "$mode: is counted, the one of another port is not" wait_until 5 exactly node-a noted $((noted + 1))
     check "$mode: and lowers its MTU to $FLOOR, not to 68" wait_until 5 peer_takes node-a "$FLOOR"
@@ -88,15 +105,13 @@ forged() {
     check "$mode: node-a accounts for every packet" accounts node-a
 }
 
-# forge MODE PEER PORT: outside says that node-a's packet to that was longer than 68 bytes.
+# forge MODE PEER PORT [MTU]: outside says that node-a's packet to that was longer than 68 bytes.
 forge() {
     in_ns outside /usr/bin/python3 "$root/tests/lab/forge_too_big.py" \
-        "$(underlay_address "$1" node-a)" "$(underlay_address "$1" "$2")" "$3" 68
+        "$(underlay_address "$1" node-a)" "$(underlay_address "$1" "$2")" "$3" "${4:-68}"
 }
 
 exactly() { [[ $(told_of "$1" "$2") == "$3" ]]; }
-
-told() { (($(told_of "$1" "$2") >= $3)); }
 
 peer_takes() { [[ $(ctl "$1" --json show peers | jq '.[0].mtu') == "$2" ]]; }
 

@@ -33,7 +33,8 @@ pub fn pod_mtu(config: &Config, model: &Model, uplink_mtu: Option<u32>) -> u32 {
     }
 }
 
-fn least(model: &Model) -> u32 {
+/// What a pod's interface has at least, bytes.
+pub(crate) fn least(model: &Model) -> u32 {
     if model.pods.has_family(false) { LEAST_IPV6 } else { LEAST_IPV4 }
 }
 

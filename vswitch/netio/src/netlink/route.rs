@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-    RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
+    RouteProtocol, RouteScope, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -42,6 +42,9 @@ pub struct NextHop {
     pub gateway: Option<IpAddr>,
     /// The source address that the kernel would take.
     pub source: Option<IpAddr>,
+    /// The largest packet that passes, bytes, if the route says so (`mtu`) or the kernel has heard it
+    /// of this destination lately (its cache of path MTUs).
+    pub mtu: Option<u32>,
     /// The destination is this node itself.
     pub local: bool,
 }
@@ -159,6 +162,7 @@ struct Attributes {
     oif: Option<u32>,
     source: Option<IpAddr>,
     metric: Option<u32>,
+    mtu: Option<u32>,
 }
 
 fn attributes(message: &RouteMessage) -> Attributes {
@@ -175,6 +179,12 @@ fn attributes(message: &RouteMessage) -> Attributes {
             RouteAttribute::Oif(oif) => found.oif = Some(*oif),
             RouteAttribute::PrefSource(address) => found.source = ip(address),
             RouteAttribute::Priority(metric) => found.metric = Some(*metric),
+            RouteAttribute::Metrics(metrics) => {
+                found.mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
             _ => {}
         }
     }
@@ -220,6 +230,8 @@ fn next_hop(message: &RouteMessage) -> Option<NextHop> {
             oif: found.oif?,
             gateway: found.gateway,
             source: found.source,
+            // The kernel has zero for none.
+            mtu: found.mtu.filter(|mtu| *mtu > 0),
             local: kind == RouteType::Local,
         }),
     }

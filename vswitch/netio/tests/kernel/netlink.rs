@@ -130,6 +130,19 @@ fn our_routes_are_told_from_others_and_removed() {
         assert!(!hop.local);
         let hop = netlink.route_to(addr("fd00:18::7")).expect("an answer").expect("a way");
         assert_eq!((hop.oif, hop.gateway), (oif, None));
+        assert_eq!(hop.mtu, None);
+        ip("route add 203.0.113.128/25 dev v0 mtu 1400");
+        ip("route add 203.0.113.192/26 dev v0 mtu lock 1300 advmss 1200");
+        ip("route add 2001:db8:2::/48 dev v0 mtu 1350");
+        for (address, mtu) in
+            [("203.0.113.129", 1400), ("203.0.113.200", 1300), ("2001:db8:2::1", 1350)]
+        {
+            let hop = netlink.route_to(addr(address)).expect("an answer").expect("a way");
+            assert_eq!((hop.oif, hop.mtu), (oif, Some(mtu)), "{address}");
+        }
+        for prefix in ["203.0.113.128/25", "203.0.113.192/26", "2001:db8:2::/48"] {
+            ip(&format!("route del {prefix}"));
+        }
         assert!(netlink.route_to(addr("198.51.100.1")).expect("an answer").expect("a way").local);
 
         for route in &ours {

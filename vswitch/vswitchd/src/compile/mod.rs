@@ -26,7 +26,7 @@ use ipnet::IpNet;
 
 use crate::config::Config;
 use crate::model::Model;
-use crate::mtu::pod_mtu;
+use crate::mtu::{least, pod_mtu};
 use crate::path_mtu::PathMtus;
 use crate::underlay::NextHop;
 use encapsulation::{Decision, decide, heard, overhead};
@@ -97,6 +97,31 @@ impl Input<'_> {
     pub fn decide(&self, peer: &PeerSpec) -> Decision {
         decide(self.config, peer, self.next_hops.get(&peer.address))
     }
+
+    /// Largest inner packet to a peer, bytes; without an uplink there is none.
+    #[must_use]
+    pub fn peer_mtu(&self, peer: &PeerSpec) -> Option<u32> {
+        let uplink = self.uplink?;
+        Some(self.mtu_within(self.decide(peer).in_force, peer.address, uplink))
+    }
+
+    /// What an encapsulation to this address leaves. What routers say is about tunnel packets: of
+    /// the others their senders hear it themselves. What the kernel's route says is about all that
+    /// goes there; but the kernel may have it from an ICMP message that anybody forged, so it lowers
+    /// nobody's packets below what every pod's interface has.
+    fn mtu_within(
+        &self,
+        encapsulation: Encapsulation,
+        towards: IpAddr,
+        uplink: &UplinkPort,
+    ) -> u32 {
+        let overhead = overhead(encapsulation, towards);
+        let said = self.path_mtus.to(towards).filter(|_| encapsulation != Encapsulation::Direct);
+        let of_route = self.next_hops.get(&towards).and_then(|hop| hop.mtu);
+        let of_route = of_route.map(|mtu| mtu.max(least(self.model) + overhead));
+        let outer = said.into_iter().chain(of_route).fold(uplink.mtu, u32::min);
+        outer.saturating_sub(overhead)
+    }
 }
 
 /// The tables of this input.
@@ -124,30 +149,6 @@ pub fn compile(input: &Input<'_>) -> Tables {
         }
     }
     tables
-}
-
-/// Largest inner packet to a peer.
-#[must_use]
-pub fn peer_mtu(
-    decision: &Decision,
-    peer: &PeerSpec,
-    uplink: &UplinkPort,
-    path_mtus: &PathMtus,
-) -> u32 {
-    mtu_within(decision.in_force, peer.address, uplink, path_mtus)
-}
-
-/// What an encapsulation to this address leaves. What routers say is about tunnel packets: of the
-/// others their senders hear it themselves.
-fn mtu_within(
-    encapsulation: Encapsulation,
-    towards: IpAddr,
-    uplink: &UplinkPort,
-    path_mtus: &PathMtus,
-) -> u32 {
-    let said = path_mtus.to(towards).filter(|_| encapsulation != Encapsulation::Direct);
-    let outer = said.map_or(uplink.mtu, |said| said.min(uplink.mtu));
-    outer.saturating_sub(overhead(encapsulation, towards))
 }
 
 /// MAC of this node's VTEP, as a peer knows it that reaches us by this address of ours.
@@ -249,13 +250,13 @@ impl<'a> Adjacencies<'a, '_> {
                 template: Template::ethernet(MacAddr(mac.0), Gateway::MAC),
                 mtu: clamp(self.pod_mtu),
             },
-            Target::Peer(peer) => match input.uplink {
-                Some(uplink) => Adjacency::Remote {
+            Target::Peer(peer) => match (input.uplink, input.peer_mtu(peer)) {
+                (Some(uplink), Some(mtu)) => Adjacency::Remote {
                     port: uplink.id,
                     template: peer_template(input, peer, uplink),
-                    mtu: clamp(peer_mtu(&input.decide(peer), peer, uplink, input.path_mtus)),
+                    mtu: clamp(mtu),
                 },
-                None => Adjacency::Unreachable,
+                _ => Adjacency::Unreachable,
             },
             Target::Direct(gateway) => match input.uplink {
                 Some(uplink) => Adjacency::Remote {
@@ -378,7 +379,7 @@ fn bridge(input: &Input<'_>) -> Bridge {
                 address: *address,
                 port: uplink.id,
                 template,
-                mtu: clamp(mtu_within(Encapsulation::Vxlan, *address, uplink, input.path_mtus)),
+                mtu: clamp(input.mtu_within(Encapsulation::Vxlan, *address, uplink)),
             });
         }
     }

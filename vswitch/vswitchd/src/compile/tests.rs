@@ -387,6 +387,42 @@ fn each_peer_is_reached_by_an_address_of_its_own_family() {
 }
 
 #[test]
+fn what_the_kernels_route_says_lowers_that_way_with_a_tunnel_or_without() {
+    let mtus = |node: &Node| {
+        ["203.0.113.12", "203.0.113.13"].map(|address| {
+            let peer = node.model.all_peers().find(|peer| peer.address.to_string() == address);
+            node.with_input(|input| input.peer_mtu(peer.expect("configured")).expect("an uplink"))
+        })
+    };
+    let narrow = |node: &mut Node, mtu| {
+        for hop in node.next_hops.values_mut() {
+            hop.mtu = Some(mtu);
+        }
+    };
+    let mut node = Node::new(CONFIG);
+    narrow(&mut node, 9000);
+    assert_eq!(mtus(&node), [1450, 1480]);
+    narrow(&mut node, 1400);
+    assert_eq!(mtus(&node), [1350, 1380]);
+    assert!(matches!(
+        route(&node.tables(), "198.18.2.5"),
+        Some(Adjacency::Remote { mtu: 1350, .. })
+    ));
+    assert_eq!(node.tables().bridges[0].vteps[0].mtu, 1350);
+    // The smallest of all that is said.
+    let said = dataplane::PathMtu { address: [203, 0, 113, 12].into(), mtu: 1390 };
+    node.path_mtus.note(said, std::time::Instant::now());
+    assert_eq!(mtus(&node), [1340, 1380]);
+    // Whoever forges a message to the kernel takes no IPv6 from pods.
+    narrow(&mut node, 552);
+    assert_eq!(mtus(&node), [1280, 1280]);
+
+    let mut node = Node::new(&CONFIG.replace("ipip", "direct"));
+    narrow(&mut node, 1400);
+    assert_eq!(mtus(&node), [1350, 1400]);
+}
+
+#[test]
 fn what_a_router_said_lowers_that_way_alone_and_nothing_without_a_tunnel() {
     let heard = |node: &mut Node, address: &str| {
         let address = address.parse().expect("an address");

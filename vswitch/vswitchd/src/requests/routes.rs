@@ -6,9 +6,8 @@ use std::net::IpAddr;
 use api::{FibEntry, Mac, PeerEntry, PeerSpec, RouteTarget, Source, SourceStatus};
 use ipnet::IpNet;
 
-use crate::compile::encapsulation::decide;
+use crate::compile::Input;
 use crate::compile::rib::{self, Exit, Route, Target};
-use crate::compile::{Input, peer_mtu};
 use crate::daemon::Daemon;
 
 /// Refused peers that `status` names one by one.
@@ -79,8 +78,7 @@ impl Daemon {
                     Some(via) => format!(" via {via}"),
                     None => " (unresolved)".into(),
                 };
-                let mtu =
-                    input.uplink.map(|uplink| peer_mtu(&decision, peer, uplink, input.path_mtus));
+                let mtu = input.peer_mtu(peer);
                 (format!("peer {} {encapsulation}{via}", peer.name), mtu)
             }
             Target::Direct(gateway) => {
@@ -106,16 +104,18 @@ impl Daemon {
 
     /// By name; who is in force stands before who waits.
     pub(super) fn show_peers(&self) -> Vec<PeerEntry> {
-        let uplink = self.uplink_port();
-        let hops = self.underlay.as_ref().map(|underlay| underlay.next_hops());
+        self.with_input(|input| self.peer_entries(input))
+    }
+
+    fn peer_entries(&self, input: &Input<'_>) -> Vec<PeerEntry> {
         let entry = |peer: &PeerSpec, source: Source| {
-            let hop = hops.and_then(|hops| hops.get(&peer.address));
+            let hop = input.next_hops.get(&peer.address);
             let state = match hop {
-                None if uplink.is_none() => "this node has no uplink".to_owned(),
+                None if input.uplink.is_none() => "this node has no uplink".to_owned(),
                 None => "not looked up yet".to_owned(),
                 Some(hop) => hop.problem.clone().unwrap_or_else(|| "ready".into()),
             };
-            let decision = decide(&self.config, peer, hop);
+            let decision = input.decide(peer);
             PeerEntry {
                 spec: peer.clone(),
                 in_force: decision.in_force,
@@ -125,9 +125,7 @@ impl Daemon {
                 hidden: None,
                 next_hop: hop.and_then(|hop| hop.via),
                 next_hop_mac: hop.and_then(|hop| hop.mac).map(|mac| Mac(mac.0)),
-                mtu: uplink
-                    .as_ref()
-                    .map_or(0, |uplink| peer_mtu(&decision, peer, uplink, &self.path_mtus)),
+                mtu: input.peer_mtu(peer).unwrap_or(0),
                 state,
             }
         };

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::known::Known;
-use super::{Reach, Underlay, can_carry};
+use super::{Reach, Underlay, Way, can_carry};
 
 /// From so many neighbours on, all are listed instead of asked for one by one.
 const LIST_FROM: usize = 32;
@@ -38,10 +38,19 @@ impl Underlay {
         }
     }
 
-    pub(super) fn look_up(&mut self, address: IpAddr, reach: Reach) -> Result<IpAddr, String> {
-        if reach == Reach::OnLink {
-            return Ok(address);
+    pub(super) fn look_up(&mut self, address: IpAddr, reach: Reach) -> Way {
+        let found = match reach {
+            Reach::OnLink => Ok((address, None)),
+            Reach::Routed => self.ask(address),
+        };
+        match found {
+            Ok((via, mtu)) => Way { reach, via: Ok(via), mtu },
+            Err(problem) => Way { reach, via: Err(problem), mtu: None },
         }
+    }
+
+    /// The neighbour by which the kernel routes, and what the route says of sizes.
+    fn ask(&mut self, address: IpAddr) -> Result<(IpAddr, Option<u32>), String> {
         let silent = |error| format!("the kernel did not answer: {}", crate::error::chain(&error));
         let Some(route) = self.netlink.route_to(address).map_err(silent)? else {
             return Err(format!("the kernel has no route to {address}"));
@@ -58,7 +67,7 @@ impl Underlay {
             ));
         }
         // An IPv6 router may lead to an IPv4 address (RFC 5549): a next hop is its MAC alone.
-        Ok(route.gateway.unwrap_or(address))
+        Ok((route.gateway.unwrap_or(address), route.mtu))
     }
 
     /// Reads neighbours, and has the kernel resolve what it does not know or is not sure of.

@@ -1,9 +1,9 @@
 //! How the kernel reaches the other nodes.
 //!
 //! Enters: underlay addresses of peers, VTEPs and routers; changes that the kernel announces.
-//! Leaves: for each the MAC of the next hop, or why there is none, to `compile`. We never ARP on the
-//! NIC: the kernel's routes and neighbours are asked, and the kernel is asked to resolve and to
-//! confirm.
+//! Leaves: for each the MAC of the next hop and the route's MTU, or why there is none, to `compile`.
+//! We never ARP on the NIC: the kernel's routes and neighbours are asked, and the kernel is asked to
+//! resolve and to confirm.
 //!
 //! There may be thousands. An event touches those alone that it concerns; what the kernel does not
 //! announce is found by going round, some of them each second. Peers behind one router share its
@@ -55,6 +55,8 @@ pub struct NextHop {
     pub via: Option<IpAddr>,
     /// Its MAC, once resolved.
     pub mac: Option<MacAddr>,
+    /// The largest packet that passes, bytes, as far as the kernel's route says.
+    pub mtu: Option<u32>,
     /// The state of the kernel's neighbour entry.
     pub neighbor: Option<NeighborState>,
     /// Why packets cannot be sent there now.
@@ -75,6 +77,7 @@ struct Way {
     reach: Reach,
     /// The neighbour, or why there is none.
     via: Result<IpAddr, String>,
+    mtu: Option<u32>,
 }
 
 /// What is to be asked anew.
@@ -221,7 +224,7 @@ impl Underlay {
         for (address, reach) in wanted {
             let is_known = self.ways.contains_key(address);
             if !is_known || doubts.all || doubts.ways.contains(address) {
-                let way = Way { reach: *reach, via: self.look_up(*address, *reach) };
+                let way = self.look_up(*address, *reach);
                 self.ways.insert(*address, way);
                 is_stale = true;
             }
@@ -238,7 +241,7 @@ impl Underlay {
         is_stale && self.rebuild()
     }
 
-    /// Makes the next hops of ways and neighbours. True if one has another MAC.
+    /// Makes the next hops of ways and neighbours. True if one has another MAC or MTU.
     fn rebuild(&mut self) -> bool {
         let mut fresh = BTreeMap::new();
         for (address, way) in &self.ways {
@@ -248,7 +251,8 @@ impl Underlay {
             self.log(*address, hop);
         }
         let forwarding = |hops: &BTreeMap<IpAddr, NextHop>| {
-            hops.iter().map(|(address, hop)| (*address, hop.via, hop.mac)).collect::<Vec<_>>()
+            let of = |(address, hop): (&IpAddr, &NextHop)| (*address, hop.via, hop.mac, hop.mtu);
+            hops.iter().map(of).collect::<Vec<_>>()
         };
         let changed = forwarding(&fresh) != forwarding(&self.hops);
         self.hops = fresh;
@@ -272,7 +276,7 @@ impl Underlay {
             )),
             (None, _) => Some(format!("the kernel is resolving the next hop {via}")),
         };
-        NextHop { via: Some(via), mac, neighbor: state, problem }
+        NextHop { via: Some(via), mac, mtu: way.mtu, neighbor: state, problem }
     }
 
     /// Once when an address is lost, once when it is back: a dead one is asked for again and again.
