@@ -102,6 +102,12 @@ impl Tunnels {
         self.peers.get(id.0 as usize).map(|peer| (id, peer))
     }
 
+    /// Whether this is an underlay address of a peer or of ours.
+    #[must_use]
+    pub fn is_end(&self, address: IpAddr) -> bool {
+        self.local.has(address) || self.by_address.get(address).is_some()
+    }
+
     /// The MAC by which a peer with this address knows our VTEP.
     #[inline]
     #[must_use]

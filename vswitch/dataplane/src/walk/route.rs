@@ -210,7 +210,8 @@ pub(crate) fn no_rogue_server(transport: &[u8], ip: &Ip) -> Result<(), DropReaso
 }
 
 /// What goes to the node's kernel, and so perhaps to the world, is neither from the overlay nor a
-/// tunnel packet: masqueraded, it would speak to the other nodes in this node's name.
+/// tunnel packet for a node of the cluster: masqueraded, it would speak to that in this node's name.
+/// A pod's own IPIP tunnel leads elsewhere; a VXLAN port is one of the cluster's wherever it leads.
 #[inline(always)]
 fn towards_host(
     tables: &Tables,
@@ -230,7 +231,7 @@ fn towards_host(
     }
     let tunnels = &tables.tunnels;
     let tunnelled = match ip.protocol {
-        Protocol::IPIP | Protocol::IPV6 => tunnels.ipip,
+        Protocol::IPIP | Protocol::IPV6 => tunnels.ipip && tunnels.is_end(ip.destination),
         Protocol::UDP if !ip.later_fragment => {
             destination_port(transport).is_some_and(|port| tunnels.takes_vxlan_on(port))
         }
