@@ -41,7 +41,7 @@ manifests() {
     kubectl kustomize "$root/config/kubernetes/systemd" >"$LAB_DIR/systemd.yaml"
     check "the overlay for systemd is taken" kube_apply "$LAB_DIR/systemd.yaml"
     check "in it vswitchd is systemd's" runs 'agent'
-    check "in the base it is the pod's" base_runs 'vswitchd agent'
+    check "in the base it is the pod's" base_runs 'vswitchd agent adjuster'
 }
 
 # shipped KEY: of the ConfigMap.

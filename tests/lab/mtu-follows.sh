@@ -1,7 +1,7 @@
 #!/bin/bash
 # The uplink's MTU changes under live pods: the host port follows at once, pods when they are adjusted,
-# and until then a packet that is too long is answered with the length that passes. What cannot work
-# is refused with the numbers.
+# or at once where somebody watches, and until then a packet that is too long is answered with the
+# length that passes. What cannot work is refused with the numbers.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
@@ -17,6 +17,7 @@ main() {
     check "a pod of 1480 bytes" link_has_mtu a1 eth0 1480
     uplink_shrinks
     uplink_grows
+    watched
     too_small_for_ipv6
     refusals
     accounting
@@ -52,6 +53,22 @@ uplink_grows() {
     in_ip a1 -6 route flush cache
     check "a packet of full size passes" \
         in_ns a1 ping -q -n -M "do" -s 1452 -c 1 -W 2 "$(address b1 4)"
+}
+
+# As a container of the DaemonSet: with its two capabilities, and whenever the daemon asks.
+watched() {
+    local file
+    file=$(node_socket node-a).adjust
+    rm "$file"
+    lab_spawn adjuster node-a setpriv --bounding-set=-all,+sys_admin,+net_admin --no-new-privs \
+        "$bin/vswitch-cni" --adjust --watch "$(node_socket node-a)"
+    check "an adjuster watches" wait_until 5 grep -Fq "watching $file" "$LAB_DIR/logs/adjuster.log"
+    in_ip node-a link set eth0 mtu 1440
+    check "the uplink shrinks, and a live pod with it" wait_until 10 link_has_mtu a1 eth0 1420
+    check "status is silent" wait_until 5 silent
+    in_ip node-a link set eth0 mtu 1500
+    check "the uplink grows, and a live pod with it" wait_until 10 link_has_mtu a1 eth0 1480
+    check "the adjuster ends when it is told to" lab_signal adjuster TERM
 }
 
 too_small_for_ipv6() {
