@@ -57,7 +57,9 @@ fn sum_is_sound(headers: &Headers, ip: &Ip, sum: Checksum) -> bool {
         _ => (0, 0),
     };
     let at_the_field = start == ip.l4 && offset == field;
-    inside && !ip.fragment && (at_the_field || start - ip.l4 >= header_len)
+    // RFC 1071 sums words: a field across two of them would not be what its receiver adds up to.
+    let aligned = offset % 2 == 0;
+    inside && aligned && !ip.fragment && (at_the_field || start - ip.l4 >= header_len)
 }
 
 fn gso_is_sound(ip: &Ip, gso: Gso) -> bool {
