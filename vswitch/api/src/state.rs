@@ -201,6 +201,9 @@ pub struct WorkerStatus {
     pub frames_free: usize,
     /// Packet frames in all.
     pub frames_total: usize,
+    /// The longest turn of its loop that had packets, microseconds, since the last `status`.
+    #[serde(default)]
+    pub longest_turn_us: u64,
 }
 
 /// What a port is.

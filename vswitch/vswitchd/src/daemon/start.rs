@@ -28,6 +28,7 @@ use crate::ports::{self, Ports};
 use crate::publish::Publisher;
 use crate::underlay::Underlay;
 use crate::uplink::{Uplink, spread};
+use crate::worker::cores::leave_to_workers;
 use crate::worker::{Idle, WorkerSpec, Workers};
 
 /// Frames that a trace may use at once: the packet, and copies for a flooded segment.
@@ -97,6 +98,13 @@ impl Daemon {
         let publisher = Publisher::new();
         let specs =
             specs(&config, uplink.is_some().then_some(ports::UPLINK), sockets, &mut choices);
+        // Before any thread is started: the reaper and whatever else there is inherits it.
+        let pinned: Vec<_> = specs.iter().filter_map(|spec| spec.core).collect();
+        match leave_to_workers(&pinned) {
+            left if left.is_empty() => choices
+                .push("control: no core is left besides the workers', which it may hold up".into()),
+            left => choices.push(format!("control: cores {left:?}")),
+        }
         let workers = Workers::spawn(specs, publisher.shared()).map_err(Error::Workers)?;
         let host = host(&config, &model.pods, mtu, &mut choices, &mut warnings)?;
         if let Some(host) = &host {

@@ -106,7 +106,7 @@ impl Daemon {
             *load += 1;
         }
         self.workers
-            .states()
+            .look()
             .into_iter()
             .zip(loads)
             .map(|(state, ports)| WorkerStatus {
@@ -117,6 +117,7 @@ impl Daemon {
                 epoch: state.epoch.0,
                 frames_free: state.frames_free,
                 frames_total: state.frames_total,
+                longest_turn_us: state.longest_turn_us,
             })
             .collect()
     }

@@ -10,8 +10,10 @@
 //! | `mod`    | [`Workers`]: what the control thread may ask of them |
 //! | `turn`   | the loop: commands, NIC queues, TAPs, flush, sleep |
 //! | `ports`  | transmit handles: the walk's way out |
+//! | `cores`  | who runs where |
 //! | `reaper` | closes TAPs, which takes milliseconds, away from the pinned cores |
 
+pub mod cores;
 mod ports;
 mod reaper;
 #[cfg(test)]
@@ -78,6 +80,8 @@ pub(crate) struct Shared {
     epoch: AtomicU64,
     turns: AtomicU64,
     frames_free: AtomicUsize,
+    /// Since it was last asked for.
+    longest_turn_us: AtomicU64,
     pinned: AtomicBool,
     counters: Arc<Counters>,
 }
@@ -110,6 +114,8 @@ pub struct WorkerState {
     pub frames_free: usize,
     /// Packet frames in all.
     pub frames_total: usize,
+    /// The longest turn with packets since the last look, microseconds: they waited for so long.
+    pub longest_turn_us: u64,
 }
 
 /// The running workers.
@@ -143,6 +149,7 @@ impl Workers {
                 epoch: AtomicU64::new(0),
                 turns: AtomicU64::new(0),
                 frames_free: AtomicUsize::new(spec.frames as usize),
+                longest_turn_us: AtomicU64::new(0),
                 pinned: AtomicBool::new(false),
                 counters: Arc::new(Counters::new()),
             });
@@ -157,7 +164,7 @@ impl Workers {
                     grave: reaper.grave(),
                 };
                 thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
-                    shared.pinned.store(pin(core), Ordering::Relaxed);
+                    shared.pinned.store(cores::pin(core), Ordering::Relaxed);
                     match Turn::new(spec, poll, inbox, tables, shared, told) {
                         Ok(turn) => {
                             // A closed channel means that the starter gave up; the turn ends too.
@@ -239,6 +246,17 @@ impl Workers {
         self.handles.iter().map(|handle| Arc::clone(&handle.shared.counters)).collect()
     }
 
+    /// What each is doing. The longest turn is forgotten by that, so that the next look tells of the
+    /// time between.
+    #[must_use]
+    pub fn look(&self) -> Vec<WorkerState> {
+        let mut states = self.states();
+        for (state, handle) in states.iter_mut().zip(&self.handles) {
+            state.longest_turn_us = handle.shared.longest_turn_us.swap(0, Ordering::Relaxed);
+        }
+        states
+    }
+
     /// What each is doing.
     #[must_use]
     pub fn states(&self) -> Vec<WorkerState> {
@@ -252,6 +270,7 @@ impl Workers {
                 turns: handle.shared.turns.load(Ordering::Relaxed),
                 frames_free: handle.shared.frames_free.load(Ordering::Relaxed),
                 frames_total: handle.frames,
+                longest_turn_us: handle.shared.longest_turn_us.load(Ordering::Relaxed),
             })
             .collect()
     }
@@ -320,20 +339,4 @@ impl Shared {
     fn epoch(&self) -> Epoch {
         Epoch(self.epoch.load(Ordering::Acquire))
     }
-}
-
-/// core_affinity says no more than yes or no.
-fn pin(core: Option<usize>) -> bool {
-    let Some(id) = core else { return false };
-    let pinned = core_affinity::set_for_current(core_affinity::CoreId { id });
-    if pinned {
-        tracing::info!(core = id, "pinned");
-    } else {
-        tracing::warn!(
-            core = id,
-            "the kernel refused this core; the worker runs unpinned (check `workers.cores` against \
-             the CPUs that the service may use)"
-        );
-    }
-    pinned
 }

@@ -123,8 +123,13 @@ impl Turn {
     pub(super) fn run(mut self) {
         let mut last_packet = Instant::now();
         let mut last_nap = last_packet;
+        // When the last turn began, if it had packets.
+        let mut busy_since = None;
         loop {
             let at = Instant::now();
+            if let Some(since) = busy_since {
+                self.note_turn(at.duration_since(since));
+            }
             let now = Millis(at.duration_since(self.started).as_millis() as u64);
             let tables = Arc::clone(self.tables.load());
             if !self.commands(now) {
@@ -146,6 +151,13 @@ impl Turn {
                 }
             };
             let timeout = if sleeps && self.ready.is_empty() { NAP } else { Duration::ZERO };
+            busy_since = (received > 0).then_some(at);
+            if !timeout.is_zero()
+                && let Some(since) = busy_since.take()
+            {
+                // The sleep is no part of it; beside that, reading the clock costs nothing.
+                self.note_turn(since.elapsed());
+            }
             self.wait(timeout);
 
             if at.duration_since(last_nap) >= NAP {
@@ -204,6 +216,15 @@ impl Turn {
         self.shared.epoch.store(epoch.0, Ordering::Release);
         let turns = self.shared.turns.load(Ordering::Relaxed);
         self.shared.turns.store(turns.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// The control thread takes the longest and leaves zero; of two at the same moment one may be
+    /// lost.
+    fn note_turn(&self, took: Duration) {
+        let (took, longest) = (took.as_micros() as u64, &self.shared.longest_turn_us);
+        if took > longest.load(Ordering::Relaxed) {
+            longest.store(took, Ordering::Relaxed);
+        }
     }
 
     fn queues(&mut self, tables: &Tables, now: Millis) -> usize {

@@ -223,7 +223,8 @@ fn status_text(status: &Status) -> String {
         line(&mut text, &format!("{label:<17}{value}"));
     }
     text.push('\n');
-    let mut table = Table::new(&["WORKER", "CORE", "QUEUES", "PORTS", "EPOCH", "FRAMES FREE"]);
+    let mut table =
+        Table::new(&["WORKER", "CORE", "QUEUES", "PORTS", "EPOCH", "FRAMES FREE", "LONGEST TURN"]);
     for worker in &status.workers {
         table.row([
             worker.id.to_string(),
@@ -232,6 +233,7 @@ fn status_text(status: &Status) -> String {
             worker.ports.to_string(),
             worker.epoch.to_string(),
             format!("{}/{}", worker.frames_free, worker.frames_total),
+            format!("{} µs", worker.longest_turn_us),
         ]);
     }
     text.push_str(&table.print());
