@@ -11,6 +11,7 @@
 //! DIR-24-8 table would take 64 MB for ten.
 
 use core::net::Ipv4Addr;
+use core::ops::Range;
 
 use super::{AdjacencyId, Routes};
 
@@ -75,7 +76,7 @@ impl Routes<Ipv4Addr> for Trie {
         let Some(entry) = self.root.get_mut(at) else { return };
         let second = node_under(entry, &mut self.nodes);
         if len <= 24 {
-            return self.fill_node(second, covered(c.into(), 24 - len), route);
+            return fill_node(second, covered(c.into(), 24 - len), route, &mut self.nodes);
         }
         let Some(node) = self.nodes.get_mut(second) else { return };
         let mut entry = node.get(usize::from(c)).copied().unwrap_or_default();
@@ -85,7 +86,7 @@ impl Routes<Ipv4Addr> for Trie {
         {
             *place = entry;
         }
-        self.fill_node(third, covered(d.into(), 32 - len), route);
+        fill_node(third, covered(d.into(), 32 - len), route, &mut self.nodes);
     }
 
     #[inline]
@@ -107,19 +108,8 @@ impl Routes<Ipv4Addr> for Trie {
     }
 }
 
-impl Trie {
-    fn fill_node(&mut self, node: usize, covered: core::ops::Range<usize>, route: Entry) {
-        // Taken out, as what lies below it is written too.
-        let Some(mut entries) = self.nodes.get(node).copied() else { return };
-        fill(entries.get_mut(covered).unwrap_or_default(), route, &mut self.nodes);
-        if let Some(place) = self.nodes.get_mut(node) {
-            *place = entries;
-        }
-    }
-}
-
 /// The entries that share all but the last `free` bits with `at`.
-fn covered(at: usize, free: u8) -> core::ops::Range<usize> {
+fn covered(at: usize, free: u8) -> Range<usize> {
     let count = 1 << free;
     let first = at & !(count - 1);
     first..first + count
@@ -144,19 +134,19 @@ fn node_under(entry: &mut Entry, nodes: &mut Vec<[Entry; NODE]>) -> usize {
 fn fill(entries: &mut [Entry], route: Entry, nodes: &mut [[Entry; NODE]]) {
     for entry in entries {
         if let Some(below) = entry.node() {
-            fill_below(below, route, nodes);
+            fill_node(below, 0..NODE, route, nodes);
         } else if route.covers(*entry) {
             *entry = route;
         }
     }
 }
 
-/// As `fill`, for a whole node and the nodes below it.
-fn fill_below(node: usize, route: Entry, nodes: &mut [[Entry; NODE]]) {
-    for at in 0..NODE {
+/// As `fill`, for entries of a node. Each is looked up anew, as the nodes below are written too.
+fn fill_node(node: usize, covered: Range<usize>, route: Entry, nodes: &mut [[Entry; NODE]]) {
+    for at in covered {
         let Some(entry) = nodes.get_mut(node).and_then(|node| node.get_mut(at)) else { return };
         if let Some(below) = entry.node() {
-            fill_below(below, route, nodes);
+            fill_node(below, 0..NODE, route, nodes);
         } else if route.covers(*entry) {
             *entry = route;
         }
