@@ -12,7 +12,7 @@ use criterion::{BatchSize, Criterion};
 use dataplane::tables::{Epoch, LocalAddresses, PortId};
 use dataplane::wire::MacAddr;
 use ipnet::Ipv4Net;
-use vswitchd::compile::{Input, UplinkPort, compile};
+use vswitchd::compile::{Base, Input, UplinkPort, compile};
 use vswitchd::config::Config;
 use vswitchd::model::{Edit, Model};
 use vswitchd::path_mtu::PathMtus;
@@ -61,6 +61,13 @@ fn main() {
     let mut group = criterion.benchmark_group("compile");
     group.sample_size(10);
     group.bench_function("all", |bencher| bencher.iter(|| compile(black_box(&input))));
+    let base = Base::of(&input);
+    group.bench_function("attach", |bencher| {
+        bencher.iter(|| {
+            assert!(base.suits(black_box(&input)));
+            base.tables(&input)
+        });
+    });
     let last = [tell(&peers[0])];
     group.bench_function("resolve", |bencher| {
         bencher.iter_batched_ref(

@@ -169,7 +169,7 @@ fn tables(path: Path, attachment: Attachment) -> Tables {
             v4: Some(Ipv4Addr::new(198, 18, 0, 1)),
             v6: Some(Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 1)),
         },
-        tunnels: tunnels(path),
+        tunnels: tunnels(path).into(),
         ..Tables::default()
     };
     tables.ports = vec![
@@ -219,8 +219,7 @@ fn port(kind: PortKind, attachment: Attachment, mac: MacAddr) -> Port {
 }
 
 fn tunnels(path: Path) -> Tunnels {
-    let peers =
-        |peer| Peer { address: peer_address(peer).into(), prefixes: peer_prefixes(peer).to_vec() };
+    let peers = |peer| Peer::new(peer_address(peer).into(), peer_prefixes(peer).iter().copied());
     Tunnels {
         uplink: Some(UPLINK),
         local: IpAddr::V4(UNDERLAY).into(),

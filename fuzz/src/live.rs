@@ -91,7 +91,7 @@ fn build() -> Tables {
     let gateway_v6 = Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 1);
     let mut tables = Tables {
         gateway: Gateway { mac: Gateway::MAC, v4: Some(gateway_v4), v6: Some(gateway_v6) },
-        tunnels: tunnels(),
+        tunnels: tunnels().into(),
         bridges: (0..2).map(bridge).collect(),
         ports: (0..PORTS).map(port).collect(),
         ..Tables::default()
@@ -218,7 +218,7 @@ fn prefixes(peer: u8) -> [IpNet; 2] {
 fn tunnels() -> Tunnels {
     let numbers = 0..PEERS.len() as u8;
     let peer =
-        |peer: u8| Peer { address: PEERS[usize::from(peer)], prefixes: prefixes(peer).to_vec() };
+        |peer: u8| Peer::new(PEERS[usize::from(peer)], prefixes(peer).iter().copied());
     Tunnels {
         uplink: Some(PortId(1)),
         local: LocalAddresses { v4: Some(UNDERLAY), v6: Some(UNDERLAY6) },

@@ -5,6 +5,7 @@
 //! to `machine`, `requests` and `daemon`. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use api::{Encapsulation, PeerSpec, Source};
 
@@ -111,7 +112,7 @@ pub fn alone(
     // Its encapsulation alone matters.
     let mut with = Model::default();
     with.pods.clone_from(&model.pods);
-    with.peers.insert(peer.name.clone(), (peer.clone(), Source::Runtime));
+    with.peers = Arc::new([(peer.name.clone(), (peer.clone(), Source::Runtime))].into());
     let (_, message) = problem(config, &with, uplink, uplink_mtu)?;
     Some(message)
 }

@@ -15,12 +15,12 @@ use dataplane::PathMtu;
 const LIFETIME: Duration = Duration::from_secs(600);
 
 /// Path MTUs by underlay address; at most as many as there are peers, as a worker hears of no other.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PathMtus {
     known: BTreeMap<IpAddr, Known>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Known {
     mtu: u16,
     until: Instant,

@@ -160,6 +160,7 @@ pub fn spread(queues: usize, workers: usize) -> Vec<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+    use std::sync::Arc;
 
     use api::PeerSpec;
     use netio::netlink::Link;
@@ -215,9 +216,9 @@ mod tests {
         };
         assert_eq!(ends(&model), ["203.0.113.12", "203.0.113.13"]);
         let learned = PeerSpec { address: [203, 0, 113, 14].into(), ..config.peers[0].clone() };
-        model.kernel.peers.insert(learned.address, learned);
+        Arc::make_mut(&mut model.kernel).peers.insert(learned.address, learned);
         assert_eq!(ends(&model), ["203.0.113.12", "203.0.113.13", "203.0.113.14"]);
-        model.peers.clear();
+        model.peers = Arc::default();
         assert_eq!(ends(&model), ["203.0.113.13", "203.0.113.14"]);
     }
 

@@ -22,6 +22,7 @@ pub mod port;
 pub mod tunnel;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use crate::wire::MacAddr;
 pub use adjacency::{Adjacency, AdjacencyId, Encap, OuterDf, Template};
@@ -77,7 +78,7 @@ pub struct Tables {
     /// By [`AdjacencyId`].
     pub adjacencies: Vec<Adjacency>,
     /// Our end of the overlay.
-    pub tunnels: Tunnels,
+    pub tunnels: Arc<Tunnels>,
     /// The node's gateway.
     pub gateway: Gateway,
 }

@@ -21,8 +21,9 @@ pub struct PeerId(pub u32);
 pub struct Peer {
     /// Its underlay address.
     pub address: IpAddr,
-    /// Its pods.
-    pub prefixes: Vec<IpNet>,
+    /// Its pods' addresses: first and last of each range, ascending, none touching what another has.
+    v4: Vec<(u32, u32)>,
+    v6: Vec<(u128, u128)>,
 }
 
 /// What a VNI means.
@@ -210,31 +211,61 @@ impl FromIterator<(IpAddr, PeerId)> for PeersByAddress {
 }
 
 impl Peer {
+    /// A node with the pods of these prefixes.
+    #[must_use]
+    pub fn new(address: IpAddr, prefixes: impl IntoIterator<Item = IpNet>) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for prefix in prefixes {
+            match prefix {
+                IpNet::V4(net) => v4.push((net.network().to_bits(), net.broadcast().to_bits())),
+                IpNet::V6(net) => v6.push((net.network().to_bits(), net.broadcast().to_bits())),
+            }
+        }
+        Self { address, v4: joined(v4), v6: joined(v6) }
+    }
+
     /// Whether a pod of this peer has the address.
     #[inline]
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {
-        // One comparison under the mask; the crate's own makes two addresses to compare with.
-        self.prefixes.iter().any(|prefix| match (prefix, address) {
-            (IpNet::V4(prefix), IpAddr::V4(address)) => {
-                let differing = prefix.addr().to_bits() ^ address.to_bits();
-                differing.leading_zeros() >= u32::from(prefix.prefix_len())
-            }
-            (IpNet::V6(prefix), IpAddr::V6(address)) => {
-                let differing = prefix.addr().to_bits() ^ address.to_bits();
-                differing.leading_zeros() >= u32::from(prefix.prefix_len())
-            }
-            _ => false,
-        })
+        match address {
+            IpAddr::V4(v4) => is_within(&self.v4, v4.to_bits()),
+            IpAddr::V6(v6) => is_within(&self.v6, v6.to_bits()),
+        }
     }
+}
+
+/// The same addresses in as few ranges as may be, ascending.
+fn joined<T: Ord + Copy>(mut ranges: Vec<(T, T)>) -> Vec<(T, T)> {
+    ranges.sort_unstable();
+    ranges.dedup_by(|(first, last), (_, known)| {
+        let lies_within = *first <= *known;
+        if lies_within {
+            *known = (*known).max(*last);
+        }
+        lies_within
+    });
+    ranges.shrink_to_fit();
+    ranges
+}
+
+/// A gateway may have all of a cluster behind it: found by halving.
+#[inline]
+fn is_within<T: Ord + Copy>(ranges: &[(T, T)], address: T) -> bool {
+    let after = ranges.partition_point(|(first, _)| *first <= address);
+    let before = after.checked_sub(1).and_then(|at| ranges.get(at));
+    before.is_some_and(|(_, last)| address <= *last)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use core::net::IpAddr;
+    use core::net::{IpAddr, Ipv4Addr};
 
-    use super::{LocalAddresses, PeerId, PeersByAddress, Tunnels};
+    use ipnet::{IpNet, Ipv4Net};
+    use proptest::prelude::*;
+
+    use super::{LocalAddresses, Peer, PeerId, PeersByAddress, Tunnels};
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -274,5 +305,36 @@ mod tests {
         assert_eq!(peers.get(address("203.0.113.1")), Some(PeerId(0)));
         assert_eq!(peers.get(address("2001:db8::1")), Some(PeerId(1)));
         assert_eq!(peers.get(address("::ffff:203.0.113.1")), None);
+    }
+
+    #[test]
+    fn the_ends_of_a_prefix_are_in_it() {
+        let prefixes = ["198.18.2.0/24", "198.18.2.64/26", "fd00:18:2::/64", "255.255.255.0/24"];
+        let prefixes = prefixes.map(|text| text.parse::<IpNet>().unwrap());
+        let peer = Peer::new(address("203.0.113.12"), prefixes);
+        for inside in ["198.18.2.0", "198.18.2.255", "fd00:18:2::", "255.255.255.255"] {
+            assert!(peer.has(address(inside)), "{inside}");
+        }
+        for outside in ["198.18.1.255", "198.18.3.0", "fd00:18:3::", "0.0.0.0", "::198.18.2.1"] {
+            assert!(!peer.has(address(outside)), "{outside}");
+        }
+        assert!(!Peer::new(address("203.0.113.12"), []).has(address("198.18.2.0")));
+    }
+
+    proptest! {
+        #[test]
+        fn a_peer_has_what_one_of_its_prefixes_contains(
+            prefixes in proptest::collection::vec((any::<u8>(), 20u8..=32), 0..20),
+            bits in any::<u16>(),
+        ) {
+            let net = |(bits, len): &(u8, u8)| {
+                Ipv4Net::new(Ipv4Addr::from_bits(0xc612_0000 | u32::from(*bits) << 4), *len).unwrap()
+            };
+            let prefixes: Vec<_> = prefixes.iter().map(net).collect();
+            let peer = Peer::new(address("203.0.113.12"), prefixes.iter().copied().map(IpNet::V4));
+            let address = Ipv4Addr::from_bits(0xc612_0000 | u32::from(bits));
+            let expected = prefixes.iter().any(|prefix| prefix.contains(&address));
+            prop_assert_eq!(peer.has(address.into()), expected);
+        }
     }
 }

@@ -26,6 +26,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use dataplane::tables::adjacency::{Ends, Outer};
 use dataplane::tables::{
@@ -53,6 +54,8 @@ pub(crate) struct Node {
     macs: HashMap<String, MacAddr>,
     bridges: Vec<String>,
     peers: HashMap<String, IpAddr>,
+    /// The first prefix of each peer, by its address.
+    firsts: HashMap<IpAddr, IpNet>,
     underlay_mtu: u16,
     vni: Option<Vni>,
     outer_df: OuterDf,
@@ -69,6 +72,7 @@ impl Node {
             macs: HashMap::new(),
             bridges: Vec::new(),
             peers: HashMap::new(),
+            firsts: HashMap::new(),
             underlay_mtu: 1500,
             vni: None,
             outer_df: OuterDf::Set,
@@ -101,15 +105,15 @@ impl Node {
             "vxlan" => {
                 let vni = vni(words.parse("VNI")?)?;
                 self.vni = Some(vni);
-                self.tables.tunnels.vxlan_port = Some(words.value("port")?.unwrap_or(4789));
-                self.tables.tunnels.vnis.insert(vni, Domain::Routed);
-                self.tables.tunnels.zero_checksum6 = !words.flag("summed");
+                self.tunnels().vxlan_port = Some(words.value("port")?.unwrap_or(4789));
+                self.tunnels().vnis.insert(vni, Domain::Routed);
+                self.tunnels().zero_checksum6 = !words.flag("summed");
             }
             "vxlan-also" => {
-                self.tables.tunnels.more_vxlan_ports.push(words.parse("port")?);
-                self.tables.tunnels.vnis.insert(vni(words.parse("VNI")?)?, Domain::Routed);
+                self.tunnels().more_vxlan_ports.push(words.parse("port")?);
+                self.tunnels().vnis.insert(vni(words.parse("VNI")?)?, Domain::Routed);
             }
-            "ipip" => self.tables.tunnels.ipip = true,
+            "ipip" => self.tunnels().ipip = true,
             "outer-df" => {
                 self.outer_df = match words.next("policy")? {
                     "clear" => OuterDf::Clear,
@@ -117,11 +121,11 @@ impl Node {
                     other => return Err(format!("unknown policy `{other}`")),
                 };
             }
-            "clamp-mss" => self.tables.tunnels.clamp_mss = true,
-            "direct-from-tunnelled" => self.tables.tunnels.direct_from_tunnelled = true,
+            "clamp-mss" => self.tunnels().clamp_mss = true,
+            "direct-from-tunnelled" => self.tunnels().direct_from_tunnelled = true,
             "direct" => {
-                self.tables.tunnels.direct = true;
-                self.tables.tunnels.proxy_neighbors = words.flag("proxy");
+                self.tunnels().direct = true;
+                self.tunnels().proxy_neighbors = words.flag("proxy");
             }
             "gateway" => self.gateway(&mut words)?,
             "host" => self.host(&mut words),
@@ -131,8 +135,8 @@ impl Node {
                 let id = BridgeId(self.tables.bridges.len() as u16);
                 self.tables.bridges.push(Bridge { vni, ..Bridge::default() });
                 if let Some(vni) = vni {
-                    self.tables.tunnels.vxlan_port.get_or_insert(4789);
-                    self.tables.tunnels.vnis.insert(vni, Domain::Bridged(id));
+                    self.tunnels().vxlan_port.get_or_insert(4789);
+                    self.tunnels().vnis.insert(vni, Domain::Bridged(id));
                 }
             }
             "pod" => self.pod(&mut words)?,
@@ -155,7 +159,7 @@ impl Node {
         let offloads = if words.flag("offload") { ALL } else { Offloads::default() };
         let mtu = self.underlay_mtu;
         let port = self.attach("uplink", PortKind::Uplink, UPLINK_MAC, mtu, offloads);
-        let tunnels = &mut self.tables.tunnels;
+        let tunnels = Arc::make_mut(&mut self.tables.tunnels);
         tunnels.uplink = Some(port);
         for address in words.all::<IpAddr>()? {
             let mac = Tunnels::derived_vtep_mac(address);
@@ -234,11 +238,11 @@ impl Node {
         self.macs.insert(format!("vtep-{name}"), vtep);
         self.peers.insert(name.to_owned(), address);
         let outer = self.outer(address)?;
-        let own_vtep = self.tables.tunnels.vtep_mac_for(address);
+        let own_vtep = self.tunnels().vtep_mac_for(address);
         let (template, overhead) = match words.next("encapsulation")? {
             "vxlan" => {
                 let vni = self.vni.ok_or("`vxlan` stands above a peer that speaks it")?;
-                let port = self.tables.tunnels.vxlan_port.unwrap_or(4789);
+                let port = self.tunnels().vxlan_port.unwrap_or(4789);
                 let template = Template::vxlan_routed(outer, vni, port, vtep, own_vtep);
                 (template, vxlan_overhead(address))
             }
@@ -255,9 +259,10 @@ impl Node {
         for prefix in &prefixes {
             self.to(*prefix, Adjacency::Remote { port: self.port("uplink")?, template, mtu });
         }
-        let tunnels = &mut self.tables.tunnels;
+        let tunnels = Arc::make_mut(&mut self.tables.tunnels);
         tunnels.by_address.insert(address, PeerId(tunnels.peers.len() as u32));
-        tunnels.peers.push(Peer { address, prefixes });
+        self.firsts.extend(prefixes.first().map(|prefix| (address, *prefix)));
+        tunnels.peers.push(Peer::new(address, prefixes));
         Ok(())
     }
 
@@ -275,11 +280,14 @@ impl Node {
         Ok(())
     }
 
+    fn tunnels(&mut self) -> &mut Tunnels {
+        Arc::make_mut(&mut self.tables.tunnels)
+    }
+
     /// By the route to the peer's first prefix.
     fn member(&self, peer: &str) -> Result<Member, String> {
         let address = *self.peers.get(peer).ok_or(format!("no peer `{peer}`"))?;
-        let listed = self.tables.tunnels.peer_at(address).ok_or("a peer is listed")?;
-        let prefix = listed.1.prefixes.first().ok_or(format!("`{peer}` has no prefix"))?;
+        let prefix = self.firsts.get(&address).ok_or(format!("`{peer}` has no prefix"))?;
         let adjacency = self.tables.route(prefix.addr()).ok_or("a peer's prefix is routed")?;
         Ok(Member { identity: address, adjacency, weight: 1 })
     }
@@ -291,7 +299,7 @@ impl Node {
         let address = *self.peers.get(peer).ok_or(format!("no peer `{peer}`"))?;
         let (outer, port) = (self.outer(address)?, self.port("uplink")?);
         let mtu = self.underlay_mtu - vxlan_overhead(address);
-        let udp_port = self.tables.tunnels.vxlan_port.unwrap_or(4789);
+        let udp_port = self.tunnels().vxlan_port.unwrap_or(4789);
         let bridge = &mut self.tables.bridges[usize::from(bridge.0)];
         let vni = bridge.vni.ok_or("a stretched bridge has a VNI")?;
         let template = Template::vxlan_bridged(outer, vni, udp_port).with_outer_df(self.outer_df);

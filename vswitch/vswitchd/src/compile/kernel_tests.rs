@@ -1,6 +1,7 @@
 //! The kernel's routes beside those of other sources, judged by what packets meet.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use api::Source;
 use dataplane::tables::{Adjacency, Encap, Tables};
@@ -56,7 +57,7 @@ fn learned(lines: &[&str]) -> Node {
     };
     let mut mirror = Mirror::new(254, &scope.prefixes);
     lines.iter().for_each(|line| mirror.read(lines::route(line)));
-    node.model.kernel = judge(&mirror, &scope);
+    node.model.kernel = Arc::new(judge(&mirror, &scope));
     for gateway in ["198.51.100.2", "fe80::2"] {
         let gateway: IpAddr = gateway.parse().expect("an address");
         node.next_hops.insert(gateway, NextHop::resolved(ROUTER));
@@ -151,7 +152,7 @@ fn the_configuration_stands_above_and_the_cluster_below() {
     cluster.name = "d".into();
     cluster.address = "203.0.113.14".parse().expect("an address");
     cluster.prefixes = vec!["198.18.77.0/24".parse().expect("a prefix")];
-    node.model.peers.insert("d".into(), (cluster, Source::Kubernetes));
+    Arc::make_mut(&mut node.model.peers).insert("d".into(), (cluster, Source::Kubernetes));
     assert_eq!(source(&node, "198.18.2.0/24"), Some("config"));
     assert_eq!(source(&node, "198.18.50.0/24"), Some("config"));
     assert_eq!(source(&node, "198.18.77.0/24"), Some("kernel"));

@@ -4,6 +4,7 @@
 //! `publish`. A pure function: the same input gives the same tables, and a test needs neither
 //! interfaces nor time.
 
+pub mod base;
 pub mod encapsulation;
 #[cfg(test)]
 mod kernel_tests;
@@ -29,8 +30,9 @@ use crate::model::Model;
 use crate::mtu::{least, pod_mtu};
 use crate::path_mtu::PathMtus;
 use crate::underlay::NextHop;
+pub use base::Base;
 use encapsulation::{Decision, decide, heard, overhead};
-use rib::{Exit, Route, Target};
+use rib::{Exit, Target};
 
 /// The bridge domain of the configuration; the only one so far.
 const DEFAULT_BRIDGE: BridgeId = BridgeId(0);
@@ -71,7 +73,7 @@ pub struct PodPort {
 }
 
 /// Everything that tables are made of.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
     /// The operator's decisions.
     pub config: &'a Config,
@@ -127,28 +129,7 @@ impl Input<'_> {
 /// The tables of this input.
 #[must_use]
 pub fn compile(input: &Input<'_>) -> Tables {
-    let mut tables = Tables {
-        epoch: input.epoch,
-        ports: ports(input),
-        bridges: vec![bridge(input)],
-        tunnels: tunnels(input),
-        gateway: gateway(input.model),
-        ..Tables::default()
-    };
-    let mut adjacencies = Adjacencies {
-        input,
-        known: HashMap::new(),
-        pod_mtu: pod_mtu(input.config, input.model, input.uplink.map(|uplink| uplink.mtu)),
-        tables: &mut tables,
-    };
-    for Route { prefix, target, .. } in rib::routes(input).routes {
-        let id = adjacencies.of(&target);
-        match prefix {
-            IpNet::V4(net) => adjacencies.tables.fib4.insert(net.addr(), net.prefix_len(), id),
-            IpNet::V6(net) => adjacencies.tables.fib6.insert(net.addr(), net.prefix_len(), id),
-        }
-    }
-    tables
+    Base::of(input).tables(input)
 }
 
 /// MAC of this node's VTEP, as a peer knows it that reaches us by this address of ours.
@@ -177,8 +158,22 @@ enum Shared {
     Unreachable,
 }
 
-impl<'a> Adjacencies<'a, '_> {
-    fn of(&mut self, target: &Target<'a>) -> AdjacencyId {
+impl<'a, 'i> Adjacencies<'a, 'i> {
+    fn new(input: &'a Input<'i>, tables: &'a mut Tables) -> Self {
+        let mtu = input.uplink.map(|uplink| uplink.mtu);
+        let pod_mtu = pod_mtu(input.config, input.model, mtu);
+        Self { input, known: HashMap::new(), pod_mtu, tables }
+    }
+
+    fn route(&mut self, prefix: IpNet, target: &Target<'_>) {
+        let id = self.of(target);
+        match prefix {
+            IpNet::V4(net) => self.tables.fib4.insert(net.addr(), net.prefix_len(), id),
+            IpNet::V6(net) => self.tables.fib6.insert(net.addr(), net.prefix_len(), id),
+        }
+    }
+
+    fn of(&mut self, target: &Target<'_>) -> AdjacencyId {
         let shared = match target {
             Target::Peer(peer) => Some(Shared::Peer(peer.address)),
             Target::Direct(gateway) => Some(Shared::Direct(*gateway)),
@@ -425,7 +420,7 @@ fn tunnels(input: &Input<'_>) -> Tunnels {
     }
     // What is routed to a peer may also come from it.
     let mut routed: HashMap<&str, Vec<IpNet>> = HashMap::new();
-    for (prefix, (target, _)) in &model.routes {
+    for (prefix, (target, _)) in model.routes.iter() {
         if let RouteTarget::Peer { name } = target {
             routed.entry(name).or_default().push(*prefix);
         }
@@ -433,10 +428,10 @@ fn tunnels(input: &Input<'_>) -> Tunnels {
     let mut add = |address: IpAddr, prefixes: Vec<IpNet>| {
         if tunnels.by_address.get(address).is_none() {
             tunnels.by_address.insert(address, PeerId(tunnels.peers.len() as u32));
-            tunnels.peers.push(Peer { address, prefixes });
+            tunnels.peers.push(Peer::new(address, prefixes));
         }
     };
-    for (name, (peer, _)) in &model.peers {
+    for (name, (peer, _)) in model.peers.iter() {
         let mut prefixes = routed.remove(name.as_str()).unwrap_or_default();
         prefixes.extend(&peer.prefixes);
         prefixes.extend(model.kernel.behind(&peer.address));

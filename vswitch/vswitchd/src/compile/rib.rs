@@ -187,7 +187,7 @@ fn candidates<'a>(input: &Input<'a>) -> Vec<Route<'a>> {
     for ((bridge, address), mac) in &model.neighbors {
         add((*address).into(), Target::Neighbor { bridge, mac: *mac }, Origin::Neighbor);
     }
-    for (prefix, (target, source)) in &model.routes {
+    for (prefix, (target, source)) in model.routes.iter() {
         let target = match target {
             RouteTarget::Peer { name } => match model.peers.get(name) {
                 Some((peer, _)) => Target::Peer(peer),

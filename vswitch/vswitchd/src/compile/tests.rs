@@ -50,11 +50,11 @@ const NIC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 pub(super) struct Node {
     pub(super) config: Config,
     pub(super) model: Model,
-    pods: BTreeMap<AttachmentId, PodPort>,
-    host: Option<HostPort>,
+    pub(super) pods: BTreeMap<AttachmentId, PodPort>,
+    pub(super) host: Option<HostPort>,
     uplink: Option<UplinkPort>,
     pub(super) next_hops: BTreeMap<IpAddr, NextHop>,
-    path_mtus: PathMtus,
+    pub(super) path_mtus: PathMtus,
 }
 
 impl Node {
@@ -85,7 +85,7 @@ impl Node {
         }
     }
 
-    fn plug(&mut self, container: &str, mode: Mode, port: u16) -> AttachmentId {
+    pub(super) fn plug(&mut self, container: &str, mode: Mode, port: u16) -> AttachmentId {
         let attachment = AttachmentId { container_id: container.into(), ifname: "eth0".into() };
         let request = Reserve {
             attachment: attachment.clone(),

@@ -5,6 +5,7 @@
 //! followed one by one and acted upon a little later, and the larger the tables, the later.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -117,11 +118,11 @@ impl Daemon {
         let scope = self.kernel_scope();
         let Some(kernel) = &self.kernel else { return false };
         let learned = kernel.learned(&scope);
-        if learned == self.model.kernel {
+        if learned == *self.model.kernel {
             return false;
         }
         say(&self.model.kernel, &learned);
-        self.model.kernel = learned;
+        self.model.kernel = Arc::new(learned);
         true
     }
 

@@ -24,7 +24,7 @@ use frame::Pool;
 use netio::netlink::{Event, Monitor, Netlink};
 use netio::pinhole::Steering;
 
-use crate::compile::{HostPort, Input, UplinkPort, compile};
+use crate::compile::{Base, HostPort, Input, UplinkPort};
 use crate::config::{Config, Former};
 use crate::error::chain;
 use crate::host::{HostInterface, sysctl_warnings};
@@ -51,6 +51,8 @@ pub struct Daemon {
     journal: Journal,
     pub(crate) ports: Ports,
     pub(crate) publisher: Publisher,
+    /// What of the published tables is not pods.
+    base: Option<Base>,
     pub(crate) workers: Workers,
     pub(crate) uplink: Option<Uplink>,
     pub(crate) underlay: Option<Underlay>,
@@ -147,7 +149,7 @@ impl Daemon {
         if let Some(steering) = &steering {
             self.hear_more(steering)?;
         }
-        let tables = self.with_input(compile);
+        let tables = self.compile();
         self.hand_out(tables)?;
         self.release_ports();
         if let (Some(uplink), Some(steering)) = (&mut self.uplink, steering)
@@ -165,7 +167,7 @@ impl Daemon {
     /// other way: until the workers know it, in a moment, they drop what it sends.
     fn hear_more(&mut self, wanted: &Steering) -> Result<(), ErrorReply> {
         if self.uplink.as_ref().is_some_and(|uplink| uplink.lacks(wanted)) {
-            let fresh = self.with_input(compile);
+            let fresh = self.compile();
             let mut tables = Tables::clone(&self.publisher.tables());
             (tables.epoch, tables.tunnels) = (fresh.epoch, fresh.tunnels);
             self.hand_out(tables)?;
@@ -177,6 +179,18 @@ impl Daemon {
             }
             Some(Ok(())) | None => Ok(()),
         }
+    }
+
+    /// Of what is known already, as much as can be is used again.
+    fn compile(&mut self) -> Tables {
+        let base = self.base.take();
+        let (base, tables) = self.with_input(|input| {
+            let base = base.filter(|base| base.suits(input)).unwrap_or_else(|| Base::of(input));
+            let tables = base.tables(input);
+            (base, tables)
+        });
+        self.base = Some(base);
+        tables
     }
 
     fn hand_out(&mut self, tables: Tables) -> Result<(), ErrorReply> {

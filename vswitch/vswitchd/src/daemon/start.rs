@@ -138,6 +138,7 @@ impl Daemon {
             model,
             journal,
             publisher,
+            base: None,
             workers,
             uplink,
             underlay,

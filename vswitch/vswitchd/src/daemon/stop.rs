@@ -1,14 +1,14 @@
 //! Reload and end.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use dataplane::tables::FdbTarget;
 use netio::netlink::Netlink;
 
-use crate::compile::compile;
 use crate::config::Config;
 use crate::error::chain;
-use crate::kernel::{KernelSource, Learned};
+use crate::kernel::KernelSource;
 use crate::masquerade::Masquerade;
 use crate::mtu;
 use crate::ports;
@@ -94,7 +94,7 @@ impl Daemon {
     /// A VTEP's number is its place in the list: by another list, what was learned would point to
     /// another VTEP. Tables without any stand between, as nothing is learned from a VTEP by them.
     fn forget_vteps(&mut self) {
-        let mut tables = self.with_input(compile);
+        let mut tables = self.compile();
         for bridge in &mut tables.bridges {
             bridge.vteps.clear();
             bridge.fdb.retain(|_, target| !matches!(target, FdbTarget::Vtep(_)));
@@ -118,7 +118,7 @@ impl Daemon {
         if let Some(host) = &mut self.host {
             host.share(self.kernel.is_some());
         }
-        self.model.kernel = Learned::default();
+        self.model.kernel = Arc::default();
         self.learn(Instant::now());
     }
 

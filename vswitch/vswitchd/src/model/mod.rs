@@ -21,6 +21,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use api::{AttachmentId, ErrorKind, ErrorReply, Mac, Mode, PeerSpec, PodName, RouteTarget, Source};
 use dataplane::tables::LocalAddresses;
@@ -68,9 +69,9 @@ pub struct Model {
     pub attachments: BTreeMap<AttachmentId, Lease>,
     /// The peers in force, by name; each with the prefixes that no source above has. Made of what
     /// was said.
-    pub peers: BTreeMap<String, (PeerSpec, Source)>,
+    pub peers: Arc<BTreeMap<String, (PeerSpec, Source)>>,
     /// The routes in force, by destination. Made of what was said.
-    pub routes: BTreeMap<IpNet, (RouteTarget, Source)>,
+    pub routes: Arc<BTreeMap<IpNet, (RouteTarget, Source)>>,
     /// What each source says of peers and routes, in force or not.
     pub said: Said,
     /// What was said and is not in force.
@@ -95,7 +96,7 @@ pub struct Model {
     usual: Option<Usual>,
     /// What the kernel's routing table says. No edit makes it, and it is not journalled: at the next
     /// start it is read again.
-    pub kernel: Learned,
+    pub kernel: Arc<Learned>,
 }
 
 impl Model {

@@ -5,6 +5,7 @@
 //! address, the prefix; who comes later keeps what is left, and the rest of it waits.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::{PeerSpec, RouteTarget, Source};
 use ipnet::IpNet;
@@ -170,7 +171,7 @@ impl Model {
                 }
             }
         }
-        (self.peers, self.routes, self.hidden) = (peers, routes, hidden);
+        (self.peers, self.routes, self.hidden) = (Arc::new(peers), Arc::new(routes), hidden);
     }
 }
 

@@ -1,0 +1,199 @@
+//! Whatever happens to a node, and in whatever order: tables of a base that suits are those of no base
+//! at all, and lead where the RIB says.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use api::{AttachmentId, Mode, PeerSpec, Source};
+use dataplane::PathMtu;
+use dataplane::tables::Tables;
+use dataplane::wire::MacAddr;
+use proptest::prelude::*;
+
+use super::super::rib;
+use super::super::tests::{Node, ROUTER};
+use super::super::{Adjacencies, Input, compile};
+use super::Base;
+use crate::kernel::{Hop, Learned, Way};
+use crate::model::Edit;
+use crate::underlay::NextHop;
+
+const CONFIG: &str = r#"
+[node]
+name = "a"
+pod_prefixes = ["198.18.1.0/28", "fd00:18:1::/120"]
+cluster_prefixes = ["198.18.0.0/16", "fd00:18::/32"]
+[uplink]
+interface = "eth0"
+[routes.kernel]
+prefixes = ["198.18.0.0/16"]
+"#;
+
+/// What may happen to a node.
+#[derive(Debug, Clone)]
+enum Step {
+    Plug(u8),
+    Unplug(u8),
+    /// The device is gone, the lease stays.
+    Down(u8),
+    Peer(u8, u8),
+    NoPeer(u8),
+    Learn(Vec<(u8, u8)>),
+    Resolve(u8, bool),
+    PathMtu(u8, u16),
+    HostMtu(u32),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..4u8).prop_map(Step::Plug),
+        2 => (0..4u8).prop_map(Step::Unplug),
+        1 => (0..4u8).prop_map(Step::Down),
+        2 => (0..3u8, 2..6u8).prop_map(|(peer, net)| Step::Peer(peer, net)),
+        1 => (0..3u8).prop_map(Step::NoPeer),
+        2 => prop::collection::vec((1..8u8, 0..5u8), 0..4).prop_map(Step::Learn),
+        1 => (0..5u8, any::<bool>()).prop_map(|(peer, known)| Step::Resolve(peer, known)),
+        1 => (0..3u8, 1280..1500u16).prop_map(|(peer, mtu)| Step::PathMtu(peer, mtu)),
+        1 => (1300..1400u32).prop_map(Step::HostMtu),
+    ];
+    prop::collection::vec(step, 0..24)
+}
+
+fn underlay(number: u8) -> IpAddr {
+    [203, 0, 113, 10 + number].into()
+}
+
+fn pod(number: u8) -> AttachmentId {
+    AttachmentId { container_id: format!("c{number}"), ifname: "eth0".into() }
+}
+
+fn act(node: &mut Node, step: Step) {
+    match step {
+        Step::Plug(number) if node.model.attachments.contains_key(&pod(number)) => {}
+        Step::Plug(number) => {
+            node.plug(&format!("c{number}"), Mode::Routed, 2 + u16::from(number));
+        }
+        Step::Unplug(number) => {
+            node.pods.remove(&pod(number));
+            node.model.apply_all(&[Edit::NoLease { attachment: pod(number) }]);
+        }
+        Step::Down(number) => drop(node.pods.remove(&pod(number))),
+        Step::Peer(number, net) => {
+            let peer = PeerSpec {
+                name: format!("n{number}"),
+                address: underlay(number),
+                prefixes: vec![format!("198.18.{net}.0/24").parse().expect("a prefix")],
+                encapsulation: None,
+                encapsulate: None,
+                vtep_mac: None,
+            };
+            node.model.apply_all(&[Edit::Peer { peer, source: Source::Kubernetes }]);
+        }
+        Step::NoPeer(number) => {
+            let name = format!("n{number}");
+            node.model.apply_all(&[Edit::NoPeer { name, source: Source::Kubernetes }]);
+        }
+        Step::Learn(routes) => node.model.kernel = Arc::new(learned(&routes)),
+        Step::Resolve(number, known) => {
+            let mac = if known { ROUTER } else { MacAddr([2, 0, 0, 0, 0, 9]) };
+            let mtu = known.then_some(1400);
+            node.next_hops.insert(underlay(number), NextHop { mtu, ..NextHop::resolved(mac) });
+        }
+        Step::PathMtu(number, mtu) => {
+            node.path_mtus.note(PathMtu { address: underlay(number), mtu }, Instant::now());
+        }
+        Step::HostMtu(mtu) => node.host.as_mut().expect("it has one").mtu = mtu,
+    }
+}
+
+/// Some of the routes are within this node's own prefix, and hide a pod's or do not.
+fn learned(routes: &[(u8, u8)]) -> Learned {
+    let mut learned = Learned::default();
+    for (net, gateway) in routes {
+        let len = if net % 2 == 0 { 24 } else { 32 };
+        let prefix = format!("198.18.{net}.2/{len}").parse::<ipnet::IpNet>().expect("a prefix");
+        let gateway = underlay(*gateway);
+        let hop = Hop { gateway, weight: 1, overlay: false };
+        learned.routes.insert(prefix.trunc(), Way::Hops(vec![hop]));
+        learned.direct.entry(gateway).or_default().push(prefix.trunc());
+    }
+    learned
+}
+
+fn probes() -> impl Iterator<Item = IpAddr> {
+    let v4 = (0..9u8).flat_map(|net| (0..8u8).map(move |host| IpAddr::from([198, 18, net, host])));
+    let v6 = (0..8u16).map(|host| IpAddr::from([0xfd00, 0x18, 1, 0, 0, 0, 0, host]));
+    v4.chain(v6).chain([IpAddr::from([192, 0, 2, 1])])
+}
+
+/// Where an address leads, in words.
+fn leads(tables: &Tables, address: IpAddr) -> String {
+    let adjacency = tables.route(address).and_then(|id| tables.adjacency(id));
+    format!("{address}: {adjacency:?}")
+}
+
+/// Likewise, as the RIB says.
+fn should_lead(input: &Input<'_>, routes: &[rib::Route<'_>], address: IpAddr) -> String {
+    let within = routes.iter().filter(|route| route.prefix.contains(&address));
+    let best = within.max_by_key(|route| route.prefix.prefix_len());
+    let mut tables = Tables::default();
+    if let Some(route) = best {
+        Adjacencies::new(input, &mut tables).route(address.into(), &route.target);
+    }
+    leads(&tables, address)
+}
+
+/// Whom the node hears, and what from.
+fn hears(tables: &Tables) -> String {
+    let tunnels = &tables.tunnels;
+    let ids: Vec<_> = (0..5).map(|number| tunnels.by_address.get(underlay(number))).collect();
+    format!("{:?} {ids:?} {} {}", tunnels.peers, tunnels.direct, tunnels.direct_from_tunnelled)
+}
+
+proptest! {
+    #[test]
+    fn a_base_that_suits_makes_the_same_tables(steps in steps()) {
+        let mut node = Node::new(CONFIG);
+        let mut base: Option<Base> = None;
+        for step in steps {
+            act(&mut node, step);
+            let kept = base.take();
+            let (fresh, tables, made) = node.with_input(|input| {
+                let made = kept.filter(|base| base.suits(input)).unwrap_or_else(|| Base::of(input));
+                (compile(input), made.tables(input), made)
+            });
+            base = Some(made);
+            prop_assert_eq!(&tables.ports, &fresh.ports);
+            prop_assert_eq!(hears(&tables), hears(&fresh));
+            let expected: Vec<_> = node.with_input(|input| {
+                let routes = rib::routes(input).routes;
+                probes().map(|address| should_lead(input, &routes, address)).collect()
+            });
+            for (address, expected) in probes().zip(expected) {
+                prop_assert_eq!(leads(&tables, address), leads(&fresh, address));
+                prop_assert_eq!(leads(&tables, address), expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pod_needs_no_other_base_and_a_route_does() {
+    let mut node = Node::new(CONFIG);
+    let base = node.with_input(Base::of);
+    act(&mut node, Step::Plug(0));
+    assert!(node.with_input(|input| base.suits(input)));
+    for step in [
+        Step::Peer(0, 2),
+        Step::Learn(vec![(4, 0)]),
+        Step::Resolve(0, true),
+        Step::PathMtu(0, 1400),
+        Step::HostMtu(1300),
+    ] {
+        let said = format!("{step:?}");
+        let base = node.with_input(Base::of);
+        act(&mut node, step);
+        assert!(!node.with_input(|input| base.suits(input)), "{said}");
+    }
+}
