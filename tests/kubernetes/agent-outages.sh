@@ -54,14 +54,14 @@ traffic_begin() {
 # traffic_end: none was lost.
 traffic_end() {
     lab_signal traffic INT
-    check "pods lost nothing of $(answered | tail -n 1) packets" all_answered
+    check "pods lost nothing of $(pings_answered | tail -n 1) packets" all_answered
 }
 
-# The numbers of the packets that were answered. The last ones may still have been under way.
-answered() { sed -n 's/.*icmp_seq=\([0-9]*\) .*/\1/p' "$LAB_DIR/logs/traffic.log" | sort -nu; }
+# The numbers of the packets that were pings_answered. The last ones may still have been under way.
+pings_answered() { sed -n 's/.*icmp_seq=\([0-9]*\) .*/\1/p' "$LAB_DIR/logs/traffic.log" | sort -nu; }
 
 all_answered() {
-    answered | awk '$1 != NR { print "number " NR " was lost"; lost = 1; exit }
+    pings_answered | awk '$1 != NR { print "number " NR " was lost"; lost = 1; exit }
         END { exit lost || NR < 10 }'
 }
 
