@@ -80,7 +80,7 @@ fn daemon(path: &Path, answers: Vec<Vec<&'static str>>) -> thread::JoinHandle<()
                 "version": "0", "node": "n", "uptime_seconds": 0, "epoch": 0,
                 "pod_prefixes": prefixes, "cluster_prefixes": [], "pod_mtu": 1450, "pods": 0,
                 "peers": 0, "uplink": null, "workers": [], "host_interface": null,
-                "masquerade": false, "publish_latency_us": null, "choices": [], "warnings": [],
+                "masquerade": null, "publish_latency_us": null, "choices": [], "warnings": [],
             }));
             let reply = Ok(Reply::Status(Box::new(status.expect("a status"))));
             stream.write_all(&encode_response(&reply).expect("small")).expect("sent");
