@@ -14,6 +14,7 @@ use crate::config::{Config, Problem, Refusal, check_far_end};
 use crate::error::Error;
 use crate::model::Model;
 use crate::mtu;
+use crate::worker::cores::given;
 
 const ETHERNET_BYTES: u32 = 14;
 
@@ -245,12 +246,13 @@ pub(crate) fn check_own_addresses(
 }
 
 fn check_cores(config: &Config, problems: &mut Vec<Problem>) {
-    let (Some(wanted), Some(have)) = (&config.workers.cores, core_affinity::get_core_ids()) else {
+    let have = given();
+    if have.is_empty() {
         return;
-    };
-    for (index, core) in wanted.iter().enumerate() {
-        if !have.iter().any(|have| have.id == *core) {
-            let have: Vec<_> = have.iter().map(|have| have.id.to_string()).collect();
+    }
+    for (index, core) in config.workers.cores.iter().flatten().enumerate() {
+        if !have.contains(core) {
+            let have: Vec<_> = have.iter().map(ToString::to_string).collect();
             problems.push(config.origin.problem(
                 &format!("workers.cores[{index}]"),
                 format!("this process may not run on core {core}; it has {}", have.join(", ")),

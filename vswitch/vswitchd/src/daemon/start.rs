@@ -28,7 +28,7 @@ use crate::ports::{self, Ports};
 use crate::publish::Publisher;
 use crate::underlay::Underlay;
 use crate::uplink::{Uplink, spread};
-use crate::worker::cores::leave_to_workers;
+use crate::worker::cores::{given, leave_to_workers};
 use crate::worker::{Idle, WorkerSpec, Workers};
 
 /// Frames that a trace may use at once: the packet, and copies for a flooded segment.
@@ -223,8 +223,7 @@ fn specs(
     let mut cores: Vec<Option<usize>> = match cores {
         Some(cores) => cores.iter().copied().map(Some).collect(),
         None => {
-            let last = core_affinity::get_core_ids().and_then(|cores| cores.last().copied());
-            vec![last.map(|core| core.id)]
+            vec![given().last().copied()]
         }
     };
     if uplink.is_some() && cores.len() > sockets.len() {

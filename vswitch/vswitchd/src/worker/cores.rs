@@ -4,7 +4,19 @@
 //! that it starts inherit. A control thread that compiles tables for a tenth of a second, on the
 //! core of a worker, is a tenth of a second in which the scheduler lets packets wait.
 
+use std::sync::OnceLock;
+
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// The cores that this process was started with, in order, as far as the kernel says. Asked for the
+/// first time while it starts: a thread that has left some of them to the workers sees fewer.
+pub fn given() -> &'static [usize] {
+    static GIVEN: OnceLock<Vec<usize>> = OnceLock::new();
+    GIVEN.get_or_init(|| {
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        cores.into_iter().map(|core| core.id).collect()
+    })
+}
 
 /// Pins this thread. core_affinity says no more than yes or no.
 pub(super) fn pin(core: Option<usize>) -> bool {

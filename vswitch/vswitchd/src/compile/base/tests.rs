@@ -152,6 +152,9 @@ fn hears(tables: &Tables) -> String {
 }
 
 proptest! {
+    // Each case compiles tables at every step.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn a_base_that_suits_makes_the_same_tables(steps in steps()) {
         let mut node = Node::new(CONFIG);
