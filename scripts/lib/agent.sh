@@ -3,11 +3,14 @@
 # which the nodes reach by the underlay as they would in a real cluster, and one ServiceAccount with
 # the rights that config/kubernetes gives. Sourced after all.sh.
 
-# agent_binaries: vswitch-agent beside the others.
+# agent_binaries: vswitch-agent beside the others. Where they are this checkout's own, it is built.
 agent_binaries() {
     setup_binaries
-    [[ ! -x $bin/vswitch-agent || -z ${VSWITCH_BIN:-} ]] || return 0
-    [[ -z ${VSWITCH_BIN:-} ]] || die "VSWITCH_BIN names $bin, which holds no vswitch-agent"
+    if [[ $bin != "${CARGO_TARGET_DIR:-$root/target}/release" ]]; then
+        [[ -x $bin/vswitch-agent ]] || die "VSWITCH_BIN names $bin, which holds no vswitch-agent"
+        return 0
+    fi
+    setup_rust
     step "Building vswitch-agent in release mode (minutes, the first time)"
     (cd "$root" && cargo build --quiet --release --locked -p vswitch-agent) ||
         die "The build failed; the messages above say where"
