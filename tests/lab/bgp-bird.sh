@@ -34,14 +34,19 @@ mesh_of_two() {
     check "by VXLAN, as node-b is in another subnet" shows_route node-a node-b vxlan
 }
 
-joins() {
-    heading "node-d joins, in node-a's subnet"
+# With its pod; the mesh is told of it.
+node_d_comes() {
     bgp_node node-d
     pod_plug node-d d1
     bird_up node-d node-a node-b
     bird_neighbors_are node-a node-b node-d
     bird_neighbors_are node-b node-a node-d
     everyone_learns node-a node-b node-d
+}
+
+joins() {
+    heading "node-d joins, in node-a's subnet"
+    node_d_comes
     check "a1 reaches d1" follows a1 d1
     check "unencapsulated, on the same link" shows_route node-a node-d direct
     check "d1 reaches b1" follows d1 b1
@@ -62,12 +67,7 @@ moves() {
     # A namespace takes its interfaces with it in its own time; the NIC is wanted again at once.
     in_ip router link del to-node-d
     lab_delete_ns node-d
-    bgp_node node-d
-    pod_plug node-d d1
-    bird_up node-d node-a node-b
-    bird_neighbors_are node-a node-b node-d
-    bird_neighbors_are node-b node-a node-d
-    everyone_learns node-a node-b node-d
+    node_d_comes
     check "a1 reaches d1" follows a1 d1
     check "by VXLAN now" shows_route node-a node-d vxlan
     check "b1 reaches d1" follows b1 d1
