@@ -4,6 +4,7 @@
 //! error and ends.
 
 mod common;
+mod frames;
 mod netlink;
 mod pinhole;
 mod tap;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use crate::common::{Namespace, ip, link, skip};
+use crate::frames::{V4, about, arp, ethernet, ipv4, ipv6, ipv6_with, solicitation, udp};
 use netio::Error;
 use netio::pinhole::{Action, AttachMode, AttachWish, PeerMap, Pinhole, Program, Steering, XskMap};
 
@@ -75,75 +76,8 @@ fn load(steering: &Steering, map: &XskMap) -> netio::Result<Program> {
     Program::load(steering, map, &PeerMap::new(&steering.peers).expect("a map of peers"))
 }
 
-fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-    frame.extend(ethertype.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-struct V4 {
-    source: [u8; 4],
-    destination: [u8; 4],
-    protocol: u8,
-    fragment: u16,
-    options_bytes: u8,
-}
-
 const TO_US: V4 =
     V4 { source: PEER, destination: LOCAL, protocol: 17, fragment: 0, options_bytes: 0 };
-
-fn ipv4(header: &V4, payload: &[u8]) -> Vec<u8> {
-    let header_len = 20 + header.options_bytes;
-    let mut packet = vec![0x40 + header_len / 4, 0];
-    packet.extend((u16::from(header_len) + payload.len() as u16).to_be_bytes());
-    packet.extend([0x12, 0x34]);
-    packet.extend(header.fragment.to_be_bytes());
-    packet.extend([64, header.protocol, 0, 0]);
-    packet.extend(header.source);
-    packet.extend(header.destination);
-    packet.resize(header_len.into(), 1);
-    packet.extend(payload);
-    ethernet(0x0800, &packet)
-}
-
-fn udp(port: u16) -> Vec<u8> {
-    let mut datagram = vec![0xc0, 0];
-    datagram.extend(port.to_be_bytes());
-    datagram.extend([0, 16, 0, 0]);
-    datagram.extend([0x5a; 8]);
-    datagram
-}
-
-fn ipv6(destination: &str) -> Vec<u8> {
-    ipv6_with(destination, 17, &[0; 8])
-}
-
-fn ipv6_with(destination: &str, next_header: u8, payload: &[u8]) -> Vec<u8> {
-    let destination: std::net::Ipv6Addr = destination.parse().expect("address");
-    let mut packet = vec![0x60, 0, 0, 0, 0, payload.len() as u8, next_header, 64];
-    packet.extend([0xfd; 16]);
-    packet.extend(destination.octets());
-    packet.extend(payload);
-    ethernet(0x86dd, &packet)
-}
-
-/// A message of ICMPv6 about an address, as neighbour discovery has it.
-fn about(kind: u8, target: &str) -> Vec<u8> {
-    let target: std::net::Ipv6Addr = target.parse().expect("address");
-    [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target.octets()].concat()
-}
-
-fn solicitation(target: &str) -> Vec<u8> {
-    ipv6_with("ff02::1:ff00:1", 58, &about(135, target))
-}
-
-fn arp(operation: u8, target: [u8; 4]) -> Vec<u8> {
-    let mut packet = vec![0, 1, 8, 0, 6, 4, 0, operation];
-    packet.extend([2, 0, 0, 0, 0, 2, 198, 51, 100, 2, 0, 0, 0, 0, 0, 0]);
-    packet.extend(target);
-    ethernet(0x0806, &packet)
-}
 
 #[test]
 fn the_program_takes_what_is_ours_and_nothing_else() {
