@@ -1,7 +1,7 @@
 //! Longest-prefix match.
 //!
-//! Enters: inserts, from `compile` on the control thread. Leaves: answers to `walk`, of a table that
-//! nobody changes any more. The versions of IP differ in what fits: 32 bits are walked in three
+//! Enters: routes that come and go, from `compile` on the control thread. Leaves: answers to `walk`,
+//! of a copy that nobody changes any more. The versions of IP differ in what fits: 32 bits are walked in three
 //! steps (`trie`), 128 are not (`lengths`).
 
 mod lengths;
@@ -28,6 +28,10 @@ pub trait Routes<A>: Clone + Default {
     /// Adds a route, or replaces the one of the same prefix. `len` is at most the address's; host
     /// bits are ignored.
     fn insert(&mut self, address: A, len: u8, adjacency: AdjacencyId);
+
+    /// Takes the route of this prefix away. `cover` is the longest shorter prefix that contains it,
+    /// by its length and adjacency, if there is one.
+    fn remove(&mut self, address: A, len: u8, cover: Option<(u8, AdjacencyId)>);
 
     /// The adjacency of the longest prefix that contains the address.
     fn lookup(&self, address: A) -> Option<AdjacencyId>;
@@ -71,6 +75,13 @@ impl<A: Address> Fib<A> {
     /// beyond the address's counts as a host route.
     pub fn insert(&mut self, address: A, len: u8, adjacency: AdjacencyId) {
         self.routes.insert(address, len.min(A::LEN_BITS), adjacency);
+    }
+
+    /// Takes the route of this prefix away, if there is one; host bits are ignored. What it hid is
+    /// for the caller to know: `cover` is the longest shorter prefix that contains it, by its length
+    /// and adjacency.
+    pub fn remove(&mut self, address: A, len: u8, cover: Option<(u8, AdjacencyId)>) {
+        self.routes.remove(address, len.min(A::LEN_BITS), cover);
     }
 
     /// The adjacency of the longest prefix that contains the address.
@@ -145,6 +156,10 @@ mod tests {
         assert_eq!(fib.lookup("fd00:18:2::7".parse().unwrap()), Some(AdjacencyId(2)));
         assert_eq!(fib.lookup("fd00:18:2::8".parse().unwrap()), Some(AdjacencyId(1)));
         assert_eq!(fib.lookup("fd00:18:3::8".parse().unwrap()), None);
+        fib.remove("fd00:18:2::7".parse().unwrap(), 128, Some((64, AdjacencyId(1))));
+        assert_eq!(fib.lookup("fd00:18:2::7".parse().unwrap()), Some(AdjacencyId(1)));
+        fib.remove("fd00:18:2::".parse().unwrap(), 64, None);
+        assert_eq!(fib.lookup("fd00:18:2::7".parse().unwrap()), None);
     }
 
     #[test]
@@ -176,10 +191,37 @@ mod tests {
         assert_eq!(fib.lookup(Ipv4Addr::new(127, 0, 0, 2)), Some(AdjacencyId(7)));
     }
 
+    #[test]
+    fn what_a_route_hid_is_there_again_when_it_goes() {
+        let mut fib = fib(&[("198.18.0.0/16", 1), ("198.18.1.0/24", 2), ("198.18.1.7/32", 3)]);
+        let leads = |fib: &Fib<Ipv4Addr>, address: &str| fib.lookup(address.parse().unwrap());
+        fib.remove("198.18.1.0".parse().unwrap(), 24, Some((16, AdjacencyId(1))));
+        assert_eq!(leads(&fib, "198.18.1.8"), Some(AdjacencyId(1)));
+        assert_eq!(leads(&fib, "198.18.1.7"), Some(AdjacencyId(3)));
+        fib.remove("198.18.1.7".parse().unwrap(), 32, Some((16, AdjacencyId(1))));
+        assert_eq!(leads(&fib, "198.18.1.7"), Some(AdjacencyId(1)));
+        fib.remove("198.18.0.0".parse().unwrap(), 16, None);
+        assert_eq!(leads(&fib, "198.18.1.7"), None);
+    }
+
+    #[test]
+    fn routes_that_come_and_go_leave_no_memory_behind() {
+        let mut fib = Fib::<Ipv4Addr>::default();
+        fib.insert(Ipv4Addr::UNSPECIFIED, 0, AdjacencyId(0));
+        let mut after_one = 0;
+        for bits in (0..2000u32).map(|net| 0xc612_0001 + (net << 8)) {
+            fib.insert(Ipv4Addr::from_bits(bits), 32, AdjacencyId(1));
+            fib.remove(Ipv4Addr::from_bits(bits), 32, Some((0, AdjacencyId(0))));
+            after_one = if after_one == 0 { fib.size_bytes() } else { after_one };
+        }
+        assert_eq!(fib.size_bytes(), after_one);
+    }
+
     proptest! {
         #[test]
         fn it_agrees_with_a_linear_search(
             routes in proptest::collection::vec((nested(), 0u8..=32), 0..40),
+            gone in proptest::collection::vec(any::<proptest::sample::Index>(), 0..30),
             address in any::<u32>(),
             near in any::<proptest::sample::Index>(),
         ) {
@@ -190,6 +232,16 @@ mod tests {
                 fib.insert(net.addr(), *len, AdjacencyId(index as u32));
                 linear.retain(|(other, _)| *other != net);
                 linear.push((net, AdjacencyId(index as u32)));
+            }
+            for index in gone {
+                let Some(at) = index.index(linear.len() + 1).checked_sub(1) else { continue };
+                let (net, _) = linear.swap_remove(at);
+                let cover = linear
+                    .iter()
+                    .filter(|(other, _)| other.contains(&net))
+                    .max_by_key(|(other, _)| other.prefix_len())
+                    .map(|(other, adjacency)| (other.prefix_len(), *adjacency));
+                fib.remove(net.addr(), net.prefix_len(), cover);
             }
             // A random address seldom hits a long prefix: try one next to a route as well.
             let beside = if routes.is_empty() { address } else { routes[near.index(routes.len())].0 ^ 1 };

@@ -1,6 +1,6 @@
 //! IPv6 routes: a hash table per prefix length, longest first.
 //!
-//! Enters: inserts, from the control thread, by way of `Fib`. Leaves: answers to `Fib::lookup`. Only
+//! Enters: routes that come and go, from the control thread, by way of `Fib`. Leaves: answers to `Fib::lookup`. Only
 //! lengths that occur are asked, and a cluster has few: its own pods are /128 and found at the first
 //! question, the other nodes' at the second or third.
 
@@ -26,6 +26,16 @@ impl Routes<Ipv6Addr> for Lengths {
         }
         if let Some((_, routes)) = self.lengths.get_mut(at) {
             routes.insert(prefix(address, len), adjacency);
+        }
+    }
+
+    fn remove(&mut self, address: Ipv6Addr, len: u8, _cover: Option<(u8, AdjacencyId)>) {
+        let Some(at) = self.lengths.iter().position(|(other, _)| *other == len) else { return };
+        if let Some((_, routes)) = self.lengths.get_mut(at) {
+            routes.remove(&prefix(address, len));
+            if routes.is_empty() {
+                self.lengths.remove(at);
+            }
         }
     }
 

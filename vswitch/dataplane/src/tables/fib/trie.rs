@@ -1,13 +1,13 @@
 //! IPv4 routes: a trie whose first step takes 16 bits of the address, and two more steps 8 each.
 //!
-//! Enters: inserts, from the control thread, by way of `Fib`. Leaves: answers to `Fib::lookup`. Each
+//! Enters: routes that come and go, from the control thread, by way of `Fib`. Leaves: answers to `Fib::lookup`. Each
 //! entry holds what the longest prefix over it says (leaf pushing), so that a lookup follows at most
 //! two references and never turns back: one load for prefixes up to /16, two up to /24, three for a
 //! pod's /32.
 //!
 //! The first table has 2^16 entries of 4 bytes, 256 KB. A node has 256 of them, 1 KB, and is made
 //! when the first prefix longer than its own place comes: at most one for each /16 and each /24 that
-//! has longer ones. A full table of 1,000,000 routes fills about 32,000 nodes, 33 bytes a route; a
+//! has longer ones. It is used again elsewhere once all of it says the same. A full table of 1,000,000 routes fills about 32,000 nodes, 33 bytes a route; a
 //! DIR-24-8 table would take 64 MB for ten.
 
 use core::net::Ipv4Addr;
@@ -46,6 +46,11 @@ impl Entry {
         (self.0 != 0).then_some(AdjacencyId(self.0 & ADJACENCY_MAX))
     }
 
+    /// Whether it is a route of this length.
+    fn has_len(self, len: u8) -> bool {
+        self.node().is_none() && self.0 >> LEN_SHIFT == u32::from(len) + 1
+    }
+
     /// Whether a route of `self` is at least as long as the other, or there is no other.
     fn covers(self, other: Self) -> bool {
         self.0 >> LEN_SHIFT >= other.0 >> LEN_SHIFT
@@ -58,6 +63,8 @@ pub struct Trie {
     /// By the first 16 bits; empty as long as there is no route.
     root: Vec<Entry>,
     nodes: Vec<[Entry; NODE]>,
+    /// Nodes that nothing refers to.
+    free: Vec<u32>,
 }
 
 impl Routes<Ipv4Addr> for Trie {
@@ -70,23 +77,57 @@ impl Routes<Ipv4Addr> for Trie {
         let at = usize::from(u16::from_be_bytes([a, b]));
         if len <= 16 {
             let covered = covered(at, 16 - len);
-            let Self { root, nodes } = self;
+            let Self { root, nodes, .. } = self;
             return fill(root.get_mut(covered).unwrap_or_default(), route, nodes);
         }
         let Some(entry) = self.root.get_mut(at) else { return };
-        let second = node_under(entry, &mut self.nodes);
+        let second = node_under(entry, &mut self.nodes, &mut self.free);
         if len <= 24 {
             return fill_node(second, covered(c.into(), 24 - len), route, &mut self.nodes);
         }
         let Some(node) = self.nodes.get_mut(second) else { return };
         let mut entry = node.get(usize::from(c)).copied().unwrap_or_default();
-        let third = node_under(&mut entry, &mut self.nodes);
+        let third = node_under(&mut entry, &mut self.nodes, &mut self.free);
         if let Some(place) =
             self.nodes.get_mut(second).and_then(|node| node.get_mut(usize::from(c)))
         {
             *place = entry;
         }
         fill_node(third, covered(d.into(), 32 - len), route, &mut self.nodes);
+    }
+
+    fn remove(&mut self, address: Ipv4Addr, len: u8, cover: Option<(u8, AdjacencyId)>) {
+        let [a, b, c, d] = address.octets();
+        let cover = cover.map_or(Entry::default(), |(len, adjacency)| Entry::route(len, adjacency));
+        let at = usize::from(u16::from_be_bytes([a, b]));
+        if len <= 16 {
+            let Self { root, nodes, .. } = self;
+            return uncover(
+                root.get_mut(covered(at, 16 - len)).unwrap_or_default(),
+                len,
+                cover,
+                nodes,
+            );
+        }
+        let Some(second) = self.root.get(at).and_then(|entry| entry.node()) else { return };
+        if len <= 24 {
+            uncover_node(second, covered(c.into(), 24 - len), len, cover, &mut self.nodes);
+        } else {
+            let place = (second, usize::from(c));
+            let Some(third) = self.entry(place).and_then(|entry| entry.node()) else { return };
+            uncover_node(third, covered(d.into(), 32 - len), len, cover, &mut self.nodes);
+            if let Some(same) = self.fold(third)
+                && let Some(entry) =
+                    self.nodes.get_mut(place.0).and_then(|node| node.get_mut(place.1))
+            {
+                *entry = same;
+            }
+        }
+        if let Some(same) = self.fold(second)
+            && let Some(entry) = self.root.get_mut(at)
+        {
+            *entry = same;
+        }
     }
 
     #[inline]
@@ -105,6 +146,25 @@ impl Routes<Ipv4Addr> for Trie {
     fn size_bytes(&self) -> usize {
         self.root.capacity() * size_of::<Entry>()
             + self.nodes.capacity() * size_of::<[Entry; NODE]>()
+            + self.free.capacity() * size_of::<u32>()
+    }
+}
+
+impl Trie {
+    fn entry(&self, (node, at): (usize, usize)) -> Option<Entry> {
+        self.nodes.get(node)?.get(at).copied()
+    }
+
+    /// What all of a node says, if it says one thing: then the entry that refers to it can say that
+    /// itself, and the node is free.
+    fn fold(&mut self, node: usize) -> Option<Entry> {
+        let entries = self.nodes.get(node)?;
+        let first = *entries.first()?;
+        if first.node().is_some() || entries.iter().any(|entry| *entry != first) {
+            return None;
+        }
+        self.free.push(node as u32);
+        Some(first)
     }
 }
 
@@ -117,14 +177,22 @@ fn covered(at: usize, free: u8) -> Range<usize> {
 
 /// The node that an entry refers to; a new one, all of whose entries are as this one was, if it was
 /// a route or nothing.
-fn node_under(entry: &mut Entry, nodes: &mut Vec<[Entry; NODE]>) -> usize {
+fn node_under(entry: &mut Entry, nodes: &mut Vec<[Entry; NODE]>, free: &mut Vec<u32>) -> usize {
     entry.node().unwrap_or_else(|| {
+        let filled = [*entry; NODE];
+        if let Some(index) = free.pop()
+            && let Some(node) = nodes.get_mut(index as usize)
+        {
+            *node = filled;
+            *entry = Entry(IS_NODE | index);
+            return index as usize;
+        }
         let index = nodes.len();
         if index == nodes.capacity() {
             // By an eighth: doubling would leave up to half of a large table unused.
             nodes.reserve_exact(index / 8 + 16);
         }
-        nodes.push([*entry; NODE]);
+        nodes.push(filled);
         *entry = Entry(IS_NODE | index as u32);
         index
     })
@@ -149,6 +217,36 @@ fn fill_node(node: usize, covered: Range<usize>, route: Entry, nodes: &mut [[Ent
             fill_node(below, 0..NODE, route, nodes);
         } else if route.covers(*entry) {
             *entry = route;
+        }
+    }
+}
+
+/// Writes what covers a route over all that is the route's, in these entries and below them. One
+/// length tells it from others: no two prefixes of one length contain the same address.
+fn uncover(entries: &mut [Entry], len: u8, cover: Entry, nodes: &mut [[Entry; NODE]]) {
+    for entry in entries {
+        if let Some(below) = entry.node() {
+            uncover_node(below, 0..NODE, len, cover, nodes);
+        } else if entry.has_len(len) {
+            *entry = cover;
+        }
+    }
+}
+
+/// As `uncover`, for entries of a node.
+fn uncover_node(
+    node: usize,
+    covered: Range<usize>,
+    len: u8,
+    cover: Entry,
+    nodes: &mut [[Entry; NODE]],
+) {
+    for at in covered {
+        let Some(entry) = nodes.get_mut(node).and_then(|node| node.get_mut(at)) else { return };
+        if let Some(below) = entry.node() {
+            uncover_node(below, 0..NODE, len, cover, nodes);
+        } else if entry.has_len(len) {
+            *entry = cover;
         }
     }
 }
