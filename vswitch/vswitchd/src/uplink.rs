@@ -168,6 +168,7 @@ mod tests {
 
     use super::{spread, steering, union};
     use crate::config::Config;
+    use crate::kernel::Learned;
     use crate::machine::Facts;
     use crate::model::Model;
 
@@ -216,7 +217,8 @@ mod tests {
         };
         assert_eq!(ends(&model), ["203.0.113.12", "203.0.113.13"]);
         let learned = PeerSpec { address: [203, 0, 113, 14].into(), ..config.peers[0].clone() };
-        Arc::make_mut(&mut model.kernel).peers.insert(learned.address, learned);
+        let peers = [(learned.address, learned)].into();
+        model.kernel = Learned { peers, ..Learned::default() }.into();
         assert_eq!(ends(&model), ["203.0.113.12", "203.0.113.13", "203.0.113.14"]);
         model.peers = Arc::default();
         assert_eq!(ends(&model), ["203.0.113.13", "203.0.113.14"]);

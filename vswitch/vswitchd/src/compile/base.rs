@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use super::rib::Target;
 use super::{Adjacencies, HostPort, Input, UplinkPort, bridge, gateway, ports, tunnels};
 use crate::config::Config;
-use crate::kernel::Learned;
+use crate::kernel::Revision;
 use crate::model::PodPrefixes;
 use crate::path_mtu::PathMtus;
 use crate::underlay::NextHop;
@@ -85,7 +85,7 @@ struct MadeOf {
     config: Config,
     peers: Arc<BTreeMap<String, (PeerSpec, Source)>>,
     routes: Arc<BTreeMap<IpNet, (RouteTarget, Source)>>,
-    kernel: Arc<Learned>,
+    kernel: Revision,
     neighbors: BTreeMap<(String, IpAddr), Mac>,
     pods: PodPrefixes,
     cluster_prefixes: Vec<IpNet>,
@@ -111,7 +111,7 @@ impl MadeOf {
             config: input.config.clone(),
             peers: Arc::clone(&model.peers),
             routes: Arc::clone(&model.routes),
-            kernel: Arc::clone(&model.kernel),
+            kernel: model.kernel.revision(),
             neighbors: model.neighbors.clone(),
             pods: model.pods.clone(),
             cluster_prefixes: model.cluster_prefixes.clone(),
@@ -126,7 +126,7 @@ impl MadeOf {
         let model = input.model;
         Arc::ptr_eq(&self.peers, &model.peers)
             && Arc::ptr_eq(&self.routes, &model.routes)
-            && Arc::ptr_eq(&self.kernel, &model.kernel)
+            && self.kernel == model.kernel.revision()
             && self.host.as_ref() == input.host
             && self.uplink.as_ref() == input.uplink
             && self.pods == model.pods

@@ -57,7 +57,7 @@ fn learned(lines: &[&str]) -> Node {
     };
     let mut mirror = Mirror::new(254, &scope.prefixes);
     lines.iter().for_each(|line| mirror.read(lines::route(line)));
-    node.model.kernel = Arc::new(judge(&mirror, &scope));
+    node.model.kernel = judge(&mirror, &scope).into();
     for gateway in ["198.51.100.2", "fe80::2"] {
         let gateway: IpAddr = gateway.parse().expect("an address");
         node.next_hops.insert(gateway, NextHop::resolved(ROUTER));

@@ -5,14 +5,13 @@
 //! followed one by one and acted upon a little later, and the larger the tables, the later.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use super::Daemon;
 use crate::error::chain;
-use crate::kernel::{Learned, Scope};
+use crate::kernel::{Learned, Lesson, Scope};
 
 /// A swarm is waited for this long before acting.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -107,23 +106,17 @@ impl Daemon {
     /// Takes over what the kernel's routing table says. True if something of it is different.
     pub(super) fn learn(&mut self, now: Instant) -> bool {
         let Some(kernel) = &mut self.kernel else { return false };
-        match kernel.settle(now) {
-            Ok(true) => {}
-            Ok(false) => return false,
-            Err(error) => {
-                tracing::error!("the kernel's routes are not read: {}", chain(&error));
-                return false;
-            }
-        }
-        let scope = self.kernel_scope();
-        let Some(kernel) = &self.kernel else { return false };
-        let learned = kernel.learned(&scope);
-        if learned == *self.model.kernel {
+        if let Err(error) = kernel.settle(now) {
+            tracing::error!("the kernel's routes are not read: {}", chain(&error));
             return false;
         }
-        say(&self.model.kernel, &learned);
-        self.model.kernel = Arc::new(learned);
-        true
+        let scope = self.kernel_scope();
+        let Some(kernel) = &mut self.kernel else { return false };
+        let lesson = kernel.teach(scope, &mut self.model.kernel);
+        if lesson.is_changed {
+            say(&lesson, &self.model.kernel);
+        }
+        lesson.is_changed
     }
 
     fn kernel_scope(&self) -> Scope {
@@ -145,16 +138,15 @@ impl Daemon {
     }
 }
 
-fn say(old: &Learned, new: &Learned) {
+fn say(lesson: &Lesson, learned: &Learned) {
     tracing::debug!(
-        taken = new.routes.len(),
-        ignored = new.ignored,
-        refused = new.refused.len(),
+        taken = learned.routes.len(),
+        ignored = learned.ignored.len(),
+        refused = learned.refused.len(),
         "the kernel's routes"
     );
-    let fresh =
-        new.refused.iter().filter(|(prefix, reason)| old.refused.get(prefix) != Some(reason));
-    for (prefix, reason) in fresh.take(REFUSALS_LOGGED) {
+    for prefix in lesson.refused.iter().take(REFUSALS_LOGGED) {
+        let reason = learned.refused.get(prefix).map_or("", String::as_str);
         tracing::warn!("the kernel's route to {prefix} is refused: {reason}");
     }
 }

@@ -210,10 +210,6 @@ impl Daemon {
         if host.is_assigned(pods) {
             return Ok(());
         }
-        // What covers this node's own pods has changed with them.
-        if let Some(kernel) = &mut self.kernel {
-            kernel.doubt();
-        }
         let failed = |error: &dyn std::error::Error| {
             let message =
                 format!("the node's kernel cannot be given the pod prefixes: {}", chain(error));

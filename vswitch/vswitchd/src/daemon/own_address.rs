@@ -60,9 +60,6 @@ impl Daemon {
                 });
             }
             self.model.set_own_addresses(fresh);
-            if let Some(kernel) = &mut self.kernel {
-                kernel.doubt();
-            }
         }
         self.warn_of_addresses(wrong);
         is_changed

@@ -1,6 +1,5 @@
 //! Reload and end.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use dataplane::tables::FdbTarget;
@@ -8,7 +7,7 @@ use netio::netlink::Netlink;
 
 use crate::config::Config;
 use crate::error::chain;
-use crate::kernel::KernelSource;
+use crate::kernel::{KernelSource, Tracked};
 use crate::masquerade::Masquerade;
 use crate::mtu;
 use crate::ports;
@@ -118,7 +117,7 @@ impl Daemon {
         if let Some(host) = &mut self.host {
             host.share(self.kernel.is_some());
         }
-        self.model.kernel = Arc::default();
+        self.model.kernel = Tracked::default();
         self.learn(Instant::now());
     }
 

@@ -12,18 +12,21 @@
 //! | `blackhole`, `unreachable`, `prohibit` | does the same |
 //! | a covering route, such as a default | takes it for all of a prefix, where that is wanted |
 
-use std::collections::{BTreeMap, BTreeSet};
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netio::netlink::{KernelHop, KernelRoute, RouteKind};
 
 use super::mirror::Mirror;
-use super::{Hop, Learned, Way};
+use super::{Hop, Judgement, Learned, Way};
 use crate::host::METRIC;
 
 /// Who this node is.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scope {
     /// Routes within these are taken.
     pub prefixes: Vec<IpNet>,
@@ -43,61 +46,53 @@ pub struct Scope {
     pub host: Option<u32>,
 }
 
-/// What is to be done with all that the kernel has.
+/// What becomes of all that the kernel has.
 #[must_use]
 pub fn judge(mirror: &Mirror, scope: &Scope) -> Learned {
     let mut learned = Learned::default();
-    // By prefix, what covers it: the last is the longest, as they come in order.
-    let mut covers: BTreeMap<IpNet, (IpNet, &KernelRoute)> = BTreeMap::new();
-    let mut exact = BTreeSet::new();
-    for (prefix, route) in mirror.best() {
-        if scope.prefixes.iter().any(|own| own.contains(&prefix)) {
-            exact.insert(prefix);
-            learned.add(prefix, scope.route(prefix, route));
-            continue;
-        }
-        for own in scope.prefixes.iter().filter(|own| prefix.contains(*own)) {
-            let longest = covers.entry(*own).or_insert((prefix, route));
-            if longest.0.prefix_len() <= prefix.prefix_len() {
-                *longest = (prefix, route);
-            }
-        }
+    for (prefix, route) in mirror.best().filter(|(prefix, _)| scope.takes(prefix)) {
+        learned.put(prefix, scope.route(prefix, route));
     }
-    for (own, (_, route)) in covers {
-        if !scope.covering {
-            learned.ignored += 1;
-        } else if !exact.contains(&own) {
-            learned.add(own, scope.covering(own, route));
-        }
+    for own in scope.prefixes.iter().filter(|own| mirror.best_of(own).is_none()) {
+        learned.set(*own, judge_one(mirror, scope, own));
     }
     learned
 }
 
-/// What becomes of one route.
-enum Judgement {
-    Take(Way),
-    Ignore,
-    Refuse(String),
-}
-
-impl Learned {
-    fn add(&mut self, prefix: IpNet, judgement: Judgement) {
-        match judgement {
-            Judgement::Take(way) => {
-                if let Way::Hops(hops) = &way {
-                    for hop in hops {
-                        self.behind_hop(hop).push(prefix);
-                    }
-                }
-                self.routes.insert(prefix, way);
-            }
-            Judgement::Ignore => self.ignored += 1,
-            Judgement::Refuse(reason) => drop(self.refused.insert(prefix, reason)),
-        }
+/// What becomes of one prefix; `None` if there is no route for it.
+#[must_use]
+pub fn judge_one(mirror: &Mirror, scope: &Scope, prefix: &IpNet) -> Option<Judgement> {
+    if !scope.takes(prefix) {
+        return None;
     }
+    if let Some(route) = mirror.best_of(prefix) {
+        return Some(scope.route(*prefix, route));
+    }
+    let cover = mirror.cover(prefix).filter(|_| scope.prefixes.contains(prefix))?;
+    Some(if scope.covering { scope.covering(*prefix, cover) } else { Judgement::Ignore })
 }
 
 impl Scope {
+    /// The prefixes that are judged by what the kernel has for this one.
+    pub fn concerned(&self, prefix: IpNet) -> impl Iterator<Item = IpNet> {
+        let covered = self.prefixes.iter().copied();
+        let covered = covered.filter(move |own| *own != prefix && prefix.contains(own));
+        self.takes(&prefix).then_some(prefix).into_iter().chain(covered)
+    }
+
+    /// Whether this is the same node, whatever pods it has.
+    #[must_use]
+    pub fn is_same_node(&self, other: &Self) -> bool {
+        let Self { prefixes, covering, own, cluster, pods: _, node, uplink, host } = self;
+        (prefixes, covering, own, cluster)
+            == (&other.prefixes, &other.covering, &other.own, &other.cluster)
+            && (node, uplink, host) == (&other.node, &other.uplink, &other.host)
+    }
+
+    fn takes(&self, prefix: &IpNet) -> bool {
+        self.prefixes.iter().any(|own| own.contains(prefix))
+    }
+
     /// A route to this prefix, which is within those that are taken.
     fn route(&self, prefix: IpNet, route: &KernelRoute) -> Judgement {
         // A routing daemon drops there what no pod of its node has, and some name each pod. One that
@@ -217,203 +212,4 @@ fn is_special(address: IpAddr) -> bool {
             }
             IpAddr::V6(v6) => Ipv6Addr::is_unicast_link_local(&v6),
         }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::lines::{HOST, UPLINK, route};
-    use super::super::{Learned, Way};
-    use super::{Mirror, Scope, judge};
-
-    fn nets(texts: &[&str]) -> Vec<ipnet::IpNet> {
-        texts.iter().map(|text| text.parse().expect("a prefix")).collect()
-    }
-
-    fn scope() -> Scope {
-        let addresses =
-            |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect();
-        Scope {
-            prefixes: nets(&["198.18.0.0/16", "fd00:18::/32"]),
-            covering: true,
-            own: nets(&["198.18.1.0/24", "fd00:18:1::/64"]),
-            cluster: nets(&["198.18.0.0/16", "fd00:18::/32"]),
-            pods: addresses(&["198.18.1.5", "198.18.200.7"]),
-            node: addresses(&["198.51.100.11", "198.18.1.1", "198.18.254.11"]),
-            uplink: Some(UPLINK),
-            host: Some(HOST),
-        }
-    }
-
-    fn judged(scope: &Scope, lines: &[&str]) -> Learned {
-        let mut mirror = Mirror::new(254, &scope.prefixes);
-        for line in lines {
-            mirror.read(route(line));
-        }
-        judge(&mirror, scope)
-    }
-
-    /// As one line a route.
-    fn shown(learned: &Learned) -> Vec<String> {
-        let way = |way: &Way| match way {
-            Way::Hops(hops) => {
-                let hops = hops.iter().map(|hop| {
-                    let how = if hop.overlay { "overlay" } else { "direct" };
-                    format!("{how} {} {}", hop.gateway, hop.weight)
-                });
-                hops.collect::<Vec<_>>().join(", ")
-            }
-            Way::Host => "host".into(),
-            Way::Blackhole => "blackhole".into(),
-            Way::Unreachable => "unreachable".into(),
-        };
-        let taken = learned.routes.iter().map(|(prefix, to)| format!("{prefix}: {}", way(to)));
-        let refused = learned.refused.iter().map(|(prefix, why)| format!("{prefix}! {why}"));
-        taken.chain(refused).collect()
-    }
-
-    #[test]
-    fn each_kind_of_route_has_its_meaning() {
-        for (line, expected) in [
-            ("198.18.2.0/24 via 198.51.100.12 dev eth0", "198.18.2.0/24: direct 198.51.100.12 1"),
-            (
-                "198.18.2.0/24 via 203.0.113.12 dev vsw0 onlink",
-                "198.18.2.0/24: overlay 203.0.113.12 1",
-            ),
-            (
-                "198.18.2.0/24 nexthop via 198.51.100.2 dev eth0 weight 3 nexthop via 203.0.113.9 dev vsw0 onlink",
-                "198.18.2.0/24: direct 198.51.100.2 3, overlay 203.0.113.9 1",
-            ),
-            (
-                "198.18.2.0/24 nexthop via 198.51.100.2 dev eth0 dead nexthop via 198.51.100.3 dev eth0",
-                "198.18.2.0/24: direct 198.51.100.3 1",
-            ),
-            (
-                "198.18.2.0/24 via 198.51.100.2 dev eth0 linkdown",
-                "198.18.2.0/24: direct 198.51.100.2 1",
-            ),
-            (
-                "198.18.2.0/24 nexthop via 198.51.100.2 dev eth0 nexthop dev docker0",
-                "198.18.2.0/24: direct 198.51.100.2 1",
-            ),
-            ("198.18.2.0/24 dev docker0", "198.18.2.0/24: host"),
-            ("198.18.2.0/24 via 198.51.100.77 dev docker0", "198.18.2.0/24: host"),
-            ("198.18.2.0/24 dev eth0", "198.18.2.0/24: host"),
-            ("blackhole 198.18.2.0/24", "198.18.2.0/24: blackhole"),
-            ("unreachable 198.18.2.0/24", "198.18.2.0/24: unreachable"),
-            ("prohibit 198.18.2.0/24", "198.18.2.0/24: unreachable"),
-            ("198.18.0.0/16 via 198.51.100.1 dev eth0", "198.18.0.0/16: direct 198.51.100.1 1"),
-            ("fd00:18:2::/64 via fe80::1 dev eth0", "fd00:18:2::/64: direct fe80::1 1"),
-            (
-                "fd00:18:2::/64 via ::ffff:203.0.113.12 dev vsw0 onlink",
-                "fd00:18:2::/64: overlay 203.0.113.12 1",
-            ),
-            ("blackhole 198.18.1.0/24", ""),
-            ("198.18.1.5/32 dev docker0", ""),
-            ("198.18.254.11/32 dev docker0", ""),
-            // Ours has the lower metric: the kernel would send it back.
-            ("198.18.0.0/16 dev docker0 metric 51", ""),
-            ("198.18.0.0/16 dev docker0 metric 50", "198.18.0.0/16: host"),
-        ] {
-            assert_eq!(shown(&judged(&scope(), &[line])).join("; "), expected, "{line}");
-        }
-    }
-
-    #[test]
-    fn what_would_do_harm_is_refused() {
-        for (line, expected) in [
-            (
-                "198.18.200.0/24 via 198.51.100.2 dev eth0",
-                "198.18.200.0/24! it covers 198.18.200.7, which a pod of this node has",
-            ),
-            (
-                "198.18.1.64/26 via 198.51.100.2 dev eth0",
-                "198.18.1.64/26! it leads away from this node, whose pods have 198.18.1.0/24",
-            ),
-            (
-                "fd00:18:1::5/128 via fe80::1 dev eth0",
-                "fd00:18:1::5/128! it leads away from this node, whose pods have fd00:18:1::/64",
-            ),
-            (
-                "198.18.254.11/32 via 198.51.100.2 dev eth0",
-                "198.18.254.11/32! it is an address of this node itself",
-            ),
-            (
-                "198.18.2.0/24 dev vsw0",
-                "198.18.2.0/24! it leads into the host port and names no node; add `via ADDRESS onlink`",
-            ),
-            (
-                "198.18.2.0/24 via 198.51.100.11 dev vsw0 onlink",
-                "198.18.2.0/24! its next hop 198.51.100.11 is this node itself",
-            ),
-            (
-                "198.18.2.0/24 via 198.51.100.11 dev eth0 onlink",
-                "198.18.2.0/24! its next hop 198.51.100.11 is this node itself",
-            ),
-            (
-                "198.18.2.0/24 via 169.254.118.1 dev vsw0 onlink",
-                "198.18.2.0/24! 169.254.118.1 cannot be another node's underlay address",
-            ),
-            (
-                "198.18.2.0/24 via 198.18.9.9 dev vsw0 onlink",
-                "198.18.2.0/24! the underlay address 198.18.9.9 lies in the cluster prefix 198.18.0.0/16: a tunnel would run through itself",
-            ),
-        ] {
-            assert_eq!(shown(&judged(&scope(), &[line])).join("; "), expected, "{line}");
-        }
-        let mut without_host = scope();
-        without_host.host = None;
-        assert_eq!(
-            shown(&judged(&without_host, &["198.18.2.0/24 dev docker0"])),
-            ["198.18.2.0/24! the kernel would forward it, but there is no host port"]
-        );
-    }
-
-    #[test]
-    fn a_covering_route_is_taken_for_the_whole_prefix_and_no_more() {
-        let lines = [
-            "0.0.0.0/0 via 198.51.100.1 dev eth0",
-            "0.0.0.0/0 via 198.51.100.9 dev eth0 metric 9",
-            "198.18.2.0/24 via 198.51.100.2 dev eth0",
-        ];
-        let learned = judged(&scope(), &lines);
-        assert_eq!(
-            shown(&learned),
-            ["198.18.0.0/16: direct 198.51.100.1 1", "198.18.2.0/24: direct 198.51.100.2 1"]
-        );
-        let mut narrow = scope();
-        narrow.covering = false;
-        let learned = judged(&narrow, &lines);
-        assert_eq!(shown(&learned), ["198.18.2.0/24: direct 198.51.100.2 1"]);
-        assert_eq!(learned.ignored, 1);
-    }
-
-    #[test]
-    fn the_longest_of_covering_routes_counts_and_a_route_of_its_own_more() {
-        let covering =
-            ["0.0.0.0/0 via 198.51.100.1 dev eth0", "198.18.0.0/15 via 198.51.100.2 dev eth0"];
-        assert_eq!(shown(&judged(&scope(), &covering)), ["198.18.0.0/16: direct 198.51.100.2 1"]);
-        let own = [&covering[..], &["198.18.0.0/16 via 198.51.100.3 dev eth0"]].concat();
-        assert_eq!(shown(&judged(&scope(), &own)), ["198.18.0.0/16: direct 198.51.100.3 1"]);
-        // The kernel's way to other links is closed by the host port's own route.
-        assert_eq!(shown(&judged(&scope(), &["0.0.0.0/0 dev docker0"])), [""; 0]);
-    }
-
-    #[test]
-    fn who_is_behind_whom_is_known() {
-        let learned = judged(
-            &scope(),
-            &[
-                "198.18.2.0/24 via 203.0.113.12 dev vsw0 onlink",
-                "198.18.3.0/24 via 203.0.113.12 dev vsw0 onlink",
-                "198.18.4.0/24 via 198.51.100.2 dev eth0",
-            ],
-        );
-        let behind = |address: &str| -> Vec<_> {
-            learned.behind(&address.parse().expect("an address")).collect()
-        };
-        assert_eq!(behind("203.0.113.12"), nets(&["198.18.2.0/24", "198.18.3.0/24"]));
-        assert_eq!(behind("198.51.100.2"), nets(&["198.18.4.0/24"]));
-        assert_eq!(learned.peers.len(), 1);
-        assert!(learned.is_direct(|_| false) && !learned.is_direct(|_| true));
-    }
 }

@@ -1,105 +1,50 @@
 //! The kernel's routing table as a source of routes, and with it whoever writes there: BIRD, FRR,
 //! `ip route`.
 //!
-//! Enters: the table, once, and every change of it from `netio`'s monitor. Leaves: a [`Learned`],
-//! which the model keeps beside what other sources say.
+//! Enters: the table, once, and every change of it from `netio`'s monitor. Leaves: what the node
+//! learns by that, into the [`Tracked`] that the model keeps beside what other sources say. A change
+//! of some routes touches those alone.
 //!
 //! | file | does |
 //! |---|---|
-//! | `mirror` | follows the events |
-//! | `judge`  | says what each route means for pods |
+//! | `mirror`  | follows the events |
+//! | `judge`   | says what each route means for pods |
+//! | `learned` | holds what that comes to |
+//! | `tracked` | knows which prefixes of it changed lately |
 
 pub mod judge;
+pub mod learned;
 #[cfg(test)]
 pub(crate) mod lines;
 pub mod mirror;
+#[cfg(test)]
+mod tests;
+pub mod tracked;
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use api::{Encapsulate, PeerSpec};
 use ipnet::IpNet;
 use netio::netlink::{Event, Netlink};
 
 use crate::config;
 pub use judge::Scope;
-use mirror::{Mirror, Outcome};
+pub use learned::{Hop, Judgement, Learned, Way};
+use mirror::{Mirror, Outcome, prefix_of};
+pub use tracked::{Revision, Tracked};
 
 /// The table is read anew this often even if nothing asks for it.
 const PERIOD: Duration = Duration::from_secs(60);
 /// And this soon after it was read while it changed.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What the node has learned from the kernel.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Learned {
-    /// Where each prefix leads.
-    pub routes: BTreeMap<IpNet, Way>,
-    /// The nodes that are reached through the overlay, by underlay address; named by that, as the
-    /// kernel knows no name.
-    pub peers: BTreeMap<IpAddr, PeerSpec>,
-    /// Prefixes behind each router or node on the uplink's own link.
-    pub direct: BTreeMap<IpAddr, Vec<IpNet>>,
-    /// Routes that were not taken because they would do harm, with the reason.
-    pub refused: BTreeMap<IpNet, String>,
-    /// Routes that mean nothing here.
-    pub ignored: usize,
-}
-
-impl Learned {
-    /// Whether some routes lead to neighbours on the uplink that are nobody's underlay address, and
-    /// so packets come and go as they are.
-    #[must_use]
-    pub fn is_direct(&self, is_peer: impl Fn(&IpAddr) -> bool) -> bool {
-        self.direct.keys().any(|gateway| !is_peer(gateway))
-    }
-
-    /// What is routed to an underlay address, and so may come from it.
-    pub fn behind(&self, address: &IpAddr) -> impl Iterator<Item = IpNet> {
-        let overlay = self.peers.get(address).map(|peer| &peer.prefixes);
-        overlay.into_iter().chain(self.direct.get(address)).flatten().copied()
-    }
-
-    fn behind_hop(&mut self, hop: &Hop) -> &mut Vec<IpNet> {
-        if !hop.overlay {
-            return self.direct.entry(hop.gateway).or_default();
-        }
-        let new = || PeerSpec {
-            name: hop.gateway.to_string(),
-            address: hop.gateway,
-            prefixes: Vec::new(),
-            encapsulation: None,
-            // The route says so: it leads into the host port, not along the link.
-            encapsulate: Some(Encapsulate::Always),
-            vtep_mac: None,
-        };
-        &mut self.peers.entry(hop.gateway).or_insert_with(new).prefixes
-    }
-}
-
-/// Where a prefix leads.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Way {
-    /// To these, by weight.
-    Hops(Vec<Hop>),
-    /// To the kernel, which forwards by another interface.
-    Host,
-    /// Nowhere, silently.
-    Blackhole,
-    /// Nowhere, and the sender is told.
-    Unreachable,
-}
-
-/// One next hop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Hop {
-    /// A neighbour on the uplink; or the underlay address of a node, if `overlay`.
-    pub gateway: IpAddr,
-    /// Its share among the others', at least 1.
-    pub weight: u16,
-    /// It is reached through the overlay.
-    pub overlay: bool,
+/// What became of the routes that were judged.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Lesson {
+    /// Something is different.
+    pub is_changed: bool,
+    /// Prefixes that are refused and were not before, or for another reason.
+    pub refused: Vec<IpNet>,
 }
 
 /// Follows the kernel's table.
@@ -111,7 +56,10 @@ pub struct KernelSource {
     mirror: Mirror,
     /// The table has to be read anew.
     unclear: bool,
-    changed: bool,
+    /// What is to be judged.
+    open: Open,
+    /// For whom the rest was.
+    scope: Scope,
     read_at: Option<Instant>,
     /// Since the table was read nothing has been acted upon, so that an event may be of the time
     /// before; and there are or were several routes of one metric, of which it would not be clear
@@ -119,6 +67,34 @@ pub struct KernelSource {
     fresh: bool,
     /// The table is to be read once more.
     again: bool,
+}
+
+/// Destinations that the kernel has other routes for than were judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Open {
+    All,
+    These(BTreeSet<IpNet>),
+}
+
+impl Open {
+    /// The node has changed.
+    fn follow(&mut self, old: &Scope, new: &Scope, mirror: &Mirror) {
+        if !new.is_same_node(old) {
+            *self = Self::All;
+            return;
+        }
+        let moved = new.pods.symmetric_difference(&old.pods);
+        self.add(moved.flat_map(|pod| mirror.containing(*pod)));
+    }
+
+    fn add(&mut self, prefixes: impl IntoIterator<Item = IpNet>) {
+        if let Self::These(open) = self {
+            open.extend(prefixes);
+            if open.len() > tracked::REMEMBERED {
+                *self = Self::All;
+            }
+        }
+    }
 }
 
 impl KernelSource {
@@ -134,7 +110,8 @@ impl KernelSource {
             protocols: settings.protocols.clone(),
             mirror,
             unclear: true,
-            changed: true,
+            open: Open::All,
+            scope: Scope::default(),
             read_at: None,
             fresh: false,
             again: false,
@@ -156,19 +133,16 @@ impl KernelSource {
             }
             _ => Outcome::Same,
         };
-        match outcome {
-            Outcome::Same => {}
-            Outcome::Changed => self.changed = true,
-            Outcome::Unclear => self.unclear = true,
+        match (outcome, event) {
+            (Outcome::Same, _) => {}
+            (Outcome::Changed, Event::RouteChanged(route, _) | Event::RouteGone(route)) => {
+                self.open.add(prefix_of(route));
+            }
+            _ => self.unclear = true,
         }
         // It may be in the table already, as that was read.
         self.again |= self.fresh && outcome != Outcome::Same;
         outcome != Outcome::Same
-    }
-
-    /// The node has changed: what was read has to be judged anew.
-    pub fn doubt(&mut self) {
-        self.changed = true;
     }
 
     /// Whether the table is due to be read anew.
@@ -178,25 +152,54 @@ impl KernelSource {
         self.read_at.is_none_or(|at| now >= at + period)
     }
 
-    /// Reads the table anew if that is needed. True if there may be something to judge anew.
+    /// Reads the table anew if that is needed.
     ///
     /// # Errors
     /// If the kernel does not answer; it is asked again next time.
-    pub fn settle(&mut self, now: Instant) -> netio::Result<bool> {
+    pub fn settle(&mut self, now: Instant) -> netio::Result<()> {
         self.fresh = false;
         if self.unclear || self.is_due(now) {
             let mut mirror = Mirror::new(self.table, &self.prefixes).of(&self.protocols);
             self.netlink.kernel_routes(self.table, |route| mirror.read(route))?;
-            self.changed |= mirror != self.mirror;
+            self.open.add(mirror.differing(&self.mirror));
             (self.fresh, self.again) = (mirror.has_several() || self.mirror.has_several(), false);
             (self.mirror, self.unclear, self.read_at) = (mirror, false, Some(now));
         }
-        Ok(std::mem::take(&mut self.changed))
+        Ok(())
     }
 
-    /// What the routes mean for this node.
-    #[must_use]
-    pub fn learned(&self, scope: &Scope) -> Learned {
-        judge::judge(&self.mirror, scope)
+    /// Judges what changed, the routes or the node, into what was learned before.
+    pub fn teach(&mut self, scope: Scope, learned: &mut Tracked) -> Lesson {
+        self.open.follow(&self.scope, &scope, &self.mirror);
+        self.scope = scope;
+        judge_open(&self.mirror, &self.scope, &mut self.open, learned)
     }
+}
+
+/// Judges what is open; nothing is then.
+fn judge_open(mirror: &Mirror, scope: &Scope, open: &mut Open, learned: &mut Tracked) -> Lesson {
+    let mut lesson = Lesson::default();
+    match std::mem::replace(open, Open::These(BTreeSet::new())) {
+        Open::These(prefixes) => {
+            for prefix in prefixes.into_iter().flat_map(|prefix| scope.concerned(prefix)) {
+                let judgement = judge::judge_one(mirror, scope, &prefix);
+                let is_refused = matches!(judgement, Some(Judgement::Refuse(_)));
+                if learned.set(prefix, judgement) {
+                    lesson.is_changed = true;
+                    lesson.refused.extend(is_refused.then_some(prefix));
+                }
+            }
+        }
+        Open::All => {
+            let fresh = judge::judge(mirror, scope);
+            if fresh != **learned {
+                let new = fresh.refused.iter();
+                let new = new.filter(|(prefix, why)| learned.refused.get(prefix) != Some(why));
+                lesson.refused = new.map(|(prefix, _)| *prefix).collect();
+                lesson.is_changed = true;
+                *learned = fresh.into();
+            }
+        }
+    }
+    lesson
 }

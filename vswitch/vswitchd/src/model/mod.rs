@@ -29,7 +29,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Usual};
-use crate::kernel::Learned;
+use crate::kernel::Tracked;
 pub use edit::Edit;
 use ipam::Ipam;
 pub use prefixes::PodPrefixes;
@@ -96,7 +96,7 @@ pub struct Model {
     usual: Option<Usual>,
     /// What the kernel's routing table says. No edit makes it, and it is not journalled: at the next
     /// start it is read again.
-    pub kernel: Arc<Learned>,
+    pub kernel: Tracked,
 }
 
 impl Model {

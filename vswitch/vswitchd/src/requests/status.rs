@@ -70,7 +70,7 @@ impl Daemon {
             .collect();
         Some(KernelRoutes {
             taken: learned.routes.len(),
-            ignored: learned.ignored,
+            ignored: learned.ignored.len(),
             refused: learned.refused.len(),
             refusals,
         })

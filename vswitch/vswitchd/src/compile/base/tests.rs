@@ -2,7 +2,6 @@
 //! at all, and lead where the RIB says.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use api::{AttachmentId, Mode, PeerSpec, Source};
@@ -94,7 +93,7 @@ fn act(node: &mut Node, step: Step) {
             let name = format!("n{number}");
             node.model.apply_all(&[Edit::NoPeer { name, source: Source::Kubernetes }]);
         }
-        Step::Learn(routes) => node.model.kernel = Arc::new(learned(&routes)),
+        Step::Learn(routes) => node.model.kernel = learned(&routes).into(),
         Step::Resolve(number, known) => {
             let mac = if known { ROUTER } else { MacAddr([2, 0, 0, 0, 0, 9]) };
             let mtu = known.then_some(1400);
