@@ -183,9 +183,9 @@ impl Daemon {
 
     /// Of what is known already, as much as can be is used again.
     fn compile(&mut self) -> Tables {
-        let base = self.base.take();
+        let former = self.base.take();
         let (base, tables) = self.with_input(|input| {
-            let base = base.filter(|base| base.suits(input)).unwrap_or_else(|| Base::of(input));
+            let base = Base::renew(former, input);
             let tables = base.tables(input);
             (base, tables)
         });

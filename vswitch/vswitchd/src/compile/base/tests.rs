@@ -1,20 +1,22 @@
-//! Whatever happens to a node, and in whatever order: tables of a base that suits are those of no base
-//! at all, and lead where the RIB says.
+//! Whatever happens to a node, and in whatever order: tables of a base that follows are those of one
+//! made anew, and lead where the RIB says.
 
 use std::net::IpAddr;
 use std::time::Instant;
 
 use api::{AttachmentId, Mode, PeerSpec, Source};
 use dataplane::PathMtu;
-use dataplane::tables::Tables;
+use dataplane::tables::{Adjacency, Tables};
 use dataplane::wire::MacAddr;
+use ipnet::IpNet;
 use proptest::prelude::*;
 
+use super::super::adjacency::{Adjacencies, Known};
 use super::super::rib;
 use super::super::tests::{Node, ROUTER};
-use super::super::{Adjacencies, Input, compile};
-use super::Base;
-use crate::kernel::{Hop, Learned, Way};
+use super::super::{Input, compile};
+use super::{Base, SPARE};
+use crate::kernel::{Hop, Judgement, Learned, Way};
 use crate::model::Edit;
 use crate::underlay::NextHop;
 
@@ -39,6 +41,9 @@ enum Step {
     Peer(u8, u8),
     NoPeer(u8),
     Learn(Vec<(u8, u8)>),
+    /// By these next hops, some of them in the overlay; or to nobody.
+    Route(u8, Vec<u8>),
+    NoRoute(u8),
     Resolve(u8, bool),
     PathMtu(u8, u16),
     HostMtu(u32),
@@ -51,7 +56,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..4u8).prop_map(Step::Down),
         2 => (0..3u8, 2..6u8).prop_map(|(peer, net)| Step::Peer(peer, net)),
         1 => (0..3u8).prop_map(Step::NoPeer),
-        2 => prop::collection::vec((1..8u8, 0..5u8), 0..4).prop_map(Step::Learn),
+        1 => prop::collection::vec((1..8u8, 0..5u8), 0..4).prop_map(Step::Learn),
+        6 => (0..12u8, prop::collection::vec(0..5u8, 0..3))
+            .prop_map(|(net, gateways)| Step::Route(net, gateways)),
+        3 => (0..12u8).prop_map(Step::NoRoute),
         1 => (0..5u8, any::<bool>()).prop_map(|(peer, known)| Step::Resolve(peer, known)),
         1 => (0..3u8, 1280..1500u16).prop_map(|(peer, mtu)| Step::PathMtu(peer, mtu)),
         1 => (1300..1400u32).prop_map(Step::HostMtu),
@@ -94,6 +102,17 @@ fn act(node: &mut Node, step: Step) {
             node.model.apply_all(&[Edit::NoPeer { name, source: Source::Kubernetes }]);
         }
         Step::Learn(routes) => node.model.kernel = learned(&routes).into(),
+        Step::Route(net, gateways) => {
+            let hop = |number| Hop {
+                gateway: underlay(number),
+                weight: 1 + u16::from(number % 2),
+                overlay: number == 4,
+            };
+            let hops: Vec<_> = gateways.into_iter().map(hop).collect();
+            let way = if hops.is_empty() { Way::Blackhole } else { Way::Hops(hops) };
+            node.model.kernel.set(destination(net), Some(Judgement::Take(way)));
+        }
+        Step::NoRoute(net) => drop(node.model.kernel.set(destination(net), None)),
         Step::Resolve(number, known) => {
             let mac = if known { ROUTER } else { MacAddr([2, 0, 0, 0, 0, 9]) };
             let mtu = known.then_some(1400);
@@ -106,16 +125,29 @@ fn act(node: &mut Node, step: Step) {
     }
 }
 
+/// Prefixes in one another, this node's own, one for all, and underlay addresses.
+fn destination(number: u8) -> IpNet {
+    let text = match number {
+        0 => "0.0.0.0/0".into(),
+        1 => "198.18.0.0/16".into(),
+        2 => "198.18.2.0/23".into(),
+        3 => "fd00:18:1::4/126".into(),
+        4 => "fd00:18:1::5/128".into(),
+        5 => "203.0.113.10/32".into(),
+        6 => "203.0.113.0/28".into(),
+        7.. => {
+            format!("198.18.{}.2/{}", number - 6, if number.is_multiple_of(2) { 24 } else { 32 })
+        }
+    };
+    text.parse::<IpNet>().expect("a prefix").trunc()
+}
+
 /// Some of the routes are within this node's own prefix, and hide a pod's or do not.
 fn learned(routes: &[(u8, u8)]) -> Learned {
     let mut learned = Learned::default();
     for (net, gateway) in routes {
-        let len = if net % 2 == 0 { 24 } else { 32 };
-        let prefix = format!("198.18.{net}.2/{len}").parse::<ipnet::IpNet>().expect("a prefix");
-        let gateway = underlay(*gateway);
-        let hop = Hop { gateway, weight: 1, overlay: false };
-        learned.routes.insert(prefix.trunc(), Way::Hops(vec![hop]));
-        learned.direct.entry(gateway).or_default().push(prefix.trunc());
+        let hop = Hop { gateway: underlay(*gateway), weight: 1, overlay: false };
+        learned.set(destination(*net + 5), Some(Judgement::Take(Way::Hops(vec![hop]))));
     }
     learned
 }
@@ -123,13 +155,21 @@ fn learned(routes: &[(u8, u8)]) -> Learned {
 fn probes() -> impl Iterator<Item = IpAddr> {
     let v4 = (0..9u8).flat_map(|net| (0..8u8).map(move |host| IpAddr::from([198, 18, net, host])));
     let v6 = (0..8u16).map(|host| IpAddr::from([0xfd00, 0x18, 1, 0, 0, 0, 0, host]));
-    v4.chain(v6).chain([IpAddr::from([192, 0, 2, 1])])
+    v4.chain(v6).chain((0..6).map(underlay)).chain([IpAddr::from([192, 0, 2, 1])])
 }
 
-/// Where an address leads, in words.
+/// Where an address leads, in words; with whatever a group's members lead to.
 fn leads(tables: &Tables, address: IpAddr) -> String {
     let adjacency = tables.route(address).and_then(|id| tables.adjacency(id));
-    format!("{address}: {adjacency:?}")
+    match adjacency {
+        Some(Adjacency::Multipath(group)) => {
+            let members = group.members().iter();
+            let members =
+                members.map(|one| (one.identity, one.weight, tables.adjacency(one.adjacency)));
+            format!("{address}: {:?}", members.collect::<Vec<_>>())
+        }
+        _ => format!("{address}: {adjacency:?}"),
+    }
 }
 
 /// Likewise, as the RIB says.
@@ -138,7 +178,8 @@ fn should_lead(input: &Input<'_>, routes: &[rib::Route<'_>], address: IpAddr) ->
     let best = within.max_by_key(|route| route.prefix.prefix_len());
     let mut tables = Tables::default();
     if let Some(route) = best {
-        Adjacencies::new(input, &mut tables).route(address.into(), &route.target);
+        Adjacencies::new(input, &mut tables, &mut Known::new())
+            .route(address.into(), &route.target);
     }
     leads(&tables, address)
 }
@@ -155,17 +196,17 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_base_that_suits_makes_the_same_tables(steps in steps()) {
+    fn a_base_that_follows_makes_the_same_tables(steps in steps()) {
         let mut node = Node::new(CONFIG);
         let mut base: Option<Base> = None;
         for step in steps {
             act(&mut node, step);
-            let kept = base.take();
-            let (fresh, tables, made) = node.with_input(|input| {
-                let made = kept.filter(|base| base.suits(input)).unwrap_or_else(|| Base::of(input));
-                (compile(input), made.tables(input), made)
+            let former = base.take();
+            let (fresh, tables, renewed) = node.with_input(|input| {
+                let renewed = Base::renew(former, input);
+                (compile(input), renewed.tables(input), renewed)
             });
-            base = Some(made);
+            base = Some(renewed);
             prop_assert_eq!(&tables.ports, &fresh.ports);
             prop_assert_eq!(hears(&tables), hears(&fresh));
             let expected: Vec<_> = node.with_input(|input| {
@@ -181,11 +222,13 @@ proptest! {
 }
 
 #[test]
-fn a_pod_needs_no_other_base_and_a_route_does() {
+fn pods_and_a_few_of_the_kernels_routes_need_no_other_base() {
     let mut node = Node::new(CONFIG);
-    let base = node.with_input(Base::of);
-    act(&mut node, Step::Plug(0));
-    assert!(node.with_input(|input| base.suits(input)));
+    let mut base = node.with_input(Base::of);
+    for step in [Step::Plug(0), Step::Route(9, vec![0]), Step::NoRoute(9)] {
+        act(&mut node, step);
+        assert!(node.with_input(|input| base.follow(input)));
+    }
     for step in [
         Step::Peer(0, 2),
         Step::Learn(vec![(4, 0)]),
@@ -194,8 +237,25 @@ fn a_pod_needs_no_other_base_and_a_route_does() {
         Step::HostMtu(1300),
     ] {
         let said = format!("{step:?}");
-        let base = node.with_input(Base::of);
+        let mut base = node.with_input(Base::of);
         act(&mut node, step);
-        assert!(!node.with_input(|input| base.suits(input)), "{said}");
+        assert!(!node.with_input(|input| base.follow(input)), "{said}");
     }
+}
+
+#[test]
+fn adjacencies_that_nothing_leads_to_are_not_kept_for_ever() {
+    let mut node = Node::new(CONFIG);
+    let mut base = node.with_input(Base::of);
+    let first = base.tables.adjacencies.len();
+    let mut most = first;
+    // Each time another group.
+    for weight in 1..2 * SPARE as u16 {
+        let hop = |number, weight| Hop { gateway: underlay(number), weight, overlay: false };
+        let way = Way::Hops(vec![hop(0, 1), hop(1, weight)]);
+        node.model.kernel.set(destination(9), Some(Judgement::Take(way)));
+        base = node.with_input(|input| Base::renew(Some(base), input));
+        most = most.max(base.tables.adjacencies.len());
+    }
+    assert!((SPARE..2 * SPARE).contains(&most), "{first} at first, {most} at most");
 }

@@ -1,0 +1,67 @@
+//! What is attached here.
+//!
+//! Enters: the ports that are live, and what the model says of pods. Leaves: ports by number.
+
+use api::Mode;
+use dataplane::tables::{Attachment, Offloads, Port, PortId, PortKind};
+use dataplane::wire::MacAddr;
+use ipnet::IpNet;
+
+use super::{DEFAULT_BRIDGE, Input, clamp};
+
+/// Ports by number.
+pub(super) fn ports(input: &Input<'_>) -> Vec<Option<Port>> {
+    let mut ports = Vec::new();
+    let mut put = |id: PortId, port: Port| {
+        let at = usize::from(id.0);
+        if ports.len() <= at {
+            ports.resize(at + 1, None);
+        }
+        ports[at] = Some(port);
+    };
+    if let Some(host) = input.host {
+        put(
+            host.id,
+            Port {
+                kind: PortKind::Host,
+                attachment: Attachment::Routed,
+                mac: host.mac,
+                mtu: clamp(host.mtu),
+                offloads: host.offloads,
+                addresses: Vec::new(),
+            },
+        );
+    }
+    if let Some(uplink) = input.uplink {
+        put(
+            uplink.id,
+            Port {
+                kind: PortKind::Uplink,
+                attachment: Attachment::Routed,
+                mac: uplink.mac,
+                mtu: clamp(uplink.mtu),
+                offloads: Offloads::default(),
+                addresses: Vec::new(),
+            },
+        );
+    }
+    for (attachment, pod) in input.pods {
+        let Some(lease) = input.model.attachments.get(attachment) else { continue };
+        let attachment = match lease.mode {
+            Mode::Routed => Attachment::Routed,
+            Mode::Bridged { .. } => Attachment::Bridged(DEFAULT_BRIDGE),
+        };
+        put(
+            pod.id,
+            Port {
+                kind: PortKind::Pod,
+                attachment,
+                mac: MacAddr(lease.mac.0),
+                mtu: clamp(lease.mtu),
+                offloads: pod.offloads,
+                addresses: lease.addresses.iter().map(IpNet::addr).collect(),
+            },
+        );
+    }
+    ports
+}
