@@ -162,13 +162,12 @@ mod tests {
     use std::net::IpAddr;
     use std::sync::Arc;
 
-    use api::PeerSpec;
     use netio::netlink::Link;
     use netio::pinhole::Steering;
 
     use super::{spread, steering, union};
     use crate::config::Config;
-    use crate::kernel::Learned;
+    use crate::kernel::{Hop, Judgement, Way};
     use crate::machine::Facts;
     use crate::model::Model;
 
@@ -216,9 +215,9 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(ends(&model), ["203.0.113.12", "203.0.113.13"]);
-        let learned = PeerSpec { address: [203, 0, 113, 14].into(), ..config.peers[0].clone() };
-        let peers = [(learned.address, learned)].into();
-        model.kernel = Learned { peers, ..Learned::default() }.into();
+        let hop = Hop { gateway: [203, 0, 113, 14].into(), weight: 1, overlay: true };
+        let way = Judgement::Take(Way::Hops(vec![hop]));
+        model.kernel.set("198.18.4.0/24".parse().expect("a prefix"), Some(way));
         assert_eq!(ends(&model), ["203.0.113.12", "203.0.113.13", "203.0.113.14"]);
         model.peers = Arc::default();
         assert_eq!(ends(&model), ["203.0.113.13", "203.0.113.14"]);

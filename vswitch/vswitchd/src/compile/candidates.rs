@@ -150,9 +150,8 @@ pub(super) fn reached_directly<'a>(input: &Input<'a>) -> Vec<(IpAddr, Target<'a>
     if input.uplink.is_none() {
         return Vec::new();
     }
-    // A hundred thousand routes have few lengths.
-    let prefixes = model.routes.keys().chain(learned.routes.keys());
-    let lens: BTreeSet<u8> = prefixes.map(IpNet::prefix_len).collect();
+    let lens: BTreeSet<u8> =
+        model.routes.keys().map(IpNet::prefix_len).chain(learned.lengths()).collect();
     let is_routed = |address: IpAddr| {
         let mut nets = lens.iter().filter_map(|len| Some(IpNet::new(address, *len).ok()?.trunc()));
         nets.any(|net| model.routes.contains_key(&net) || learned.routes.contains_key(&net))

@@ -24,6 +24,8 @@ pub struct Learned {
     pub refused: BTreeMap<IpNet, String>,
     /// Routes that mean nothing here.
     pub ignored: BTreeSet<IpNet>,
+    /// How many of `routes` have each prefix length: a hundred thousand have few.
+    lengths: BTreeMap<u8, usize>,
 }
 
 /// Where a prefix leads.
@@ -75,6 +77,11 @@ impl Learned {
         overlay.into_iter().chain(self.direct.get(address)).flatten().copied()
     }
 
+    /// The prefix lengths that `routes` have.
+    pub fn lengths(&self) -> impl Iterator<Item = u8> {
+        self.lengths.keys().copied()
+    }
+
     /// Takes over what becomes of a prefix; nothing, if there is no route for it any more. True if
     /// that is something else than before.
     pub fn set(&mut self, prefix: IpNet, judgement: Option<Judgement>) -> bool {
@@ -95,6 +102,7 @@ impl Learned {
                 if let Way::Hops(hops) = &way {
                     hops.iter().for_each(|hop| insert(self.behind_hop(hop), prefix));
                 }
+                *self.lengths.entry(prefix.prefix_len()).or_default() += 1;
                 self.routes.insert(prefix, way);
             }
             Judgement::Ignore => drop(self.ignored.insert(prefix)),
@@ -118,7 +126,14 @@ impl Learned {
     fn forget(&mut self, prefix: &IpNet) {
         self.ignored.remove(prefix);
         self.refused.remove(prefix);
-        let Some(Way::Hops(hops)) = self.routes.remove(prefix) else { return };
+        let Some(way) = self.routes.remove(prefix) else { return };
+        if let Some(count) = self.lengths.get_mut(&prefix.prefix_len()) {
+            *count -= 1;
+            if *count == 0 {
+                self.lengths.remove(&prefix.prefix_len());
+            }
+        }
+        let Way::Hops(hops) = way else { return };
         for hop in hops {
             if hop.overlay {
                 if let Some(peer) = self.peers.get_mut(&hop.gateway)
