@@ -52,6 +52,12 @@ impl PathMtus {
         self.known.len() != before
     }
 
+    /// The addresses of which others know something else.
+    pub fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = IpAddr> + 'a {
+        let ends = self.known.keys().chain(other.known.keys()).copied();
+        ends.filter(|end| self.to(*end) != other.to(*end))
+    }
+
     /// The largest packet that gets through to this address, bytes, if a router said so.
     #[must_use]
     pub fn to(&self, address: IpAddr) -> Option<u32> {

@@ -48,6 +48,12 @@ impl<'a, 'i> Adjacencies<'a, 'i> {
         Self { input, known, pod_mtu: input.pod_mtu(), tables }
     }
 
+    /// Another adjacency is made for this end, and for groups that it belongs to.
+    pub(super) fn forget(&mut self, end: IpAddr) {
+        self.known.remove(&Shared::Peer(end));
+        self.known.remove(&Shared::Direct(end));
+    }
+
     /// Adds a route, or replaces the one of the same prefix.
     pub(super) fn route(&mut self, prefix: IpNet, target: &Target<'_>) -> AdjacencyId {
         let id = self.of(target);

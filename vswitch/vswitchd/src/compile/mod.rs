@@ -14,6 +14,7 @@
 //! | `ports`         | what is attached here |
 //! | `bridge`        | who shares the L2 segment |
 //! | `base`          | what of all this is as before |
+//! | `made_of`       | what is not |
 
 mod adjacency;
 pub mod base;
@@ -22,6 +23,7 @@ mod candidates;
 pub mod encapsulation;
 #[cfg(test)]
 mod kernel_tests;
+mod made_of;
 mod ports;
 pub mod rib;
 #[cfg(test)]

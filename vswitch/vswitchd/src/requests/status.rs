@@ -44,13 +44,15 @@ impl Daemon {
     /// Where peers send to this node's own address without encapsulation.
     fn strict_uplink(&self) -> Option<String> {
         let uplink = self.uplink.as_ref()?;
+        // There may be thousands of peers: asked first what is seldom so.
+        let warning = strict_uplink_warning(&uplink.facts.link.name)?;
         let is_direct = self.with_input(|input| {
             let mut peers = input.model.peers.values();
             peers.any(|(peer, _)| {
                 peer.address.is_ipv4() && input.decide(peer).in_force == Encapsulation::Direct
             })
         });
-        strict_uplink_warning(&uplink.facts.link.name).filter(|_| is_direct)
+        is_direct.then_some(warning)
     }
 
     fn masquerade_status(&self, observed: &Observed) -> MasqueradeStatus {

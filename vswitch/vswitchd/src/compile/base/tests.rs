@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use api::{AttachmentId, Mode, PeerSpec, Source};
+use api::{AttachmentId, Mode, PeerSpec, RouteTarget, Source};
 use dataplane::PathMtu;
 use dataplane::tables::{Adjacency, Tables};
 use dataplane::wire::MacAddr;
@@ -40,6 +40,8 @@ enum Step {
     Down(u8),
     Peer(u8, u8),
     NoPeer(u8),
+    /// A route to one of the peers, there or not.
+    To(u8, u8),
     Learn(Vec<(u8, u8)>),
     /// By these next hops, some of them in the overlay; or to nobody.
     Route(u8, Vec<u8>),
@@ -54,13 +56,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (0..4u8).prop_map(Step::Plug),
         2 => (0..4u8).prop_map(Step::Unplug),
         1 => (0..4u8).prop_map(Step::Down),
-        2 => (0..3u8, 2..6u8).prop_map(|(peer, net)| Step::Peer(peer, net)),
+        3 => (0..3u8, 2..6u8).prop_map(|(peer, net)| Step::Peer(peer, net)),
         1 => (0..3u8).prop_map(Step::NoPeer),
+        3 => (0..12u8, 0..3u8).prop_map(|(net, peer)| Step::To(net, peer)),
         1 => prop::collection::vec((1..8u8, 0..5u8), 0..4).prop_map(Step::Learn),
         6 => (0..12u8, prop::collection::vec(0..5u8, 0..3))
             .prop_map(|(net, gateways)| Step::Route(net, gateways)),
         3 => (0..12u8).prop_map(Step::NoRoute),
-        1 => (0..5u8, any::<bool>()).prop_map(|(peer, known)| Step::Resolve(peer, known)),
+        3 => (0..5u8, any::<bool>()).prop_map(|(peer, known)| Step::Resolve(peer, known)),
         1 => (0..3u8, 1280..1500u16).prop_map(|(peer, mtu)| Step::PathMtu(peer, mtu)),
         1 => (1300..1400u32).prop_map(Step::HostMtu),
     ];
@@ -100,6 +103,10 @@ fn act(node: &mut Node, step: Step) {
         Step::NoPeer(number) => {
             let name = format!("n{number}");
             node.model.apply_all(&[Edit::NoPeer { name, source: Source::Kubernetes }]);
+        }
+        Step::To(net, peer) => {
+            let target = RouteTarget::Peer { name: format!("n{peer}") };
+            node.model.apply_all(&[Edit::Route { prefix: destination(net), target }]);
         }
         Step::Learn(routes) => node.model.kernel = learned(&routes).into(),
         Step::Route(net, gateways) => {
@@ -222,20 +229,24 @@ proptest! {
 }
 
 #[test]
-fn pods_and_a_few_of_the_kernels_routes_need_no_other_base() {
+fn what_comes_and_goes_needs_no_other_base_and_what_concerns_all_does() {
     let mut node = Node::new(CONFIG);
     let mut base = node.with_input(Base::of);
-    for step in [Step::Plug(0), Step::Route(9, vec![0]), Step::NoRoute(9)] {
-        act(&mut node, step);
-        assert!(node.with_input(|input| base.follow(input)));
-    }
     for step in [
+        Step::Plug(0),
         Step::Peer(0, 2),
-        Step::Learn(vec![(4, 0)]),
+        Step::To(8, 0),
+        Step::Route(9, vec![0]),
         Step::Resolve(0, true),
         Step::PathMtu(0, 1400),
-        Step::HostMtu(1300),
+        Step::NoRoute(9),
+        Step::NoPeer(0),
     ] {
+        let said = format!("{step:?}");
+        act(&mut node, step);
+        assert!(node.with_input(|input| base.follow(input)), "{said}");
+    }
+    for step in [Step::Learn(vec![(4, 0)]), Step::HostMtu(1300)] {
         let said = format!("{step:?}");
         let mut base = node.with_input(Base::of);
         act(&mut node, step);
