@@ -48,7 +48,8 @@ scale_round() {
     scale_kernel "kernel: $quiet routes" ip -n "$(ns kernel)" -batch "$batch.kernel"
     scale_kernel "kernel: one more route" ip -n "$(ns kernel)" route add 198.18.2.1 via 198.51.100.2
     scale_kernel "kernel: link down" ip -n "$(ns kernel)" link set eth0 down
-    scale_step "nothing" answered sleep 1
+    # As long as all that follows takes: what the machine does by itself happens then too.
+    scale_step "nothing" answered sleep 15
     scale_step "$quiet routes of the kernel" "routes=$quiet" ip -n "$(ns node-a)" -batch "$batch"
     scale_step "one more route" "routes=$((quiet + 1))" \
         ip -n "$(ns node-a)" route add 198.18.2.1 via 198.51.100.2
@@ -76,8 +77,8 @@ scale_placement() {
     cat <<TEXT
 Worker on CPU $worker_cpu, scheduling $scheduling; flows, writer of the routes and control thread on CPU $other_cpus. $SCALE_PER_SECOND datagrams
 a second each way measured. turn: the worker's own longest turn with packets; kept off: time that it
-was ready to run and did not; worst: the longest that a datagram was under way; bridge: likewise at
-the kernel's bridge, at the same time.
+was ready to run and did not; worst: the longest that a datagram was under way; >1 ms: how often one,
+or several in a row, took longer than that; bridge: the longest at the kernel's bridge, at the same time.
 TEXT
 }
 

@@ -21,10 +21,15 @@ import subprocess
 import sys
 import time
 
+IDLE = "nothing"
 PATIENCE_SECONDS = 60
 POLL_SECONDS = 0.005
 # A step's flow is looked at for so long after it: old tables are freed then.
 AFTERWARDS_NS = 300_000_000
+# What no change may make a datagram wait.
+GOAL_NS = 1_000_000
+# Datagrams that wait within so long of one another wait for the same thing.
+ONE_STALL_NS = 5_000_000
 NAN = float("nan")
 
 
@@ -205,6 +210,15 @@ class Flow:
         count = self.number[last - 1] - self.number[first] + 1
         return took[-1] / 1e3, took[len(took) * 999 // 1000] / 1e3, count - len(took), count
 
+    def stalls(self, begin, end):
+        """How often one of them, or several in a row, waited longer than the goal."""
+        first = bisect.bisect_left(self.sent, begin)
+        last = bisect.bisect_right(self.sent, end)
+        late = [self.sent[at] for at in range(first, last) if self.took[at] > GOAL_NS]
+        return sum(
+            at == 0 or sent - late[at - 1] > ONE_STALL_NS for at, sent in enumerate(late)
+        )
+
 
 def report(file, *flows):
     with open(file) as lines:
@@ -212,17 +226,22 @@ def report(file, *flows):
     ours, kernels = (Flow(path) for path in flows)
     print(
         f"{'step':<34} {'command':>9} {'forwards':>9} {'control':>9} {'RSS, MB (peak)':>19}"
-        f" {'turn':>8} {'kept off':>9} {'worst':>8} {'p99.9':>8} {'lost':>12} {'bridge':>8}"
+        f" {'turn':>8} {'kept off':>9} {'worst':>8} {'p99.9':>8} {'>1 ms':>6} {'lost':>12} {'bridge':>8}"
     )
     print(
-        f"{'':<34} {'ms':>9} {'ms':>9} {'CPU ms':>9} {'':>19} {'us':>8} {'us':>9} {'us':>8} {'us':>8} {'':>12} {'us':>8}"
+        f"{'':<34} {'ms':>9} {'ms':>9} {'CPU ms':>9} {'':>19} {'us':>8} {'us':>9} {'us':>8} {'us':>8} {'':>6} {'':>12} {'us':>8}"
     )
+    stalls, seconds = {True: 0, False: 0}, {True: 0.0, False: 0.0}
     for line in steps:
         is_ours = "rss_kb" in line
         window = line["begin"], line["end"] + AFTERWARDS_NS
         bridge = kernels.between(*window)
         flow = ours.between(*window) if is_ours else bridge
         worst, most, lost, count = flow
+        late = (ours if is_ours else kernels).stalls(*window)
+        if is_ours:
+            stalls[line["name"] == IDLE] += late
+            seconds[line["name"] == IDLE] += (window[1] - window[0]) / 1e9
         forwards, control, memory, turn, waited = "-", "-", "", "-", "-"
         if is_ours:
             forwards, control = f"{line['forwards_ms']:.1f}", f"{line['control_ms']:.1f}"
@@ -234,9 +253,13 @@ def report(file, *flows):
             memory = f"{line['kernel_kb'] / 1024:+.1f}"
         print(
             f"{line['name']:<34} {line['command_ms']:>9.1f} {forwards:>9} {control:>9} {memory:>19}"
-            f" {turn:>8} {waited:>9} {worst:>8.0f} {most:>8.0f} {f'{lost}/{count}':>12}"
+            f" {turn:>8} {waited:>9} {worst:>8.0f} {most:>8.0f} {late:>6} {f'{lost}/{count}':>12}"
             f" {bridge[0]:>8.0f}"
         )
+    print(
+        f"Waits over 1 ms: {stalls[False]} in {seconds[False]:.1f} s of changes,"
+        f" {stalls[True]} in {seconds[True]:.1f} s of nothing"
+    )
 
 
 if __name__ == "__main__":
