@@ -23,7 +23,7 @@ import time
 
 IDLE = "nothing"
 PATIENCE_SECONDS = 60
-POLL_SECONDS = 0.005
+POLL_SECONDS = 0.01
 # A step's flow is looked at for so long after it: old tables are freed then.
 AFTERWARDS_NS = 300_000_000
 # What no change may make a datagram wait.
