@@ -15,7 +15,7 @@ use dataplane::tables::{
 use dataplane::wire::MacAddr;
 use ipnet::IpNet;
 
-use super::rib::{Exit, Target};
+use super::route::{Exit, Target};
 use super::{DEFAULT_BRIDGE, Input, UplinkPort, clamp, vni, vtep_mac};
 
 /// Adjacencies that are there already, by what they lead to.

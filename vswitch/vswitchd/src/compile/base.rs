@@ -19,7 +19,8 @@ use super::bridge::bridge;
 use super::candidates::reached_directly;
 use super::made_of::{Difference, MadeOf};
 use super::ports::ports;
-use super::rib::{self, Target};
+use super::rib;
+use super::route::Target;
 use super::tunnels::tunnels;
 use super::{Input, gateway};
 

@@ -10,7 +10,7 @@ use api::{Encapsulation, PeerSpec, RouteTarget, Source};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Input;
-use super::rib::{Exit, Origin, Route, Target};
+use super::route::{Exit, Origin, Route, Target};
 use crate::kernel::{Hop, Learned, Way};
 
 /// Which prefixes are asked for.

@@ -6,6 +6,7 @@
 //!
 //! | file | answers |
 //! |---|---|
+//! | `route`         | what a route is |
 //! | `candidates`    | which routes are to be had |
 //! | `rib`           | which of them wins for each prefix |
 //! | `encapsulation` | how a peer is reached, and how pods' packets may come |
@@ -26,6 +27,7 @@ mod kernel_tests;
 mod made_of;
 mod ports;
 pub mod rib;
+pub mod route;
 #[cfg(test)]
 mod tests;
 mod tunnels;

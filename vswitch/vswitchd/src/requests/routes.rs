@@ -7,7 +7,8 @@ use api::{FibEntry, Mac, PeerEntry, PeerSpec, RouteTarget, Source, SourceStatus}
 use ipnet::IpNet;
 
 use crate::compile::Input;
-use crate::compile::rib::{self, Exit, Route, Target};
+use crate::compile::rib;
+use crate::compile::route::{Exit, Origin, Route, Target};
 use crate::daemon::Daemon;
 
 /// Refused peers that `status` names one by one.
@@ -25,7 +26,7 @@ impl Daemon {
                 .map(|route| self.fib_entry(input, route, pod_mtu, None))
                 .collect();
             // What closes gaps twice is nobody's statement.
-            let stated = rib.hidden.iter().filter(|(route, _)| route.origin != rib::Origin::Gap);
+            let stated = rib.hidden.iter().filter(|(route, _)| route.origin != Origin::Gap);
             entries.extend(stated.map(|(route, above)| {
                 self.fib_entry(
                     input,

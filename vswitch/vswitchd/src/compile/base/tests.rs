@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 use super::super::adjacency::{Adjacencies, Known};
 use super::super::rib;
+use super::super::route::Route;
 use super::super::tests::{Node, ROUTER};
 use super::super::{Input, compile};
 use super::{Base, SPARE};
@@ -180,7 +181,7 @@ fn leads(tables: &Tables, address: IpAddr) -> String {
 }
 
 /// Likewise, as the RIB says.
-fn should_lead(input: &Input<'_>, routes: &[rib::Route<'_>], address: IpAddr) -> String {
+fn should_lead(input: &Input<'_>, routes: &[Route<'_>], address: IpAddr) -> String {
     let within = routes.iter().filter(|route| route.prefix.contains(&address));
     let best = within.max_by_key(|route| route.prefix.prefix_len());
     let mut tables = Tables::default();
