@@ -232,7 +232,7 @@ impl Agent {
         let Some(own) = &self.own else { return };
         let Some(health) = self.health(own) else { return };
         let status = self.link.status();
-        let vtep = status.and_then(|status| status.uplink.as_ref()).map(Vtep::of);
+        let vtep = status.and_then(|status| status.uplink.as_ref()).and_then(Vtep::of);
         let publication = Publication {
             own: own.clone(),
             vtep,

@@ -129,16 +129,16 @@ impl Own {
 }
 
 impl Vtep {
-    /// Of what the daemon says of its uplink.
+    /// Of what the daemon says of its uplink; none before that has an address.
     #[must_use]
-    pub fn of(uplink: &UplinkStatus) -> Self {
-        Self {
-            address: uplink.address,
+    pub fn of(uplink: &UplinkStatus) -> Option<Self> {
+        Some(Self {
+            address: uplink.address?,
             address6: uplink.address6,
-            mac: uplink.vtep_mac,
+            mac: uplink.vtep_mac?,
             vni: uplink.vni,
             is_vxlan: uplink.encapsulation == Encapsulation::Vxlan,
-        }
+        })
     }
 }
 

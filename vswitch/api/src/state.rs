@@ -162,8 +162,8 @@ pub struct UplinkStatus {
     pub copy_mode: String,
     /// Queues with a socket.
     pub queues: usize,
-    /// Underlay address; the IPv4 one if it has one.
-    pub address: IpAddr,
+    /// Underlay address, once it has one; the IPv4 one if it has one of each family.
+    pub address: Option<IpAddr>,
     /// IPv6 underlay address beside an IPv4 one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address6: Option<Ipv6Addr>,
@@ -178,7 +178,7 @@ pub struct UplinkStatus {
     /// VXLAN UDP port.
     pub vxlan_port: u16,
     /// MAC that peers of `address` put into the inner Ethernet header of VXLAN.
-    pub vtep_mac: Mac,
+    pub vtep_mac: Option<Mac>,
     /// Likewise those of `address6`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vtep_mac6: Option<Mac>,

@@ -3,14 +3,14 @@
 //! Enters: a configuration and the kernel's interfaces. Leaves: the facts about the uplink, or
 //! problems with their lines, as `config` gives them. `--check` and the start share it.
 
-mod address;
+pub(crate) mod address;
 
 use dataplane::tables::LocalAddresses;
 use netio::netlink::{self, Link, Netlink};
 use netio::xsk::MAX_FRAME_BYTES;
 
-use self::address::choose_addresses;
-use crate::config::{Config, Problem, Refusal, check_far_end};
+use self::address::{Candidates, Choice};
+use crate::config::{Config, Problem, Refusal};
 use crate::error::Error;
 use crate::model::Model;
 use crate::mtu;
@@ -35,6 +35,8 @@ pub struct Facts {
     pub driver: String,
     /// What needs attention.
     pub warnings: Vec<String>,
+    /// The underlay addresses that are still to come.
+    pub awaited: Vec<String>,
 }
 
 /// Validates a configuration against this machine.
@@ -58,7 +60,7 @@ pub fn check(config: &Config, netlink: &mut Netlink) -> Result<Option<Facts>, Ve
         Some(uplink) => match facts(config, uplink, netlink) {
             Ok(facts) => {
                 check_mtu(config, &facts, &mut problems);
-                check_own_addresses(config, facts.addresses, &mut problems);
+                problems.extend(check_own_addresses(config, facts.addresses));
                 Some(facts)
             }
             Err(problem) => {
@@ -96,9 +98,11 @@ fn facts(
     let mac = link.mac.ok_or_else(|| {
         refuse("uplink.interface", format!("{name} is no Ethernet interface: it has no MAC"))
     })?;
-    let addresses = netlink.addresses(link.index).map_err(unusable)?;
+    let all = netlink.addresses(link.index).map_err(unusable)?;
+    let all: Vec<_> = all.into_iter().map(|(address, _)| address).collect();
     let lasting = netlink.lasting_addresses(link.index).map_err(unusable)?;
-    let addresses = choose_addresses(config, uplink, &addresses, &lasting)?;
+    let Choice { addresses, notes: awaited } =
+        Candidates::of(config, uplink, &all, &lasting).choose(config)?;
     let queues = netlink::rx_queues(name).map_err(unusable)?.unwrap_or(link.rx_queues).max(1);
     let driver = netlink::driver(name).map(|driver| driver.name).unwrap_or_default();
     let mut warnings = Vec::new();
@@ -118,7 +122,7 @@ fn facts(
             link.mtu
         ));
     }
-    Ok(Facts { mac, addresses, mtu, queues, driver, warnings, link })
+    Ok(Facts { mac, addresses, mtu, queues, driver, warnings, awaited, link })
 }
 
 /// The pods' MTU must fit into the underlay with the overhead of every encapsulation in use.
@@ -127,21 +131,21 @@ fn check_mtu(config: &Config, facts: &Facts, problems: &mut Vec<Problem>) {
     problems.extend(found.map(|(key, message)| config.origin.problem(key, message)));
 }
 
-/// Whether these may be this node's addresses: nobody else's, and outside of the cluster.
-pub(crate) fn check_own_addresses(
-    config: &Config,
-    own: LocalAddresses,
-    problems: &mut Vec<Problem>,
-) {
-    for (index, peer) in config.peers.iter().enumerate() {
-        if let Err(message) = check_far_end(own, peer.address) {
-            problems.push(config.origin.problem(&format!("peers[{index}].address"), message));
+/// What stands against these as this node's addresses: they are nobody else's, and outside of the
+/// cluster.
+pub(crate) fn check_own_addresses(config: &Config, own: LocalAddresses) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut check = |key: String, address| {
+        if own.has(address) {
+            let message = format!("{address} is this node itself");
+            problems.push(config.origin.problem(&key, message));
         }
+    };
+    for (index, peer) in config.peers.iter().enumerate() {
+        check(format!("peers[{index}].address"), peer.address);
     }
     for (index, vtep) in config.bridge.vteps.iter().enumerate() {
-        if let Err(message) = check_far_end(own, *vtep) {
-            problems.push(config.origin.problem(&format!("bridge.vteps[{index}]"), message));
-        }
+        check(format!("bridge.vteps[{index}]"), *vtep);
     }
     for own in own.iter() {
         let inside = config.node.cluster_prefixes.iter().find(|prefix| prefix.contains(&own));
@@ -152,6 +156,7 @@ pub(crate) fn check_own_addresses(
             ));
         }
     }
+    problems
 }
 
 fn check_cores(config: &Config, problems: &mut Vec<Problem>) {
@@ -176,7 +181,7 @@ mod tests {
 
     use netio::netlink::Link;
 
-    use super::{Facts, check_far_end, check_mtu, check_own_addresses};
+    use super::{Facts, check_mtu, check_own_addresses};
     use crate::config::Config;
 
     fn config(overlay: &str) -> Config {
@@ -195,6 +200,7 @@ mod tests {
             queues: 1,
             driver: String::new(),
             warnings: Vec::new(),
+            awaited: Vec::new(),
         }
     }
 
@@ -222,24 +228,11 @@ mod tests {
     }
 
     #[test]
-    fn a_far_end_is_another_node_of_a_family_that_we_have() {
-        let own = IpAddr::from([198, 51, 100, 11]).into();
-        let check = |text: &str| check_far_end(own, text.parse().expect("an address"));
-        assert_eq!(check("203.0.113.1"), Ok(()));
-        assert_eq!(check("198.51.100.11"), Err("198.51.100.11 is this node itself".into()));
-        assert_eq!(
-            check("2001:db8::9"),
-            Err("this node's uplink has no IPv6 address to reach 2001:db8::9 from".into())
-        );
-    }
-
-    #[test]
     fn a_peer_cannot_be_this_node() {
         let peers =
             "[[peers]]\nname = \"b\"\naddress = \"198.51.100.11\"\nprefixes = [\"fd00:18:2::/64\"]";
-        let mut problems = Vec::new();
         let own = IpAddr::from([198, 51, 100, 11]).into();
-        check_own_addresses(&config(peers), own, &mut problems);
+        let problems = check_own_addresses(&config(peers), own);
         assert_eq!(problems.len(), 1);
         assert_eq!(
             problems[0].to_string(),

@@ -49,7 +49,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     if arguments.check {
         let facts = machine::examine(&config)?;
         let mut out = std::io::stdout().lock();
-        for warning in facts.iter().flat_map(|facts| &facts.warnings) {
+        for warning in facts.iter().flat_map(|facts| facts.warnings.iter().chain(&facts.awaited)) {
             let _ = writeln!(out, "warning: {warning}");
         }
         let _ = writeln!(out, "{}: valid", arguments.config.display());

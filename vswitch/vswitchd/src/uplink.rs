@@ -99,11 +99,16 @@ impl Uplink {
     pub fn choices(&self) -> Vec<String> {
         let (facts, name) = (&self.facts, &self.facts.link.name);
         let driver = if facts.driver.is_empty() { "unknown" } else { &facts.driver };
+        let own: Vec<_> = facts.addresses.iter().map(|own| own.to_string()).collect();
         vec![
             format!(
-                "uplink {name}: driver {driver}, MTU {}, underlay address {}",
+                "uplink {name}: driver {driver}, MTU {}, {}",
                 facts.mtu,
-                facts.addresses.iter().map(|own| own.to_string()).collect::<Vec<_>>().join(", ")
+                if own.is_empty() {
+                    "no underlay address yet".to_owned()
+                } else {
+                    format!("underlay address {}", own.join(", "))
+                }
             ),
             format!("uplink {name}: AF_XDP on {} queue(s), all that receive", facts.queues),
             format!("uplink {name}: XDP mode {}", self.xdp_mode),
@@ -180,6 +185,7 @@ mod tests {
             queues: 1,
             driver: String::new(),
             warnings: Vec::new(),
+            awaited: Vec::new(),
         }
     }
 

@@ -31,7 +31,7 @@ use ipnet::IpNet;
 pub(crate) use claims::{Claims, THIS_NODE, Usual};
 pub use former::Former;
 pub use read::{Origin, Problem};
-pub(crate) use semantic::{check_far_end, check_pod_prefixes, check_route_prefix};
+pub(crate) use semantic::{check_pod_prefixes, check_route_prefix};
 
 /// Everything that the operator decided.
 #[derive(Debug, Clone, PartialEq)]

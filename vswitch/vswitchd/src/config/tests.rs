@@ -3,6 +3,7 @@
 use api::{Encapsulation, Mode};
 
 use super::Config;
+use super::semantic::check_far_end;
 
 const NODE: &str = "[node]\nname = \"a\"\npod_prefixes = [\"198.18.1.0/24\"]\ncluster_prefixes = [\"198.18.0.0/16\"]\n";
 const UPLINK: &str = "[uplink]\ninterface = \"eth0\"\n";
@@ -421,5 +422,17 @@ fn without_an_uplink_peers_are_refused() {
     assert_eq!(
         whole(&format!("{NODE}{peer}")),
         ["f:5: peers[0]: a peer needs an uplink to be reached by; add [uplink] with interface"]
+    );
+}
+
+#[test]
+fn a_far_end_is_another_node_of_a_family_that_we_have() {
+    let own = std::net::IpAddr::from([198, 51, 100, 11]).into();
+    let check = |text: &str| check_far_end(own, text.parse().expect("an address"));
+    assert_eq!(check("203.0.113.1"), Ok(()));
+    assert_eq!(check("198.51.100.11"), Err("198.51.100.11 is this node itself".into()));
+    assert_eq!(
+        check("2001:db8::9"),
+        Err("this node's uplink has no IPv6 address to reach 2001:db8::9 from".into())
     );
 }

@@ -99,6 +99,10 @@ impl Daemon {
         {
             tracing::error!("{refusal}");
         }
+        if is_renumbered {
+            // Whoever could not be reached from the addresses that there were.
+            self.retry_refused();
+        }
         // A third of the time is for this at most, however fast the kernel's tables change.
         self.agenda.debounce = (begin.elapsed() * 2).clamp(DEBOUNCE, LONGEST_DEBOUNCE);
     }

@@ -1,20 +1,22 @@
 //! The underlay addresses by which the other nodes know this one.
 //!
-//! Enters: the uplink's addresses, as the kernel has them. Leaves: the address that tunnels end at,
-//! where the uplink has another in place of the one that it lost; else a warning. One that the
-//! configuration names is never replaced by another.
+//! Enters: the uplink's addresses, as the kernel has them. Leaves: the addresses that tunnels end
+//! at: of each family the first that came, or the uplink's other in place of one that it lost; else a
+//! warning. One that the configuration names is never replaced by another.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use dataplane::tables::LocalAddresses;
 
 use super::Daemon;
 use crate::config;
 use crate::error::chain;
+use crate::machine::address::{Candidates, Choice};
 use crate::machine::check_own_addresses;
 
 impl Daemon {
-    /// Takes the uplink's address for our own when ours is gone. True if tables are to change.
+    /// Takes the uplink's addresses for our own where we have none, or where ours are gone. True if
+    /// tables are to change.
     pub(super) fn follow_own_addresses(&mut self) -> bool {
         let (Some(uplink), Some(underlay)) = (&mut self.uplink, &mut self.underlay) else {
             return false;
@@ -22,8 +24,12 @@ impl Daemon {
         let Some(settings) = &self.config.uplink else { return false };
         let (name, old) = (uplink.facts.link.name.clone(), uplink.facts.addresses);
         let asked = underlay.own_addresses().and_then(|has| {
-            let is_lost = old.iter().any(|address| !has.contains(&address));
-            let lasting = if is_lost { underlay.lasting_addresses()? } else { Vec::new() };
+            let may_be_ours =
+                |address: &IpAddr| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+            let mut others = has.iter().filter(|address| may_be_ours(address));
+            let is_settled = old.iter().all(|address| has.contains(&address))
+                && others.all(|address| old.towards(*address).is_some());
+            let lasting = if is_settled { Vec::new() } else { underlay.lasting_addresses()? };
             Ok((has, lasting))
         });
         let (has, lasting) = match asked {
@@ -33,27 +39,24 @@ impl Daemon {
                 return false;
             }
         };
-        let mut fresh = followed(settings, old, &has, &lasting);
-        let mut refusals = Vec::new();
-        check_own_addresses(&self.config, fresh, &mut refusals);
-        if fresh != old && !refusals.is_empty() {
-            fresh = old;
-        }
-        let mut wrong: Vec<_> = fresh
-            .iter()
-            .filter(|address| !has.contains(address))
-            .map(|address| lost(settings, &name, address))
-            .collect();
-        if !wrong.is_empty() {
-            wrong.extend(
-                refusals.iter().map(|problem| format!("uplink {name}: {}", problem.message)),
-            );
-        }
+        let Choice { addresses, notes: mut wrong } =
+            Candidates::of(&self.config, settings, &has, &lasting).follow(old);
+        let (fresh, refusals) = admitted(&self.config, &name, old, addresses);
+        wrong.extend(
+            fresh
+                .iter()
+                .filter(|address| !has.contains(address))
+                .map(|address| lost(settings, &name, address)),
+        );
+        wrong.extend(refusals);
         let is_changed = fresh != old;
         if is_changed {
             let before = uplink.choices();
             uplink.facts.addresses = fresh;
             for (before, after) in before.iter().zip(uplink.choices()) {
+                if *before == after {
+                    continue;
+                }
                 self.choices.iter_mut().filter(|choice| *choice == before).for_each(|choice| {
                     tracing::warn!("{after}");
                     choice.clone_from(&after);
@@ -92,66 +95,72 @@ fn lost(settings: &config::Uplink, name: &str, address: IpAddr) -> String {
     )
 }
 
-/// Of each family the address that was, or the only other that lasts in its place.
-fn followed(
-    settings: &config::Uplink,
+/// Of the fresh addresses those that may be this node's; and what stands against the others, in
+/// whose place stays what was.
+fn admitted(
+    config: &config::Config,
+    name: &str,
     old: LocalAddresses,
-    has: &[IpAddr],
-    lasting: &[IpAddr],
-) -> LocalAddresses {
-    let v4 = |all: &[IpAddr]| -> Vec<Ipv4Addr> {
-        all.iter()
-            .filter_map(|address| match address {
-                IpAddr::V4(v4) => Some(*v4),
-                IpAddr::V6(_) => None,
-            })
-            .collect()
+    fresh: LocalAddresses,
+) -> (LocalAddresses, Vec<String>) {
+    let mut refusals = Vec::new();
+    let mut is_refused = |address: Option<IpAddr>| {
+        let Some(address) = address.filter(|address| !old.has(*address)) else { return false };
+        let problems = check_own_addresses(config, address.into());
+        refusals
+            .extend(problems.iter().map(|problem| format!("uplink {name}: {}", problem.message)));
+        !problems.is_empty()
     };
-    let v6 = |all: &[IpAddr]| -> Vec<Ipv6Addr> {
-        all.iter()
-            .filter_map(|address| match address {
-                IpAddr::V4(_) => None,
-                IpAddr::V6(v6) => Some(*v6),
-            })
-            .collect()
-    };
-    LocalAddresses {
-        v4: follow(settings.address, old.v4, &v4(has), &v4(lasting)),
-        v6: follow(settings.address6, old.v6, &v6(has), &v6(lasting)),
-    }
-}
-
-fn follow<T: Copy + PartialEq>(
-    configured: Option<T>,
-    old: Option<T>,
-    has: &[T],
-    lasting: &[T],
-) -> Option<T> {
-    let old = old?;
-    match lasting {
-        [only] if configured.is_none() && !has.contains(&old) => Some(*only),
-        _ => Some(old),
-    }
+    let v4 = if is_refused(fresh.v4.map(IpAddr::V4)) { old.v4 } else { fresh.v4 };
+    let v6 = if is_refused(fresh.v6.map(IpAddr::V6)) { old.v6 } else { fresh.v6 };
+    (LocalAddresses { v4, v6 }, refusals)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::follow;
+    use std::net::IpAddr;
+
+    use dataplane::tables::LocalAddresses;
+
+    use super::admitted;
+    use crate::config::Config;
+
+    fn own(text: &str) -> LocalAddresses {
+        let mut own = LocalAddresses::default();
+        for address in text.split_whitespace() {
+            match address.parse().expect("an address") {
+                IpAddr::V4(v4) => own.v4 = Some(v4),
+                IpAddr::V6(v6) => own.v6 = Some(v6),
+            }
+        }
+        own
+    }
 
     #[test]
-    fn only_what_is_lost_and_not_configured_is_replaced_by_the_only_other() {
-        for (configured, has, lasting, expected) in [
-            (None, vec![1], vec![1], 1),
-            (None, vec![1, 2], vec![1, 2], 1),
-            (None, vec![2], vec![2], 2),
-            (None, vec![2, 3], vec![2], 2),
-            (None, vec![2, 3], vec![2, 3], 1),
-            (None, vec![2], vec![], 1),
-            (None, vec![], vec![], 1),
-            (Some(1), vec![2], vec![2], 1),
+    fn an_address_that_cannot_be_ours_does_not_stand_in_the_way_of_another_that_can() {
+        let text = "[node]\nname = \"a\"\npod_prefixes = [\"198.18.1.0/24\"]\ncluster_prefixes = [\"198.18.0.0/16\"]\n[uplink]\ninterface = \"eth0\"\n[[peers]]\nname = \"b\"\naddress = \"2001:db8::12\"\nprefixes = [\"198.18.2.0/24\"]\n";
+        let config = Config::parse("f", text).expect("valid");
+        let inside = "uplink eth0: its address 198.18.9.9 lies in the cluster prefix 198.18.0.0/16: tunnels would run through themselves";
+        let peer = "uplink eth0: 2001:db8::12 is this node itself";
+        for (old, fresh, expected, refusals) in [
+            ("", "198.51.100.11", "198.51.100.11", vec![]),
+            ("198.51.100.11", "198.51.100.11 2001:db8::11", "198.51.100.11 2001:db8::11", vec![]),
+            ("198.51.100.11", "198.51.100.11 2001:db8::12", "198.51.100.11", vec![peer]),
+            (
+                "198.51.100.11",
+                "198.18.9.9 2001:db8::11",
+                "198.51.100.11 2001:db8::11",
+                vec![inside],
+            ),
+            ("", "198.18.9.9 2001:db8::12", "", vec![inside, peer]),
+            // Whoever was is not judged again.
+            ("198.18.9.9", "198.18.9.9", "198.18.9.9", vec![]),
         ] {
-            assert_eq!(follow(configured, Some(1), &has, &lasting), Some(expected), "{has:?}");
+            let (found, said) = admitted(&config, "eth0", own(old), own(fresh));
+            assert_eq!(
+                (found, said),
+                (own(expected), refusals.iter().map(ToString::to_string).collect())
+            );
         }
-        assert_eq!(follow(None, None, &[2], &[2]), None);
     }
 }

@@ -159,6 +159,8 @@ impl Daemon {
             refusals: BTreeMap::new(),
             _locks: locks,
         };
+        // Says what is still to come, and takes what came meanwhile.
+        daemon.follow_own_addresses();
         daemon.learn(now);
         // A first table that a worker does not take in time is published again with the next.
         if let Err(refusal) = daemon.publish() {

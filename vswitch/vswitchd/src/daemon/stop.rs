@@ -31,8 +31,17 @@ impl Daemon {
             );
             return;
         }
-        if let Err(error) = crate::machine::examine(&fresh) {
-            tracing::error!("the configuration is not reloaded: {}", chain(&error));
+        let facts = match crate::machine::examine(&fresh) {
+            Ok(facts) => facts,
+            Err(error) => {
+                tracing::error!("the configuration is not reloaded: {}", chain(&error));
+                return;
+            }
+        };
+        // At a start there is nothing to lose by waiting.
+        let mut awaited = facts.iter().flat_map(|facts| &facts.awaited);
+        if let Some(awaited) = awaited.find(|note| !self.address_notes.contains(note)) {
+            tracing::error!("the configuration is not reloaded: {awaited}");
             return;
         }
         for section in needs_restart(&self.config, &fresh) {

@@ -125,9 +125,10 @@ impl Model {
         self.resolve();
     }
 
-    /// The addresses by which the other nodes know this one: no peer's.
+    /// The addresses by which the other nodes know this one: no peer's. While there is none at all,
+    /// no peer is judged by that: each is of a family that may come.
     pub fn set_own_addresses(&mut self, own: LocalAddresses) {
-        self.own_is_complete = true;
+        self.own_is_complete = own != LocalAddresses::default();
         if std::mem::replace(&mut self.own, own) != own {
             self.resolve();
         }

@@ -6,6 +6,7 @@ use api::{
     AttachmentId, Check, Delegated, ErrorKind, Mac, Mode, PeerSpec, Reserve, Reserved, RouteSpec,
     RouteTarget, Source,
 };
+use dataplane::tables::LocalAddresses;
 use proptest::prelude::*;
 
 use super::{Edit, Model};
@@ -199,6 +200,27 @@ fn a_peer_goes_with_its_routes() {
         model.add_route(&config, route).map_err(|error| error.kind),
         Err(ErrorKind::Unknown)
     );
+}
+
+#[test]
+fn peers_of_a_family_wait_for_an_address_of_it() {
+    let text = CONFIG.replace("203.0.113.12", "2001:db8::12");
+    let config = Config::parse("f", &text).expect("valid");
+    let mut model = Model::new(&config);
+    let (v4, v6) = ([198, 51, 100, 11].into(), "2001:db8::11".parse().expect("an address"));
+    for (own, hidden) in [
+        (LocalAddresses::default(), None),
+        (
+            LocalAddresses { v4: Some(v4), v6: None },
+            Some("address: this node's uplink has no IPv6 address to reach 2001:db8::12 from"),
+        ),
+        (LocalAddresses { v4: Some(v4), v6: Some(v6) }, None),
+    ] {
+        model.set_own_addresses(own);
+        let reasons: Vec<_> = model.hidden.peers.iter().map(|peer| peer.reason.as_str()).collect();
+        assert_eq!(reasons, hidden.into_iter().collect::<Vec<_>>(), "{own:?}");
+        assert_eq!(model.peers.len(), usize::from(hidden.is_none()));
+    }
 }
 
 #[test]

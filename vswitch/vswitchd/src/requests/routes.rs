@@ -109,11 +109,17 @@ impl Daemon {
     }
 
     fn peer_entries(&self, input: &Input<'_>) -> Vec<PeerEntry> {
+        let has_end = |peer: &PeerSpec| {
+            input.uplink.is_none_or(|uplink| uplink.addresses.towards(peer.address).is_some())
+        };
         let entry = |peer: &PeerSpec, source: Source| {
             let hop = input.next_hops.get(&peer.address);
             let state = match hop {
                 None if input.uplink.is_none() => "this node has no uplink".to_owned(),
                 None => "not looked up yet".to_owned(),
+                Some(_) if !has_end(peer) => {
+                    "the uplink has no address yet to reach it from".to_owned()
+                }
                 Some(hop) => hop.problem.clone().unwrap_or_else(|| "ready".into()),
             };
             let decision = input.decide(peer);

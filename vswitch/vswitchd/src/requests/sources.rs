@@ -35,7 +35,7 @@ impl Daemon {
     }
 
     /// Judges what was refused again, after something was given up.
-    pub(super) fn retry_refused(&mut self) {
+    pub(crate) fn retry_refused(&mut self) {
         let sources: Vec<_> = self.model.refused.keys().map(|(source, _)| *source).collect();
         for source in sources.into_iter().collect::<std::collections::BTreeSet<_>>() {
             let synced = self.with_admission(|model, admit| model.retry_refused(source, admit));

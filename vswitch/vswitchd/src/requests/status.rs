@@ -81,7 +81,8 @@ impl Daemon {
     fn uplink_status(&self) -> Option<UplinkStatus> {
         let uplink = self.uplink.as_ref()?;
         let own = uplink.facts.addresses;
-        let address = own.iter().next()?;
+        let address = own.iter().next();
+        let address6 = own.v6.filter(|_| own.v4.is_some());
         let mac = |own| Mac(vtep_mac(&self.config, own).0);
         Some(UplinkStatus {
             interface: uplink.facts.link.name.clone(),
@@ -90,14 +91,14 @@ impl Daemon {
             copy_mode: uplink.copy_mode.clone(),
             queues: uplink.facts.queues as usize,
             address,
-            address6: own.v6.filter(|_| address.is_ipv4()),
+            address6,
             mtu: uplink.facts.mtu,
             encapsulation: self.config.overlay.encapsulation,
             encapsulate: self.config.overlay.encapsulate,
             vni: self.config.overlay.vni,
             vxlan_port: self.config.overlay.vxlan_port,
-            vtep_mac: mac(address),
-            vtep_mac6: own.v6.filter(|_| address.is_ipv4()).map(|v6| mac(v6.into())),
+            vtep_mac: address.map(mac),
+            vtep_mac6: address6.map(|v6| mac(v6.into())),
         })
     }
 

@@ -171,16 +171,16 @@ fn status_text(status: &Status) -> String {
     ];
     lines.extend(status.sources.iter().map(|source| ("  told by", source_text(source))));
     if let Some(uplink) = &status.uplink {
-        let mut addresses = vec![uplink.address];
-        addresses.extend(uplink.address6.map(IpAddr::V6));
-        let mut macs = vec![uplink.vtep_mac];
-        macs.extend(uplink.vtep_mac6.filter(|mac| *mac != uplink.vtep_mac));
+        let addresses = uplink.address.into_iter().chain(uplink.address6.map(IpAddr::V6));
+        let addresses: Vec<_> = addresses.collect();
+        let mut macs: Vec<_> = uplink.vtep_mac.into_iter().chain(uplink.vtep_mac6).collect();
+        macs.dedup();
         lines.push((
             "uplink",
             format!(
                 "{} {} MTU {}, {} on {} queue(s), {} XDP, {}",
                 uplink.interface,
-                join(&addresses),
+                if addresses.is_empty() { "no address yet".into() } else { join(&addresses) },
                 uplink.mtu,
                 uplink.kind,
                 uplink.queues,
