@@ -42,7 +42,8 @@ pub struct Epoch(pub u64);
 pub struct Gateway {
     /// The same on every node, so that a pod's permanent neighbour entry is never wrong.
     pub mac: MacAddr,
-    /// Source of our ICMP errors, answered to ARP and ping.
+    /// Source of our ICMP errors. Routes alone say which addresses are the gateway's: pods of a
+    /// former prefix have another ([`Tables::is_gateway`]).
     pub v4: Option<Ipv4Addr>,
     /// Likewise for IPv6.
     pub v6: Option<Ipv6Addr>,
@@ -51,15 +52,6 @@ pub struct Gateway {
 impl Gateway {
     /// The MAC of the gateway on every node: locally administered, "v" and "s" in ASCII.
     pub const MAC: MacAddr = MacAddr([0x02, 0x76, 0x73, 0x00, 0x00, 0x01]);
-
-    /// Whether this is one of the gateway's addresses.
-    #[must_use]
-    pub fn owns(&self, address: IpAddr) -> bool {
-        match address {
-            IpAddr::V4(v4) => self.v4 == Some(v4),
-            IpAddr::V6(v6) => self.v6 == Some(v6),
-        }
-    }
 }
 
 /// What forwards now.
@@ -115,6 +107,13 @@ impl Tables {
             }
             _ => false,
         }
+    }
+
+    /// Whether this is an address of the node's gateway, that of a former pod prefix included.
+    #[must_use]
+    pub fn is_gateway(&self, address: IpAddr) -> bool {
+        let adjacency = self.route(address).and_then(|id| self.adjacency(id));
+        matches!(adjacency, Some(Adjacency::Gateway { .. }))
     }
 
     /// The adjacency of the longest prefix that contains the address.

@@ -59,10 +59,10 @@ fn resolved(
     let ours = |target: IpAddr| match whom {
         // Nobody is told that its own address is somebody else's: duplicate address detection would
         // take it away. The gateway's addresses are the host port's own.
-        For::Anyone if matches!(arrival.origin, Origin::Host) => !tables.gateway.owns(target),
+        For::Anyone if matches!(arrival.origin, Origin::Host) => !tables.is_gateway(target),
         For::Anyone if arrival.is_remote() => tables.is_local(target),
         For::Anyone => !arrival.port.addresses.contains(&target),
-        For::Segment => tables.gateway.owns(target) || is_beyond(tables, target),
+        For::Segment => is_beyond(tables, target),
     };
     let answered = match &headers.net {
         Net::Arp => arp(bytes.get(headers.l3..)?, headers, ours, whom),
@@ -78,11 +78,13 @@ fn resolved(
     }
 }
 
-/// Whether a member of a segment finds this address behind the gateway: a routed pod's, or one on
-/// another node.
+/// Whether a member of a segment finds this address at the gateway or behind it: one of the
+/// gateway's own, a routed pod's, or one on another node.
 fn is_beyond(tables: &Tables, target: IpAddr) -> bool {
     match tables.route(target).and_then(|id| tables.adjacency(id)) {
-        Some(Adjacency::Remote { .. } | Adjacency::Multipath(_)) => true,
+        Some(Adjacency::Gateway { .. } | Adjacency::Remote { .. } | Adjacency::Multipath(_)) => {
+            true
+        }
         // A bridged pod answers for itself.
         Some(Adjacency::Port { port, .. }) => tables.port(*port).is_some_and(|port| {
             port.kind == PortKind::Pod && port.attachment == Attachment::Routed

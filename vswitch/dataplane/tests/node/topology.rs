@@ -11,7 +11,8 @@
 //!                                               the underlay's link for our pods
 //! clamp-mss                                     of connections with other nodes
 //! outer-df clear|inherit                        of the tunnels below
-//! gateway 198.18.1.1 fd00:18:1::1               addresses of the gateway
+//! gateway 198.18.1.1 fd00:18:1::1               addresses of the gateway; the last of each family
+//!                                               speaks in ICMP errors
 //! host [plain]                                  port `host` and the default routes to it
 //! bridge red [vni 100]                          an L2 segment
 //! pod a 198.18.1.2 ... [in red] [unlisted] [mtu 1450] [plain]     port `pod-a`

@@ -176,6 +176,37 @@ fn every_address_of_the_cluster_has_its_place_and_the_rest_is_the_hosts() {
 }
 
 #[test]
+fn the_gateway_of_a_former_prefix_is_one_as_long_as_a_pod_uses_it() {
+    let text = CONFIG.replace("pod_prefixes = [\"198.18.1.0/24\", \"fd00:18:1::/64\"]\n", "");
+    let mut node = Node::new(&text);
+    let set = |node: &mut Node, prefixes: [&str; 2]| {
+        let prefixes = prefixes.map(|prefix| prefix.parse().expect("a prefix"));
+        let edits = node.model.set_pod_prefixes(&node.config, &prefixes).expect("free");
+        node.model.apply_all(&edits);
+    };
+    set(&mut node, ["198.18.1.0/24", "fd00:18:1::/64"]);
+    let attachment = node.plug("c1", Mode::Bridged { bridge: None }, 5);
+    set(&mut node, ["198.18.7.0/24", "fd00:18:7::/64"]);
+    let judge =
+        |node: &Node, address: &str| node.tables().is_gateway(address.parse().expect("an address"));
+    for address in ["198.18.1.1", "fd00:18:1::1", "198.18.7.1", "fd00:18:7::1"] {
+        assert!(judge(&node, address), "{address}");
+    }
+    for nobody in ["198.18.1.2", "198.18.7.2", "fd00:18:7::2", "203.0.113.1"] {
+        assert!(!judge(&node, nobody), "{nobody}");
+    }
+    let gateway = node.tables().gateway;
+    assert_eq!(gateway.v4, Some([198, 18, 7, 1].into()));
+    assert_eq!(gateway.v6, Some("fd00:18:7::1".parse().expect("an address")));
+    let edits = node.model.detach(&attachment);
+    node.model.apply_all(&edits);
+    node.pods.clear();
+    for (address, expected) in [("198.18.1.1", false), ("198.18.7.1", true)] {
+        assert_eq!(judge(&node, address), expected, "{address}");
+    }
+}
+
+#[test]
 fn without_host_and_uplink_only_own_pods_are_reached() {
     let mut node = Node::new(CONFIG);
     (node.host, node.uplink) = (None, None);
