@@ -179,8 +179,8 @@ fn bridge(number: u16) -> Bridge {
         RemoteVtep { address: PEERS[usize::from(peer)], port: PortId(1), template, mtu: MTU }
     };
     let (members, vteps, known): (&[u16], _, u8) = match number {
-        0 => (&[4, 5], vec![vtep(0), vtep(3)], 4),
-        _ => (&[6], vec![vtep(0)], 6),
+        0 => (&[4, 5], [vtep(0), vtep(3)].into_iter().collect(), 4),
+        _ => (&[6], [vtep(0)].into_iter().collect(), 6),
     };
     Bridge {
         members: members.iter().copied().map(PortId).collect(),

@@ -6,7 +6,7 @@
 
 use frame::{Checksum, Packet, Pool};
 
-use crate::tables::{Adjacency, Gateway, PortId, PortKind, Tables, Template};
+use crate::tables::{Adjacency, BridgeId, Gateway, PortId, PortKind, Tables, Template};
 use crate::verdict::{DropReason, Verdict};
 use crate::walk::coalesce::{Coalescer, Train};
 use crate::walk::parse::Net;
@@ -64,7 +64,9 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
                     None => self.drop(DropReason::NextHopUnresolved),
                 }
             }
-            Verdict::Flood { bridge } => self.flood(packet, decision, bridge),
+            Verdict::Flood { bridge, vteps, too_small } => {
+                self.flood(packet, decision, bridge, vteps, too_small);
+            }
             Verdict::Route { adjacency, port } => {
                 let template = match self.tables.adjacency(adjacency) {
                     Some(Adjacency::Gateway { template, .. }) => Some((template, false)),
@@ -133,23 +135,23 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         }
     }
 
-    /// Copies for all but the last, which gets the packet itself.
+    /// Copies for all but the last, which gets the packet itself. Whoever it is too large for loses
+    /// the copy that he would have had.
     #[inline(never)]
-    fn flood(&mut self, packet: Packet, decision: &Decision, bridge: crate::tables::BridgeId) {
+    fn flood(
+        &mut self,
+        packet: Packet,
+        decision: &Decision,
+        bridge: BridgeId,
+        vteps: u16,
+        too_small: u16,
+    ) {
         let Some(bridge) = self.tables.bridge(bridge) else {
             return self.drop(DropReason::FloodNowhere);
         };
-        let mut destinations =
-            flood::destinations(bridge, self.ingress, decision.from_overlay).peekable();
+        let mut destinations = flood::destinations(bridge, self.ingress, vteps).peekable();
         let mut original = Some(packet);
         while let Some(destination) = destinations.next() {
-            if let flood::Destination::Vtep(id) = destination
-                && bridge.vtep(id).is_some_and(|vtep| decision.headers.piece_len > vtep.mtu.into())
-            {
-                self.outcome.made(u64::from(destinations.peek().is_some()));
-                self.drop(DropReason::TooBig);
-                continue;
-            }
             let copy = if destinations.peek().is_none() {
                 original.take()
             } else {
@@ -173,6 +175,10 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
                 }
             }
         }
+        // One of them is the packet itself, if nobody had it.
+        let copies = u64::from(too_small) - u64::from(too_small > 0 && original.is_some());
+        self.outcome.made(copies);
+        self.outcome.dropped(self.ingress, too_small.into(), DropReason::TooBig);
     }
 
     #[inline(never)]

@@ -146,7 +146,16 @@ impl Verdict {
             Self::Tunnel { bridge, vtep } => {
                 format!("tunnel to VTEP {} of bridge domain {}", vtep.0, bridge.0)
             }
-            Self::Flood { bridge } => format!("flood bridge domain {}", bridge.0),
+            Self::Flood { bridge, vteps, too_small } => {
+                let remote = match (vteps, too_small) {
+                    (0, 0) => String::new(),
+                    (vteps, 0) => format!(" and {vteps} VTEP(s)"),
+                    (vteps, small) => {
+                        format!(" and {vteps} VTEP(s), not the {small} whose MTU is smaller")
+                    }
+                };
+                format!("flood bridge domain {}{remote}", bridge.0)
+            }
             Self::Route { port, .. } => format!("route to {port}"),
             Self::Answer(answer) => format!("answered in place: {answer}"),
             Self::Refuse { reason, error, .. } => {

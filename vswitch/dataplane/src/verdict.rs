@@ -22,11 +22,15 @@ pub enum Verdict {
         /// Its other end.
         vtep: VtepId,
     },
-    /// Out of every member of the segment but the one it came from, and to every VTEP unless it
-    /// came from one.
+    /// Out of every member of the segment but the one it came from, and to every VTEP that carries
+    /// it unless it came from one.
     Flood {
         /// Which segment.
         bridge: BridgeId,
+        /// So many of its VTEPs, those with the largest MTU.
+        vteps: u16,
+        /// So many others would have had a copy that is larger than their MTU.
+        too_small: u16,
     },
     /// To the next hop (L3): a hop is taken from its TTL, its headers are replaced.
     Route {

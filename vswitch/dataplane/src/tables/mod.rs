@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use crate::wire::MacAddr;
 pub use adjacency::{Adjacency, AdjacencyId, Encap, OuterDf, Template};
-pub use bridge::{Bridge, BridgeId, RemoteVtep, VtepId};
+pub use bridge::{Bridge, BridgeId, RemoteVtep, VtepId, Vteps};
 pub use fdb::{Fdb, FdbTarget, Learned};
 pub use fib::Fib;
 pub use multipath::{Member, Multipath};

@@ -187,13 +187,25 @@ fn by_mac(
         },
         None => {
             let others = bridge.members.iter().any(|member| *member != arrival.ingress);
-            if !others && (from_overlay || bridge.vteps.is_empty()) {
+            // Every VTEP has served its own side.
+            let (vteps, too_small) = match arrival.origin {
+                Origin::Peer { .. } => (0, 0),
+                _ => served(bridge, headers.piece_len),
+            };
+            if !others && (vteps, too_small) == (0, 0) {
                 return Err(DropReason::FloodNowhere);
             }
-            decision.verdict = Verdict::Flood { bridge: id };
+            decision.verdict = Verdict::Flood { bridge: id, vteps, too_small };
         }
     }
     Ok(Step::Done)
+}
+
+/// To how many VTEPs a packet of this length is flooded, and for how many it is too long.
+#[inline(never)]
+fn served(bridge: &Bridge, len_bytes: usize) -> (u16, u16) {
+    let vteps = bridge.vteps.carrying(len_bytes);
+    (vteps, bridge.vteps.widest_first().len() as u16 - vteps)
 }
 
 /// A segment promises its members one MTU, but the overlay under it carries less than they may

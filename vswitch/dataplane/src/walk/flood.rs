@@ -15,18 +15,16 @@ pub(crate) enum Destination {
     Vtep(VtepId),
 }
 
-/// Everyone but the ingress, in the order of the tables.
+/// The members but the ingress, in the order of the tables, and so many VTEPs.
 pub(crate) fn destinations(
     bridge: &Bridge,
     ingress: PortId,
-    from_overlay: bool,
+    vteps: u16,
 ) -> impl Iterator<Item = Destination> + '_ {
     let members =
         bridge.members.iter().filter(move |port| **port != ingress).map(|p| Destination::Port(*p));
-    let vteps = if from_overlay { 0 } else { bridge.vteps.len() };
-    members.chain(
-        (0..vteps).filter_map(|id| u16::try_from(id).ok()).map(|id| Destination::Vtep(VtepId(id))),
-    )
+    let vteps = bridge.vteps.widest_first().iter().take(vteps.into());
+    members.chain(vteps.map(|id| Destination::Vtep(*id)))
 }
 
 /// A second packet with the same bytes; `None` if no frame is free.

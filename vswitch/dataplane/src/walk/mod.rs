@@ -78,8 +78,6 @@ pub(crate) struct Decision {
     pub(crate) fragment_mtu: Option<u16>,
     /// It came by the NIC.
     pub(crate) from_nic: bool,
-    /// It came through the overlay, and does not go back there.
-    pub(crate) from_overlay: bool,
 }
 
 impl Decision {
@@ -97,7 +95,6 @@ impl Decision {
             mss_limit: None,
             fragment_mtu: None,
             from_nic: false,
-            from_overlay: false,
         }
     }
 }
@@ -147,7 +144,6 @@ fn doors(
         decap::decap(view.tables, bytes, &mut arrival, &mut decision.path_mtu, narrator)?;
     }
     decision.from_nic = arrival.is_remote();
-    decision.from_overlay = matches!(arrival.origin, Origin::Peer { .. });
 
     parse::parse(bytes, &arrival, &mut decision.headers, narrator)?;
     decision.headers.piece_len = offload::offload(bytes, &decision.headers, offload)?;

@@ -18,7 +18,7 @@
 //! pod a 198.18.1.2 ... [in red] [unlisted] [mtu 1450] [plain]     port `pod-a`
 //! peer b 203.0.113.12 vxlan|ipip|direct [unresolved] 198.18.2.0/24 ...
 //! multipath 198.18.9.0/24 b c 3                 flows shared by peers, the second's weight being 3
-//! stretch red to b [unresolved]                 a VTEP of the segment
+//! stretch red to b [unresolved] [mtu 1400]      a VTEP of the segment
 //! route 198.18.0.0/15 blackhole|unreachable|gone|pod-a
 //! fdb 4 [ageing 300]                            learned entries at most, seconds
 //! frames 64 | capacity of the packet pool
@@ -300,6 +300,7 @@ impl Node {
         let address = *self.peers.get(peer).ok_or(format!("no peer `{peer}`"))?;
         let (outer, port) = (self.outer(address)?, self.port("uplink")?);
         let mtu = self.underlay_mtu - vxlan_overhead(address);
+        let mtu = words.value("mtu")?.unwrap_or(mtu);
         let udp_port = self.tunnels().vxlan_port.unwrap_or(4789);
         let bridge = &mut self.tables.bridges[usize::from(bridge.0)];
         let vni = bridge.vni.ok_or("a stretched bridge has a VNI")?;
