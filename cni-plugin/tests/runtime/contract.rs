@@ -5,9 +5,11 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use api::ErrorKind;
+use serde_json::json;
+
 use crate::lab::daemon::{Daemon, Fault};
 use crate::lab::{FakeIpam, Run, VERSIONS};
-use serde_json::json;
 
 const NO_DAEMON: &str = "/run/vswitch-cni-test/nobody-listens";
 
@@ -147,6 +149,33 @@ fn status_says_whether_add_could_succeed() {
     let answer = run.run("STATUS");
     assert_eq!(answer.code(), 50);
     assert!(answer.message().contains(NO_DAEMON), "{answer:?}");
+
+    let daemon = Daemon::new();
+    let ipam = FakeIpam::new(FakeIpam::RESULT);
+    let run = ipam.used_by(Run::new("1.1.0", &daemon.socket()));
+    let answer = run.run("STATUS");
+    assert_eq!(answer.code(), 50);
+    assert!(answer.message().contains("this node has no pod prefixes yet"), "{answer:?}");
+    assert_eq!(ipam.log(), [""; 0]);
+
+    daemon.state().pod_prefixes = vec!["198.18.1.0/24".parse().expect("a prefix")];
+    assert_eq!(run.run("STATUS").code(), 0);
+    assert_eq!(ipam.log(), ["STATUS"]);
+    daemon.fail(Fault::Refuse("status", ErrorKind::NotReady));
+    assert_eq!(run.run("STATUS").code(), 50);
+    assert_eq!(ipam.log(), ["STATUS"]);
+    assert_eq!(daemon.heard(), ["status"; 3]);
+}
+
+#[test]
+fn status_passes_on_what_the_ipam_plugin_says() {
+    let daemon = Daemon::new();
+    daemon.state().pod_prefixes = vec!["198.18.1.0/24".parse().expect("a prefix")];
+    let ipam =
+        FakeIpam::new(r#"cat >/dev/null; echo '{"code": 51, "msg": "range is full"}'; exit 1"#);
+    let answer = ipam.used_by(Run::new("1.1.0", &daemon.socket())).run("STATUS");
+    assert_eq!(answer.code(), 51);
+    assert_eq!(answer.message(), "IPAM plugin fake-ipam: range is full | ");
 }
 
 #[test]

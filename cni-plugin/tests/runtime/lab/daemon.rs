@@ -12,7 +12,7 @@ use std::thread;
 
 use api::{
     Adjustment, AttachmentId, Decoder, ErrorKind, ErrorReply, Mac, Mode, PortCounters, PortEntry,
-    PortKind, Reply, Request, Reserve, Reserved, Response,
+    PortKind, Reply, Request, Reserve, Reserved, Response, Status,
 };
 use ipnet::IpNet;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub(crate) attached: Vec<(AttachmentId, OwnedFd)>,
     /// What it says to `Adjustments`.
     pub(crate) adjustments: Vec<Adjustment>,
+    /// The node's, of which `Status` tells.
+    pub(crate) pod_prefixes: Vec<IpNet>,
     fault: Option<Fault>,
     stopped: bool,
 }
@@ -184,6 +186,7 @@ fn answer(state: &mut State, request: Request, descriptor: Option<OwnedFd>) -> R
         Request::Check(_) => {
             Err(ErrorReply { kind: ErrorKind::Unknown, message: "no such attachment".into() })
         }
+        Request::Status => Ok(Reply::Status(Box::new(status(&state.pod_prefixes)))),
         Request::Adjustments => Ok(Reply::Adjustments(state.adjustments.clone())),
         Request::Adjusted { attachment, .. } => {
             state.adjustments.retain(|adjustment| adjustment.attachment != attachment);
@@ -220,6 +223,29 @@ fn reserved(reserve: &Reserve) -> Reserved {
     };
     let mac = reserve.mac.unwrap_or(Mac([0x02, 0, 0, 0, 1, host_part]));
     Reserved { addresses, gateways, gateway_mac: GATEWAY_MAC, mac, mtu: MTU, mode }
+}
+
+fn status(pod_prefixes: &[IpNet]) -> Status {
+    Status {
+        version: "0".into(),
+        node: "a".into(),
+        uptime_seconds: 1,
+        epoch: 1,
+        pod_prefixes: pod_prefixes.to_vec(),
+        cluster_prefixes: Vec::new(),
+        pod_mtu: MTU,
+        pods: 0,
+        peers: 0,
+        sources: Vec::new(),
+        uplink: None,
+        workers: Vec::new(),
+        host_interface: None,
+        masquerade: None,
+        kernel_routes: None,
+        publish_latency_us: None,
+        choices: Vec::new(),
+        warnings: Vec::new(),
+    }
 }
 
 fn port(id: &AttachmentId) -> PortEntry {
