@@ -10,6 +10,8 @@
 //! - **Ageing without a sweep.** An entry that was not seen for the ageing time counts as absent;
 //!   `expire` gives its room back when the worker has time.
 
+use core::ops::Range;
+
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
@@ -159,13 +161,25 @@ impl Fdb {
         }
     }
 
-    /// Every entry that is not too old.
-    pub fn entries(&self, now: Millis) -> impl Iterator<Item = Learned> + '_ {
-        self.index
-            .values()
-            .filter_map(|&at| self.slots.get(at as usize))
-            .map(|slot| slot.entry)
-            .filter(move |entry| now.since(entry.seen) <= self.ageing_ms)
+    /// The entries in some of the slots that are not too old: pages of a table that is copied while
+    /// it changes.
+    pub fn page(&self, slots: Range<usize>, now: Millis) -> impl Iterator<Item = Learned> + '_ {
+        let end = slots.end.min(self.slots.len());
+        let page = self.slots.get(slots.start.min(end)..end).unwrap_or_default();
+        (slots.start..).zip(page).map(|(at, slot)| (at, slot.entry)).filter_map(
+            move |(at, entry)| {
+                // A slot that is free keeps what it had.
+                let holder = self.index.get(&(entry.bridge, entry.mac));
+                let is_held = holder.is_some_and(|holder| *holder as usize == at);
+                (is_held && now.since(entry.seen) <= self.ageing_ms).then_some(entry)
+            },
+        )
+    }
+
+    /// Slots that were ever used.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
     }
 
     /// Entries held, old ones included.
@@ -339,6 +353,30 @@ mod tests {
         fdb.forget_port(PortId(10));
         assert_eq!(fdb.len(), 1);
         assert_eq!(lookup(&fdb, 3, 0), Some(11));
+    }
+
+    #[test]
+    fn pages_have_what_is_held_and_not_too_old() {
+        let mut fdb = Fdb::new(8, AGEING_MS);
+        for number in 0..6 {
+            learn(&mut fdb, number, 10 + (number % 2) as u16, u64::from(number));
+        }
+        fdb.forget_port(PortId(11));
+        learn(&mut fdb, 9, 12, 5);
+        let macs = |slots, now| {
+            let mut macs: Vec<_> =
+                fdb.page(slots, Millis(now)).map(|entry| entry.mac.0[5]).collect();
+            macs.sort_unstable();
+            macs
+        };
+        assert_eq!(fdb.slots(), 6);
+        assert_eq!(macs(0..100, 5), [0, 2, 4, 9]);
+        assert_eq!(macs(0..100, AGEING_MS + 2), [2, 4, 9]);
+        let (first, second) = (macs(0..3, 5), macs(3..100, 5));
+        assert_eq!(first.len() + second.len(), 4);
+        assert!(first.iter().all(|mac| !second.contains(mac)));
+        assert_eq!(macs(6..100, 5), [0; 0]);
+        assert_eq!(macs(50..60, 5), [0; 0]);
     }
 
     proptest! {

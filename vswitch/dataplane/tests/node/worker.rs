@@ -44,8 +44,12 @@ impl Worker {
     pub(crate) fn process(&mut self, port: PortId, bytes: &[u8], offload: Offload) -> Vec<Sent> {
         let now = Millis(5000);
         let state = |worker: &Self| {
-            let mut learned: Vec<_> =
-                worker.dataplane.fdb.entries(now).map(|entry| (entry.mac, entry.seen)).collect();
+            let mut learned: Vec<_> = worker
+                .dataplane
+                .fdb
+                .page(0..usize::MAX, now)
+                .map(|entry| (entry.mac, entry.seen))
+                .collect();
             learned.sort_unstable();
             (learned, worker.counters.accounting())
         };

@@ -9,11 +9,13 @@
 //! |---|---|
 //! | `mod`    | [`Workers`]: what the control thread may ask of them |
 //! | `turn`   | the loop: commands, NIC queues, TAPs, flush, sleep |
+//! | `learned` | copies what was learned to who asks, a page a turn |
 //! | `ports`  | transmit handles: the walk's way out |
 //! | `cores`  | who runs where |
 //! | `reaper` | closes TAPs, which takes milliseconds, away from the pinned cores |
 
 pub mod cores;
+mod learned;
 mod ports;
 mod reaper;
 #[cfg(test)]
@@ -35,6 +37,7 @@ use mio::{Poll, Token, Waker};
 use netio::port::PortFd;
 use netio::xsk::XskSocket;
 
+use learned::{Ages, Asker};
 use reaper::Reaper;
 use turn::{Told, Turn};
 
@@ -68,10 +71,21 @@ pub struct WorkerSpec {
 }
 
 pub(crate) enum Command {
-    AddPort { id: PortId, io: Arc<PortFd>, receives: bool },
-    RemovePort { id: PortId },
-    Forget { id: PortId },
-    Learned { answer: Sender<Vec<(Learned, u64)>> },
+    AddPort {
+        id: PortId,
+        io: Arc<PortFd>,
+        receives: bool,
+    },
+    RemovePort {
+        id: PortId,
+    },
+    Forget {
+        id: PortId,
+    },
+    /// What was learned goes into this memory.
+    Learned {
+        into: Ages,
+    },
     Stop,
 }
 
@@ -94,6 +108,7 @@ struct Handle {
     commands: Sender<Command>,
     waker: Arc<Waker>,
     shared: Arc<Shared>,
+    asker: Asker,
     thread: JoinHandle<()>,
 }
 
@@ -156,11 +171,13 @@ impl Workers {
             let (id, core, frames) = (spec.id, spec.core, spec.frames as usize);
             let queues = spec.queues.iter().map(|(queue, _)| *queue).collect();
             let (ready_tx, ready) = bounded(1);
+            let (asker, answer) = Asker::new(spec.fdb_max);
             let thread = {
                 let (tables, shared) = (Arc::clone(tables), Arc::clone(&shared));
                 let told = Told {
                     gone: gone_tx.clone(),
                     path_mtus: path_mtus_tx.clone(),
+                    learned: answer,
                     grave: reaper.grave(),
                 };
                 thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
@@ -181,7 +198,17 @@ impl Workers {
                 Ok(result) => result?,
                 Err(_) => return Err(io::Error::other(format!("worker {id} ended at its start"))),
             }
-            handles.push(Handle { id, core, queues, frames, commands, waker, shared, thread });
+            handles.push(Handle {
+                id,
+                core,
+                queues,
+                frames,
+                commands,
+                waker,
+                shared,
+                asker,
+                thread,
+            });
         }
         Ok(Self { handles, gone, path_mtus, reaper })
     }
@@ -276,22 +303,18 @@ impl Workers {
     }
 
     /// What each has learned, with the age of every entry in milliseconds; a worker that does not
-    /// answer within `timeout` is left out.
+    /// answer within `timeout` is left out. The memory is ours: a worker copies, and no more.
     #[must_use]
     pub fn learned(&self, timeout: Duration) -> Vec<(usize, Vec<(Learned, u64)>)> {
-        let asked: Vec<_> = self
-            .handles
-            .iter()
-            .map(|handle| {
-                let (answer, answered) = bounded(1);
-                handle.send(Command::Learned { answer });
-                (handle.id, answered)
-            })
-            .collect();
+        for handle in &self.handles {
+            if let Some(into) = handle.asker.memory() {
+                handle.send(Command::Learned { into });
+            }
+        }
         let deadline = Instant::now() + timeout;
-        asked
-            .into_iter()
-            .filter_map(|(id, answered)| Some((id, answered.recv_deadline(deadline).ok()?)))
+        self.handles
+            .iter()
+            .filter_map(|handle| Some((handle.id, handle.asker.answer(deadline)?)))
             .collect()
     }
 

@@ -26,6 +26,7 @@ use mio::{Events, Interest, Poll, Token};
 use netio::port::{PortFd, Recv};
 use netio::xsk::{XskRx, XskTx};
 
+use super::learned::{Ages, Copier};
 use super::ports::Ports;
 use super::reaper::Grave;
 use super::{Command, Idle, Shared, WAKE, WorkerSpec};
@@ -57,6 +58,7 @@ pub(super) struct Turn {
     idle: Idle,
     started: Instant,
     path_mtus: Sender<PathMtu>,
+    copier: Copier,
     grave: Grave,
 }
 
@@ -66,6 +68,8 @@ pub(super) struct Told {
     pub(super) gone: Sender<PortId>,
     /// What routers of the underlay said.
     pub(super) path_mtus: Sender<PathMtu>,
+    /// What it has learned, when it is asked.
+    pub(super) learned: Sender<Ages>,
     /// Ports to be closed.
     pub(super) grave: Grave,
 }
@@ -85,7 +89,7 @@ impl Turn {
         shared: Arc<Shared>,
         told: Told,
     ) -> io::Result<Self> {
-        let Told { gone, path_mtus, grave } = told;
+        let Told { gone, path_mtus, learned, grave } = told;
         let pool = Pool::new(spec.frames);
         let (mut rx, mut tx): (Vec<XskRx>, Vec<XskTx>) = (Vec::new(), Vec::new());
         for (index, (_, socket)) in spec.queues.into_iter().enumerate() {
@@ -115,6 +119,7 @@ impl Turn {
             idle: spec.idle,
             started: Instant::now(),
             path_mtus,
+            copier: Copier::new(learned),
             grave,
         };
         Ok(turn)
@@ -132,10 +137,11 @@ impl Turn {
             }
             let now = Millis(at.duration_since(self.started).as_millis() as u64);
             let tables = Arc::clone(self.tables.load());
-            if !self.commands(now) {
+            if !self.commands() {
                 return;
             }
             self.adopt(tables.epoch);
+            self.copier.copy(&self.dataplane.fdb, now);
 
             let mut received = self.queues(&tables, now);
             received += self.taps(&tables, now);
@@ -150,7 +156,8 @@ impl Turn {
                     at.duration_since(last_packet) >= Duration::from_micros(after)
                 }
             };
-            let timeout = if sleeps && self.ready.is_empty() { NAP } else { Duration::ZERO };
+            let has_work = !self.ready.is_empty() || self.copier.is_busy();
+            let timeout = if sleeps && !has_work { NAP } else { Duration::ZERO };
             busy_since = (received > 0).then_some(at);
             if !timeout.is_zero()
                 && let Some(since) = busy_since.take()
@@ -169,18 +176,13 @@ impl Turn {
     }
 
     /// Commands that were sent before tables were published are seen with them. False to end.
-    fn commands(&mut self, now: Millis) -> bool {
+    fn commands(&mut self) -> bool {
         while let Ok(command) = self.inbox.try_recv() {
             match command {
                 Command::AddPort { id, io, receives } => self.add(id, io, receives),
                 Command::RemovePort { id } => self.remove(id),
                 Command::Forget { id } => self.dataplane.fdb.forget_port(id),
-                Command::Learned { answer } => {
-                    let entries = self.dataplane.fdb.entries(now);
-                    // Whoever asked may have given up.
-                    let _ =
-                        answer.send(entries.map(|entry| (entry, now.since(entry.seen))).collect());
-                }
+                Command::Learned { into } => self.copier.begin(into),
                 Command::Stop => return false,
             }
         }
