@@ -1,7 +1,8 @@
 //! What the control thread does for a large cluster: 10,000 peers with ten prefixes each.
 //!
-//! `all` makes tables of a model. `attach` makes them again for one more pod. `resolve` is what one
-//! word of the cluster costs before that, and `judge` what it costs to hear all of it again.
+//! `all` makes tables of a model. `attach` makes them again for one more pod, `join` for a peer whose
+//! next hop has another MAC. `resolve` is what one word of the cluster costs before that, and `judge`
+//! what it costs to hear all of it again.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -61,13 +62,19 @@ fn main() {
     let mut group = criterion.benchmark_group("compile");
     group.sample_size(10);
     group.bench_function("all", |bencher| bencher.iter(|| compile(black_box(&input))));
-    let base = Base::of(&input);
-    group.bench_function("attach", |bencher| {
-        bencher.iter(|| {
-            assert!(base.suits(black_box(&input)));
-            base.tables(&input)
-        });
-    });
+    let mut kept = Some(Base::of(&input));
+    let mut renew = |input: &Input<'_>| {
+        let base = Base::renew(kept.take(), black_box(input));
+        let tables = base.tables(input);
+        kept = Some(base);
+        tables
+    };
+    group.bench_function("attach", |bencher| bencher.iter(|| renew(&input)));
+    let mut moved = hops.clone();
+    moved.insert(peers[0].address, NextHop::resolved(MacAddr([2, 0, 0, 0, 0, 3])));
+    let inputs = [input, Input { next_hops: &moved, ..input }];
+    let mut turn = inputs.iter().cycle();
+    group.bench_function("join", |bencher| bencher.iter(|| renew(turn.next().unwrap_or(&input))));
     let last = [tell(&peers[0])];
     group.bench_function("resolve", |bencher| {
         bencher.iter_batched_ref(
