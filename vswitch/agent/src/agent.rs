@@ -278,7 +278,7 @@ impl Agent {
         if !same(prefixes, &status.pod_prefixes) {
             return None;
         }
-        Some(Health::Up)
+        Some(Health::of(status.uplink.as_ref()))
     }
 
     fn install(&mut self) {

@@ -143,6 +143,21 @@ impl Vtep {
 }
 
 impl Health {
+    /// Of a node whose daemon has its pods' prefixes.
+    #[must_use]
+    pub fn of(uplink: Option<&UplinkStatus>) -> Self {
+        match uplink {
+            Some(uplink) if uplink.address.is_none() => Self::Down {
+                reason: "NoUnderlayAddress",
+                message: format!(
+                    "{} has no address yet by which other nodes could reach this node's pods",
+                    uplink.interface
+                ),
+            },
+            Some(_) | None => Self::Up,
+        }
+    }
+
     /// True if pods can be networked.
     #[must_use]
     pub fn is_up(&self) -> bool {

@@ -1,6 +1,6 @@
 //! What the own Node is made to say.
 
-use api::Mac;
+use api::{Encapsulate, Encapsulation, Mac, UplinkStatus};
 use serde_json::{Value, json};
 
 use super::{Health, Own, Vtep};
@@ -113,4 +113,34 @@ fn the_transition_is_dated_when_it_happens() {
     let patch = own.patch(None, false, &Health::Up, NOW).expect("up");
     assert_eq!(patch["status"]["conditions"][0]["lastTransitionTime"], NOW);
     assert!(patch.get("metadata").is_none());
+}
+
+#[test]
+fn a_node_without_an_underlay_address_is_not_there_for_the_cluster() {
+    let mut uplink = UplinkStatus {
+        interface: "eth0".into(),
+        kind: "af_xdp".into(),
+        xdp_mode: "native".into(),
+        copy_mode: "copy".into(),
+        queues: 1,
+        address: None,
+        address6: None,
+        mtu: 1500,
+        encapsulation: Encapsulation::Vxlan,
+        encapsulate: Encapsulate::Always,
+        vni: 10,
+        vxlan_port: 4789,
+        vtep_mac: None,
+        vtep_mac6: None,
+    };
+    assert!(Health::of(None).is_up());
+    let node = json!({ "metadata": { "name": "own" } });
+    let patch = own(node).patch(None, false, &Health::of(Some(&uplink)), NOW).expect("a condition");
+    let condition = &patch["status"]["conditions"][0];
+    assert_eq!(condition["status"], "True");
+    assert_eq!(condition["reason"], "NoUnderlayAddress");
+    assert_eq!(Vtep::of(&uplink), None);
+    (uplink.address, uplink.vtep_mac) = (Some(vtep().address), Some(vtep().mac));
+    assert!(Health::of(Some(&uplink)).is_up());
+    assert_eq!(Vtep::of(&uplink), Some(Vtep { vni: 10, ..vtep() }));
 }
