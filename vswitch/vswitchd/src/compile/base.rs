@@ -45,16 +45,12 @@ impl Base {
     /// Of this input, whatever pods it has: the former one, if it suits or can follow.
     #[must_use]
     pub fn renew(former: Option<Self>, input: &Input<'_>) -> Self {
-        match former {
-            Some(mut base) => {
-                if base.follow(input) {
-                    base
-                } else {
-                    Self::of(input)
-                }
-            }
-            None => Self::of(input),
+        if let Some(mut base) = former
+            && base.follow(input)
+        {
+            return base;
         }
+        Self::of(input)
     }
 
     /// Of this input, made anew.
