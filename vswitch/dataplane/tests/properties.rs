@@ -50,6 +50,7 @@ const SEEDS: &[&str] = &[
     "pod-a eth pod-a > gateway / ip fd00:18:1::2 > fd00:18:3::7 ext 2 / tcp 1 > 2 partial / 3000 bytes / gso tcp6 1000",
     "pod-a eth pod-a > gateway / ip fd00:18:1::2 > fd00:18:1::4 / udp 1 > 2 partial / 3000 bytes / gso udp 1000",
     "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.2.7 / udp 1 > 2 / 3000 bytes",
+    "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.2.7 frag 65528 proto 17 / 3000 bytes",
     "uplink eth router > uplink / ip 192.0.2.1 > 198.51.100.11 / icmp too-big 1400 / \
      ip 198.51.100.11 > 203.0.113.12 df len 1500 / udp 50000 > 4789 nosum len 1480",
     "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.2.7 / udp 1 > 2 partial / 3000 bytes / gso udp 1600",

@@ -35,18 +35,22 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// `None` if the packet is not one that may be cut: IPv4 without options.
+    /// `None` if the packet is not one that may be cut: IPv4 without options, and no fragment that
+    /// ends beyond what an offset can say.
     pub(crate) fn new(bytes: &[u8], layers: Layers, mtu: u16) -> Option<Self> {
         let ip = Ipv4::parse(bytes.get(layers.l3..)?).ok()?;
         if ip.dont_fragment() || ip.header_len() != ipv4::HEADER_LEN {
             return None;
         }
+        // A fragment may claim a place behind the last byte that a datagram can have.
+        let (offset, payload_len) = (usize::from(ip.fragment_offset()), ip.payload().len());
+        (offset + payload_len <= usize::from(u16::MAX)).then_some(())?;
         Some(Self {
             layers,
             header_len: layers.l3 + ipv4::HEADER_LEN,
             size: payload_size(mtu)?,
-            payload_len: ip.payload().len(),
-            offset: ip.fragment_offset().into(),
+            payload_len,
+            offset,
             more: ip.more_fragments(),
         })
     }
@@ -85,7 +89,6 @@ impl Plan {
         let len = into.len();
         let header = header_mut(into, self.layers.l3)?;
         ipv4::set_total_len(header, u16::try_from(len - self.layers.l3).ok()?);
-        // An IPv4 packet ends within the 65,535 bytes that an offset can reach.
         let offset = u16::try_from(self.offset + chunk.start).ok()?;
         ipv4::set_fragment(header, offset, self.more || !last);
         self.layers.set_outer_lengths(into, number)?;
