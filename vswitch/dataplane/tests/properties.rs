@@ -132,13 +132,17 @@ fn repair(bytes: &mut [u8], at: usize) {
     let len = header.first().map_or(0, |first| usize::from(first & 15) * 4);
     if header.first().is_some_and(|first| first >> 4 == 4) && (20..=header.len()).contains(&len) {
         header[10..12].fill(0);
-        let words =
-            header[..len].chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
-        let sum: u32 = words.sum();
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        header[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        let checksum = !sum(&header[..len]);
+        header[10..12].copy_from_slice(&checksum.to_be_bytes());
     }
+}
+
+/// Of an IPv4 header as it lies there: etherparse's own value has no place for the reserved flag.
+fn sum(header: &[u8]) -> u16 {
+    let words = header.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+    let sum: u32 = words.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 fn any_offload() -> impl Strategy<Value = Offload> {
@@ -185,7 +189,7 @@ fn holds(worker: &mut Worker, port: PortId, bytes: &[u8], offload: Offload) {
             let ip = etherparse::Ipv4HeaderSlice::from_slice(&sent.bytes[14..]);
             if let Ok(ip) = ip {
                 assert_eq!(usize::from(ip.total_len()) + 14, sent.bytes.len());
-                assert_eq!(ip.to_header().calc_header_checksum(), ip.header_checksum());
+                assert_eq!(sum(ip.slice()), 0xffff);
             }
             outer_sum_holds(&sent.bytes);
         }
