@@ -6,7 +6,7 @@
 
 use frame::{Checksum, Packet, Pool};
 
-use crate::tables::{Adjacency, BridgeId, Gateway, PortId, PortKind, Tables, Template};
+use crate::tables::{Adjacency, BridgeId, Gateway, Offloads, PortId, PortKind, Tables, Template};
 use crate::verdict::{DropReason, Verdict};
 use crate::walk::coalesce::{Coalescer, Train};
 use crate::walk::parse::Net;
@@ -228,12 +228,39 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         }
     }
 
-    /// Works off what the port does not take, and sends. `layers` are needed for that alone.
-    #[inline(never)]
-    fn transmit(&mut self, port: PortId, mut packet: Packet, layers: Option<Layers>) {
+    /// Sends, if the packet is as every port takes it: most are. `layers` are needed for the others.
+    #[inline(always)]
+    fn transmit(&mut self, port: PortId, packet: Packet, layers: Option<Layers>) {
         let Some(takes) = self.tables.port(port).map(|port| port.offloads) else {
             return self.drop(DropReason::PortGone);
         };
+        let over_v6 = layers.is_some_and(|layers| layers.outer_is_v6);
+        let is_tcp = layers.is_some_and(|layers| layers.is_tcp);
+        let may_merge = is_tcp && takes.tso && self.coalescer.is_some();
+        if packet.offload.is_undone() || over_v6 || may_merge {
+            return self.work_off(port, takes, packet, layers);
+        }
+        self.send(port, packet);
+    }
+
+    #[inline(always)]
+    fn send(&mut self, port: PortId, packet: Packet) {
+        let len = packet.frame.len();
+        match self.egress.send(port, packet) {
+            Ok(()) => self.outcome.sent(port, 1, len),
+            Err(reason) => self.drop(reason),
+        }
+    }
+
+    /// Works off what the port does not take, merges what it does, and sends.
+    #[inline(never)]
+    fn work_off(
+        &mut self,
+        port: PortId,
+        takes: Offloads,
+        mut packet: Packet,
+        layers: Option<Layers>,
+    ) {
         // No port knows how to finish what is inside of a checksum that it does not know either.
         let over_v6 = layers.is_some_and(|layers| layers.outer_is_v6);
         if let Some(gso) = packet.offload.gso {
@@ -275,11 +302,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
                 None => return,
             }
         }
-        let len = packet.frame.len();
-        match self.egress.send(port, packet) {
-            Ok(()) => self.outcome.sent(port, 1, len),
-            Err(reason) => self.drop(reason),
-        }
+        self.send(port, packet);
     }
 
     #[inline(never)]

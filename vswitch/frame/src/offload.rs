@@ -62,6 +62,13 @@ pub enum GsoKind {
 }
 
 impl Offload {
+    /// Whether somebody still has to finish the checksum or to cut the packet.
+    #[must_use]
+    #[inline]
+    pub fn is_undone(&self) -> bool {
+        self.gso.is_some() || matches!(self.checksum, Checksum::Partial { .. })
+    }
+
     /// The same offload after `count` bytes were put before the packet; offsets saturate, and a
     /// saturated one fails the bounds check of whoever uses it.
     #[must_use]

@@ -20,7 +20,7 @@ pub(crate) fn offload(
     headers: &Headers,
     offload: &Offload,
 ) -> Result<usize, DropReason> {
-    if offload.gso.is_none() && !matches!(offload.checksum, Checksum::Partial { .. }) {
+    if !offload.is_undone() {
         return Ok(whole(headers));
     }
     let sound = match &headers.net {

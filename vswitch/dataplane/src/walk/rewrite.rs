@@ -89,9 +89,7 @@ pub(crate) fn decapsulate(packet: &mut Packet, headers: &Headers, ecn: Option<Ec
 /// payload. Else the frame stays as it is.
 #[inline(always)]
 fn end_with_payload(packet: &mut Packet, headers: &Headers) {
-    let undone =
-        packet.offload.gso.is_some() || matches!(packet.offload.checksum, Checksum::Partial { .. });
-    if let (true, Net::Ip(ip)) = (undone, &headers.net) {
+    if let (true, Net::Ip(ip)) = (packet.offload.is_undone(), &headers.net) {
         packet.frame.truncate(headers.l3 + ip.len);
     }
 }
