@@ -6,11 +6,13 @@
 
 use frame::{Checksum, Packet, Pool};
 
-use crate::tables::{Adjacency, BridgeId, Gateway, Offloads, PortId, PortKind, Tables, Template};
+use crate::tables::{
+    Adjacency, AdjacencyId, BridgeId, Gateway, Offloads, PortId, PortKind, RemoteVtep, Tables,
+};
 use crate::verdict::{DropReason, Verdict};
 use crate::walk::coalesce::{Coalescer, Train};
 use crate::walk::parse::Net;
-use crate::walk::rewrite::{self, Layers};
+use crate::walk::rewrite::{self, Layers, Outer};
 use crate::walk::{Decision, flood, fragment, outer_checksum, reply, segment};
 use crate::wire::{Ecn, checksum};
 
@@ -53,85 +55,39 @@ pub(crate) struct Act<'a, E, O> {
 }
 
 impl<E: Egress, O: Outcome> Act<'_, E, O> {
-    #[inline]
-    pub(crate) fn carry_out(&mut self, packet: Packet, decision: &Decision) {
-        match decision.verdict {
-            Verdict::Forward { port } => self.forward(packet, decision, port),
+    /// Edits the packet where it lies, and moves it once, to the way out: a packet that was edited a
+    /// moment ago is slow to copy.
+    #[inline(always)]
+    pub(crate) fn carry_out(&mut self, mut packet: Packet, decision: &Decision) {
+        let edited = match decision.verdict {
+            Verdict::Forward { port } => {
+                forward(&mut packet, decision).map(|layers| (port, layers))
+            }
             Verdict::Tunnel { bridge, vtep } => {
                 let vtep = self.tables.bridge(bridge).and_then(|bridge| bridge.vtep(vtep));
-                match vtep.and_then(|vtep| Some((vtep.port, vtep.template.as_ref()?))) {
-                    Some((port, template)) => self.tunnel(packet, decision, port, template),
-                    None => self.drop(DropReason::NextHopUnresolved),
-                }
-            }
-            Verdict::Flood { bridge, vteps, too_small } => {
-                self.flood(packet, decision, bridge, vteps, too_small);
+                vtep.ok_or(DropReason::NextHopUnresolved)
+                    .and_then(|vtep| tunnel(&mut packet, decision, vtep))
             }
             Verdict::Route { adjacency, port } => {
-                let template = match self.tables.adjacency(adjacency) {
-                    Some(Adjacency::Gateway { template, .. }) => Some((template, false)),
-                    Some(
-                        Adjacency::Port { template, .. }
-                        | Adjacency::Bridged { template, .. }
-                        | Adjacency::Remote { template: Some(template), .. },
-                    ) => Some((template, true)),
-                    _ => None,
-                };
-                match template {
-                    Some((template, hop)) => self.route(packet, decision, port, template, hop),
-                    None => self.drop(DropReason::NextHopUnresolved),
+                let edited = route(self.tables, &mut packet, decision, adjacency);
+                if let (Ok(layers), Some(mtu)) = (&edited, decision.fragment_mtu) {
+                    return self.fragments(port, packet, *layers, mtu);
                 }
+                edited.map(|layers| (port, Some(layers)))
             }
-            Verdict::Answer(answer) => self.answer(packet, decision, answer),
+            Verdict::Flood { bridge, vteps, too_small } => {
+                return self.flood(packet, decision, bridge, vteps, too_small);
+            }
+            Verdict::Answer(answer) => return self.answer(packet, decision, answer),
             Verdict::Refuse { reason, error, back } => {
                 self.drop(reason);
-                self.error(packet, decision, error, back);
+                return self.error(packet, decision, error, back);
             }
-            Verdict::Drop(reason) => self.drop(reason),
-        }
-    }
-
-    #[inline]
-    fn forward(&mut self, mut packet: Packet, decision: &Decision, port: PortId) {
-        match rewrite::decapsulate(&mut packet, &decision.headers, decision.ecn) {
-            Some(()) => self.transmit(port, packet, Layers::of(&decision.headers)),
-            None => self.drop(DropReason::NoHeadroom),
-        }
-    }
-
-    #[inline]
-    fn tunnel(
-        &mut self,
-        mut packet: Packet,
-        decision: &Decision,
-        port: PortId,
-        template: &Template,
-    ) {
-        match rewrite::tunnel(&mut packet, &decision.headers, template) {
-            Some(layers) => self.transmit(port, packet, Some(layers)),
-            None => self.drop(DropReason::NoHeadroom),
-        }
-    }
-
-    #[inline]
-    fn route(
-        &mut self,
-        mut packet: Packet,
-        decision: &Decision,
-        port: PortId,
-        template: &Template,
-        takes_a_hop: bool,
-    ) {
-        let Decision { headers, ecn, mss_limit, .. } = decision;
-        if let Some(limit) = *mss_limit {
-            rewrite::lower_mss(&mut packet, headers, limit);
-        }
-        match rewrite::route(&mut packet, headers, *ecn, template, takes_a_hop) {
-            Some(layers) => match decision.fragment_mtu {
-                None => self.transmit(port, packet, Some(layers)),
-                Some(mtu) => self.fragments(port, packet, layers, mtu),
-            },
-            None => self.drop(DropReason::NoHeadroom),
+            Verdict::Drop(reason) => Err(reason),
+        };
+        match edited {
+            Ok((port, layers)) => self.transmit(port, packet, layers),
+            Err(reason) => self.drop(reason),
         }
     }
 
@@ -158,21 +114,22 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
                 self.outcome.made(1);
                 original.as_ref().and_then(|packet| flood::duplicate(self.pool, packet))
             };
-            let Some(copy) = copy else {
+            let Some(mut copy) = copy else {
                 self.drop(DropReason::NoFrames);
                 continue;
             };
-            match destination {
-                flood::Destination::Port(port) => self.forward(copy, decision, port),
-                flood::Destination::Vtep(id) => {
-                    match bridge
-                        .vtep(id)
-                        .and_then(|vtep| Some((vtep.port, vtep.template.as_ref()?)))
-                    {
-                        Some((port, template)) => self.tunnel(copy, decision, port, template),
-                        None => self.drop(DropReason::NextHopUnresolved),
-                    }
+            let edited = match destination {
+                flood::Destination::Port(port) => {
+                    forward(&mut copy, decision).map(|layers| (port, layers))
                 }
+                flood::Destination::Vtep(id) => bridge
+                    .vtep(id)
+                    .ok_or(DropReason::NextHopUnresolved)
+                    .and_then(|vtep| tunnel(&mut copy, decision, vtep)),
+            };
+            match edited {
+                Ok((port, layers)) => self.transmit(port, copy, layers),
+                Err(reason) => self.drop(reason),
             }
         }
         // One of them is the packet itself, if nobody had it.
@@ -201,7 +158,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         mut packet: Packet,
         decision: &Decision,
         error: crate::IcmpError,
-        back: Option<crate::tables::AdjacencyId>,
+        back: Option<AdjacencyId>,
     ) {
         let Net::Ip(ip) = decision.headers.net else { return };
         self.outcome.made(1);
@@ -234,7 +191,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         let Some(takes) = self.tables.port(port).map(|port| port.offloads) else {
             return self.drop(DropReason::PortGone);
         };
-        let over_v6 = layers.is_some_and(|layers| layers.outer_is_v6);
+        let over_v6 = layers.is_some_and(|layers| layers.outer == Outer::Vxlan6);
         let is_tcp = layers.is_some_and(|layers| layers.is_tcp);
         let may_merge = is_tcp && takes.tso && self.coalescer.is_some();
         if packet.offload.is_undone() || over_v6 || may_merge {
@@ -262,7 +219,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         layers: Option<Layers>,
     ) {
         // No port knows how to finish what is inside of a checksum that it does not know either.
-        let over_v6 = layers.is_some_and(|layers| layers.outer_is_v6);
+        let over_v6 = layers.is_some_and(|layers| layers.outer == Outer::Vxlan6);
         if let Some(gso) = packet.offload.gso {
             let taken = match gso.kind {
                 frame::GsoKind::Udp => takes.uso,
@@ -389,6 +346,53 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
     fn drop(&mut self, reason: DropReason) {
         self.outcome.dropped(self.ingress, 1, reason);
     }
+}
+
+/// Out of a port of the segment.
+#[inline(always)]
+fn forward(packet: &mut Packet, decision: &Decision) -> Result<Option<Layers>, DropReason> {
+    match rewrite::decapsulate(packet, &decision.headers, decision.ecn) {
+        Some(()) => Ok(Layers::of(&decision.headers)),
+        None => Err(DropReason::NoHeadroom),
+    }
+}
+
+/// To another end of the segment, by the port that leads there.
+#[inline(always)]
+fn tunnel(
+    packet: &mut Packet,
+    decision: &Decision,
+    vtep: &RemoteVtep,
+) -> Result<(PortId, Option<Layers>), DropReason> {
+    let Some(template) = &vtep.template else { return Err(DropReason::NextHopUnresolved) };
+    match rewrite::tunnel(packet, &decision.headers, template) {
+        Some(layers) => Ok((vtep.port, Some(layers))),
+        None => Err(DropReason::NoHeadroom),
+    }
+}
+
+/// To the next hop.
+#[inline(always)]
+fn route(
+    tables: &Tables,
+    packet: &mut Packet,
+    decision: &Decision,
+    adjacency: AdjacencyId,
+) -> Result<Layers, DropReason> {
+    let (template, takes_a_hop) = match tables.adjacency(adjacency) {
+        Some(Adjacency::Gateway { template, .. }) => (template, false),
+        Some(
+            Adjacency::Port { template, .. }
+            | Adjacency::Bridged { template, .. }
+            | Adjacency::Remote { template: Some(template), .. },
+        ) => (template, true),
+        _ => return Err(DropReason::NextHopUnresolved),
+    };
+    let Decision { headers, ecn, mss_limit, .. } = decision;
+    if let Some(limit) = *mss_limit {
+        rewrite::lower_mss(packet, headers, limit);
+    }
+    rewrite::route(packet, headers, *ecn, template, takes_a_hop).ok_or(DropReason::NoHeadroom)
 }
 
 /// Sends what the coalescer gives out.

@@ -17,7 +17,7 @@ use crate::wire::{header_mut, udp};
 /// template has it. `known` is a place with the sum of everything from there on, if that is known.
 /// `None`, and nothing is changed, if there is no outer UDP header.
 pub(crate) fn finish(bytes: &mut [u8], layers: &Layers, known: Option<(usize, u16)>) -> Option<()> {
-    let udp_at = layers.outer_udp?;
+    let udp_at = layers.outer.udp()?;
     let datagram = bytes.get(udp_at..)?;
     let summed = Sum::new().u32(datagram.len() as u32);
     let summed = match known {
@@ -36,7 +36,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::finish;
-    use crate::walk::rewrite::Layers;
+    use crate::walk::rewrite::{Layers, Outer};
     use crate::wire::checksum::{Sum, complete_partial, completed_sum};
     use crate::wire::{Protocol, Udp, udp};
 
@@ -52,7 +52,7 @@ mod tests {
         let mut bytes = vec![0; UDP_AT + udp::HEADER_LEN];
         header.emit(&mut bytes[UDP_AT..]).unwrap();
         bytes.extend(payload);
-        let layers = Layers { outer_udp: Some(UDP_AT), outer_is_v6: true, ..Layers::default() };
+        let layers = Layers { outer: Outer::Vxlan6, ..Layers::default() };
         (bytes, layers)
     }
 

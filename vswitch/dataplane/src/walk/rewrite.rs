@@ -14,18 +14,43 @@ use crate::wire::{Ecn, EtherType, Ipv4, Protocol, ethernet, header_mut, ipv4, ip
 /// Where the headers of a packet are that is about to leave, in bytes from the frame's first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Layers {
-    /// The outer IP header, if there is one.
-    pub(crate) outer: Option<usize>,
-    /// The outer UDP header, if there is one.
-    pub(crate) outer_udp: Option<usize>,
-    /// The outer IP header is IPv6, so that the outer UDP header needs a checksum.
-    pub(crate) outer_is_v6: bool,
+    pub(crate) outer: Outer,
     /// The innermost network header.
     pub(crate) l3: usize,
     /// The innermost transport header.
     pub(crate) l4: usize,
     pub(crate) is_v6: bool,
     pub(crate) is_tcp: bool,
+}
+
+/// What stands behind the frame's Ethernet header, in front of the packet that it carries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Outer {
+    /// Nothing.
+    #[default]
+    None,
+    /// IPv4.
+    Ipip,
+    /// IPv4, UDP and VXLAN.
+    Vxlan4,
+    /// IPv6, UDP, which needs a checksum over IPv6, and VXLAN.
+    Vxlan6,
+}
+
+impl Outer {
+    /// Where the outer IP header begins, if there is one.
+    pub(crate) fn l3(self) -> Option<usize> {
+        (self != Self::None).then_some(ethernet::HEADER_LEN)
+    }
+
+    /// Where the outer UDP header begins, if there is one.
+    pub(crate) fn udp(self) -> Option<usize> {
+        match self {
+            Self::None | Self::Ipip => None,
+            Self::Vxlan4 => Some(ethernet::HEADER_LEN + ipv4::HEADER_LEN),
+            Self::Vxlan6 => Some(ethernet::HEADER_LEN + ipv6::HEADER_LEN),
+        }
+    }
 }
 
 impl Layers {
@@ -35,9 +60,7 @@ impl Layers {
     pub(crate) fn of(headers: &Headers) -> Option<Self> {
         let Net::Ip(ip) = &headers.net else { return None };
         Some(Self {
-            outer: None,
-            outer_udp: None,
-            outer_is_v6: false,
+            outer: Outer::None,
             l3: headers.l3 - headers.start,
             l4: ip.l4 - headers.start,
             is_v6: ip.is_v6(),
@@ -49,8 +72,8 @@ impl Layers {
     /// and what tells it from the other pieces.
     pub(crate) fn set_outer_lengths(&self, piece_bytes: &mut [u8], piece: usize) -> Option<()> {
         let len = piece_bytes.len();
-        if let Some(at) = self.outer {
-            if self.outer_is_v6 {
+        if let Some(at) = self.outer.l3() {
+            if self.outer == Outer::Vxlan6 {
                 let payload_len = len.checked_sub(at + ipv6::HEADER_LEN)?;
                 let payload_len = u16::try_from(payload_len).ok()?;
                 ipv6::set_payload_len(header_mut(piece_bytes, at)?, payload_len);
@@ -60,7 +83,7 @@ impl Layers {
                 ipv4::advance_id(header, piece as u16);
             }
         }
-        if let Some(at) = self.outer_udp {
+        if let Some(at) = self.outer.udp() {
             udp::set_len(header_mut(piece_bytes, at)?, u16::try_from(len - at).ok()?);
         }
         Some(())
@@ -68,7 +91,7 @@ impl Layers {
 
     /// Of the same packet, as if nothing stood in front of the inner one.
     pub(crate) fn without_outer(self) -> Self {
-        Self { outer: None, outer_udp: None, outer_is_v6: false, ..self }
+        Self { outer: Outer::None, ..self }
     }
 }
 
@@ -183,15 +206,7 @@ pub(crate) fn encapsulate(
     let bytes = packet.push(prebuilt.len()).ok()?;
     bytes.copy_from_slice(prebuilt);
     let l3 = prebuilt.len();
-    let mut layers = Layers {
-        outer: None,
-        outer_udp: None,
-        outer_is_v6: false,
-        l3,
-        l4: l3,
-        is_v6,
-        is_tcp: false,
-    };
+    let mut layers = Layers { outer: Outer::None, l3, l4: l3, is_v6, is_tcp: false };
 
     let bytes: &mut [u8] = &mut packet.frame;
     let ethertype = if is_v6 { EtherType::IPV6 } else { EtherType::IPV4 };
@@ -203,7 +218,9 @@ pub(crate) fn encapsulate(
     }
 
     if template.is_over_v6() {
-        return over_v6(bytes, ecn, flow, layers);
+        layers.outer = Outer::Vxlan6;
+        over_v6(bytes, ecn, flow)?;
+        return Some(layers);
     }
     let outer_at = ethernet::HEADER_LEN;
     let outer_len = bytes.len() - outer_at;
@@ -225,14 +242,14 @@ pub(crate) fn encapsulate(
         };
         allow_fragments(bytes, outer_at, inner_at, template.outer_df())?;
     }
-    layers.outer = Some(outer_at);
+    layers.outer = Outer::Ipip;
     if template.encap() != Encap::Ipip {
         let udp_at = outer_at + ipv4::HEADER_LEN;
         let udp_len = outer_len - ipv4::HEADER_LEN;
         let header = header_mut(bytes, udp_at)?;
         udp::set_source(header, flow.source_port());
         udp::set_len(header, u16::try_from(udp_len).unwrap_or(u16::MAX));
-        layers.outer_udp = Some(udp_at);
+        layers.outer = Outer::Vxlan4;
     }
     Some(layers)
 }
@@ -270,7 +287,7 @@ fn allow_fragments(
 /// The fields of VXLAN over IPv6 but for the UDP checksum, which covers bytes that are not final
 /// yet. Out of the way of IPv4.
 #[inline(never)]
-fn over_v6(bytes: &mut [u8], ecn: Ecn, flow: Flow, layers: Layers) -> Option<Layers> {
+fn over_v6(bytes: &mut [u8], ecn: Ecn, flow: Flow) -> Option<()> {
     let outer_at = ethernet::HEADER_LEN;
     let udp_at = outer_at + ipv6::HEADER_LEN;
     let udp_len = u16::try_from(bytes.len().checked_sub(udp_at)?).unwrap_or(u16::MAX);
@@ -283,7 +300,7 @@ fn over_v6(bytes: &mut [u8], ecn: Ecn, flow: Flow, layers: Layers) -> Option<Lay
     let header = header_mut(bytes, udp_at)?;
     udp::set_source(header, flow.source_port());
     udp::set_len(header, udp_len);
-    Some(Layers { outer: Some(outer_at), outer_udp: Some(udp_at), outer_is_v6: true, ..layers })
+    Some(())
 }
 
 /// A hash of the inner flow, by which routers of the underlay choose among equal paths.
