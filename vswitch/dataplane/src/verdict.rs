@@ -7,8 +7,10 @@ use core::fmt;
 
 use crate::tables::{AdjacencyId, BridgeId, PortId, VtepId};
 
-/// What is to be done with one packet.
+/// What is to be done with one packet. Its tag is a byte of its own: one that hides in a field has
+/// to be computed wherever it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Verdict {
     /// Out of a port as it is (L2).
     Forward {

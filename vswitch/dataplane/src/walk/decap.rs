@@ -34,8 +34,9 @@ pub(crate) struct Arrival<'t> {
     pub(crate) outer_ecn: Option<Ecn>,
 }
 
-/// Where a packet comes from.
+/// Where a packet comes from. Every door asks, so the tag is a byte of its own.
 #[derive(Debug, Clone, Copy)]
+#[repr(u8)]
 pub(crate) enum Origin<'t> {
     /// A pod of this node.
     Pod,

@@ -49,8 +49,9 @@ impl Headers {
     }
 }
 
-/// The network layer.
+/// The network layer. Every door asks, so the tag is a byte of its own.
 #[derive(Debug, Clone, Copy)]
+#[repr(u8)]
 pub(crate) enum Net {
     Ip(Ip),
     Arp,
