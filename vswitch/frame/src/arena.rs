@@ -64,9 +64,12 @@ impl Arena {
     }
 
     /// The first byte of a chunk; the chunk is `STRIDE_BYTES` long and wholly initialized.
+    ///
+    /// # Safety
+    /// `index` is below [`Arena::chunks`].
     #[inline]
-    pub(crate) fn chunk(&self, index: u32) -> NonNull<u8> {
-        assert!(index < self.chunks, "chunk index is in the arena");
+    pub(crate) unsafe fn chunk(&self, index: u32) -> NonNull<u8> {
+        debug_assert!(index < self.chunks, "chunk index is in the arena");
         // SAFETY: index < chunks, so the chunk lies in the chunks × STRIDE_BYTES bytes that
         // follow `base` in its allocation, which `from_size_align` held below isize::MAX.
         unsafe { self.base.add(index as usize * STRIDE_BYTES) }

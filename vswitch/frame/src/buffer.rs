@@ -1,7 +1,7 @@
 //! One owned frame: a chunk of the arena with a window of valid bytes in it.
 //!
 //! ```text
-//!   0        head          head+len           STRIDE
+//!   0        first         first+len          STRIDE
 //!   | headroom | bytes ...    | spare            |
 //! ```
 //!
@@ -9,6 +9,7 @@
 //! nor `Clone`; dropping it gives the chunk back.
 
 use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 use std::rc::Rc;
 use std::{fmt, slice};
 
@@ -16,10 +17,15 @@ use crate::arena::{HEADROOM_BYTES, STRIDE_BYTES};
 use crate::pool::Shared;
 
 /// One frame, owned like a `Box`. Dereferences to its valid bytes.
+///
+/// Invariants, which every unsafe block here rests on: `chunk` is one of the pool's arena and held by
+/// no other frame, and the `len` bytes from `first` on lie in it. The fields are private to this
+/// file, and each method that sets them checks what it was given.
 pub struct Frame {
     pool: Rc<Shared>,
+    /// The first valid byte: found once, not whenever the bytes are asked for.
+    first: NonNull<u8>,
     chunk: u32,
-    head: u32,
     len: u32,
 }
 
@@ -36,8 +42,16 @@ impl fmt::Display for NoRoom {
 impl std::error::Error for NoRoom {}
 
 impl Frame {
+    /// An empty one. The caller has taken the chunk from the pool's free ones.
+    ///
+    /// # Panics
+    /// If the arena has no such chunk.
+    #[inline]
     pub(crate) fn new(pool: Rc<Shared>, chunk: u32) -> Self {
-        Self { pool, chunk, head: HEADROOM_BYTES as u32, len: 0 }
+        assert!(chunk < pool.arena.chunks(), "the chunk is one of the arena's");
+        // SAFETY: asserted; and the headroom is a part of the chunk.
+        let first = unsafe { pool.arena.chunk(chunk).add(HEADROOM_BYTES) };
+        Self { pool, first, chunk, len: 0 }
     }
 
     /// Valid bytes.
@@ -58,19 +72,20 @@ impl Frame {
     #[must_use]
     #[inline]
     pub fn headroom(&self) -> usize {
-        self.head as usize
+        self.first.addr().get() - self.chunk_start().addr().get()
     }
 
     /// Free bytes behind the last valid one.
     #[must_use]
     #[inline]
     pub fn tailroom(&self) -> usize {
-        STRIDE_BYTES - self.end()
+        STRIDE_BYTES - self.headroom() - self.len()
     }
 
     /// Makes the frame empty again, with the whole headroom.
     pub fn reset(&mut self) {
-        self.head = HEADROOM_BYTES as u32;
+        // SAFETY: the headroom is a part of the chunk.
+        self.first = unsafe { self.chunk_start().add(HEADROOM_BYTES) };
         self.len = 0;
     }
 
@@ -84,9 +99,11 @@ impl Frame {
         if count > self.headroom() {
             return Err(NoRoom);
         }
-        self.head -= count as u32;
+        // SAFETY: the headroom, which has as many bytes, lies before `first` in the chunk.
+        self.first = unsafe { self.first.sub(count) };
         self.len += count as u32;
-        Ok(&mut self.window_mut(self.head as usize, self.len as usize)[..count])
+        // SAFETY: they are the first of the valid bytes.
+        Ok(unsafe { self.window_mut(self.first, count) })
     }
 
     /// Removes `count` bytes from the front; false, and unchanged, if there are fewer.
@@ -96,7 +113,8 @@ impl Frame {
         if count > self.len as usize {
             return false;
         }
-        self.head += count as u32;
+        // SAFETY: there are as many valid bytes, which lie in the chunk.
+        self.first = unsafe { self.first.add(count) };
         self.len -= count as u32;
         true
     }
@@ -119,9 +137,10 @@ impl Frame {
         if count > self.tailroom() {
             return Err(NoRoom);
         }
-        let start = self.end();
+        let spare = self.spare();
         self.len += count as u32;
-        Ok(self.window_mut(start, count))
+        // SAFETY: the tailroom, which has as many bytes, lies behind the valid ones in the chunk.
+        Ok(unsafe { self.window_mut(spare, count) })
     }
 
     /// Appends a copy of `bytes`.
@@ -137,7 +156,8 @@ impl Frame {
     /// All the room behind the valid bytes, for a read of unknown length; `extend` by the length
     /// that arrived makes it valid.
     pub fn spare_mut(&mut self) -> &mut [u8] {
-        self.window_mut(self.end(), self.tailroom())
+        // SAFETY: the tailroom lies behind the valid bytes in the chunk.
+        unsafe { self.window_mut(self.spare(), self.tailroom()) }
     }
 
     /// Before the valid bytes, the last `count` of the headroom: where an I/O header is written
@@ -145,31 +165,34 @@ impl Frame {
     ///
     /// The slice runs on over the packet, so that one write or read covers both.
     pub fn with_prefix_mut(&mut self, count: usize) -> Option<&mut [u8]> {
-        let start = self.headroom().checked_sub(count)?;
-        Some(self.window_mut(start, count + self.len as usize))
-    }
-
-    #[inline]
-    fn end(&self) -> usize {
-        self.head as usize + self.len as usize
-    }
-
-    #[inline]
-    fn window(&self, start: usize, len: usize) -> &[u8] {
-        assert!(start + len <= STRIDE_BYTES, "the window lies in the chunk");
-        // SAFETY: the window lies in this frame's chunk (asserted), which the arena initialized
-        // (zeroed) and keeps alive through `pool`. No other frame holds the chunk (the pool's
-        // `held` table), and `&self` excludes a `&mut` through this one.
-        unsafe { slice::from_raw_parts(self.pool.arena.chunk(self.chunk).as_ptr().add(start), len) }
-    }
-
-    #[inline]
-    fn window_mut(&mut self, start: usize, len: usize) -> &mut [u8] {
-        assert!(start + len <= STRIDE_BYTES, "the window lies in the chunk");
-        // SAFETY: as in `window`, and `&mut self` excludes every other reference to the chunk.
-        unsafe {
-            slice::from_raw_parts_mut(self.pool.arena.chunk(self.chunk).as_ptr().add(start), len)
+        if count > self.headroom() {
+            return None;
         }
+        // SAFETY: the headroom, which has as many bytes, lies before `first` in the chunk, and the
+        // valid ones from there on.
+        Some(unsafe { self.window_mut(self.first.sub(count), count + self.len()) })
+    }
+
+    #[inline]
+    fn chunk_start(&self) -> NonNull<u8> {
+        // SAFETY: the chunk is one of the arena's.
+        unsafe { self.pool.arena.chunk(self.chunk) }
+    }
+
+    /// Where the tailroom begins.
+    #[inline]
+    fn spare(&self) -> NonNull<u8> {
+        // SAFETY: the valid bytes lie in the chunk.
+        unsafe { self.first.add(self.len()) }
+    }
+
+    /// # Safety
+    /// The bytes lie in this frame's chunk.
+    #[inline]
+    unsafe fn window_mut(&mut self, start: NonNull<u8>, len: usize) -> &mut [u8] {
+        // SAFETY: the arena initialized (zeroed) the chunk and lives as long as `pool`. No other
+        // frame holds the chunk, and `&mut self` excludes every other reference to it.
+        unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) }
     }
 }
 
@@ -178,14 +201,16 @@ impl Deref for Frame {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        self.window(self.head as usize, self.len as usize)
+        // SAFETY: as in `window_mut`, and `&self` excludes a `&mut` to the chunk.
+        unsafe { slice::from_raw_parts(self.first.as_ptr(), self.len()) }
     }
 }
 
 impl DerefMut for Frame {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.window_mut(self.head as usize, self.len as usize)
+        // SAFETY: the valid bytes lie in the chunk.
+        unsafe { self.window_mut(self.first, self.len()) }
     }
 }
 
@@ -198,7 +223,7 @@ impl Drop for Frame {
 
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Frame {{ chunk: {}, head: {}, len: {} }}", self.chunk, self.head, self.len)
+        write!(f, "Frame {{ chunk: {}, head: {}, len: {} }}", self.chunk, self.headroom(), self.len)
     }
 }
 

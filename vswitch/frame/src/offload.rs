@@ -88,12 +88,18 @@ impl Offload {
     /// In place, as most packets have no offset that would change.
     #[inline]
     pub(crate) fn push(&mut self, count: usize) {
+        if !self.is_undone() {
+            return;
+        }
         let count = u16::try_from(count).unwrap_or(u16::MAX);
         self.shift(|at| at.saturating_add(count));
     }
 
     #[inline]
     pub(crate) fn pull(&mut self, count: usize) {
+        if !self.is_undone() {
+            return;
+        }
         let count = u16::try_from(count).unwrap_or(u16::MAX);
         if matches!(self.checksum, Checksum::Partial { start, .. } if start < count) {
             self.checksum = Checksum::Unchecked;
