@@ -6,10 +6,10 @@
 //! cannot be checked, and is not let through: a VLAN tag of zero, or a ninth extension header, would
 //! otherwise carry what is refused without it.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{Ipv4Addr, Ipv6Addr};
 
-use super::decap::Arrival;
-use super::parse::{Headers, Ip, Net};
+use super::decap::{Arrival, speaks_for_itself};
+use super::parse::{Addresses, Headers, Ip, Net};
 use super::route::no_rogue_server;
 use crate::tables::Gateway;
 use crate::verdict::DropReason;
@@ -62,21 +62,20 @@ fn arp(arrival: &Arrival<'_>, bytes: &[u8], headers: &Headers) -> Result<(), Dro
 
 #[inline(always)]
 fn source(arrival: &Arrival<'_>, ip: &Ip) -> Result<(), DropReason> {
-    let without_address = match (ip.source, ip.destination) {
-        // DHCP, before there is an address.
-        (IpAddr::V4(source), IpAddr::V4(to)) => {
-            source.is_unspecified() && to == Ipv4Addr::BROADCAST
-        }
-        (IpAddr::V6(source), IpAddr::V6(to)) => {
-            source.is_unicast_link_local() || (source.is_unspecified() && to.is_multicast())
-        }
-        _ => false,
-    };
-    if without_address || arrival.port.addresses.contains(&ip.source) {
-        Ok(())
-    } else {
-        Err(DropReason::SourceAddressSpoofed)
+    if speaks_for_itself(arrival.port, ip) {
+        return Ok(());
     }
+    let without_address = match ip.addresses {
+        // DHCP, before there is an address.
+        Addresses::V4 { source, destination } => {
+            source.is_unspecified() && destination == Ipv4Addr::BROADCAST
+        }
+        Addresses::V6 { source, destination } => {
+            source.is_unicast_link_local()
+                || (source.is_unspecified() && destination.is_multicast())
+        }
+    };
+    if without_address { Ok(()) } else { Err(DropReason::SourceAddressSpoofed) }
 }
 
 /// A neighbour advertisement gives away the address in its body, whatever its source.

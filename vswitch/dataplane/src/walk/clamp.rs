@@ -39,7 +39,7 @@ fn limit(
         return None;
     }
     let mtu = if arrival.is_remote() {
-        remote_mtu(tables, tables.adjacency(tables.route(ip.source)?)?)?
+        remote_mtu(tables, tables.adjacency(tables.route(ip.source())?)?)?
     } else {
         remote_mtu(tables, towards)?
     };

@@ -9,7 +9,7 @@
 use core::net::IpAddr;
 
 use super::narrator::Narrator;
-use super::parse::{Headers, Net};
+use super::parse::{Addresses, Headers, Ip, Net};
 use super::path_mtu::{self, PathMtu};
 use crate::tables::{Adjacency, Domain, Encap, Peer, Port, PortId, Tables, Tunnels, VtepId};
 use crate::verdict::DropReason;
@@ -233,24 +233,38 @@ pub(crate) fn congestion(
 pub(crate) fn may_send_from(
     tables: &Tables,
     arrival: &Arrival<'_>,
-    source: IpAddr,
+    ip: &Ip,
 ) -> Result<(), DropReason> {
     match arrival.origin {
         Origin::Host => Ok(()),
-        Origin::Pod if arrival.port.addresses.contains(&source) => Ok(()),
+        Origin::Pod if speaks_for_itself(arrival.port, ip) => Ok(()),
         Origin::Pod => Err(DropReason::SourceAddressSpoofed),
-        Origin::Peer { peer, .. } if peer.has(source) => Ok(()),
+        Origin::Peer { peer, .. } if peer.has(ip.source()) => Ok(()),
         Origin::Peer { .. } => Err(DropReason::InnerSourceForeign),
         // Any host of the underlay may talk to pods that it routes to, but not in our pods' name;
         // nor in that of pods whose packets come through a tunnel from a known peer, unless their
         // node may have left the tunnel.
         Origin::Direct
-            if tables.is_local(source)
-                || !tables.tunnels.direct_from_tunnelled && is_tunnelled(tables, source) =>
+            if tables.is_local(ip.source())
+                || !tables.tunnels.direct_from_tunnelled && is_tunnelled(tables, ip.source()) =>
         {
             Err(DropReason::SourceAddressSpoofed)
         }
         Origin::Direct => Ok(()),
+    }
+}
+
+/// Whether the source address is one that the pod behind this port has.
+#[inline(always)]
+pub(crate) fn speaks_for_itself(port: &Port, ip: &Ip) -> bool {
+    let mut own = port.addresses.iter();
+    match &ip.addresses {
+        Addresses::V4 { source, .. } => {
+            own.any(|own| matches!(own, IpAddr::V4(v4) if v4 == source))
+        }
+        Addresses::V6 { source, .. } => {
+            own.any(|own| matches!(own, IpAddr::V6(v6) if v6 == source))
+        }
     }
 }
 

@@ -5,11 +5,10 @@
 //! one through the underlay.
 
 use core::hash::{BuildHasher, Hasher};
-use core::net::IpAddr;
 
 use foldhash::fast::FixedState;
 
-use super::parse::Ip;
+use super::parse::{Addresses, Ip};
 use crate::wire::{MacAddr, Protocol, header};
 
 /// Seeded alike on every node and at every start: a flow keeps its path through the underlay when
@@ -28,15 +27,14 @@ pub(crate) fn hash(ip: &Ip, transport: &[u8]) -> u64 {
         _ => 0,
     };
     let mut hasher = FLOW_HASH.build_hasher();
-    match (&ip.source, &ip.destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+    match ip.addresses {
+        Addresses::V4 { source, destination } => {
             hasher.write_u64(u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits()));
         }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+        Addresses::V6 { source, destination } => {
             hasher.write_u128(source.to_bits());
             hasher.write_u128(destination.to_bits());
         }
-        _ => {}
     }
     hasher.write_u64(u64::from(ip.protocol.0) << 32 | u64::from(ports));
     hasher.finish()
@@ -55,24 +53,23 @@ pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use core::net::IpAddr;
+    use core::net::{Ipv4Addr, Ipv6Addr};
 
     use super::hash;
     use crate::tables::{Adjacency, AdjacencyId, Member, Multipath, PortId, Template};
-    use crate::walk::parse::Ip;
+    use crate::walk::parse::{Addresses, Ip};
     use crate::wire::{Ecn, MacAddr, Protocol};
 
     fn ip(host: u8, v6: bool) -> Ip {
-        let address = |host: u8| -> IpAddr {
-            if v6 {
-                [0xfd00, 0, 0, 0, 0, 0, 0, host.into()].into()
-            } else {
-                [198, 18, 9, host].into()
-            }
+        let addresses = if v6 {
+            let address = |host: u8| Ipv6Addr::from([0xfd00, 0, 0, 0, 0, 0, 0, host.into()]);
+            Addresses::V6 { source: address(host), destination: address(0) }
+        } else {
+            let address = |host: u8| Ipv4Addr::from([198, 18, 9, host]);
+            Addresses::V4 { source: address(host), destination: address(0) }
         };
         Ip {
-            source: address(host),
-            destination: address(0),
+            addresses,
             len: 28,
             ttl: 64,
             ecn: Ecn::NotEct,

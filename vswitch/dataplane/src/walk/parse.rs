@@ -5,7 +5,7 @@
 //! dropped here: a segment carries what comes through the overlay all the same; only `route` minds,
 //! and `claims`, which has to know who speaks.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::decap::Arrival;
 use super::narrator::Narrator;
@@ -64,8 +64,7 @@ pub(crate) enum Net {
 /// An IP packet of either version.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ip {
-    pub(crate) source: IpAddr,
-    pub(crate) destination: IpAddr,
+    pub(crate) addresses: Addresses,
     /// Of the whole IP packet; the frame may be longer by padding.
     pub(crate) len: usize,
     /// TTL or hop limit.
@@ -83,10 +82,34 @@ pub(crate) struct Ip {
     pub(crate) dont_fragment: bool,
 }
 
+/// Who sent an IP packet to whom.
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+pub(crate) enum Addresses {
+    V4 { source: Ipv4Addr, destination: Ipv4Addr },
+    V6 { source: Ipv6Addr, destination: Ipv6Addr },
+}
+
 impl Ip {
     #[inline(always)]
     pub(crate) fn is_v6(&self) -> bool {
-        self.source.is_ipv6()
+        matches!(self.addresses, Addresses::V6 { .. })
+    }
+
+    #[inline]
+    pub(crate) fn source(&self) -> IpAddr {
+        match self.addresses {
+            Addresses::V4 { source, .. } => source.into(),
+            Addresses::V6 { source, .. } => source.into(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn destination(&self) -> IpAddr {
+        match self.addresses {
+            Addresses::V4 { destination, .. } => destination.into(),
+            Addresses::V6 { destination, .. } => destination.into(),
+        }
     }
 }
 
@@ -137,8 +160,7 @@ fn ipv4(bytes: &[u8], l3: usize, net: &mut Net) {
         return;
     }
     *net = Net::Ip(Ip {
-        source: ip.source().into(),
-        destination: ip.destination().into(),
+        addresses: Addresses::V4 { source: ip.source(), destination: ip.destination() },
         len: usize::from(ip.total_len()),
         ttl: ip.ttl(),
         ecn: ip.ecn(),
@@ -158,8 +180,7 @@ fn ipv6(bytes: &[u8], l3: usize, net: &mut Net) {
         return;
     };
     *net = Net::Ip(Ip {
-        source: ip.source().into(),
-        destination: ip.destination().into(),
+        addresses: Addresses::V6 { source: ip.source(), destination: ip.destination() },
         len: ipv6::HEADER_LEN + usize::from(ip.payload_len()),
         ttl: ip.hop_limit(),
         ecn: ip.ecn(),
@@ -188,7 +209,11 @@ impl Headers {
         match &self.net {
             Net::Ip(ip) => format!(
                 "{l2}{} > {}, {}, {} bytes, ttl {}",
-                ip.source, ip.destination, ip.protocol, ip.len, ip.ttl
+                ip.source(),
+                ip.destination(),
+                ip.protocol,
+                ip.len,
+                ip.ttl
             ),
             Net::Arp => format!("{l2}ARP"),
             Net::Other => format!("{l2}neither IP nor ARP"),

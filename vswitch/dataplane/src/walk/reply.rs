@@ -10,7 +10,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use frame::{Checksum, Offload, Packet};
 
 use super::decap::{Arrival, Origin};
-use super::parse::{Headers, Ip, Net};
+use super::parse::{Addresses, Headers, Ip, Net};
 use crate::tables::{Adjacency, Attachment, Gateway, PortKind, Tables};
 use crate::verdict::{Answer, DropReason, IcmpError};
 use crate::wire::{
@@ -131,7 +131,7 @@ fn discovery(
         }
         _ => return Ok(None),
     }
-    let (IpAddr::V6(source), IpAddr::V6(destination)) = (ip.source, ip.destination) else {
+    let Addresses::V6 { source, destination } = ip.addresses else {
         return Ok(None);
     };
     // RFC 4861, section 7.1.1: anything that passed a router is not a neighbour's.
@@ -195,8 +195,9 @@ fn arp_reply(packet: &mut Packet, headers: &Headers, from: MacAddr) -> Option<()
 }
 
 fn advertisement(packet: &mut Packet, headers: &Headers, from: MacAddr) -> Option<()> {
-    let Net::Ip(ip @ Ip { source: IpAddr::V6(asker), .. }) = headers.net else { return None };
-    let target = Solicitation::parse(headers.transport(&packet.frame, &ip)).ok()?.target();
+    let Net::Ip(ip) = &headers.net else { return None };
+    let Addresses::V6 { source: asker, .. } = ip.addresses else { return None };
+    let target = Solicitation::parse(headers.transport(&packet.frame, ip)).ok()?.target();
     // RFC 4861, section 7.2.8: a proxy on a link that it shares leaves the owner the last word.
     let is_gateway = from == Gateway::MAC;
     let advertisement = ndp::Repr::Advertisement {
@@ -261,9 +262,9 @@ const ERROR_TTL: u8 = 64;
 pub(crate) fn speaker(gateway: &Gateway, about: &Ip, to_host: bool) -> Gateway {
     let mut speaker = *gateway;
     if to_host {
-        match about.destination {
-            IpAddr::V4(destination) => speaker.v4 = Some(destination),
-            IpAddr::V6(destination) => speaker.v6 = Some(destination),
+        match about.addresses {
+            Addresses::V4 { destination, .. } => speaker.v4 = Some(destination),
+            Addresses::V6 { destination, .. } => speaker.v6 = Some(destination),
         }
     }
     speaker
@@ -283,9 +284,9 @@ pub(crate) fn icmp_error(
     if !packet.frame.pull(headers.l3) {
         return None;
     }
-    match ip.source {
-        IpAddr::V4(sender) => error4(packet, speaker.v4?, sender, error),
-        IpAddr::V6(sender) => error6(packet, speaker.v6?, sender, error),
+    match ip.addresses {
+        Addresses::V4 { source, .. } => error4(packet, speaker.v4?, source, error),
+        Addresses::V6 { source, .. } => error6(packet, speaker.v6?, source, error),
     }
 }
 

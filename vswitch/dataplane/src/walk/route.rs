@@ -11,7 +11,7 @@ use super::decap::{Arrival, Origin, may_send_from};
 use super::flow;
 use super::fragment::payload_size;
 use super::narrator::Narrator;
-use super::parse::{Headers, Ip, Net};
+use super::parse::{Addresses, Headers, Ip, Net};
 use super::{Decision, View};
 use crate::tables::{Adjacency, AdjacencyId, FdbTarget, Member, Multipath, PortKind, Tables};
 use crate::verdict::{Answer, DropReason, IcmpError, Verdict};
@@ -33,7 +33,7 @@ pub(crate) fn route(
     };
     let transport = headers.transport(bytes, ip);
     addresses_may_be_routed(ip)?;
-    may_send_from(view.tables, arrival, ip.source)?;
+    may_send_from(view.tables, arrival, ip)?;
     if matches!(arrival.origin, Origin::Pod) {
         no_rogue_server(transport, ip)?;
     }
@@ -42,8 +42,12 @@ pub(crate) fn route(
         *verdict = refuse(view.tables, arrival, transport, ip, reason, error);
         Ok(())
     };
-    let Some(mut id) = view.tables.route(ip.destination) else {
-        narrator.say("route", || format!("no route to {}", ip.destination));
+    let route = match ip.addresses {
+        Addresses::V4 { destination, .. } => view.tables.fib4.lookup(destination),
+        Addresses::V6 { destination, .. } => view.tables.fib6.lookup(destination),
+    };
+    let Some(mut id) = route else {
+        narrator.say("route", || format!("no route to {}", ip.destination()));
         return refuse(DropReason::NoRoute, IcmpError::NetUnreachable);
     };
     let mut adjacency = view.tables.adjacency(id).ok_or(DropReason::NoRoute)?;
@@ -131,54 +135,57 @@ fn next_hop<'t>(group: &'t Multipath, ip: &Ip, transport: &[u8]) -> Option<&'t M
     group.member(flow::hash(ip, transport))
 }
 
-/// RFC 1812, sections 4.2.2.11 and 5.3.7: martians; RFC 4291, section 2.5 for IPv6.
 #[inline(always)]
 fn addresses_may_be_routed(ip: &Ip) -> Result<(), DropReason> {
-    // Most packets: neither address is in a block that the rest of this is about.
-    if let (IpAddr::V4(source), IpAddr::V4(destination)) = (&ip.source, &ip.destination)
-        && is_plain_unicast(source)
-        && is_plain_unicast(destination)
-    {
-        return Ok(());
-    }
-    let source_is_martian = match ip.source {
-        IpAddr::V4(source) => {
-            source.is_loopback()
-                || source.is_multicast()
-                || source.octets()[0] == 0
-                || source.octets()[0] >= 240
+    match ip.addresses {
+        // Most packets: neither address is in a block that the rest of this is about.
+        Addresses::V4 { source, destination }
+            if is_plain_unicast(source) && is_plain_unicast(destination) =>
+        {
+            Ok(())
         }
-        IpAddr::V6(source) => source.is_loopback() || source.is_multicast() || is_mapped(source),
-    };
-    let destination_is_martian = match ip.destination {
-        IpAddr::V4(destination) => {
-            destination.is_loopback()
-                || destination.octets()[0] == 0
-                || destination.octets()[0] >= 240
-        }
-        IpAddr::V6(destination) => {
-            destination.is_loopback() || destination.is_unspecified() || is_mapped(destination)
-        }
-    };
-    if destination_is_martian {
-        return Err(DropReason::DestinationMartian);
+        Addresses::V4 { source, destination } => may_be_routed4(source, destination),
+        Addresses::V6 { source, destination } => may_be_routed6(source, destination),
     }
-    let stays_on_link = |address: IpAddr| match address {
-        IpAddr::V4(v4) => v4.is_multicast(),
-        IpAddr::V6(v6) => v6.is_multicast() || v6.is_unicast_link_local() || v6.is_unspecified(),
+}
+
+/// RFC 1812, sections 4.2.2.11 and 5.3.7: martians.
+#[inline(never)]
+fn may_be_routed4(source: Ipv4Addr, destination: Ipv4Addr) -> Result<(), DropReason> {
+    let is_reserved = |address: Ipv4Addr| {
+        address.is_loopback() || address.octets()[0] == 0 || address.octets()[0] >= 240
     };
-    if stays_on_link(ip.destination) || (ip.is_v6() && stays_on_link(ip.source)) {
-        return Err(DropReason::MulticastUnrouted);
+    if is_reserved(destination) {
+        Err(DropReason::DestinationMartian)
+    } else if destination.is_multicast() {
+        Err(DropReason::MulticastUnrouted)
+    } else if is_reserved(source) || source.is_multicast() {
+        Err(DropReason::SourceMartian)
+    } else {
+        Ok(())
     }
-    if source_is_martian {
-        return Err(DropReason::SourceMartian);
+}
+
+/// RFC 4291, section 2.5.
+#[inline(always)]
+fn may_be_routed6(source: Ipv6Addr, destination: Ipv6Addr) -> Result<(), DropReason> {
+    let stays_on_link = |address: Ipv6Addr| {
+        address.is_multicast() || address.is_unicast_link_local() || address.is_unspecified()
+    };
+    if destination.is_loopback() || destination.is_unspecified() || is_mapped(destination) {
+        Err(DropReason::DestinationMartian)
+    } else if stays_on_link(destination) || stays_on_link(source) {
+        Err(DropReason::MulticastUnrouted)
+    } else if source.is_loopback() || is_mapped(source) {
+        Err(DropReason::SourceMartian)
+    } else {
+        Ok(())
     }
-    Ok(())
 }
 
 /// From 1.0.0.0 to 223.255.255.255, and not loopback.
 #[inline(always)]
-fn is_plain_unicast(address: &Ipv4Addr) -> bool {
+fn is_plain_unicast(address: Ipv4Addr) -> bool {
     let [first, ..] = address.octets();
     (1..224).contains(&first) && first != 127
 }
@@ -231,7 +238,7 @@ fn towards_host(
     }
     let tunnels = &tables.tunnels;
     let tunnelled = match ip.protocol {
-        Protocol::IPIP | Protocol::IPV6 => tunnels.ipip && tunnels.is_end(ip.destination),
+        Protocol::IPIP | Protocol::IPV6 => tunnels.ipip && tunnels.is_end(ip.destination()),
         Protocol::UDP if !ip.later_fragment => {
             destination_port(transport).is_some_and(|port| tunnels.takes_vxlan_on(port))
         }
@@ -283,14 +290,14 @@ pub(crate) fn refuse(
     };
     let gateway =
         if ip.is_v6() { tables.gateway.v6.is_some() } else { tables.gateway.v4.is_some() };
-    let nobody = ip.source.is_unspecified() || ip.destination.is_multicast();
+    let nobody = ip.source().is_unspecified() || ip.destination().is_multicast();
     if nobody || ip.later_fragment || about_an_error || !gateway {
         return silent;
     }
     if !arrival.is_remote() {
         return Verdict::Refuse { reason, error, back: None };
     }
-    match way_back(tables, ip.source) {
+    match way_back(tables, ip.source()) {
         Some(back) => Verdict::Refuse { reason, error, back: Some(back) },
         None => silent,
     }
