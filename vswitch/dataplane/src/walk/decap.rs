@@ -220,7 +220,8 @@ pub(crate) fn congestion(
     arrival: &Arrival<'_>,
     headers: &Headers,
 ) -> Result<Option<Ecn>, DropReason> {
-    let (Some(outer), Net::Ip(ip)) = (arrival.outer_ecn, &headers.net) else { return Ok(None) };
+    let Some(outer) = arrival.outer_ecn else { return Ok(None) };
+    let Net::Ip(ip) = &headers.net else { return Ok(None) };
     match Ecn::decapsulated(ip.ecn, outer) {
         Some(ecn) if ecn == ip.ecn => Ok(None),
         Some(ecn) => Ok(Some(ecn)),

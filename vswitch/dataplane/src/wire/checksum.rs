@@ -132,6 +132,10 @@ fn sum_of(bytes: &[u8]) -> u64 {
         let word = u64::from_ne_bytes(block);
         sum += (word & 0xffff_ffff) + (word >> 32);
     }
+    let (quads, tail) = tail.as_chunks::<4>();
+    for &quad in quads {
+        sum += u64::from(u32::from_ne_bytes(quad));
+    }
     let (pairs, last) = tail.as_chunks::<2>();
     for &pair in pairs {
         sum += u64::from(u16::from_ne_bytes(pair));
@@ -158,7 +162,10 @@ fn folded(sum: u64) -> u16 {
 #[inline]
 #[must_use]
 pub fn updated_u16(checksum: u16, old: u16, new: u16) -> u16 {
-    !folded(u64::from(!checksum) + u64::from(!old) + u64::from(new))
+    let sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
+    // At most 0x2fffd, then 0x10000: the second step leaves no carry.
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 /// The checksum after one of the 32-bit fields that it covers changed.

@@ -307,11 +307,12 @@ pub fn set_total_len_and_id(bytes: &mut [u8], total_len: u16, id: u16) -> bool {
 /// Changes one word of the header and updates the checksum for it.
 #[inline]
 fn replace<const AT: usize>(header: &mut [u8; HEADER_LEN], word: [u8; 2]) {
-    let old = u16::from_be_bytes(field::<AT, 2, _>(header));
-    let checksum = u16::from_be_bytes(field::<10, 2, _>(header));
-    let checksum = updated_u16(checksum, old, u16::from_be_bytes(word));
+    // RFC 1071, section 2(B): a sum of swapped words is the swapped sum, so none is swapped.
+    let old = u16::from_ne_bytes(field::<AT, 2, _>(header));
+    let checksum = u16::from_ne_bytes(field::<10, 2, _>(header));
+    let checksum = updated_u16(checksum, old, u16::from_ne_bytes(word));
     put::<AT, 2, _>(header, word);
-    put::<10, 2, _>(header, checksum.to_be_bytes());
+    put::<10, 2, _>(header, checksum.to_ne_bytes());
 }
 
 #[inline]
