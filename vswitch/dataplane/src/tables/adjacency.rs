@@ -201,6 +201,12 @@ impl Template {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
     }
 
+    /// The first of its headers, which is Ethernet's whatever follows.
+    #[inline]
+    pub(crate) fn outermost(&self) -> Option<&[u8; ethernet::HEADER_LEN]> {
+        self.bytes.first_chunk()
+    }
+
     /// What is to be patched.
     #[must_use]
     pub fn encap(&self) -> Encap {

@@ -141,17 +141,40 @@ pub(crate) fn route(
         };
         done.then_some(())?;
     }
+    let (l4, is_tcp) = (ip.l4 - headers.l3, ip.protocol == Protocol::TCP);
     let entropy = match template.encap() {
+        Encap::None => {
+            let layers = replace_ethernet(packet, headers.l3, template, ip.is_v6())?;
+            return Some(Layers { l4: layers.l3 + l4, is_tcp, ..layers });
+        }
         Encap::VxlanRouted | Encap::VxlanBridged => Flow::of(packet, ip, ip.l4),
-        Encap::None | Encap::Ipip => Flow::NONE,
+        Encap::Ipip => Flow::NONE,
     };
     packet.pull(headers.l3).then_some(())?;
-    let l4 = ip.l4 - headers.l3;
-    encapsulate(packet, template, ecn.unwrap_or(ip.ecn), ip.is_v6(), entropy).map(|layers| Layers {
-        l4: layers.l3 + l4,
-        is_tcp: ip.protocol == Protocol::TCP,
-        ..layers
-    })
+    let layers = encapsulate(packet, template, ecn.unwrap_or(ip.ecn), ip.is_v6(), entropy)?;
+    Some(Layers { l4: layers.l3 + l4, is_tcp, ..layers })
+}
+
+/// Writes the template's Ethernet header over what stands before the network header: every packet
+/// came with one at least as long, so it stays where it is.
+#[inline(always)]
+fn replace_ethernet(
+    packet: &mut Packet,
+    l3: usize,
+    template: &Template,
+    is_v6: bool,
+) -> Option<Layers> {
+    packet.pull(l3.checked_sub(ethernet::HEADER_LEN)?).then_some(())?;
+    let header = packet.frame.first_chunk_mut::<{ ethernet::HEADER_LEN }>()?;
+    *header = *template.outermost()?;
+    ethernet::set_ethertype(header, ethertype(is_v6));
+    let l3 = ethernet::HEADER_LEN;
+    Some(Layers { outer: Outer::None, l3, l4: l3, is_v6, is_tcp: false })
+}
+
+#[inline(always)]
+fn ethertype(is_v6: bool) -> EtherType {
+    if is_v6 { EtherType::IPV6 } else { EtherType::IPV4 }
 }
 
 /// Lowers the size of segments that a SYN announces. The packet is as it was received.
@@ -209,9 +232,8 @@ pub(crate) fn encapsulate(
     let mut layers = Layers { outer: Outer::None, l3, l4: l3, is_v6, is_tcp: false };
 
     let bytes: &mut [u8] = &mut packet.frame;
-    let ethertype = if is_v6 { EtherType::IPV6 } else { EtherType::IPV4 };
     if matches!(template.encap(), Encap::None | Encap::VxlanRouted) {
-        bytes.get_mut(l3 - 2..l3)?.copy_from_slice(&ethertype.0.to_be_bytes());
+        bytes.get_mut(l3 - 2..l3)?.copy_from_slice(&ethertype(is_v6).0.to_be_bytes());
     }
     if template.encap() == Encap::None {
         return Some(layers);

@@ -246,6 +246,12 @@ pub fn set_addresses(header: &mut [u8; HEADER_LEN], destination: MacAddr, source
     set_source(header, source);
 }
 
+/// Sets what the frame carries.
+#[inline]
+pub fn set_ethertype(header: &mut [u8; HEADER_LEN], ethertype: EtherType) {
+    put::<12, 2, _>(header, ethertype.0.to_be_bytes());
+}
+
 /// The header by value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repr {
@@ -263,7 +269,7 @@ impl Repr {
     pub fn emit(&self, bytes: &mut [u8]) -> Option<usize> {
         let header = bytes.first_chunk_mut::<HEADER_LEN>()?;
         set_addresses(header, self.destination, self.source);
-        put::<12, 2, _>(header, self.ethertype.0.to_be_bytes());
+        set_ethertype(header, self.ethertype);
         Some(HEADER_LEN)
     }
 }
