@@ -26,6 +26,9 @@ use super::{Ecn, Malformed, Protocol, field, put};
 /// Bytes of a header without options.
 pub const HEADER_LEN: usize = 20;
 
+/// The first byte of nearly every packet: version 4, five words.
+const WITHOUT_OPTIONS: u8 = 0x45;
+
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;
@@ -60,6 +63,9 @@ impl<'a> Ipv4<'a> {
     #[inline(always)]
     pub fn parse_header(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (header, rest) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(Malformed::Truncated)?;
+        if header[0] == WITHOUT_OPTIONS {
+            return Ok(Self { header, options: &[], payload: rest });
+        }
         if header[0] >> 4 != 4 {
             return Err(Malformed::Version);
         }
