@@ -30,7 +30,11 @@ pub(crate) fn claims(
         Net::Ip(ip) => {
             let transport = headers.transport(bytes, ip);
             no_rogue_server(transport, ip)?;
-            source(arrival, ip).and_then(|()| advertised(arrival, transport, ip))
+            source(arrival, ip)?;
+            if ip.protocol == Protocol::ICMPV6 {
+                advertised(arrival, transport, ip)?;
+            }
+            Ok(())
         }
     }
 }
@@ -78,12 +82,12 @@ fn source(arrival: &Arrival<'_>, ip: &Ip) -> Result<(), DropReason> {
     if without_address { Ok(()) } else { Err(DropReason::SourceAddressSpoofed) }
 }
 
-/// A neighbour advertisement gives away the address in its body, whatever its source.
-#[inline(always)]
+/// Of an ICMPv6 packet: a neighbour advertisement gives away the address in its body, whatever its
+/// source.
+#[inline(never)]
 fn advertised(arrival: &Arrival<'_>, transport: &[u8], ip: &Ip) -> Result<(), DropReason> {
-    let advertises = ip.protocol == Protocol::ICMPV6
-        && !ip.later_fragment
-        && transport.first() == Some(&icmpv6::NEIGHBOR_ADVERTISEMENT);
+    let advertises =
+        !ip.later_fragment && transport.first() == Some(&icmpv6::NEIGHBOR_ADVERTISEMENT);
     if !advertises {
         return Ok(());
     }
