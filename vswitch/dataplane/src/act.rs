@@ -49,7 +49,7 @@ pub(crate) struct Act<'a, E, O> {
     pub(crate) pool: &'a Pool,
     pub(crate) ingress: PortId,
     pub(crate) egress: &'a mut E,
-    pub(crate) outcome: &'a mut O,
+    pub(crate) outcome: O,
     /// For packets from the NIC.
     pub(crate) coalescer: Option<&'a mut Coalescer>,
 }
@@ -252,7 +252,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             && let (Some(coalescer), Some(layers)) = (&mut self.coalescer, layers)
             && layers.is_tcp
         {
-            let (egress, outcome) = (&mut *self.egress, &mut *self.outcome);
+            let (egress, outcome) = (&mut *self.egress, &mut self.outcome);
             let emit = &mut |train| send_train(train, egress, outcome);
             match coalescer.offer(self.ingress, port, packet, layers, emit) {
                 Some(alone) => packet = alone,

@@ -107,7 +107,7 @@ impl Dataplane {
         self.limiter.admit(&mut decision.verdict, ingress, now);
 
         let coalescer = decision.from_nic.then_some(&mut self.coalescer);
-        let outcome = &mut Counted(&self.counters);
+        let outcome = Counted(&self.counters);
         Act { tables, pool: &self.pool, ingress, egress, outcome, coalescer }
             .carry_out(packet, &decision);
     }

@@ -63,8 +63,7 @@ pub fn trace(
     let mut decision = Decision::open();
     decide(&view, ingress, &packet.frame, &packet.offload, &mut decision, &mut notes);
     let mut wire = Wire::default();
-    let mut ends = Ends;
-    Act { tables, pool, ingress, egress: &mut wire, outcome: &mut ends, coalescer: None }
+    Act { tables, pool, ingress, egress: &mut wire, outcome: Ends, coalescer: None }
         .carry_out(packet, &decision);
     for (port, bytes) in &wire.0 {
         notes.say("rewrite", || format!("{} bytes leave by {port}", bytes.len()));
