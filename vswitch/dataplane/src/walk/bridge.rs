@@ -119,10 +119,9 @@ fn switched(
     let headers = &decision.headers;
     let here = here(arrival);
     let (source, destination) = (headers.source_mac, headers.destination_mac);
-    let known = bridge.fdb.get(&source);
-    let spoofed = source == Gateway::MAC || known.is_some_and(|target| *target != here);
     source_is_valid(headers)?;
-    if spoofed {
+    let known = bridge.fdb.get(&source);
+    if source == Gateway::MAC || known.is_some_and(|target| *target != here) {
         return Err(DropReason::SourceMacSpoofed);
     }
     let from_pod = matches!(arrival.origin, Origin::Pod);
@@ -142,7 +141,7 @@ fn switched(
     } else if destination == Gateway::MAC {
         if from_pod { Ok(Step::Route) } else { Err(DropReason::DestinationMacForeign) }
     } else {
-        by_mac(view, arrival, id, bridge, bytes, decision)
+        by_mac(view, arrival, here, (id, bridge), bytes, decision)
     }
 }
 
@@ -159,13 +158,13 @@ fn here(arrival: &Arrival<'_>) -> FdbTarget {
 fn by_mac(
     view: &View<'_>,
     arrival: &Arrival<'_>,
-    id: BridgeId,
-    bridge: &Bridge,
+    here: FdbTarget,
+    (id, bridge): (BridgeId, &Bridge),
     bytes: &[u8],
     decision: &mut Decision,
 ) -> Result<Step, DropReason> {
     let headers = &decision.headers;
-    let (here, destination) = (here(arrival), headers.destination_mac);
+    let destination = headers.destination_mac;
     let target = if destination.is_multicast() {
         None
     } else {
