@@ -16,6 +16,7 @@ use netio::port::PortFd;
 
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
+use crate::kernel::HOST_METRIC;
 use crate::model::PodPrefixes;
 
 /// The TAP's MAC; the same on every node, as it is never seen outside of one.
@@ -25,9 +26,6 @@ const MAC: [u8; 6] = [0x02, 0x76, 0x73, 0x00, 0x00, 0x02];
 /// Their addresses mean nothing beyond this interface.
 const NEXT_HOP_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 118, 1);
 const NEXT_HOP_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x7673, 1);
-
-/// Of our routes; a route of the operator's own with a lower metric wins.
-pub(crate) const METRIC: u32 = 50;
 
 /// The interface, set up.
 #[derive(Debug)]
@@ -147,7 +145,7 @@ impl HostInterface {
             gateway: Some(next_hop(matches!(prefix, IpNet::V4(_)))),
             oif: self.ifindex,
             source,
-            metric: Some(METRIC),
+            metric: Some(HOST_METRIC),
         }
     }
 

@@ -89,21 +89,6 @@ pub fn tunnel(config: &Config, peer: &PeerSpec) -> Encapsulation {
     peer.encapsulation.unwrap_or(config.overlay.encapsulation)
 }
 
-/// Why a peer's own two keys contradict each other, or the node's `overlay.encapsulation`.
-pub(crate) fn contradiction(node: Option<Encapsulation>, peer: &PeerSpec) -> Option<String> {
-    let wanted = peer.encapsulate.filter(|wanted| *wanted != Encapsulate::Never)?;
-    let tunnel = peer.encapsulation.or(node);
-    (tunnel == Some(Encapsulation::Direct)).then(|| nothing_to_encapsulate_by(wanted))
-}
-
-/// The sentence about "always" or "cross-subnet" beside "direct".
-pub(crate) fn nothing_to_encapsulate_by(wanted: Encapsulate) -> String {
-    let word = if wanted == Encapsulate::Always { "always" } else { "cross-subnet" };
-    format!(
-        "\"{word}\" needs an encapsulation, and that is \"direct\" here; choose \"vxlan\" or \"ipip\""
-    )
-}
-
 /// The encapsulation with the longest headers that a packet to this peer may get: what the pods'
 /// MTU leaves room for, whichever is in force.
 #[must_use]

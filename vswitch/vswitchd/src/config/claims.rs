@@ -13,8 +13,9 @@ use dataplane::tables::LocalAddresses;
 use ipnet::IpNet;
 
 use super::Config;
-use super::semantic::{check_far_end, check_name, check_prefix, check_underlay, is_unicast_mac};
-use crate::compile::encapsulation::contradiction;
+use super::values::{
+    check_far_end, check_name, check_prefix, check_underlay, contradiction, is_unicast_mac, overlap,
+};
 
 /// More than any node has. A tunnel packet's inner source is compared with each of them.
 const MAX_PREFIXES: usize = 256;
@@ -213,10 +214,6 @@ impl<'a> Claims<'a> {
         let (_, (other, whose)) = last_before?;
         overlap(other, prefix).then_some((*other, *whose))
     }
-}
-
-pub(super) fn overlap(a: &IpNet, b: &IpNet) -> bool {
-    a.contains(b) || b.contains(a)
 }
 
 #[cfg(test)]

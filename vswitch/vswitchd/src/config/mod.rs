@@ -8,6 +8,7 @@
 //! | `read`     | typed values out of TOML, with the place of each |
 //! | `sections` | each section and its defaults |
 //! | `semantic` | what values must be to one another |
+//! | `values`   | what each must be by itself |
 //! | `claims`   | what each peer may have, of whatever source |
 //! | `former`   | what a reload replaced and peers may still send to |
 
@@ -18,6 +19,7 @@ mod sections;
 mod semantic;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -9,9 +9,8 @@ use api::{Encapsulate, Encapsulation, Mode, PeerSpec, RouteSpec, RouteTarget};
 use dataplane::tables::OuterDf;
 use toml::de::DeTable;
 
-use crate::compile::encapsulation::nothing_to_encapsulate_by;
-
 use super::read::{Problem, Reader, Section};
+use super::values::nothing_to_encapsulate_by;
 use super::{
     Bridge, Config, Control, Host, KernelRoutes, Node, Overlay, Uplink, WorkerSettings, Xdp,
 };

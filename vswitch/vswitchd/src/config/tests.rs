@@ -3,7 +3,7 @@
 use api::{Encapsulation, Mode};
 
 use super::Config;
-use super::semantic::check_far_end;
+use super::values::check_far_end;
 
 const NODE: &str = "[node]\nname = \"a\"\npod_prefixes = [\"198.18.1.0/24\"]\ncluster_prefixes = [\"198.18.0.0/16\"]\n";
 const UPLINK: &str = "[uplink]\ninterface = \"eth0\"\n";

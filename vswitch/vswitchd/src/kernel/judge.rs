@@ -22,8 +22,7 @@ use ipnet::IpNet;
 use netio::netlink::{KernelHop, KernelRoute, RouteKind};
 
 use super::mirror::Mirror;
-use super::{Hop, Judgement, Learned, Way};
-use crate::host::METRIC;
+use super::{HOST_METRIC, Hop, Judgement, Learned, Way};
 
 /// Who this node is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -133,10 +132,9 @@ impl Scope {
     /// has the lower metric.
     fn kernel_returns(&self, prefix: IpNet, metric: u32) -> bool {
         self.host.is_some()
-            && self
-                .cluster
-                .iter()
-                .any(|cluster| prefix.contains(cluster) && (prefix != *cluster || metric > METRIC))
+            && self.cluster.iter().any(|cluster| {
+                prefix.contains(cluster) && (prefix != *cluster || metric > HOST_METRIC)
+            })
     }
 
     fn way(&self, route: &KernelRoute, kernel_returns: impl Fn(&Self) -> bool) -> Judgement {

@@ -33,6 +33,9 @@ pub use learned::{Hop, Judgement, Learned, Way};
 use mirror::{Mirror, Outcome, prefix_of};
 pub use tracked::{Revision, Tracked};
 
+/// Of the routes into the host port that we give the kernel; one of the operator's own with a lower
+/// metric wins.
+pub const HOST_METRIC: u32 = 50;
 /// The table is read anew this often even if nothing asks for it.
 const PERIOD: Duration = Duration::from_secs(60);
 /// And this soon after it was read while it changed.
