@@ -15,8 +15,9 @@ use crate::kernel::{Learned, Lesson, Scope};
 
 /// A swarm is waited for this long before acting.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// And at most so long: whatever the kernel withdraws is to be withdrawn within a second.
-const LONGEST_DEBOUNCE: Duration = Duration::from_millis(300);
+/// And at most so long: whatever the kernel withdraws is to be withdrawn within a second, and of that
+/// the kernel's own work and ours on a hundred thousand routes need most.
+const LONGEST_DEBOUNCE: Duration = Duration::from_millis(150);
 /// The underlay is looked at this often even if the kernel announces nothing.
 const UNDERLAY_PERIOD: Duration = Duration::from_secs(1);
 /// A table may have thousands of refused routes; the log has no more than so many at once.
@@ -103,7 +104,8 @@ impl Daemon {
             // Whoever could not be reached from the addresses that there were.
             self.retry_refused();
         }
-        // A third of the time is for this at most, however fast the kernel's tables change.
+        // A third of the time is for this, however fast the kernel's tables change; more only if it takes
+        // long, for then it is all of a large table that changes.
         self.agenda.debounce = (begin.elapsed() * 2).clamp(DEBOUNCE, LONGEST_DEBOUNCE);
     }
 
