@@ -14,7 +14,8 @@ use std::net::IpAddr;
 use api::PeerSpec;
 use ipnet::IpNet;
 
-use crate::node::{Node, is_v4, node_of};
+use crate::fields::is_v4;
+use crate::node::{Node, node_of};
 
 /// Every node of the cluster by name.
 pub type Nodes = BTreeMap<String, Node>;

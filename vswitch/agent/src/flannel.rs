@@ -12,8 +12,9 @@ use api::{Encapsulation, Mac};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::node::{Problem, Reach, is_v4, parse_address, parse_mac, peer, shown};
+use crate::fields::{Reach, is_v4, parse_address, parse_mac, peer, shown};
 use crate::object::NodeObject;
+use crate::problem::Problem;
 
 /// `true` where flannel, or a node in its manner, keeps the following.
 pub const MANAGED: &str = "flannel.alpha.coreos.com/kube-subnet-manager";

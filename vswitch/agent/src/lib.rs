@@ -12,6 +12,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `object`  | a Node as the API server sends it, as far as it is read |
+//! | `fields`  | what a Node's fields may be, and `problem`, why not |
 //! | `node`    | judges a Node: the peers that it makes, or what is wrong with it |
 //! | `flannel` | the annotations of flannel's nodes, read and written |
 //! | `desired` | all Nodes to the peers that there should be; conflicts |
@@ -34,11 +35,13 @@ pub mod cluster;
 pub mod daemon;
 pub mod desired;
 pub mod error;
+pub mod fields;
 pub mod flannel;
 pub mod install;
 mod link;
 pub mod node;
 pub mod object;
+pub mod problem;
 pub mod publish;
 pub mod report;
 pub mod sync;

@@ -13,9 +13,11 @@ use api::{Encapsulation, Mac, UplinkStatus};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use crate::fields::pod_cidrs;
 use crate::flannel;
-use crate::node::{Problem, UNDERLAY_ADDRESS, VTEP_MAC, pod_cidrs};
+use crate::node::{UNDERLAY_ADDRESS, VTEP_MAC};
 use crate::object::{Condition, NodeObject};
+use crate::problem::Problem;
 
 const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
 /// The annotations that are ours to write, or that tell what to write.

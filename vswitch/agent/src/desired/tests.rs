@@ -6,7 +6,9 @@ use api::PeerSpec;
 use proptest::prelude::*;
 
 use super::{Desired, Nodes, Peers, desired};
-use crate::node::{Node, Problem, Reach};
+use crate::fields::Reach;
+use crate::node::Node;
+use crate::problem::Problem;
 
 fn peer(name: &str, address: [u8; 4], prefixes: &[&str]) -> PeerSpec {
     PeerSpec {
