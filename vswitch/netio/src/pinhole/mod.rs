@@ -9,8 +9,10 @@
 
 mod asm;
 mod bpf;
+mod packet;
 mod peers;
 mod program;
+mod steering;
 mod too_big;
 
 use std::fmt;
@@ -20,7 +22,7 @@ use bpf::Hook;
 pub use bpf::XskMap;
 pub use peers::PeerMap;
 use program::Maps;
-pub use program::Steering;
+pub use steering::Steering;
 
 use crate::{Error, Result};
 

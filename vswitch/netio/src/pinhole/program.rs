@@ -26,83 +26,18 @@
 //! `unknown-vni`). Another VXLAN device of the kernel's needs a port of its own. `pinhole` alone
 //! calls this.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::asm::{Assembler, Instruction, Label, Reg, When, Width};
+use super::packet::{
+    ARP_BYTES, ARP_REQUEST, BPF_FUNC_REDIRECT_MAP, CONTEXT, ETHERNET_BYTES, FRAGMENT, HEADER_LEN,
+    IPV4_BYTES, IPV6_BYTES, MD_DATA, MD_DATA_END, MD_RX_QUEUE_INDEX, NEIGHBOR_SOLICITATION, PACKET,
+    PACKET_END, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_IPIP, PROTOCOL_IPV6, PROTOCOL_UDP, RESULT,
+    SAVED_CONTEXT, SOLICITATION_BYTES, UDP_BYTES, VALUE, XDP_PASS, in_memory, need, peer, prefix,
+};
 use super::peers::PeerMap;
+use super::steering::Steering;
 use super::too_big::{too_big4, too_big6};
-
-/// What to take from the NIC.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Steering {
-    /// The node's addresses in the underlay, to which tunnel packets come.
-    pub local: Vec<IpAddr>,
-    /// The UDP ports of VXLAN: several while the nodes change from one to another.
-    pub vxlan_ports: Vec<u16>,
-    /// Take IPIP from the peers: protocol 4, and 41 for IPv6 in IPv4.
-    pub ipip: bool,
-    /// The underlay addresses of the other tunnel ends.
-    pub peers: BTreeSet<IpAddr>,
-    /// The node's pod prefixes, for packets that come without a tunnel.
-    pub prefixes: Vec<(IpAddr, u8)>,
-    /// Take what asks the link for the MAC of an address in `prefixes`.
-    pub neighbors: bool,
-}
-
-impl Steering {
-    /// Whether one program does for both: peers are no part of it.
-    #[must_use]
-    pub fn is_same_program(&self, other: &Self) -> bool {
-        let Self { local, vxlan_ports, ipip, peers: _, prefixes, neighbors } = self;
-        (local, vxlan_ports, prefixes) == (&other.local, &other.vxlan_ports, &other.prefixes)
-            && (*ipip, *neighbors) == (other.ipip, other.neighbors)
-    }
-}
-
-// Registers: r0 to r5 are scratch, r6 to r9 survive a call.
-const RESULT: Reg = Reg(0);
-const CONTEXT: Reg = Reg(1);
-const SCRATCH: Reg = Reg(2);
-pub(super) const VALUE: Reg = Reg(3);
-pub(super) const HEADER_LEN: Reg = Reg(4);
-const SAVED_CONTEXT: Reg = Reg(6);
-pub(super) const PACKET: Reg = Reg(7);
-const PACKET_END: Reg = Reg(8);
-const STACK: Reg = Reg(10);
-
-// struct xdp_md, include/uapi/linux/bpf.h.
-const MD_DATA: i16 = 0;
-const MD_DATA_END: i16 = 4;
-const MD_RX_QUEUE_INDEX: i16 = 16;
-
-const XDP_PASS: i32 = 2;
-const BPF_FUNC_MAP_LOOKUP_ELEM: i32 = 1;
-const BPF_FUNC_REDIRECT_MAP: i32 = 51;
-
-pub(super) const ETHERNET_BYTES: i16 = 14;
-pub(super) const IPV4_BYTES: i16 = 20;
-pub(super) const IPV6_BYTES: i16 = 40;
-pub(super) const UDP_BYTES: i16 = 8;
-const ARP_BYTES: i16 = 28;
-/// A neighbour solicitation without options.
-const SOLICITATION_BYTES: i16 = 24;
-
-const PROTOCOL_ICMP: u32 = 1;
-pub(super) const PROTOCOL_IPIP: u32 = 4;
-pub(super) const PROTOCOL_UDP: u32 = 17;
-pub(super) const PROTOCOL_IPV6: u32 = 41;
-pub(super) const PROTOCOL_ICMPV6: u32 = 58;
-const NEIGHBOR_SOLICITATION: u32 = 135;
-const ARP_REQUEST: u16 = 1;
-
-/// Every bit of the IPv4 fragment field but "don't fragment" and the reserved one: "more
-/// fragments", and the offset.
-pub(super) const FRAGMENT: u16 = 0x3fff;
-
-/// Addresses, ports and prefixes in all, at most: each costs two to nine instructions on the way of
-/// every packet, and a jump reaches 32,767.
-const MAX_ENTRIES: usize = 2048;
 
 /// The maps that a program names, by fd.
 #[derive(Debug, Clone, Copy)]
@@ -120,7 +55,7 @@ impl Maps {
 
 /// The program that redirects what is ours to the AF_XDP socket of its queue, by the maps.
 pub(super) fn assemble(steering: &Steering, maps: Maps) -> Result<Vec<Instruction>, String> {
-    check(steering)?;
+    steering.check()?;
     let mut asm = Assembler::default();
     let [ipv4, ipv6, arp, tunnel, tunnel6, ours, pass] = std::array::from_fn(|_| asm.label());
     let proxies = |is_v4| {
@@ -248,27 +183,6 @@ fn tunnels(
     too_big4(asm, steering, maps.peers4, ours, pass);
 }
 
-/// Goes to `ours` if the address at `offset` is a peer's, else to `pass`.
-pub(super) fn peer(
-    asm: &mut Assembler,
-    map_fd: i32,
-    offset: i16,
-    address_bytes: i16,
-    ours: Label,
-    pass: Label,
-) {
-    for at in (0..address_bytes).step_by(4) {
-        asm.load(Width::Word, VALUE, PACKET, offset + at);
-        asm.store(STACK, at - address_bytes, VALUE);
-    }
-    asm.load_map(Reg(1), map_fd);
-    asm.copy(Reg(2), STACK);
-    asm.add(Reg(2), -i32::from(address_bytes));
-    asm.call(BPF_FUNC_MAP_LOOKUP_ELEM);
-    asm.jump_if_null(RESULT, pass);
-    asm.go(ours);
-}
-
 /// From `tunnel` on: is a packet to one of our IPv6 addresses VXLAN, or about it? Extension headers,
 /// and so fragments, are not: they stand where UDP would.
 fn tunnels6(
@@ -308,66 +222,10 @@ fn prefixes(asm: &mut Assembler, steering: &Steering, v4: bool, offset: i16, our
     }
 }
 
-fn check(steering: &Steering) -> Result<(), String> {
-    let times = if steering.neighbors { 2 } else { 1 };
-    let entries =
-        steering.local.len() + times * steering.prefixes.len() + steering.vxlan_ports.len();
-    if entries > MAX_ENTRIES {
-        return Err(format!(
-            "{entries} addresses, ports and prefixes are more than {MAX_ENTRIES}; summarize the prefixes"
-        ));
-    }
-    for &(network, len) in &steering.prefixes {
-        let longest = if network.is_ipv4() { 32 } else { 128 };
-        if len == 0 || len > longest {
-            return Err(format!(
-                "prefix {network}/{len}: the length must be 1 to {longest}, as /0 would take all \
-                 of the node's traffic"
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Passes a packet with fewer than `count` bytes from `PACKET` on. Without this the verifier
-/// refuses the loads that follow.
-pub(super) fn need(asm: &mut Assembler, count: i16, pass: Label) {
-    asm.copy(SCRATCH, PACKET);
-    asm.add(SCRATCH, count.into());
-    asm.jump_if_beyond(SCRATCH, PACKET_END, pass);
-}
-
-/// Goes to `ours` if the address at `offset` begins with `len` bits of `network`; else falls
-/// through. Word by word, as IPv6 has four.
-fn prefix(asm: &mut Assembler, network: &[u8], len: u8, offset: i16, ours: Label) {
-    let next = asm.label();
-    let mut left = u32::from(len);
-    for (word, at) in network.as_chunks::<4>().0.iter().zip((offset..).step_by(4)) {
-        let bits = left.min(32);
-        left -= bits;
-        let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
-        if mask == 0 {
-            break;
-        }
-        let mask = u32::from_ne_bytes(mask.to_be_bytes());
-        asm.load(Width::Word, VALUE, PACKET, at);
-        if mask != u32::MAX {
-            asm.mask(VALUE, mask);
-        }
-        asm.jump(VALUE, When::NotEqual, u32::from_ne_bytes(*word) & mask, next);
-    }
-    asm.go(ours);
-    asm.put(next);
-}
-
-/// A 16-bit field of a header as a load finds it.
-pub(super) fn in_memory(value: u16) -> u32 {
-    u16::from_ne_bytes(value.to_be_bytes()).into()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{MAX_ENTRIES, Maps, Steering, assemble};
+    use super::super::steering::MAX_ENTRIES;
+    use super::{Maps, Steering, assemble};
 
     const MAPS: Maps = Maps { sockets: 3, peers4: 4, peers6: 5 };
 

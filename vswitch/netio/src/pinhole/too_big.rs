@@ -12,10 +12,11 @@
 //! packets have none. `program` alone calls this, for packets to one of our addresses.
 
 use super::asm::{Assembler, Label, When, Width};
-use super::program::{
+use super::packet::{
     ETHERNET_BYTES, FRAGMENT, HEADER_LEN, IPV4_BYTES, IPV6_BYTES, PACKET, PROTOCOL_ICMPV6,
-    PROTOCOL_IPIP, PROTOCOL_IPV6, PROTOCOL_UDP, Steering, UDP_BYTES, VALUE, in_memory, need, peer,
+    PROTOCOL_IPIP, PROTOCOL_IPV6, PROTOCOL_UDP, UDP_BYTES, VALUE, in_memory, need, peer,
 };
+use super::steering::Steering;
 
 /// Of ICMP and ICMPv6 alike.
 const ICMP_BYTES: i16 = 8;
