@@ -7,7 +7,7 @@
 //! Learning is only proposed here ([`Source`]) and done by `process`, so that `trace` leaves no
 //! mark.
 
-use super::decap::{Arrival, Origin};
+use super::arrival::{Arrival, Origin};
 use super::narrator::Narrator;
 use super::parse::{Headers, Net};
 use super::{Decision, Source, View};

@@ -8,7 +8,8 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use super::decap::{Arrival, speaks_for_itself};
+use super::arrival::Arrival;
+use super::decap::speaks_for_itself;
 use super::parse::{Addresses, Headers, Ip, Net};
 use super::route::no_rogue_server;
 use crate::tables::Gateway;

@@ -5,7 +5,7 @@
 //! largest size that the way to that node takes in one packet, if a SYN announces more. It spares
 //! senders that hear no ICMP a connection that stalls with its first full segment.
 
-use super::decap::Arrival;
+use super::arrival::Arrival;
 use super::parse::Ip;
 use crate::tables::{Adjacency, Tables};
 use crate::wire::{Protocol, Tcp, TcpFlags, ipv4, ipv6, mss, tcp};

@@ -8,59 +8,16 @@
 
 use core::net::IpAddr;
 
+use super::arrival::{Arrival, Origin};
 use super::narrator::Narrator;
 use super::parse::{Addresses, Headers, Ip, Net};
 use super::path_mtu::{self, PathMtu};
-use crate::tables::{Adjacency, Domain, Encap, Peer, Port, PortId, Tables, Tunnels, VtepId};
+use crate::tables::{Adjacency, Domain, Encap, Peer, Port, Tables, Tunnels};
 use crate::verdict::DropReason;
 use crate::wire::checksum::Sum;
 use crate::wire::{
     Ecn, EtherType, Ethernet, Ipv4, Ipv6, Protocol, Udp, Vxlan, ethernet, ipv6, udp, vxlan,
 };
-
-/// A packet's origin, once it is known.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Arrival<'t> {
-    pub(crate) ingress: PortId,
-    pub(crate) port: &'t Port,
-    pub(crate) origin: Origin<'t>,
-    /// Where the packet that is forwarded begins.
-    pub(crate) start: usize,
-    /// It ends here at the latest: what the outer headers do not count is the outer frame's padding.
-    pub(crate) end: usize,
-    /// It begins with an Ethernet header.
-    pub(crate) ethernet: bool,
-    /// Congestion mark of the outer header.
-    pub(crate) outer_ecn: Option<Ecn>,
-}
-
-/// Where a packet comes from. Every door asks, so the tag is a byte of its own.
-#[derive(Debug, Clone, Copy)]
-#[repr(u8)]
-pub(crate) enum Origin<'t> {
-    /// A pod of this node.
-    Pod,
-    /// This node's kernel.
-    Host,
-    /// The underlay, without encapsulation.
-    Direct,
-    /// Another node, through the overlay.
-    Peer { peer: &'t Peer, domain: Domain, vtep: Option<VtepId> },
-}
-
-impl<'t> Arrival<'t> {
-    /// A whole frame of `len` bytes.
-    #[inline(always)]
-    pub(crate) fn plain(ingress: PortId, port: &'t Port, origin: Origin<'t>, len: usize) -> Self {
-        Self { ingress, port, origin, start: 0, end: len, ethernet: true, outer_ecn: None }
-    }
-
-    /// It came by the NIC.
-    #[inline(always)]
-    pub(crate) fn is_remote(&self) -> bool {
-        matches!(self.origin, Origin::Direct | Origin::Peer { .. })
-    }
-}
 
 /// Makes of a whole frame that came by the NIC what it is: `arrival` is [`Origin::Direct`].
 pub(crate) fn decap<'t>(

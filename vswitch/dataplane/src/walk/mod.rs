@@ -22,6 +22,7 @@
 //! | may it announce such segments | `clamp` | |
 //! | make it so                      | `rewrite`, `reply`, `flood`, `segment`, `fragment`, `coalesce`, `outer_checksum` | |
 
+pub(crate) mod arrival;
 pub(crate) mod bridge;
 mod claims;
 mod clamp;
@@ -46,8 +47,8 @@ use crate::Millis;
 use crate::tables::{Fdb, FdbTarget, PortId, PortKind, Tables};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::{Ecn, MacAddr};
+use arrival::{Arrival, Origin};
 use bridge::Step;
-use decap::{Arrival, Origin};
 use narrator::Narrator;
 use parse::Headers;
 use path_mtu::PathMtu;

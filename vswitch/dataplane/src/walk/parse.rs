@@ -7,7 +7,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::decap::Arrival;
+use super::arrival::Arrival;
 use super::narrator::Narrator;
 use crate::verdict::DropReason;
 use crate::wire::{

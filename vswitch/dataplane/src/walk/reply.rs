@@ -9,7 +9,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use frame::{Checksum, Offload, Packet};
 
-use super::decap::{Arrival, Origin};
+use super::arrival::{Arrival, Origin};
 use super::parse::{Addresses, Headers, Ip, Net};
 use crate::tables::{Adjacency, Attachment, Gateway, PortKind, Tables};
 use crate::verdict::{Answer, DropReason, IcmpError};

@@ -6,8 +6,9 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::arrival::{Arrival, Origin};
 use super::clamp::clamp;
-use super::decap::{Arrival, Origin, may_send_from};
+use super::decap::may_send_from;
 use super::flow;
 use super::fragment::payload_size;
 use super::narrator::Narrator;
