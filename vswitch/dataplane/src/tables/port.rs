@@ -58,7 +58,8 @@ pub struct Port {
     pub kind: PortKind,
     /// How; a host port and an uplink are routed.
     pub attachment: Attachment,
-    /// MAC of the interface on the far side: the pod's, the host TAP's; the NIC's own.
+    /// MAC of the interface on the far side: the pod's, the host TAP's; the NIC's own. The FDB of a
+    /// bridged pod's bridge has it behind this port; a MAC that has to be learned is not here.
     pub mac: MacAddr,
     /// Largest IP packet that it takes, bytes.
     pub mtu: u16,

@@ -120,11 +120,13 @@ fn switched(
     let here = here(arrival);
     let (source, destination) = (headers.source_mac, headers.destination_mac);
     source_is_valid(headers)?;
-    let known = bridge.fdb.get(&source);
-    if source == Gateway::MAC || known.is_some_and(|target| *target != here) {
+    let from_pod = matches!(arrival.origin, Origin::Pod);
+    // Almost every packet: the MAC that the FDB has behind this port, as compiled.
+    let is_own = from_pod && source == arrival.port.mac;
+    let known = if is_own { Some(here) } else { bridge.fdb.get(&source).copied() };
+    if source == Gateway::MAC || known.is_some_and(|target| target != here) {
         return Err(DropReason::SourceMacSpoofed);
     }
-    let from_pod = matches!(arrival.origin, Origin::Pod);
     if from_pod {
         claims::claims(arrival, bytes, headers)?;
     }

@@ -225,7 +225,9 @@ impl Node {
             port.attachment = Attachment::Bridged(bridge);
             let bridge = &mut self.tables.bridges[usize::from(bridge.0)];
             bridge.members.push(id);
-            if !unlisted {
+            if unlisted {
+                port.mac = MacAddr::ZERO;
+            } else {
                 bridge.fdb.insert(mac, FdbTarget::Port(id));
             }
         }

@@ -355,6 +355,11 @@ fn bridged_pods_are_members_with_known_macs() {
     assert_eq!(bridge.members, [PortId(4), PortId(9)]);
     let mac = MacAddr(node.model.attachments[&first].mac.0);
     assert_eq!(bridge.fdb.get(&mac), Some(&FdbTarget::Port(PortId(9))));
+    // Forwarding looks for no other place of a member's own MAC.
+    for member in &bridge.members {
+        let mac = tables.port(*member).expect("attached").mac;
+        assert_eq!(bridge.fdb.get(&mac), Some(&FdbTarget::Port(*member)));
+    }
     assert_eq!(bridge.fdb.get(&MacAddr(remote.0)), Some(&FdbTarget::Vtep(VtepId(0))));
     assert_eq!(bridge.vteps[0].template.as_ref().map(|template| template.bytes().len()), Some(50));
     assert!(matches!(

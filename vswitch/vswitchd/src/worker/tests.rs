@@ -201,6 +201,8 @@ fn what_was_learned_from_a_port_is_forgotten_before_newer_tables() {
         let mut tables = tables(epoch, 1);
         for port in tables.ports.iter_mut().flatten() {
             port.attachment = Attachment::Bridged(BridgeId(0));
+            // Not the one that it sends from: that has to be learned.
+            port.mac = MacAddr::ZERO;
         }
         tables.bridges.push(Bridge { members: vec![PortId(1)], ..Bridge::default() });
         Arc::new(tables)
