@@ -48,7 +48,7 @@ impl Entry {
 
     /// Whether it is a route of this length.
     fn has_len(self, len: u8) -> bool {
-        self.node().is_none() && self.0 >> LEN_SHIFT == u32::from(len) + 1
+        self.0 >> LEN_SHIFT == u32::from(len) + 1
     }
 
     /// Whether a route of `self` is at least as long as the other, or there is no other.
@@ -71,6 +71,8 @@ impl Routes<Ipv4Addr> for Trie {
     fn insert(&mut self, address: Ipv4Addr, len: u8, adjacency: AdjacencyId) {
         let [a, b, c, d] = address.octets();
         let route = Entry::route(len, adjacency);
+        // Over everything that no longer prefix has.
+        let replaces = |entry| route.covers(entry);
         if self.root.is_empty() {
             self.root = vec![Entry::default(); 1 << 16];
         }
@@ -78,12 +80,13 @@ impl Routes<Ipv4Addr> for Trie {
         if len <= 16 {
             let covered = covered(at, 16 - len);
             let Self { root, nodes, .. } = self;
-            return fill(root.get_mut(covered).unwrap_or_default(), route, nodes);
+            return write(root.get_mut(covered).unwrap_or_default(), nodes, route, replaces);
         }
         let Some(entry) = self.root.get_mut(at) else { return };
         let second = node_under(entry, &mut self.nodes, &mut self.free);
         if len <= 24 {
-            return fill_node(second, covered(c.into(), 24 - len), route, &mut self.nodes);
+            let covered = covered(c.into(), 24 - len);
+            return write_node(second, covered, &mut self.nodes, route, replaces);
         }
         let Some(node) = self.nodes.get_mut(second) else { return };
         let mut entry = node.get(usize::from(c)).copied().unwrap_or_default();
@@ -93,29 +96,27 @@ impl Routes<Ipv4Addr> for Trie {
         {
             *place = entry;
         }
-        fill_node(third, covered(d.into(), 32 - len), route, &mut self.nodes);
+        write_node(third, covered(d.into(), 32 - len), &mut self.nodes, route, replaces);
     }
 
     fn remove(&mut self, address: Ipv4Addr, len: u8, cover: Option<(u8, AdjacencyId)>) {
         let [a, b, c, d] = address.octets();
         let cover = cover.map_or(Entry::default(), |(len, adjacency)| Entry::route(len, adjacency));
+        // Its length tells the route from others: no two of one length contain the same address.
+        let is_its = |entry: Entry| entry.has_len(len);
         let at = usize::from(u16::from_be_bytes([a, b]));
         if len <= 16 {
             let Self { root, nodes, .. } = self;
-            return uncover(
-                root.get_mut(covered(at, 16 - len)).unwrap_or_default(),
-                len,
-                cover,
-                nodes,
-            );
+            let covered = covered(at, 16 - len);
+            return write(root.get_mut(covered).unwrap_or_default(), nodes, cover, is_its);
         }
         let Some(second) = self.root.get(at).and_then(|entry| entry.node()) else { return };
         if len <= 24 {
-            uncover_node(second, covered(c.into(), 24 - len), len, cover, &mut self.nodes);
+            write_node(second, covered(c.into(), 24 - len), &mut self.nodes, cover, is_its);
         } else {
             let place = (second, usize::from(c));
             let Some(third) = self.entry(place).and_then(|entry| entry.node()) else { return };
-            uncover_node(third, covered(d.into(), 32 - len), len, cover, &mut self.nodes);
+            write_node(third, covered(d.into(), 32 - len), &mut self.nodes, cover, is_its);
             if let Some(same) = self.fold(third)
                 && let Some(entry) =
                     self.nodes.get_mut(place.0).and_then(|node| node.get_mut(place.1))
@@ -198,55 +199,36 @@ fn node_under(entry: &mut Entry, nodes: &mut Vec<[Entry; NODE]>, free: &mut Vec<
     })
 }
 
-/// Writes a route over everything that no longer prefix has, in these entries and below them.
-fn fill(entries: &mut [Entry], route: Entry, nodes: &mut [[Entry; NODE]]) {
-    for entry in entries {
-        if let Some(below) = entry.node() {
-            fill_node(below, 0..NODE, route, nodes);
-        } else if route.covers(*entry) {
-            *entry = route;
+/// Writes an entry over those that it takes the place of, among these and below them.
+fn write(
+    entries: &mut [Entry],
+    nodes: &mut [[Entry; NODE]],
+    entry: Entry,
+    replaces: impl Fn(Entry) -> bool + Copy,
+) {
+    for place in entries {
+        if let Some(below) = place.node() {
+            write_node(below, 0..NODE, nodes, entry, replaces);
+        } else if replaces(*place) {
+            *place = entry;
         }
     }
 }
 
-/// As `fill`, for entries of a node. Each is looked up anew, as the nodes below are written too.
-fn fill_node(node: usize, covered: Range<usize>, route: Entry, nodes: &mut [[Entry; NODE]]) {
-    for at in covered {
-        let Some(entry) = nodes.get_mut(node).and_then(|node| node.get_mut(at)) else { return };
-        if let Some(below) = entry.node() {
-            fill_node(below, 0..NODE, route, nodes);
-        } else if route.covers(*entry) {
-            *entry = route;
-        }
-    }
-}
-
-/// Writes what covers a route over all that is the route's, in these entries and below them. One
-/// length tells it from others: no two prefixes of one length contain the same address.
-fn uncover(entries: &mut [Entry], len: u8, cover: Entry, nodes: &mut [[Entry; NODE]]) {
-    for entry in entries {
-        if let Some(below) = entry.node() {
-            uncover_node(below, 0..NODE, len, cover, nodes);
-        } else if entry.has_len(len) {
-            *entry = cover;
-        }
-    }
-}
-
-/// As `uncover`, for entries of a node.
-fn uncover_node(
+/// As `write`, for entries of a node. Each is looked up anew, as the nodes below are written too.
+fn write_node(
     node: usize,
     covered: Range<usize>,
-    len: u8,
-    cover: Entry,
     nodes: &mut [[Entry; NODE]],
+    entry: Entry,
+    replaces: impl Fn(Entry) -> bool + Copy,
 ) {
     for at in covered {
-        let Some(entry) = nodes.get_mut(node).and_then(|node| node.get_mut(at)) else { return };
-        if let Some(below) = entry.node() {
-            uncover_node(below, 0..NODE, len, cover, nodes);
-        } else if entry.has_len(len) {
-            *entry = cover;
+        let Some(place) = nodes.get_mut(node).and_then(|node| node.get_mut(at)) else { return };
+        if let Some(below) = place.node() {
+            write_node(below, 0..NODE, nodes, entry, replaces);
+        } else if replaces(*place) {
+            *place = entry;
         }
     }
 }
