@@ -200,3 +200,14 @@ wire() {
 }
 
 gone() { ! kill -0 "$1" 2>/dev/null; }
+
+# until_deadline SECONDS COMMAND…: a try that begins in time counts, however long it takes on a loaded
+# machine.
+until_deadline() {
+    local deadline=$((${EPOCHREALTIME/./} + $1 * 1000000))
+    shift
+    until "$@"; do
+        ((${EPOCHREALTIME/./} < deadline)) || return 1
+        sleep 0.02
+    done
+}

@@ -49,16 +49,6 @@ kernel_knows() {
     in_ip "$1" -json neigh show "$via" 2>/dev/null | jq -e 'any(.[]; .lladdr)' >/dev/null
 }
 
-# A try that begins in time counts, however long it takes on a loaded machine.
-until_deadline() {
-    local deadline=$((${EPOCHREALTIME/./} + $1 * 1000000))
-    shift
-    until "$@"; do
-        ((${EPOCHREALTIME/./} < deadline)) || return 1
-        sleep 0.02
-    done
-}
-
 # reaches_once FROM TO [FAMILY]
 reaches_once() { in_ns "$1" ping -q -n -c 1 -W 0.3 "$(address "$2" "${3:-4}")" >/dev/null; }
 

@@ -141,16 +141,6 @@ next_hop_group() {
     check "and has the same flows" flows_are_as group
 }
 
-# until_deadline SECONDS COMMAND…: a try that begins in time counts.
-until_deadline() {
-    local deadline=$((${EPOCHREALTIME/./} + $1 * 1000000))
-    shift
-    until "$@"; do
-        ((${EPOCHREALTIME/./} < deadline)) || return 1
-        sleep 0.02
-    done
-}
-
 reaches_once() { in_ns a1 ping -q -n -c 1 -W 0.3 "$(address b1 "$1")" >/dev/null; }
 
 # goes NODE PREFIX ROUTER: the route leads by that router, among others.
