@@ -25,7 +25,7 @@ pub(super) type Known = HashMap<Shared, AdjacencyId>;
 pub(super) struct Adjacencies<'a, 'i> {
     input: &'a Input<'i>,
     known: &'a mut Known,
-    /// Looks at every peer: asked for once.
+    /// Of pods' interfaces.
     pod_mtu: u32,
     tables: &'a mut Tables,
 }
@@ -44,8 +44,13 @@ pub(super) enum Shared {
 
 impl<'a, 'i> Adjacencies<'a, 'i> {
     /// For these tables, of which some adjacencies are known.
-    pub(super) fn new(input: &'a Input<'i>, tables: &'a mut Tables, known: &'a mut Known) -> Self {
-        Self { input, known, pod_mtu: input.pod_mtu(), tables }
+    pub(super) fn new(
+        input: &'a Input<'i>,
+        pod_mtu: u32,
+        tables: &'a mut Tables,
+        known: &'a mut Known,
+    ) -> Self {
+        Self { input, known, pod_mtu, tables }
     }
 
     /// Another adjacency is made for this end, and for groups that it belongs to.

@@ -60,13 +60,14 @@ impl Base {
         let input = Input { pods: &none, ..*input };
         let mut tables = Tables { tunnels: Arc::new(tunnels(&input)), ..Tables::default() };
         let mut known = Known::new();
-        let mut adjacencies = Adjacencies::new(&input, &mut tables, &mut known);
+        let made_of = MadeOf::new(&input);
+        let mut adjacencies = Adjacencies::new(&input, made_of.pod_mtu, &mut tables, &mut known);
         let routes = rib::routes(&input).routes.into_iter();
         let routes = routes
             .map(|route| (route.prefix, adjacencies.route(route.prefix, &route.target)))
             .collect();
         let made = tables.adjacencies.len();
-        Self { made_of: MadeOf::new(&input), tables, routes, known, gaps: gaps(&input), made }
+        Self { made_of, tables, routes, known, gaps: gaps(&input), made }
     }
 
     /// Becomes that of this input, if what is different is not too much.
@@ -86,7 +87,8 @@ impl Base {
         let gaps = gaps(&input);
         prefixes.extend(self.gaps.symmetric_difference(&gaps).map(|gap| IpNet::from(*gap)));
         self.tables.tunnels = Arc::new(tunnels(&input));
-        let mut adjacencies = Adjacencies::new(&input, &mut self.tables, &mut self.known);
+        let pod_mtu = self.made_of.pod_mtu;
+        let mut adjacencies = Adjacencies::new(&input, pod_mtu, &mut self.tables, &mut self.known);
         ends.into_iter().for_each(|end| adjacencies.forget(end));
         for route in rib::routes_for(&input, &prefixes) {
             let id = adjacencies.route(route.prefix, &route.target);
@@ -113,7 +115,8 @@ impl Base {
             ..self.tables.clone()
         };
         let mut known = Known::new();
-        let mut adjacencies = Adjacencies::new(input, &mut tables, &mut known);
+        let pod_mtu = self.made_of.pod_mtu;
+        let mut adjacencies = Adjacencies::new(input, pod_mtu, &mut tables, &mut known);
         // A gateway's address is no pod's, and the first pod of an address has it.
         let mut taken: HashSet<IpAddr> = input.model.pods.gateways().collect();
         for (attachment, port) in input.pods {

@@ -36,8 +36,8 @@ pub(super) struct MadeOf {
     uplink: Option<UplinkPort>,
     hops: BTreeMap<IpAddr, Hop>,
     path_mtus: PathMtus,
-    /// Of all peers, the kernel's among them.
-    pod_mtu: u32,
+    /// Of all peers, the kernel's among them: there may be many, so others have it from here.
+    pub(super) pod_mtu: u32,
 }
 
 type Peers = BTreeMap<String, (PeerSpec, Source)>;

@@ -186,7 +186,7 @@ fn should_lead(input: &Input<'_>, routes: &[Route<'_>], address: IpAddr) -> Stri
     let best = within.max_by_key(|route| route.prefix.prefix_len());
     let mut tables = Tables::default();
     if let Some(route) = best {
-        Adjacencies::new(input, &mut tables, &mut Known::new())
+        Adjacencies::new(input, input.pod_mtu(), &mut tables, &mut Known::new())
             .route(address.into(), &route.target);
     }
     leads(&tables, address)
