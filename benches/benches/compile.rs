@@ -9,15 +9,15 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 
 use api::{PeerSpec, PeerSync, Source};
+use controlplane::compile::{Base, Input, UplinkPort, compile};
+use controlplane::config::Config;
+use controlplane::model::{Edit, Model};
+use controlplane::next_hop::NextHop;
+use controlplane::path_mtu::PathMtus;
 use criterion::{BatchSize, Criterion};
 use dataplane::tables::{Epoch, LocalAddresses, PortId};
 use dataplane::wire::MacAddr;
 use ipnet::Ipv4Net;
-use vswitchd::compile::{Base, Input, UplinkPort, compile};
-use vswitchd::config::Config;
-use vswitchd::model::{Edit, Model};
-use vswitchd::path_mtu::PathMtus;
-use vswitchd::underlay::NextHop;
 
 const PEERS: u32 = 10_000;
 const PREFIXES: u32 = 10;

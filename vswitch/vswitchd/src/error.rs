@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use crate::config::Refusal;
+use crate::config_file::Refusal;
 use crate::journal::JournalError;
 
 /// A `Result` with this crate's [`Error`].

@@ -14,10 +14,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netio::netlink::{Netlink, Route};
 use netio::port::PortFd;
 
-use crate::config::{self, Config};
 use crate::error::{Error, Result};
-use crate::kernel::HOST_METRIC;
-use crate::model::PodPrefixes;
+use controlplane::config::{self, Config};
+use controlplane::kernel::HOST_METRIC;
+use controlplane::model::PodPrefixes;
 
 /// The TAP's MAC; the same on every node, as it is never seen outside of one.
 const MAC: [u8; 6] = [0x02, 0x76, 0x73, 0x00, 0x00, 0x02];

@@ -19,7 +19,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::model::Edit;
+use controlplane::model::Edit;
 
 const NAME: &str = "journal";
 const MAGIC: &str = "vswitch-journal ";
@@ -285,7 +285,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::{Journal, JournalError, SLACK_LINES, read};
-    use crate::model::Edit;
+    use controlplane::model::Edit;
 
     fn edit(number: u8) -> Edit {
         Edit::Fdb {

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::config::Control;
 use crate::error::{Error, Result};
+use controlplane::config::Control;
 
 /// The locks of this daemon. Dropping it releases them.
 #[derive(Debug)]
@@ -61,8 +61,8 @@ fn take(path: &Path, key: &'static str) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::Locks;
-    use crate::config::Control;
     use crate::error::Error;
+    use controlplane::config::Control;
 
     #[test]
     fn the_second_daemon_is_told_what_the_first_holds() {

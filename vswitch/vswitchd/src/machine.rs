@@ -3,18 +3,17 @@
 //! Enters: a configuration and the kernel's interfaces. Leaves: the facts about the uplink, or
 //! problems with their lines, as `config` gives them. `--check` and the start share it.
 
-pub(crate) mod address;
-
 use dataplane::tables::LocalAddresses;
 use netio::netlink::{self, Link, Netlink};
 use netio::xsk::MAX_FRAME_BYTES;
 
-use self::address::{Candidates, Choice};
-use crate::config::{Config, Problem, Refusal};
+use crate::config_file::Refusal;
 use crate::error::Error;
-use crate::model::Model;
-use crate::mtu;
 use crate::worker::cores::given;
+use controlplane::config::{Config, Problem};
+use controlplane::model::Model;
+use controlplane::mtu;
+use controlplane::own_address::{Candidates, Choice};
 
 const ETHERNET_BYTES: u32 = 14;
 
@@ -74,7 +73,7 @@ pub fn check(config: &Config, netlink: &mut Netlink) -> Result<Option<Facts>, Ve
 
 fn facts(
     config: &Config,
-    uplink: &crate::config::Uplink,
+    uplink: &controlplane::config::Uplink,
     netlink: &mut Netlink,
 ) -> Result<Facts, Problem> {
     let name = &uplink.interface;
@@ -182,7 +181,7 @@ mod tests {
     use netio::netlink::Link;
 
     use super::{Facts, check_mtu, check_own_addresses};
-    use crate::config::Config;
+    use controlplane::config::Config;
 
     fn config(overlay: &str) -> Config {
         let text = format!(

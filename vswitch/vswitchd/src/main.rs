@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
-use vswitchd::config::Config;
+use vswitchd::config_file;
 use vswitchd::control::{Control, Signals, Socket};
 use vswitchd::daemon::Daemon;
 use vswitchd::error::{Error, Result, chain};
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let config = Config::load(&arguments.config).map_err(Error::Config)?;
+    let config = config_file::load(&arguments.config).map_err(Error::Config)?;
     if arguments.check {
         let facts = machine::examine(&config)?;
         let mut out = std::io::stdout().lock();

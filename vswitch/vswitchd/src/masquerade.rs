@@ -17,10 +17,10 @@ use std::fmt::Write as _;
 
 use ipnet::IpNet;
 
-use crate::config::{Host, Node};
 use crate::error::{Error, Result};
-use crate::model::PodPrefixes;
 use crate::nft::{self, Owner, TABLE};
+use controlplane::config::{Host, Node};
+use controlplane::model::PodPrefixes;
 
 /// The rules in force. Dropping it removes them.
 #[derive(Debug)]
@@ -157,8 +157,8 @@ fn kept(node: &Node, host: &Host, is_v4: bool) -> Vec<IpNet> {
 #[cfg(test)]
 mod tests {
     use super::rules;
-    use crate::config::Config;
-    use crate::model::Model;
+    use controlplane::config::Config;
+    use controlplane::model::Model;
 
     const NODE: &str = "[node]\nname = \"a\"\npod_prefixes = [\"198.18.1.0/24\", \"fd00:18:1::/64\"]\ncluster_prefixes = [\"198.18.0.0/16\", \"198.19.0.0/16\", \"fd00:18::/32\"]\n";
 

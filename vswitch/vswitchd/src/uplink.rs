@@ -6,11 +6,11 @@
 use netio::pinhole::{AttachMode, AttachWish, Pinhole, Steering};
 use netio::xsk::{XskConfig, XskSocket};
 
-use crate::compile::encapsulation::{heard, tunnel_ends};
-use crate::config::{self, Config, Xdp};
 use crate::error::{Error, Result};
 use crate::machine::Facts;
-use crate::model::Model;
+use controlplane::compile::encapsulation::{heard, tunnel_ends};
+use controlplane::config::{self, Config, Xdp};
+use controlplane::model::Model;
 
 /// The NIC, opened. Dropping it gives everything back to Linux.
 pub struct Uplink {
@@ -171,10 +171,10 @@ mod tests {
     use netio::pinhole::Steering;
 
     use super::{spread, steering, union};
-    use crate::config::Config;
-    use crate::kernel::{Hop, Judgement, Way};
     use crate::machine::Facts;
-    use crate::model::Model;
+    use controlplane::config::Config;
+    use controlplane::kernel::{Hop, Judgement, Way};
+    use controlplane::model::Model;
 
     fn facts() -> Facts {
         Facts {

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::Daemon;
 use crate::error::chain;
-use crate::kernel::{Learned, Lesson, Scope};
+use controlplane::kernel::{Changes, Learned, Scope};
 
 /// A swarm is waited for this long before acting.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -111,6 +111,7 @@ impl Daemon {
 
     /// Takes over what the kernel's routing table says. True if something of it is different.
     pub(super) fn learn(&mut self, now: Instant) -> bool {
+        let now = self.millis(now);
         let Some(kernel) = &mut self.kernel else { return false };
         if let Err(error) = kernel.settle(now) {
             tracing::error!("the kernel's routes are not read: {}", chain(&error));
@@ -118,11 +119,11 @@ impl Daemon {
         }
         let scope = self.kernel_scope();
         let Some(kernel) = &mut self.kernel else { return false };
-        let lesson = kernel.teach(scope, &mut self.model.kernel);
-        if lesson.is_changed {
-            say(&lesson, &self.model.kernel);
+        let changes = kernel.apply_to(&mut self.model.kernel, scope);
+        if changes.any {
+            log(&changes, &self.model.kernel);
         }
-        lesson.is_changed
+        changes.any
     }
 
     fn kernel_scope(&self) -> Scope {
@@ -144,14 +145,14 @@ impl Daemon {
     }
 }
 
-fn say(lesson: &Lesson, learned: &Learned) {
+fn log(changes: &Changes, learned: &Learned) {
     tracing::debug!(
         taken = learned.routes.len(),
         ignored = learned.ignored.len(),
         refused = learned.refused.len(),
         "the kernel's routes"
     );
-    for prefix in lesson.refused.iter().take(REFUSALS_LOGGED) {
+    for prefix in changes.refused.iter().take(REFUSALS_LOGGED) {
         let reason = learned.refused.get(prefix).map_or("", String::as_str);
         tracing::warn!("the kernel's route to {prefix} is refused: {reason}");
     }

@@ -19,26 +19,28 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use api::{ErrorKind, ErrorReply, Source};
-use dataplane::tables::Tables;
+use dataplane::Millis;
+use dataplane::tables::{Offloads, Tables};
 use frame::Pool;
 use netio::netlink::{Event, Monitor, Netlink};
 use netio::pinhole::Steering;
+use netio::port::TapOffloads;
 
-use crate::compile::{Base, HostPort, Input, UplinkPort};
-use crate::config::{Config, Former};
 use crate::error::chain;
 use crate::host::{HostInterface, sysctl_warnings};
 use crate::journal::Journal;
-use crate::kernel::KernelSource;
+use crate::kernel::KernelTable;
 use crate::lock::Locks;
 use crate::masquerade::Masquerade;
-use crate::model::{Edit, Model, refuse};
-use crate::path_mtu::PathMtus;
-use crate::ports::{self, Ports};
 use crate::publish::Publisher;
 use crate::underlay::{Reach, Underlay};
 use crate::uplink::Uplink;
 use crate::worker::Workers;
+use controlplane::compile::{Base, HostPort, Input, UplinkPort};
+use controlplane::config::{Config, Former};
+use controlplane::model::{Edit, Model, refuse};
+use controlplane::path_mtu::PathMtus;
+use controlplane::ports::{self, Ports};
 
 /// A worker turns at least once a second; the watchdog is not fed for one that does not.
 const WORKER_PATIENCE: Duration = Duration::from_secs(4);
@@ -58,7 +60,7 @@ pub struct Daemon {
     pub(crate) underlay: Option<Underlay>,
     pub(crate) path_mtus: PathMtus,
     /// The kernel's routing table, if it is a source.
-    pub(crate) kernel: Option<KernelSource>,
+    pub(crate) kernel: Option<KernelTable>,
     monitor: Option<Monitor>,
     pub(crate) host: Option<HostInterface>,
     pub(crate) masquerade: Option<Masquerade>,
@@ -82,6 +84,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// The control plane's time: milliseconds since the start.
+    pub(crate) fn millis(&self, now: Instant) -> Millis {
+        Millis(now.saturating_duration_since(self.started).as_millis() as u64)
+    }
+
     /// Where clients connect.
     #[must_use]
     pub fn socket(&self) -> &std::path::Path {
@@ -261,7 +268,7 @@ impl Daemon {
             id: ports::HOST,
             mac: dataplane::wire::MacAddr(host.mac),
             mtu: host.mtu,
-            offloads: ports::offloads(host.port.offloads()),
+            offloads: offloads(host.port.offloads()),
         })
     }
 
@@ -336,6 +343,7 @@ impl Daemon {
 
     /// Has every peer be sent no more than routers of the underlay said that they let through.
     fn follow_path_mtus(&mut self, now: Instant) {
+        let now = self.millis(now);
         let mut changed = self.path_mtus.expire(now);
         for heard in self.workers.heard_path_mtus() {
             if self.path_mtus.note(heard, now) {
@@ -392,4 +400,9 @@ impl Daemon {
         }
         self.turns.iter().all(|(_, since)| now.duration_since(*since) < WORKER_PATIENCE)
     }
+}
+
+/// What a port's kernel takes undone.
+pub(crate) fn offloads(tap: TapOffloads) -> Offloads {
+    Offloads { checksum: tap.checksum, tso: tap.tso, uso: tap.uso }
 }

@@ -17,8 +17,8 @@ use api::{Adjustment, AttachmentId, ErrorKind, ErrorReply, PeerSpec};
 
 use super::Daemon;
 use crate::error::chain;
-use crate::model::{Edit, attachments, refuse};
-use crate::mtu;
+use controlplane::model::{Edit, attachments, refuse};
+use controlplane::mtu;
 
 /// What an interface may have: RFC 791 section 3.2, and IPv4's length field.
 const MTU: std::ops::RangeInclusive<u32> = 68..=65_535;

@@ -9,10 +9,10 @@ use std::net::IpAddr;
 use dataplane::tables::LocalAddresses;
 
 use super::Daemon;
-use crate::config;
 use crate::error::chain;
-use crate::machine::address::{Candidates, Choice};
 use crate::machine::check_own_addresses;
+use controlplane::config;
+use controlplane::own_address::{Candidates, Choice};
 
 impl Daemon {
     /// Takes the uplink's addresses for our own where we have none, or where ours are gone. True if
@@ -123,7 +123,7 @@ mod tests {
     use dataplane::tables::LocalAddresses;
 
     use super::admitted;
-    use crate::config::Config;
+    use controlplane::config::Config;
 
     fn own(text: &str) -> LocalAddresses {
         let mut own = LocalAddresses::default();

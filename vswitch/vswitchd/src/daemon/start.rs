@@ -13,23 +13,23 @@ use netio::netlink::{Monitor, Netlink};
 use netio::xsk::XskSocket;
 
 use super::Daemon;
-use crate::config::{Config, Former, WorkerSettings};
 use crate::error::{Error, Result};
 use crate::host::{HostInterface, sysctl_warnings};
 use crate::journal::Journal;
-use crate::kernel::KernelSource;
+use crate::kernel::KernelTable;
 use crate::lock::Locks;
 use crate::machine;
 use crate::masquerade::Masquerade;
-use crate::model::{Model, PodPrefixes};
-use crate::mtu::pod_mtu;
-use crate::path_mtu::PathMtus;
-use crate::ports::{self, Ports};
 use crate::publish::Publisher;
 use crate::underlay::Underlay;
 use crate::uplink::{Uplink, spread};
 use crate::worker::cores::{given, leave_to_workers};
 use crate::worker::{Idle, WorkerSpec, Workers};
+use controlplane::config::{Config, Former, WorkerSettings};
+use controlplane::model::{Model, PodPrefixes};
+use controlplane::mtu::pod_mtu;
+use controlplane::path_mtu::PathMtus;
+use controlplane::ports::{self, Ports};
 
 /// Frames that a trace may use at once: the packet, and copies for a flooded segment.
 const TRACE_FRAMES: u32 = 64;
@@ -90,7 +90,7 @@ impl Daemon {
                     if settings.covering { ", with what covers its prefixes" } else { "" }
                 ));
                 let netlink = Netlink::open().map_err(Error::Netlink)?;
-                Some(KernelSource::new(netlink, settings))
+                Some(KernelTable::new(netlink, settings))
             }
             None => None,
         };

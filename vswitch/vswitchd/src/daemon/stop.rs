@@ -5,12 +5,14 @@ use std::time::Instant;
 use dataplane::tables::FdbTarget;
 use netio::netlink::Netlink;
 
-use crate::config::Config;
+use crate::config_file;
 use crate::error::chain;
-use crate::kernel::{KernelSource, Tracked};
+use crate::kernel::KernelTable;
 use crate::masquerade::Masquerade;
-use crate::mtu;
-use crate::ports;
+use controlplane::config::Config;
+use controlplane::kernel::Tracked;
+use controlplane::mtu;
+use controlplane::ports;
 
 use super::Daemon;
 
@@ -18,7 +20,7 @@ impl Daemon {
     /// Reads the configuration again and takes over what can be taken over while running. A file
     /// with problems changes nothing.
     pub fn reload(&mut self) {
-        let fresh = match Config::load(&self.config_path) {
+        let fresh = match config_file::load(&self.config_path) {
             Ok(fresh) => fresh,
             Err(refusal) => {
                 tracing::error!("the configuration is not reloaded:\n{refusal}");
@@ -73,7 +75,9 @@ impl Daemon {
             tracing::error!("the configuration is not reloaded: {problem}");
             return;
         }
-        former.say(&config.overlay);
+        for note in former.notes(&config.overlay) {
+            tracing::info!("{note}");
+        }
         self.former = former;
         if config.bridge.vteps != self.config.bridge.vteps {
             self.forget_vteps();
@@ -116,7 +120,7 @@ impl Daemon {
         self.kernel = match &self.config.kernel_routes {
             None => None,
             Some(settings) => match Netlink::open() {
-                Ok(netlink) => Some(KernelSource::new(netlink, settings)),
+                Ok(netlink) => Some(KernelTable::new(netlink, settings)),
                 Err(error) => {
                     tracing::error!("the kernel's routes are not read: {}", chain(&error));
                     None

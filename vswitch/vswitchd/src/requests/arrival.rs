@@ -10,8 +10,8 @@ use dataplane::tables::Tunnels;
 use dataplane::wire::MacAddr;
 use etherparse::{IpNumber, PacketBuilder};
 
-use crate::compile::{self, UplinkPort};
-use crate::config::Config;
+use controlplane::compile::{self, UplinkPort};
+use controlplane::config::Config;
 
 /// Outer TTL; any will do, as the outer header ends here.
 const TTL: u8 = 64;
@@ -92,11 +92,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::{encapsulate, macs};
-    use crate::compile::{Input, PodPort, UplinkPort, compile};
-    use crate::config::Config;
-    use crate::model::Model;
-    use crate::path_mtu::PathMtus;
     use crate::requests::packet::build;
+    use controlplane::compile::{Input, PodPort, UplinkPort, compile};
+    use controlplane::config::Config;
+    use controlplane::model::Model;
+    use controlplane::path_mtu::PathMtus;
 
     #[test]
     fn what_is_built_is_what_the_walk_lets_in() {
@@ -170,7 +170,7 @@ mod tests {
             df: true,
         };
         let peer = &config.peers[0];
-        let by = crate::compile::encapsulation::tunnel(&config, peer);
+        let by = controlplane::compile::encapsulation::tunnel(&config, peer);
         let (from, to) = macs(&config, &uplink, peer, by);
         let inner =
             build(&packet, from, to, source.parse().expect("an address")).expect("a packet");

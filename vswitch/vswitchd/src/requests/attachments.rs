@@ -7,10 +7,10 @@ use api::{Attach, AttachmentId, Check, ErrorKind, ErrorReply, Reserve, Reserved}
 use netio::port::PortFd;
 
 use super::refused;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, offloads};
 use crate::error::chain;
-use crate::model::{attachments, refuse};
-use crate::ports::LivePort;
+use controlplane::model::{attachments, refuse};
+use controlplane::ports::LivePort;
 
 impl Daemon {
     pub(super) fn reserve(&mut self, request: &Reserve) -> Result<Reserved, ErrorReply> {
@@ -68,9 +68,10 @@ impl Daemon {
         };
         let loads = self.ports.loads(self.workers.count());
         let worker = (0..loads.len()).min_by_key(|worker| loads[*worker]).unwrap_or(0);
+        let offloads = offloads(io.offloads());
         let io = Arc::new(io);
         self.workers.add_port(id, &io, worker);
-        self.ports.insert(attachment, LivePort { io, worker, up: true });
+        self.ports.insert(attachment, LivePort { offloads, worker, up: true });
         if let Err(refusal) = self.transact(&edits) {
             self.ports.unplug(attachment);
             self.workers.remove_port(id);

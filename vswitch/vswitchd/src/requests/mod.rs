@@ -28,7 +28,7 @@ use std::os::fd::OwnedFd;
 use api::{AttachmentId, ErrorReply, Reply, Request, Response};
 
 use crate::daemon::Daemon;
-use crate::model::Edit;
+use controlplane::model::Edit;
 
 impl Daemon {
     /// Does as asked. File descriptors that the request has no use for are closed.
@@ -97,5 +97,5 @@ pub(crate) fn refused<T>(
     kind: api::ErrorKind,
     message: impl Into<String>,
 ) -> Result<T, ErrorReply> {
-    Err(crate::model::refuse(kind, message))
+    Err(controlplane::model::refuse(kind, message))
 }

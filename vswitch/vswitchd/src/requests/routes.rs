@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use api::{FibEntry, Mac, PeerEntry, PeerSpec, RouteTarget, Source, SourceStatus};
 use ipnet::IpNet;
 
-use crate::compile::Input;
-use crate::compile::rib;
-use crate::compile::route::{Exit, Origin, Route, Target};
 use crate::daemon::Daemon;
+use controlplane::compile::Input;
+use controlplane::compile::rib;
+use controlplane::compile::route::{Exit, Origin, Route, Target};
 
 /// Refused peers that `status` names one by one.
 const NAMED: usize = 5;

@@ -6,13 +6,13 @@ use std::time::Duration;
 use api::{
     DropCount, Drops, FdbEntry, Mac, Mode, NeighborEntry, PortCounters, PortEntry, PortKind,
 };
+use controlplane::next_hop::NeighborState;
 use dataplane::DropReason;
 use dataplane::tables::{FdbTarget, MAX_PORTS, PortId};
 use ipnet::IpNet;
-use netio::netlink::NeighborState;
 
-use crate::daemon::Daemon;
-use crate::ports::{self, HOST, UPLINK};
+use crate::daemon::{Daemon, offloads};
+use controlplane::ports::{self, HOST, UPLINK};
 
 /// A worker answers within a turn; one that does not is left out.
 const LEARNED_PATIENCE: Duration = Duration::from_millis(500);
@@ -30,7 +30,7 @@ impl Daemon {
                 mac: Some(Mac(host.mac)),
                 addresses: gateways.collect(),
                 mtu: host.mtu,
-                offloads: ports::describe(ports::offloads(host.port.offloads())),
+                offloads: ports::describe(offloads(host.port.offloads())),
                 attachment: None,
                 pod: None,
                 mode: None,
@@ -67,9 +67,7 @@ impl Daemon {
                 mac: Some(lease.mac),
                 addresses: lease.addresses.iter().map(IpNet::addr).collect(),
                 mtu: lease.mtu,
-                offloads: live.map_or_else(String::new, |live| {
-                    ports::describe(ports::offloads(live.io.offloads()))
-                }),
+                offloads: live.map_or_else(String::new, |live| ports::describe(live.offloads)),
                 attachment: Some(attachment.clone()),
                 pod: lease.pod.clone(),
                 mode: Some(lease.mode.clone()),
@@ -188,7 +186,7 @@ impl Daemon {
                 mac: hop.mac.map(|mac| Mac(mac.0)),
                 on: format!("underlay {interface}"),
                 source: "kernel".into(),
-                state: hop.neighbor.map_or("none", state_word).into(),
+                state: hop.neighbor.map_or("none", NeighborState::label).into(),
             });
         }
         entries
@@ -221,20 +219,5 @@ impl Daemon {
             }
         }
         drops
-    }
-}
-
-fn state_word(state: NeighborState) -> &'static str {
-    match state {
-        NeighborState::None => "none",
-        NeighborState::Incomplete => "incomplete",
-        NeighborState::Reachable => "reachable",
-        NeighborState::Stale => "stale",
-        NeighborState::Delay => "delay",
-        NeighborState::Probe => "probe",
-        NeighborState::Failed => "failed",
-        NeighborState::Noarp => "noarp",
-        NeighborState::Permanent => "permanent",
-        NeighborState::Other(_) => "other",
     }
 }

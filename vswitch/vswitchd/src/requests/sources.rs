@@ -8,9 +8,9 @@ use ipnet::IpNet;
 
 use super::refused;
 use crate::daemon::Daemon;
-use crate::model::Model;
-use crate::model::sync::{Admit, Synced};
-use crate::mtu;
+use controlplane::model::Model;
+use controlplane::model::sync::{Admit, Synced};
+use controlplane::mtu;
 
 /// Refusals of one request that are logged one by one; `show peers` has all.
 const LOGGED: usize = 10;

@@ -5,10 +5,10 @@ use api::{
     WorkerStatus,
 };
 
-use crate::compile::vtep_mac;
 use crate::daemon::Daemon;
 use crate::host::strict_uplink_warning;
 use crate::masquerade::{Masquerade, Observed};
+use controlplane::compile::vtep_mac;
 
 /// A table may have thousands that are refused; a person reads a few.
 const REFUSALS_SHOWN: usize = 20;

@@ -15,8 +15,8 @@ use frame::{Offload, Packet};
 use super::packet::{build, describe};
 use super::{arrival, refused};
 use crate::daemon::Daemon;
-use crate::model::refuse;
-use crate::ports::{HOST, UPLINK};
+use controlplane::model::refuse;
+use controlplane::ports::{HOST, UPLINK};
 
 /// How [`PortId`] shows itself.
 const NUMBERED: &str = "port ";

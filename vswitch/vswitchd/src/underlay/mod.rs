@@ -22,7 +22,7 @@ mod round;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use dataplane::wire::MacAddr;
+use controlplane::next_hop::{self, NextHop};
 use ipnet::IpNet;
 use netio::netlink::{Event, Link, Neighbor, NeighborState, Netlink};
 
@@ -46,29 +46,6 @@ pub enum Reach {
     Routed,
     /// It is a neighbour on the uplink, as a kernel route with a gateway there says.
     OnLink,
-}
-
-/// The kernel's way to one underlay address.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct NextHop {
-    /// The router, or the address itself on the same link.
-    pub via: Option<IpAddr>,
-    /// Its MAC, once resolved.
-    pub mac: Option<MacAddr>,
-    /// The largest packet that passes, bytes, as far as the kernel's route says.
-    pub mtu: Option<u32>,
-    /// The state of the kernel's neighbour entry.
-    pub neighbor: Option<NeighborState>,
-    /// Why packets cannot be sent there now.
-    pub problem: Option<String>,
-}
-
-impl NextHop {
-    /// A next hop that is ready.
-    #[must_use]
-    pub fn resolved(mac: MacAddr) -> Self {
-        Self { mac: Some(mac), ..Self::default() }
-    }
 }
 
 /// The route to an address.
@@ -276,7 +253,7 @@ impl Underlay {
             )),
             (None, _) => Some(format!("the kernel is resolving the next hop {via}")),
         };
-        NextHop { via: Some(via), mac, mtu: way.mtu, neighbor: state, problem }
+        NextHop { via: Some(via), mac, mtu: way.mtu, neighbor: state.map(plain), problem }
     }
 
     /// Once when an address is lost, once when it is back: a dead one is asked for again and again.
@@ -284,7 +261,7 @@ impl Underlay {
         match &hop.problem {
             // Most are resolved in no time; those that are not are lost at the next look.
             Some(_)
-                if hop.neighbor.is_none_or(|state| state != NeighborState::Failed)
+                if hop.neighbor.is_none_or(|state| state != next_hop::NeighborState::Failed)
                     && hop.via.is_some() => {}
             Some(problem) => {
                 if self.lost.insert(address) {
@@ -303,6 +280,22 @@ impl Underlay {
 /// Whether a request that the kernel sends now leaves the node.
 fn can_carry(link: &Link) -> bool {
     link.up && link.carrier
+}
+
+/// The control plane's own word for it.
+fn plain(state: NeighborState) -> next_hop::NeighborState {
+    match state {
+        NeighborState::None => next_hop::NeighborState::None,
+        NeighborState::Incomplete => next_hop::NeighborState::Incomplete,
+        NeighborState::Reachable => next_hop::NeighborState::Reachable,
+        NeighborState::Stale => next_hop::NeighborState::Stale,
+        NeighborState::Delay => next_hop::NeighborState::Delay,
+        NeighborState::Probe => next_hop::NeighborState::Probe,
+        NeighborState::Failed => next_hop::NeighborState::Failed,
+        NeighborState::Noarp => next_hop::NeighborState::Noarp,
+        NeighborState::Permanent => next_hop::NeighborState::Permanent,
+        NeighborState::Other(_) => next_hop::NeighborState::Other,
+    }
 }
 
 /// The protocol by which the kernel asks for a MAC.

@@ -1,0 +1,239 @@
+//! The configuration file.
+//!
+//! Enters: the text of a file. Leaves: a [`Config`] in which everything that can be
+//! judged without looking at the machine is right, or every [`Problem`] with its line.
+//!
+//! | file | does |
+//! |---|---|
+//! | `read`     | typed values out of TOML, with the place of each |
+//! | `sections` | each section and its defaults |
+//! | `semantic` | what values must be to one another |
+//! | `values`   | what each must be by itself |
+//! | `claims`   | what each peer may have, of whatever source |
+//! | `former`   | what a reload replaced and peers may still send to |
+
+mod claims;
+mod former;
+mod read;
+mod sections;
+mod semantic;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use api::{Encapsulate, Encapsulation, Mac, Mode, PeerSpec, RouteSpec};
+use dataplane::tables::LocalAddresses;
+use dataplane::tables::OuterDf;
+use ipnet::IpNet;
+
+pub(crate) use claims::{Claims, THIS_NODE, Usual};
+pub use former::Former;
+pub use read::{Origin, Problem};
+pub(crate) use semantic::{check_pod_prefixes, check_route_prefix};
+
+/// Everything that the operator decided.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Who this node is and which addresses are its pods'.
+    pub node: Node,
+    /// The NIC; a node without one reaches only its own pods.
+    pub uplink: Option<Uplink>,
+    /// How other nodes are reached.
+    pub overlay: Overlay,
+    /// The node's own port, if it has one.
+    pub host: Option<Host>,
+    /// How a pod is attached unless its request says otherwise.
+    pub attachment: Mode,
+    /// The default bridge domain.
+    pub bridge: Bridge,
+    /// The pinned threads.
+    pub workers: WorkerSettings,
+    /// Socket and state.
+    pub control: Control,
+    /// The other nodes.
+    pub peers: Vec<PeerSpec>,
+    /// Further routes.
+    pub routes: Vec<RouteSpec>,
+    /// The kernel's routing table as a source of routes, if it is one.
+    pub kernel_routes: Option<KernelRoutes>,
+    /// Where each key stood.
+    pub origin: Origin,
+}
+
+/// `[node]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// For status, logs and peers.
+    pub name: String,
+    /// One a family; empty if the cluster tells them at run time.
+    pub pod_prefixes: Vec<IpNet>,
+    /// Everything that is a pod of this cluster.
+    pub cluster_prefixes: Vec<IpNet>,
+}
+
+/// `[uplink]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    /// The NIC's name.
+    pub interface: String,
+    /// IPv4 underlay address; the interface's only one if absent.
+    pub address: Option<Ipv4Addr>,
+    /// IPv6 underlay address; likewise, link-local and passing ones aside.
+    pub address6: Option<Ipv6Addr>,
+    /// Answer who asks the underlay's link for a pod of this node.
+    pub proxy_neighbors: bool,
+    /// Where the XDP program runs.
+    pub xdp: Xdp,
+    /// Ask the driver for zero-copy.
+    pub zero_copy: bool,
+}
+
+/// Where the XDP program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Xdp {
+    /// Native, else generic.
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the kernel's stack.
+    Generic,
+}
+
+/// `[overlay]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    /// For peers that name none.
+    pub encapsulation: Encapsulation,
+    /// Whether it is used, for peers that do not say.
+    pub encapsulate: Encapsulate,
+    /// What is taken from peers beside what is sent to them.
+    pub accept: Vec<Encapsulation>,
+    /// Further UDP ports on which VXLAN is taken.
+    pub accept_vxlan_ports: Vec<u16>,
+    /// Further identifiers of the routed overlay that are taken.
+    pub accept_vnis: Vec<u32>,
+    /// VXLAN network identifier of the routed overlay.
+    pub vni: u32,
+    /// VXLAN UDP port.
+    pub vxlan_port: u16,
+    /// Take VXLAN over IPv6 without a UDP checksum.
+    pub udp6_zero_checksum_rx: bool,
+    /// MAC of this node's VTEP; derived from the underlay address if absent.
+    pub vtep_mac: Option<Mac>,
+    /// MTU of the pods' interfaces, bytes; computed if absent.
+    pub pod_mtu: Option<u32>,
+    /// Lower what a SYN announces to the segments that the way to a peer takes.
+    pub clamp_mss: bool,
+    /// Whether routers of an IPv4 underlay may cut tunnel packets.
+    pub outer_df: OuterDf,
+}
+
+/// `[host]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Name of the TAP.
+    pub interface: String,
+    /// Masquerade what pods send to the world outside the cluster.
+    pub masquerade: bool,
+    /// Further destinations to which it is not.
+    pub non_masquerade_prefixes: Vec<IpNet>,
+}
+
+/// `[bridge]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    /// Of the domain.
+    pub name: String,
+    /// Learned MACs at most, of each worker.
+    pub fdb_max: u32,
+    /// A learned MAC is kept so long.
+    pub ageing_seconds: u64,
+    /// Set if the segment is stretched over VXLAN.
+    pub vni: Option<u32>,
+    /// The other ends of a stretched segment.
+    pub vteps: Vec<IpAddr>,
+}
+
+/// `[workers]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerSettings {
+    /// One thread a core; one on the last core if absent.
+    pub cores: Option<Vec<usize>>,
+    /// After so many microseconds without a packet a worker sleeps; `None` spins for ever.
+    pub idle_after_us: Option<u64>,
+    /// Packet frames of each worker.
+    pub frames: u32,
+}
+
+/// `[control]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// Where the daemon listens.
+    pub socket: PathBuf,
+    /// Where the journal is.
+    pub state_dir: PathBuf,
+}
+
+/// `[routes.kernel]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelRoutes {
+    /// Routes within these are taken.
+    pub prefixes: Vec<IpNet>,
+    /// Number of the kernel's table.
+    pub table: u32,
+    /// Routes of these protocols are taken, by number; of all if empty.
+    pub protocols: Vec<u8>,
+    /// A route that covers one of the prefixes, such as a default route, is taken for all of it.
+    pub covering: bool,
+}
+
+impl Config {
+    /// Reads and checks a text; `file` is its name in messages.
+    ///
+    /// # Errors
+    /// Every problem that was found in it, by line.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Vec<Problem>> {
+        let (config, mut problems) = sections::read(file, text);
+        if let Some(config) = &config {
+            problems.extend(semantic::check(config));
+        }
+        problems.sort();
+        problems.dedup();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(problems),
+        }
+    }
+
+    /// The underlay addresses, as far as they are configured.
+    #[must_use]
+    pub(crate) fn own_addresses(&self) -> LocalAddresses {
+        self.uplink.as_ref().map_or_else(LocalAddresses::default, |uplink| LocalAddresses {
+            v4: uplink.address,
+            v6: uplink.address6,
+        })
+    }
+
+    /// The gateway of a pod prefix: its first usable address.
+    #[must_use]
+    pub fn gateway_of(prefix: &IpNet) -> IpAddr {
+        match prefix {
+            IpNet::V4(net) => Ipv4Addr::from_bits(net.network().to_bits() | 1).into(),
+            IpNet::V6(net) => Ipv6Addr::from_bits(net.network().to_bits() | 1).into(),
+        }
+    }
+}
+
+impl Overlay {
+    /// What a peer gets that the configuration knows nothing of.
+    #[must_use]
+    pub fn usual(&self) -> Encapsulation {
+        match self.encapsulate {
+            Encapsulate::Never => Encapsulation::Direct,
+            Encapsulate::Always | Encapsulate::CrossSubnet => self.encapsulation,
+        }
+    }
+}

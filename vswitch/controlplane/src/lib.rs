@@ -1,0 +1,29 @@
+//! The control plane of a node: what the node should be, and the tables that make it so.
+//!
+//! Everything here is a function of its arguments: no interface, no file, no socket, no thread and
+//! no clock. `vswitchd` reads files, netlink and requests, hands over what they say, and carries
+//! out what comes back; time is an argument.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`]      | the configuration out of its text, and every problem in it with its line |
+//! | [`model`]       | the desired state: leases, peers, routes, entries; the address allocator |
+//! | [`kernel`]      | the kernel's routes: what of them concerns pods, and what each means |
+//! | [`next_hop`]    | how the kernel reaches an underlay address |
+//! | [`own_address`] | which of the uplink's addresses is this node's |
+//! | [`mtu`]         | how long pods' packets may be |
+//! | [`path_mtu`]    | how long packets through the underlay may be, as routers reported it |
+//! | [`ports`]       | the number of each attachment's port |
+//! | [`compile`]     | the tables out of all of these |
+
+#![forbid(unsafe_code)]
+
+pub mod compile;
+pub mod config;
+pub mod kernel;
+pub mod model;
+pub mod mtu;
+pub mod next_hop;
+pub mod own_address;
+pub mod path_mtu;
+pub mod ports;

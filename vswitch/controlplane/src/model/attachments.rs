@@ -1,0 +1,343 @@
+//! Judges what a CNI call asks for.
+//!
+//! Enters: `Reserve`, `Attach`, `Detach`, `Check`. Leaves: the edits that grant it, or a refusal
+//! that says what stands against it. Nothing is changed here.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use api::{AttachmentId, Check, Delegated, ErrorKind, ErrorReply, Mac, Mode, Reserve, Reserved};
+use dataplane::tables::Gateway;
+use ipnet::IpNet;
+
+use super::ipam::IpamError;
+use super::{Edit, Lease, Model, refuse};
+use crate::config::Config;
+
+/// Container ids are 64 hexadecimal digits; anything much longer is no runtime's.
+const MAX_ID: usize = 256;
+
+impl Model {
+    /// What an attachment gets. One that has a lease but no port gets the same again: its runtime
+    /// tries anew.
+    ///
+    /// # Errors
+    /// If an address or the MAC cannot be had.
+    pub fn reserve(
+        &self,
+        config: &Config,
+        request: &Reserve,
+        pod_mtu: u32,
+        has_port: bool,
+    ) -> Result<(Vec<Edit>, Reserved), ErrorReply> {
+        check_id(&request.attachment)?;
+        if has_port {
+            return Err(refuse(
+                ErrorKind::Conflict,
+                format!(
+                    "{} is attached already; delete it before adding it anew",
+                    name(&request.attachment)
+                ),
+            ));
+        }
+        if let Some(lease) = self.attachments.get(&request.attachment)
+            && satisfies(lease, request)
+        {
+            return Ok((Vec::new(), reserved(lease)));
+        }
+        if self.pods.current().is_empty() {
+            return Err(refuse(
+                ErrorKind::NotReady,
+                "this node has no pod prefixes yet: its configuration names none (node.pod_prefixes), and the cluster has told none; is vswitch-agent running?",
+            ));
+        }
+        // A lease without port that does not suit is replaced: judge as if it were not there.
+        let mut without = None;
+        if self.attachments.contains_key(&request.attachment) {
+            let mut model = self.clone();
+            model.apply_all(&[Edit::NoLease { attachment: request.attachment.clone() }]);
+            without = Some(model);
+        }
+        let lease = without.as_ref().unwrap_or(self).new_lease(config, request, pod_mtu)?;
+        let answer = reserved(&lease);
+        Ok((vec![Edit::Lease { attachment: request.attachment.clone(), lease }], answer))
+    }
+
+    fn new_lease(
+        &self,
+        config: &Config,
+        request: &Reserve,
+        pod_mtu: u32,
+    ) -> Result<Lease, ErrorReply> {
+        let mode = match request.mode.as_ref().unwrap_or(&config.attachment) {
+            Mode::Routed => Mode::Routed,
+            Mode::Bridged { bridge: None } => {
+                Mode::Bridged { bridge: Some(config.bridge.name.clone()) }
+            }
+            Mode::Bridged { bridge: Some(bridge) } => {
+                check_bridge(config, bridge)?;
+                Mode::Bridged { bridge: Some(bridge.clone()) }
+            }
+        };
+        let allocated = match &request.delegated {
+            Some(delegated) => {
+                self.admit_delegated(delegated)?;
+                delegated.addresses.iter().map(|net| (net.addr(), *net)).collect()
+            }
+            None => self.ipam.allocate(&request.requested).map_err(|error| ipam_refusal(&error))?,
+        };
+        let addresses: Vec<IpNet> = allocated
+            .iter()
+            .map(|(address, net)| {
+                let len = match mode {
+                    Mode::Routed => net.max_prefix_len(),
+                    Mode::Bridged { .. } => net.prefix_len(),
+                };
+                IpNet::new(*address, len).expect("a length of the address's own family")
+            })
+            .collect();
+        let mac = match request.mac {
+            Some(mac) => self.admit_mac(mac)?,
+            None => {
+                addresses.first().map_or(Mac([2, 0, 0, 0, 0, 0]), |net| derived_mac(net.addr()))
+            }
+        };
+        let delegated = request.delegated.as_ref();
+        Ok(Lease {
+            pod: request.pod.clone(),
+            netns: request.netns.clone(),
+            gateways: gateways(self.pods.current(), &addresses, delegated),
+            mode,
+            addresses,
+            mac,
+            mtu: pod_mtu,
+            delegated: delegated.is_some(),
+            attached: false,
+        })
+    }
+
+    fn admit_delegated(&self, delegated: &Delegated) -> Result<(), ErrorReply> {
+        if delegated.addresses.is_empty() {
+            return Err(refuse(ErrorKind::Invalid, "the IPAM plugin gave no address"));
+        }
+        for net in &delegated.addresses {
+            let address = net.addr();
+            self.ipam.admit(address).map_err(|error| ipam_refusal(&error))?;
+            if !is_host_address(address) {
+                return Err(refuse(
+                    ErrorKind::Invalid,
+                    format!("the IPAM plugin gave {address}, which no host can have"),
+                ));
+            }
+            let owner = self
+                .peers
+                .values()
+                .find(|(peer, _)| peer.prefixes.iter().any(|prefix| prefix.contains(&address)));
+            if let Some((peer, _)) = owner {
+                return Err(refuse(
+                    ErrorKind::Conflict,
+                    format!(
+                        "the IPAM plugin gave {address}, which belongs to peer \"{}\"; give it a range of this node's: {}",
+                        peer.name,
+                        join(self.pods.current())
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn admit_mac(&self, mac: Mac) -> Result<Mac, ErrorReply> {
+        if mac.0[0] & 1 == 1 || mac.0 == [0; 6] || mac.0 == Gateway::MAC.0 {
+            return Err(refuse(
+                ErrorKind::Invalid,
+                format!("{mac} cannot be a pod's MAC: it is a group's, zero, or the gateway's"),
+            ));
+        }
+        match self.attachments.iter().find(|(_, lease)| lease.mac == mac) {
+            Some((other, _)) => Err(refuse(
+                ErrorKind::Conflict,
+                format!("{} has the MAC {mac} already", name(other)),
+            )),
+            None => Ok(mac),
+        }
+    }
+
+    /// The lease that a port is handed over for, as edits that note the handing over.
+    ///
+    /// # Errors
+    /// If nothing was reserved.
+    pub fn attach(&self, attachment: &AttachmentId, mac: Mac) -> Result<Vec<Edit>, ErrorReply> {
+        let lease = self.attachments.get(attachment).ok_or_else(|| unknown(attachment))?;
+        let mut lease = lease.clone();
+        if lease.mac != mac {
+            let others = self.attachments.iter().filter(|(other, _)| *other != attachment);
+            let model = Self {
+                attachments: others.map(|(id, lease)| (id.clone(), lease.clone())).collect(),
+                ..Self::default()
+            };
+            lease.mac = model.admit_mac(mac)?;
+        }
+        lease.attached = true;
+        Ok(vec![Edit::Lease { attachment: attachment.clone(), lease }])
+    }
+
+    /// Frees what an attachment holds; nothing if it holds nothing.
+    #[must_use]
+    pub fn detach(&self, attachment: &AttachmentId) -> Vec<Edit> {
+        let Some(lease) = self.attachments.get(attachment) else { return Vec::new() };
+        let mut edits = vec![Edit::NoLease { attachment: attachment.clone() }];
+        edits.extend(self.retire_without(attachment, lease));
+        edits
+    }
+
+    /// Compares what the runtime knows with what the model says.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn check(&self, check: &Check) -> Result<&Lease, ErrorReply> {
+        let lease =
+            self.attachments.get(&check.attachment).ok_or_else(|| unknown(&check.attachment))?;
+        let name = name(&check.attachment);
+        for address in &check.addresses {
+            if !lease.addresses.iter().any(|net| net.addr() == *address) {
+                let held = join(&lease.addresses);
+                return Err(refuse(
+                    ErrorKind::Conflict,
+                    format!("{name} has {address} in its namespace but holds {held} here"),
+                ));
+            }
+        }
+        for net in &lease.addresses {
+            if !check.addresses.contains(&net.addr()) {
+                return Err(refuse(
+                    ErrorKind::Conflict,
+                    format!("{name} holds {} but does not have it in its namespace", net.addr()),
+                ));
+            }
+        }
+        if lease.mac != check.mac {
+            return Err(refuse(
+                ErrorKind::Conflict,
+                format!("{name} has the MAC {} but is known by {}", check.mac, lease.mac),
+            ));
+        }
+        Ok(lease)
+    }
+}
+
+/// How people know an attachment in messages.
+pub fn name(attachment: &AttachmentId) -> String {
+    format!("{} of container {}", attachment.ifname, attachment.container_id)
+}
+
+fn unknown(attachment: &AttachmentId) -> ErrorReply {
+    refuse(ErrorKind::Unknown, format!("nothing is reserved for {}", name(attachment)))
+}
+
+/// A lease answers a repeated request unless that insists on something else.
+fn satisfies(lease: &Lease, request: &Reserve) -> bool {
+    let holds = |address: &IpAddr| lease.addresses.iter().any(|net| net.addr() == *address);
+    let delegated = match &request.delegated {
+        None => !lease.delegated,
+        Some(delegated) => {
+            lease.delegated
+                && delegated.addresses.len() == lease.addresses.len()
+                && delegated.addresses.iter().all(|net| holds(&net.addr()))
+        }
+    };
+    let mode = match (&request.mode, &lease.mode) {
+        (None, _)
+        | (Some(Mode::Routed), Mode::Routed)
+        | (Some(Mode::Bridged { bridge: None }), Mode::Bridged { .. }) => true,
+        (Some(wanted), held) => wanted == held,
+    };
+    delegated
+        && mode
+        && request.requested.iter().all(holds)
+        && request.mac.is_none_or(|mac| mac == lease.mac)
+}
+
+fn reserved(lease: &Lease) -> Reserved {
+    Reserved {
+        addresses: lease.addresses.clone(),
+        gateways: lease.gateways.clone(),
+        gateway_mac: Mac(Gateway::MAC.0),
+        mac: lease.mac,
+        mtu: lease.mtu,
+        mode: lease.mode.clone(),
+    }
+}
+
+/// One gateway a family that the pod has: the IPAM plugin's, else the node's.
+fn gateways(pods: &[IpNet], addresses: &[IpNet], delegated: Option<&Delegated>) -> Vec<IpAddr> {
+    let mut gateways: Vec<IpAddr> = Vec::new();
+    let named = delegated.into_iter().flat_map(|delegated| delegated.gateways.iter().copied());
+    let own = pods.iter().map(Config::gateway_of);
+    for gateway in named.chain(own) {
+        let is_new = !gateways.iter().any(|other| other.is_ipv4() == gateway.is_ipv4());
+        if is_new && addresses.iter().any(|net| net.addr().is_ipv4() == gateway.is_ipv4()) {
+            gateways.push(gateway);
+        }
+    }
+    gateways
+}
+
+/// 02:70 and the IPv4 address, 02:71 and the end of the IPv6 address: whoever gets the address next
+/// gets the MAC with it, so that a neighbour entry somewhere that outlived the old pod is right.
+fn derived_mac(address: IpAddr) -> Mac {
+    let (kind, [a, b, c, d]) = match address {
+        IpAddr::V4(v4) => (0x70, v4.octets()),
+        IpAddr::V6(v6) => (0x71, (v6.to_bits() as u32).to_be_bytes()),
+    };
+    Mac([0x02, kind, a, b, c, d])
+}
+
+fn check_id(attachment: &AttachmentId) -> Result<(), ErrorReply> {
+    for (what, text, max) in [
+        ("container id", &attachment.container_id, MAX_ID),
+        ("interface name", &attachment.ifname, 15),
+    ] {
+        if text.is_empty() || text.len() > max || !text.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Err(refuse(
+                ErrorKind::Invalid,
+                format!("the {what} must have 1 to {max} printable characters and no space"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn check_bridge(config: &Config, bridge: &str) -> Result<(), ErrorReply> {
+    if bridge == config.bridge.name {
+        Ok(())
+    } else {
+        Err(refuse(
+            ErrorKind::Unknown,
+            format!(
+                "there is no bridge domain \"{bridge}\"; this node has \"{}\"",
+                config.bridge.name
+            ),
+        ))
+    }
+}
+
+pub(super) fn is_host_address(address: IpAddr) -> bool {
+    !(address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address == IpAddr::V4(Ipv4Addr::BROADCAST))
+}
+
+fn ipam_refusal(error: &IpamError) -> ErrorReply {
+    let kind = match error {
+        IpamError::InUse(_) => ErrorKind::Conflict,
+        IpamError::Unusable { .. } => ErrorKind::Invalid,
+        IpamError::Exhausted(_) => ErrorKind::Exhausted,
+    };
+    refuse(kind, error.to_string())
+}
+
+pub(super) fn join(nets: &[IpNet]) -> String {
+    nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+}

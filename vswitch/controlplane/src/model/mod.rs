@@ -1,0 +1,192 @@
+//! What the node should be: attachments, peers, routes, static entries.
+//!
+//! Enters: the configuration, requests from the control socket, the journal's replay. Leaves: what
+//! `compile` makes tables of, and what `requests` shows. Pure data: every change is a list of
+//! [`Edit`]s that was judged before (`attachments`, `overlay`, `sync`, `prefixes`), is applied by
+//! [`Model::apply_all`], and can be taken back by the edits which that returns.
+//!
+//! Several sources may name the same peer or prefix. Each keeps what it says (`said`); what is in
+//! force is made of that anew with every change, so that nothing is lost while something better
+//! hides it.
+
+pub mod attachments;
+pub mod edit;
+pub mod ipam;
+mod overlay;
+pub mod prefixes;
+pub mod said;
+pub mod sync;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::{AttachmentId, ErrorKind, ErrorReply, Mac, Mode, PeerSpec, PodName, RouteTarget, Source};
+use dataplane::tables::LocalAddresses;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, Usual};
+use crate::kernel::Tracked;
+pub use edit::Edit;
+use ipam::Ipam;
+pub use prefixes::PodPrefixes;
+pub use said::{Hidden, Refused, Said};
+
+/// What an attachment holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodName>,
+    /// Path of the pod's namespace, for messages.
+    pub netns: String,
+    /// With the bridge domain named.
+    #[serde(flatten)]
+    pub mode: Mode,
+    /// As they are configured in the pod.
+    pub addresses: Vec<IpNet>,
+    /// One a family.
+    pub gateways: Vec<IpAddr>,
+    /// The pod's.
+    pub mac: Mac,
+    /// Of the pod's interface, bytes.
+    pub mtu: u32,
+    /// Another IPAM plugin allocated the addresses.
+    #[serde(default)]
+    pub delegated: bool,
+    /// The port was handed over once: the ADD was complete.
+    #[serde(default)]
+    pub attached: bool,
+}
+
+/// The desired state of a node.
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    /// By container and interface.
+    pub attachments: BTreeMap<AttachmentId, Lease>,
+    /// The peers in force, by name; each with the prefixes that no source above has. Made of what
+    /// was said.
+    pub peers: Arc<BTreeMap<String, (PeerSpec, Source)>>,
+    /// The routes in force, by destination. Made of what was said.
+    pub routes: Arc<BTreeMap<IpNet, (RouteTarget, Source)>>,
+    /// What each source says of peers and routes, in force or not.
+    pub said: Said,
+    /// What was said and is not in force.
+    pub hidden: Hidden,
+    /// What a source said last and could not be taken at all; judged again with its next word.
+    pub refused: Refused,
+    /// This node's prefixes for pods.
+    pub pods: PodPrefixes,
+    /// VTEP by bridge domain and MAC.
+    pub fdb: BTreeMap<(String, Mac), IpAddr>,
+    /// MAC by bridge domain and address.
+    pub neighbors: BTreeMap<(String, IpAddr), Mac>,
+    /// The node's own addresses for pods.
+    pub ipam: Ipam,
+    /// Everything that is a pod of the cluster.
+    pub cluster_prefixes: Vec<IpNet>,
+    /// The node's underlay addresses, once they are known.
+    own: LocalAddresses,
+    /// They are all known, not just those of the configuration.
+    own_is_complete: bool,
+    /// How peers are reached that do not say otherwise.
+    usual: Option<Usual>,
+    /// What the kernel's routing table says. No edit makes it, and it is not journalled: at the next
+    /// start it is read again.
+    pub kernel: Tracked,
+}
+
+impl Model {
+    /// The model of a node on which nothing happened yet.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let mut model = Self::default();
+        model.take_config(config);
+        model
+    }
+
+    /// Replaces what came from the configuration by what it says now. What other sources say stays,
+    /// in force or hidden by that.
+    pub fn take_config(&mut self, config: &Config) {
+        self.cluster_prefixes.clone_from(&config.node.cluster_prefixes);
+        if self.own == LocalAddresses::default() {
+            self.own = config.own_addresses();
+        }
+        self.usual = Some(Usual::of(config));
+        self.said.take_config(config);
+        let configured = &config.node.pod_prefixes;
+        if !configured.is_empty() && !self.pods.is_same(configured) {
+            let pods = self.pods.followed_by(configured, &self.attachments);
+            self.set_pods(pods);
+        }
+        self.resolve();
+    }
+
+    /// The addresses by which the other nodes know this one: no peer's. While there is none at all,
+    /// no peer is judged by that: each is of a family that may come.
+    pub fn set_own_addresses(&mut self, own: LocalAddresses) {
+        self.own_is_complete = own != LocalAddresses::default();
+        if std::mem::replace(&mut self.own, own) != own {
+            self.resolve();
+        }
+    }
+
+    /// The edits that make this model's run-time part out of a new one: a snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Edit> {
+        let leases = self.attachments.iter().map(|(attachment, lease)| Edit::Lease {
+            attachment: attachment.clone(),
+            lease: lease.clone(),
+        });
+        let pods = (!self.pods.is_empty()).then(|| Edit::PodPrefixes { pods: self.pods.clone() });
+        // Before the leases, which are taken from them.
+        pods.into_iter()
+            .chain(leases)
+            .chain(self.said.edits())
+            .chain(self.fdb.iter().map(|((bridge, mac), vtep)| Edit::Fdb {
+                bridge: bridge.clone(),
+                mac: *mac,
+                vtep: *vtep,
+            }))
+            .chain(self.neighbors.iter().map(|((bridge, address), mac)| Edit::Neighbor {
+                bridge: bridge.clone(),
+                address: *address,
+                mac: *mac,
+            }))
+            .chain(self.ipam.cursors().map(|address| Edit::Cursor { address }))
+            .collect()
+    }
+
+    /// Every other node: those that were named, and those that the kernel's routes lead to.
+    pub fn all_peers(&self) -> impl Iterator<Item = &PeerSpec> {
+        self.peers.values().map(|(peer, _)| peer).chain(self.kernel.peers.values())
+    }
+
+    /// Addresses that two attachments hold, which only a damaged journal can bring about.
+    #[must_use]
+    pub fn shared_addresses(&self) -> Vec<String> {
+        let mut holders: BTreeMap<IpAddr, &AttachmentId> = BTreeMap::new();
+        let mut warnings = Vec::new();
+        for (attachment, lease) in &self.attachments {
+            for net in &lease.addresses {
+                if let Some(other) = holders.insert(net.addr(), attachment) {
+                    warnings.push(format!(
+                        "{} is held by {} and by {}: delete one of these pods",
+                        net.addr(),
+                        attachments::name(other),
+                        attachments::name(attachment)
+                    ));
+                }
+            }
+        }
+        warnings
+    }
+}
+
+/// A refusal for the client.
+pub fn refuse(kind: ErrorKind, message: impl Into<String>) -> ErrorReply {
+    ErrorReply { kind, message: message.into() }
+}

@@ -1,0 +1,363 @@
+//! Which of the uplink's addresses is this node's.
+//!
+//! Enters: the configuration, and the addresses that the kernel has. Leaves: one of each family at
+//! most, what is waited for, or what is wrong; to `machine` at the start, and to `daemon` whenever
+//! they may have changed.
+
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use dataplane::tables::LocalAddresses;
+
+use crate::config::{self, Config, Problem};
+
+/// What may be chosen from.
+#[derive(Debug)]
+pub struct Candidates {
+    interface: String,
+    v4: Family<Ipv4Addr>,
+    v6: Family<Ipv6Addr>,
+    /// Nothing says which family the underlay has.
+    silent: bool,
+}
+
+/// What was chosen.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// One of each family at most.
+    pub addresses: LocalAddresses,
+    /// What does not stand in the way of that: a family that is still to come, or one of which the
+    /// operator must choose.
+    pub notes: Vec<String>,
+}
+
+/// The key to blame, and what is wrong.
+type Wrong = (&'static str, String);
+
+impl Candidates {
+    /// Of all addresses of the uplink, and of those that last.
+    pub fn of(
+        config: &Config,
+        uplink: &config::Uplink,
+        all: &[IpAddr],
+        lasting: &[IpAddr],
+    ) -> Self {
+        let ends = || config.peers.iter().map(|peer| &peer.address).chain(&config.bridge.vteps);
+        let (to_v4, to_v6) = (ends().any(IpAddr::is_ipv4), ends().any(IpAddr::is_ipv6));
+        let silent = !to_v4 && !to_v6 && uplink.address.is_none() && uplink.address6.is_none();
+        let has_v4 = lasting.iter().any(IpAddr::is_ipv4);
+        Self {
+            interface: uplink.interface.clone(),
+            v4: Family {
+                name: "IPv4",
+                key: "uplink.address",
+                configured: uplink.address,
+                all: all.iter().copied().filter_map(v4).collect(),
+                lasting: lasting.iter().copied().filter_map(v4).collect(),
+                // Without a word about it, the underlay is IPv4 where there is IPv4.
+                is_needed: to_v4 || (silent && has_v4),
+            },
+            v6: Family {
+                name: "IPv6",
+                key: "uplink.address6",
+                configured: uplink.address6,
+                all: all.iter().copied().filter_map(v6).collect(),
+                lasting: lasting.iter().copied().filter_map(v6).collect(),
+                is_needed: to_v6 || (silent && !has_v4),
+            },
+            silent,
+        }
+    }
+
+    /// The configured one of each family, else the only one. A family that nobody needs may have
+    /// none, or several; one that is needed may come yet.
+    pub fn choose(&self, config: &Config) -> Result<Choice, Problem> {
+        let refuse = |(key, message): Wrong| config.origin.problem(key, message);
+        let addresses = LocalAddresses {
+            v4: self.v4.choose(&self.interface).map_err(refuse)?,
+            v6: self.v6.choose(&self.interface).map_err(refuse)?,
+        };
+        Ok(Choice { addresses, notes: self.awaited(addresses) })
+    }
+
+    /// Of each family the address that was, or the only other that lasts in its place; and of one
+    /// that had none, what would be chosen at a start.
+    pub fn follow(&self, old: LocalAddresses) -> Choice {
+        let mut notes = Vec::new();
+        let mut note = |(_, message)| notes.push(format!("uplink {message}"));
+        let addresses = LocalAddresses {
+            v4: self.v4.follow(old.v4, &self.interface).unwrap_or_else(|wrong| {
+                note(wrong);
+                old.v4
+            }),
+            v6: self.v6.follow(old.v6, &self.interface).unwrap_or_else(|wrong| {
+                note(wrong);
+                old.v6
+            }),
+        };
+        notes.extend(self.awaited(addresses));
+        Choice { addresses, notes }
+    }
+
+    /// What is still to come.
+    fn awaited(&self, has: LocalAddresses) -> Vec<String> {
+        let interface = &self.interface;
+        let say = |family: &str| {
+            format!(
+                "uplink {interface} has no {family}address yet that lasts, by which other nodes could know this one: neither link-local nor temporary nor still checked for duplicates; the first to come is taken"
+            )
+        };
+        let lacks_v4 = has.v4.is_none() && self.v4.lasting.is_empty();
+        let lacks_v6 = has.v6.is_none() && self.v6.lasting.is_empty();
+        if self.silent {
+            return if lacks_v4 && lacks_v6 { vec![say("")] } else { Vec::new() };
+        }
+        let v4 = (lacks_v4 && self.v4.is_needed).then(|| say("IPv4 "));
+        let v6 = (lacks_v6 && self.v6.is_needed).then(|| say("IPv6 "));
+        v4.into_iter().chain(v6).collect()
+    }
+}
+
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn v6(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => Some(v6),
+    }
+}
+
+/// What is known of the uplink's addresses of one family.
+#[derive(Debug)]
+struct Family<T> {
+    name: &'static str,
+    key: &'static str,
+    configured: Option<T>,
+    all: Vec<T>,
+    lasting: Vec<T>,
+    is_needed: bool,
+}
+
+impl<T: Copy + PartialEq + Display> Family<T> {
+    /// The address of this family, if there is one yet.
+    fn choose(&self, interface: &str) -> Result<Option<T>, Wrong> {
+        let Self { name, key, .. } = self;
+        let list = |addresses: &[T]| {
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        match (self.configured, self.lasting.as_slice()) {
+            // Even one that passes, if it is asked for.
+            (Some(wanted), _) if self.all.contains(&wanted) => Ok(Some(wanted)),
+            (Some(wanted), _) => {
+                let has = match list(&self.all) {
+                    none if none.is_empty() => format!("no {name} address"),
+                    some => some,
+                };
+                Err((key, format!("{interface} does not have {wanted}; it has {has}")))
+            }
+            (None, [only]) => Ok(Some(*only)),
+            (None, several) if self.is_needed && !several.is_empty() => Err((
+                "uplink.interface",
+                format!(
+                    "{interface} has several {name} addresses ({}); choose one by {key}",
+                    list(several)
+                ),
+            )),
+            (None, _) => Ok(None),
+        }
+    }
+
+    fn follow(&self, old: Option<T>, interface: &str) -> Result<Option<T>, Wrong> {
+        let Some(old) = old else { return self.choose(interface) };
+        match self.lasting.as_slice() {
+            [only] if self.configured.is_none() && !self.all.contains(&old) => Ok(Some(*only)),
+            _ => Ok(Some(old)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use dataplane::tables::LocalAddresses;
+
+    use super::{Candidates, Choice};
+    use crate::config::Config;
+
+    #[test]
+    fn several_addresses_are_ambiguous() {
+        let only_v4 = "198.51.100.11 198.51.100.12";
+        assert_eq!(
+            chosen(only_v4, "", "", ""),
+            Err("f:6: uplink.interface: eth0 has several IPv4 addresses (198.51.100.11, 198.51.100.12); choose one by uplink.address".into())
+        );
+        assert_eq!(
+            chosen("2001:db8::1 2001:db8::2", "", "", ""),
+            Err("f:6: uplink.interface: eth0 has several IPv6 addresses (2001:db8::1, 2001:db8::2); choose one by uplink.address6".into())
+        );
+        assert_eq!(
+            chosen(only_v4, "", "address = \"198.51.100.12\"", ""),
+            Ok("198.51.100.12".into())
+        );
+        assert_eq!(
+            chosen(only_v4, "", "address = \"198.51.100.13\"", ""),
+            Err("f:7: uplink.address: eth0 does not have 198.51.100.13; it has 198.51.100.11, 198.51.100.12".into())
+        );
+    }
+
+    #[test]
+    fn a_family_that_nobody_needs_may_be_ambiguous_and_any_may_be_missing() {
+        let many_v6 = "198.51.100.11 2001:db8::1 2001:db8::2";
+        let to_v6 = "address = \"2001:db8:1::9\"";
+        for (lasting, passing, uplink, peer, expected) in [
+            ("198.51.100.11", "", "", "", Ok("198.51.100.11")),
+            ("198.51.100.11 2001:db8::1", "", "", "", Ok("198.51.100.11 2001:db8::1")),
+            ("2001:db8::1", "", "", "", Ok("2001:db8::1")),
+            (many_v6, "", "", "", Ok("198.51.100.11")),
+            (many_v6, "", "address6 = \"2001:db8::2\"", to_v6, Ok("198.51.100.11 2001:db8::2")),
+            (many_v6, "", "", to_v6, Err("several IPv6 addresses (2001:db8::1, 2001:db8::2)")),
+            ("198.51.100.11", "", "", to_v6, Ok("198.51.100.11")),
+            (
+                "198.51.100.11",
+                "",
+                "address6 = \"2001:db8::2\"",
+                to_v6,
+                Err("it has no IPv6 address"),
+            ),
+            // One that passes is never chosen, but taken if it is asked for.
+            ("2001:db8::1", "2001:db8::2", "", to_v6, Ok("2001:db8::1")),
+            ("2001:db8::1", "2001:db8::2", "address6 = \"2001:db8::2\"", "", Ok("2001:db8::2")),
+            ("", "2001:db8::2", "", "", Ok("")),
+            ("2001:db8::1", "", "", "address = \"198.51.100.9\"", Ok("2001:db8::1")),
+        ] {
+            match (chosen(lasting, passing, uplink, peer), expected) {
+                (Ok(chosen), Ok(expected)) => assert_eq!(chosen, expected),
+                (Err(problem), Err(expected)) => assert!(problem.contains(expected), "{problem}"),
+                (found, expected) => panic!("{found:?}, expected {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_needed_and_not_there_is_awaited() {
+        let (to_v4, to_v6) = ("address = \"198.51.100.9\"", "address = \"2001:db8:1::9\"");
+        for (lasting, passing, peer, expected) in [
+            ("198.51.100.11", "", "", vec![]),
+            ("198.51.100.11", "", to_v4, vec![]),
+            ("2001:db8::1", "", "", vec![]),
+            ("", "", "", vec!["uplink eth0 has no address yet"]),
+            ("", "2001:db8::2", "", vec!["uplink eth0 has no address yet"]),
+            ("", "", to_v4, vec!["uplink eth0 has no IPv4 address yet"]),
+            ("2001:db8::1", "", to_v4, vec!["uplink eth0 has no IPv4 address yet"]),
+            ("198.51.100.11", "2001:db8::2", to_v6, vec!["uplink eth0 has no IPv6 address yet"]),
+        ] {
+            let config = config("", peer);
+            let choice = candidates(&config, lasting, passing).choose(&config).expect("a choice");
+            assert_eq!(choice.notes.len(), expected.len(), "{choice:?}");
+            assert!(
+                choice
+                    .notes
+                    .iter()
+                    .zip(expected)
+                    .all(|(note, expected)| note.starts_with(expected))
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_lost_and_not_configured_is_replaced_by_the_only_other() {
+        let configured = "address = \"198.51.100.1\"";
+        for (uplink, passing, lasting, expected) in [
+            ("", "", "198.51.100.1", "198.51.100.1"),
+            ("", "", "198.51.100.1 198.51.100.2", "198.51.100.1"),
+            ("", "", "198.51.100.2", "198.51.100.2"),
+            ("", "198.51.100.3", "198.51.100.2", "198.51.100.2"),
+            ("", "", "198.51.100.2 198.51.100.3", "198.51.100.1"),
+            ("", "198.51.100.2", "", "198.51.100.1"),
+            ("", "", "", "198.51.100.1"),
+            (configured, "", "198.51.100.2", "198.51.100.1"),
+        ] {
+            let config = config(uplink, "");
+            let choice = candidates(&config, lasting, passing).follow(own("198.51.100.1"));
+            assert_eq!(choice, Choice { addresses: own(expected), notes: Vec::new() }, "{lasting}");
+        }
+    }
+
+    #[test]
+    fn a_family_that_had_none_gets_its_first() {
+        let to_v6 = "address = \"2001:db8:1::9\"";
+        let several = "uplink eth0 has several IPv6 addresses (2001:db8::1, 2001:db8::2); choose one by uplink.address6";
+        let (v4, both) = ("198.51.100.1", "198.51.100.1 2001:db8::1");
+        for (old, lasting, peer, expected, note) in [
+            ("", v4, "", v4, None),
+            ("", "2001:db8::1", "", "2001:db8::1", None),
+            ("", both, "", both, None),
+            (v4, both, "", both, None),
+            (v4, both, to_v6, both, None),
+            ("2001:db8::1", both, "", both, None),
+            ("", "", "", "", Some("uplink eth0 has no address yet")),
+            (v4, v4, to_v6, v4, Some("uplink eth0 has no IPv6 address yet")),
+            // Of two that come at once somebody must choose, if there is a peer to reach by one.
+            (v4, "198.51.100.1 2001:db8::1 2001:db8::2", "", v4, None),
+            (v4, "198.51.100.1 2001:db8::1 2001:db8::2", to_v6, v4, Some(several)),
+            ("", "2001:db8::1 2001:db8::2", "", "", Some(several)),
+        ] {
+            let choice = candidates(&config("", peer), lasting, "").follow(own(old));
+            assert_eq!(choice.addresses, own(expected), "{lasting}");
+            assert_eq!(choice.notes.len(), note.iter().len(), "{choice:?}");
+            assert!(choice.notes.iter().zip(note).all(|(found, note)| found.starts_with(note)));
+        }
+    }
+
+    fn own(text: &str) -> LocalAddresses {
+        let mut own = LocalAddresses::default();
+        for address in parse(text) {
+            match address {
+                IpAddr::V4(v4) => own.v4 = Some(v4),
+                IpAddr::V6(v6) => own.v6 = Some(v6),
+            }
+        }
+        own
+    }
+
+    fn parse(text: &str) -> Vec<IpAddr> {
+        text.split_whitespace().map(|address| address.parse().expect("an address")).collect()
+    }
+
+    /// With keys of `[uplink]`, and of a peer.
+    fn config(uplink: &str, peer: &str) -> Config {
+        let peer = if peer.is_empty() {
+            String::new()
+        } else {
+            format!("[[peers]]\nname = \"b\"\nprefixes = [\"fd00:18:2::/64\"]\n{peer}\n")
+        };
+        let text = format!(
+            "[node]\nname = \"a\"\npod_prefixes = [\"fd00:18:1::/64\"]\ncluster_prefixes = [\"fd00:18::/32\"]\n[uplink]\ninterface = \"eth0\"\n{uplink}\n{peer}"
+        );
+        Config::parse("f", &text).expect("valid")
+    }
+
+    fn candidates(config: &Config, lasting: &str, passing: &str) -> Candidates {
+        let lasting = parse(lasting);
+        let all: Vec<_> = lasting.iter().copied().chain(parse(passing)).collect();
+        let uplink = config.uplink.as_ref().expect("configured");
+        Candidates::of(config, uplink, &all, &lasting)
+    }
+
+    /// What is chosen of addresses that last and of others, by keys of `[uplink]` and of a peer.
+    fn chosen(lasting: &str, passing: &str, uplink: &str, peer: &str) -> Result<String, String> {
+        let config = config(uplink, peer);
+        candidates(&config, lasting, passing)
+            .choose(&config)
+            .map(|Choice { addresses, .. }| {
+                addresses.iter().map(|own| own.to_string()).collect::<Vec<_>>().join(" ")
+            })
+            .map_err(|problem| problem.to_string())
+    }
+}

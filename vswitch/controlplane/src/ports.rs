@@ -1,0 +1,176 @@
+//! The numbers of ports, and which of them are live.
+//!
+//! Enters: attachments as they are reserved, attached and deleted. Leaves: the pods' live ports, to
+//! `compile`. An attachment has its number from the reservation to its deletion, with or without a
+//! live port: it is shown under it all that time. The file descriptors are the workers'.
+
+use std::collections::BTreeMap;
+
+use api::AttachmentId;
+use dataplane::tables::{MAX_PORTS, Offloads, PortId};
+
+use crate::compile::PodPort;
+
+/// The node's own port.
+pub const HOST: PortId = PortId(0);
+/// The NIC.
+pub const UPLINK: PortId = PortId(1);
+/// The first number of a pod.
+const FIRST_POD: u16 = 2;
+
+/// A pod's port.
+#[derive(Debug, Clone)]
+pub struct LivePort {
+    /// What the pod's kernel takes undone.
+    pub offloads: Offloads,
+    /// The worker that receives from it.
+    pub worker: usize,
+    /// False once its device is gone.
+    pub up: bool,
+}
+
+/// All ports of pods.
+#[derive(Debug, Clone, Default)]
+pub struct Ports {
+    numbers: BTreeMap<AttachmentId, PortId>,
+    live: BTreeMap<AttachmentId, LivePort>,
+    /// Taken from the tables, but not yet from every worker.
+    leaving: Vec<PortId>,
+    cursor: u16,
+}
+
+impl Ports {
+    /// The attachment's number, a new one if it has none; `None` if all are taken.
+    pub fn number(&mut self, attachment: &AttachmentId) -> Option<PortId> {
+        if let Some(id) = self.numbers.get(attachment) {
+            return Some(*id);
+        }
+        let count = MAX_PORTS as u16 - FIRST_POD;
+        let candidates =
+            (0..count).map(|step| PortId(FIRST_POD + (self.cursor.wrapping_add(step)) % count));
+        let taken: std::collections::BTreeSet<_> =
+            self.numbers.values().chain(&self.leaving).map(|id| id.0).collect();
+        let id = candidates.into_iter().find(|id| !taken.contains(&id.0))?;
+        // Round robin, so that a number in an old log line seldom means a new port.
+        self.cursor = (id.0 - FIRST_POD + 1) % count;
+        self.numbers.insert(attachment.clone(), id);
+        Some(id)
+    }
+
+    /// The number that the attachment has.
+    #[must_use]
+    pub fn number_of(&self, attachment: &AttachmentId) -> Option<PortId> {
+        self.numbers.get(attachment).copied()
+    }
+
+    /// Who has this number.
+    #[must_use]
+    pub fn attachment_of(&self, id: PortId) -> Option<&AttachmentId> {
+        self.numbers.iter().find(|(_, number)| **number == id).map(|(attachment, _)| attachment)
+    }
+
+    /// The port that was handed over.
+    #[must_use]
+    pub fn live(&self, attachment: &AttachmentId) -> Option<&LivePort> {
+        self.live.get(attachment)
+    }
+
+    /// Whether it was handed over and its device is there.
+    #[must_use]
+    pub fn is_up(&self, attachment: &AttachmentId) -> bool {
+        self.live.get(attachment).is_some_and(|live| live.up)
+    }
+
+    /// Ports that are up.
+    #[must_use]
+    pub fn count_up(&self) -> usize {
+        self.live.values().filter(|live| live.up).count()
+    }
+
+    /// Notes a port that was handed over.
+    pub fn insert(&mut self, attachment: &AttachmentId, live: LivePort) {
+        self.live.insert(attachment.clone(), live);
+    }
+
+    /// The device of this port is gone; the attachment that has it, if it was up.
+    pub fn mark_down(&mut self, id: PortId) -> Option<AttachmentId> {
+        let attachment = self.attachment_of(id)?.clone();
+        let live = self.live.get_mut(&attachment).filter(|live| live.up)?;
+        live.up = false;
+        Some(attachment)
+    }
+
+    /// Forgets the port but not the number.
+    pub fn unplug(&mut self, attachment: &AttachmentId) -> Option<LivePort> {
+        self.live.remove(attachment)
+    }
+
+    /// Forgets both; the number stays taken until [`Ports::left`].
+    pub fn forget(&mut self, attachment: &AttachmentId) {
+        self.live.remove(attachment);
+        self.leaving.extend(self.numbers.remove(attachment));
+    }
+
+    /// Numbers that no published table has, all at once: every worker is past the tables that had.
+    pub fn left(&mut self) -> Vec<PortId> {
+        std::mem::take(&mut self.leaving)
+    }
+
+    /// What `compile` needs.
+    #[must_use]
+    pub fn compiled(&self) -> BTreeMap<AttachmentId, PodPort> {
+        let up = self.live.iter().filter(|(_, live)| live.up);
+        up.filter_map(|(attachment, live)| {
+            let id = *self.numbers.get(attachment)?;
+            Some((attachment.clone(), PodPort { id, offloads: live.offloads }))
+        })
+        .collect()
+    }
+
+    /// Ports that each of so many workers receives from.
+    #[must_use]
+    pub fn loads(&self, workers: usize) -> Vec<usize> {
+        let mut loads = vec![0; workers];
+        for live in self.live.values().filter(|live| live.up) {
+            if let Some(load) = loads.get_mut(live.worker) {
+                *load += 1;
+            }
+        }
+        loads
+    }
+}
+
+/// In words.
+#[must_use]
+pub fn describe(offloads: Offloads) -> String {
+    let words = [(offloads.checksum, "csum"), (offloads.tso, "tso"), (offloads.uso, "uso")];
+    let words: Vec<_> = words.iter().filter(|(has, _)| *has).map(|(_, word)| *word).collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use api::AttachmentId;
+    use dataplane::tables::MAX_PORTS;
+
+    use super::Ports;
+
+    fn id(number: usize) -> AttachmentId {
+        AttachmentId { container_id: format!("c{number}"), ifname: "eth0".into() }
+    }
+
+    #[test]
+    fn a_number_is_free_again_once_every_worker_let_go() {
+        let mut ports = Ports::default();
+        for number in 0..MAX_PORTS - 2 {
+            let port = ports.number(&id(number)).expect("free");
+            assert_eq!(ports.number(&id(number)), Some(port));
+        }
+        assert_eq!(ports.number(&id(5000)), None);
+        let freed = ports.number_of(&id(7));
+        ports.forget(&id(7));
+        assert_eq!(ports.number(&id(5000)), None);
+        assert_eq!(ports.left(), Vec::from_iter(freed));
+        assert_eq!(ports.number(&id(5000)), freed);
+    }
+}
