@@ -33,6 +33,18 @@ underlay6_up() {
     done
 }
 
+# underlay_add_ipv6 HOST…: hosts of underlay.sh, which has no IPv6, get these addresses and a default route
+# by the router, so that the underlay has both families.
+underlay_add_ipv6() {
+    local host lan
+    for host in "$@"; do
+        lan=${HOST_LAN[$host]}
+        in_ip router address replace "${LAN6[$lan]}:1/64" dev "$lan"
+        in_ip "$host" address add "${HOST6[$host]}/64" dev eth0
+        in_ip "$host" -6 route add default via "${LAN6[$lan]}:1"
+    done
+}
+
 # node6_up NODE MODE PEER…: as node_up. NODE6_FAMILIES=6 leaves node-b's pods no IPv4.
 node6_up() {
     local node=$1

@@ -12,6 +12,11 @@
 //! conntrack has seen no question, would be masqueraded (UDP) or be invalid to a firewall (TCP).
 //! `compile::rib` therefore routes such addresses like the pods behind them, and they never come here:
 //! an exception in these rules would cure the first, and not the second.
+//!
+//! kube-proxy and the plugin `portmap` have the kernel translate what a pod sends to a Service or to a
+//! hostPort. If the endpoint is a pod, its answer would go from pod to pod past the kernel, untranslated,
+//! and the first pod would take it for a stranger's. Such connections come from the node's gateway address
+//! therefore: by the chain `services`, whose counter is none of those that `Observed` adds up.
 
 use std::fmt::Write as _;
 
@@ -33,7 +38,8 @@ pub struct Masquerade {
 /// What the kernel says of the rules.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Observed {
-    /// Connections that were masqueraded since the rules were set; `None` if the rules are gone.
+    /// Connections to the world that were masqueraded since the rules were set; `None` if the rules are
+    /// gone.
     pub connections: Option<u64>,
     /// What keeps pods' packets from the world.
     pub problems: Vec<String>,
@@ -72,7 +78,7 @@ impl Masquerade {
         let mut problems: Vec<_> = self.droppers.iter().map(problem).collect();
         if connections.is_none() {
             problems.push(format!(
-                "the nftables {TABLE} is gone: pods do not reach the world; `systemctl reload vswitchd` sets it again"
+                "the nftables {TABLE} is gone: pods reach neither the world nor kube-proxy's Services; `systemctl reload vswitchd` sets it again"
             ));
         }
         Observed { connections, problems }
@@ -112,12 +118,23 @@ fn set(node: &Node, host: &Host, pods: &PodPrefixes) -> Result<Vec<String>> {
     Ok(nft::forward_droppers(&nft::run("list chains\n")?))
 }
 
-/// The first two lines remove the table whether or not it was there.
+/// The first two lines remove the table whether or not it was there. The chain `services` knows neither
+/// prefixes nor protocols: what enters and leaves by the host port goes from pod to pod.
 fn rules(node: &Node, host: &Host, pods: &PodPrefixes) -> String {
     let mut text = format!("{TABLE}\ndelete {TABLE}\n{TABLE} {{\n");
     text.push_str(&nft::owner_chain(&host.interface));
-    text.push_str("  chain postrouting {\n");
-    text.push_str("    type nat hook postrouting priority 100; policy accept;\n");
+    let host_interface = &host.interface;
+    // Writing to a string does not fail.
+    let _ = write!(
+        text,
+        "  chain services {{
+    type nat hook postrouting priority 100; policy accept;
+    iifname \"{host_interface}\" oifname \"{host_interface}\" ct status dnat counter masquerade
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority 100; policy accept;
+"
+    );
     for prefix in pods.all() {
         let is_v4 = matches!(prefix, IpNet::V4(_));
         let family = if is_v4 { "ip" } else { "ip6" };
@@ -129,11 +146,9 @@ fn rules(node: &Node, host: &Host, pods: &PodPrefixes) -> String {
         } else {
             format!(" {family} daddr != {{ {kept} }}")
         };
-        // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "    {family} saddr {prefix}{kept} oifname != \"{}\" counter masquerade",
-            host.interface
+            "    {family} saddr {prefix}{kept} oifname != \"{host_interface}\" counter masquerade"
         );
     }
     text.push_str("  }\n}\n");
@@ -177,6 +192,10 @@ delete table inet vswitch
 table inet vswitch {
   chain owner {
     return comment \"vswitchd, host port vsw0\"
+  }
+  chain services {
+    type nat hook postrouting priority 100; policy accept;
+    iifname \"vsw0\" oifname \"vsw0\" ct status dnat counter masquerade
   }
   chain postrouting {
     type nat hook postrouting priority 100; policy accept;

@@ -136,7 +136,8 @@ pub struct Overlay {
 pub struct Host {
     /// Name of the TAP.
     pub interface: String,
-    /// Masquerade what pods send to the world outside the cluster.
+    /// Masquerade what pods send to the world outside the cluster, and what the kernel translates from
+    /// pod to pod.
     pub masquerade: bool,
     /// Further destinations to which it is not.
     pub non_masquerade_prefixes: Vec<IpNet>,

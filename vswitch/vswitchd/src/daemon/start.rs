@@ -120,6 +120,7 @@ impl Daemon {
                 Some(masquerade)
             }
             Some(host) => {
+                choices.push("no nftables table, as host.masquerade is false: pods reach a Service's pods only if kube-proxy masquerades by itself (masqueradeAll)".into());
                 Masquerade::remove_leftover(&host.interface);
                 None
             }
