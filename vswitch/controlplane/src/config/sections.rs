@@ -198,13 +198,11 @@ fn overlay<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Overlay {
     overlay
 }
 
-/// A node has a host port unless it says no; one that has neither `[uplink]` nor `[host]` is for
+/// A node has a host port unless it says no, with or without an uplink. One that has neither is for
 /// its own pods alone, and needs no privileges.
 fn host<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<Host> {
-    let has_uplink = reader.section(root, "uplink").is_present();
     let mut section = reader.section(root, "host");
-    let wanted = section.is_present() || has_uplink;
-    let enabled = reader.boolean(&mut section, "enabled").unwrap_or(wanted);
+    let enabled = reader.boolean(&mut section, "enabled").unwrap_or(true);
     let interface = reader.string(&mut section, "interface", "an interface name such as \"vsw0\"");
     let masquerade = reader.boolean(&mut section, "masquerade").unwrap_or(true);
     let non_masquerade_prefixes = reader.list(&mut section, "non_masquerade_prefixes", PREFIX);

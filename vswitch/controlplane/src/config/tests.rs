@@ -118,14 +118,18 @@ fn protocols_have_names_and_numbers() {
 }
 
 #[test]
-fn without_uplink_and_host_a_node_is_for_its_own_pods() {
-    let config = Config::parse("f", NODE).expect("valid");
-    assert_eq!((config.uplink, config.host), (None, None));
-    assert_eq!(config.attachment, Mode::Routed);
-    let config = Config::parse("f", &format!("{NODE}[host]\n")).expect("valid");
-    assert!(config.host.is_some_and(|host| host.masquerade && host.interface == "vsw0"));
-    let text = format!("{NODE}{UPLINK}[host]\nenabled = false\n");
-    assert_eq!(Config::parse("f", &text).expect("valid").host, None);
+fn a_node_has_a_host_port_with_or_without_an_uplink_unless_it_says_no() {
+    for uplink in ["", UPLINK] {
+        for section in ["", "[host]\n"] {
+            let config = Config::parse("f", &format!("{NODE}{uplink}{section}")).expect("valid");
+            assert_eq!(config.uplink.is_some(), !uplink.is_empty());
+            assert_eq!(config.attachment, Mode::Routed);
+            let host = config.host.expect("a host port");
+            assert!(host.masquerade && host.interface == "vsw0");
+        }
+        let text = format!("{NODE}{uplink}[host]\nenabled = false\n");
+        assert_eq!(Config::parse("f", &text).expect("valid").host, None);
+    }
 }
 
 #[test]

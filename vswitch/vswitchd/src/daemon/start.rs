@@ -67,7 +67,9 @@ impl Daemon {
                 (Some(uplink), sockets)
             }
             _ => {
-                choices.push("no uplink is configured: pods reach only pods of this node".into());
+                let beside = config.host.as_ref().map_or("", |_| " and what its kernel routes");
+                choices
+                    .push(format!("no uplink is configured: pods reach pods of this node{beside}"));
                 (None, Vec::new())
             }
         };
