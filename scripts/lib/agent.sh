@@ -45,7 +45,8 @@ agent_start() {
     lab_spawn "agent-$node" "$node" env NO_COLOR=1 "$bin/vswitch-agent" --node-name "$node" \
         --socket "$(node_socket "$node")" --kubeconfig "$LAB_DIR/agent.kubeconfig" \
         --state-file "$(agent_state_file "$node")" \
-        --conflist "$root/config/10-vswitch.conflist" --cni-conf-dir "$(node_dir "$node")/net.d" "$@"
+        --conflist "$root/config/10-vswitch.conflist" --cni-conf-dir "$(node_dir "$node")/net.d" \
+        --cni-bin-dir /usr/lib/cni "$@"
 }
 
 agent_state_file() { printf '%s/agent.json' "$(node_dir "$1")"; }

@@ -44,6 +44,8 @@ pub struct Settings {
     pub state_file: Option<PathBuf>,
     /// Installed once pods can be networked.
     pub conflist: Option<Placement>,
+    /// Where the runtime looks for plugins.
+    pub cni_bin_dir: PathBuf,
 }
 
 /// The agent.
@@ -283,7 +285,7 @@ impl Agent {
 
     fn install(&mut self) {
         if let Some(conflist) = &self.settings.conflist
-            && let Err(error) = conflist.install_configuration()
+            && let Err(error) = conflist.install_configuration(&self.settings.cni_bin_dir)
         {
             return tracing::error!("the runtime cannot be told: {}", chain(&error));
         }

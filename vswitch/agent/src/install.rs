@@ -14,6 +14,9 @@ use crate::backoff::Attempts;
 use crate::daemon::Daemon;
 use crate::error::{Error, Result, chain};
 
+/// The plugin by which runtimes serve hostPorts.
+const PORTMAP: &str = "portmap";
+
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
 
@@ -45,13 +48,22 @@ impl Placement {
         replace(&self.target(), &content, 0o755)
     }
 
-    /// Installs a configuration, if it is not there already: whole at any time, and so that the
-    /// runtime notices.
+    /// Installs a conflist, if it is not there already: whole at any time, and so that the runtime
+    /// notices. `portmap` is left out if the directory of the plugins has none.
     ///
     /// # Errors
     /// If a file cannot be read or written.
-    pub fn install_configuration(&self) -> Result<()> {
-        let (content, target) = (read(&self.file)?, self.target());
+    pub fn install_configuration(&self, cni_bin_dir: &Path) -> Result<()> {
+        let (mut content, target) = (read(&self.file)?, self.target());
+        if let Some(shorter) = without_portmap(&content)
+            && !is_there(&cni_bin_dir.join(PORTMAP))
+        {
+            tracing::warn!(
+                "there is no {PORTMAP} in {}: the conflist goes without it, and a hostPort has no effect; install the CNI plugins there, and start this anew",
+                cni_bin_dir.display()
+            );
+            content = shorter;
+        }
         if fs::read(&target).is_ok_and(|there| there == content) {
             return Ok(());
         }
@@ -103,6 +115,22 @@ pub async fn wait_for_daemon(socket: &Path, patience: Duration) -> Result<()> {
 async fn readiness(socket: &Path) -> Result<bool> {
     let status = Daemon::connect(socket).await?.status().await?;
     Ok(!status.pod_prefixes.is_empty())
+}
+
+/// The conflist without the plugin, if it chains it: one that is missing on the node fails every ADD,
+/// of pods without a hostPort too.
+fn without_portmap(conflist: &[u8]) -> Option<Vec<u8>> {
+    let mut conflist: serde_json::Value = serde_json::from_slice(conflist).ok()?;
+    let plugins = conflist.get_mut("plugins")?.as_array_mut()?;
+    let all = plugins.len();
+    plugins.retain(|plugin| plugin.get("type").is_none_or(|kind| kind != PORTMAP));
+    let is_shorter = plugins.len() < all;
+    is_shorter.then(|| format!("{conflist:#}\n").into_bytes())
+}
+
+/// A link counts, wherever it leads: on the node that may be another place than in a container.
+fn is_there(program: &Path) -> bool {
+    fs::symlink_metadata(program).is_ok()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -67,9 +67,12 @@ struct Run {
     /// Keep the agent's state here, for `vswitch-agent probe` and for people.
     #[arg(long, value_name = "FILE")]
     state_file: Option<PathBuf>,
-    /// Install this conflist once vswitchd networks pods.
+    /// Install this conflist once vswitchd networks pods; without `portmap` where that is missing.
     #[arg(long, value_name = "FILE")]
     conflist: Option<PathBuf>,
+    /// Where the runtime looks for plugins.
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    cni_bin_dir: PathBuf,
     /// Where to.
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     cni_conf_dir: PathBuf,
@@ -86,7 +89,7 @@ struct Install {
     /// Where to.
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
     cni_bin_dir: PathBuf,
-    /// The conflist to install.
+    /// The conflist to install; without `portmap` where that is missing.
     #[arg(long, value_name = "FILE")]
     conflist: Option<PathBuf>,
     /// Where to.
@@ -145,6 +148,7 @@ async fn run(run: Run) -> Result<()> {
         flannel: run.flannel,
         state_file: run.state_file,
         conflist,
+        cni_bin_dir: run.cni_bin_dir,
     };
     tracing::info!("vswitch-agent {} starts for {node_name}", env!("CARGO_PKG_VERSION"));
     let (publications, said) = watch::channel(None);
@@ -202,7 +206,7 @@ async fn place(install: &Install) -> Result<()> {
     }
     if let Some(conflist) = conflist {
         wait_for_daemon(&install.socket, Duration::from_secs(install.wait)).await?;
-        conflist.install_configuration()?;
+        conflist.install_configuration(&install.cni_bin_dir)?;
     }
     Ok(())
 }

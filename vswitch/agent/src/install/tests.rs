@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::thread;
@@ -44,15 +44,33 @@ fn a_program_replaces_one_that_runs() {
 fn a_configuration_is_written_once_and_removed_twice() {
     let dir = tempfile::tempdir().expect("a directory");
     let conflist = placement(dir.path(), "10-vswitch.conflist", "{}");
-    conflist.install_configuration().expect("installed");
+    conflist.install_configuration(dir.path()).expect("installed");
     let modified =
         || fs::metadata(conflist.target()).and_then(|meta| meta.modified()).expect("there");
     let first = modified();
-    conflist.install_configuration().expect("it is there");
+    conflist.install_configuration(dir.path()).expect("it is there");
     assert_eq!(first, modified());
     assert_eq!(files(dir.path()), ["10-vswitch.conflist"]);
     conflist.remove().and_then(|()| conflist.remove()).expect("gone");
     assert!(files(dir.path()).is_empty());
+}
+
+#[test]
+fn portmap_is_chained_where_it_is() {
+    let shipped = include_str!("../../../../config/10-vswitch.conflist");
+    let dir = tempfile::tempdir().expect("a directory");
+    let conflist = placement(dir.path(), "10-vswitch.conflist", shipped);
+    let installed = || {
+        conflist.install_configuration(dir.path()).expect("installed");
+        fs::read_to_string(conflist.target()).expect("there")
+    };
+    let wanted: serde_json::Value = serde_json::from_str(shipped).expect("the shipped one");
+    let found: serde_json::Value = serde_json::from_str(&installed()).expect("JSON");
+    assert_eq!(found["plugins"], serde_json::json!([wanted["plugins"][0]]));
+    assert_eq!((&found["name"], &found["cniVersion"]), (&wanted["name"], &wanted["cniVersion"]));
+    // To a place that the node has, and this container has not.
+    symlink("/nonexistent/portmap", dir.path().join("portmap")).expect("linked");
+    assert_eq!(installed(), shipped);
 }
 
 #[test]
