@@ -140,31 +140,6 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// The netlink socket failed.
-    #[error("cannot {action} the netlink socket")]
-    NetlinkSocket {
-        /// What was tried.
-        action: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-
-    /// The kernel refused a netlink request.
-    #[error("the kernel refused to {action}")]
-    Netlink {
-        /// What was asked for.
-        action: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-
-    /// The kernel's answer could not be read.
-    #[error("the kernel's answer to a netlink request is malformed: {reason}")]
-    NetlinkAnswer {
-        /// What is wrong with it.
-        reason: String,
-    },
-
     /// An ethtool request failed.
     #[error("cannot {action} of {ifname}")]
     Ethtool {

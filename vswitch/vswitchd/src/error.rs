@@ -66,13 +66,21 @@ pub enum Error {
         /// What it gave, and why.
         mode: String,
     },
-    /// The host port cannot be made.
+    /// The host port's TAP cannot be made.
     #[error("the host port {interface} cannot be made")]
-    Host {
+    HostTap {
         /// Its name.
         interface: String,
         /// Why.
         source: netio::Error,
+    },
+    /// The host port cannot be given its addresses, neighbours or routes.
+    #[error("the host port {interface} cannot be set up")]
+    Host {
+        /// Its name.
+        interface: String,
+        /// Why.
+        source: netlink::Error,
     },
     /// Its name or a prefix is taken.
     #[error("the host port cannot be made: {0}")]
@@ -82,7 +90,7 @@ pub enum Error {
     Masquerade(String),
     /// The kernel's netlink cannot be used.
     #[error("the kernel cannot be asked about its interfaces")]
-    Netlink(#[source] netio::Error),
+    Netlink(#[source] netlink::Error),
     /// A worker cannot start.
     #[error("the workers cannot be started")]
     Workers(#[source] std::io::Error),

@@ -7,9 +7,9 @@ use std::os::unix::net::UnixStream;
 
 use crate::common::{Namespace, eventually, ip, link, up};
 use frame::{Checksum, GsoKind, Packet, Pool};
-use netio::netlink::Netlink;
 use netio::port::{PortFd, PortKind, Recv, SendError};
 use netio::{Error, fdpass};
+use netlink::Netlink;
 
 const KERNEL: &str = "198.18.0.1";
 const POD: &str = "198.18.0.2";

@@ -228,7 +228,7 @@ impl Checks<'_> {
             );
         }
         for (index, protocol) in kernel.protocols.iter().enumerate() {
-            if *protocol == netio::netlink::ROUTE_PROTOCOL {
+            if *protocol == netlink::ROUTE_PROTOCOL {
                 self.refuse(
                     &format!("routes.kernel.protocols[{index}]"),
                     format!("{protocol} is that of vswitchd's own routes, which say nothing of other nodes"),

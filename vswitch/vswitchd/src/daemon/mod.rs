@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use api::{ErrorKind, ErrorReply, Source};
 use dataplane::tables::Tables;
 use frame::Pool;
-use netio::netlink::{Event, Monitor, Netlink};
 use netio::pinhole::Steering;
+use netlink::{Event, Monitor, Netlink};
 
 use crate::compile::{Base, HostPort, Input, UplinkPort};
 use crate::config::{Config, Former};

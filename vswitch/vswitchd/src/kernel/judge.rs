@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netio::netlink::{KernelHop, KernelRoute, RouteKind};
+use netlink::{KernelHop, KernelRoute, RouteKind};
 
 use super::mirror::Mirror;
 use super::{HOST_METRIC, Hop, Judgement, Learned, Way};

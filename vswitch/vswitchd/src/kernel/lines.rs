@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netio::netlink::{KernelHop, KernelRoute, RouteKind};
+use netlink::{KernelHop, KernelRoute, RouteKind};
 
 pub(crate) const UPLINK: u32 = 2;
 pub(crate) const HOST: u32 = 3;

@@ -12,7 +12,7 @@ use std::iter::successors;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netio::netlink::{KernelRoute, Placement, ROUTE_PROTOCOL, RouteKind};
+use netlink::{KernelRoute, Placement, ROUTE_PROTOCOL, RouteKind};
 
 /// What an event did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

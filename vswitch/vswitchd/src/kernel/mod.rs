@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use netio::netlink::{Event, Netlink};
+use netlink::{Event, Netlink};
 
 use crate::config;
 pub use judge::Scope;
@@ -159,7 +159,7 @@ impl KernelSource {
     ///
     /// # Errors
     /// If the kernel does not answer; it is asked again next time.
-    pub fn settle(&mut self, now: Instant) -> netio::Result<()> {
+    pub fn settle(&mut self, now: Instant) -> netlink::Result<()> {
         self.fresh = false;
         if self.unclear || self.is_due(now) {
             let mut mirror = Mirror::new(self.table, &self.prefixes).of(&self.protocols);

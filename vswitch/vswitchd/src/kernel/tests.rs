@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use netio::netlink::Placement::Replaces;
+use netlink::Placement::Replaces;
 use proptest::prelude::*;
 
 use super::judge::{Scope, judge};

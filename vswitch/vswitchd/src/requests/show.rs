@@ -9,7 +9,7 @@ use api::{
 use dataplane::DropReason;
 use dataplane::tables::{FdbTarget, MAX_PORTS, PortId};
 use ipnet::IpNet;
-use netio::netlink::NeighborState;
+use netlink::NeighborState;
 
 use crate::daemon::Daemon;
 use crate::ports::{self, HOST, UPLINK};

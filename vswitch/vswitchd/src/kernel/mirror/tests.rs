@@ -1,9 +1,9 @@
-use netio::netlink::Placement::{Appended, First, Replaces};
+use netlink::Placement::{Appended, First, Replaces};
 use proptest::prelude::*;
 
 use super::super::lines::route;
 use super::{Mirror, Outcome};
-use netio::netlink::{KernelRoute, Placement};
+use netlink::{KernelRoute, Placement};
 
 fn mirror(prefixes: &[&str]) -> Mirror {
     let prefixes: Vec<_> = prefixes.iter().map(|p| p.parse().expect("a prefix")).collect();

@@ -6,8 +6,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::Netlink;
-use crate::Result;
+use crate::{Netlink, Result};
 
 impl Netlink {
     /// The addresses of an interface, of both families, with their prefix lengths.
@@ -104,7 +103,7 @@ fn lasts(message: &AddressMessage) -> bool {
 }
 
 /// An address and its prefix length from the kernel's message.
-pub(super) fn read(message: &AddressMessage) -> Option<(IpAddr, u8)> {
+pub(crate) fn read(message: &AddressMessage) -> Option<(IpAddr, u8)> {
     // On a point-to-point link "address" is the other end's; IPv6 often has "address" alone.
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(ip) => Some(*ip),

@@ -9,13 +9,12 @@ use std::net::IpAddr;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::Netlink;
-use super::socket::{NLM_F_APPEND, NLM_F_REPLACE};
-use crate::Result;
+use crate::socket::{NLM_F_APPEND, NLM_F_REPLACE};
+use crate::{Netlink, Result};
 
 /// RTM_NEWROUTE and RTM_DELROUTE.
-pub(super) const NEW_ROUTE: u16 = 24;
-pub(super) const DELETE_ROUTE: u16 = 25;
+pub(crate) const NEW_ROUTE: u16 = 24;
+pub(crate) const DELETE_ROUTE: u16 = 25;
 
 /// `struct rtmsg`: family, lengths of destination and source, TOS, table, protocol, scope, type,
 /// and flags in four bytes.
@@ -138,7 +137,7 @@ impl Netlink {
 }
 
 /// Where the flags of a notification put its route.
-pub(super) fn placement(flags: u16) -> Placement {
+pub(crate) fn placement(flags: u16) -> Placement {
     if flags & NLM_F_REPLACE != 0 {
         Placement::Replaces
     } else if flags & NLM_F_APPEND != 0 {
@@ -150,7 +149,7 @@ pub(super) fn placement(flags: u16) -> Placement {
 
 /// A route from a message's payload; `None` if it is of another family, of the kernel's cache, or
 /// makes no sense.
-pub(super) fn read(payload: &[u8]) -> Option<KernelRoute> {
+pub(crate) fn read(payload: &[u8]) -> Option<KernelRoute> {
     let (header, attributes) = payload.split_first_chunk::<HEADER_BYTES>()?;
     let [family, len, source_len, tos, table, protocol, _, kind, flags @ ..] = *header;
     let flags = u32::from_ne_bytes(flags);

@@ -5,8 +5,7 @@ use netlink_packet_route::link::{
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, State, XdpAttached,
 };
 
-use super::Netlink;
-use crate::{Error, Result, sys};
+use crate::{Netlink, Result};
 
 /// An interface as the kernel has it now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -49,9 +48,6 @@ impl Netlink {
     /// # Errors
     /// If the kernel does not answer.
     pub fn link(&mut self, name: &str) -> Result<Option<Link>> {
-        if sys::interface_name(name).is_none() {
-            return Err(Error::InterfaceName { name: name.to_owned() });
-        }
         let mut wanted = LinkMessage::default();
         wanted.attributes.push(LinkAttribute::IfName(name.to_owned()));
         self.one_link(wanted, name)
@@ -150,7 +146,7 @@ fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
 }
 
 /// An interface from the kernel's message about it.
-pub(super) fn read(message: &LinkMessage) -> Link {
+pub(crate) fn read(message: &LinkMessage) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
         index: message.header.index,

@@ -9,8 +9,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::Netlink;
-use crate::Result;
+use crate::{Netlink, Result};
 
 /// Marks our routes in the kernel (`ip route show proto 86`), so that they are recognized after a
 /// restart and nobody else's is removed. Unassigned in include/uapi/linux/rtnetlink.h and in

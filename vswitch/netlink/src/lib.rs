@@ -2,13 +2,16 @@
 //!
 //! The control thread calls it: for the links and addresses of the underlay, for the way to each
 //! peer (the kernel's route and the kernel's neighbour: it resolves, we never send ARP on the NIC),
-//! for the routes that others gave the kernel, and to route the cluster's prefixes to the host's TAP. [`Monitor`] tells when any of it changed.
+//! for the routes that others gave the kernel, and to route the cluster's prefixes to the host's TAP.
+//! [`Monitor`] tells when any of it changed.
 //!
 //! A [`Netlink`] belongs to the network namespace in which it was opened. Attributes that are not
 //! known are skipped.
 
+#![forbid(unsafe_code)]
+
 mod address;
-mod ethtool;
+mod error;
 mod fib;
 mod link;
 mod monitor;
@@ -16,7 +19,7 @@ mod neighbor;
 mod route;
 mod socket;
 
-pub use ethtool::{Driver, driver, rx_queues};
+pub use error::{Error, Result};
 pub use fib::{KernelHop, KernelRoute, Placement, RouteKind};
 pub use link::Link;
 pub use monitor::{Event, Monitor};

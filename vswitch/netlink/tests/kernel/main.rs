@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
-use crate::common::{Namespace, eventually, ip, link};
-use netio::Error;
-use netio::netlink::{
-    Event, KernelHop, KernelRoute, Monitor, NeighborState, Netlink, Placement, ROUTE_PROTOCOL,
-    Route, RouteKind, driver, rx_queues,
+// Namespaces are made by an unsafe call, which stands once, beside netio's tests.
+#[path = "../../../netio/tests/kernel/common.rs"]
+mod common;
+
+use common::{Namespace, eventually, ip, link};
+use netlink::{
+    Error, Event, KernelHop, KernelRoute, Monitor, NeighborState, Netlink, Placement,
+    ROUTE_PROTOCOL, Route, RouteKind,
 };
 
 const MAC: [u8; 6] = [0x02, 0x76, 0x73, 0x77, 0, 1];
@@ -55,18 +58,6 @@ fn links_are_found_and_changed() {
         assert_eq!(netlink.link_by_index(9999).expect("an answer"), None);
         assert!(netlink.delete_link(index).expect("it was there"));
         assert!(!netlink.delete_link(index).expect("it is gone"));
-    });
-}
-
-#[test]
-fn the_driver_tells_its_name_and_queues() {
-    let Some(namespace) = Namespace::new("the_driver_tells_its_name_and_queues") else { return };
-    namespace.run(|| {
-        veth();
-        assert_eq!(driver("v0").expect("veth tells").name, "veth");
-        assert_eq!(rx_queues("v0").expect("veth tells"), Some(2));
-        assert_eq!(rx_queues("lo").expect("an interface"), None);
-        assert!(matches!(driver("absent"), Err(Error::NoInterface { .. })));
     });
 }
 
@@ -236,7 +227,7 @@ fn the_monitor_tells_of_links_addresses_and_routes() {
         assert!(events.contains(&Event::AddressChanged { ifindex: index, address }));
         let is_ours = |e: &Event| matches!(e, Event::RouteChanged(route, _) if route.destination == net("198.18.0.0/24"));
         assert!(events.iter().any(is_ours));
-        let is_v0 = |link: &netio::netlink::Link| link.index == index && link.name == "v0";
+        let is_v0 = |link: &netlink::Link| link.index == index && link.name == "v0";
         assert!(events.iter().any(|e| matches!(e, Event::LinkChanged(link) if is_v0(link))));
         assert!(events.iter().any(|e| matches!(e, Event::LinkGone(link) if is_v0(link))));
         assert!(!events.contains(&Event::Overrun));
