@@ -77,7 +77,7 @@ impl Monitor {
     /// # Errors
     /// If the kernel refuses a socket.
     pub fn open() -> Result<Self> {
-        let failed = |source| Error::NetlinkSocket { action: "open", source };
+        let failed = |source| Error::Socket { action: "open", source };
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
         socket.bind_auto().map_err(failed)?;
         socket.set_non_blocking(true).map_err(failed)?;
@@ -103,7 +103,7 @@ impl Monitor {
                     each(Event::Overrun);
                     continue;
                 }
-                Err(source) => return Err(Error::NetlinkSocket { action: "read from", source }),
+                Err(source) => return Err(Error::Socket { action: "read from", source }),
             };
             // Only the kernel's word counts.
             if from.port_number() == 0 {

@@ -38,7 +38,7 @@ impl Netlink {
     /// # Errors
     /// If the kernel refuses a socket.
     pub fn open() -> Result<Self> {
-        let failed = |source| Error::NetlinkSocket { action: "open", source };
+        let failed = |source| Error::Socket { action: "open", source };
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
         socket.bind_auto().map_err(failed)?;
         // Has the kernel filter dumps by what the request says (Linux 4.20). Without it we filter
@@ -88,11 +88,13 @@ impl Netlink {
             match self.exchange(message.clone(), NLM_F_DUMP) {
                 Ok(Answers { interrupted: true, .. }) => {}
                 Ok(Answers { messages, .. }) => return Ok(messages),
+                // There is no such table yet.
+                Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(Vec::new()),
                 Err(error) => return Err(error.on(action)),
             }
         }
         let reason = format!("the tables changed {DUMP_ATTEMPTS} times while they were read");
-        Err(Error::NetlinkAnswer { reason })
+        Err(Error::Malformed { reason })
     }
 
     /// As `dump`, for a great many: each message's type, flags and payload as they come. What
@@ -266,9 +268,9 @@ impl Failure {
 
     pub(crate) fn on(self, action: impl Display) -> Error {
         match self {
-            Self::Refused(source) => Error::Netlink { action: action.to_string(), source },
-            Self::Unreadable(reason) => Error::NetlinkAnswer { reason },
-            Self::Socket { action, source } => Error::NetlinkSocket { action, source },
+            Self::Refused(source) => Error::Refused { action: action.to_string(), source },
+            Self::Unreadable(reason) => Error::Malformed { reason },
+            Self::Socket { action, source } => Error::Socket { action, source },
         }
     }
 }

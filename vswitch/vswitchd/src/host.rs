@@ -142,11 +142,10 @@ impl HostInterface {
 
     fn route(&self, prefix: &IpNet, source: Option<IpAddr>) -> Route {
         Route {
-            destination: (prefix.network(), prefix.prefix_len()),
             gateway: Some(next_hop(matches!(prefix, IpNet::V4(_)))),
-            oif: self.ifindex,
             source,
             metric: Some(HOST_METRIC),
+            ..Route::unicast((prefix.network(), prefix.prefix_len()), self.ifindex)
         }
     }
 

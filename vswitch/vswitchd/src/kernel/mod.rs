@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use netlink::{Event, Netlink};
+use netlink::{Event, Netlink, RouteFilter};
 
 use crate::config;
 pub use judge::Scope;
@@ -163,7 +163,8 @@ impl KernelSource {
         self.fresh = false;
         if self.unclear || self.is_due(now) {
             let mut mirror = Mirror::new(self.table, &self.prefixes).of(&self.protocols);
-            self.netlink.kernel_routes(self.table, |route| mirror.read(route))?;
+            self.netlink
+                .kernel_routes(RouteFilter::of_table(self.table), |route| mirror.read(route))?;
             self.open.add(mirror.differing(&self.mirror));
             (self.fresh, self.again) = (mirror.has_several() || self.mirror.has_several(), false);
             (self.mirror, self.unclear, self.read_at) = (mirror, false, Some(now));
