@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use api::{Attach, Delegated, Reply, Request, Reserve, Reserved};
 use ipnet::IpNet;
+use netlink::Netlink;
 use serde_json::Value;
 
 use crate::args::Wanted;
@@ -17,7 +18,6 @@ use crate::config::Call;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::ipam::{Allocation, Delegate};
-use crate::netlink::Netlink;
 use crate::netns::{NetNs, Tap};
 use crate::pod::{self, Plan};
 use crate::result::{self, Plugged, Route};
@@ -164,11 +164,12 @@ fn routes(reserved: &Reserved, allocation: Option<&Allocation>) -> Vec<Route> {
 }
 
 fn move_into(tap: &Tap, netns: &NetNs, ifname: &str) -> Result<(), Error> {
-    let failed = || Error::kernel(format!("move the TAP device into the pod as {ifname}"));
+    let doing = || format!("move the TAP device into the pod as {ifname}");
     let mut netlink = Netlink::open().map_err(Error::kernel("open a netlink socket"))?;
-    let link = netlink.link(&tap.name).map_err(failed())?;
-    let link = link.ok_or_else(|| failed()(std::io::Error::from_raw_os_error(libc::ENODEV)))?;
-    netlink.move_link(link.index, netns.as_fd(), ifname).map_err(failed())
+    let link = netlink.link(&tap.name).map_err(Error::kernel(doing()))?;
+    let gone = || std::io::Error::from_raw_os_error(libc::ENODEV);
+    let link = link.ok_or_else(|| Error::kernel(doing())(gone()))?;
+    netlink.move_link(link.index, netns.as_fd(), ifname).map_err(Error::kernel(doing()))
 }
 
 #[cfg(test)]

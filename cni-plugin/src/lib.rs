@@ -7,7 +7,7 @@
 //!                         |     |
 //!                         |     +-> client  -> vswitchd: addresses, and the port's descriptor
 //!                         |     +-> ipam    -> the delegated IPAM plugin, if the configuration names one
-//!                         +-> netns, netlink, pod -> the kernel
+//!                         +-> netns, pod -> the kernel
 //! ```
 //!
 //! | file | holds |
@@ -21,7 +21,6 @@
 //! | `ipam`     | delegation to an IPAM plugin |
 //! | `pod`      | the interface inside the pod's namespace |
 //! | `netns`    | namespaces and the TAP; the only unsafe code |
-//! | `netlink`  | requests to the kernel |
 //! | `undo`     | what a failed ADD takes back |
 //! | `result`   | result, error and version output |
 //! | `error`    | every failure, and the table of CNI codes |
@@ -39,7 +38,6 @@ mod del;
 mod error;
 mod gc;
 mod ipam;
-mod netlink;
 #[allow(unsafe_code)]
 mod netns;
 mod pod;
