@@ -20,12 +20,12 @@
 //! | `client`   | the control socket, bounded in time |
 //! | `ipam`     | delegation to an IPAM plugin |
 //! | `pod`      | the interface inside the pod's namespace |
-//! | `netns`    | namespaces and the TAP; the only unsafe code |
+//! | `netns`    | the pod's network namespace |
 //! | `undo`     | what a failed ADD takes back |
 //! | `result`   | result, error and version output |
 //! | `error`    | every failure, and the table of CNI codes |
 
-#![deny(unsafe_code)] // netns alone opens it
+#![forbid(unsafe_code)]
 
 mod add;
 mod adjust;
@@ -38,7 +38,6 @@ mod del;
 mod error;
 mod gc;
 mod ipam;
-#[allow(unsafe_code)]
 mod netns;
 mod pod;
 mod result;

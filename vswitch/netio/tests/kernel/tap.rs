@@ -235,6 +235,6 @@ fn a_name_that_is_taken_is_not_shared() {
     namespace.run(|| {
         ip("tuntap add tap0 mode tap vnet_hdr");
         let refused = PortFd::create_tap("tap0").expect_err("somebody else's");
-        assert!(matches!(refused, Error::TapCreate { .. }), "{refused}");
+        assert!(matches!(refused, Error::Tap(tap::Error::Create { .. })), "{refused}");
     });
 }
