@@ -1,7 +1,8 @@
 //! What can end the daemon, or keep it from starting.
 
-use std::fmt::Write;
 use std::path::PathBuf;
+
+pub use api::chain;
 
 use crate::config::Refusal;
 use crate::journal::JournalError;
@@ -110,17 +111,4 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         if matches!(self, Self::Config(_)) { 2 } else { 1 }
     }
-}
-
-/// An error with all its causes, in one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing to a string does not fail.
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }
