@@ -4,11 +4,12 @@
 //! reversal; the caller disarms them once the runtime has the result.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use api::{Attach, Delegated, Reply, Request, Reserve, Reserved};
 use ipnet::IpNet;
+use netlink::Netlink;
 use serde_json::Value;
 
 use crate::args::Wanted;
@@ -17,8 +18,7 @@ use crate::config::Call;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::ipam::{Allocation, Delegate};
-use crate::netlink::Netlink;
-use crate::netns::{NetNs, Tap};
+use crate::netns::NetNs;
 use crate::pod::{self, Plan};
 use crate::result::{self, Plugged, Route};
 use crate::undo::Undo;
@@ -27,6 +27,9 @@ use crate::version::Command;
 /// RFC 8200, section 5: "IPv6 requires that every link in the Internet have an MTU of 1280 octets or
 /// greater". The kernel takes IPv6 away from a smaller one.
 const IPV6_MIN_MTU: u32 = 1280;
+
+/// The kernel fills in the number: unique in the namespace, which the device leaves at once.
+const TAP_NAME: &str = "vswtap%d";
 
 /// Plugs the pod in. Answers with the result to print, and with what takes it all back.
 ///
@@ -59,8 +62,9 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
     }
     let routes = routes(&reserved, allocation.as_ref());
 
-    let tap = Tap::create()?;
-    move_into(&tap, &netns, &attachment.ifname)?;
+    // In the plugin's namespace: the descriptor would keep the pod's alive.
+    let (tap, _) = tap::create(TAP_NAME).map_err(Error::kernel("make the pod's interface"))?;
+    move_into(tap.as_fd(), &netns, &attachment.ifname)?;
     let inside = Rc::clone(&netns);
     undo.push("remove the interface", move || {
         inside.run(|| pod::remove(attachment)).map_err(|error| error.sentence())
@@ -163,12 +167,14 @@ fn routes(reserved: &Reserved, allocation: Option<&Allocation>) -> Vec<Route> {
     given.iter().map(by_gateway).collect()
 }
 
-fn move_into(tap: &Tap, netns: &NetNs, ifname: &str) -> Result<(), Error> {
-    let failed = || Error::kernel(format!("move the TAP device into the pod as {ifname}"));
+fn move_into(tap: BorrowedFd<'_>, netns: &NetNs, ifname: &str) -> Result<(), Error> {
+    let doing = || format!("move the TAP device into the pod as {ifname}");
+    let name = tap::name(tap).map_err(Error::kernel(doing()))?;
     let mut netlink = Netlink::open().map_err(Error::kernel("open a netlink socket"))?;
-    let link = netlink.link(&tap.name).map_err(failed())?;
-    let link = link.ok_or_else(|| failed()(std::io::Error::from_raw_os_error(libc::ENODEV)))?;
-    netlink.move_link(link.index, netns.as_fd(), ifname).map_err(failed())
+    let link = netlink.link(&name).map_err(Error::kernel(doing()))?;
+    let gone = || std::io::Error::from_raw_os_error(libc::ENODEV);
+    let link = link.ok_or_else(|| Error::kernel(doing())(gone()))?;
+    netlink.move_link(link.index, netns.as_fd(), ifname).map_err(Error::kernel(doing()))
 }
 
 #[cfg(test)]

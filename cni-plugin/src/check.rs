@@ -1,7 +1,8 @@
 //! CHECK: what `prevResult` says is compared with the pod's namespace, then the daemon is asked, then
 //! the IPAM plugin. What other plugins added since is none of our business.
 
-use api::{Check, Request};
+use api::{Check, Mac, Request};
+use netlink::{KernelRoute, NeighborState, RouteKind};
 
 use crate::client;
 use crate::config::Call;
@@ -10,7 +11,7 @@ use crate::error::Error;
 use crate::ipam::Delegate;
 use crate::netns::NetNs;
 use crate::pod::{self, Found};
-use crate::result::Previous;
+use crate::result::{Previous, Route};
 use crate::version::Command;
 
 /// Verifies the attachment.
@@ -29,7 +30,7 @@ pub(crate) fn check(call: &Call, deadline: &Deadline) -> Result<(), Error> {
         return Err(altered(&attachment.ifname, "is not the one that ADD made"));
     }
     compare(&attachment.ifname, &previous, &found)?;
-    let Some(mac) = found.link.mac else {
+    let Some(mac) = found.link.mac.map(Mac) else {
         return Err(altered(&attachment.ifname, "has no MAC"));
     };
     let request = Request::Check(Check {
@@ -45,19 +46,22 @@ pub(crate) fn check(call: &Call, deadline: &Deadline) -> Result<(), Error> {
 }
 
 fn compare(ifname: &str, previous: &Previous, found: &Found) -> Result<(), Error> {
-    if !found.link.is_up {
+    if !found.link.up {
         return Err(altered(ifname, "is down"));
     }
-    if let Some(mac) = previous.mac.filter(|mac| found.link.mac != Some(*mac)) {
-        let is = found.link.mac.map_or("none".into(), |mac| mac.to_string());
+    let has = found.link.mac.map(Mac);
+    if let Some(mac) = previous.mac.filter(|mac| has != Some(*mac)) {
+        let is = has.map_or("none".into(), |mac| mac.to_string());
         return Err(altered(ifname, &format!("has the MAC {is} instead of {mac}")));
     }
     for ip in &previous.addresses {
         if !found.addresses.contains(&ip.address) {
             return Err(altered(ifname, &format!("lacks the address {}", ip.address)));
         }
-        let is_known =
-            |gateway| found.neighbors.iter().any(|n| n.address == gateway && n.is_permanent);
+        let is_known = |gateway| {
+            let mut all = found.neighbors.iter();
+            all.any(|n| n.ip == gateway && n.state == NeighborState::Permanent)
+        };
         if let Some(gateway) = ip.gateway.filter(|gateway| !is_known(*gateway)) {
             let what = format!("lacks the permanent neighbour entry of gateway {gateway}");
             return Err(altered(ifname, &what));
@@ -65,16 +69,20 @@ fn compare(ifname: &str, previous: &Previous, found: &Found) -> Result<(), Error
     }
     for route in &previous.routes {
         // Routes of a result do not name their interface: another plugin's may use another.
-        let stands = found.routes.iter().any(|is| {
-            is.dst == route.dst.trunc()
-                && (is.gw == route.gw || (route.gw.is_none() && is.link.is_some()))
-        });
-        if !stands {
+        if !found.routes.iter().any(|is| stands_for(is, route)) {
             let by = route.gw.map(|gw| format!(" by {gw}")).unwrap_or_default();
             return Err(Error::Altered(format!("the route to {}{by} is missing", route.dst)));
         }
     }
     Ok(())
+}
+
+/// Whether the kernel's route does what the result's does. Where that names no gateway, ADD chose it.
+fn stands_for(is: &KernelRoute, route: &Route) -> bool {
+    let [hop] = is.next_hops.as_slice() else { return false };
+    is.kind == RouteKind::Unicast
+        && is.destination == (route.dst.network(), route.dst.prefix_len())
+        && (hop.gateway == route.gw || (route.gw.is_none() && hop.oif != 0))
 }
 
 fn altered(ifname: &str, what: &str) -> Error {
@@ -83,12 +91,11 @@ fn altered(ifname: &str, what: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use api::Mac;
+    use netlink::{KernelHop, KernelRoute, Link, Neighbor, NeighborState, RouteKind};
     use serde_json::json;
 
     use super::compare;
     use crate::config::NetConf;
-    use crate::netlink::{KernelRoute, Link, Neighbor};
     use crate::pod::Found;
     use crate::result::Previous;
     use crate::version::Command;
@@ -106,20 +113,29 @@ mod tests {
     fn found() -> Found {
         let gateway = "198.18.1.1".parse().expect("an address");
         Found {
-            link: Link {
-                index: 2,
-                is_up: true,
-                is_tun: true,
-                mac: Some(Mac([2, 0, 0, 0, 0, 1])),
-                alias: None,
-            },
+            link: Link { index: 2, up: true, mac: Some([2, 0, 0, 0, 0, 1]), ..Link::default() },
             // Another plugin added one.
             addresses: ["198.18.1.5/32", "198.19.0.1/16"].map(|a| a.parse().expect("ok")).to_vec(),
-            neighbors: vec![Neighbor { address: gateway, is_permanent: true }],
+            neighbors: vec![Neighbor {
+                ifindex: 2,
+                ip: gateway,
+                mac: Some([2; 6]),
+                state: NeighborState::Permanent,
+            }],
             routes: vec![KernelRoute {
-                dst: "0.0.0.0/0".parse().expect("a prefix"),
-                gw: Some(gateway),
-                link: Some(2),
+                destination: ([0; 4].into(), 0),
+                table: 254,
+                tos: 0,
+                metric: 0,
+                protocol: 4,
+                kind: RouteKind::Unicast,
+                next_hops: vec![KernelHop {
+                    oif: 2,
+                    gateway: Some(gateway),
+                    weight: 1,
+                    onlink: true,
+                    usable: true,
+                }],
             }],
         }
     }
@@ -132,10 +148,10 @@ mod tests {
     #[test]
     fn each_alteration_is_named() {
         type Alter = fn(&mut Found);
-        let table: [(Alter, &str); 7] = [
-            (|f| f.link.is_up = false, "interface eth0 is down"),
+        let table: [(Alter, &str); 8] = [
+            (|f| f.link.up = false, "interface eth0 is down"),
             (
-                |f| f.link.mac = Some(Mac([2, 0, 0, 0, 0, 9])),
+                |f| f.link.mac = Some([2, 0, 0, 0, 0, 9]),
                 "interface eth0 has the MAC 02:00:00:00:00:09 instead of 02:00:00:00:00:01",
             ),
             (
@@ -147,11 +163,18 @@ mod tests {
                 "interface eth0 lacks the permanent neighbour entry of gateway 198.18.1.1",
             ),
             (
-                |f| f.neighbors[0].is_permanent = false,
+                |f| f.neighbors[0].state = NeighborState::Stale,
                 "interface eth0 lacks the permanent neighbour entry of gateway 198.18.1.1",
             ),
             (|f| f.routes.clear(), "the route to 0.0.0.0/0 by 198.18.1.1 is missing"),
-            (|f| f.routes[0].gw = None, "the route to 0.0.0.0/0 by 198.18.1.1 is missing"),
+            (
+                |f| f.routes[0].next_hops[0].gateway = None,
+                "the route to 0.0.0.0/0 by 198.18.1.1 is missing",
+            ),
+            (
+                |f| f.routes[0].kind = RouteKind::Blackhole,
+                "the route to 0.0.0.0/0 by 198.18.1.1 is missing",
+            ),
         ];
         for (alter, message) in table {
             let mut found = found();

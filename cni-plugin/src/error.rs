@@ -82,7 +82,7 @@ pub enum Error {
         /// In words, with the object's name.
         doing: String,
         /// The cause.
-        source: io::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The name is taken in the pod's namespace.
     #[error("interface {ifname} already exists in {netns:?} and was left as it is")]
@@ -183,9 +183,12 @@ impl Error {
         }
     }
 
-    pub(crate) fn kernel(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn kernel<E>(doing: impl Into<String>) -> impl FnOnce(E) -> Self
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let doing = doing.into();
-        |source| Self::Kernel { doing, source }
+        |source| Self::Kernel { doing, source: source.into() }
     }
 }
 

@@ -7,7 +7,7 @@
 //!                         |     |
 //!                         |     +-> client  -> vswitchd: addresses, and the port's descriptor
 //!                         |     +-> ipam    -> the delegated IPAM plugin, if the configuration names one
-//!                         +-> netns, netlink, pod -> the kernel
+//!                         +-> netns, pod -> the kernel
 //! ```
 //!
 //! | file | holds |
@@ -20,13 +20,12 @@
 //! | `client`   | the control socket, bounded in time |
 //! | `ipam`     | delegation to an IPAM plugin |
 //! | `pod`      | the interface inside the pod's namespace |
-//! | `netns`    | namespaces and the TAP; the only unsafe code |
-//! | `netlink`  | requests to the kernel |
+//! | `netns`    | the pod's network namespace |
 //! | `undo`     | what a failed ADD takes back |
 //! | `result`   | result, error and version output |
 //! | `error`    | every failure, and the table of CNI codes |
 
-#![deny(unsafe_code)] // netns alone opens it
+#![forbid(unsafe_code)]
 
 mod add;
 mod adjust;
@@ -39,8 +38,6 @@ mod del;
 mod error;
 mod gc;
 mod ipam;
-mod netlink;
-#[allow(unsafe_code)]
 mod netns;
 mod pod;
 mod result;

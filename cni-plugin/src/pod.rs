@@ -7,14 +7,17 @@ use std::net::IpAddr;
 
 use api::{AttachmentId, Mac};
 use ipnet::IpNet;
-use netlink_packet_route::link::LinkAttribute;
+use netlink::{KernelRoute, Link, LinkChange, MAIN_TABLE, Neighbor, Netlink, RouteFilter};
 
 use crate::error::Error;
-use crate::netlink::{KernelRoute, Link, Neighbor, Netlink};
 use crate::result::Route;
 
 /// `IFALIASZ` of the kernel's include/uapi/linux/if.h, less its NUL.
 const MAX_ALIAS_BYTES: usize = 255;
+
+/// `RTPROT_STATIC` of the kernel's include/uapi/linux/rtnetlink.h: the pod's routes are what an
+/// administrator would have written.
+const STATIC: u8 = 4;
 
 /// What the pod's interface becomes.
 pub(crate) struct Plan<'a> {
@@ -54,9 +57,7 @@ pub(crate) fn configure(plan: &Plan) -> Result<Mac, Error> {
     let mut netlink = open()?;
     let link = required(&mut netlink, ifname)?;
     if let Some(lo) = netlink.link("lo").map_err(Error::kernel("look for lo in the pod"))? {
-        netlink
-            .set_link(lo.index, Vec::new(), true)
-            .map_err(Error::kernel("bring lo up in the pod"))?;
+        netlink.set_up(lo.index).map_err(Error::kernel("bring lo up in the pod"))?;
     }
     let has_v6 = plan.addresses.iter().any(|address| address.addr().is_ipv6());
     // Before the link is up: no router advertisement is heeded, and the link-local address, which
@@ -66,24 +67,25 @@ pub(crate) fn configure(plan: &Plan) -> Result<Mac, Error> {
     if has_v6 {
         ipv6_sysctl(ifname, "disable_ipv6", "0", true)?;
     }
-    let attributes = vec![
-        LinkAttribute::Address(plan.mac.0.to_vec()),
-        LinkAttribute::Mtu(plan.mtu),
-        LinkAttribute::IfAlias(mark(plan.attachment)),
-    ];
-    netlink.set_link(link.index, attributes, true).map_err(Error::kernel(format!(
+    let change = LinkChange {
+        up: Some(true),
+        mtu: Some(plan.mtu),
+        mac: Some(plan.mac.0),
+        alias: Some(&mark(plan.attachment)),
+    };
+    netlink.change_link(link.index, &change).map_err(Error::kernel(format!(
         "give {ifname} the MAC {} and the MTU {}, and bring it up",
         plan.mac, plan.mtu
     )))?;
     for address in plan.addresses {
         netlink
-            .add_address(link.index, address)
+            .add_address(link.index, (address.addr(), address.prefix_len()))
             .map_err(Error::kernel(format!("add address {address} to {ifname}")))?;
     }
     for gateway in plan.gateways {
-        netlink.add_neighbor(link.index, *gateway, plan.gateway_mac).map_err(Error::kernel(
-            format!("add gateway {gateway} to the neighbours of {ifname}"),
-        ))?;
+        netlink.replace_neighbor(link.index, *gateway, plan.gateway_mac.0).map_err(
+            Error::kernel(format!("add gateway {gateway} to the neighbours of {ifname}")),
+        )?;
         // A prefix of the interface's own that contains the gateway leads to it already.
         if !plan.addresses.iter().any(|address| address.contains(gateway)) {
             add_route(&mut netlink, link.index, &Route::via(IpNet::from(*gateway), None), ifname)?;
@@ -92,14 +94,24 @@ pub(crate) fn configure(plan: &Plan) -> Result<Mac, Error> {
     for route in plan.routes {
         add_route(&mut netlink, link.index, route, ifname)?;
     }
-    required(&mut netlink, ifname)?.mac.ok_or_else(|| {
-        Error::kernel(format!("read the MAC of {ifname}"))(io::ErrorKind::InvalidData.into())
+    required(&mut netlink, ifname)?.mac.map(Mac).ok_or_else(|| {
+        let no_mac: io::Error = io::ErrorKind::InvalidData.into();
+        Error::kernel(format!("read the MAC of {ifname}"))(no_mac)
     })
 }
 
 fn add_route(netlink: &mut Netlink, index: u32, route: &Route, ifname: &str) -> Result<(), Error> {
+    let route_of_pod = netlink::Route {
+        table: route.table.unwrap_or(MAIN_TABLE),
+        protocol: STATIC,
+        gateway: route.gw,
+        metric: route.priority,
+        mtu: route.mtu,
+        advmss: route.advmss,
+        ..netlink::Route::unicast((route.dst.network(), route.dst.prefix_len()), index)
+    };
     netlink
-        .add_route(index, route)
+        .add_route(&route_of_pod)
         .map_err(Error::kernel(format!("add the route to {} to {ifname}", route.dst)))
 }
 
@@ -109,12 +121,18 @@ fn add_route(netlink: &mut Netlink, index: u32, route: &Route, ifname: &str) -> 
 /// `Kernel`.
 pub(crate) fn look(ifname: &str) -> Result<Option<Found>, Error> {
     let mut netlink = open()?;
-    let mut read = || {
+    let mut read = || -> netlink::Result<_> {
         let Some(link) = netlink.link(ifname)? else { return Ok(None) };
+        let addresses = netlink.addresses(link.index)?;
+        let mut routes = Vec::new();
+        netlink.kernel_routes(RouteFilter::default(), |route| routes.push(route))?;
         Ok(Some(Found {
-            addresses: netlink.addresses(link.index)?,
+            addresses: addresses
+                .into_iter()
+                .filter_map(|(address, len)| IpNet::new(address, len).ok())
+                .collect(),
             neighbors: netlink.neighbors(link.index)?,
-            routes: netlink.routes()?,
+            routes,
             link,
         }))
     };
@@ -131,11 +149,8 @@ pub(crate) fn remove(attachment: &AttachmentId) -> Result<(), Error> {
     let mut netlink = open()?;
     let link = netlink.link(ifname).map_err(Error::kernel(format!("look for {ifname}")))?;
     let Some(link) = link.filter(|link| is_ours(link, attachment)) else { return Ok(()) };
-    match netlink.delete_link(link.index) {
-        // The daemon's closing of the descriptor was faster.
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-        other => other.map_err(Error::kernel(format!("remove {ifname}"))),
-    }
+    // That it is gone is as good: the daemon's closing of the descriptor was faster.
+    netlink.delete_link(link.index).map(drop).map_err(Error::kernel(format!("remove {ifname}")))
 }
 
 /// Gives the interface another MTU if it is there and is the TAP that was made for `attachment`; false
@@ -149,14 +164,14 @@ pub(crate) fn set_mtu(attachment: &AttachmentId, mtu: u32) -> Result<bool, Error
     let link = netlink.link(ifname).map_err(Error::kernel(format!("look for {ifname}")))?;
     let Some(link) = link.filter(|link| is_ours(link, attachment)) else { return Ok(false) };
     netlink
-        .set_link(link.index, vec![LinkAttribute::Mtu(mtu)], link.is_up)
+        .set_mtu(link.index, mtu)
         .map_err(Error::kernel(format!("give {ifname} the MTU {mtu}")))?;
     Ok(true)
 }
 
 /// True for the TAP that was made for `attachment`.
 pub(crate) fn is_ours(link: &Link, attachment: &AttachmentId) -> bool {
-    link.is_tun && link.alias.as_deref() == Some(&mark(attachment))
+    link.kind.as_deref() == Some("tun") && link.alias.as_deref() == Some(&mark(attachment))
 }
 
 /// The alias by which `ip link` shows whose interface it is, and by which DEL knows it.
@@ -174,9 +189,9 @@ fn open() -> Result<Netlink, Error> {
 }
 
 fn required(netlink: &mut Netlink, ifname: &str) -> Result<Link, Error> {
-    let failed = || Error::kernel(format!("find {ifname} in the pod"));
-    let link = netlink.link(ifname).map_err(failed())?;
-    link.ok_or_else(|| failed()(io::Error::from_raw_os_error(libc::ENODEV)))
+    let doing = || format!("find {ifname} in the pod");
+    let link = netlink.link(ifname).map_err(Error::kernel(doing()))?;
+    link.ok_or_else(|| Error::kernel(doing())(io::Error::from_raw_os_error(libc::ENODEV)))
 }
 
 /// Sets an IPv6 setting of the interface. /proc/sys/net shows the namespace of the thread that looks

@@ -82,11 +82,13 @@ impl Asked {
             _ => PathBuf::from("."),
         };
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
-            .map_err(|errno| Error::kernel("watch files")(errno.into()))?;
+            .map_err(|errno| Error::kernel("watch files")(io::Error::from(errno)))?;
         // The directory, as the file may not be there yet.
         inotify::add_watch(&inotify, &directory, WatchFlags::CLOSE_WRITE | WatchFlags::ONLYDIR)
             .map_err(|errno| {
-                Error::kernel(format!("watch the directory {}", directory.display()))(errno.into())
+                Error::kernel(format!("watch the directory {}", directory.display()))(
+                    io::Error::from(errno),
+                )
             })?;
         Ok(Self { inotify, directory, file })
     }
@@ -103,7 +105,7 @@ impl Asked {
                 Ok(_) if self.read()? => return Ok(true),
                 // Another file of the directory. The pause begins anew: it is no deadline.
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(failed()(errno.into())),
+                Err(errno) => return Err(failed()(io::Error::from(errno))),
             }
         }
     }
@@ -120,7 +122,7 @@ impl Asked {
                 Err(Errno::INTR) => continue,
                 Err(errno) => {
                     let doing = format!("watch the directory {}", self.directory.display());
-                    return Err(Error::kernel(doing)(errno.into()));
+                    return Err(Error::kernel(doing)(io::Error::from(errno)));
                 }
             };
             if event.events().contains(ReadFlags::IGNORED) {

@@ -1,8 +1,9 @@
 //! Why the agent ends, or what it waits for.
 
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use api::chain;
 
 /// What failed, on what, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -78,20 +79,4 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         if matches!(self, Self::Credentials(_) | Self::Client(_)) { 2 } else { 1 }
     }
-}
-
-/// An error with all its causes, in one line. A cause that the text before repeats is left out.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            // Writing to a string does not fail.
-            let _ = write!(text, ": {said}");
-        }
-        cause = error.source();
-    }
-    text
 }

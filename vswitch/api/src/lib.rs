@@ -11,12 +11,14 @@
 //! | `state`      | what `status` and `show` answer |
 //! | `trace`      | a described packet, and the doors that it passed |
 //! | `codec`      | length prefix and JSON, bounded |
+//! | `error`      | an error with its causes in one line |
 //! | `mac`        | a MAC address as text |
 
 #![forbid(unsafe_code)]
 
 mod attachment;
 mod codec;
+mod error;
 mod mac;
 mod message;
 mod state;
@@ -28,6 +30,7 @@ pub use attachment::{
 pub use codec::{
     CodecError, Decoder, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, encode_request, encode_response,
 };
+pub use error::chain;
 pub use mac::{Mac, MacParseError};
 pub use message::{ErrorKind, ErrorReply, Reply, Request, Response};
 pub use state::{

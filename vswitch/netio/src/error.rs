@@ -8,27 +8,15 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// What failed, on what, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The name cannot be that of an interface.
-    #[error("{name:?} cannot be the name of an interface: 1 to 15 characters, no space, no slash")]
-    InterfaceName {
-        /// The name as given.
-        name: String,
-    },
+    /// A TAP could not be made or set up, or no interface can have the name.
+    #[error(transparent)]
+    Tap(#[from] tap::Error),
 
     /// No interface of that name or index is in this namespace.
     #[error("there is no interface {name} in this network namespace")]
     NoInterface {
         /// Name or index as given.
         name: String,
-    },
-
-    /// A TAP could not be made.
-    #[error("cannot make the TAP {name}; it needs /dev/net/tun, CAP_NET_ADMIN and a free name")]
-    TapCreate {
-        /// The name it should have had.
-        name: String,
-        /// What the kernel said.
-        source: io::Error,
     },
 
     /// A file descriptor that should become a port is none.
@@ -138,31 +126,6 @@ pub enum Error {
         action: &'static str,
         /// What the kernel said.
         source: io::Error,
-    },
-
-    /// The netlink socket failed.
-    #[error("cannot {action} the netlink socket")]
-    NetlinkSocket {
-        /// What was tried.
-        action: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-
-    /// The kernel refused a netlink request.
-    #[error("the kernel refused to {action}")]
-    Netlink {
-        /// What was asked for.
-        action: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-
-    /// The kernel's answer could not be read.
-    #[error("the kernel's answer to a netlink request is malformed: {reason}")]
-    NetlinkAnswer {
-        /// What is wrong with it.
-        reason: String,
     },
 
     /// An ethtool request failed.

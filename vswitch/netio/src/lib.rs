@@ -1,4 +1,4 @@
-//! All system calls of the daemon.
+//! All system calls of the daemon, save rtnetlink's.
 //!
 //! Frames enter from pods and from the NIC and leave to them; what forwards them is not known
 //! here. Synchronous: a worker polls, or sleeps in epoll on the fds. Whatever opens a socket or
@@ -9,14 +9,14 @@
 //! | [`port`]    | a pod's or the host's TAP, or a socketpair that plays one |
 //! | [`pinhole`] | the XDP program that takes only what is ours from the NIC |
 //! | [`xsk`]     | one AF_XDP socket for each NIC queue |
-//! | [`netlink`] | the kernel's links, addresses, routes and neighbours |
+//! | [`ethtool`] | a NIC's driver and the number of its queues |
 //! | [`fdpass`]  | file descriptors over a unix socket, and who sent them |
 //! | [`activation`] | sockets that the service manager opened for us |
 
 pub mod activation;
 mod error;
+pub mod ethtool;
 pub mod fdpass;
-pub mod netlink;
 pub mod pinhole;
 pub mod port;
 mod sys;

@@ -1,7 +1,8 @@
 //! What can end the daemon, or keep it from starting.
 
-use std::fmt::Write;
 use std::path::PathBuf;
+
+pub use api::chain;
 
 use crate::config_file::Refusal;
 use crate::journal::JournalError;
@@ -66,13 +67,21 @@ pub enum Error {
         /// What it gave, and why.
         mode: String,
     },
-    /// The host port cannot be made.
+    /// The host port's TAP cannot be made.
     #[error("the host port {interface} cannot be made")]
-    Host {
+    HostTap {
         /// Its name.
         interface: String,
         /// Why.
         source: netio::Error,
+    },
+    /// The host port cannot be given its addresses, neighbours or routes.
+    #[error("the host port {interface} cannot be set up")]
+    Host {
+        /// Its name.
+        interface: String,
+        /// Why.
+        source: netlink::Error,
     },
     /// Its name or a prefix is taken.
     #[error("the host port cannot be made: {0}")]
@@ -82,7 +91,7 @@ pub enum Error {
     Masquerade(String),
     /// The kernel's netlink cannot be used.
     #[error("the kernel cannot be asked about its interfaces")]
-    Netlink(#[source] netio::Error),
+    Netlink(#[source] netlink::Error),
     /// A worker cannot start.
     #[error("the workers cannot be started")]
     Workers(#[source] std::io::Error),
@@ -102,17 +111,4 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         if matches!(self, Self::Config(_)) { 2 } else { 1 }
     }
-}
-
-/// An error with all its causes, in one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing to a string does not fail.
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }

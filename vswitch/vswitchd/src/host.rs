@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use dataplane::tables::Gateway;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use netio::netlink::{Netlink, Route};
 use netio::port::PortFd;
+use netlink::{Netlink, Route};
 
 use crate::error::{Error, Result};
 use controlplane::config::{self, Config};
@@ -70,7 +70,8 @@ impl HostInterface {
         if is_alone && let Some(taken) = taken_prefix(&config.node.cluster_prefixes) {
             return Err(Error::HostTaken(taken));
         }
-        let port = PortFd::create_tap(name).map_err(failed)?;
+        let port = PortFd::create_tap(name)
+            .map_err(|source| Error::HostTap { interface: name.clone(), source })?;
         let link = netlink.link(name).map_err(failed)?;
         let link = link.ok_or_else(|| {
             Error::HostTaken(format!("the interface {name} was removed while it was set up"))
@@ -111,7 +112,7 @@ impl HostInterface {
         netlink: &mut Netlink,
         cluster: &[IpNet],
         pods: &PodPrefixes,
-    ) -> netio::Result<()> {
+    ) -> netlink::Result<()> {
         for gateway in pods.gateways() {
             netlink.add_address(self.ifindex, (gateway, host_len(gateway)))?;
             netlink.replace_neighbor(self.ifindex, next_hop(gateway.is_ipv4()), Gateway::MAC.0)?;
@@ -141,11 +142,10 @@ impl HostInterface {
 
     fn route(&self, prefix: &IpNet, source: Option<IpAddr>) -> Route {
         Route {
-            destination: (prefix.network(), prefix.prefix_len()),
             gateway: Some(next_hop(matches!(prefix, IpNet::V4(_)))),
-            oif: self.ifindex,
             source,
             metric: Some(HOST_METRIC),
+            ..Route::unicast((prefix.network(), prefix.prefix_len()), self.ifindex)
         }
     }
 
@@ -162,7 +162,7 @@ impl HostInterface {
     }
 }
 
-fn set_up(netlink: &mut Netlink, ifindex: u32, mtu: u32) -> netio::Result<()> {
+fn set_up(netlink: &mut Netlink, ifindex: u32, mtu: u32) -> netlink::Result<()> {
     netlink.set_mac(ifindex, MAC)?;
     netlink.set_mtu(ifindex, mtu)?;
     netlink.set_up(ifindex)

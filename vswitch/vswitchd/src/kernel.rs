@@ -9,7 +9,7 @@ use controlplane::kernel::{
     TableEvent, Tracked,
 };
 use dataplane::Millis;
-use netio::netlink::{self, Event, Netlink};
+use netlink::{Event, Netlink, RouteFilter};
 
 // The control plane refuses to follow the routes that netlink marks as ours.
 const _: () = assert!(ROUTE_PROTOCOL == netlink::ROUTE_PROTOCOL);
@@ -50,11 +50,12 @@ impl KernelTable {
     ///
     /// # Errors
     /// If the kernel does not answer; it is asked again next time.
-    pub fn settle(&mut self, now: Millis) -> netio::Result<()> {
+    pub fn settle(&mut self, now: Millis) -> netlink::Result<()> {
         if self.follower.wants_reading(now) {
             let mut mirror = self.follower.empty();
-            self.netlink
-                .kernel_routes(self.follower.table(), |route| mirror.read(plain(&route)))?;
+            self.netlink.kernel_routes(RouteFilter::of_table(self.follower.table()), |route| {
+                mirror.read(plain(&route))
+            })?;
             self.follower.take(mirror, now);
         }
         Ok(())

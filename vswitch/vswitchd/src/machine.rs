@@ -4,8 +4,9 @@
 //! problems with their lines, as `config` gives them. `--check` and the start share it.
 
 use dataplane::tables::LocalAddresses;
-use netio::netlink::{self, Link, Netlink};
+use netio::ethtool;
 use netio::xsk::MAX_FRAME_BYTES;
+use netlink::{Link, Netlink};
 
 use crate::config_file::Refusal;
 use crate::error::Error;
@@ -78,12 +79,12 @@ fn facts(
 ) -> Result<Facts, Problem> {
     let name = &uplink.interface;
     let refuse = |key: &str, message: String| config.origin.problem(key, message);
-    let unusable = |error: netio::Error| {
-        refuse("uplink.interface", format!("{name}: {}", crate::error::chain(&error)))
+    let unusable = |error: &dyn std::error::Error| {
+        refuse("uplink.interface", format!("{name}: {}", crate::error::chain(error)))
     };
-    let link = netlink.link(name).map_err(unusable)?;
+    let link = netlink.link(name).map_err(|error| unusable(&error))?;
     let Some(link) = link else {
-        let others = netlink.links().map_err(unusable)?;
+        let others = netlink.links().map_err(|error| unusable(&error))?;
         let others: Vec<_> =
             others.into_iter().map(|link| link.name).filter(|name| name != "lo").collect();
         return Err(refuse(
@@ -97,13 +98,16 @@ fn facts(
     let mac = link.mac.ok_or_else(|| {
         refuse("uplink.interface", format!("{name} is no Ethernet interface: it has no MAC"))
     })?;
-    let all = netlink.addresses(link.index).map_err(unusable)?;
+    let all = netlink.addresses(link.index).map_err(|error| unusable(&error))?;
     let all: Vec<_> = all.into_iter().map(|(address, _)| address).collect();
-    let lasting = netlink.lasting_addresses(link.index).map_err(unusable)?;
+    let lasting = netlink.lasting_addresses(link.index).map_err(|error| unusable(&error))?;
     let Choice { addresses, notes: awaited } =
         Candidates::of(config, uplink, &all, &lasting).choose(config)?;
-    let queues = netlink::rx_queues(name).map_err(unusable)?.unwrap_or(link.rx_queues).max(1);
-    let driver = netlink::driver(name).map(|driver| driver.name).unwrap_or_default();
+    let queues = ethtool::rx_queues(name)
+        .map_err(|error| unusable(&error))?
+        .unwrap_or(link.rx_queues)
+        .max(1);
+    let driver = ethtool::driver(name).map(|driver| driver.name).unwrap_or_default();
     let mut warnings = Vec::new();
     if !link.up || !link.carrier {
         warnings.push(format!("{name} is down; pods do not reach other nodes until it is up"));
@@ -178,7 +182,7 @@ fn check_cores(config: &Config, problems: &mut Vec<Problem>) {
 mod tests {
     use std::net::IpAddr;
 
-    use netio::netlink::Link;
+    use netlink::Link;
 
     use super::{Facts, check_mtu, check_own_addresses};
     use controlplane::config::Config;

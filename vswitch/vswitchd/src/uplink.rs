@@ -167,8 +167,8 @@ mod tests {
     use std::net::IpAddr;
     use std::sync::Arc;
 
-    use netio::netlink::Link;
     use netio::pinhole::Steering;
+    use netlink::Link;
 
     use super::{spread, steering, union};
     use crate::machine::Facts;

@@ -8,7 +8,6 @@
 //! Workers share a port by `Arc`: only one of them reads it, any may write to it, and the kernel
 //! keeps each frame whole.
 
-mod tap;
 mod vnet;
 
 use std::fs::File;
@@ -16,6 +15,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use frame::{CAPACITY_BYTES, Packet};
+pub use tap::TapOffloads;
 
 use crate::sys::{check, check_fd};
 use crate::{Error, Result};
@@ -35,17 +35,6 @@ pub enum PortKind {
     Tap,
     /// One end of a SOCK_SEQPACKET socketpair.
     Seqpacket,
-}
-
-/// What the other side of a port may leave to us, and we to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TapOffloads {
-    /// Unfinished transport checksums.
-    pub checksum: bool,
-    /// TCP superframes, over IPv4 and IPv6.
-    pub tso: bool,
-    /// UDP superframes, each piece a datagram of its own.
-    pub uso: bool,
 }
 
 /// What a read from a port gave.
@@ -96,7 +85,11 @@ impl PortFd {
     pub fn adopt(fd: OwnedFd) -> Result<Self> {
         let setup = |action| move |source| Error::PortSetup { action, source };
         let (kind, offloads) = if tap::is_tun(fd.as_fd()).map_err(setup("tell the kind of file"))? {
-            (PortKind::Tap, tap::adopt(fd.as_fd())?)
+            let offloads = tap::adopt(fd.as_fd()).map_err(|error| match error {
+                tap::Error::NotOurs { reason } => Error::NotAPort { reason },
+                other => other.into(),
+            })?;
+            (PortKind::Tap, offloads)
         } else if is_seqpacket(fd.as_fd()) {
             (PortKind::Seqpacket, TapOffloads { checksum: true, tso: true, uso: true })
         } else {

@@ -107,7 +107,10 @@ fn fds_that_are_no_port_are_refused_with_a_reason() {
 #[test]
 fn impossible_names_are_refused_before_the_kernel_is_asked() {
     for name in ["", "name-of-16-bytes", "a b"] {
-        assert!(matches!(PortFd::create_tap(name), Err(Error::InterfaceName { .. })), "{name:?}");
+        assert!(
+            matches!(PortFd::create_tap(name), Err(Error::Tap(tap::Error::Name { .. }))),
+            "{name:?}"
+        );
     }
 }
 

@@ -10,7 +10,7 @@
 
 use frame::{Checksum, Gso, GsoKind, Offload};
 
-pub(super) const HEADER_BYTES: usize = 12;
+pub(super) const HEADER_BYTES: usize = tap::VNET_HEADER_BYTES;
 
 /// A frame needs its Ethernet header; a TAP answers a shorter write with EINVAL at best.
 pub(super) const MIN_FRAME_BYTES: usize = 14;

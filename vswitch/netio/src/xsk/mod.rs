@@ -33,7 +33,7 @@ pub use rx::XskRx;
 pub use tx::{TxError, XskTx};
 
 use crate::pinhole::XskMap;
-use crate::{Error, Result, sys};
+use crate::{Error, Result};
 
 /// The longest frame, either way: a chunk less the 256 bytes that XDP keeps before a packet
 /// (XDP_PACKET_HEADROOM). The kernel drops a longer one before it gets here, into `rx_dropped`.
@@ -116,9 +116,7 @@ impl XskSocket {
     /// If the sizes are impossible, the memory cannot be had, the queue is somebody else's or does
     /// not exist, or has no place in the map.
     pub fn open(ifname: &str, queue: u32, config: &XskConfig, map: &XskMap) -> Result<Self> {
-        if sys::interface_name(ifname).is_none() {
-            return Err(Error::InterfaceName { name: ifname.to_owned() });
-        }
+        tap::interface_name(ifname)?;
         let rx_frames = queue_size("rx_frames", config.rx_frames)?;
         let tx_frames = queue_size("tx_frames", config.tx_frames)?;
         let (umem, mut descriptors) = register_memory(ifname, queue, rx_frames, tx_frames)?;

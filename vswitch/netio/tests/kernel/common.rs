@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use netio::netlink::{Link, Netlink};
+use netlink::{Link, Netlink};
 
 type Job = Box<dyn FnOnce() + Send>;
 

@@ -4,8 +4,8 @@
 //! error and ends.
 
 mod common;
+mod ethtool;
 mod frames;
-mod netlink;
 mod pinhole;
 mod tap;
 mod xsk;

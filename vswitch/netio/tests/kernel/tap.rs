@@ -7,9 +7,9 @@ use std::os::unix::net::UnixStream;
 
 use crate::common::{Namespace, eventually, ip, link, up};
 use frame::{Checksum, GsoKind, Packet, Pool};
-use netio::netlink::Netlink;
 use netio::port::{PortFd, PortKind, Recv, SendError};
 use netio::{Error, fdpass};
+use netlink::Netlink;
 
 const KERNEL: &str = "198.18.0.1";
 const POD: &str = "198.18.0.2";
@@ -235,6 +235,6 @@ fn a_name_that_is_taken_is_not_shared() {
     namespace.run(|| {
         ip("tuntap add tap0 mode tap vnet_hdr");
         let refused = PortFd::create_tap("tap0").expect_err("somebody else's");
-        assert!(matches!(refused, Error::TapCreate { .. }), "{refused}");
+        assert!(matches!(refused, Error::Tap(tap::Error::Create { .. })), "{refused}");
     });
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use crate::common::{Namespace, eventually, ip, link, skip};
 use netio::Error;
-use netio::netlink::Netlink;
 use netio::pinhole::{AttachWish, Pinhole, Steering};
 use netio::xsk::{MAX_FRAME_BYTES, TxError, XskConfig, XskMode, XskSocket, XskStatistics};
+use netlink::Netlink;
 
 const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);

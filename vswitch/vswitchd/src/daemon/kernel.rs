@@ -49,10 +49,7 @@ impl Daemon {
         let outcome = monitor.drain(|event| {
             is_concerned |= underlay.as_mut().is_some_and(|underlay| underlay.on_event(&event));
             is_concerned |= kernel.as_mut().is_some_and(|kernel| kernel.on_event(&event));
-            if matches!(
-                event,
-                netio::netlink::Event::LinkChanged(_) | netio::netlink::Event::LinkGone(_)
-            ) {
+            if matches!(event, netlink::Event::LinkChanged(_) | netlink::Event::LinkGone(_)) {
                 links.push(event);
             }
         });

@@ -22,9 +22,9 @@ use api::{ErrorKind, ErrorReply, Source};
 use dataplane::Millis;
 use dataplane::tables::{Offloads, Tables};
 use frame::Pool;
-use netio::netlink::{Event, Monitor, Netlink};
 use netio::pinhole::Steering;
 use netio::port::TapOffloads;
+use netlink::{Event, Monitor, Netlink};
 
 use crate::error::chain;
 use crate::host::{HostInterface, sysctl_warnings};

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use dataplane::tables::PortId;
 use frame::Pool;
-use netio::netlink::{Monitor, Netlink};
 use netio::xsk::XskSocket;
+use netlink::{Monitor, Netlink};
 
 use super::Daemon;
 use crate::error::{Error, Result};

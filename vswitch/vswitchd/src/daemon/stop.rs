@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use dataplane::tables::FdbTarget;
-use netio::netlink::Netlink;
+use netlink::Netlink;
 
 use crate::config_file;
 use crate::error::chain;

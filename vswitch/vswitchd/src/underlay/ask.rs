@@ -17,7 +17,7 @@ impl Underlay {
     ///
     /// # Errors
     /// If the kernel does not answer.
-    pub fn own_addresses(&mut self) -> netio::Result<Vec<IpAddr>> {
+    pub fn own_addresses(&mut self) -> netlink::Result<Vec<IpAddr>> {
         let all = self.netlink.addresses(self.ifindex)?;
         Ok(all.into_iter().map(|(address, _)| address).collect())
     }
@@ -26,7 +26,7 @@ impl Underlay {
     ///
     /// # Errors
     /// If the kernel does not answer.
-    pub fn lasting_addresses(&mut self) -> netio::Result<Vec<IpAddr>> {
+    pub fn lasting_addresses(&mut self) -> netlink::Result<Vec<IpAddr>> {
         self.netlink.lasting_addresses(self.ifindex)
     }
 
@@ -73,7 +73,7 @@ impl Underlay {
     /// Reads neighbours, and has the kernel resolve what it does not know or is not sure of.
     pub(super) fn read(&mut self, wanted: &[IpAddr]) {
         let mut found = BTreeMap::new();
-        let answer: netio::Result<()> = if wanted.len() < LIST_FROM {
+        let answer: netlink::Result<()> = if wanted.len() < LIST_FROM {
             wanted.iter().try_for_each(|ip| {
                 found.extend(self.netlink.neighbor(self.ifindex, *ip)?.map(|n| (n.ip, n)));
                 Ok(())

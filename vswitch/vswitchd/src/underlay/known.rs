@@ -3,7 +3,7 @@
 //! Enters: an entry of its table. Leaves: the MAC to send to, and whether there is something to ask.
 
 use dataplane::wire::MacAddr;
-use netio::netlink::{Neighbor, NeighborState};
+use netlink::{Neighbor, NeighborState};
 
 /// What the kernel has of a neighbour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

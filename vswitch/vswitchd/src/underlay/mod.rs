@@ -24,7 +24,7 @@ use std::net::IpAddr;
 
 use controlplane::next_hop::{self, NextHop};
 use ipnet::IpNet;
-use netio::netlink::{Event, Link, Neighbor, NeighborState, Netlink};
+use netlink::{Event, Link, Neighbor, NeighborState, Netlink};
 
 use known::Known;
 use round::next;

@@ -39,6 +39,6 @@ fn main() -> ExitCode {
 }
 
 fn fail(error: &ClientError) -> ExitCode {
-    let _ = writeln!(io::stderr(), "vswitchctl: {}", vswitchd::error::chain(error));
+    let _ = writeln!(io::stderr(), "vswitchctl: {}", api::chain(error));
     ExitCode::from(FAILED)
 }

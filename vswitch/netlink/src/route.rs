@@ -1,36 +1,84 @@
-//! Routes: ours in the kernel's main table, and the kernel's way to an address.
+//! Routes with one next hop, written and read back, and the kernel's way to an address.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
-    RouteProtocol, RouteScope, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteScope,
+    RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::Netlink;
-use crate::Result;
+use crate::{Netlink, Result, RouteFilter, RouteKind};
 
 /// Marks our routes in the kernel (`ip route show proto 86`), so that they are recognized after a
 /// restart and nobody else's is removed. Unassigned in include/uapi/linux/rtnetlink.h and in
 /// iproute2's rt_protos.
 pub const ROUTE_PROTOCOL: u8 = 86;
 
-/// A route of ours.
+/// The table that the kernel looks in for all packets: RT_TABLE_MAIN.
+pub const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
+
+/// A route with one next hop, or with none, as it is written and as it is read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Network and prefix length.
     pub destination: (IpAddr, u8),
-    /// Who forwards; taken to be on the link, whatever its prefix. `None`: the link itself.
+    /// The table that it is in.
+    pub table: u32,
+    /// The program that made it: RTPROT_*, 4 for an administrator, [`ROUTE_PROTOCOL`] for us.
+    pub protocol: u8,
+    /// What becomes of packets.
+    pub kind: RouteKind,
+    /// The router that forwards; taken to be on the link, whatever its prefix. `None`: the link
+    /// itself.
     pub gateway: Option<IpAddr>,
-    /// The interface that packets leave by.
-    pub oif: u32,
+    /// The interface that packets leave by; `None` if they are dropped.
+    pub oif: Option<u32>,
     /// The source address of packets that the node itself sends.
     pub source: Option<IpAddr>,
     /// Which of several routes to one destination wins: the lowest. `None` leaves it to the kernel:
-    /// 0 for IPv4, 1024 for IPv6.
+    /// none for IPv4, which is 0, and 1024 for IPv6, which is read back.
     pub metric: Option<u32>,
+    /// The largest packet, bytes, if it is smaller than the interface's.
+    pub mtu: Option<u32>,
+    /// The largest TCP segment to announce, bytes.
+    pub advmss: Option<u32>,
+}
+
+impl Route {
+    /// A route of ours, in the main table, by an interface.
+    #[must_use]
+    pub fn unicast(destination: (IpAddr, u8), oif: u32) -> Self {
+        Self { oif: Some(oif), ..Self::without_hop(destination, RouteKind::Unicast) }
+    }
+
+    /// A route of ours, in the main table, that drops packets and tells their senders.
+    #[must_use]
+    pub fn unreachable(destination: (IpAddr, u8)) -> Self {
+        Self::without_hop(destination, RouteKind::Unreachable)
+    }
+
+    /// A route of ours, in the main table, that drops packets in silence.
+    #[must_use]
+    pub fn blackhole(destination: (IpAddr, u8)) -> Self {
+        Self::without_hop(destination, RouteKind::Blackhole)
+    }
+
+    fn without_hop(destination: (IpAddr, u8), kind: RouteKind) -> Self {
+        Self {
+            destination,
+            table: MAIN_TABLE,
+            protocol: ROUTE_PROTOCOL,
+            kind,
+            gateway: None,
+            oif: None,
+            source: None,
+            metric: None,
+            mtu: None,
+            advmss: None,
+        }
+    }
 }
 
 /// The kernel's way to an address.
@@ -55,25 +103,43 @@ impl Netlink {
     /// # Errors
     /// If the kernel refuses: the interface is down, most likely.
     pub fn replace_route(&mut self, route: &Route) -> Result<()> {
+        self.write_route(route, NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Adds a route where there is none to the same destination with the same metric.
+    ///
+    /// # Errors
+    /// If there is one, or the kernel refuses: the interface is down, most likely.
+    pub fn add_route(&mut self, route: &Route) -> Result<()> {
+        self.write_route(route, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    fn write_route(&mut self, route: &Route, flags: u16) -> Result<()> {
         let (network, len) = route.destination;
         let mut message = message(route);
-        message.header.kind = RouteType::Unicast;
         // A route without gateway reaches its link and no farther; IPv6 has no scopes here.
         message.header.scope = match (network, route.gateway) {
-            (IpAddr::V4(_), None) => RouteScope::Link,
+            (IpAddr::V4(_), None) if route.kind == RouteKind::Unicast => RouteScope::Link,
             _ => RouteScope::Universe,
         };
         if route.gateway.is_some() {
             message.header.flags = RouteFlags::Onlink;
         }
+        let mut metrics = Vec::new();
+        metrics.extend(route.mtu.map(RouteMetric::Mtu));
+        metrics.extend(route.advmss.map(RouteMetric::Advmss));
+        if !metrics.is_empty() {
+            message.attributes.push(RouteAttribute::Metrics(metrics));
+        }
         self.change(
             RouteNetlinkMessage::NewRoute(message),
-            NLM_F_CREATE | NLM_F_REPLACE,
+            flags,
             format_args!("add the route to {network}/{len}"),
         )
     }
 
-    /// Removes a route of ours; false if there is none like it.
+    /// Removes a route of that destination, table, protocol, kind, next hop, source and metric; false
+    /// if there is none.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -87,23 +153,21 @@ impl Netlink {
         )
     }
 
-    /// Our routes, of both families.
+    /// Such routes, of both families. One with several next hops has neither `gateway` nor `oif`
+    /// here; [`Netlink::kernel_routes`] tells them.
     ///
     /// # Errors
     /// If the kernel does not answer.
-    pub fn routes(&mut self) -> Result<Vec<Route>> {
+    pub fn routes(&mut self, filter: RouteFilter) -> Result<Vec<Route>> {
         let mut routes = Vec::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut wanted = RouteMessage::default();
-            wanted.header.address_family = family;
-            wanted.header.table = RouteHeader::RT_TABLE_MAIN;
-            wanted.header.protocol = ROUTE_PROTOCOL.into();
-            let answers = self.dump(&RouteNetlinkMessage::GetRoute(wanted), "list the routes")?;
+        for wanted in filter.requests() {
+            let answers = self.dump(&wanted, format_args!("list the routes of {filter}"))?;
             routes.extend(answers.iter().filter_map(|answer| match answer {
                 RouteNetlinkMessage::NewRoute(route) => read(route),
                 _ => None,
             }));
         }
+        routes.retain(|route| filter.has(route.table, route.protocol));
         Ok(routes)
     }
 
@@ -144,10 +208,14 @@ fn message(route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family(network);
     message.header.destination_prefix_length = len;
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = ROUTE_PROTOCOL.into();
-    message.attributes =
-        vec![RouteAttribute::Destination(network.into()), RouteAttribute::Oif(route.oif)];
+    message.header.protocol = route.protocol.into();
+    message.header.kind = u8::from(route.kind).into();
+    message.attributes = vec![
+        // The header's own has room for numbers below 256 alone.
+        RouteAttribute::Table(route.table),
+        RouteAttribute::Destination(network.into()),
+    ];
+    message.attributes.extend(route.oif.map(RouteAttribute::Oif));
     message.attributes.extend(route.gateway.map(|ip| RouteAttribute::Gateway(ip.into())));
     message.attributes.extend(route.source.map(|ip| RouteAttribute::PrefSource(ip.into())));
     message.attributes.extend(route.metric.map(RouteAttribute::Priority));
@@ -163,6 +231,8 @@ struct Attributes {
     source: Option<IpAddr>,
     metric: Option<u32>,
     mtu: Option<u32>,
+    advmss: Option<u32>,
+    table: Option<u32>,
 }
 
 fn attributes(message: &RouteMessage) -> Attributes {
@@ -179,11 +249,16 @@ fn attributes(message: &RouteMessage) -> Attributes {
             RouteAttribute::Oif(oif) => found.oif = Some(*oif),
             RouteAttribute::PrefSource(address) => found.source = ip(address),
             RouteAttribute::Priority(metric) => found.metric = Some(*metric),
+            RouteAttribute::Table(table) => found.table = Some(*table),
             RouteAttribute::Metrics(metrics) => {
-                found.mtu = metrics.iter().find_map(|metric| match metric {
-                    RouteMetric::Mtu(mtu) => Some(*mtu),
-                    _ => None,
-                });
+                for metric in metrics {
+                    match metric {
+                        // The kernel has zero for none.
+                        RouteMetric::Mtu(mtu) => found.mtu = Some(*mtu).filter(|mtu| *mtu > 0),
+                        RouteMetric::Advmss(advmss) => found.advmss = Some(*advmss),
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }
@@ -199,26 +274,34 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// A route of ours from the kernel's message; `None` if it is somebody else's.
+/// A route from the kernel's message; `None` if it is of the kernel's cache of path MTUs.
 fn read(message: &RouteMessage) -> Option<Route> {
-    if message.header.protocol != RouteProtocol::from(ROUTE_PROTOCOL) {
+    let header = &message.header;
+    let unspecified = match header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
+    if header.flags.contains(RouteFlags::Cloned) {
         return None;
     }
     let found = attributes(message);
-    let unspecified = match message.header.address_family {
-        AddressFamily::Inet => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
-        _ => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
-    };
+    let kind = RouteKind::from(u8::from(header.kind));
+    // IPv6 has the loopback interface for routes that drop, which nobody wrote.
+    let has_hop =
+        !matches!(kind, RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit);
     Some(Route {
         // A default route has no destination attribute.
-        destination: (
-            found.destination.unwrap_or(unspecified),
-            message.header.destination_prefix_length,
-        ),
+        destination: (found.destination.unwrap_or(unspecified), header.destination_prefix_length),
+        table: found.table.unwrap_or(header.table.into()),
+        protocol: header.protocol.into(),
+        kind,
         gateway: found.gateway,
-        oif: found.oif?,
+        oif: found.oif.filter(|_| has_hop),
         source: found.source,
         metric: found.metric,
+        mtu: found.mtu,
+        advmss: found.advmss,
     })
 }
 
@@ -230,8 +313,7 @@ fn next_hop(message: &RouteMessage) -> Option<NextHop> {
             oif: found.oif?,
             gateway: found.gateway,
             source: found.source,
-            // The kernel has zero for none.
-            mtu: found.mtu.filter(|mtu| *mtu > 0),
+            mtu: found.mtu,
             local: kind == RouteType::Local,
         }),
     }

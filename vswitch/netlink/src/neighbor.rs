@@ -8,8 +8,7 @@ use netlink_packet_route::neighbour::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::Netlink;
-use crate::Result;
+use crate::{Netlink, Result};
 
 /// An entry of the kernel's neighbour table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,7 +175,7 @@ fn neighbor_of(message: &RouteNetlinkMessage) -> Option<Neighbor> {
 }
 
 /// A neighbour from the kernel's message; `None` if it is one of a bridge, which has no address.
-pub(super) fn read(message: &NeighbourMessage) -> Option<Neighbor> {
+pub(crate) fn read(message: &NeighbourMessage) -> Option<Neighbor> {
     if !matches!(message.header.family, AddressFamily::Inet | AddressFamily::Inet6) {
         return None;
     }

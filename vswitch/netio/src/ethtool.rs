@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use crate::sys::{self, check, check_fd};
+use crate::sys::{check, check_fd};
 use crate::{Error, Result};
 
 const ETHTOOL_GDRVINFO: u32 = 0x03;
@@ -101,10 +101,11 @@ pub fn rx_queues(ifname: &str) -> Result<Option<u32>> {
 /// # Safety
 /// `command` is the struct that the command in its first field reads and writes.
 unsafe fn request<T>(ifname: &str, command: &mut T) -> Result<io::Result<()>> {
-    let name = sys::interface_name(ifname)
-        .ok_or_else(|| Error::InterfaceName { name: ifname.to_owned() })?;
-    let mut request = sys::ifreq(name);
-    request.ifr_ifru.ifru_data = std::ptr::from_mut(command).cast();
+    let ifru_data = std::ptr::from_mut(command).cast();
+    let mut request = libc::ifreq {
+        ifr_name: tap::interface_name(ifname)?,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data },
+    };
     let answer = any_socket().and_then(|socket| {
         // SAFETY: SIOCETHTOOL reads an ifreq, and by its pointer the command, which the caller
         // vouches for; both outlive the call.

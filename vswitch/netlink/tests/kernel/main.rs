@@ -1,15 +1,23 @@
 //! rtnetlink against the kernel, in namespaces of the test's own. Needs root.
 
+use std::fs::File;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 
-use crate::common::{Namespace, eventually, ip, link};
-use netio::Error;
-use netio::netlink::{
-    Event, KernelHop, KernelRoute, Monitor, NeighborState, Netlink, Placement, ROUTE_PROTOCOL,
-    Route, RouteKind, driver, rx_queues,
+// Namespaces are made by an unsafe call, which stands once, beside netio's tests.
+#[path = "../../../netio/tests/kernel/common.rs"]
+mod common;
+
+use common::{Namespace, eventually, ip, link};
+use netlink::{
+    Error, Event, KernelHop, KernelRoute, LinkChange, MAIN_TABLE, Monitor, NeighborState, Netlink,
+    Placement, ROUTE_PROTOCOL, Route, RouteFilter, RouteKind,
 };
 
 const MAC: [u8; 6] = [0x02, 0x76, 0x73, 0x77, 0, 1];
+
+/// What the daemon wrote.
+const OURS: RouteFilter = RouteFilter { table: Some(MAIN_TABLE), protocol: Some(ROUTE_PROTOCOL) };
 
 fn addr(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -50,7 +58,7 @@ fn links_are_found_and_changed() {
 
         netlink.set_down(index).expect("down");
         assert!(!link("v0").up);
-        assert!(matches!(netlink.set_mtu(index, 7), Err(Error::Netlink { .. })));
+        assert!(matches!(netlink.set_mtu(index, 7), Err(Error::Refused { .. })));
         assert_eq!(netlink.link("absent").expect("an answer"), None);
         assert_eq!(netlink.link_by_index(9999).expect("an answer"), None);
         assert!(netlink.delete_link(index).expect("it was there"));
@@ -59,14 +67,71 @@ fn links_are_found_and_changed() {
 }
 
 #[test]
-fn the_driver_tells_its_name_and_queues() {
-    let Some(namespace) = Namespace::new("the_driver_tells_its_name_and_queues") else { return };
+fn a_link_is_changed_in_one_request_and_moved() {
+    let test = "a_link_is_changed_in_one_request_and_moved";
+    let Some(node) = Namespace::new(test) else { return };
+    let Some(pod) = Namespace::new(test) else { return };
+    let pod_id = pod.id();
+    node.run(move || {
+        let (mut netlink, index) = veth();
+        netlink.set_down(index).expect("down");
+        let inside = File::open(format!("/proc/{pod_id}/ns/net")).expect("the pod's namespace");
+        netlink.move_link(index, inside.as_fd(), "eth0").expect("moved");
+        assert_eq!(netlink.link_by_index(index).expect("an answer"), None);
+        assert!(matches!(
+            netlink.move_link(index, inside.as_fd(), "eth0"),
+            Err(Error::Refused { .. })
+        ));
+    });
+    pod.run(|| {
+        let mut netlink = Netlink::open().expect("a socket");
+        let index = link("eth0").index;
+        let change = LinkChange {
+            up: Some(true),
+            mtu: Some(1400),
+            mac: Some(MAC),
+            alias: Some("vswitch c1/eth0"),
+        };
+        netlink.change_link(index, &change).expect("all of it can be");
+        let eth0 = link("eth0");
+        assert_eq!((eth0.up, eth0.mtu, eth0.mac), (true, 1400, Some(MAC)));
+        assert_eq!(eth0.alias.as_deref(), Some("vswitch c1/eth0"));
+        netlink.set_mtu(index, 1300).expect("in range");
+        let changed = link("eth0");
+        assert_eq!((changed.up, changed.mtu, changed.mac), (true, 1300, Some(MAC)));
+        assert_eq!(changed.alias, eth0.alias);
+        let refused = netlink.change_link(index, &LinkChange { mtu: Some(7), ..change });
+        assert_eq!(
+            refused.expect_err("too small").to_string(),
+            format!(
+                "the kernel refused to set interface {index} to up, MTU 7, MAC 02:76:73:77:00:01, alias \"vswitch c1/eth0\""
+            )
+        );
+    });
+}
+
+#[test]
+fn an_ipv4_address_has_the_broadcast_address_of_its_prefix() {
+    let test = "an_ipv4_address_has_the_broadcast_address_of_its_prefix";
+    let Some(namespace) = Namespace::new(test) else { return };
     namespace.run(|| {
-        veth();
-        assert_eq!(driver("v0").expect("veth tells").name, "veth");
-        assert_eq!(rx_queues("v0").expect("veth tells"), Some(2));
-        assert_eq!(rx_queues("lo").expect("an interface"), None);
-        assert!(matches!(driver("absent"), Err(Error::NoInterface { .. })));
+        let (mut netlink, index) = veth();
+        let local = |netlink: &mut Netlink| {
+            let mut found = Vec::new();
+            netlink
+                .kernel_routes(RouteFilter::of_table(255), |route| {
+                    let is_broadcast = route.kind == RouteKind::Other(3);
+                    found.extend(is_broadcast.then_some(route.destination.0));
+                })
+                .expect("a list");
+            found
+        };
+        netlink.add_address(index, net("198.51.100.1/31")).expect("new");
+        netlink.add_address(index, net("198.51.100.9/32")).expect("new");
+        let broadcast = addr("203.0.113.63");
+        assert!(!local(&mut netlink).iter().any(|ip| ip.to_string().starts_with("198.51.100.")));
+        netlink.add_address(index, net("203.0.113.40/27")).expect("new");
+        assert!(local(&mut netlink).contains(&broadcast));
     });
 }
 
@@ -99,11 +164,10 @@ fn our_routes_are_told_from_others_and_removed() {
         netlink.add_address(oif, net("198.51.100.1/24")).expect("added");
         netlink.add_address(oif, net("fd00::1/64")).expect("added");
         let route = |destination, gateway, source, metric| Route {
-            destination: net(destination),
             gateway,
-            oif,
             source,
             metric,
+            ..Route::unicast(net(destination), oif)
         };
         let source = Some(addr("198.51.100.1"));
         let ours = [
@@ -119,7 +183,7 @@ fn our_routes_are_told_from_others_and_removed() {
             netlink.replace_route(route).expect("new");
             netlink.replace_route(route).expect("there already");
         }
-        let mut found = netlink.routes().expect("a list");
+        let mut found = netlink.routes(OURS).expect("a list");
         found.sort_by_key(|route| route.destination);
         let mut expected = ours.to_vec();
         expected.sort_by_key(|route| route.destination);
@@ -149,11 +213,109 @@ fn our_routes_are_told_from_others_and_removed() {
             assert!(netlink.delete_route(route).expect("it was there"), "{route:?}");
             assert!(!netlink.delete_route(route).expect("it is gone"), "{route:?}");
         }
-        assert_eq!(netlink.routes().expect("a list"), []);
+        assert_eq!(netlink.routes(OURS).expect("a list"), []);
         assert!(netlink.route_to(addr("198.18.9.1")).expect("an answer").is_some(), "not ours");
         assert_eq!(netlink.route_to(addr("203.0.113.1")).expect("an answer"), None);
         ip("route add blackhole 203.0.113.0/24");
         assert_eq!(netlink.route_to(addr("203.0.113.1")).expect("an answer"), None);
+    });
+}
+
+#[test]
+fn routes_of_every_kind_are_read_back_as_they_were_written() {
+    let test = "routes_of_every_kind_are_read_back_as_they_were_written";
+    let Some(namespace) = Namespace::new(test) else { return };
+    namespace.run(|| {
+        let (mut netlink, oif) = veth();
+        netlink.add_address(oif, net("198.51.100.1/24")).expect("added");
+        let last = Some(4_000_000);
+        let written = [
+            Route { metric: last, ..Route::unreachable(net("198.18.0.0/16")) },
+            Route { metric: last, ..Route::unreachable(net("fd00:18::/48")) },
+            Route { metric: Some(7), ..Route::blackhole(net("198.19.0.0/16")) },
+            Route { metric: Some(7), ..Route::blackhole(net("fd00:19::/48")) },
+            // Beside the first: it wins while it is there.
+            Route {
+                gateway: Some(addr("198.51.100.2")),
+                metric: Some(50),
+                mtu: Some(1400),
+                advmss: Some(1200),
+                ..Route::unicast(net("198.18.0.0/16"), oif)
+            },
+            Route {
+                gateway: Some(addr("2001:db8::2")),
+                metric: Some(50),
+                mtu: Some(1400),
+                ..Route::unicast(net("fd00:18::/48"), oif)
+            },
+            Route { table: 1000, ..Route::unicast(net("198.18.0.0/16"), oif) },
+            Route { protocol: 4, metric: Some(9), ..Route::unicast(net("0.0.0.0/0"), oif) },
+        ];
+        for route in &written {
+            netlink.add_route(route).expect("new");
+            let again = netlink.add_route(route).expect_err("there already");
+            assert!(
+                matches!(&again, Error::Refused { source, .. } if source.raw_os_error() == Some(libc::EEXIST)),
+                "{again:?}"
+            );
+            netlink.replace_route(route).expect("there already, and the same");
+        }
+        let sorted = |mut routes: Vec<Route>| {
+            routes.sort_by_key(|route| (route.destination, route.metric));
+            routes
+        };
+        let chosen = |keep: fn(&&Route) -> bool| {
+            sorted(written.iter().filter(keep).cloned().collect())
+        };
+        let ours = netlink.routes(OURS).expect("a list");
+        assert_eq!(sorted(ours), chosen(|r| r.table == MAIN_TABLE && r.protocol == ROUTE_PROTOCOL));
+        let other = netlink.routes(RouteFilter::of_table(1000)).expect("a list");
+        assert_eq!(other, chosen(|route| route.table == 1000));
+        assert_eq!(netlink.routes(RouteFilter::of_table(77)).expect("no such table"), []);
+        let of_protocol = RouteFilter { protocol: Some(ROUTE_PROTOCOL), table: None };
+        assert_eq!(
+            sorted(netlink.routes(of_protocol).expect("a list")),
+            chosen(|route| route.protocol == ROUTE_PROTOCOL)
+        );
+
+        let to = |netlink: &mut Netlink, text| netlink.route_to(addr(text)).expect("an answer");
+        assert_eq!(to(&mut netlink, "198.18.0.1").expect("a way").oif, oif);
+        assert_eq!(to(&mut netlink, "198.19.0.1"), None);
+        // As when the interface goes: the default route must not get what is the cluster's.
+        for gone in &written[4..6] {
+            assert!(netlink.delete_route(gone).expect("it was there"));
+            assert!(!netlink.delete_route(gone).expect("it is gone"));
+        }
+        assert_eq!(to(&mut netlink, "198.18.0.1"), None);
+        assert_eq!(to(&mut netlink, "fd00:18::1"), None);
+        assert!(to(&mut netlink, "203.0.113.1").is_some());
+
+        // Another kind takes the place of one of the same metric, and is removed by its own.
+        let instead = Route { kind: RouteKind::Blackhole, ..written[0].clone() };
+        netlink.replace_route(&instead).expect("replaced");
+        let now = netlink.routes(OURS).expect("a list");
+        assert!(now.contains(&instead) && !now.contains(&written[0]), "{now:?}");
+        assert!(!netlink.delete_route(&written[0]).expect("it is of another kind"));
+        for route in [&instead, &written[1], &written[2], &written[3]] {
+            assert!(netlink.delete_route(route).expect("it was there"), "{route:?}");
+        }
+        assert_eq!(netlink.routes(OURS).expect("a list"), []);
+    });
+}
+
+#[test]
+fn a_route_with_several_next_hops_is_listed_without_one() {
+    let test = "a_route_with_several_next_hops_is_listed_without_one";
+    let Some(namespace) = Namespace::new(test) else { return };
+    namespace.run(|| {
+        let (mut netlink, oif) = veth();
+        netlink.add_address(oif, net("198.51.100.1/24")).expect("added");
+        ip("route add 198.18.0.0/16 proto 86 nexthop via 198.51.100.2 nexthop via 198.51.100.3");
+        let found = netlink.routes(OURS).expect("a list");
+        let several = Route { oif: None, ..Route::unicast(net("198.18.0.0/16"), oif) };
+        assert_eq!(found, std::slice::from_ref(&several));
+        assert!(netlink.delete_route(&several).expect("it was there"));
+        assert_eq!(netlink.routes(OURS).expect("a list"), []);
     });
 }
 
@@ -215,6 +377,13 @@ fn the_kernel_resolves_a_neighbour_and_the_monitor_tells() {
         netlink.replace_neighbor(v0, absent, MAC).expect("set");
         let set = netlink.neighbor(v0, absent).expect("an answer").expect("an entry");
         assert_eq!((set.mac, set.state), (Some(MAC), NeighborState::Permanent));
+        let permanent: Vec<_> = netlink
+            .neighbors(v0)
+            .expect("a list")
+            .into_iter()
+            .filter(|neighbor| neighbor.state == NeighborState::Permanent)
+            .collect();
+        assert_eq!(permanent, [set]);
         assert!(netlink.delete_neighbor(v0, absent).expect("it was there"));
     });
 }
@@ -236,7 +405,7 @@ fn the_monitor_tells_of_links_addresses_and_routes() {
         assert!(events.contains(&Event::AddressChanged { ifindex: index, address }));
         let is_ours = |e: &Event| matches!(e, Event::RouteChanged(route, _) if route.destination == net("198.18.0.0/24"));
         assert!(events.iter().any(is_ours));
-        let is_v0 = |link: &netio::netlink::Link| link.index == index && link.name == "v0";
+        let is_v0 = |link: &netlink::Link| link.index == index && link.name == "v0";
         assert!(events.iter().any(|e| matches!(e, Event::LinkChanged(link) if is_v0(link))));
         assert!(events.iter().any(|e| matches!(e, Event::LinkGone(link) if is_v0(link))));
         assert!(!events.contains(&Event::Overrun));
@@ -246,7 +415,9 @@ fn the_monitor_tells_of_links_addresses_and_routes() {
 /// Routes of the main table that people or daemons made.
 fn made(netlink: &mut Netlink) -> Vec<KernelRoute> {
     let mut routes = Vec::new();
-    netlink.kernel_routes(254, |route| routes.push(route)).expect("a list");
+    netlink
+        .kernel_routes(RouteFilter::of_table(MAIN_TABLE), |route| routes.push(route))
+        .expect("a list");
     // The kernel's own: those of addresses and of links.
     routes.retain(|route| route.protocol != 2);
     routes
@@ -353,7 +524,9 @@ fn routes_are_told_as_they_are_listed() {
         assert_eq!(replaced.next_hops, [hop(oif, Some("198.51.100.7"), 1)]);
         assert!(gone.is_same_as(find("198.18.2.0/24")));
         let mut empty = 0;
-        netlink.kernel_routes(77, |_| empty += 1).expect("a table that is not there is empty");
+        netlink
+            .kernel_routes(RouteFilter::of_table(77), |_| empty += 1)
+            .expect("a table that is not there is empty");
         assert_eq!(empty, 0);
     });
 }

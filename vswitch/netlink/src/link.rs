@@ -1,12 +1,14 @@
 //! Interfaces.
 
+use std::fmt;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, State, XdpAttached,
 };
 
-use super::Netlink;
-use crate::{Error, Result, sys};
+use crate::{Netlink, Result};
 
 /// An interface as the kernel has it now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -31,6 +33,35 @@ pub struct Link {
     pub kind: Option<String>,
     /// An XDP program is attached.
     pub xdp: bool,
+    /// The text that somebody gave it (`ip link set … alias`).
+    pub alias: Option<String>,
+}
+
+/// What [`Netlink::change_link`] changes of an interface; what is `None` stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LinkChange<'a> {
+    /// Switched on or off; after everything else.
+    pub up: Option<bool>,
+    /// Bytes of an IP packet, at most.
+    pub mtu: Option<u32>,
+    /// Its MAC address.
+    pub mac: Option<[u8; 6]>,
+    /// A text that `ip link` shows, 255 bytes at most.
+    pub alias: Option<&'a str>,
+}
+
+impl fmt::Display for LinkChange<'_> {
+    /// As `up, MTU 1400`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        parts.extend(self.up.map(|up| if up { "up".to_owned() } else { "down".to_owned() }));
+        parts.extend(self.mtu.map(|mtu| format!("MTU {mtu}")));
+        parts.extend(
+            self.mac.map(|mac| format!("MAC {}", mac.map(|byte| format!("{byte:02x}")).join(":"))),
+        );
+        parts.extend(self.alias.map(|alias| format!("alias {alias:?}")));
+        f.write_str(&parts.join(", "))
+    }
 }
 
 impl Netlink {
@@ -49,9 +80,6 @@ impl Netlink {
     /// # Errors
     /// If the kernel does not answer.
     pub fn link(&mut self, name: &str) -> Result<Option<Link>> {
-        if sys::interface_name(name).is_none() {
-            return Err(Error::InterfaceName { name: name.to_owned() });
-        }
         let mut wanted = LinkMessage::default();
         wanted.attributes.push(LinkAttribute::IfName(name.to_owned()));
         self.one_link(wanted, name)
@@ -70,10 +98,7 @@ impl Netlink {
     /// # Errors
     /// If the kernel refuses.
     pub fn set_up(&mut self, ifindex: u32) -> Result<()> {
-        let mut link = of_index(ifindex);
-        link.header.flags = LinkFlags::Up;
-        link.header.change_mask = LinkFlags::Up;
-        self.set(link, format_args!("switch on interface {ifindex}"))
+        self.change_link(ifindex, &LinkChange { up: Some(true), ..LinkChange::default() })
     }
 
     /// Switches an interface off.
@@ -81,9 +106,7 @@ impl Netlink {
     /// # Errors
     /// If the kernel refuses.
     pub fn set_down(&mut self, ifindex: u32) -> Result<()> {
-        let mut link = of_index(ifindex);
-        link.header.change_mask = LinkFlags::Up;
-        self.set(link, format_args!("switch off interface {ifindex}"))
+        self.change_link(ifindex, &LinkChange { up: Some(false), ..LinkChange::default() })
     }
 
     /// Sets how long an IP packet may be.
@@ -91,9 +114,7 @@ impl Netlink {
     /// # Errors
     /// If the device cannot carry that.
     pub fn set_mtu(&mut self, ifindex: u32, mtu_bytes: u32) -> Result<()> {
-        let mut link = of_index(ifindex);
-        link.attributes.push(LinkAttribute::Mtu(mtu_bytes));
-        self.set(link, format_args!("set the MTU of interface {ifindex} to {mtu_bytes}"))
+        self.change_link(ifindex, &LinkChange { mtu: Some(mtu_bytes), ..LinkChange::default() })
     }
 
     /// Sets the MAC address.
@@ -101,9 +122,34 @@ impl Netlink {
     /// # Errors
     /// If the device refuses it, as it does a multicast one.
     pub fn set_mac(&mut self, ifindex: u32, mac: [u8; 6]) -> Result<()> {
+        self.change_link(ifindex, &LinkChange { mac: Some(mac), ..LinkChange::default() })
+    }
+
+    /// Changes several things of an interface in one request.
+    ///
+    /// # Errors
+    /// If the device refuses one of them; the others may have been made then.
+    pub fn change_link(&mut self, ifindex: u32, change: &LinkChange<'_>) -> Result<()> {
         let mut link = of_index(ifindex);
-        link.attributes.push(LinkAttribute::Address(mac.to_vec()));
-        self.set(link, format_args!("set the MAC address of interface {ifindex}"))
+        if let Some(up) = change.up {
+            link.header.change_mask = LinkFlags::Up;
+            link.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+        }
+        link.attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+        link.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
+        link.attributes.extend(change.alias.map(|alias| LinkAttribute::IfAlias(alias.to_owned())));
+        self.set(link, format_args!("set interface {ifindex} to {change}"))
+    }
+
+    /// Moves an interface into another network namespace and gives it a name there.
+    ///
+    /// # Errors
+    /// If there is no such interface, the name is taken there, or the kernel refuses.
+    pub fn move_link(&mut self, ifindex: u32, to: BorrowedFd<'_>, name: &str) -> Result<()> {
+        let mut link = of_index(ifindex);
+        link.attributes.push(LinkAttribute::NetNsFd(to.as_raw_fd()));
+        link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.set(link, format_args!("move interface {ifindex} into another namespace as {name}"))
     }
 
     /// Removes an interface; false if there is none.
@@ -119,15 +165,11 @@ impl Netlink {
         }
     }
 
-    fn set(&mut self, link: LinkMessage, action: impl std::fmt::Display) -> Result<()> {
+    fn set(&mut self, link: LinkMessage, action: impl fmt::Display) -> Result<()> {
         self.change(RouteNetlinkMessage::SetLink(link), 0, action)
     }
 
-    fn one_link(
-        &mut self,
-        wanted: LinkMessage,
-        name: impl std::fmt::Display,
-    ) -> Result<Option<Link>> {
+    fn one_link(&mut self, wanted: LinkMessage, name: impl fmt::Display) -> Result<Option<Link>> {
         match self.ask(RouteNetlinkMessage::GetLink(wanted), 0) {
             Ok(answers) => Ok(answers.iter().find_map(link_of)),
             Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
@@ -150,7 +192,7 @@ fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
 }
 
 /// An interface from the kernel's message about it.
-pub(super) fn read(message: &LinkMessage) -> Link {
+pub(crate) fn read(message: &LinkMessage) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
         index: message.header.index,
@@ -163,6 +205,7 @@ pub(super) fn read(message: &LinkMessage) -> Link {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
             LinkAttribute::NumRxQueues(queues) => link.rx_queues = *queues,
             LinkAttribute::NumTxQueues(queues) => link.tx_queues = *queues,
             LinkAttribute::OperState(state) => {

@@ -11,11 +11,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 
-use super::fib::{self, DELETE_ROUTE, NEW_ROUTE};
-use super::socket::{DATAGRAM_BYTES, Header, parts};
-use super::{KernelRoute, Link, Neighbor, Placement, link, neighbor};
-use crate::{Error, Result, sys};
+use crate::fib::{self, DELETE_ROUTE, NEW_ROUTE};
+use crate::socket::{DATAGRAM_BYTES, Header, parts};
+use crate::{Error, KernelRoute, Link, Neighbor, Placement, Result, link, neighbor};
 
 /// RTM_NEWNEXTHOP and RTM_DELNEXTHOP.
 const NEW_NEXT_HOP: u16 = 104;
@@ -34,7 +34,7 @@ const GROUPS: [u32; 7] = [
 
 /// Room for some thousand routes that come at once, each of which takes up to 1.3 KB of the
 /// kernel's memory.
-const RECEIVE_BUFFER_BYTES: u32 = 8 << 20;
+const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
 
 /// A socket that hears of changes in the namespace in which it was opened.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl Monitor {
     /// # Errors
     /// If the kernel refuses a socket.
     pub fn open() -> Result<Self> {
-        let failed = |source| Error::NetlinkSocket { action: "open", source };
+        let failed = |source| Error::Socket { action: "open", source };
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
         socket.bind_auto().map_err(failed)?;
         socket.set_non_blocking(true).map_err(failed)?;
@@ -103,7 +103,7 @@ impl Monitor {
                     each(Event::Overrun);
                     continue;
                 }
-                Err(source) => return Err(Error::NetlinkSocket { action: "read from", source }),
+                Err(source) => return Err(Error::Socket { action: "read from", source }),
             };
             // Only the kernel's word counts.
             if from.port_number() == 0 {
@@ -115,8 +115,7 @@ impl Monitor {
 
 impl AsFd for Monitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the socket is open as long as `self`, which is borrowed as long as the result.
-        unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
+        self.socket.as_fd()
     }
 }
 
@@ -128,20 +127,9 @@ impl AsRawFd for Monitor {
 
 /// More than net.core.rmem_max, where we may (CAP_NET_ADMIN), or else as much as that.
 fn make_room(socket: &Socket) -> io::Result<()> {
-    let bytes = RECEIVE_BUFFER_BYTES;
-    // SAFETY: SO_RCVBUFFORCE reads an integer of that size, which outlives the call.
-    let forced = sys::check(unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVBUFFORCE,
-            (&raw const bytes).cast(),
-            size_of_val(&bytes) as libc::socklen_t,
-        )
-    });
-    match forced {
-        Ok(_) => Ok(()),
-        Err(_) => socket.set_rx_buf_sz(bytes),
+    match set_socket_recv_buffer_size_force(socket, RECEIVE_BUFFER_BYTES) {
+        Ok(()) => Ok(()),
+        Err(_) => Ok(set_socket_recv_buffer_size(socket, RECEIVE_BUFFER_BYTES)?),
     }
 }
 
@@ -178,7 +166,7 @@ fn changed(message: &RouteNetlinkMessage) -> Option<Event> {
         M::DelNeighbour(message) => neighbor::read(message).map(Event::NeighborGone),
         M::NewAddress(message) | M::DelAddress(message) => Some(Event::AddressChanged {
             ifindex: message.header.index,
-            address: super::address::read(message).map(|(ip, _)| ip),
+            address: crate::address::read(message).map(|(ip, _)| ip),
         }),
         _ => None,
     }

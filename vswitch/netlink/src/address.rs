@@ -1,13 +1,14 @@
 //! Addresses of interfaces.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::Netlink;
-use crate::Result;
+use crate::{Netlink, Result};
 
 impl Netlink {
     /// The addresses of an interface, of both families, with their prefix lengths.
@@ -50,7 +51,8 @@ impl Netlink {
     }
 
     /// Gives an interface an address; one that it has already is fine. An IPv6 address is usable
-    /// at once, without duplicate address detection.
+    /// at once, without duplicate address detection; an IPv4 address comes with the broadcast
+    /// address of its prefix, where that has room for one.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -80,14 +82,23 @@ fn message(ifindex: u32, (ip, len): (IpAddr, u8)) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.index = ifindex;
     message.header.prefix_len = len;
+    message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
     match ip {
-        IpAddr::V4(_) => message.header.family = AddressFamily::Inet,
+        IpAddr::V4(v4) => {
+            message.header.family = AddressFamily::Inet;
+            // RFC 3021: a prefix of 31 bits has two hosts and no broadcast address.
+            if len < 31 {
+                let host_bits = u32::MAX >> len;
+                let broadcast = Ipv4Addr::from_bits(v4.to_bits() | host_bits);
+                message.attributes.push(AddressAttribute::Broadcast(broadcast));
+            }
+        }
         IpAddr::V6(_) => {
             message.header.family = AddressFamily::Inet6;
             message.header.flags = AddressHeaderFlags::Nodad;
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
     }
-    message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
     message
 }
 
@@ -104,7 +115,7 @@ fn lasts(message: &AddressMessage) -> bool {
 }
 
 /// An address and its prefix length from the kernel's message.
-pub(super) fn read(message: &AddressMessage) -> Option<(IpAddr, u8)> {
+pub(crate) fn read(message: &AddressMessage) -> Option<(IpAddr, u8)> {
     // On a point-to-point link "address" is the other end's; IPv6 often has "address" alone.
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(ip) => Some(*ip),

@@ -4,18 +4,18 @@
 //! hundred thousand at a time, so that they are read in place by the few attributes that matter:
 //! include/uapi/linux/rtnetlink.h, `struct rtmsg`, `struct rtattr` and `struct rtnexthop`.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::Netlink;
-use super::socket::{NLM_F_APPEND, NLM_F_REPLACE};
-use crate::Result;
+use crate::socket::{NLM_F_APPEND, NLM_F_REPLACE};
+use crate::{Netlink, Result};
 
 /// RTM_NEWROUTE and RTM_DELROUTE.
-pub(super) const NEW_ROUTE: u16 = 24;
-pub(super) const DELETE_ROUTE: u16 = 25;
+pub(crate) const NEW_ROUTE: u16 = 24;
+pub(crate) const DELETE_ROUTE: u16 = 25;
 
 /// `struct rtmsg`: family, lengths of destination and source, TOS, table, protocol, scope, type,
 /// and flags in four bytes.
@@ -89,6 +89,77 @@ pub enum RouteKind {
     Other(u8),
 }
 
+impl From<u8> for RouteKind {
+    fn from(number: u8) -> Self {
+        match number {
+            1 => Self::Unicast,
+            2 => Self::Local,
+            6 => Self::Blackhole,
+            7 => Self::Unreachable,
+            8 => Self::Prohibit,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl From<RouteKind> for u8 {
+    fn from(kind: RouteKind) -> Self {
+        match kind {
+            RouteKind::Unicast => 1,
+            RouteKind::Local => 2,
+            RouteKind::Blackhole => 6,
+            RouteKind::Unreachable => 7,
+            RouteKind::Prohibit => 8,
+            RouteKind::Other(number) => number,
+        }
+    }
+}
+
+/// Which routes are listed; `None` is any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RouteFilter {
+    /// The table that they are in; 254 is the main one.
+    pub table: Option<u32>,
+    /// The program that made them: RTPROT_*.
+    pub protocol: Option<u8>,
+}
+
+impl RouteFilter {
+    /// The routes of one table, whoever made them.
+    #[must_use]
+    pub fn of_table(table: u32) -> Self {
+        Self { table: Some(table), protocol: None }
+    }
+
+    /// Whether a route of that table and protocol is among them.
+    pub(crate) fn has(self, table: u32, protocol: u8) -> bool {
+        self.table.is_none_or(|wanted| wanted == table)
+            && self.protocol.is_none_or(|wanted| wanted == protocol)
+    }
+
+    /// Requests for them, one a family.
+    pub(crate) fn requests(self) -> impl Iterator<Item = RouteNetlinkMessage> {
+        [AddressFamily::Inet, AddressFamily::Inet6].into_iter().map(move |family| {
+            let mut wanted = RouteMessage::default();
+            wanted.header.address_family = family;
+            wanted.attributes.extend(self.table.map(RouteAttribute::Table));
+            wanted.header.protocol = self.protocol.unwrap_or_default().into();
+            RouteNetlinkMessage::GetRoute(wanted)
+        })
+    }
+}
+
+impl fmt::Display for RouteFilter {
+    /// As `table 254, protocol 86`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.table {
+            Some(table) => write!(f, "table {table}")?,
+            None => f.write_str("every table")?,
+        }
+        self.protocol.map_or(Ok(()), |protocol| write!(f, ", protocol {protocol}"))
+    }
+}
+
 /// Where an added route stands among those of the same destination and metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Placement {
@@ -112,33 +183,31 @@ impl KernelRoute {
 }
 
 impl Netlink {
-    /// Every route of one table, of both families. A route that comes or goes meanwhile may be
-    /// among them or not: a monitor that was open before tells of it.
+    /// Every such route, of both families. A route that comes or goes meanwhile may be among them
+    /// or not: a monitor that was open before tells of it.
     ///
     /// # Errors
     /// If the kernel does not answer.
-    pub fn kernel_routes(&mut self, table: u32, mut each: impl FnMut(KernelRoute)) -> Result<()> {
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut wanted = RouteMessage::default();
-            wanted.header.address_family = family;
-            wanted.attributes.push(RouteAttribute::Table(table));
-            self.dump_each(
-                &RouteNetlinkMessage::GetRoute(wanted),
-                format_args!("list the routes of table {table}"),
-                |kind, _, payload| {
-                    let route = (kind == NEW_ROUTE).then(|| read(payload)).flatten();
-                    if let Some(route) = route.filter(|route| route.table == table) {
-                        each(route);
-                    }
-                },
-            )?;
+    pub fn kernel_routes(
+        &mut self,
+        filter: RouteFilter,
+        mut each: impl FnMut(KernelRoute),
+    ) -> Result<()> {
+        for wanted in filter.requests() {
+            let action = format_args!("list the routes of {filter}");
+            self.dump_each(&wanted, action, |kind, _, payload| {
+                let route = (kind == NEW_ROUTE).then(|| read(payload)).flatten();
+                if let Some(route) = route.filter(|route| filter.has(route.table, route.protocol)) {
+                    each(route);
+                }
+            })?;
         }
         Ok(())
     }
 }
 
 /// Where the flags of a notification put its route.
-pub(super) fn placement(flags: u16) -> Placement {
+pub(crate) fn placement(flags: u16) -> Placement {
     if flags & NLM_F_REPLACE != 0 {
         Placement::Replaces
     } else if flags & NLM_F_APPEND != 0 {
@@ -150,7 +219,7 @@ pub(super) fn placement(flags: u16) -> Placement {
 
 /// A route from a message's payload; `None` if it is of another family, of the kernel's cache, or
 /// makes no sense.
-pub(super) fn read(payload: &[u8]) -> Option<KernelRoute> {
+pub(crate) fn read(payload: &[u8]) -> Option<KernelRoute> {
     let (header, attributes) = payload.split_first_chunk::<HEADER_BYTES>()?;
     let [family, len, source_len, tos, table, protocol, _, kind, flags @ ..] = *header;
     let flags = u32::from_ne_bytes(flags);
@@ -170,14 +239,7 @@ pub(super) fn read(payload: &[u8]) -> Option<KernelRoute> {
         tos,
         metric: 0,
         protocol,
-        kind: match kind {
-            1 => RouteKind::Unicast,
-            2 => RouteKind::Local,
-            6 => RouteKind::Blackhole,
-            7 => RouteKind::Unreachable,
-            8 => RouteKind::Prohibit,
-            other => RouteKind::Other(other),
-        },
+        kind: kind.into(),
         next_hops: Vec::new(),
     };
     let mut single = hop(0, 1, flags);

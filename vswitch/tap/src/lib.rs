@@ -1,16 +1,32 @@
-//! Making a TAP, and knowing one when an fd arrives: the ioctls of `/dev/net/tun`.
+//! Making a TAP, and knowing one when its descriptor arrives: the ioctls of `/dev/net/tun`.
 //!
-//! `port` alone calls it. The framing is always the same: no packet information, a virtio header
-//! of 12 bytes.
+//! Enters: a name, or a descriptor that somebody sent. Leaves: a descriptor of a TAP with the one
+//! framing that the switch has, no packet information and a virtio header of 12 bytes, and the
+//! offloads that the kernel agreed to. netio calls it for its ports, the CNI plugin for a pod's
+//! interface. A crate of its own, because the plugin must not link what AF_XDP needs.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
-use super::{TapOffloads, vnet};
-use crate::sys::{self, check};
-use crate::{Error, Result};
+mod error;
+
+pub use error::{Error, Result};
+
+/// Bytes of the virtio header before every frame: `struct virtio_net_hdr_v1`.
+pub const VNET_HEADER_BYTES: usize = 12;
+
+/// What the other side of a TAP may leave to us, and we to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TapOffloads {
+    /// Unfinished transport checksums.
+    pub checksum: bool,
+    /// TCP superframes, over IPv4 and IPv6.
+    pub tso: bool,
+    /// UDP superframes, each piece a datagram of its own.
+    pub uso: bool,
+}
 
 /// Offloads from most to least, with the kernel's word for each. USO needs Linux 6.2.
 const OFFLOADS: [(TapOffloads, libc::c_uint); 3] = [
@@ -32,21 +48,26 @@ const OFFLOADS: [(TapOffloads, libc::c_uint); 3] = [
 /// The device number of `/dev/net/tun`: Documentation/admin-guide/devices.txt.
 const TUN_DEVICE: (u32, u32) = (10, 200);
 
-/// A new TAP in the namespace of the calling thread.
-pub(super) fn create(name: &str) -> Result<(OwnedFd, TapOffloads)> {
-    let ifname =
-        sys::interface_name(name).ok_or_else(|| Error::InterfaceName { name: name.to_owned() })?;
-    let failed = |source| Error::TapCreate { name: name.to_owned(), source };
+/// Makes a TAP in the namespace of the calling thread: down, non-blocking, and gone with its last
+/// descriptor. The kernel puts the first free number for a `%d` in the name.
+///
+/// `/dev/net/tun` is opened in that namespace too: a descriptor keeps the namespace alive in which
+/// it was opened, wherever the device goes.
+///
+/// # Errors
+/// If the name is impossible or taken, or the kernel refuses.
+pub fn create(name: &str) -> Result<(OwnedFd, TapOffloads)> {
+    let ifr_name = interface_name(name)?;
+    let failed = |source| Error::Create { name: name.to_owned(), source };
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open("/dev/net/tun")
         .map_err(failed)?;
-    let mut request = sys::ifreq(ifname);
     // IFF_TUN_EXCL: a persistent TAP of that name is somebody's; it is adopted, never taken.
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL;
-    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    let mut request = ifreq(ifr_name, flags);
     // SAFETY: TUNSETIFF reads and writes one ifreq, which outlives the call.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })
         .map_err(failed)?;
@@ -54,9 +75,31 @@ pub(super) fn create(name: &str) -> Result<(OwnedFd, TapOffloads)> {
     Ok((file.into(), offloads))
 }
 
+/// An interface name in the form that `ifreq` wants.
+///
+/// # Errors
+/// If it is empty, too long, or holds a NUL, a slash or a space: the kernel would cut or refuse it.
+pub fn interface_name(name: &str) -> Result<[libc::c_char; libc::IFNAMSIZ]> {
+    let bytes = name.as_bytes();
+    let is_well_formed = !bytes.is_empty()
+        && bytes.len() < libc::IFNAMSIZ
+        && !bytes.iter().any(|&byte| byte == 0 || byte == b'/' || byte.is_ascii_whitespace());
+    if !is_well_formed {
+        return Err(Error::Name { name: name.to_owned() });
+    }
+    let mut out = [0; libc::IFNAMSIZ];
+    for (to, from) in out.iter_mut().zip(bytes) {
+        *to = from.cast_signed();
+    }
+    Ok(out)
+}
+
 /// Whether the fd is `/dev/net/tun`, so that its ioctls mean what we think: the same numbers mean
 /// something else to another driver.
-pub(super) fn is_tun(fd: BorrowedFd<'_>) -> io::Result<bool> {
+///
+/// # Errors
+/// If it cannot be asked.
+pub fn is_tun(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let metadata = File::from(fd.try_clone_to_owned()?).metadata()?;
     let device = metadata.rdev();
     Ok(metadata.file_type().is_char_device()
@@ -64,8 +107,11 @@ pub(super) fn is_tun(fd: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Checks that an fd of `/dev/net/tun` is a TAP with our framing and sets the rest.
-pub(super) fn adopt(fd: BorrowedFd<'_>) -> Result<TapOffloads> {
-    let refused = |reason: &str| Error::NotAPort { reason: reason.to_owned() };
+///
+/// # Errors
+/// `NotOurs` if it is anything else, saying what it lacks.
+pub fn adopt(fd: BorrowedFd<'_>) -> Result<TapOffloads> {
+    let refused = |reason: &str| Error::NotOurs { reason: reason.to_owned() };
     let request = interface(fd)
         .map_err(|error| refused(&format!("it is attached to no TUN or TAP device ({error})")))?;
     if flags(&request) & libc::IFF_TAP == 0 {
@@ -74,16 +120,19 @@ pub(super) fn adopt(fd: BorrowedFd<'_>) -> Result<TapOffloads> {
     if flags(&request) & libc::IFF_VNET_HDR == 0 {
         return Err(refused("the TAP was made without IFF_VNET_HDR"));
     }
-    let no_pi = has_no_pi(fd)
-        .map_err(|source| Error::PortSetup { action: "read the TAP's flags", source })?;
+    let no_pi =
+        has_no_pi(fd).map_err(|source| Error::Setup { action: "read the TAP's flags", source })?;
     if !no_pi {
         return Err(refused("the TAP was made without IFF_NO_PI"));
     }
     configure(fd)
 }
 
-/// The device's name now: it may have been renamed in the pod.
-pub(super) fn name(fd: BorrowedFd<'_>) -> io::Result<String> {
+/// The device's name as it is now, in whatever namespace it is.
+///
+/// # Errors
+/// If the device is gone.
+pub fn name(fd: BorrowedFd<'_>) -> io::Result<String> {
     let request = interface(fd)?;
     let bytes = request.ifr_name.iter().take_while(|&&byte| byte != 0);
     Ok(String::from_utf8_lossy(&bytes.map(|byte| byte.cast_unsigned()).collect::<Vec<_>>())
@@ -108,20 +157,20 @@ fn has_no_pi(fd: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 fn flags(request: &libc::ifreq) -> libc::c_int {
-    // SAFETY: an integer of the union, which `sys::ifreq` zeroed and TUNGETIFF wrote.
+    // SAFETY: an integer of the union, which `ifreq` set and TUNGETIFF wrote.
     libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags })
 }
 
 fn interface(fd: BorrowedFd<'_>) -> io::Result<libc::ifreq> {
-    let mut request = sys::ifreq([0; libc::IFNAMSIZ]);
+    let mut request = ifreq([0; libc::IFNAMSIZ], 0);
     // SAFETY: TUNGETIFF writes one ifreq, which outlives the call.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNGETIFF, &raw mut request) })?;
     Ok(request)
 }
 
 fn configure(fd: BorrowedFd<'_>) -> Result<TapOffloads> {
-    let failed = |action| move |source| Error::PortSetup { action, source };
-    let size = vnet::HEADER_BYTES as libc::c_int;
+    let failed = |action| move |source| Error::Setup { action, source };
+    let size = VNET_HEADER_BYTES as libc::c_int;
     // SAFETY: TUNSETVNETHDRSZ reads one int, which outlives the call.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const size) })
         .map_err(failed("set the size of the virtio header"))?;
@@ -144,4 +193,38 @@ fn configure(fd: BorrowedFd<'_>) -> Result<TapOffloads> {
     }
     let source = refusal.unwrap_or_else(|| io::ErrorKind::Unsupported.into());
     Err(failed("set the offloads")(source))
+}
+
+fn ifreq(ifr_name: [libc::c_char; libc::IFNAMSIZ], flags: libc::c_int) -> libc::ifreq {
+    let ifru_flags = flags as libc::c_short;
+    libc::ifreq { ifr_name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags } }
+}
+
+/// The result of a system call: -1 is an error in `errno`.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use super::{Error, interface_name, is_tun};
+
+    #[test]
+    fn names_that_the_kernel_would_cut_or_refuse_are_refused() {
+        for good in ["eth0", "a23456789012345", "vswtap%d"] {
+            assert!(interface_name(good).is_ok(), "{good:?}");
+        }
+        for bad in ["", "a234567890123456", "a b", "a/b", "a\0b"] {
+            assert!(matches!(interface_name(bad), Err(Error::Name { .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn another_device_is_no_tun() {
+        let null = File::open("/dev/null").expect("every Linux has it");
+        assert!(!is_tun(null.as_fd()).expect("it can be asked"));
+    }
 }

@@ -16,14 +16,14 @@ use crate::{Error, Result};
 const DUMP_ATTEMPTS: usize = 8;
 
 // include/uapi/linux/netlink.h.
-pub(super) const NLM_F_REPLACE: u16 = 0x100;
-pub(super) const NLM_F_APPEND: u16 = 0x800;
+pub(crate) const NLM_F_REPLACE: u16 = 0x100;
+pub(crate) const NLM_F_APPEND: u16 = 0x800;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
 /// Room for one datagram: the kernel makes those of a dump as long as the reader's room, up to
 /// 32 KB, and its notifications are shorter.
-pub(super) const DATAGRAM_BYTES: usize = 1 << 15;
+pub(crate) const DATAGRAM_BYTES: usize = 1 << 15;
 
 /// A socket for requests. Not shared: one request at a time.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Netlink {
     /// # Errors
     /// If the kernel refuses a socket.
     pub fn open() -> Result<Self> {
-        let failed = |source| Error::NetlinkSocket { action: "open", source };
+        let failed = |source| Error::Socket { action: "open", source };
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
         socket.bind_auto().map_err(failed)?;
         // Has the kernel filter dumps by what the request says (Linux 4.20). Without it we filter
@@ -48,7 +48,7 @@ impl Netlink {
     }
 
     /// Asks for a change.
-    pub(super) fn change(
+    pub(crate) fn change(
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
@@ -58,7 +58,7 @@ impl Netlink {
     }
 
     /// As `change`; false if there was nothing to change.
-    pub(super) fn remove(
+    pub(crate) fn remove(
         &mut self,
         message: RouteNetlinkMessage,
         action: impl Display,
@@ -79,7 +79,7 @@ impl Netlink {
 
     /// Asks for all of a kind. A message that cannot be read is left out: one odd device must not
     /// hide the others.
-    pub(super) fn dump(
+    pub(crate) fn dump(
         &mut self,
         message: &RouteNetlinkMessage,
         action: impl Display,
@@ -88,16 +88,18 @@ impl Netlink {
             match self.exchange(message.clone(), NLM_F_DUMP) {
                 Ok(Answers { interrupted: true, .. }) => {}
                 Ok(Answers { messages, .. }) => return Ok(messages),
+                // There is no such table yet.
+                Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(Vec::new()),
                 Err(error) => return Err(error.on(action)),
             }
         }
         let reason = format!("the tables changed {DUMP_ATTEMPTS} times while they were read");
-        Err(Error::NetlinkAnswer { reason })
+        Err(Error::Malformed { reason })
     }
 
     /// As `dump`, for a great many: each message's type, flags and payload as they come. What
     /// changes meanwhile may be told or not; the monitor tells it in any case.
-    pub(super) fn dump_each(
+    pub(crate) fn dump_each(
         &mut self,
         message: &RouteNetlinkMessage,
         action: impl Display,
@@ -126,7 +128,7 @@ impl Netlink {
     }
 
     /// Asks for one thing.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
@@ -217,16 +219,16 @@ fn take(part: &[u8], answers: &mut Answers) -> std::result::Result<bool, Failure
 }
 
 /// `struct nlmsghdr`, and what follows it.
-pub(super) struct Header<'a> {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
+pub(crate) struct Header<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
     sequence: u32,
-    pub(super) payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Header<'a> {
     /// Of one of [`parts`].
-    pub(super) fn of(part: &'a [u8]) -> Option<Self> {
+    pub(crate) fn of(part: &'a [u8]) -> Option<Self> {
         let ([_, _, _, _, k0, k1, f0, f1, sequence @ .., _, _, _, _], payload) =
             part.split_first_chunk::<16>()?;
         Some(Self {
@@ -249,7 +251,7 @@ struct Answers {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     Refused(io::Error),
     Unreadable(String),
     Socket { action: &'static str, source: io::Error },
@@ -257,24 +259,24 @@ pub(super) enum Failure {
 
 impl Failure {
     /// The kernel's error number, if it refused.
-    pub(super) fn errno(&self) -> Option<i32> {
+    pub(crate) fn errno(&self) -> Option<i32> {
         match self {
             Self::Refused(error) => error.raw_os_error(),
             Self::Unreadable(_) | Self::Socket { .. } => None,
         }
     }
 
-    pub(super) fn on(self, action: impl Display) -> Error {
+    pub(crate) fn on(self, action: impl Display) -> Error {
         match self {
-            Self::Refused(source) => Error::Netlink { action: action.to_string(), source },
-            Self::Unreadable(reason) => Error::NetlinkAnswer { reason },
-            Self::Socket { action, source } => Error::NetlinkSocket { action, source },
+            Self::Refused(source) => Error::Refused { action: action.to_string(), source },
+            Self::Unreadable(reason) => Error::Malformed { reason },
+            Self::Socket { action, source } => Error::Socket { action, source },
         }
     }
 }
 
 /// The messages of a datagram, each from its header on; a length that does not fit ends it.
-pub(super) fn parts(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn parts(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     /// `struct nlmsghdr`, which begins with its length.
     const HEADER_BYTES: usize = 16;
     std::iter::from_fn(move || {

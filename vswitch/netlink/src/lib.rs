@@ -1,0 +1,29 @@
+//! The kernel's view of the network, asked for and changed by rtnetlink.
+//!
+//! The daemon's control thread calls it: for the links and addresses of the underlay, for the way to
+//! each peer (the kernel's route and the kernel's neighbour: it resolves, we never send ARP on the
+//! NIC), for the routes that others gave the kernel, and to route the cluster's prefixes to the host's
+//! TAP. [`Monitor`] tells when any of it changed. The CNI plugin calls it to configure a pod's
+//! interface from inside the pod's namespace.
+//!
+//! A [`Netlink`] belongs to the network namespace in which it was opened. Attributes that are not
+//! known are skipped.
+
+#![forbid(unsafe_code)]
+
+mod address;
+mod error;
+mod fib;
+mod link;
+mod monitor;
+mod neighbor;
+mod route;
+mod socket;
+
+pub use error::{Error, Result};
+pub use fib::{KernelHop, KernelRoute, Placement, RouteFilter, RouteKind};
+pub use link::{Link, LinkChange};
+pub use monitor::{Event, Monitor};
+pub use neighbor::{Neighbor, NeighborState};
+pub use route::{MAIN_TABLE, NextHop, ROUTE_PROTOCOL, Route};
+pub use socket::Netlink;

@@ -1,0 +1,42 @@
+//! What can go wrong with a TAP, one sentence each; the system's own words are the source.
+
+use std::io;
+
+/// A `Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What failed, on what, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name cannot be that of an interface.
+    #[error("{name:?} cannot be the name of an interface: 1 to 15 characters, no space, no slash")]
+    Name {
+        /// The name as given.
+        name: String,
+    },
+
+    /// A TAP could not be made.
+    #[error("cannot make the TAP {name}; it needs /dev/net/tun, CAP_NET_ADMIN and a free name")]
+    Create {
+        /// The name it should have had.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
+    /// A file descriptor is not that of a TAP with the switch's framing.
+    #[error("the file descriptor is no TAP of ours: {reason}")]
+    NotOurs {
+        /// What it is, or what it lacks.
+        reason: String,
+    },
+
+    /// An operation on a TAP failed while it was set up.
+    #[error("cannot {action} on the TAP")]
+    Setup {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
