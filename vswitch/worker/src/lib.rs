@@ -7,16 +7,37 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `mod`    | [`Workers`]: what the control thread may ask of them |
-//! | `turn`   | the loop: commands, NIC queues, TAPs, flush, sleep |
+//! | `lib`     | [`Workers`]: what the control thread may ask of them |
+//! | `publish` | tables to workers, and when they have them |
+//! | `turn`    | the loop: commands, NIC queues, TAPs, flush, sleep |
 //! | `learned` | copies what was learned to who asks, a page a turn |
-//! | `ports`  | transmit handles: the walk's way out |
-//! | `cores`  | who runs where |
-//! | `reaper` | closes TAPs, which takes milliseconds, away from the pinned cores |
+//! | `ports`   | transmit handles: the walk's way out |
+//! | `cores`   | who runs where |
+//! | `reaper`  | closes TAPs, which takes milliseconds, away from the pinned cores |
+//!
+//! # Threads, and what each may touch
+//! Packets meet no lock. Four kinds of thread share a few words and channels:
+//!
+//! - **The control thread** (one, vswitchd's) owns [`Workers`] and [`publish::Publisher`]. It swaps
+//!   the published tables, frees the old ones, and sends commands. It is the only writer of both.
+//! - **A worker** (pinned) owns what its loop touches: its NIC queues, packet memory, learned MACs,
+//!   readiness queue. It writes its counters and its epoch, with no other writer; the control
+//!   thread reads them. It looks at the published tables once a turn, by one atomic load where
+//!   nothing has changed.
+//! - **A port's file descriptor** is shared by every worker, which writes to it by itself: the
+//!   kernel orders writes to one device. One worker alone reads from it. Each holds a reference,
+//!   and gives it to the reaper when it is told that the port is removed.
+//! - **The reaper** closes a descriptor once the last worker has let go of it.
+//!
+//! Channels of commands, ports that went and path MTUs are unbounded or refuse when full: a worker
+//! waits for no other thread, except for packets.
+
+#![forbid(unsafe_code)]
 
 pub mod cores;
 mod learned;
 mod ports;
+pub mod publish;
 mod reaper;
 #[cfg(test)]
 mod tests;
