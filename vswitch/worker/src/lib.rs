@@ -1,4 +1,4 @@
-//! The pinned threads: where `dataplane` and `netio` meet, and nothing else does.
+//! The pinned threads, in which packets pass between `netio` and `dataplane`.
 //!
 //! Enters: ports and tables from the control thread. Leaves: packets, counters, and the epoch that
 //! each worker uses. Workers share nothing: each owns whole NIC queues, the receive side of its
@@ -7,38 +7,39 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `lib`     | [`Workers`]: what the control thread may ask of them |
-//! | `publish` | tables to workers, and when they have them |
-//! | `turn`    | the loop: commands, NIC queues, TAPs, flush, sleep |
-//! | `learned` | copies what was learned to who asks, a page a turn |
-//! | `ports`   | transmit handles: the walk's way out |
-//! | `cores`   | who runs where |
-//! | `reaper`  | closes TAPs, which takes milliseconds, away from the pinned cores |
+//! | `lib`       | [`Workers`]: what the control thread may ask of them |
+//! | `publish`   | tables to workers, and when they have them |
+//! | `turn`      | the loop: commands, NIC queues, TAPs, flush, sleep |
+//! | `fdb_pages` | copies learned MACs to the control thread, a page a turn |
+//! | `egress`    | transmit handles: the way out of the walk |
+//! | `cores`     | which thread runs on which core |
+//! | `closer`    | closes TAPs, which takes milliseconds, away from the pinned cores |
 //!
 //! # Threads, and what each may touch
-//! Packets meet no lock. Four kinds of thread share a few words and channels:
+//! Packets meet no lock. Three kinds of thread share a few words, channels and file descriptors:
 //!
-//! - **The control thread** (one, vswitchd's) owns [`Workers`] and [`publish::Publisher`]. It swaps
-//!   the published tables, frees the old ones, and sends commands. It is the only writer of both.
+//! - **The control thread** (one, vswitchd's) owns [`Workers`] and [`publish::Publisher`]. It alone
+//!   swaps the published tables, frees the old ones and sends commands.
 //! - **A worker** (pinned) owns what its loop touches: its NIC queues, packet memory, learned MACs,
 //!   readiness queue. It writes its counters and its epoch, with no other writer; the control
 //!   thread reads them. It looks at the published tables once a turn, by one atomic load where
 //!   nothing has changed.
-//! - **A port's file descriptor** is shared by every worker, which writes to it by itself: the
-//!   kernel orders writes to one device. One worker alone reads from it. Each holds a reference,
-//!   and gives it to the reaper when it is told that the port is removed.
-//! - **The reaper** closes a descriptor once the last worker has let go of it.
+//! - **The closer** (one) closes the file descriptors of removed ports.
 //!
-//! Channels of commands, ports that went and path MTUs are unbounded or refuse when full: a worker
-//! waits for no other thread, except for packets.
+//! The file descriptor of a port is shared: one worker alone reads from it, and each writes to it,
+//! a whole frame by one system call. Each worker holds a reference and gives that to the closer when
+//! a command removes the port, so the last one to do so ends it.
+//!
+//! A worker waits for packets and commands, and for no other thread: its channels to others are
+//! unbounded, or it drops what a full one does not take.
 
 #![forbid(unsafe_code)]
 
+mod closer;
 pub mod cores;
-mod learned;
-mod ports;
+mod egress;
+mod fdb_pages;
 pub mod publish;
-mod reaper;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -58,9 +59,9 @@ use mio::{Poll, Token, Waker};
 use netio::port::PortFd;
 use netio::xsk::XskSocket;
 
-use learned::{Ages, Asker};
-use reaper::Reaper;
-use turn::{Told, Turn};
+use closer::Closer;
+use fdb_pages::{FdbEntries, FdbReader};
+use turn::{Outbox, Turn};
 
 /// When a worker without packets goes to sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,21 +93,10 @@ pub struct WorkerSpec {
 }
 
 pub(crate) enum Command {
-    AddPort {
-        id: PortId,
-        io: Arc<PortFd>,
-        receives: bool,
-    },
-    RemovePort {
-        id: PortId,
-    },
-    Forget {
-        id: PortId,
-    },
-    /// What was learned goes into this memory.
-    Learned {
-        into: Ages,
-    },
+    AddPort { id: PortId, io: Arc<PortFd>, receives: bool },
+    RemovePort { id: PortId },
+    ForgetLearned { id: PortId },
+    CopyFdb { into: FdbEntries },
     Stop,
 }
 
@@ -129,7 +119,7 @@ struct Handle {
     commands: Sender<Command>,
     waker: Arc<Waker>,
     shared: Arc<Shared>,
-    asker: Asker,
+    fdb: FdbReader,
     thread: JoinHandle<()>,
 }
 
@@ -157,12 +147,12 @@ pub struct WorkerState {
 /// The running workers.
 pub struct Workers {
     handles: Vec<Handle>,
-    gone: Receiver<PortId>,
+    gone_ports: Receiver<PortId>,
     path_mtus: Receiver<PathMtu>,
-    reaper: Reaper,
+    closer: Closer,
 }
 
-/// Path MTUs that wait for the control thread at most; what has no room will be said again.
+/// Path MTUs that wait for the control thread at most; a router repeats what has no room.
 const PATH_MTUS: usize = 256;
 
 pub(crate) const WAKE: Token = Token(usize::MAX);
@@ -173,9 +163,9 @@ impl Workers {
     /// # Errors
     /// If a thread or its readiness queue cannot be made.
     pub fn spawn(specs: Vec<WorkerSpec>, tables: &Arc<ArcSwap<Tables>>) -> io::Result<Self> {
-        let (gone_tx, gone) = unbounded();
-        let (path_mtus_tx, path_mtus) = bounded(PATH_MTUS);
-        let reaper = Reaper::spawn()?;
+        let (port_gone, gone_ports) = unbounded();
+        let (path_mtu, path_mtus) = bounded(PATH_MTUS);
+        let closer = Closer::spawn()?;
         let mut handles = Vec::with_capacity(specs.len());
         for spec in specs {
             let poll = Poll::new()?;
@@ -192,18 +182,18 @@ impl Workers {
             let (id, core, frames) = (spec.id, spec.core, spec.frames as usize);
             let queues = spec.queues.iter().map(|(queue, _)| *queue).collect();
             let (ready_tx, ready) = bounded(1);
-            let (asker, answer) = Asker::new(spec.fdb_max);
+            let (fdb, fdb_pages) = FdbReader::new(spec.fdb_max);
             let thread = {
                 let (tables, shared) = (Arc::clone(tables), Arc::clone(&shared));
-                let told = Told {
-                    gone: gone_tx.clone(),
-                    path_mtus: path_mtus_tx.clone(),
-                    learned: answer,
-                    grave: reaper.grave(),
+                let outbox = Outbox {
+                    port_gone: port_gone.clone(),
+                    path_mtu: path_mtu.clone(),
+                    fdb_pages,
+                    to_close: closer.to_close(),
                 };
                 thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
                     shared.pinned.store(cores::pin(core), Ordering::Relaxed);
-                    match Turn::new(spec, poll, inbox, tables, shared, told) {
+                    match Turn::new(spec, poll, inbox, tables, shared, outbox) {
                         Ok(turn) => {
                             // A closed channel means that the starter gave up; the turn ends too.
                             let _ = ready_tx.send(Ok(()));
@@ -219,19 +209,9 @@ impl Workers {
                 Ok(result) => result?,
                 Err(_) => return Err(io::Error::other(format!("worker {id} ended at its start"))),
             }
-            handles.push(Handle {
-                id,
-                core,
-                queues,
-                frames,
-                commands,
-                waker,
-                shared,
-                asker,
-                thread,
-            });
+            handles.push(Handle { id, core, queues, frames, commands, waker, shared, fdb, thread });
         }
-        Ok(Self { handles, gone, path_mtus, reaper })
+        Ok(Self { handles, gone_ports, path_mtus, closer })
     }
 
     /// How many there are.
@@ -261,7 +241,7 @@ impl Workers {
     /// are published from now on.
     pub fn forget_learned(&self, id: PortId) {
         for handle in &self.handles {
-            handle.send(Command::Forget { id });
+            handle.send(Command::ForgetLearned { id });
         }
     }
 
@@ -323,29 +303,29 @@ impl Workers {
             .collect()
     }
 
-    /// What each has learned, with the age of every entry in milliseconds; a worker that does not
-    /// answer within `timeout` is left out. The memory is ours: a worker copies, and no more.
+    /// The MACs that each has learned, with the age of every entry in milliseconds; a worker that
+    /// does not answer within `timeout` is left out.
     #[must_use]
     pub fn learned(&self, timeout: Duration) -> Vec<(usize, Vec<(Learned, u64)>)> {
         for handle in &self.handles {
-            if let Some(into) = handle.asker.memory() {
-                handle.send(Command::Learned { into });
+            if let Some(into) = handle.fdb.memory() {
+                handle.send(Command::CopyFdb { into });
             }
         }
         let deadline = Instant::now() + timeout;
         self.handles
             .iter()
-            .filter_map(|handle| Some((handle.id, handle.asker.answer(deadline)?)))
+            .filter_map(|handle| Some((handle.id, handle.fdb.entries(deadline)?)))
             .collect()
     }
 
     /// Ports whose device has gone since the last call: the pod's namespace ended.
     #[must_use]
     pub fn gone_ports(&self) -> Vec<PortId> {
-        self.gone.try_iter().collect()
+        self.gone_ports.try_iter().collect()
     }
 
-    /// What routers of the underlay have said since the last call.
+    /// Path MTUs that routers of the underlay have reported since the last call.
     #[must_use]
     pub fn heard_path_mtus(&self) -> Vec<PathMtu> {
         self.path_mtus.try_iter().collect()
@@ -361,13 +341,13 @@ impl Workers {
                 tracing::error!(worker = handle.id, "a worker had panicked");
             }
         }
-        self.reaper.stop();
+        self.closer.stop();
     }
 }
 
 impl Handle {
     fn send(&self, command: Command) {
-        // A worker that has ended has dropped its ports; there is nobody left to tell.
+        // A worker that could not be started has dropped its ports; nothing is left to tell.
         let _ = self.commands.send(command);
         self.wake();
     }
