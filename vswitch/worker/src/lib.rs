@@ -14,6 +14,7 @@
 //! | `egress`    | transmit handles: the way out of the walk |
 //! | `cores`     | which thread runs on which core |
 //! | `closer`    | closes TAPs, which takes milliseconds, away from the pinned cores |
+//! | `essential` | threads whose panic ends the process |
 //!
 //! # Threads, and what each may touch
 //! Packets meet no lock. Three kinds of thread share a few words, channels and file descriptors:
@@ -31,13 +32,15 @@
 //! a command removes the port, so the last one to do so ends it.
 //!
 //! A worker waits for packets and commands, and for no other thread: its channels to others are
-//! unbounded, or it drops what a full one does not take.
+//! unbounded, or it drops what a full one does not take. A panic in a worker or in the closer ends
+//! the process.
 
 #![forbid(unsafe_code)]
 
 mod closer;
 pub mod cores;
 mod egress;
+mod essential;
 mod fdb_pages;
 pub mod publish;
 #[cfg(test)]
@@ -93,10 +96,22 @@ pub struct WorkerSpec {
 }
 
 pub(crate) enum Command {
-    AddPort { id: PortId, io: Arc<PortFd>, receives: bool },
-    RemovePort { id: PortId },
-    ForgetLearned { id: PortId },
-    CopyFdb { into: FdbEntries },
+    AddPort {
+        id: PortId,
+        io: Arc<PortFd>,
+        receives: bool,
+    },
+    RemovePort {
+        id: PortId,
+    },
+    ForgetLearned {
+        id: PortId,
+    },
+    CopyFdb {
+        into: FdbEntries,
+    },
+    #[cfg(test)]
+    Panic,
     Stop,
 }
 
@@ -191,7 +206,7 @@ impl Workers {
                     fdb_pages,
                     to_close: closer.to_close(),
                 };
-                thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
+                essential::spawn(&format!("worker-{id}"), move || {
                     shared.pinned.store(cores::pin(core), Ordering::Relaxed);
                     match Turn::new(spec, poll, inbox, tables, shared, outbox) {
                         Ok(turn) => {
@@ -337,9 +352,7 @@ impl Workers {
             handle.send(Command::Stop);
         }
         for handle in self.handles {
-            if handle.thread.join().is_err() {
-                tracing::error!(worker = handle.id, "a worker had panicked");
-            }
+            essential::join(handle.thread);
         }
         self.closer.stop();
     }

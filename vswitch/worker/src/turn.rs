@@ -183,6 +183,8 @@ impl Turn {
                 Command::RemovePort { id } => self.remove(id),
                 Command::ForgetLearned { id } => self.dataplane.fdb.forget_port(id),
                 Command::CopyFdb { into } => self.fdb_copier.begin(into),
+                #[cfg(test)]
+                Command::Panic => panic!("by order of a test"),
                 Command::Stop => return false,
             }
         }
