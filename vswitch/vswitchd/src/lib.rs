@@ -8,8 +8,6 @@
 //! | [`config_file`] | the configuration, read |
 //! | [`machine`]    | what only the machine can say of a configuration |
 //! | [`journal`]    | the model's changes on disk |
-//! | [`publish`]    | tables to workers, and when they have them |
-//! | [`worker`]     | the pinned threads |
 //! | [`kernel`]     | reads the kernel's routing table, a source of routes |
 //! | [`underlay`]   | the kernel's routes and neighbours towards the other nodes |
 //! | [`uplink`]     | the NIC: pinhole and AF_XDP sockets |
@@ -34,8 +32,6 @@ pub mod machine;
 pub mod masquerade;
 pub mod nft;
 pub mod notify;
-pub mod publish;
 pub mod requests;
 pub mod underlay;
 pub mod uplink;
-pub mod worker;

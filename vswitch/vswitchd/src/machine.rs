@@ -10,11 +10,11 @@ use netlink::{Link, Netlink};
 
 use crate::config_file::Refusal;
 use crate::error::Error;
-use crate::worker::cores::given;
 use controlplane::config::{Config, Problem};
 use controlplane::model::Model;
 use controlplane::mtu;
 use controlplane::own_address::{Candidates, Choice};
+use worker::cores::given;
 
 const ETHERNET_BYTES: u32 = 14;
 

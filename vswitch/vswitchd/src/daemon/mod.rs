@@ -32,15 +32,15 @@ use crate::journal::Journal;
 use crate::kernel::KernelTable;
 use crate::lock::Locks;
 use crate::masquerade::Masquerade;
-use crate::publish::Publisher;
 use crate::underlay::{Reach, Underlay};
 use crate::uplink::Uplink;
-use crate::worker::Workers;
 use controlplane::compile::{Base, HostPort, Input, UplinkPort};
 use controlplane::config::{Config, Former};
 use controlplane::model::{Edit, Model, refuse};
 use controlplane::path_mtu::PathMtus;
 use controlplane::ports::{self, Ports};
+use worker::Workers;
+use worker::publish::Publisher;
 
 /// A worker turns at least once a second; the watchdog is not fed for one that does not.
 const WORKER_PATIENCE: Duration = Duration::from_secs(4);

@@ -20,16 +20,16 @@ use crate::kernel::KernelTable;
 use crate::lock::Locks;
 use crate::machine;
 use crate::masquerade::Masquerade;
-use crate::publish::Publisher;
 use crate::underlay::Underlay;
 use crate::uplink::{Uplink, spread};
-use crate::worker::cores::{given, leave_to_workers};
-use crate::worker::{Idle, WorkerSpec, Workers};
 use controlplane::config::{Config, Former, WorkerSettings};
 use controlplane::model::{Model, PodPrefixes};
 use controlplane::mtu::pod_mtu;
 use controlplane::path_mtu::PathMtus;
 use controlplane::ports::{self, Ports};
+use worker::cores::{given, leave_to_workers};
+use worker::publish::Publisher;
+use worker::{Idle, WorkerSpec, Workers};
 
 /// Frames that a trace may use at once: the packet, and copies for a flooded segment.
 const TRACE_FRAMES: u32 = 64;

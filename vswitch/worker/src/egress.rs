@@ -1,4 +1,4 @@
-//! Transmit handles of one worker: the walk's way out.
+//! One worker's transmit handles: the way out of the walk.
 //!
 //! Enters: packets from `Dataplane::process`. Leaves: writes to TAPs, at once; frames in the NIC's
 //! transmit ring, which `flush` hands to the kernel at the end of the turn. A full queue drops, and
@@ -13,11 +13,11 @@ use frame::{Packet, Pool};
 use netio::port::{PortFd, SendError};
 use netio::xsk::{TxError, XskTx};
 
-pub(super) struct Ports {
+pub(super) struct EgressPorts {
     handles: Vec<Option<Port>>,
     uplink: Option<Uplink>,
     pool: Pool,
-    gone: Sender<PortId>,
+    port_gone: Sender<PortId>,
 }
 
 struct Port {
@@ -32,15 +32,15 @@ struct Uplink {
     queues: Vec<XskTx>,
 }
 
-impl Ports {
+impl EgressPorts {
     pub(super) fn new(
         uplink: Option<PortId>,
         queues: Vec<XskTx>,
         pool: Pool,
-        gone: Sender<PortId>,
+        port_gone: Sender<PortId>,
     ) -> Self {
         let uplink = uplink.map(|id| Uplink { id, queues });
-        Self { handles: (0..MAX_PORTS).map(|_| None).collect(), uplink, pool, gone }
+        Self { handles: (0..MAX_PORTS).map(|_| None).collect(), uplink, pool, port_gone }
     }
 
     /// Returns the handle that it replaces, if any.
@@ -64,7 +64,7 @@ impl Ports {
         {
             port.gone = true;
             // The control thread outlives the workers unless it is ending itself.
-            let _ = self.gone.send(id);
+            let _ = self.port_gone.send(id);
         }
     }
 
@@ -101,7 +101,7 @@ impl Ports {
     }
 }
 
-impl Egress for Ports {
+impl Egress for EgressPorts {
     fn send(&mut self, port: PortId, mut packet: Packet) -> Result<(), DropReason> {
         match &mut self.uplink {
             Some(uplink) if uplink.id == port => {

@@ -1,4 +1,4 @@
-//! The pinned threads: where `dataplane` and `netio` meet, and nothing else does.
+//! The pinned threads, in which packets pass between `netio` and `dataplane`.
 //!
 //! Enters: ports and tables from the control thread. Leaves: packets, counters, and the epoch that
 //! each worker uses. Workers share nothing: each owns whole NIC queues, the receive side of its
@@ -7,17 +7,42 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `mod`    | [`Workers`]: what the control thread may ask of them |
-//! | `turn`   | the loop: commands, NIC queues, TAPs, flush, sleep |
-//! | `learned` | copies what was learned to who asks, a page a turn |
-//! | `ports`  | transmit handles: the walk's way out |
-//! | `cores`  | who runs where |
-//! | `reaper` | closes TAPs, which takes milliseconds, away from the pinned cores |
+//! | `lib`       | [`Workers`]: what the control thread may ask of them |
+//! | `publish`   | tables to workers, and when they have them |
+//! | `turn`      | the loop: commands, NIC queues, TAPs, flush, sleep |
+//! | `fdb_pages` | copies learned MACs to the control thread, a page a turn |
+//! | `egress`    | transmit handles: the way out of the walk |
+//! | `cores`     | which thread runs on which core |
+//! | `closer`    | closes TAPs, which takes milliseconds, away from the pinned cores |
+//! | `essential` | threads whose panic ends the process |
+//!
+//! # Threads, and what each may touch
+//! Packets meet no lock. Three kinds of thread share a few words, channels and file descriptors:
+//!
+//! - **The control thread** (one, vswitchd's) owns [`Workers`] and [`publish::Publisher`]. It alone
+//!   swaps the published tables, frees the old ones and sends commands.
+//! - **A worker** (pinned) owns what its loop touches: its NIC queues, packet memory, learned MACs,
+//!   readiness queue. It writes its counters and its epoch, with no other writer; the control
+//!   thread reads them. It looks at the published tables once a turn, by one atomic load where
+//!   nothing has changed.
+//! - **The closer** (one) closes the file descriptors of removed ports.
+//!
+//! The file descriptor of a port is shared: one worker alone reads from it, and each writes to it,
+//! a whole frame by one system call. Each worker holds a reference and gives that to the closer when
+//! a command removes the port, so the last one to do so ends it.
+//!
+//! A worker waits for packets and commands, and for no other thread: its channels to others are
+//! unbounded, or it drops what a full one does not take. A panic in a worker or in the closer ends
+//! the process.
 
+#![forbid(unsafe_code)]
+
+mod closer;
 pub mod cores;
-mod learned;
-mod ports;
-mod reaper;
+mod egress;
+mod essential;
+mod fdb_pages;
+pub mod publish;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -37,9 +62,9 @@ use mio::{Poll, Token, Waker};
 use netio::port::PortFd;
 use netio::xsk::XskSocket;
 
-use learned::{Ages, Asker};
-use reaper::Reaper;
-use turn::{Told, Turn};
+use closer::Closer;
+use fdb_pages::{FdbEntries, FdbReader};
+use turn::{Outbox, Turn};
 
 /// When a worker without packets goes to sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,13 +104,14 @@ pub(crate) enum Command {
     RemovePort {
         id: PortId,
     },
-    Forget {
+    ForgetLearned {
         id: PortId,
     },
-    /// What was learned goes into this memory.
-    Learned {
-        into: Ages,
+    CopyFdb {
+        into: FdbEntries,
     },
+    #[cfg(test)]
+    Panic,
     Stop,
 }
 
@@ -108,7 +134,7 @@ struct Handle {
     commands: Sender<Command>,
     waker: Arc<Waker>,
     shared: Arc<Shared>,
-    asker: Asker,
+    fdb: FdbReader,
     thread: JoinHandle<()>,
 }
 
@@ -136,12 +162,12 @@ pub struct WorkerState {
 /// The running workers.
 pub struct Workers {
     handles: Vec<Handle>,
-    gone: Receiver<PortId>,
+    gone_ports: Receiver<PortId>,
     path_mtus: Receiver<PathMtu>,
-    reaper: Reaper,
+    closer: Closer,
 }
 
-/// Path MTUs that wait for the control thread at most; what has no room will be said again.
+/// Path MTUs that wait for the control thread at most; a router repeats what has no room.
 const PATH_MTUS: usize = 256;
 
 pub(crate) const WAKE: Token = Token(usize::MAX);
@@ -152,9 +178,9 @@ impl Workers {
     /// # Errors
     /// If a thread or its readiness queue cannot be made.
     pub fn spawn(specs: Vec<WorkerSpec>, tables: &Arc<ArcSwap<Tables>>) -> io::Result<Self> {
-        let (gone_tx, gone) = unbounded();
-        let (path_mtus_tx, path_mtus) = bounded(PATH_MTUS);
-        let reaper = Reaper::spawn()?;
+        let (port_gone, gone_ports) = unbounded();
+        let (path_mtu, path_mtus) = bounded(PATH_MTUS);
+        let closer = Closer::spawn()?;
         let mut handles = Vec::with_capacity(specs.len());
         for spec in specs {
             let poll = Poll::new()?;
@@ -171,18 +197,18 @@ impl Workers {
             let (id, core, frames) = (spec.id, spec.core, spec.frames as usize);
             let queues = spec.queues.iter().map(|(queue, _)| *queue).collect();
             let (ready_tx, ready) = bounded(1);
-            let (asker, answer) = Asker::new(spec.fdb_max);
+            let (fdb, fdb_pages) = FdbReader::new(spec.fdb_max);
             let thread = {
                 let (tables, shared) = (Arc::clone(tables), Arc::clone(&shared));
-                let told = Told {
-                    gone: gone_tx.clone(),
-                    path_mtus: path_mtus_tx.clone(),
-                    learned: answer,
-                    grave: reaper.grave(),
+                let outbox = Outbox {
+                    port_gone: port_gone.clone(),
+                    path_mtu: path_mtu.clone(),
+                    fdb_pages,
+                    to_close: closer.to_close(),
                 };
-                thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
+                essential::spawn(&format!("worker-{id}"), move || {
                     shared.pinned.store(cores::pin(core), Ordering::Relaxed);
-                    match Turn::new(spec, poll, inbox, tables, shared, told) {
+                    match Turn::new(spec, poll, inbox, tables, shared, outbox) {
                         Ok(turn) => {
                             // A closed channel means that the starter gave up; the turn ends too.
                             let _ = ready_tx.send(Ok(()));
@@ -198,19 +224,9 @@ impl Workers {
                 Ok(result) => result?,
                 Err(_) => return Err(io::Error::other(format!("worker {id} ended at its start"))),
             }
-            handles.push(Handle {
-                id,
-                core,
-                queues,
-                frames,
-                commands,
-                waker,
-                shared,
-                asker,
-                thread,
-            });
+            handles.push(Handle { id, core, queues, frames, commands, waker, shared, fdb, thread });
         }
-        Ok(Self { handles, gone, path_mtus, reaper })
+        Ok(Self { handles, gone_ports, path_mtus, closer })
     }
 
     /// How many there are.
@@ -240,7 +256,7 @@ impl Workers {
     /// are published from now on.
     pub fn forget_learned(&self, id: PortId) {
         for handle in &self.handles {
-            handle.send(Command::Forget { id });
+            handle.send(Command::ForgetLearned { id });
         }
     }
 
@@ -302,29 +318,29 @@ impl Workers {
             .collect()
     }
 
-    /// What each has learned, with the age of every entry in milliseconds; a worker that does not
-    /// answer within `timeout` is left out. The memory is ours: a worker copies, and no more.
+    /// The MACs that each has learned, with the age of every entry in milliseconds; a worker that
+    /// does not answer within `timeout` is left out.
     #[must_use]
     pub fn learned(&self, timeout: Duration) -> Vec<(usize, Vec<(Learned, u64)>)> {
         for handle in &self.handles {
-            if let Some(into) = handle.asker.memory() {
-                handle.send(Command::Learned { into });
+            if let Some(into) = handle.fdb.memory() {
+                handle.send(Command::CopyFdb { into });
             }
         }
         let deadline = Instant::now() + timeout;
         self.handles
             .iter()
-            .filter_map(|handle| Some((handle.id, handle.asker.answer(deadline)?)))
+            .filter_map(|handle| Some((handle.id, handle.fdb.entries(deadline)?)))
             .collect()
     }
 
     /// Ports whose device has gone since the last call: the pod's namespace ended.
     #[must_use]
     pub fn gone_ports(&self) -> Vec<PortId> {
-        self.gone.try_iter().collect()
+        self.gone_ports.try_iter().collect()
     }
 
-    /// What routers of the underlay have said since the last call.
+    /// Path MTUs that routers of the underlay have reported since the last call.
     #[must_use]
     pub fn heard_path_mtus(&self) -> Vec<PathMtu> {
         self.path_mtus.try_iter().collect()
@@ -336,17 +352,15 @@ impl Workers {
             handle.send(Command::Stop);
         }
         for handle in self.handles {
-            if handle.thread.join().is_err() {
-                tracing::error!(worker = handle.id, "a worker had panicked");
-            }
+            essential::join(handle.thread);
         }
-        self.reaper.stop();
+        self.closer.stop();
     }
 }
 
 impl Handle {
     fn send(&self, command: Command) {
-        // A worker that has ended has dropped its ports; there is nobody left to tell.
+        // A worker that could not be started has dropped its ports; nothing is left to tell.
         let _ = self.commands.send(command);
         self.wake();
     }

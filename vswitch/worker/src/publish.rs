@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use dataplane::tables::{Epoch, Tables};
 use hdrhistogram::Histogram;
 
-use crate::worker::Workers;
+use crate::Workers;
 
 /// How long a publication is waited for. A turn takes microseconds; a second is a stuck worker.
 pub const PATIENCE: Duration = Duration::from_secs(1);

@@ -1,9 +1,9 @@
-//! What workers have learned, copied out while they forward.
+//! A worker's learned MACs, copied out while it forwards.
 //!
-//! Enters: a question of the control thread, with the memory for its answer. Leaves: the entries,
-//! with their ages. The worker neither allocates for it nor frees: the memory is made, and touched
-//! so that the kernel has given it, by who asks, goes back to him, and is never in the way of a
-//! second question. It copies a page a turn, so that packets wait for no more than that.
+//! Enters: a request of the control thread, with the memory for its answer. Leaves: the entries,
+//! with their ages. The worker neither allocates nor frees for it: the control thread makes the
+//! memory, touches it so that the kernel has given it, and gets it back. The worker copies one page
+//! a turn, so that packets wait for no more than that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -13,34 +13,35 @@ use dataplane::Millis;
 use dataplane::tables::{BridgeId, Fdb, FdbTarget, Learned, PortId};
 use dataplane::wire::MacAddr;
 
-/// Entries, each with its age in milliseconds.
-pub(crate) type Ages = Vec<(Learned, u64)>;
+/// Learned MACs, each with its age in milliseconds.
+pub(crate) type FdbEntries = Vec<(Learned, u64)>;
 
 /// Slots of the table that are looked at in one turn: as long as a few packets take.
 const PAGE: usize = 256;
 
-/// The control thread's end: at most one question is under way.
-pub(super) struct Asker {
+/// The control thread's end: at most one request to the worker is under way.
+pub(super) struct FdbReader {
     max: usize,
-    is_asked: AtomicBool,
-    answers: Receiver<Ages>,
+    is_requested: AtomicBool,
+    answers: Receiver<FdbEntries>,
 }
 
-impl Asker {
-    /// Of a worker that holds at most `max` entries; and where that answers.
-    pub(super) fn new(max: u32) -> (Self, Sender<Ages>) {
+impl FdbReader {
+    /// A reader of a worker that holds at most `max` entries, and the sender that the worker answers
+    /// by.
+    pub(super) fn new(max: u32) -> (Self, Sender<FdbEntries>) {
         let (answer, answers) = bounded(1);
-        (Self { max: max as usize, is_asked: AtomicBool::new(false), answers }, answer)
+        (Self { max: max as usize, is_requested: AtomicBool::new(false), answers }, answer)
     }
 
-    /// Memory to ask with; none as long as an earlier question waits for its answer, which will be
-    /// as good.
-    pub(super) fn memory(&self) -> Option<Ages> {
-        // Nobody waited for this one; it may be old.
+    /// Memory for the entries, to be sent to the worker. `None` while an earlier request is under
+    /// way: its answer will do.
+    pub(super) fn memory(&self) -> Option<FdbEntries> {
+        // Came too late for the request that it answers, and may be old.
         if self.answers.try_recv().is_ok() {
-            self.is_asked.store(false, Ordering::Relaxed);
+            self.is_requested.store(false, Ordering::Relaxed);
         }
-        if self.is_asked.swap(true, Ordering::Relaxed) {
+        if self.is_requested.swap(true, Ordering::Relaxed) {
             return None;
         }
         let filler = Learned {
@@ -54,27 +55,27 @@ impl Asker {
         Some(memory)
     }
 
-    /// The answer, if it comes in time.
-    pub(super) fn answer(&self, deadline: Instant) -> Option<Ages> {
+    /// The entries, if the worker has copied them by the deadline.
+    pub(super) fn entries(&self, deadline: Instant) -> Option<FdbEntries> {
         let answer = self.answers.recv_deadline(deadline).ok()?;
-        self.is_asked.store(false, Ordering::Relaxed);
+        self.is_requested.store(false, Ordering::Relaxed);
         Some(answer)
     }
 }
 
-/// The worker's end.
-pub(super) struct Copier {
-    answer: Sender<Ages>,
-    /// What is being filled, and the next slot.
-    under_way: Option<(Ages, usize)>,
+/// The worker's end: copies its FDB into memory that the control thread sent.
+pub(super) struct FdbCopier {
+    answer: Sender<FdbEntries>,
+    /// The memory that is being filled, and the next slot of the FDB to copy.
+    under_way: Option<(FdbEntries, usize)>,
 }
 
-impl Copier {
-    pub(super) fn new(answer: Sender<Ages>) -> Self {
+impl FdbCopier {
+    pub(super) fn new(answer: Sender<FdbEntries>) -> Self {
         Self { answer, under_way: None }
     }
 
-    pub(super) fn begin(&mut self, memory: Ages) {
+    pub(super) fn begin(&mut self, memory: FdbEntries) {
         self.under_way = Some((memory, 0));
     }
 
@@ -82,7 +83,7 @@ impl Copier {
         self.under_way.is_some()
     }
 
-    /// One more page. An entry that comes, goes or moves meanwhile may be in the answer, missing, or
+    /// Copies one more page. An entry that comes, goes or moves meanwhile may be in the answer, missing, or
     /// there twice.
     #[inline]
     pub(super) fn copy(&mut self, fdb: &Fdb, now: Millis) {
@@ -101,7 +102,7 @@ impl Copier {
         if *at >= fdb.slots()
             && let Some((filled, _)) = self.under_way.take()
         {
-            // There is room for it, as nothing else is asked meanwhile; if he who asked is gone, so
+            // There is room for it, as one request is under way at most; if the reader is gone, so
             // are we in a moment.
             let _ = self.answer.try_send(filled);
         }
@@ -116,7 +117,7 @@ mod tests {
     use dataplane::tables::{BridgeId, Fdb, FdbTarget, PortId};
     use dataplane::wire::MacAddr;
 
-    use super::{Asker, Copier, PAGE};
+    use super::{FdbCopier, FdbReader, PAGE};
 
     const NOW: Millis = Millis(50);
 
@@ -138,10 +139,10 @@ mod tests {
     fn a_full_table_comes_page_by_page_in_the_memory_that_was_given() {
         let entries = 3 * PAGE + 5;
         let fdb = table(entries as u16);
-        let (asker, answer) = Asker::new(entries as u32);
-        let mut copier = Copier::new(answer);
+        let (reader, answer) = FdbReader::new(entries as u32);
+        let mut copier = FdbCopier::new(answer);
         copier.copy(&fdb, NOW);
-        let memory = asker.memory().expect("nothing is asked");
+        let memory = reader.memory().expect("no request is under way");
         let (place, room) = (memory.as_ptr(), memory.capacity());
         copier.begin(memory);
         for page in 1..=4 {
@@ -149,7 +150,7 @@ mod tests {
             copier.copy(&fdb, NOW);
         }
         assert!(!copier.is_busy());
-        let answer = asker.answer(soon()).expect("it is there");
+        let answer = reader.entries(soon()).expect("it is there");
         assert_eq!((answer.as_ptr(), answer.capacity()), (place, room));
         assert!(answer.iter().all(|(_, age_ms)| *age_ms == 30));
         let mut macs: Vec<_> = answer.iter().map(|(entry, _)| entry.mac.0).collect();
@@ -160,36 +161,36 @@ mod tests {
 
     #[test]
     fn what_grows_meanwhile_does_not_grow_the_memory() {
-        let (asker, answer) = Asker::new(4);
-        let mut copier = Copier::new(answer);
-        let memory = asker.memory().expect("nothing is asked");
+        let (reader, answer) = FdbReader::new(4);
+        let mut copier = FdbCopier::new(answer);
+        let memory = reader.memory().expect("no request is under way");
         let room = memory.capacity();
         copier.begin(memory);
         copier.copy(&table(100), NOW);
-        let answer = asker.answer(soon()).expect("it is there");
+        let answer = reader.entries(soon()).expect("it is there");
         assert_eq!((answer.len(), answer.capacity()), (room, room));
     }
 
     #[test]
     fn an_empty_table_is_an_answer_too() {
-        let (asker, answer) = Asker::new(4);
-        let mut copier = Copier::new(answer);
-        copier.begin(asker.memory().expect("nothing is asked"));
+        let (reader, answer) = FdbReader::new(4);
+        let mut copier = FdbCopier::new(answer);
+        copier.begin(reader.memory().expect("no request is under way"));
         copier.copy(&table(0), NOW);
-        assert_eq!(asker.answer(soon()).map(|answer| answer.len()), Some(0));
+        assert_eq!(reader.entries(soon()).map(|answer| answer.len()), Some(0));
     }
 
     #[test]
-    fn a_late_answer_stands_in_nobodys_way_and_is_not_taken_for_another() {
-        let (asker, answer) = Asker::new(4);
-        let mut copier = Copier::new(answer);
-        copier.begin(asker.memory().expect("nothing is asked"));
-        assert!(asker.answer(soon()).is_none());
-        assert!(asker.memory().is_none(), "the first question is still under way");
+    fn a_late_answer_is_dropped_and_not_taken_for_the_next_one() {
+        let (reader, answer) = FdbReader::new(4);
+        let mut copier = FdbCopier::new(answer);
+        copier.begin(reader.memory().expect("no request is under way"));
+        assert!(reader.entries(soon()).is_none());
+        assert!(reader.memory().is_none(), "the first request is still under way");
         copier.copy(&table(1), NOW);
-        // It came when nobody waited: whoever asks next asks anew.
-        copier.begin(asker.memory().expect("the first one is over"));
+        // It came after its deadline: the next request is a new one.
+        copier.begin(reader.memory().expect("the first one is over"));
         copier.copy(&table(3), NOW);
-        assert_eq!(asker.answer(soon()).map(|answer| answer.len()), Some(3));
+        assert_eq!(reader.entries(soon()).map(|answer| answer.len()), Some(3));
     }
 }

@@ -13,7 +13,8 @@ use dataplane::wire::{EtherType, MacAddr, Protocol, ethernet, ipv4};
 use frame::{Packet, Pool};
 use netio::port::{PortFd, Recv};
 
-use super::{Idle, WorkerSpec, Workers};
+use super::essential::testing::ends_its_process;
+use super::{Command, Idle, WorkerSpec, Workers};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const MTU: u16 = 1450;
@@ -228,4 +229,19 @@ fn what_was_learned_from_a_port_is_forgotten_before_newer_tables() {
     assert!(workers.wait_epoch(Epoch(2), PATIENCE));
     assert_eq!(learned(), Some(0));
     workers.stop();
+}
+
+#[test]
+fn a_panic_of_a_worker_ends_the_process() {
+    let message = ends_its_process("tests::a_panic_of_a_worker_ends_the_process", || {
+        let published = Arc::new(ArcSwap::from_pointee(tables(1, 1)));
+        let workers =
+            Workers::spawn(vec![spec(Idle::Micros(0))], &published).expect("threads can be made");
+        workers.handles[0].send(Command::Panic);
+        workers.stop();
+    });
+    assert!(
+        message.contains("vswitchd: thread worker-0 panicked (by order of a test);"),
+        "{message}"
+    );
 }

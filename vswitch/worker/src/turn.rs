@@ -6,7 +6,7 @@
 //! is ready.
 //!
 //! mio is edge-triggered, and a turn reads at most a budget from each TAP: the ready set remembers
-//! who may still have packets. TAPs are chosen by readiness even while spinning, as asking each in
+//! which may still have packets. TAPs are chosen by readiness even while spinning, as asking each in
 //! turn would cost a system call a pod.
 
 use std::collections::VecDeque;
@@ -26,9 +26,9 @@ use mio::{Events, Interest, Poll, Token};
 use netio::port::{PortFd, Recv};
 use netio::xsk::{XskRx, XskTx};
 
-use super::learned::{Ages, Copier};
-use super::ports::Ports;
-use super::reaper::Grave;
+use super::closer::ToClose;
+use super::egress::EgressPorts;
+use super::fdb_pages::{FdbCopier, FdbEntries};
 use super::{Command, Idle, Shared, WAKE, WorkerSpec};
 
 /// Packets from one source in a turn: amortizes the kick of a batch, bounds the wait of the others.
@@ -49,7 +49,7 @@ pub(super) struct Turn {
     shared: Arc<Shared>,
     dataplane: Dataplane,
     pool: Pool,
-    ports: Ports,
+    ports: EgressPorts,
     uplink: Option<PortId>,
     queues: Vec<XskRx>,
     poll: Poll,
@@ -57,24 +57,24 @@ pub(super) struct Turn {
     ready: Ready,
     idle: Idle,
     started: Instant,
-    path_mtus: Sender<PathMtu>,
-    copier: Copier,
-    grave: Grave,
+    path_mtu: Sender<PathMtu>,
+    fdb_copier: FdbCopier,
+    to_close: ToClose,
 }
 
-/// Where a worker leaves what is not its own to deal with.
-pub(super) struct Told {
-    /// Ports whose device has gone.
-    pub(super) gone: Sender<PortId>,
-    /// What routers of the underlay said.
-    pub(super) path_mtus: Sender<PathMtu>,
-    /// What it has learned, when it is asked.
-    pub(super) learned: Sender<Ages>,
-    /// Ports to be closed.
-    pub(super) grave: Grave,
+/// Channels by which a worker sends to other threads.
+pub(super) struct Outbox {
+    /// Ports whose device has gone, to the control thread.
+    pub(super) port_gone: Sender<PortId>,
+    /// Path MTUs that routers of the underlay have reported, to the control thread.
+    pub(super) path_mtu: Sender<PathMtu>,
+    /// Its learned MACs, to the control thread, on request.
+    pub(super) fdb_pages: Sender<FdbEntries>,
+    /// Removed ports, to the thread that closes them.
+    pub(super) to_close: ToClose,
 }
 
-/// Ports that may have packets, each at most once, in the order in which they are served.
+/// Ports that may have packets to read, each at most once, in the order in which they are served.
 struct Ready {
     order: VecDeque<PortId>,
     queued: Vec<bool>,
@@ -87,9 +87,9 @@ impl Turn {
         inbox: Receiver<Command>,
         tables: Arc<ArcSwap<Tables>>,
         shared: Arc<Shared>,
-        told: Told,
+        outbox: Outbox,
     ) -> io::Result<Self> {
-        let Told { gone, path_mtus, learned, grave } = told;
+        let Outbox { port_gone, path_mtu, fdb_pages, to_close } = outbox;
         let pool = Pool::new(spec.frames);
         let (mut rx, mut tx): (Vec<XskRx>, Vec<XskTx>) = (Vec::new(), Vec::new());
         for (index, (_, socket)) in spec.queues.into_iter().enumerate() {
@@ -108,7 +108,7 @@ impl Turn {
             tables: Cache::new(tables),
             inbox,
             dataplane: Dataplane::new(fdb, pool.clone(), counters),
-            ports: Ports::new(spec.uplink, tx, pool.clone(), gone),
+            ports: EgressPorts::new(spec.uplink, tx, pool.clone(), port_gone),
             pool,
             shared,
             uplink: spec.uplink,
@@ -118,9 +118,9 @@ impl Turn {
             ready: Ready::new(),
             idle: spec.idle,
             started: Instant::now(),
-            path_mtus,
-            copier: Copier::new(learned),
-            grave,
+            path_mtu,
+            fdb_copier: FdbCopier::new(fdb_pages),
+            to_close,
         };
         Ok(turn)
     }
@@ -141,7 +141,7 @@ impl Turn {
                 return;
             }
             self.adopt(tables.epoch);
-            self.copier.copy(&self.dataplane.fdb, now);
+            self.fdb_copier.copy(&self.dataplane.fdb, now);
 
             let mut received = self.queues(&tables, now);
             received += self.taps(&tables, now);
@@ -156,7 +156,7 @@ impl Turn {
                     at.duration_since(last_packet) >= Duration::from_micros(after)
                 }
             };
-            let has_work = !self.ready.is_empty() || self.copier.is_busy();
+            let has_work = !self.ready.is_empty() || self.fdb_copier.is_busy();
             let timeout = if sleeps && !has_work { NAP } else { Duration::ZERO };
             busy_since = (received > 0).then_some(at);
             if !timeout.is_zero()
@@ -181,8 +181,10 @@ impl Turn {
             match command {
                 Command::AddPort { id, io, receives } => self.add(id, io, receives),
                 Command::RemovePort { id } => self.remove(id),
-                Command::Forget { id } => self.dataplane.fdb.forget_port(id),
-                Command::Learned { into } => self.copier.begin(into),
+                Command::ForgetLearned { id } => self.dataplane.fdb.forget_port(id),
+                Command::CopyFdb { into } => self.fdb_copier.begin(into),
+                #[cfg(test)]
+                Command::Panic => panic!("by order of a test"),
                 Command::Stop => return false,
             }
         }
@@ -208,8 +210,8 @@ impl Turn {
         if let Some(io) = self.ports.remove(id) {
             // Fails where this worker only sends.
             let _ = self.poll.registry().deregister(&mut SourceFd(&io.as_raw_fd()));
-            // The reaper outlives the workers.
-            let _ = self.grave.send(io);
+            // The closer outlives the workers.
+            let _ = self.to_close.send(io);
         }
     }
 
@@ -231,7 +233,7 @@ impl Turn {
 
     fn queues(&mut self, tables: &Tables, now: Millis) -> usize {
         let Some(uplink) = self.uplink else { return 0 };
-        let Self { queues, pool, dataplane, ports, path_mtus, .. } = self;
+        let Self { queues, pool, dataplane, ports, path_mtu, .. } = self;
         let received: usize = queues
             .iter_mut()
             .map(|queue| {
@@ -249,8 +251,8 @@ impl Turn {
         dataplane.flush(ports);
         if received > 0 {
             for heard in dataplane.heard_path_mtus() {
-                // What has no room is said again by the router.
-                let _ = path_mtus.try_send(heard);
+                // One that has no room is reported again by the router.
+                let _ = path_mtu.try_send(heard);
             }
         }
         received

@@ -1,0 +1,71 @@
+//! Closes the file descriptors of removed ports, on a thread of its own.
+//!
+//! Enters: handles of removed ports, from every worker. Leaves: nothing; the last handle of a port
+//! closes it. Closing a TAP takes some 17 ms, as the kernel waits for its readers: too long for a
+//! pinned core or for the reply to a CNI DEL.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Sender, unbounded};
+use netio::port::PortFd;
+
+use crate::essential;
+
+/// Where workers send the handles to be closed.
+pub(crate) type ToClose = Sender<Arc<PortFd>>;
+
+pub(crate) struct Closer {
+    to_close: ToClose,
+    thread: JoinHandle<()>,
+}
+
+impl Closer {
+    pub(crate) fn spawn() -> io::Result<Self> {
+        Self::spawn_with(drop)
+    }
+
+    /// `close` is called for each handle.
+    fn spawn_with(close: impl FnMut(Arc<PortFd>) + Send + 'static) -> io::Result<Self> {
+        let (to_close, handles) = unbounded();
+        let thread = essential::spawn("closer", move || handles.into_iter().for_each(close))?;
+        Ok(Self { to_close, thread })
+    }
+
+    pub(crate) fn to_close(&self) -> ToClose {
+        self.to_close.clone()
+    }
+
+    /// Waits until everything that was sent is closed. The workers have ended: each holds a sender.
+    pub(crate) fn stop(self) {
+        drop(self.to_close);
+        essential::join(self.thread);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use netio::port::PortFd;
+
+    use super::Closer;
+    use crate::essential::testing::ends_its_process;
+
+    #[test]
+    fn a_panic_of_the_closer_ends_the_process() {
+        let message =
+            ends_its_process("closer::tests::a_panic_of_the_closer_ends_the_process", || {
+                let closer =
+                    Closer::spawn_with(|_| panic!("no such descriptor")).expect("a thread");
+                let (port, _other_end) = PortFd::pair().expect("a socketpair");
+                closer.to_close().send(Arc::new(port)).expect("the thread runs");
+                closer.stop();
+            });
+        assert!(
+            message.contains("vswitchd: thread closer panicked (no such descriptor)"),
+            "{message}"
+        );
+    }
+}
