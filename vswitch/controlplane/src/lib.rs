@@ -15,15 +15,21 @@
 //! | [`path_mtu`]    | how long packets through the underlay may be, as routers reported it |
 //! | [`ports`]       | the number of each attachment's port |
 //! | [`compile`]     | the tables out of all of these |
+//! | [`desired`]     | what the kernel is to have: host port, nftables, what is taken from the NIC |
+//! | [`plane`]       | what every event comes to |
+//! | [`change`]      | an event as a list of actions, and how a list is performed |
 
 #![forbid(unsafe_code)]
 
+pub mod change;
 pub mod compile;
 pub mod config;
+pub mod desired;
 pub mod kernel;
 pub mod model;
 pub mod mtu;
 pub mod next_hop;
 pub mod own_address;
 pub mod path_mtu;
+pub mod plane;
 pub mod ports;

@@ -97,12 +97,12 @@ pub fn refuses(
     if problem(config, model, uplink, uplink_mtu).is_some() {
         return None;
     }
-    alone(config, model, uplink, uplink_mtu, peer)
+    peer_mtu_problem(config, model, uplink, uplink_mtu, peer)
 }
 
 /// As `refuses`, for a node on which nothing is wrong: a question for each of many peers.
 #[must_use]
-pub fn alone(
+pub fn peer_mtu_problem(
     config: &Config,
     model: &Model,
     uplink: &str,

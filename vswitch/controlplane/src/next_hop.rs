@@ -3,9 +3,23 @@
 //! Enters: routes and neighbours of the kernel, from `vswitchd`, which asks it. Leaves: a
 //! [`NextHop`] for each address, to `compile` and `show neighbors`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use dataplane::wire::MacAddr;
+
+/// The next hops of all underlay addresses that tables name; shared, as there may be thousands.
+pub type NextHops = Arc<BTreeMap<IpAddr, NextHop>>;
+
+/// How an address is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// As the kernel routes.
+    Routed,
+    /// It is a neighbour on the uplink, as a kernel route with a gateway there tells.
+    OnLink,
+}
 
 /// The kernel's way to one underlay address.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

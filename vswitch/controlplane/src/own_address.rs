@@ -181,13 +181,79 @@ impl<T: Copy + PartialEq + Display> Family<T> {
     }
 }
 
+/// That an address is lost by which the other nodes know this one, and what to do.
+pub(crate) fn lost(settings: &config::Uplink, name: &str, address: IpAddr) -> String {
+    let is_configured = match address {
+        IpAddr::V4(_) => settings.address.is_some(),
+        IpAddr::V6(_) => settings.address6.is_some(),
+    };
+    let cure = if is_configured {
+        "give it back, or configure another and restart the daemon"
+    } else {
+        "give it back, or give it one other"
+    };
+    format!(
+        "uplink {name} does not have {address} any more, by which the other nodes know this one; {cure}"
+    )
+}
+
+/// Of the fresh addresses those that may be this node's, with the former ones in place of the others;
+/// and what stands against those.
+pub(crate) fn admitted(
+    config: &Config,
+    name: &str,
+    old: LocalAddresses,
+    fresh: LocalAddresses,
+) -> (LocalAddresses, Vec<String>) {
+    let mut refusals = Vec::new();
+    let mut is_refused = |address: Option<IpAddr>| {
+        let Some(address) = address.filter(|address| !old.has(*address)) else { return false };
+        let problems = check_own_addresses(config, address.into());
+        refusals
+            .extend(problems.iter().map(|problem| format!("uplink {name}: {}", problem.message)));
+        !problems.is_empty()
+    };
+    let v4 = if is_refused(fresh.v4.map(IpAddr::V4)) { old.v4 } else { fresh.v4 };
+    let v6 = if is_refused(fresh.v6.map(IpAddr::V6)) { old.v6 } else { fresh.v6 };
+    (LocalAddresses { v4, v6 }, refusals)
+}
+
+/// What stands against these as this node's addresses: they are nobody else's, and outside of the
+/// cluster.
+#[must_use]
+pub fn check_own_addresses(config: &Config, own: LocalAddresses) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut check = |key: String, address| {
+        if own.has(address) {
+            let message = format!("{address} is this node itself");
+            problems.push(config.origin.problem(&key, message));
+        }
+    };
+    for (index, peer) in config.peers.iter().enumerate() {
+        check(format!("peers[{index}].address"), peer.address);
+    }
+    for (index, vtep) in config.bridge.vteps.iter().enumerate() {
+        check(format!("bridge.vteps[{index}]"), *vtep);
+    }
+    for own in own.iter() {
+        let inside = config.node.cluster_prefixes.iter().find(|prefix| prefix.contains(&own));
+        if let Some(prefix) = inside {
+            problems.push(config.origin.problem(
+                "uplink.interface",
+                format!("its address {own} lies in the cluster prefix {prefix}: tunnels would run through themselves"),
+            ));
+        }
+    }
+    problems
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
 
     use dataplane::tables::LocalAddresses;
 
-    use super::{Candidates, Choice};
+    use super::{Candidates, Choice, admitted, check_own_addresses};
     use crate::config::Config;
 
     #[test]
@@ -359,5 +425,53 @@ mod tests {
                 addresses.iter().map(|own| own.to_string()).collect::<Vec<_>>().join(" ")
             })
             .map_err(|problem| problem.to_string())
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_ours_does_not_stand_in_the_way_of_another_that_can() {
+        let text = "[node]\nname = \"a\"\npod_prefixes = [\"198.18.1.0/24\"]\ncluster_prefixes = [\"198.18.0.0/16\"]\n[uplink]\ninterface = \"eth0\"\n[[peers]]\nname = \"b\"\naddress = \"2001:db8::12\"\nprefixes = [\"198.18.2.0/24\"]\n";
+        let config = Config::parse("f", text).expect("valid");
+        let inside = "uplink eth0: its address 198.18.9.9 lies in the cluster prefix 198.18.0.0/16: tunnels would run through themselves";
+        let peer = "uplink eth0: 2001:db8::12 is this node itself";
+        for (old, fresh, expected, refusals) in [
+            ("", "198.51.100.11", "198.51.100.11", vec![]),
+            ("198.51.100.11", "198.51.100.11 2001:db8::11", "198.51.100.11 2001:db8::11", vec![]),
+            ("198.51.100.11", "198.51.100.11 2001:db8::12", "198.51.100.11", vec![peer]),
+            (
+                "198.51.100.11",
+                "198.18.9.9 2001:db8::11",
+                "198.51.100.11 2001:db8::11",
+                vec![inside],
+            ),
+            ("", "198.18.9.9 2001:db8::12", "", vec![inside, peer]),
+            // Whoever was is not judged again.
+            ("198.18.9.9", "198.18.9.9", "198.18.9.9", vec![]),
+        ] {
+            let (found, said) = admitted(&config, "eth0", own(old), own(fresh));
+            assert_eq!(
+                (found, said),
+                (own(expected), refusals.iter().map(ToString::to_string).collect())
+            );
+        }
+    }
+
+    #[test]
+    fn a_peer_cannot_be_this_node() {
+        let peers =
+            "[[peers]]\nname = \"b\"\naddress = \"198.51.100.11\"\nprefixes = [\"fd00:18:2::/64\"]";
+        let own = IpAddr::from([198, 51, 100, 11]).into();
+        let problems = check_own_addresses(&parsed(peers), own);
+        assert_eq!(problems.len(), 1);
+        assert_eq!(
+            problems[0].to_string(),
+            "f:10: peers[0].address: 198.51.100.11 is this node itself"
+        );
+    }
+
+    fn parsed(overlay: &str) -> Config {
+        let text = format!(
+            "[node]\nname = \"a\"\npod_prefixes = [\"fd00:18:1::/64\"]\ncluster_prefixes = [\"fd00:18::/32\"]\n[uplink]\ninterface = \"eth0\"\n[overlay]\n{overlay}\n"
+        );
+        Config::parse("f", &text).expect("valid")
     }
 }

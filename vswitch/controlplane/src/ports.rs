@@ -40,6 +40,15 @@ pub struct Ports {
 }
 
 impl Ports {
+    /// A number for each of these; one beyond the limit has none.
+    pub fn numbered<'a>(attachments: impl IntoIterator<Item = &'a AttachmentId>) -> Self {
+        let mut ports = Self::default();
+        for attachment in attachments {
+            ports.number(attachment);
+        }
+        ports
+    }
+
     /// The attachment's number, a new one if it has none; `None` if all are taken.
     pub fn number(&mut self, attachment: &AttachmentId) -> Option<PortId> {
         if let Some(id) = self.numbers.get(attachment) {
@@ -92,28 +101,43 @@ impl Ports {
         self.live.insert(attachment.clone(), live);
     }
 
-    /// The device of this port is gone; the attachment that has it, if it was up.
+    /// The device of this port is gone; the attachment that has it, if it was up. The number stays
+    /// its own.
     pub fn mark_down(&mut self, id: PortId) -> Option<AttachmentId> {
         let attachment = self.attachment_of(id)?.clone();
         let live = self.live.get_mut(&attachment).filter(|live| live.up)?;
         live.up = false;
+        self.leaving.push(id);
         Some(attachment)
     }
 
-    /// Forgets the port but not the number.
-    pub fn unplug(&mut self, attachment: &AttachmentId) -> Option<LivePort> {
-        self.live.remove(attachment)
+    /// Forgets the port and the number, which stays taken until [`Ports::have_left`]; true if the port
+    /// was live.
+    pub fn forget(&mut self, attachment: &AttachmentId) -> bool {
+        let live = self.live.remove(attachment);
+        let number = self.numbers.remove(attachment);
+        if live.is_some() {
+            self.leaving.extend(number);
+        }
+        live.is_some()
     }
 
-    /// Forgets both; the number stays taken until [`Ports::left`].
-    pub fn forget(&mut self, attachment: &AttachmentId) {
-        self.live.remove(attachment);
-        self.leaving.extend(self.numbers.remove(attachment));
+    /// The worker that receives from the fewest ports, of so many.
+    #[must_use]
+    pub fn least_loaded(&self, workers: usize) -> usize {
+        let loads = self.loads(workers);
+        (0..loads.len()).min_by_key(|worker| loads[*worker]).unwrap_or(0)
     }
 
-    /// Numbers that no published table has, all at once: every worker is past the tables that had.
-    pub fn left(&mut self) -> Vec<PortId> {
-        std::mem::take(&mut self.leaving)
+    /// Ports that no table names any more and workers may still have.
+    #[must_use]
+    pub fn leaving(&self) -> &[PortId] {
+        &self.leaving
+    }
+
+    /// Every worker has let go of these.
+    pub fn have_left(&mut self, ids: &[PortId]) {
+        self.leaving.retain(|id| !ids.contains(id));
     }
 
     /// What `compile` needs.
@@ -151,9 +175,9 @@ pub fn describe(offloads: Offloads) -> String {
 #[cfg(test)]
 mod tests {
     use api::AttachmentId;
-    use dataplane::tables::MAX_PORTS;
+    use dataplane::tables::{MAX_PORTS, Offloads};
 
-    use super::Ports;
+    use super::{LivePort, Ports};
 
     fn id(number: usize) -> AttachmentId {
         AttachmentId { container_id: format!("c{number}"), ifname: "eth0".into() }
@@ -168,9 +192,11 @@ mod tests {
         }
         assert_eq!(ports.number(&id(5000)), None);
         let freed = ports.number_of(&id(7));
-        ports.forget(&id(7));
+        ports.insert(&id(7), LivePort { offloads: Offloads::default(), worker: 0, up: true });
+        assert!(ports.forget(&id(7)));
         assert_eq!(ports.number(&id(5000)), None);
-        assert_eq!(ports.left(), Vec::from_iter(freed));
+        assert_eq!(ports.leaving(), Vec::from_iter(freed));
+        ports.have_left(&Vec::from_iter(freed));
         assert_eq!(ports.number(&id(5000)), freed);
     }
 }

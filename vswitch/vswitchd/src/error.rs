@@ -89,6 +89,9 @@ pub enum Error {
     /// The masquerading rules cannot be set.
     #[error("the masquerading rules cannot be set: {0}")]
     Masquerade(String),
+    /// The kernel does not take what the node needs.
+    #[error("the node cannot be made ready: {0}")]
+    NotStarted(String),
     /// The kernel's netlink cannot be used.
     #[error("the kernel cannot be asked about its interfaces")]
     Netlink(#[source] netlink::Error),

@@ -1,33 +1,28 @@
 //! The node's own port: a TAP in the daemon's namespace.
 //!
-//! Enters: the configuration, the node's pod prefixes, the pods' MTU. Leaves: an interface with the gateway addresses,
-//! and routes of the cluster's prefixes to it, so that the kernel and everything that runs on the
-//! node reach pods everywhere, from an address that the other nodes route back. The kernel removes
-//! interface, addresses, neighbours and routes when the TAP is closed, however the daemon ends.
+//! Enters: what the control plane wants of it. Leaves: what the kernel has of it, and the changes that
+//! lead from one to the other. The kernel removes interface, addresses, neighbours and the routes by
+//! it when the TAP is closed, however the daemon ends; the `unreachable` routes stay, so that pods'
+//! addresses never leave by the node's default route.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use controlplane::config::{self, Config};
+use controlplane::desired::host_port::{self, HostPortRepair, HostPortState, HostRoute};
+use controlplane::model::PodPrefixes;
 use dataplane::tables::Gateway;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netio::port::PortFd;
-use netlink::{Netlink, Route};
+use netlink::{MAIN_TABLE, NeighborState, Netlink, ROUTE_PROTOCOL, Route, RouteFilter, RouteKind};
 
-use crate::error::{Error, Result};
-use controlplane::config::{self, Config};
-use controlplane::kernel::HOST_METRIC;
-use controlplane::model::PodPrefixes;
+use crate::error::{Error, Result, chain};
 
 /// The TAP's MAC; the same on every node, as it is never seen outside of one.
-const MAC: [u8; 6] = [0x02, 0x76, 0x73, 0x00, 0x00, 0x02];
+pub const MAC: [u8; 6] = [0x02, 0x76, 0x73, 0x00, 0x00, 0x02];
 
-/// The next hops of the kernel's routes: link-local, permanent neighbours with the gateway's MAC.
-/// Their addresses mean nothing beyond this interface.
-const NEXT_HOP_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 118, 1);
-const NEXT_HOP_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x7673, 1);
-
-/// The interface, set up.
+/// The interface.
 #[derive(Debug)]
 pub struct HostInterface {
     /// Its file descriptor.
@@ -36,28 +31,14 @@ pub struct HostInterface {
     pub name: String,
     /// Its number.
     pub ifindex: u32,
-    /// Its MAC.
-    pub mac: [u8; 6],
-    /// Bytes.
-    pub mtu: u32,
-    /// Whose gateways it has.
-    pods: PodPrefixes,
-    /// Others write routes too.
-    is_shared: bool,
 }
 
 impl HostInterface {
-    /// Makes the TAP and everything around it.
+    /// Makes the TAP, without addresses and routes.
     ///
     /// # Errors
     /// If its name or one of the cluster's prefixes is taken, or the kernel refuses.
-    pub fn create(
-        netlink: &mut Netlink,
-        host: &config::Host,
-        config: &Config,
-        pods: &PodPrefixes,
-        mtu: u32,
-    ) -> Result<Self> {
+    pub fn create(netlink: &mut Netlink, host: &config::Host, config: &Config) -> Result<Self> {
         let name = &host.interface;
         let failed = |source| Error::Host { interface: name.clone(), source };
         if netlink.link(name).map_err(failed)?.is_some() {
@@ -70,116 +51,157 @@ impl HostInterface {
         if is_alone && let Some(taken) = taken_prefix(&config.node.cluster_prefixes) {
             return Err(Error::HostTaken(taken));
         }
+        Self::make(netlink, name)
+    }
+
+    /// Makes the TAP where nothing stands in its way, or where it was removed.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn make(netlink: &mut Netlink, name: &str) -> Result<Self> {
+        let failed = |source| Error::Host { interface: name.to_owned(), source };
         let port = PortFd::create_tap(name)
-            .map_err(|source| Error::HostTap { interface: name.clone(), source })?;
+            .map_err(|source| Error::HostTap { interface: name.to_owned(), source })?;
         let link = netlink.link(name).map_err(failed)?;
         let link = link.ok_or_else(|| {
             Error::HostTaken(format!("the interface {name} was removed while it was set up"))
         })?;
-        set_up(netlink, link.index, mtu).map_err(failed)?;
-        let mut host = Self {
-            port: Arc::new(port),
-            name: name.clone(),
-            ifindex: link.index,
-            mac: MAC,
-            mtu,
-            pods: PodPrefixes::default(),
-            is_shared: config.kernel_routes.is_some(),
-        };
-        host.assign(netlink, &config.node.cluster_prefixes, pods).map_err(failed)?;
-        Ok(host)
+        netlink.set_mac(link.index, MAC).map_err(failed)?;
+        Ok(Self { port: Arc::new(port), name: name.to_owned(), ifindex: link.index })
     }
 
-    /// Whether the interface has what belongs to these prefixes.
-    #[must_use]
-    pub fn is_assigned(&self, pods: &PodPrefixes) -> bool {
-        self.pods == *pods
-    }
-
-    /// Whether others write routes to the cluster too; [`HostInterface::assign`] is needed then.
-    pub fn share(&mut self, is_shared: bool) {
-        self.is_shared = is_shared;
-        self.pods = PodPrefixes::default();
-    }
-
-    /// Gives the interface the gateways of these prefixes and routes the cluster by it, from the
-    /// gateways of the current ones; gateways of prefixes that are gone go.
+    /// Whether the kernel still has the interface.
     ///
     /// # Errors
-    /// If the kernel refuses; calling it again goes on where it stopped.
-    pub fn assign(
-        &mut self,
+    /// If it does not answer.
+    pub fn exists(&self, netlink: &mut Netlink) -> netlink::Result<bool> {
+        Ok(netlink.link_by_index(self.ifindex)?.is_some())
+    }
+
+    /// What the kernel has of it. Addresses outside of the cluster are somebody else's.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn actual(
+        &self,
         netlink: &mut Netlink,
         cluster: &[IpNet],
-        pods: &PodPrefixes,
-    ) -> netlink::Result<()> {
-        for gateway in pods.gateways() {
-            netlink.add_address(self.ifindex, (gateway, host_len(gateway)))?;
-            netlink.replace_neighbor(self.ifindex, next_hop(gateway.is_ipv4()), Gateway::MAC.0)?;
-        }
-        let halves = if self.is_shared { both_halves(pods) } else { Vec::new() };
-        for prefix in cluster.iter().chain(&halves) {
-            let is_v4 = matches!(prefix, IpNet::V4(_));
-            let source = pods.gateways().find(|gateway| gateway.is_ipv4() == is_v4);
-            let route = self.route(prefix, source);
-            // Without a pod prefix of its family the node has no address that pods could answer.
-            if source.is_some() {
-                netlink.replace_route(&route)?;
-            } else if self.pods.has_family(is_v4) {
-                netlink.delete_route(&route)?;
-            }
-        }
-        for gone in both_halves(&self.pods).iter().filter(|old| !halves.contains(old)) {
-            netlink.delete_route(&self.route(gone, None))?;
-        }
-        // Last: the kernel removes the routes that come from an address with it.
-        for gone in self.pods.gateways().filter(|old| !pods.gateways().any(|new| new == *old)) {
-            netlink.delete_address(self.ifindex, (gone, host_len(gone)))?;
-        }
-        self.pods.clone_from(pods);
-        Ok(())
+    ) -> netlink::Result<HostPortState> {
+        let link = netlink.link_by_index(self.ifindex)?;
+        let is_ours = |address: &IpAddr| cluster.iter().any(|prefix| prefix.contains(address));
+        let addresses = netlink.addresses(self.ifindex)?.into_iter();
+        let neighbors = netlink.neighbors(self.ifindex)?.into_iter().filter(|neighbor| {
+            neighbor.mac == Some(Gateway::MAC.0) && neighbor.state == NeighborState::Permanent
+        });
+        let ours = RouteFilter { table: Some(MAIN_TABLE), protocol: Some(ROUTE_PROTOCOL) };
+        let routes = netlink.routes(ours)?;
+        Ok(HostPortState {
+            is_up: link.as_ref().is_some_and(|link| link.up),
+            mtu: link.map_or(0, |link| link.mtu),
+            addresses: addresses.map(|(address, _)| address).filter(is_ours).collect(),
+            neighbors: neighbors.map(|neighbor| neighbor.ip).collect(),
+            routes: routes.iter().filter_map(|route| self.plain(route)).collect(),
+        })
     }
 
-    fn route(&self, prefix: &IpNet, source: Option<IpAddr>) -> Route {
-        Route {
-            gateway: Some(next_hop(matches!(prefix, IpNet::V4(_)))),
-            source,
-            metric: Some(HOST_METRIC),
-            ..Route::unicast((prefix.network(), prefix.prefix_len()), self.ifindex)
-        }
-    }
-
-    /// Gives it another MTU.
+    /// Leads the kernel from what it has to what it is to have; what had to be done for that. What
+    /// cannot be done stands in the way of nothing else.
     ///
     /// # Errors
-    /// If the kernel refuses.
-    pub fn resize(&mut self, mtu: u32) -> Result<()> {
-        let failed = |source| Error::Host { interface: self.name.clone(), source };
-        let mut netlink = Netlink::open().map_err(failed)?;
-        netlink.set_mtu(self.ifindex, mtu).map_err(failed)?;
-        self.mtu = mtu;
-        Ok(())
+    /// If the kernel does not answer, or refuses: the first refusal.
+    pub fn settle(
+        &self,
+        netlink: &mut Netlink,
+        wanted: &HostPortState,
+        cluster: &[IpNet],
+    ) -> netlink::Result<Vec<HostPortRepair>> {
+        let repairs = wanted.repairs(&self.actual(netlink, cluster)?);
+        let mut refusal = None;
+        let mut done = Vec::new();
+        for repair in repairs {
+            match self.repair(netlink, &repair) {
+                Ok(()) => done.push(repair),
+                Err(error) => {
+                    tracing::debug!("host port {}: {}", self.name, chain(&error));
+                    refusal.get_or_insert(error);
+                }
+            }
+        }
+        refusal.map_or(Ok(done), Err)
+    }
+
+    fn repair(&self, netlink: &mut Netlink, repair: &HostPortRepair) -> netlink::Result<()> {
+        match repair {
+            HostPortRepair::SetUp => netlink.set_up(self.ifindex),
+            HostPortRepair::SetMtu(mtu) => netlink.set_mtu(self.ifindex, *mtu),
+            HostPortRepair::AddAddress(address) => {
+                netlink.add_address(self.ifindex, (*address, host_len(*address)))
+            }
+            HostPortRepair::SetNeighbor(address) => {
+                netlink.replace_neighbor(self.ifindex, *address, Gateway::MAC.0)
+            }
+            HostPortRepair::SetRoute(route) => netlink.replace_route(&self.route(route)),
+            HostPortRepair::DeleteRoute(route) => {
+                netlink.delete_route(&self.route(route)).map(drop)
+            }
+            HostPortRepair::DeleteAddress(address) => {
+                netlink.delete_address(self.ifindex, (*address, host_len(*address))).map(drop)
+            }
+        }
+    }
+
+    fn route(&self, route: &HostRoute) -> Route {
+        let prefix = route.prefix();
+        let destination = (prefix.network(), prefix.prefix_len());
+        match route {
+            HostRoute::ByPort { source, .. } => Route {
+                gateway: Some(host_port::next_hop(prefix.addr().is_ipv4())),
+                source: Some(*source),
+                metric: Some(route.metric()),
+                ..Route::unicast(destination, self.ifindex)
+            },
+            HostRoute::Unreachable { .. } => {
+                Route { metric: Some(route.metric()), ..Route::unreachable(destination) }
+            }
+        }
+    }
+
+    /// A route of ours as the control plane has it; `None` if it is not one that it would make.
+    fn plain(&self, route: &Route) -> Option<HostRoute> {
+        let (network, len) = route.destination;
+        let prefix = IpNet::new(network, len).ok()?;
+        let plain = match route.kind {
+            RouteKind::Unicast => HostRoute::ByPort { prefix, source: route.source? },
+            RouteKind::Unreachable => HostRoute::Unreachable { prefix },
+            _ => return None,
+        };
+        (route.metric == Some(plain.metric()) && (route.gateway, route.oif) == self.way(&plain))
+            .then_some(plain)
+    }
+
+    fn way(&self, route: &HostRoute) -> (Option<IpAddr>, Option<u32>) {
+        let Route { gateway, oif, .. } = self.route(route);
+        (gateway, oif)
     }
 }
 
-fn set_up(netlink: &mut Netlink, ifindex: u32, mtu: u32) -> netlink::Result<()> {
-    netlink.set_mac(ifindex, MAC)?;
-    netlink.set_mtu(ifindex, mtu)?;
-    netlink.set_up(ifindex)
-}
-
-/// A routing daemon drops what no pod of its node has by a route of its own to the whole of the
-/// node's prefix. The halves of that are longer, so that the node reaches its pods all the same.
-fn both_halves(pods: &PodPrefixes) -> Vec<IpNet> {
-    pods.all().filter_map(|own| own.subnets(own.prefix_len() + 1).ok()).flatten().collect()
+/// Removes the `unreachable` routes that stay when the port goes: the operator stops the daemon for
+/// good.
+///
+/// # Errors
+/// If the kernel does not answer, or refuses.
+pub fn remove_unreachable(netlink: &mut Netlink) -> netlink::Result<()> {
+    let ours = RouteFilter { table: Some(MAIN_TABLE), protocol: Some(ROUTE_PROTOCOL) };
+    for route in netlink.routes(ours)? {
+        if route.kind == RouteKind::Unreachable {
+            netlink.delete_route(&route)?;
+        }
+    }
+    Ok(())
 }
 
 fn host_len(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
-}
-
-fn next_hop(is_v4: bool) -> IpAddr {
-    if is_v4 { NEXT_HOP_V4.into() } else { NEXT_HOP_V6.into() }
 }
 
 /// A kernel route of one of the prefixes: two routes of equal length would hide one another.
@@ -205,7 +227,9 @@ fn ipv4_route(line: &str) -> Option<(IpNet, String)> {
     };
     let len = number(7)?.to_bits().leading_ones() as u8;
     let net = Ipv4Net::new(number(1)?, len).ok()?;
-    Some((net.into(), (*fields.first()?).to_owned()))
+    let interface = *fields.first()?;
+    // It leads nowhere: ours, which stays when a daemon dies.
+    (interface != "*").then(|| (net.into(), interface.to_owned()))
 }
 
 /// A line of /proc/net/ipv6_route: destination, its length, ..., interface last.

@@ -3,10 +3,8 @@
 //! Enters: netlink's routes and events. Leaves: the same as the control plane's plain values, into
 //! its [`Follower`].
 
-use controlplane::config::KernelRoutes;
 use controlplane::kernel::{
-    Changes, Follower, KernelHop, KernelRoute, Placement, ROUTE_PROTOCOL, RouteKind, Scope,
-    TableEvent, Tracked,
+    Follower, KernelHop, KernelRoute, Placement, ROUTE_PROTOCOL, RouteKind, TableEvent,
 };
 use dataplane::Millis;
 use netlink::{Event, Netlink, RouteFilter};
@@ -14,57 +12,35 @@ use netlink::{Event, Netlink, RouteFilter};
 // The control plane refuses to follow the routes that netlink marks as ours.
 const _: () = assert!(ROUTE_PROTOCOL == netlink::ROUTE_PROTOCOL);
 
-/// One of the kernel's tables, and what follows it.
-#[derive(Debug)]
-pub struct KernelTable {
-    netlink: Netlink,
-    follower: Follower,
+/// Hands an event to a follower. True if something of its table may be different.
+pub fn on_event(follower: &mut Follower, event: &Event) -> bool {
+    match event {
+        Event::RouteChanged(route, placement) => {
+            follower.on_event(TableEvent::Changed(&plain(route), plain_placement(*placement)))
+        }
+        Event::RouteGone(route) => follower.on_event(TableEvent::Gone(&plain(route))),
+        Event::LinkChanged(link) | Event::LinkGone(link) => {
+            follower.on_event(TableEvent::Link(link.index))
+        }
+        Event::AddressChanged { .. } | Event::NextHopsChanged | Event::Overrun => {
+            follower.on_event(TableEvent::Any)
+        }
+        Event::NeighborChanged(_) | Event::NeighborGone(_) => false,
+    }
 }
 
-impl KernelTable {
-    /// Nothing read yet.
-    #[must_use]
-    pub fn new(netlink: Netlink, settings: &KernelRoutes) -> Self {
-        Self { netlink, follower: Follower::new(settings) }
+/// Reads a follower's table anew if that is needed.
+///
+/// # Errors
+/// If the kernel does not answer; it is asked again next time.
+pub fn settle(follower: &mut Follower, netlink: &mut Netlink, now: Millis) -> netlink::Result<()> {
+    if follower.wants_reading(now) {
+        let mut mirror = follower.empty();
+        let table = RouteFilter::of_table(follower.table());
+        netlink.kernel_routes(table, |route| mirror.read(plain(&route)))?;
+        follower.take(mirror, now);
     }
-
-    /// Hands over an event. True if something of the table may be different.
-    pub fn on_event(&mut self, event: &Event) -> bool {
-        let follower = &mut self.follower;
-        match event {
-            Event::RouteChanged(route, placement) => {
-                follower.on_event(TableEvent::Changed(&plain(route), plain_placement(*placement)))
-            }
-            Event::RouteGone(route) => follower.on_event(TableEvent::Gone(&plain(route))),
-            Event::LinkChanged(link) | Event::LinkGone(link) => {
-                follower.on_event(TableEvent::Link(link.index))
-            }
-            Event::AddressChanged { .. } | Event::NextHopsChanged | Event::Overrun => {
-                follower.on_event(TableEvent::Any)
-            }
-            Event::NeighborChanged(_) | Event::NeighborGone(_) => false,
-        }
-    }
-
-    /// Reads the table anew if that is needed.
-    ///
-    /// # Errors
-    /// If the kernel does not answer; it is asked again next time.
-    pub fn settle(&mut self, now: Millis) -> netlink::Result<()> {
-        if self.follower.wants_reading(now) {
-            let mut mirror = self.follower.empty();
-            self.netlink.kernel_routes(RouteFilter::of_table(self.follower.table()), |route| {
-                mirror.read(plain(&route))
-            })?;
-            self.follower.take(mirror, now);
-        }
-        Ok(())
-    }
-
-    /// Judges what changed, the routes or the node, into what was learned before.
-    pub fn apply_to(&mut self, learned: &mut Tracked, scope: Scope) -> Changes {
-        self.follower.apply_to(learned, scope)
-    }
+    Ok(())
 }
 
 fn plain(route: &netlink::KernelRoute) -> KernelRoute {

@@ -12,8 +12,9 @@
 //! | [`underlay`]   | the kernel's routes and neighbours towards the other nodes |
 //! | [`uplink`]     | the NIC: pinhole and AF_XDP sockets |
 //! | [`host`]       | the node's own port, and the kernel's routes to it |
-//! | [`masquerade`], [`nft`] | the nftables table; the program that sets it |
-//! | [`daemon`]     | all of that together; the order in which a change is made |
+//! | [`nft_rules`], [`nft`] | the nftables table; the program that sets it |
+//! | [`node`]       | performs the actions of a change |
+//! | [`daemon`]     | events in, lists of actions performed |
 //! | [`requests`]   | what each request does |
 //! | [`control`]    | the loop: socket, signals, kernel, time |
 //! | [`lock`], [`notify`] | one daemon a socket; systemd |
@@ -29,8 +30,9 @@ pub mod journal;
 pub mod kernel;
 pub mod lock;
 pub mod machine;
-pub mod masquerade;
 pub mod nft;
+pub mod nft_rules;
+pub mod node;
 pub mod notify;
 pub mod requests;
 pub mod underlay;

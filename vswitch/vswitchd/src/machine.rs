@@ -13,7 +13,7 @@ use crate::error::Error;
 use controlplane::config::{Config, Problem};
 use controlplane::model::Model;
 use controlplane::mtu;
-use controlplane::own_address::{Candidates, Choice};
+use controlplane::own_address::{Candidates, Choice, check_own_addresses};
 use worker::cores::given;
 
 const ETHERNET_BYTES: u32 = 14;
@@ -134,34 +134,6 @@ fn check_mtu(config: &Config, facts: &Facts, problems: &mut Vec<Problem>) {
     problems.extend(found.map(|(key, message)| config.origin.problem(key, message)));
 }
 
-/// What stands against these as this node's addresses: they are nobody else's, and outside of the
-/// cluster.
-pub(crate) fn check_own_addresses(config: &Config, own: LocalAddresses) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let mut check = |key: String, address| {
-        if own.has(address) {
-            let message = format!("{address} is this node itself");
-            problems.push(config.origin.problem(&key, message));
-        }
-    };
-    for (index, peer) in config.peers.iter().enumerate() {
-        check(format!("peers[{index}].address"), peer.address);
-    }
-    for (index, vtep) in config.bridge.vteps.iter().enumerate() {
-        check(format!("bridge.vteps[{index}]"), *vtep);
-    }
-    for own in own.iter() {
-        let inside = config.node.cluster_prefixes.iter().find(|prefix| prefix.contains(&own));
-        if let Some(prefix) = inside {
-            problems.push(config.origin.problem(
-                "uplink.interface",
-                format!("its address {own} lies in the cluster prefix {prefix}: tunnels would run through themselves"),
-            ));
-        }
-    }
-    problems
-}
-
 fn check_cores(config: &Config, problems: &mut Vec<Problem>) {
     let have = given();
     if have.is_empty() {
@@ -184,7 +156,7 @@ mod tests {
 
     use netlink::Link;
 
-    use super::{Facts, check_mtu, check_own_addresses};
+    use super::{Facts, check_mtu};
     use controlplane::config::Config;
 
     fn config(overlay: &str) -> Config {
@@ -228,18 +200,5 @@ mod tests {
         let mut problems = Vec::new();
         check_mtu(&config("pod_mtu = 1450"), &facts(1500), &mut problems);
         assert_eq!(problems, []);
-    }
-
-    #[test]
-    fn a_peer_cannot_be_this_node() {
-        let peers =
-            "[[peers]]\nname = \"b\"\naddress = \"198.51.100.11\"\nprefixes = [\"fd00:18:2::/64\"]";
-        let own = IpAddr::from([198, 51, 100, 11]).into();
-        let problems = check_own_addresses(&config(peers), own);
-        assert_eq!(problems.len(), 1);
-        assert_eq!(
-            problems[0].to_string(),
-            "f:10: peers[0].address: 198.51.100.11 is this node itself"
-        );
     }
 }

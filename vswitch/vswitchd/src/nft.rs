@@ -7,13 +7,9 @@ use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use controlplane::desired::nft_table::{OWNER_MARK, TABLE};
+
 use crate::error::{Error, Result};
-
-/// The comment that our table is known by, as `nft` lists it, up to the host port's name.
-const MARK: &str = "comment \"vswitchd, host port ";
-
-/// Our table, in words of nft.
-pub const TABLE: &str = "table inet vswitch";
 
 /// What nft says of a table that is not there.
 const ABSENT: &str = "No such file or directory";
@@ -27,12 +23,6 @@ pub enum Owner {
     Us,
     /// Somebody else, as the sentence says.
     Other(String),
-}
-
-/// The chain that nothing jumps to: it says whose the table is.
-#[must_use]
-pub fn owner_chain(host_interface: &str) -> String {
-    format!("  chain owner {{\n    return {MARK}{host_interface}\"\n  }}\n")
 }
 
 /// Who made the table that is there.
@@ -49,7 +39,7 @@ pub fn owner(host_interface: &str) -> Result<Owner> {
 
 /// A table that names the port of a daemon that has ended is a leftover: the port ends with it.
 fn judge(listed: &str, host_interface: &str, exists: impl Fn(&str) -> bool) -> Owner {
-    let named = listed.split_once(MARK).and_then(|(_, rest)| rest.split_once('"'));
+    let named = listed.split_once(OWNER_MARK).and_then(|(_, rest)| rest.split_once('"'));
     match named {
         Some((named, _)) if named == host_interface || !exists(named) => Owner::Us,
         Some((named, _)) => {
@@ -88,6 +78,27 @@ pub fn counted(listed: &str) -> u64 {
     after.filter_map(|rest| rest.split(' ').next()?.parse::<u64>().ok()).sum()
 }
 
+/// Our table as the kernel has it, without counters.
+///
+/// # Errors
+/// If `nft` is missing, or there is no such table.
+pub fn listed() -> Result<String> {
+    run(&format!("list {TABLE}\n")).map(|listed| without_counts(&listed))
+}
+
+/// A listing in which every counter stands at nothing.
+fn without_counts(listed: &str) -> String {
+    let mut words = listed.split(' ');
+    let mut plain = Vec::new();
+    while let Some(word) = words.next() {
+        plain.push(word);
+        if matches!(word, "packets" | "bytes") {
+            words.next();
+        }
+    }
+    plain.join(" ")
+}
+
 /// What nft printed.
 ///
 /// # Errors
@@ -124,17 +135,15 @@ pub fn run(input: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Owner, counted, forward_droppers, judge, owner_chain};
+    use super::{Owner, counted, forward_droppers, judge, without_counts};
 
     #[test]
     fn a_table_is_ours_by_its_mark_alone() {
-        let ours = format!("table inet vswitch {{\n{}}}\n", owner_chain("vsw0"));
-        assert_eq!(judge(&ours, "vsw0", |_| true), Owner::Us);
+        let ours = "table inet vswitch {\n  chain owner {\n    return comment \"vswitchd, host port vsw0\"\n  }\n}\n";
+        assert_eq!(judge(ours, "vsw0", |_| true), Owner::Us);
         // Of a daemon that has ended, under another name.
-        assert_eq!(judge(&ours, "vsw1", |name| name != "vsw0"), Owner::Us);
-        assert!(
-            matches!(judge(&ours, "vsw1", |_| true), Owner::Other(why) if why.contains("vsw0"))
-        );
+        assert_eq!(judge(ours, "vsw1", |name| name != "vsw0"), Owner::Us);
+        assert!(matches!(judge(ours, "vsw1", |_| true), Owner::Other(why) if why.contains("vsw0")));
         let foreign =
             "table inet vswitch {\n  chain c {\n    oifname != \"vsw0\" masquerade\n  }\n}";
         assert!(matches!(judge(foreign, "vsw0", |_| false), Owner::Other(_)));
@@ -144,6 +153,17 @@ mod tests {
     fn a_firewall_that_drops_what_is_forwarded_is_named() {
         let listed = "table ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority filter; policy drop;\n\t}\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\ntable inet own {\n\tchain f {\n\t\ttype filter hook forward priority filter; policy accept;\n\t}\n}\n";
         assert_eq!(forward_droppers(listed), ["ip filter FORWARD"]);
+    }
+
+    #[test]
+    fn a_listing_is_the_same_whatever_its_counters_say() {
+        let rule = |counts: &str| format!("\t\toifname != \"vsw0\" counter {counts} masquerade\n");
+        let (one, other) = (rule("packets 0 bytes 0"), rule("packets 12 bytes 900"));
+        assert_eq!(without_counts(&one), without_counts(&other));
+        assert_ne!(
+            without_counts(&one),
+            without_counts("\t\tcounter packets 0 bytes 0 masquerade\n")
+        );
     }
 
     #[test]

@@ -3,19 +3,18 @@
 //! Enters: the configuration and the machine's facts. Leaves: sockets for the workers, and every
 //! choice with its reason. The NIC itself stays Linux's.
 
-use netio::pinhole::{AttachMode, AttachWish, Pinhole, Steering};
+use controlplane::config::{self, Xdp};
+use controlplane::desired::Steering;
+use controlplane::plane::UplinkState;
+use netio::pinhole::{self, AttachMode, AttachWish, Pinhole};
 use netio::xsk::{XskConfig, XskSocket};
 
 use crate::error::{Error, Result};
 use crate::machine::Facts;
-use controlplane::compile::encapsulation::{heard, tunnel_ends};
-use controlplane::config::{self, Config, Xdp};
-use controlplane::model::Model;
 
 /// The NIC, opened. Dropping it gives everything back to Linux.
 pub struct Uplink {
     pinhole: Pinhole,
-    steering: Steering,
     /// What the machine says of it.
     pub facts: Facts,
     /// `native` or `generic`, with the reason.
@@ -31,18 +30,16 @@ impl Uplink {
     /// If somebody else has the NIC's XDP hook or one of its queues, or the kernel refuses.
     pub fn open(
         uplink: &config::Uplink,
-        config: &Config,
-        model: &Model,
+        steering: &Steering,
         facts: Facts,
     ) -> Result<(Self, Vec<XskSocket>)> {
         let failed = |source| Error::Uplink { interface: uplink.interface.clone(), source };
-        let steering = steering(config, model, &facts);
         let wish = match uplink.xdp {
             Xdp::Auto | Xdp::Native => AttachWish::NativeThenGeneric,
             Xdp::Generic => AttachWish::Generic,
         };
-        let pinhole =
-            Pinhole::attach(facts.link.index, facts.queues, &steering, wish).map_err(failed)?;
+        let pinhole = Pinhole::attach(facts.link.index, facts.queues, &program(steering), wish)
+            .map_err(failed)?;
         if uplink.xdp == Xdp::Native && *pinhole.mode() != AttachMode::Native {
             let mode = pinhole.mode().to_string();
             return Err(Error::NotNative { interface: uplink.interface.clone(), mode });
@@ -55,55 +52,27 @@ impl Uplink {
         let xdp_mode = pinhole.mode().to_string();
         let copy_mode =
             sockets.first().map_or_else(String::new, |socket| socket.mode().to_string());
-        Ok((Self { pinhole, steering, facts, xdp_mode, copy_mode }, sockets))
-    }
-
-    /// What the model needs from the NIC.
-    #[must_use]
-    pub fn wanted(&self, config: &Config, model: &Model) -> Steering {
-        steering(config, model, &self.facts)
-    }
-
-    /// Whether packets are wanted of a kind that is not taken yet, whoever sends them.
-    #[must_use]
-    pub fn lacks(&self, wanted: &Steering) -> bool {
-        !union(&self.steering, wanted).is_same_program(&self.steering)
-    }
-
-    /// Takes from the NIC what is wanted, beside what was taken before: for tables that take both.
-    ///
-    /// # Errors
-    /// If the kernel refuses; what was taken before is taken still.
-    pub fn widen(&mut self, wanted: &Steering) -> netio::Result<()> {
-        self.steer(union(&self.steering, wanted))
+        Ok((Self { pinhole, facts, xdp_mode, copy_mode }, sockets))
     }
 
     /// Takes from the NIC what is wanted and no more.
     ///
     /// # Errors
-    /// As for `widen`.
-    pub fn narrow(&mut self, wanted: Steering) -> netio::Result<()> {
-        self.steer(wanted)
-    }
-
-    fn steer(&mut self, wanted: Steering) -> netio::Result<()> {
-        if wanted != self.steering {
-            self.pinhole.update(&wanted)?;
-            self.steering = wanted;
-        }
-        Ok(())
+    /// If the kernel refuses; what was taken before is taken still.
+    pub fn steer(&mut self, wanted: &Steering) -> netio::Result<()> {
+        self.pinhole.update(&program(wanted))
     }
 
     /// For the log and `status`.
     #[must_use]
-    pub fn choices(&self) -> Vec<String> {
+    pub fn choices(&self, state: &UplinkState) -> Vec<String> {
         let (facts, name) = (&self.facts, &self.facts.link.name);
         let driver = if facts.driver.is_empty() { "unknown" } else { &facts.driver };
-        let own: Vec<_> = facts.addresses.iter().map(|own| own.to_string()).collect();
+        let own: Vec<_> = state.port.addresses.iter().map(|own| own.to_string()).collect();
         vec![
             format!(
                 "uplink {name}: driver {driver}, MTU {}, {}",
-                facts.mtu,
+                state.port.mtu,
                 if own.is_empty() {
                     "no underlay address yet".to_owned()
                 } else {
@@ -117,38 +86,16 @@ impl Uplink {
     }
 }
 
-/// What is ours on the wire: no more than what is heard.
-fn steering(config: &Config, model: &Model, facts: &Facts) -> Steering {
-    let heard = heard(config, model);
-    let mut steering = Steering {
-        local: facts.addresses.iter().collect(),
-        vxlan_ports: heard.vxlan_ports,
-        ipip: heard.ipip,
-        peers: tunnel_ends(config, model).collect(),
-        ..Steering::default()
-    };
-    if heard.direct {
-        steering.neighbors = config.uplink.as_ref().is_some_and(|uplink| uplink.proxy_neighbors);
-        let prefixes = model.pods.all();
-        steering.prefixes =
-            prefixes.map(|prefix| (prefix.network(), prefix.prefix_len())).collect();
-    }
-    steering
-}
-
-/// What either takes.
-fn union(a: &Steering, b: &Steering) -> Steering {
-    fn all<T: Clone + PartialEq>(a: &[T], b: &[T]) -> Vec<T> {
-        let more = b.iter().filter(|one| !a.contains(one));
-        a.iter().chain(more).cloned().collect()
-    }
-    Steering {
-        local: all(&a.local, &b.local),
-        vxlan_ports: all(&a.vxlan_ports, &b.vxlan_ports),
-        ipip: a.ipip || b.ipip,
-        peers: a.peers.union(&b.peers).copied().collect(),
-        prefixes: all(&a.prefixes, &b.prefixes),
-        neighbors: a.neighbors || b.neighbors,
+/// As the pinhole's program has it.
+fn program(steering: &Steering) -> pinhole::Steering {
+    let Steering { local, vxlan_ports, ipip, peers, prefixes, neighbors } = steering;
+    pinhole::Steering {
+        local: local.clone(),
+        vxlan_ports: vxlan_ports.clone(),
+        ipip: *ipip,
+        peers: peers.clone(),
+        prefixes: prefixes.iter().map(|net| (net.network(), net.prefix_len())).collect(),
+        neighbors: *neighbors,
     }
 }
 
@@ -164,81 +111,7 @@ pub fn spread(queues: usize, workers: usize) -> Vec<Vec<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-    use std::sync::Arc;
-
-    use netio::pinhole::Steering;
-    use netlink::Link;
-
-    use super::{spread, steering, union};
-    use crate::machine::Facts;
-    use controlplane::config::Config;
-    use controlplane::kernel::{Hop, Judgement, Way};
-    use controlplane::model::Model;
-
-    fn facts() -> Facts {
-        Facts {
-            link: Link::default(),
-            mac: [2; 6],
-            addresses: IpAddr::from([198, 51, 100, 11]).into(),
-            mtu: 1500,
-            queues: 1,
-            driver: String::new(),
-            warnings: Vec::new(),
-            awaited: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn only_what_is_spoken_is_taken_from_the_nic() {
-        let facts = facts();
-        let pods = ("198.18.1.0".parse().expect("an address"), 24);
-        let local = facts.addresses.iter().collect();
-        let none = Steering { local, ..Steering::default() };
-        for (encapsulation, expected) in [
-            ("vxlan", Steering { vxlan_ports: vec![4789], ..none.clone() }),
-            ("ipip", Steering { ipip: true, ..none.clone() }),
-            ("direct", Steering { prefixes: vec![pods], ..none.clone() }),
-        ] {
-            let text = format!(
-                "[node]\nname = \"a\"\npod_prefixes = [\"198.18.1.0/24\"]\ncluster_prefixes = [\"198.18.0.0/16\"]\n[uplink]\ninterface = \"eth0\"\n[overlay]\nencapsulation = \"{encapsulation}\"\n"
-            );
-            let config = Config::parse("f", &text).expect("valid");
-            assert_eq!(steering(&config, &Model::new(&config), &facts), expected);
-        }
-    }
-
-    #[test]
-    fn every_other_end_is_a_peer_of_the_pinhole_whoever_names_it() {
-        let text = "[node]\nname = \"a\"\npod_prefixes = [\"198.18.1.0/24\"]\ncluster_prefixes = [\"198.18.0.0/16\"]\n[uplink]\ninterface = \"eth0\"\n[bridge]\nvni = 20\nvteps = [\"203.0.113.13\"]\n[[peers]]\nname = \"b\"\naddress = \"203.0.113.12\"\nprefixes = [\"198.18.2.0/24\"]\n";
-        let config = Config::parse("f", text).unwrap_or_else(|problems| panic!("{problems:?}"));
-        let mut model = Model::new(&config);
-        let ends = |model: &Model| {
-            steering(&config, model, &facts())
-                .peers
-                .iter()
-                .map(IpAddr::to_string)
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(ends(&model), ["203.0.113.12", "203.0.113.13"]);
-        let hop = Hop { gateway: [203, 0, 113, 14].into(), weight: 1, overlay: true };
-        let way = Judgement::Take(Way::Hops(vec![hop]));
-        model.kernel.set("198.18.4.0/24".parse().expect("a prefix"), Some(way));
-        assert_eq!(ends(&model), ["203.0.113.12", "203.0.113.13", "203.0.113.14"]);
-        model.peers = Arc::default();
-        assert_eq!(ends(&model), ["203.0.113.13", "203.0.113.14"]);
-    }
-
-    #[test]
-    fn a_peer_is_no_other_kind_of_packet() {
-        let one = Steering { ipip: true, ..Steering::default() };
-        let more = Steering { peers: [[203, 0, 113, 12].into()].into(), ..one.clone() };
-        assert!(more.is_same_program(&one));
-        assert!(union(&one, &more).is_same_program(&one));
-        assert_eq!(union(&one, &more), more);
-        let vxlan = Steering { vxlan_ports: vec![4789], ..Steering::default() };
-        assert!(!union(&more, &vxlan).is_same_program(&more));
-    }
+    use super::spread;
 
     #[test]
     fn queues_are_spread_evenly() {

@@ -108,6 +108,16 @@ impl Model {
         model
     }
 
+    /// The model that a journal's edits and the configuration make.
+    #[must_use]
+    pub fn restored(config: &Config, edits: &[Edit]) -> Self {
+        let mut model = Self::new(config);
+        model.apply_all(edits);
+        // What was configured last time may have been replaced by what the cluster told then.
+        model.take_config(config);
+        model
+    }
+
     /// Replaces what came from the configuration by what it says now. What other sources say stays,
     /// in force or hidden by that.
     pub fn take_config(&mut self, config: &Config) {

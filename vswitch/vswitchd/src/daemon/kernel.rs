@@ -1,17 +1,21 @@
-//! What the daemon hears of the kernel, and learns from its routing table.
+//! What the kernel announces.
 //!
-//! Enters: the monitor's events, time. Leaves: the kernel's part of the model, next hops, and
-//! tables to the workers where something is to forward another way. Events come in swarms: they are
-//! followed one by one and acted upon a little later, and the larger the tables, the later.
+//! Enters: the monitor's events, time. Leaves: one event to the control plane for all that came
+//! together. Events come in swarms: they are followed one by one and acted upon a little later, and
+//! the larger the tables, the later.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
+use controlplane::plane::{self, Event};
+use dataplane::wire::MacAddr;
+use netio::xsk::MAX_FRAME_BYTES;
+use netlink::Link;
 
 use super::Daemon;
 use crate::error::chain;
-use controlplane::kernel::{Changes, Learned, Scope};
+use crate::kernel;
 
 /// A swarm is waited for this long before acting.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -20,8 +24,8 @@ const DEBOUNCE: Duration = Duration::from_millis(20);
 const LONGEST_DEBOUNCE: Duration = Duration::from_millis(150);
 /// The underlay is looked at this often even if the kernel announces nothing.
 const UNDERLAY_PERIOD: Duration = Duration::from_secs(1);
-/// A table may have thousands of refused routes; the log has no more than so many at once.
-const REFUSALS_LOGGED: usize = 20;
+/// Bytes of an Ethernet header, which an XDP frame has and an IP packet has not.
+const ETHERNET_BYTES: u32 = 14;
 
 /// What is to be done because of the kernel, and when.
 #[derive(Debug)]
@@ -29,14 +33,14 @@ pub(super) struct Agenda {
     /// When the first event came that was not acted upon.
     since: Option<Instant>,
     debounce: Duration,
-    /// The uplink has another MAC or MTU, which tables hold too.
-    link_changed: bool,
+    /// The uplink, if it was announced.
+    link: Option<plane::Link>,
     looked_at: Instant,
 }
 
 impl Agenda {
     pub(super) fn new(now: Instant) -> Self {
-        Self { since: None, debounce: DEBOUNCE, link_changed: false, looked_at: now }
+        Self { since: None, debounce: DEBOUNCE, link: None, looked_at: now }
     }
 }
 
@@ -44,24 +48,54 @@ impl Daemon {
     /// The kernel announced something: its queue is drained, and acted upon a little later.
     pub fn on_kernel_event(&mut self) {
         let Some(monitor) = &mut self.monitor else { return };
-        let (underlay, kernel) = (&mut self.underlay, &mut self.kernel);
+        let underlay = &mut self.node.underlay;
+        let plane = &mut self.plane;
         let (mut is_concerned, mut links) = (false, Vec::new());
         let outcome = monitor.drain(|event| {
             is_concerned |= underlay.as_mut().is_some_and(|underlay| underlay.on_event(&event));
-            is_concerned |= kernel.as_mut().is_some_and(|kernel| kernel.on_event(&event));
-            if matches!(event, netlink::Event::LinkChanged(_) | netlink::Event::LinkGone(_)) {
-                links.push(event);
+            is_concerned |=
+                plane.follower().is_some_and(|follower| kernel::on_event(follower, &event));
+            match event {
+                netlink::Event::LinkChanged(link) => links.push((link, true)),
+                netlink::Event::LinkGone(link) => links.push((link, false)),
+                _ => {}
             }
         });
         if let Err(error) = outcome {
             tracing::error!("{}", chain(&error));
         }
-        for event in &links {
-            self.agenda.link_changed |= self.on_link_event(event);
+        for (link, is_there) in links {
+            self.on_link_event(link, is_there);
         }
         if is_concerned {
             self.agenda.since.get_or_insert_with(Instant::now);
         }
+    }
+
+    fn on_link_event(&mut self, link: Link, is_there: bool) {
+        let Some(uplink) = &mut self.node.uplink else { return };
+        if link.index != uplink.facts.link.index {
+            return;
+        }
+        if !is_there {
+            let name = link.name;
+            self.warn(format!("uplink {name} is gone; restart the daemon when it is back"));
+            return;
+        }
+        if link.carrier != uplink.facts.link.carrier {
+            tracing::warn!(carrier = link.carrier, "uplink {}", link.name);
+        }
+        if link.name != uplink.facts.link.name
+            && let Some(underlay) = &mut self.node.underlay
+        {
+            underlay.rename(&link.name);
+        }
+        self.agenda.link = Some(plane::Link {
+            name: link.name.clone(),
+            mac: link.mac.map(MacAddr),
+            mtu: link.mtu.min(MAX_FRAME_BYTES as u32 - ETHERNET_BYTES),
+        });
+        uplink.facts.link = link;
     }
 
     /// When [`Daemon::on_time`] wants to be called next.
@@ -83,74 +117,63 @@ impl Daemon {
         }
         if is_time {
             self.agenda.looked_at = now;
-            if let Some(underlay) = &mut self.underlay {
+            if let Some(underlay) = &mut self.node.underlay {
                 underlay.go_round();
             }
         }
-        let is_renumbered = self.follow_own_addresses();
-        let has_learned = self.learn(now);
-        let wanted = self.underlay_addresses();
-        let is_moved = self.underlay.as_mut().is_some_and(|underlay| underlay.refresh(&wanted));
-        let link_changed = std::mem::take(&mut self.agenda.link_changed);
-        if (is_renumbered || has_learned || is_moved || link_changed)
-            && let Err(refusal) = self.publish()
-        {
-            tracing::error!("{refusal}");
-        }
-        if is_renumbered {
-            // Whoever could not be reached from the addresses that there were.
-            self.retry_refused();
-        }
+        self.read_kernel_table(now);
+        let own = self.own_addresses();
+        let ends = self.plane.underlay_ends();
+        let next_hops =
+            self.node.underlay.as_mut().and_then(|underlay| {
+                underlay.refresh(&ends).then(|| Arc::clone(underlay.next_hops()))
+            });
+        let link = self.agenda.link.take();
+        let before = self.uplink_choices();
+        self.follow(Event::KernelChanged { link, own, next_hops });
+        self.renew_choices(&before);
         // A third of the time is for this, however fast the kernel's tables change; more only if it takes
         // long, for then it is all of a large table that changes.
         self.agenda.debounce = (begin.elapsed() * 2).clamp(DEBOUNCE, LONGEST_DEBOUNCE);
     }
 
-    /// Takes over what the kernel's routing table says. True if something of it is different.
-    pub(super) fn learn(&mut self, now: Instant) -> bool {
+    fn uplink_choices(&self) -> Vec<String> {
+        let (Some(uplink), Some(state)) = (&self.node.uplink, self.plane.uplink()) else {
+            return Vec::new();
+        };
+        uplink.choices(state)
+    }
+
+    /// What was chosen of the uplink is told as it is now.
+    fn renew_choices(&mut self, before: &[String]) {
+        for (before, after) in before.iter().zip(self.uplink_choices()) {
+            if *before == after {
+                continue;
+            }
+            self.choices.iter_mut().filter(|choice| *choice == before).for_each(|choice| {
+                tracing::warn!("{after}");
+                choice.clone_from(&after);
+            });
+        }
+    }
+
+    /// Reads the kernel's routing table, where it is a source and its events alone do not tell.
+    pub(super) fn read_kernel_table(&mut self, now: Instant) {
         let now = self.millis(now);
-        let Some(kernel) = &mut self.kernel else { return false };
-        if let Err(error) = kernel.settle(now) {
+        let Some(follower) = self.plane.follower() else { return };
+        if let Err(error) = kernel::settle(follower, &mut self.node.netlink, now) {
             tracing::error!("the kernel's routes are not read: {}", chain(&error));
-            return false;
-        }
-        let scope = self.kernel_scope();
-        let Some(kernel) = &mut self.kernel else { return false };
-        let changes = kernel.apply_to(&mut self.model.kernel, scope);
-        if changes.any {
-            log(&changes, &self.model.kernel);
-        }
-        changes.any
-    }
-
-    fn kernel_scope(&self) -> Scope {
-        let settings = self.config.kernel_routes.as_ref();
-        let pods = &self.model.pods;
-        let gateways = pods.gateways();
-        let underlay = self.uplink.iter().flat_map(|uplink| uplink.facts.addresses.iter());
-        let leases = self.model.attachments.values().flat_map(|lease| &lease.addresses);
-        Scope {
-            prefixes: settings.map(|settings| settings.prefixes.clone()).unwrap_or_default(),
-            covering: settings.is_some_and(|settings| settings.covering),
-            own: pods.all().copied().collect(),
-            cluster: self.model.cluster_prefixes.clone(),
-            pods: leases.map(IpNet::addr).collect(),
-            node: gateways.chain(underlay).collect::<std::collections::BTreeSet<IpAddr>>(),
-            uplink: self.uplink.as_ref().map(|uplink| uplink.facts.link.index),
-            host: self.host.as_ref().map(|host| host.ifindex),
         }
     }
-}
 
-fn log(changes: &Changes, learned: &Learned) {
-    tracing::debug!(
-        taken = learned.routes.len(),
-        ignored = learned.ignored.len(),
-        refused = learned.refused.len(),
-        "the kernel's routes"
-    );
-    for prefix in changes.refused.iter().take(REFUSALS_LOGGED) {
-        let reason = learned.refused.get(prefix).map_or("", String::as_str);
-        tracing::warn!("the kernel's route to {prefix} is refused: {reason}");
+    /// The uplink's addresses, all and those that last; nothing if they are ours as they were.
+    pub(super) fn own_addresses(&mut self) -> Option<(Vec<IpAddr>, Vec<IpAddr>)> {
+        let underlay = self.node.underlay.as_mut()?;
+        let asked = underlay.own_addresses().and_then(|has| {
+            let is_settled = self.plane.are_own_addresses_settled(&has);
+            let lasting = if is_settled { Vec::new() } else { underlay.lasting_addresses()? };
+            Ok((has, lasting))
+        });
+        asked.inspect_err(|error| tracing::error!("{}", chain(error))).ok()
     }
 }

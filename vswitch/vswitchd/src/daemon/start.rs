@@ -3,33 +3,32 @@
 //! Everything that can be refused is refused before anything of the node is changed; what was
 //! changed is undone by dropping it, should a later step fail.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use controlplane::config::{Config, WorkerSettings};
+use controlplane::model::Model;
+use controlplane::plane::{ControlPlane, Event, HostState, UplinkState};
+use controlplane::{compile, ports};
 use dataplane::tables::PortId;
+use dataplane::wire::MacAddr;
 use frame::Pool;
 use netio::xsk::XskSocket;
 use netlink::{Monitor, Netlink};
-
-use super::Daemon;
-use crate::error::{Error, Result};
-use crate::host::{HostInterface, sysctl_warnings};
-use crate::journal::Journal;
-use crate::kernel::KernelTable;
-use crate::lock::Locks;
-use crate::machine;
-use crate::masquerade::Masquerade;
-use crate::underlay::Underlay;
-use crate::uplink::{Uplink, spread};
-use controlplane::config::{Config, Former, WorkerSettings};
-use controlplane::model::{Model, PodPrefixes};
-use controlplane::mtu::pod_mtu;
-use controlplane::path_mtu::PathMtus;
-use controlplane::ports::{self, Ports};
 use worker::cores::{given, leave_to_workers};
 use worker::publish::Publisher;
 use worker::{Idle, WorkerSpec, Workers};
+
+use super::{Daemon, kernel, log, offloads};
+use crate::error::{Error, Result};
+use crate::host::{self, HostInterface, sysctl_warnings};
+use crate::journal::Journal;
+use crate::lock::Locks;
+use crate::machine::{self, Facts};
+use crate::nft_rules::{self, NftRules};
+use crate::node::Node;
+use crate::underlay::Underlay;
+use crate::uplink::{Uplink, spread};
 
 /// Frames that a trace may use at once: the packet, and copies for a flooded segment.
 const TRACE_FRAMES: u32 = 64;
@@ -48,22 +47,17 @@ impl Daemon {
             model.set_own_addresses(facts.addresses);
         }
         warnings.extend(facts.iter().flat_map(|facts| facts.warnings.clone()));
-
-        let uplink_mtu = facts.as_ref().map(|facts| facts.mtu);
-        let mtu = pod_mtu(&config, &model, uplink_mtu);
-        let why = if config.overlay.pod_mtu.is_some() { "configured" } else { "computed" };
-        choices.push(format!(
-            "pods: MTU {mtu} ({why}), {} attachment(s) restored",
-            model.attachments.len()
-        ));
+        let uplink_state = facts.as_ref().map(uplink_state);
 
         let mut underlay = None;
         let (uplink, sockets) = match (&config.uplink, facts) {
             (Some(settings), Some(facts)) => {
                 let netlink = Netlink::open().map_err(Error::Netlink)?;
                 underlay = Some(Underlay::new(netlink, &facts.link));
-                let (uplink, sockets) = Uplink::open(settings, &config, &model, facts)?;
-                choices.extend(uplink.choices());
+                let steering =
+                    controlplane::desired::Steering::of(&config, &model, facts.addresses);
+                let (uplink, sockets) = Uplink::open(settings, &steering, facts)?;
+                choices.extend(uplink_state.iter().flat_map(|state| uplink.choices(state)));
                 (Some(uplink), sockets)
             }
             _ => {
@@ -77,30 +71,12 @@ impl Daemon {
             Some(_) => Some(Monitor::open().map_err(Error::Netlink)?),
             None => None,
         };
-
-        let kernel = match &config.kernel_routes {
-            Some(settings) => {
-                let protocols: Vec<_> = settings.protocols.iter().map(u8::to_string).collect();
-                choices.push(format!(
-                    "routes: the kernel's table {} is a source{}{}",
-                    settings.table,
-                    if protocols.is_empty() {
-                        String::new()
-                    } else {
-                        format!(", protocols {} of it", protocols.join(", "))
-                    },
-                    if settings.covering { ", with what covers its prefixes" } else { "" }
-                ));
-                let netlink = Netlink::open().map_err(Error::Netlink)?;
-                Some(KernelTable::new(netlink, settings))
-            }
-            None => None,
-        };
+        choices.extend(kernel_choice(&config));
 
         let publisher = Publisher::new();
         let specs =
             specs(&config, uplink.is_some().then_some(ports::UPLINK), sockets, &mut choices);
-        // Before any thread is started: the reaper and whatever else there is inherits it.
+        // Before any thread is started: each that is started inherits it.
         let pinned: Vec<_> = specs.iter().filter_map(|spec| spec.core).collect();
         match leave_to_workers(&pinned) {
             left if left.is_empty() => choices
@@ -108,67 +84,63 @@ impl Daemon {
             left => choices.push(format!("control: cores {left:?}")),
         }
         let workers = Workers::spawn(specs, publisher.shared()).map_err(Error::Workers)?;
-        let host = host(&config, &model.pods, mtu, &mut choices, &mut warnings)?;
+        let mut netlink = Netlink::open().map_err(Error::Netlink)?;
+        let host = match &config.host {
+            Some(settings) => Some(HostInterface::create(&mut netlink, settings, &config)?),
+            None => None,
+        };
         if let Some(host) = &host {
             workers.add_port(ports::HOST, &host.port, 0);
         }
-        let masquerade = match &config.host {
+        match &config.host {
             Some(host) if host.masquerade => {
                 choices.push("masquerading by the nftables table inet vswitch".into());
-                let masquerade = Masquerade::install(&config.node, host, &model.pods)?;
-                for problem in masquerade.observe().problems {
-                    tracing::warn!("{problem}");
-                }
-                Some(masquerade)
             }
             Some(host) => {
                 choices.push("no nftables table, as host.masquerade is false: pods reach a Service's pods only if kube-proxy masquerades by itself (masqueradeAll)".into());
-                Masquerade::remove_leftover(&host.interface);
-                None
+                nft_rules::remove_leftover(&host.interface);
             }
-            None => None,
-        };
-
+            None => {}
+        }
+        if let Some(host) = &host {
+            warnings.extend(sysctl_warnings(&model.pods, &host.name));
+        }
         for hidden in &model.hidden.peers {
             let (name, source) = (&hidden.peer.name, hidden.source.label());
             tracing::info!("peer {name:?} ({source}) is hidden: {}", hidden.reason);
         }
+
         let now = Instant::now();
-        let mut daemon = Self {
-            ports: numbered(&model),
-            config,
-            config_path,
-            model,
+        let mut adjuster_file = config.control.socket.clone().into_os_string();
+        adjuster_file.push(".adjust");
+        let node = Node {
             journal,
             publisher,
-            base: None,
-            workers,
             uplink,
             underlay,
-            path_mtus: PathMtus::default(),
-            kernel,
-            monitor,
             host,
-            masquerade,
+            nft: NftRules::default(),
+            netlink,
+            cluster: config.node.cluster_prefixes.clone(),
+            adjuster_file: adjuster_file.into(),
+            arriving: None,
+            answer: None,
+            workers,
+        };
+        let mut daemon = Self {
+            plane: ControlPlane::new(config, model, node.workers.count()),
+            node,
+            config_path,
+            monitor,
             choices,
             warnings,
-            mtu_notes: Vec::new(),
-            address_notes: Vec::new(),
-            former: Former::default(),
             started: now,
             trace_pool: Pool::new(TRACE_FRAMES),
-            agenda: super::kernel::Agenda::new(now),
+            agenda: kernel::Agenda::new(now),
             turns: Vec::new(),
-            refusals: BTreeMap::new(),
             _locks: locks,
         };
-        // Says what is still to come, and takes what came meanwhile.
-        daemon.follow_own_addresses();
-        daemon.learn(now);
-        // A first table that a worker does not take in time is published again with the next.
-        if let Err(refusal) = daemon.publish() {
-            daemon.warnings.push(refusal.message);
-        }
+        daemon.forward(uplink_state, now)?;
         for choice in &daemon.choices {
             tracing::info!("{choice}");
         }
@@ -177,45 +149,76 @@ impl Daemon {
         }
         Ok(daemon)
     }
+
+    /// The kernel gets what it is to have, and the workers their first tables.
+    fn forward(&mut self, uplink: Option<UplinkState>, now: Instant) -> Result<()> {
+        let host = self.node.host.as_ref().map(|host| HostState {
+            name: host.name.clone(),
+            ifindex: host.ifindex,
+            port: compile::HostPort {
+                id: ports::HOST,
+                mac: MacAddr(host::MAC),
+                mtu: 0,
+                offloads: offloads(host.port.offloads()),
+            },
+        });
+        let refused = |refusal: api::ErrorReply| Error::NotStarted(refusal.message);
+        let change = self.plane.on(Event::Started { uplink, host }).map_err(refused)?;
+        let notes = self.plane.carry_out(change, &mut self.node).map_err(refused)?;
+        notes.iter().for_each(log);
+        for problem in self.node.nft.observe().iter().flat_map(|observed| &observed.problems) {
+            tracing::warn!("{problem}");
+        }
+        let mtu = self.plane.pod_mtu();
+        let config = self.plane.config();
+        let why = if config.overlay.pod_mtu.is_some() { "configured" } else { "computed" };
+        let restored = self.plane.model().attachments.len();
+        let first = format!("pods: MTU {mtu} ({why}), {restored} attachment(s) restored");
+        self.choices.insert(0, first);
+        if let Some(host) = &self.node.host {
+            self.choices.push(format!("host port {}: MTU {mtu}", host.name));
+        }
+        self.read_kernel_table(now);
+        let own = self.own_addresses();
+        // A first table that a worker does not take in time is published again with the next.
+        self.follow(Event::Ready { own });
+        Ok(())
+    }
 }
 
 /// The model as it was when the last daemon ended.
 fn restore(config: &Config, warnings: &mut Vec<String>) -> Result<(Journal, Model)> {
     let (mut journal, replay) = Journal::open(&config.control.state_dir)?;
     warnings.extend(replay.warnings);
-    let mut model = Model::new(config);
-    model.apply_all(&replay.edits);
-    // What was configured last time may have been replaced by what the cluster told then.
-    model.take_config(config);
+    let model = Model::restored(config, &replay.edits);
     warnings.extend(model.shared_addresses());
     journal.compact(&model.snapshot())?;
     Ok((journal, model))
 }
 
-/// A number for each attachment that the journal knew; one beyond the limit is shown without.
-fn numbered(model: &Model) -> Ports {
-    let mut ports = Ports::default();
-    for attachment in model.attachments.keys() {
-        if ports.number(attachment).is_none() {
-            tracing::error!(container = attachment.container_id, "no port number is left");
-        }
+fn uplink_state(facts: &Facts) -> UplinkState {
+    UplinkState {
+        name: facts.link.name.clone(),
+        ifindex: facts.link.index,
+        port: compile::UplinkPort {
+            id: ports::UPLINK,
+            mac: MacAddr(facts.mac),
+            addresses: facts.addresses,
+            mtu: facts.mtu,
+        },
     }
-    ports
 }
 
-fn host(
-    config: &Config,
-    pods: &PodPrefixes,
-    mtu: u32,
-    choices: &mut Vec<String>,
-    warnings: &mut Vec<String>,
-) -> Result<Option<HostInterface>> {
-    let Some(settings) = &config.host else { return Ok(None) };
-    let mut netlink = Netlink::open().map_err(Error::Netlink)?;
-    let host = HostInterface::create(&mut netlink, settings, config, pods, mtu)?;
-    choices.push(format!("host port {}: MTU {mtu}", host.name));
-    warnings.extend(sysctl_warnings(pods, &host.name));
-    Ok(Some(host))
+fn kernel_choice(config: &Config) -> Option<String> {
+    let settings = config.kernel_routes.as_ref()?;
+    let protocols: Vec<_> = settings.protocols.iter().map(u8::to_string).collect();
+    let protocols = if protocols.is_empty() {
+        String::new()
+    } else {
+        format!(", protocols {} of it", protocols.join(", "))
+    };
+    let covering = if settings.covering { ", with what covers its prefixes" } else { "" };
+    Some(format!("routes: the kernel's table {} is a source{protocols}{covering}", settings.table))
 }
 
 fn specs(

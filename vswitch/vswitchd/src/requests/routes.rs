@@ -17,9 +17,9 @@ const NAMED: usize = 5;
 impl Daemon {
     /// By prefix; what forwards stands before what it hides.
     pub(super) fn show_fib(&self) -> Vec<FibEntry> {
-        self.with_input(|input| {
+        self.plane.with_input(|input| {
             let rib = rib::routes(input);
-            let pod_mtu = self.pod_mtu();
+            let pod_mtu = self.plane.pod_mtu();
             let mut entries: Vec<_> = rib
                 .routes
                 .iter()
@@ -67,7 +67,7 @@ impl Daemon {
     ) -> FibEntry {
         let (target, mtu) = match &route.target {
             Target::Pod { attachment, lease, .. } => {
-                (format!("pod {}", self.port_name(attachment)), Some(lease.mtu))
+                (format!("pod {}", self.plane.port_name(attachment)), Some(lease.mtu))
             }
             Target::Gateway => ("gateway".into(), None),
             Target::Host => ("host".into(), input.host.map(|host| host.mtu)),
@@ -105,7 +105,7 @@ impl Daemon {
 
     /// By name; who is in force stands before who waits.
     pub(super) fn show_peers(&self) -> Vec<PeerEntry> {
-        self.with_input(|input| self.peer_entries(input))
+        self.plane.with_input(|input| self.peer_entries(input))
     }
 
     fn peer_entries(&self, input: &Input<'_>) -> Vec<PeerEntry> {
@@ -145,18 +145,19 @@ impl Daemon {
             state: state.to_owned(),
             ..entry(peer, source)
         };
-        let told = self.model.peers.values();
+        let told = self.plane.model().peers.values();
         let addresses: HashSet<_> = told.clone().map(|(peer, _)| peer.address).collect();
-        let of_kernel = self.model.kernel.peers.values();
+        let of_kernel = self.plane.model().kernel.peers.values();
         let of_kernel = of_kernel.filter(|peer| !addresses.contains(&peer.address));
         let in_force = told
             .map(|(peer, source)| entry(peer, *source))
             .chain(of_kernel.map(|peer| entry(peer, Source::Kernel)));
-        let hidden = self.model.hidden.peers.iter();
+        let hidden = self.plane.model().hidden.peers.iter();
         let hidden =
             hidden.map(|hidden| waiting(&hidden.peer, hidden.source, "hidden", &hidden.reason));
         let refused = self
-            .model
+            .plane
+            .model()
             .refused
             .iter()
             .map(|((source, _), (peer, reason))| waiting(peer, *source, "refused", reason));
@@ -168,7 +169,7 @@ impl Daemon {
 
     /// What each source says, in numbers.
     pub(super) fn source_status(&self) -> Vec<SourceStatus> {
-        let model = &self.model;
+        let model = self.plane.model();
         let of = |source| {
             let hidden_peers = model.hidden.peers.iter().filter(|peer| peer.source == source);
             let hidden_routes = model.hidden.routes.iter().filter(|route| route.source == source);
@@ -180,7 +181,7 @@ impl Daemon {
                     + of_kernel(source, model.kernel.routes.len()),
                 hidden: hidden_peers.count() + hidden_routes.count(),
                 refused: model.refused.keys().filter(|(of, _)| *of == source).count(),
-                refused_total: self.refusals.get(&source).copied().unwrap_or(0),
+                refused_total: self.plane.refusals(source),
             }
         };
         [Source::Config, Source::Runtime, Source::Kernel, Source::Kubernetes]
@@ -195,20 +196,20 @@ impl Daemon {
 
     /// What needs the operator's attention.
     pub(super) fn attention(&self) -> Vec<String> {
-        let known = self.warnings.iter().chain(&self.mtu_notes).chain(&self.address_notes).cloned();
+        let known = self.warnings.iter().chain(self.plane.attention()).cloned();
         known.chain(self.source_warnings()).collect()
     }
 
     /// What of the sources does.
     fn source_warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if self.model.pods.current().is_empty() {
+        if self.plane.model().pods.current().is_empty() {
             warnings.push(
                 "this node has no pod prefixes: pods cannot be added until vswitch-agent tells them, or node.pod_prefixes is configured"
                     .to_owned(),
             );
         }
-        let refused = &self.model.refused;
+        let refused = &self.plane.model().refused;
         let named = refused.iter().take(NAMED);
         warnings.extend(named.map(|((source, name), (_, reason))| {
             format!("peer {} of {} is refused: {reason}", plain(name), source.label())

@@ -11,7 +11,7 @@ use dataplane::DropReason;
 use dataplane::tables::{FdbTarget, MAX_PORTS, PortId};
 use ipnet::IpNet;
 
-use crate::daemon::{Daemon, offloads};
+use crate::daemon::Daemon;
 use controlplane::ports::{self, HOST, UPLINK};
 
 /// A worker answers within a turn; one that does not is left out.
@@ -20,17 +20,17 @@ const LEARNED_PATIENCE: Duration = Duration::from_millis(500);
 impl Daemon {
     pub(super) fn show_ports(&self) -> Vec<PortEntry> {
         let mut entries = Vec::new();
-        if let Some(host) = &self.host {
-            let gateways = self.model.pods.gateways();
+        if let Some(host) = self.plane.host() {
+            let gateways = self.plane.model().pods.gateways();
             entries.push(PortEntry {
                 id: HOST.0,
                 name: host.name.clone(),
                 kind: PortKind::Host,
                 up: true,
-                mac: Some(Mac(host.mac)),
+                mac: Some(Mac(host.port.mac.0)),
                 addresses: gateways.collect(),
-                mtu: host.mtu,
-                offloads: ports::describe(offloads(host.port.offloads())),
+                mtu: host.port.mtu,
+                offloads: ports::describe(host.port.offloads),
                 attachment: None,
                 pod: None,
                 mode: None,
@@ -38,16 +38,16 @@ impl Daemon {
                 counters: self.counters(HOST),
             });
         }
-        if let Some(uplink) = &self.uplink {
-            let facts = &uplink.facts;
+        if let (Some(uplink), Some(state)) = (&self.node.uplink, self.plane.uplink()) {
+            let (facts, port) = (&uplink.facts, &state.port);
             entries.push(PortEntry {
                 id: UPLINK.0,
                 name: facts.link.name.clone(),
                 kind: PortKind::Uplink,
                 up: facts.link.up && facts.link.carrier,
-                mac: Some(Mac(facts.mac)),
-                addresses: facts.addresses.iter().collect(),
-                mtu: facts.mtu,
+                mac: Some(Mac(port.mac.0)),
+                addresses: port.addresses.iter().collect(),
+                mtu: port.mtu,
                 offloads: String::new(),
                 attachment: None,
                 pod: None,
@@ -56,14 +56,14 @@ impl Daemon {
                 counters: self.counters(UPLINK),
             });
         }
-        for (attachment, lease) in &self.model.attachments {
-            let Some(id) = self.ports.number_of(attachment) else { continue };
-            let live = self.ports.live(attachment);
+        for (attachment, lease) in &self.plane.model().attachments {
+            let Some(id) = self.plane.ports().number_of(attachment) else { continue };
+            let live = self.plane.ports().live(attachment);
             entries.push(PortEntry {
                 id: id.0,
-                name: self.port_name(attachment),
+                name: self.plane.port_name(attachment),
                 kind: PortKind::Pod,
-                up: self.ports.is_up(attachment),
+                up: self.plane.ports().is_up(attachment),
                 mac: Some(lease.mac),
                 addresses: lease.addresses.iter().map(IpNet::addr).collect(),
                 mtu: lease.mtu,
@@ -81,7 +81,7 @@ impl Daemon {
 
     fn counters(&self, id: PortId) -> PortCounters {
         let mut sum = PortCounters::default();
-        for counters in self.workers.counters() {
+        for counters in self.node.workers.counters() {
             let counts = counters.port(id);
             sum.rx_packets += counts.rx_packets;
             sum.rx_bytes += counts.rx_bytes;
@@ -96,16 +96,20 @@ impl Daemon {
     /// The name of a port by its number; that of a port that was detached is its number.
     pub(super) fn name_of(&self, id: PortId) -> String {
         match id {
-            HOST => self.host.as_ref().map(|host| host.name.clone()),
-            UPLINK => self.uplink.as_ref().map(|uplink| uplink.facts.link.name.clone()),
-            _ => self.ports.attachment_of(id).map(|attachment| self.port_name(attachment)),
+            HOST => self.plane.host().map(|host| host.name.clone()),
+            UPLINK => self.plane.uplink().map(|uplink| uplink.name.clone()),
+            _ => self
+                .plane
+                .ports()
+                .attachment_of(id)
+                .map(|attachment| self.plane.port_name(attachment)),
         }
         .unwrap_or_else(|| id.to_string())
     }
 
     pub(super) fn show_fdb(&self) -> Vec<FdbEntry> {
-        let bridge = &self.config.bridge.name;
-        let tables = self.publisher.tables();
+        let bridge = &self.plane.config().bridge.name;
+        let tables = self.node.publisher.tables();
         let place = |target| match target {
             FdbTarget::Port(port) => (Some(self.name_of(port)), None),
             FdbTarget::Vtep(id) => {
@@ -116,7 +120,7 @@ impl Daemon {
         let mut entries = Vec::new();
         for (mac, target) in tables.bridges.iter().flat_map(|bridge| &bridge.fdb) {
             let (port, vtep) = place(*target);
-            let is_runtime = self.model.fdb.contains_key(&(bridge.clone(), Mac(mac.0)));
+            let is_runtime = self.plane.model().fdb.contains_key(&(bridge.clone(), Mac(mac.0)));
             entries.push(FdbEntry {
                 bridge: bridge.clone(),
                 mac: Mac(mac.0),
@@ -127,7 +131,7 @@ impl Daemon {
                 worker: None,
             });
         }
-        for (worker, learned) in self.workers.learned(LEARNED_PATIENCE) {
+        for (worker, learned) in self.node.workers.learned(LEARNED_PATIENCE) {
             for (entry, age_ms) in learned {
                 let (port, vtep) = place(entry.target);
                 entries.push(FdbEntry {
@@ -147,12 +151,12 @@ impl Daemon {
 
     pub(super) fn show_neighbors(&self) -> Vec<NeighborEntry> {
         let mut entries = Vec::new();
-        for (attachment, lease) in &self.model.attachments {
+        for (attachment, lease) in &self.plane.model().attachments {
             let on = match &lease.mode {
-                Mode::Routed => format!("pod {}", self.port_name(attachment)),
-                Mode::Bridged { .. } => format!("bridge {}", self.config.bridge.name),
+                Mode::Routed => format!("pod {}", self.plane.port_name(attachment)),
+                Mode::Bridged { .. } => format!("bridge {}", self.plane.config().bridge.name),
             };
-            let state = if self.ports.is_up(attachment) { "permanent" } else { "down" };
+            let state = if self.plane.ports().is_up(attachment) { "permanent" } else { "down" };
             for net in &lease.addresses {
                 entries.push(NeighborEntry {
                     address: net.addr(),
@@ -163,7 +167,7 @@ impl Daemon {
                 });
             }
         }
-        for ((bridge, address), mac) in &self.model.neighbors {
+        for ((bridge, address), mac) in &self.plane.model().neighbors {
             entries.push(NeighborEntry {
                 address: *address,
                 mac: Some(*mac),
@@ -174,12 +178,12 @@ impl Daemon {
         }
         // Several peers behind one router share its entry.
         let mut hops = BTreeMap::new();
-        for hop in self.underlay.iter().flat_map(|underlay| underlay.next_hops().values()) {
+        for hop in self.plane.next_hops().values() {
             if let Some(via) = hop.via {
                 hops.insert(via, hop);
             }
         }
-        let interface = self.uplink.as_ref().map_or("", |uplink| &uplink.facts.link.name);
+        let interface = self.plane.uplink().map_or("", |uplink| &uplink.name);
         for (via, hop) in hops {
             entries.push(NeighborEntry {
                 address: via,
@@ -195,7 +199,7 @@ impl Daemon {
     /// The sums are over all time; the reasons of a port are forgotten when its number is given to
     /// another, so that they may add up to less.
     pub(super) fn show_drops(&self) -> Drops {
-        let workers = self.workers.counters();
+        let workers = self.node.workers.counters();
         let mut drops = Drops { received: 0, made: 0, sent: 0, dropped: 0, reasons: Vec::new() };
         for counters in &workers {
             let accounting = counters.accounting();

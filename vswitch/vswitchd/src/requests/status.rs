@@ -7,7 +7,7 @@ use api::{
 
 use crate::daemon::Daemon;
 use crate::host::strict_uplink_warning;
-use crate::masquerade::{Masquerade, Observed};
+use crate::nft_rules::Observed;
 use controlplane::compile::vtep_mac;
 
 /// A table may have thousands that are refused; a person reads a few.
@@ -15,27 +15,27 @@ const REFUSALS_SHOWN: usize = 20;
 
 impl Daemon {
     pub(super) fn status(&self) -> Status {
-        let observed = self.masquerade.as_ref().map(Masquerade::observe);
+        let observed = self.node.nft.observe();
         let mut warnings = self.attention();
         warnings.extend(self.strict_uplink());
         warnings.extend(observed.iter().flat_map(|observed| observed.problems.clone()));
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
-            node: self.config.node.name.clone(),
+            node: self.plane.config().node.name.clone(),
             uptime_seconds: self.started.elapsed().as_secs(),
-            epoch: self.publisher.epoch().0,
-            pod_prefixes: self.model.pods.all().copied().collect(),
-            cluster_prefixes: self.config.node.cluster_prefixes.clone(),
-            pod_mtu: self.pod_mtu(),
-            pods: self.ports.count_up(),
-            peers: self.model.peers.len(),
+            epoch: self.node.publisher.epoch().0,
+            pod_prefixes: self.plane.model().pods.all().copied().collect(),
+            cluster_prefixes: self.plane.config().node.cluster_prefixes.clone(),
+            pod_mtu: self.plane.pod_mtu(),
+            pods: self.plane.ports().count_up(),
+            peers: self.plane.model().peers.len(),
             sources: self.source_status(),
             uplink: self.uplink_status(),
             workers: self.worker_status(),
-            host_interface: self.host.as_ref().map(|host| host.name.clone()),
+            host_interface: self.plane.host().map(|host| host.name.clone()),
             masquerade: observed.map(|observed| self.masquerade_status(&observed)),
             kernel_routes: self.kernel_status(),
-            publish_latency_us: self.publisher.latency_us(),
+            publish_latency_us: self.node.publisher.latency_us(),
             choices: self.choices.clone(),
             warnings,
         }
@@ -43,10 +43,10 @@ impl Daemon {
 
     /// Where peers send to this node's own address without encapsulation.
     fn strict_uplink(&self) -> Option<String> {
-        let uplink = self.uplink.as_ref()?;
+        let uplink = self.plane.uplink()?;
         // There may be thousands of peers: asked first what is seldom so.
-        let warning = strict_uplink_warning(&uplink.facts.link.name)?;
-        let is_direct = self.with_input(|input| {
+        let warning = strict_uplink_warning(&uplink.name)?;
+        let is_direct = self.plane.with_input(|input| {
             let mut peers = input.model.peers.values();
             peers.any(|(peer, _)| {
                 peer.address.is_ipv4() && input.decide(peer).in_force == Encapsulation::Direct
@@ -56,7 +56,7 @@ impl Daemon {
     }
 
     fn masquerade_status(&self, observed: &Observed) -> MasqueradeStatus {
-        let host = self.config.host.as_ref();
+        let host = self.plane.config().host.as_ref();
         MasqueradeStatus {
             connections: observed.connections,
             exceptions: host.map_or_else(Vec::new, |host| host.non_masquerade_prefixes.clone()),
@@ -64,8 +64,10 @@ impl Daemon {
     }
 
     fn kernel_status(&self) -> Option<KernelRoutes> {
-        self.kernel.as_ref()?;
-        let learned = &self.model.kernel;
+        if !self.plane.follows_kernel() {
+            return None;
+        }
+        let learned = &self.plane.model().kernel;
         let refusals = learned.refused.iter().take(REFUSALS_SHOWN);
         let refusals = refusals
             .map(|(prefix, reason)| RefusedRoute { prefix: *prefix, reason: reason.clone() })
@@ -79,36 +81,37 @@ impl Daemon {
     }
 
     fn uplink_status(&self) -> Option<UplinkStatus> {
-        let uplink = self.uplink.as_ref()?;
-        let own = uplink.facts.addresses;
+        let (uplink, state) = (self.node.uplink.as_ref()?, self.plane.uplink()?);
+        let own = state.port.addresses;
         let address = own.iter().next();
         let address6 = own.v6.filter(|_| own.v4.is_some());
-        let mac = |own| Mac(vtep_mac(&self.config, own).0);
+        let mac = |own| Mac(vtep_mac(self.plane.config(), own).0);
         Some(UplinkStatus {
-            interface: uplink.facts.link.name.clone(),
+            interface: state.name.clone(),
             kind: "af_xdp".into(),
             xdp_mode: uplink.xdp_mode.clone(),
             copy_mode: uplink.copy_mode.clone(),
             queues: uplink.facts.queues as usize,
             address,
             address6,
-            mtu: uplink.facts.mtu,
-            encapsulation: self.config.overlay.encapsulation,
-            encapsulate: self.config.overlay.encapsulate,
-            vni: self.config.overlay.vni,
-            vxlan_port: self.config.overlay.vxlan_port,
+            mtu: state.port.mtu,
+            encapsulation: self.plane.config().overlay.encapsulation,
+            encapsulate: self.plane.config().overlay.encapsulate,
+            vni: self.plane.config().overlay.vni,
+            vxlan_port: self.plane.config().overlay.vxlan_port,
             vtep_mac: address.map(mac),
             vtep_mac6: address6.map(|v6| mac(v6.into())),
         })
     }
 
     fn worker_status(&self) -> Vec<WorkerStatus> {
-        let mut loads = self.ports.loads(self.workers.count());
+        let mut loads = self.plane.ports().loads(self.node.workers.count());
         // The host port is the first worker's.
-        if let (Some(load), Some(_)) = (loads.first_mut(), &self.host) {
+        if let (Some(load), Some(_)) = (loads.first_mut(), self.plane.host()) {
             *load += 1;
         }
-        self.workers
+        self.node
+            .workers
             .look()
             .into_iter()
             .zip(loads)

@@ -26,7 +26,7 @@ const LEARNED_PATIENCE: Duration = Duration::from_millis(500);
 impl Daemon {
     pub(super) fn trace(&self, request: &TracePacket) -> Result<TraceResult, ErrorReply> {
         let ingress = self.port_by_name(&request.port)?;
-        let tables = self.publisher.tables();
+        let tables = self.node.publisher.tables();
         let Some(port) = tables.port(ingress) else {
             return refused(ErrorKind::NotReady, format!("port {} is down", request.port));
         };
@@ -57,20 +57,21 @@ impl Daemon {
         let mac = |given: Option<api::Mac>, or| given.map_or(or, |mac| MacAddr(mac.0));
         let invalid = |message| refuse(ErrorKind::Invalid, message);
         // A pod of another node comes as its node sends it; anybody else as he is.
-        let uplink = self.uplink_port().filter(|uplink| uplink.id == ingress);
-        let arrives = uplink.as_ref().and_then(|uplink| {
+        let uplink = self.plane.uplink().map(|uplink| &uplink.port);
+        let arrives = uplink.filter(|uplink| uplink.id == ingress).and_then(|uplink| {
             let peer = self.peer_of(source)?;
-            Some((uplink, peer, self.with_input(|input| input.decide(peer)).in_force))
+            Some((uplink, peer, self.plane.with_input(|input| input.decide(peer)).in_force))
         });
         let (from, to) = match arrives {
-            Some((uplink, peer, by)) => arrival::macs(&self.config, uplink, peer, by),
+            Some((uplink, peer, by)) => arrival::macs(self.plane.config(), uplink, peer, by),
             None => (port.mac, Gateway::MAC),
         };
         let bytes = build(request, mac(request.src_mac, from), mac(request.dst_mac, to), source)
             .map_err(invalid)?;
         let bytes = match arrives {
             Some((uplink, peer, by)) => {
-                arrival::encapsulate(&self.config, uplink, peer, by, bytes).map_err(invalid)?
+                arrival::encapsulate(self.plane.config(), uplink, peer, by, bytes)
+                    .map_err(invalid)?
             }
             None => bytes,
         };
@@ -85,7 +86,7 @@ impl Daemon {
         let (fdb, now) = self.learned_fdb();
         let trace = dataplane::trace(&tables, &fdb, &self.trace_pool, ingress, packet, now);
 
-        let vxlan_port = self.config.overlay.vxlan_port;
+        let vxlan_port = self.plane.config().overlay.vxlan_port;
         let dropped = match trace.verdict {
             Verdict::Drop(reason) | Verdict::Refuse { reason, .. } => {
                 Some(reason.label().to_owned())
@@ -114,7 +115,7 @@ impl Daemon {
     /// The node whose pod has this address.
     fn peer_of(&self, address: IpAddr) -> Option<&PeerSpec> {
         let has = |peer: &&PeerSpec| peer.prefixes.iter().any(|prefix| prefix.contains(&address));
-        self.model.peers.values().map(|(peer, _)| peer).find(has)
+        self.plane.model().peers.values().map(|(peer, _)| peer).find(has)
     }
 
     /// The datapath's words, with the names of ports in place of their numbers.
@@ -136,9 +137,9 @@ impl Daemon {
 
     /// What all workers have learned, in one table; and a time at which each entry has its age.
     fn learned_fdb(&self) -> (Fdb, Millis) {
-        let learned = self.workers.learned(LEARNED_PATIENCE);
+        let learned = self.node.workers.learned(LEARNED_PATIENCE);
         let entries: Vec<_> = learned.into_iter().flat_map(|(_, entries)| entries).collect();
-        let ageing_ms = self.config.bridge.ageing_seconds * 1000;
+        let ageing_ms = self.plane.config().bridge.ageing_seconds * 1000;
         let now = Millis(ageing_ms);
         let mut fdb = Fdb::new(entries.len() as u32, ageing_ms);
         for (entry, age_ms) in entries {
@@ -154,27 +155,28 @@ impl Daemon {
 
     /// A port by its name, its number, its container's id or the beginning of that.
     fn port_by_name(&self, name: &str) -> Result<PortId, ErrorReply> {
-        if self.host.as_ref().is_some_and(|host| host.name == name) {
+        if self.plane.host().is_some_and(|host| host.name == name) {
             return Ok(HOST);
         }
-        if self.uplink.as_ref().is_some_and(|uplink| uplink.facts.link.name == name) {
+        if self.plane.uplink().is_some_and(|uplink| uplink.name == name) {
             return Ok(UPLINK);
         }
-        let attachments = || self.model.attachments.keys();
+        let attachments = || self.plane.model().attachments.keys();
         let mut found: Vec<_> =
-            attachments().filter(|attachment| self.port_name(attachment) == name).collect();
+            attachments().filter(|attachment| self.plane.port_name(attachment) == name).collect();
         if found.is_empty() && !name.is_empty() {
             found = attachments()
                 .filter(|attachment| attachment.container_id.starts_with(name))
                 .collect();
         }
         match found.as_slice() {
-            [one] => self
-                .ports
-                .number_of(one)
-                .ok_or_else(|| refuse(ErrorKind::Exhausted, format!("{name} has no port number"))),
+            [one] => {
+                self.plane.ports().number_of(one).ok_or_else(|| {
+                    refuse(ErrorKind::Exhausted, format!("{name} has no port number"))
+                })
+            }
             [] => match name.parse().map(PortId) {
-                Ok(id) if self.publisher.tables().port(id).is_some() => Ok(id),
+                Ok(id) if self.node.publisher.tables().port(id).is_some() => Ok(id),
                 _ => refused(
                     ErrorKind::Unknown,
                     format!("there is no port \"{name}\"; `vswitchctl show ports` lists them"),

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::known::Known;
-use super::{Reach, Underlay, Way, can_carry};
+use controlplane::next_hop::Reach;
+
+use super::{Underlay, Way, can_carry};
 
 /// From so many neighbours on, all are listed instead of asked for one by one.
 const LIST_FROM: usize = 32;

@@ -21,8 +21,9 @@ mod round;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use controlplane::next_hop::{self, NextHop};
+use controlplane::next_hop::{self, NextHop, NextHops, Reach};
 use ipnet::IpNet;
 use netlink::{Event, Link, Neighbor, NeighborState, Netlink};
 
@@ -38,15 +39,6 @@ const LOOKS: usize = 128;
 const CONFIRM_SECONDS: usize = 10;
 /// Asked in a second, at most: each is an ARP request.
 const PROBES: usize = 64;
-
-/// How an address is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// As the kernel routes.
-    Routed,
-    /// It is a neighbour on the uplink, as a kernel route with a gateway there says.
-    OnLink,
-}
 
 /// The route to an address.
 #[derive(Debug, Clone)]
@@ -76,7 +68,7 @@ pub struct Underlay {
     is_up: bool,
     ways: BTreeMap<IpAddr, Way>,
     neighbors: BTreeMap<IpAddr, Known>,
-    hops: BTreeMap<IpAddr, NextHop>,
+    hops: NextHops,
     doubts: Doubts,
     /// How far the rounds have come.
     way_cursor: Option<IpAddr>,
@@ -96,7 +88,7 @@ impl Underlay {
             is_up: can_carry(link),
             ways: BTreeMap::new(),
             neighbors: BTreeMap::new(),
-            hops: BTreeMap::new(),
+            hops: NextHops::default(),
             doubts: Doubts::default(),
             way_cursor: None,
             neighbor_cursor: None,
@@ -106,7 +98,7 @@ impl Underlay {
 
     /// What was found at the last refresh.
     #[must_use]
-    pub fn next_hops(&self) -> &BTreeMap<IpAddr, NextHop> {
+    pub fn next_hops(&self) -> &NextHops {
         &self.hops
     }
 
@@ -232,7 +224,7 @@ impl Underlay {
             hops.iter().map(of).collect::<Vec<_>>()
         };
         let changed = forwarding(&fresh) != forwarding(&self.hops);
-        self.hops = fresh;
+        self.hops = Arc::new(fresh);
         changed
     }
 

@@ -1,0 +1,199 @@
+//! Carries a list of actions out.
+//!
+//! Enters: a [`Change`], from `ControlPlane::on`. Leaves: calls of a [`Performer`], one an action, in
+//! order; and the control plane as the list has left the node. Nothing else changes what is in force.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use api::{ErrorReply, Reply};
+use dataplane::tables::{PortId, Tables};
+
+use super::{Action, Change, Note, OnFailure};
+use crate::desired::{HostPortState, NftTable, Steering};
+use crate::model::Edit;
+use crate::next_hop::{NextHops, Reach};
+use crate::plane::ControlPlane;
+
+/// Done, or why not.
+pub type Performed = Result<(), ErrorReply>;
+
+/// What a node can be made to do. Each call is one action; a call that fails has done nothing, or
+/// what the action's reversal takes back.
+pub trait Performer {
+    /// Adds edits to the journal, as one transaction. They are on disk when it returns.
+    ///
+    /// # Errors
+    /// If they are not; the journal is as before then.
+    fn journal(&mut self, edits: &[Edit]) -> Performed;
+
+    /// Puts the nftables table in place of the one that is there, or removes ours.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or the table is somebody else's.
+    fn set_nft_table(&mut self, table: Option<&NftTable>) -> Performed;
+
+    /// Gives the host port what it is to have, compared with what the kernel has.
+    ///
+    /// # Errors
+    /// If the kernel refuses a part of it; the others are done.
+    fn set_host_port(&mut self, state: &HostPortState) -> Performed;
+
+    /// Gives every worker the port that came with the request; `worker` receives from it.
+    ///
+    /// # Errors
+    /// If no port came.
+    fn take_port(&mut self, id: PortId, worker: usize) -> Performed;
+
+    /// The kernel's ways to these addresses, as far as it knows them now.
+    fn look_up_next_hops(&mut self, ends: &BTreeMap<IpAddr, Reach>) -> NextHops;
+
+    /// Publishes the tables that are in force with other tunnels and this epoch.
+    ///
+    /// # Errors
+    /// If a worker does not take them in time.
+    fn accept_tunnels(&mut self, fresh: Tables) -> Performed;
+
+    /// Takes these packets from the NIC, and no others.
+    ///
+    /// # Errors
+    /// If the kernel refuses; what was taken before is taken still.
+    fn steer(&mut self, steering: &Steering) -> Performed;
+
+    /// Publishes tables; every worker uses them when it returns.
+    ///
+    /// # Errors
+    /// If a worker does not take them in time; the others use them.
+    fn publish(&mut self, tables: Tables) -> Performed;
+
+    /// Has every worker forget the MACs that it learned from a port.
+    fn forget_learned(&mut self, id: PortId);
+
+    /// Takes ports from every worker. No published tables name them.
+    fn remove_ports(&mut self, ids: &[PortId]);
+
+    /// Has the pods' interfaces given another MTU.
+    ///
+    /// # Errors
+    /// If nobody can be called.
+    fn call_adjuster(&mut self, mtu: u32) -> Performed;
+
+    /// Answers the client.
+    fn answer(&mut self, reply: &Reply);
+}
+
+impl ControlPlane {
+    /// Carries a change out. What fails of a request is reversed, and the control plane is as it was
+    /// before; what fails of a fact is among the notes, and what comes after it is done all the same.
+    ///
+    /// # Errors
+    /// Why a request was not carried out.
+    pub fn carry_out(
+        &mut self,
+        change: Change,
+        performer: &mut impl Performer,
+    ) -> Result<Vec<Note>, ErrorReply> {
+        let Change { actions, mut notes, failure } = change;
+        let mut is_published = false;
+        for (at, action) in actions.iter().enumerate() {
+            let Err(refusal) = self.perform(action, performer) else {
+                is_published |= *action == Action::Publish;
+                continue;
+            };
+            match &failure {
+                // Everything that the answer tells is so already.
+                OnFailure::Reverse(_) if is_published || action.is_clearing_up() => {
+                    notes.push(Note::error(format!("cannot {action}: {}", refusal.message)));
+                }
+                OnFailure::Reverse(_) => {
+                    let OnFailure::Reverse(rollback) = failure else { break };
+                    self.go_back(rollback);
+                    let is_attempted = matches!(action, Action::AcceptTunnels | Action::Publish);
+                    let done = if is_attempted { at + 1 } else { at };
+                    let failed = self.reverse(actions.get(..done).unwrap_or_default(), performer);
+                    return Err(told_of(refusal, &failed));
+                }
+                OnFailure::GoOn => {
+                    notes.push(Note::error(format!("cannot {action}: {}", refusal.message)));
+                    if action.is_relied_upon() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(notes)
+    }
+
+    /// Takes back what was done, last first; what cannot be.
+    fn reverse(&mut self, done: &[Action], performer: &mut impl Performer) -> Vec<String> {
+        let mut failed = Vec::new();
+        let mut is_published = false;
+        for reversal in done.iter().rev().filter_map(Action::reversal) {
+            // Once: the tables are those of before already.
+            if reversal == Action::Publish && std::mem::replace(&mut is_published, true) {
+                continue;
+            }
+            if let Err(refusal) = self.perform(&reversal, performer) {
+                failed.push(format!("cannot {reversal}: {}", refusal.message));
+            }
+        }
+        failed
+    }
+
+    /// Performs one action, and notes what it has brought about.
+    fn perform(&mut self, action: &Action, performer: &mut impl Performer) -> Performed {
+        match action {
+            Action::Journal { edits, .. } => performer.journal(edits)?,
+            Action::SetNftTable { to, .. } => {
+                performer.set_nft_table(to.as_ref())?;
+                self.in_force.nft_table.clone_from(to);
+            }
+            Action::SetHostPort { to, .. } => {
+                performer.set_host_port(to)?;
+                self.host_port_is(to);
+            }
+            Action::TakePort { id, worker } => performer.take_port(*id, *worker)?,
+            Action::LookUpNextHops => {
+                let ends = self.underlay_ends();
+                self.next_hops = performer.look_up_next_hops(&ends);
+            }
+            Action::AcceptTunnels => {
+                let tables = self.compile();
+                performer.accept_tunnels(tables)?;
+            }
+            Action::Steer { to, .. } => {
+                performer.steer(to)?;
+                self.in_force.steering.clone_from(to);
+            }
+            Action::ForgetVteps => {
+                let tables = self.compile_without_vteps();
+                // A worker that does not follow is reported at the next publication, and sees these
+                // tables before it forgets.
+                let published = performer.publish(tables);
+                performer.forget_learned(crate::ports::UPLINK);
+                published?;
+            }
+            Action::Publish => {
+                let tables = self.compile();
+                performer.publish(tables)?;
+            }
+            Action::RemovePorts(ids) => {
+                performer.remove_ports(ids);
+                self.ports.have_left(ids);
+            }
+            Action::CallAdjuster { mtu } => performer.call_adjuster(*mtu)?,
+            Action::Answer(reply) => performer.answer(reply),
+        }
+        Ok(())
+    }
+}
+
+/// The refusal, with what could not be taken back: it stays until the next comparison with the
+/// kernel, or, in the journal, until the next start.
+fn told_of(mut refusal: ErrorReply, failed: &[String]) -> ErrorReply {
+    for failed in failed {
+        refusal.message.push_str("; besides, ");
+        refusal.message.push_str(failed);
+    }
+    refusal
+}

@@ -1,0 +1,80 @@
+//! What the control plane reacts to.
+
+use std::net::IpAddr;
+
+use api::{Attach, Request};
+use dataplane::tables::{Offloads, PortId};
+use dataplane::wire::MacAddr;
+use dataplane::{Millis, PathMtu};
+
+use super::{HostState, UplinkState};
+use crate::config::Config;
+use crate::kernel::Follower;
+use crate::next_hop::NextHops;
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The daemon has made the host port, and opened the NIC for what is to be taken from it: what they
+    /// need of the kernel is set up, or the daemon does not start.
+    Started {
+        /// The NIC, if there is one.
+        uplink: Option<UplinkState>,
+        /// The node's own port, if there is one.
+        host: Option<HostState>,
+    },
+    /// The kernel has what it is to have: the workers get their first tables.
+    Ready {
+        /// The NIC's addresses: all of them, and those that last.
+        own: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
+    },
+    /// A client asks for a change. One that only asks what is, is answered without the control plane.
+    Request(Request),
+    /// The plugin hands a pod's port over.
+    Attach {
+        /// Which.
+        request: Attach,
+        /// What the pod's kernel takes undone.
+        offloads: Offloads,
+    },
+    /// Devices of ports are gone.
+    PortsGone(Vec<PortId>),
+    /// Routers of the underlay reported how large a packet may be, or it is time to forget such
+    /// reports.
+    PathMtus {
+        /// What they reported.
+        reported: Vec<PathMtu>,
+        /// The time.
+        now: Millis,
+    },
+    /// The kernel has something else than before, or it is time to look.
+    KernelChanged {
+        /// The NIC, if the kernel announced it.
+        link: Option<Link>,
+        /// The NIC's addresses: all of them, and those that last.
+        own: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
+        /// The ways to the other nodes, if they were looked up and are different.
+        next_hops: Option<NextHops>,
+    },
+    /// The configuration was read again.
+    Reload {
+        /// What it is now.
+        config: Box<Config>,
+        /// Follows the kernel's table by it, which was read; `None` if the table is no source, or is
+        /// followed as before.
+        follower: Option<Follower>,
+    },
+    /// Every worker uses the tables that it did not take in time.
+    WorkersCaughtUp,
+}
+
+/// The NIC, as the kernel announces it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// Its MAC, if it has one.
+    pub mac: Option<MacAddr>,
+    /// Largest IP packet that we can receive and send by it, bytes.
+    pub mtu: u32,
+}

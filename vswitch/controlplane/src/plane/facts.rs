@@ -1,0 +1,238 @@
+//! What the kernel, routers of the underlay and time tell.
+//!
+//! Enters: facts. Leaves: changes that let the tables follow. A fact cannot be refused: what fails of
+//! its list is logged, and done with the next one.
+
+use std::net::IpAddr;
+
+use api::AttachmentId;
+use dataplane::tables::{LocalAddresses, PortId};
+use dataplane::{Millis, PathMtu};
+use ipnet::IpNet;
+
+use super::list::Frame;
+use super::{ControlPlane, HostState, Link, UplinkState};
+use crate::change::{Action, Change, Note, OnFailure, Rollback};
+use crate::kernel::Scope;
+use crate::model::attachments;
+use crate::next_hop::NextHops;
+use crate::own_address::{self, Candidates, Choice};
+use crate::ports;
+
+/// A table may have thousands of refused routes; the log has no more than so many at once.
+const REFUSALS_LOGGED: usize = 20;
+
+impl ControlPlane {
+    /// Sets up what the kernel is to have before anything is forwarded.
+    pub(super) fn started(
+        &mut self,
+        uplink: Option<UplinkState>,
+        host: Option<HostState>,
+    ) -> Change {
+        (self.uplink, self.host) = (uplink, host);
+        self.in_force.steering = self.steering();
+        let mut actions = Vec::new();
+        if let Some(table) = self.nft_table() {
+            actions.push(Action::SetNftTable { to: Some(table), from: None });
+        }
+        if self.host.is_some() {
+            let (to, from) = (self.host_port_state(), self.in_force.host_port.clone());
+            actions.push(Action::SetHostPort { to, from });
+        }
+        let failure = OnFailure::Reverse(Rollback::default());
+        Change { actions, notes: Vec::new(), failure }
+    }
+
+    /// The first tables.
+    pub(super) fn ready(&mut self, own: Option<(Vec<IpAddr>, Vec<IpAddr>)>) -> Change {
+        let mut notes = Vec::new();
+        if let Some((has, lasting)) = own {
+            self.renumber(&has, &lasting, &mut notes);
+        }
+        self.learn(&mut notes);
+        self.fact(Frame::default(), notes)
+    }
+
+    /// The kernel has something else: addresses, routes, the NIC, the ways to other nodes.
+    pub(super) fn kernel_changed(
+        &mut self,
+        link: Option<Link>,
+        own: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
+        next_hops: Option<NextHops>,
+    ) -> Change {
+        let mut notes = Vec::new();
+        let mut is_changed = link.is_some_and(|link| self.link_is(link, &mut notes));
+        let is_renumbered =
+            own.is_some_and(|(has, lasting)| self.renumber(&has, &lasting, &mut notes));
+        is_changed |= is_renumbered;
+        is_changed |= self.learn(&mut notes);
+        if let Some(next_hops) = next_hops {
+            self.next_hops = next_hops;
+            is_changed = true;
+        }
+        if !is_changed {
+            return nothing(notes);
+        }
+        // Peers that could not be reached from the addresses that there were.
+        let mut first = Vec::new();
+        if is_renumbered {
+            let (mut edits, mut undo) = (Vec::new(), Vec::new());
+            self.retry_refused(&mut edits, &mut undo, &mut notes);
+            if !edits.is_empty() {
+                first.push(Action::Journal { edits, undo });
+            }
+        }
+        self.fact(Frame { first, ..Frame::default() }, notes)
+    }
+
+    /// The NIC is different. True if tables are to change.
+    fn link_is(&mut self, link: Link, notes: &mut Vec<Note>) -> bool {
+        let Some(uplink) = &mut self.uplink else { return false };
+        let Link { name, mac, mtu } = link;
+        let before = uplink.port.clone();
+        let port = &mut uplink.port;
+        if mtu != port.mtu {
+            notes.push(Note::warning(format!(
+                "uplink {name}: its MTU is {mtu} and was {}; that of the pods follows",
+                port.mtu
+            )));
+        }
+        port.mtu = mtu;
+        port.mac = mac.unwrap_or(port.mac);
+        if name != uplink.name {
+            notes.push(Note::warning(format!("uplink {}: its name is {name}", uplink.name)));
+            uplink.name = name;
+        }
+        uplink.port != before
+    }
+
+    /// Takes the uplink's addresses for our own where we have none, or where ours are gone. True if
+    /// tables are to change.
+    fn renumber(&mut self, has: &[IpAddr], lasting: &[IpAddr], notes: &mut Vec<Note>) -> bool {
+        let (Some(uplink), Some(settings)) = (&mut self.uplink, &self.config.uplink) else {
+            return false;
+        };
+        let (name, old) = (uplink.name.clone(), uplink.port.addresses);
+        let Choice { addresses, notes: mut wrong } =
+            Candidates::of(&self.config, settings, has, lasting).follow(old);
+        let (fresh, refusals) = own_address::admitted(&self.config, &name, old, addresses);
+        let lost = fresh.iter().filter(|address| !has.contains(address));
+        wrong.extend(lost.map(|address| own_address::lost(settings, &name, address)));
+        wrong.extend(refusals);
+        uplink.port.addresses = fresh;
+        if fresh != old {
+            let own: Vec<_> = fresh.iter().map(|own| own.to_string()).collect();
+            let own = if own.is_empty() { "none".to_owned() } else { own.join(", ") };
+            notes.push(Note::warning(format!("uplink {name}: underlay address {own}")));
+            self.model.set_own_addresses(fresh);
+        }
+        self.note_addresses(wrong, notes);
+        fresh != old
+    }
+
+    /// Notes what is wrong, once, and that it is not any more.
+    fn note_addresses(&mut self, wrong: Vec<String>, notes: &mut Vec<Note>) {
+        let fresh = wrong.iter().filter(|warning| !self.address_notes.contains(warning));
+        notes.extend(fresh.map(Note::error));
+        if wrong.is_empty() && !self.address_notes.is_empty() {
+            notes.push(Note::info("the uplink has the addresses of this node"));
+        }
+        self.address_notes = wrong;
+    }
+
+    /// Whether the addresses of the uplink are ours already, so that nobody needs to ask which of
+    /// them last.
+    #[must_use]
+    pub fn are_own_addresses_settled(&self, has: &[IpAddr]) -> bool {
+        let old = self
+            .uplink
+            .as_ref()
+            .map_or_else(LocalAddresses::default, |uplink| uplink.port.addresses);
+        let may_be_ours =
+            |address: &&IpAddr| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        old.iter().all(|address| has.contains(&address))
+            && has.iter().filter(may_be_ours).all(|address| old.towards(*address).is_some())
+    }
+
+    /// Takes over what the kernel's routing table tells. True if something of it is different.
+    pub(super) fn learn(&mut self, notes: &mut Vec<Note>) -> bool {
+        let scope = self.kernel_scope();
+        let Some(follower) = &mut self.follower else { return false };
+        let changes = follower.apply_to(&mut self.model.kernel, scope);
+        if changes.any {
+            let learned = &self.model.kernel;
+            for prefix in changes.refused.iter().take(REFUSALS_LOGGED) {
+                let reason = learned.refused.get(prefix).map_or("", String::as_str);
+                notes.push(Note::warning(format!(
+                    "the kernel's route to {prefix} is refused: {reason}"
+                )));
+            }
+        }
+        changes.any
+    }
+
+    fn kernel_scope(&self) -> Scope {
+        let settings = self.config.kernel_routes.as_ref();
+        let pods = &self.model.pods;
+        let gateways = pods.gateways();
+        let underlay = self.uplink.iter().flat_map(|uplink| uplink.port.addresses.iter());
+        let leases = self.model.attachments.values().flat_map(|lease| &lease.addresses);
+        Scope {
+            prefixes: settings.map(|settings| settings.prefixes.clone()).unwrap_or_default(),
+            covering: settings.is_some_and(|settings| settings.covering),
+            own: pods.all().copied().collect(),
+            cluster: self.model.cluster_prefixes.clone(),
+            pods: leases.map(IpNet::addr).collect(),
+            node: gateways.chain(underlay).collect(),
+            uplink: self.uplink.as_ref().map(|uplink| uplink.ifindex),
+            host: self.host.as_ref().map(|host| host.ifindex),
+        }
+    }
+
+    /// Has every peer be sent no more than routers of the underlay let through.
+    pub(super) fn path_mtus_reported(&mut self, reported: Vec<PathMtu>, now: Millis) -> Change {
+        let mut notes = Vec::new();
+        let mut is_changed = self.path_mtus.expire(now);
+        for report in reported {
+            if self.path_mtus.note(report, now) {
+                notes.push(Note::info(format!(
+                    "no more than {} bytes of a tunnel packet pass to {}, a router of the underlay reports",
+                    report.mtu, report.address
+                )));
+                is_changed = true;
+            }
+        }
+        if is_changed { self.fact(Frame::default(), notes) } else { nothing(notes) }
+    }
+
+    /// Pods' namespaces ended before their DEL came: their addresses stay leased, their ports go.
+    pub(super) fn ports_gone(&mut self, ids: &[PortId]) -> Change {
+        let mut notes = Vec::new();
+        for id in ids.iter().filter(|id| **id != ports::HOST) {
+            if let Some(attachment) = self.ports.mark_down(*id) {
+                notes.push(Note::warning(gone(*id, &attachment)));
+            }
+        }
+        if notes.is_empty() { nothing(notes) } else { self.fact(Frame::default(), notes) }
+    }
+
+    /// Ports that waited for a worker are closed.
+    pub(super) fn workers_caught_up(&self) -> Change {
+        let leaving = self.ports.leaving();
+        let actions = if leaving.is_empty() {
+            Vec::new()
+        } else {
+            vec![Action::RemovePorts(leaving.to_vec())]
+        };
+        Change { actions, notes: Vec::new(), failure: OnFailure::GoOn }
+    }
+}
+
+fn gone(id: PortId, attachment: &AttachmentId) -> String {
+    let name = attachments::name(attachment);
+    format!("{id}: {name} is gone; its addresses stay leased until its DEL")
+}
+
+pub(super) fn nothing(notes: Vec<Note>) -> Change {
+    Change { actions: Vec::new(), notes, failure: OnFailure::GoOn }
+}

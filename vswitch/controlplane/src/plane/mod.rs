@@ -1,0 +1,353 @@
+//! The control plane: what the node is, and what every event comes to.
+//!
+//! Enters: an [`Event`], at [`ControlPlane::on`]. Leaves: a [`Change`], a list of actions that
+//! [`ControlPlane::carry_out`] performs. `vswitchd` has one, and shows what it holds.
+//!
+//! | file | decides |
+//! |---|---|
+//! | `event`    | which events there are |
+//! | `requests` | what clients ask for: leases, ports, run-time entries |
+//! | `cluster`  | what the cluster tells: peers, this node's prefixes |
+//! | `facts`    | what the kernel, routers of the underlay and time tell |
+//! | `reload`   | another configuration |
+//! | `list`     | the order of a change's actions |
+
+mod cluster;
+mod event;
+mod facts;
+mod list;
+mod reload;
+mod requests;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use api::{Adjustment, AttachmentId, ErrorReply, Source};
+use dataplane::tables::{Epoch, FdbTarget, PortId, Tables};
+
+use crate::change::{Change, Note, Reloaded, Rollback};
+use crate::compile::{Base, HostPort, Input, UplinkPort};
+use crate::config::{Config, Former};
+use crate::desired::{HostPortState, NftTable, Steering};
+use crate::kernel::Follower;
+use crate::model::Model;
+use crate::mtu;
+use crate::next_hop::{NextHops, Reach};
+use crate::path_mtu::PathMtus;
+use crate::ports::{self, Ports};
+
+pub use event::{Event, Link};
+pub use reload::needs_restart;
+
+/// The NIC, as far as decisions need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UplinkState {
+    /// Its name.
+    pub name: String,
+    /// Its number in the kernel.
+    pub ifindex: u32,
+    /// As the tables have it.
+    pub port: UplinkPort,
+}
+
+/// The node's own port, as far as decisions need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostState {
+    /// Its name.
+    pub name: String,
+    /// Its number in the kernel.
+    pub ifindex: u32,
+    /// As the tables have it.
+    pub port: HostPort,
+}
+
+/// What lists of actions have brought about so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct InForce {
+    pub(crate) nft_table: Option<NftTable>,
+    pub(crate) host_port: HostPortState,
+    pub(crate) steering: Steering,
+}
+
+/// Everything that decides what the node does.
+#[derive(Debug)]
+pub struct ControlPlane {
+    pub(crate) config: Config,
+    pub(crate) model: Model,
+    pub(crate) ports: Ports,
+    pub(crate) uplink: Option<UplinkState>,
+    pub(crate) host: Option<HostState>,
+    pub(crate) next_hops: NextHops,
+    pub(crate) path_mtus: PathMtus,
+    pub(crate) follower: Option<Follower>,
+    /// Ports and identifiers that a reload replaced, still accepted from peers.
+    pub(crate) former: Former,
+    /// Number of workers; a port's is one of them.
+    pub(crate) workers: usize,
+    pub(crate) in_force: InForce,
+    /// What of the compiled tables is not pods.
+    base: Option<Base>,
+    /// Of the tables that were compiled last.
+    epoch: Epoch,
+    /// How often a peer of each source was refused, since the start.
+    pub(crate) refusals: BTreeMap<Source, u64>,
+    /// What is wrong with MTUs as things are.
+    pub(crate) mtu_notes: Vec<String>,
+    /// What is wrong with the uplink's addresses as things are.
+    pub(crate) address_notes: Vec<String>,
+}
+
+impl ControlPlane {
+    /// A node that forwards nothing yet, with the model that its journal made.
+    #[must_use]
+    pub fn new(config: Config, model: Model, workers: usize) -> Self {
+        let follower = config.kernel_routes.as_ref().map(Follower::new);
+        Self {
+            ports: Ports::numbered(model.attachments.keys()),
+            config,
+            model,
+            uplink: None,
+            host: None,
+            next_hops: NextHops::default(),
+            path_mtus: PathMtus::default(),
+            follower,
+            former: Former::default(),
+            workers,
+            in_force: InForce::default(),
+            base: None,
+            epoch: Epoch(0),
+            refusals: BTreeMap::new(),
+            mtu_notes: Vec::new(),
+            address_notes: Vec::new(),
+        }
+    }
+
+    /// What an event comes to. A request that is refused changes nothing.
+    ///
+    /// # Errors
+    /// Why a request is refused.
+    pub fn on(&mut self, event: Event) -> Result<Change, ErrorReply> {
+        match event {
+            Event::Started { uplink, host } => Ok(self.started(uplink, host)),
+            Event::Ready { own } => Ok(self.ready(own)),
+            Event::Request(request) => self.on_request(request),
+            Event::Attach { request, offloads } => self.attach(&request, offloads),
+            Event::PortsGone(ids) => Ok(self.ports_gone(&ids)),
+            Event::PathMtus { reported, now } => Ok(self.path_mtus_reported(reported, now)),
+            Event::KernelChanged { link, own, next_hops } => {
+                Ok(self.kernel_changed(link, own, next_hops))
+            }
+            Event::Reload { config, follower } => self.reload(*config, follower),
+            Event::WorkersCaughtUp => Ok(self.workers_caught_up()),
+        }
+    }
+
+    /// The configuration that is in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The desired state.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Numbers and states of ports.
+    #[must_use]
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// The NIC, if there is one.
+    #[must_use]
+    pub fn uplink(&self) -> Option<&UplinkState> {
+        self.uplink.as_ref()
+    }
+
+    /// The node's own port, if there is one.
+    #[must_use]
+    pub fn host(&self) -> Option<&HostState> {
+        self.host.as_ref()
+    }
+
+    /// The kernel's ways to the other nodes, as they were looked up last.
+    #[must_use]
+    pub fn next_hops(&self) -> &NextHops {
+        &self.next_hops
+    }
+
+    /// What follows the kernel's routing table, if it is a source of routes.
+    pub fn follower(&mut self) -> Option<&mut Follower> {
+        self.follower.as_mut()
+    }
+
+    /// Whether the kernel's routing table is a source of routes.
+    #[must_use]
+    pub fn follows_kernel(&self) -> bool {
+        self.follower.is_some()
+    }
+
+    /// How often peers of a source were refused, since the start.
+    #[must_use]
+    pub fn refusals(&self, source: Source) -> u64 {
+        self.refusals.get(&source).copied().unwrap_or(0)
+    }
+
+    /// What is wrong with MTUs and addresses as things are, for an operator.
+    pub fn attention(&self) -> impl Iterator<Item = &String> {
+        self.mtu_notes.iter().chain(&self.address_notes)
+    }
+
+    /// MTU that pods' interfaces are to have, bytes.
+    #[must_use]
+    pub fn pod_mtu(&self) -> u32 {
+        mtu::pod_mtu(&self.config, &self.model, self.uplink.as_ref().map(|uplink| uplink.port.mtu))
+    }
+
+    /// Live pods whose interface has another MTU than it is to have.
+    #[must_use]
+    pub fn adjustments(&self) -> Vec<Adjustment> {
+        let mtu = self.pod_mtu();
+        let leases = self.model.attachments.iter();
+        leases
+            .filter(|(attachment, lease)| lease.mtu != mtu && self.ports.is_up(attachment))
+            .map(|(attachment, lease)| Adjustment {
+                attachment: attachment.clone(),
+                netns: lease.netns.clone(),
+                mtu,
+            })
+            .collect()
+    }
+
+    /// The underlay addresses that tables name, and how each is reached.
+    #[must_use]
+    pub fn underlay_ends(&self) -> BTreeMap<IpAddr, Reach> {
+        let kernel = &self.model.kernel;
+        let mut ends: BTreeMap<_, _> =
+            kernel.direct.keys().map(|gateway| (*gateway, Reach::OnLink)).collect();
+        // A peer is where the kernel routes to, whichever source names it.
+        let peers = self.model.peers.values().map(|(peer, _)| peer.address);
+        let peers = peers.chain(kernel.peers.keys().copied());
+        let vteps = self.config.bridge.vteps.iter().copied();
+        ends.extend(peers.chain(vteps).map(|address| (address, Reach::Routed)));
+        ends
+    }
+
+    /// What the kernel is to have of the host port.
+    #[must_use]
+    pub fn host_port_state(&self) -> HostPortState {
+        if self.host.is_none() {
+            return HostPortState::default();
+        }
+        HostPortState::of(
+            &self.model.cluster_prefixes,
+            &self.model.pods,
+            self.pod_mtu(),
+            self.follower.is_some(),
+        )
+    }
+
+    /// What is to be taken from the NIC.
+    #[must_use]
+    pub fn steering(&self) -> Steering {
+        match &self.uplink {
+            None => Steering::default(),
+            Some(uplink) => Steering::of(&self.config, &self.model, uplink.port.addresses),
+        }
+    }
+
+    /// The nftables table that is to be, if there is to be one.
+    #[must_use]
+    pub fn nft_table(&self) -> Option<NftTable> {
+        self.host.as_ref()?;
+        NftTable::of(&self.config, &self.model)
+    }
+
+    /// Calls with everything that tables are made of.
+    pub fn with_input<T>(&self, call: impl FnOnce(&Input<'_>) -> T) -> T {
+        let pods = self.ports.compiled();
+        call(&Input {
+            config: &self.config,
+            model: &self.model,
+            pods: &pods,
+            host: self.host.as_ref().map(|host| &host.port),
+            uplink: self.uplink.as_ref().map(|uplink| &uplink.port),
+            path_mtus: &self.path_mtus,
+            next_hops: &self.next_hops,
+            epoch: Epoch(self.epoch.0 + 1),
+        })
+    }
+
+    /// The tables of the present state. Of what is known already, as much as can be is used again.
+    pub(crate) fn compile(&mut self) -> Tables {
+        let former = self.base.take();
+        let (base, tables) = self.with_input(|input| {
+            let base = Base::renew(former, input);
+            let tables = base.tables(input);
+            (base, tables)
+        });
+        self.base = Some(base);
+        self.epoch = tables.epoch;
+        tables
+    }
+
+    /// As `compile`, without VTEPs and what leads to them.
+    pub(crate) fn compile_without_vteps(&mut self) -> Tables {
+        let mut tables = self.compile();
+        for bridge in &mut tables.bridges {
+            bridge.vteps.clear();
+            bridge.fdb.retain(|_, target| !matches!(target, FdbTarget::Vtep(_)));
+        }
+        tables
+    }
+
+    /// The host port has what a list gave it.
+    pub(crate) fn host_port_is(&mut self, state: &HostPortState) {
+        if let Some(host) = &mut self.host {
+            host.port.mtu = state.mtu;
+        }
+        self.in_force.host_port.clone_from(state);
+    }
+
+    /// Goes back to what was before a request that failed.
+    pub(crate) fn go_back(&mut self, rollback: Rollback) {
+        let Rollback { undo, ports, refused, reloaded } = rollback;
+        self.model.apply_all(&undo);
+        if let Some(ports) = ports {
+            self.ports = ports;
+        }
+        if let Some(refused) = refused {
+            self.model.refused = refused;
+        }
+        if let Some(reloaded) = reloaded {
+            let Reloaded { config, model, former, follower } = *reloaded;
+            (self.config, self.model) = (config, model);
+            (self.former, self.follower) = (former, follower);
+        }
+    }
+
+    /// The port of an attachment, as messages name it.
+    #[must_use]
+    pub fn port_name(&self, attachment: &AttachmentId) -> String {
+        let pod = self.model.attachments.get(attachment).and_then(|lease| lease.pod.as_ref());
+        let name = match pod {
+            Some(pod) => format!("{}/{}", pod.namespace, pod.name),
+            None => attachment.container_id.clone(),
+        };
+        // A pod's further interfaces have names of their own.
+        if attachment.ifname == "eth0" { name } else { format!("{name}:{}", attachment.ifname) }
+    }
+
+    /// The attachment that has a port, unless it is the node's own or the NIC's.
+    #[must_use]
+    pub fn attachment_of(&self, id: PortId) -> Option<&AttachmentId> {
+        (id != ports::HOST && id != ports::UPLINK).then(|| self.ports.attachment_of(id)).flatten()
+    }
+}
+
+/// Sentences that were not among the former ones, as warnings for the log.
+fn fresh_warnings(former: &[String], notes: &[String]) -> Vec<Note> {
+    notes.iter().filter(|note| !former.contains(note)).map(Note::warning).collect()
+}

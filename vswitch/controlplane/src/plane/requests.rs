@@ -1,0 +1,181 @@
+//! What clients ask for: leases and ports of pods, peers, routes and entries at run time.
+//!
+//! Enters: requests. Leaves: changes that carry them out, or refusals; a refused request has changed
+//! nothing.
+
+use api::{Attach, AttachmentId, ErrorKind, ErrorReply, PeerSpec, Reply, Request, Reserve};
+use dataplane::tables::Offloads;
+
+use super::ControlPlane;
+use super::list::Frame;
+use crate::change::{Action, Change, Note, OnFailure, Rollback};
+use crate::model::{Edit, attachments, refuse};
+use crate::mtu;
+use crate::ports::LivePort;
+
+/// What an interface may have: RFC 791 section 3.2, and IPv4's length field.
+const MTU: std::ops::RangeInclusive<u32> = 68..=65_535;
+
+impl ControlPlane {
+    pub(super) fn on_request(&mut self, request: Request) -> Result<Change, ErrorReply> {
+        let (config, model) = (&self.config, &self.model);
+        let edits = match request {
+            Request::Reserve(reserve) => return self.reserve(&reserve),
+            Request::Detach(attachment) => return Ok(self.detach(&attachment)),
+            Request::Adjusted { attachment, mtu } => self.adjusted(&attachment, mtu),
+            Request::AddRoute(route) => model.add_route(config, route),
+            Request::DeleteRoute(prefix) => model.delete_route(config, prefix),
+            Request::AddPeer(peer) => {
+                self.admit_mtu(&peer)?;
+                model.add_peer(config, peer)
+            }
+            Request::DeletePeer(name) => model.delete_peer(config, &name),
+            Request::SyncPeers(sync) => return self.sync_peers(sync),
+            Request::SetPodPrefixes(prefixes) => return self.set_pod_prefixes(&prefixes),
+            Request::AddFdb { bridge, mac, vtep } => model.add_fdb(config, bridge, mac, vtep),
+            Request::DeleteFdb { bridge, mac } => model.delete_fdb(bridge, mac),
+            Request::AddNeighbor { bridge, address, mac } => {
+                model.add_neighbor(config, bridge, address, mac)
+            }
+            Request::DeleteNeighbor { bridge, address } => model.delete_neighbor(bridge, address),
+            // The port came as a file descriptor, or the question is no change.
+            Request::Attach(_)
+            | Request::Check(_)
+            | Request::Status
+            | Request::ShowPorts
+            | Request::ShowFdb
+            | Request::ShowFib
+            | Request::ShowNeighbors
+            | Request::ShowPeers
+            | Request::ShowDrops
+            | Request::Adjustments
+            | Request::Trace(_) => Err(refuse(ErrorKind::Internal, "this request changes nothing")),
+        }?;
+        let note = Note::info(format!("changed: {edits:?}"));
+        Ok(self.edited(edits, Reply::Done, vec![note]))
+    }
+
+    /// The change that these edits come to.
+    pub(super) fn edited(&mut self, edits: Vec<Edit>, answer: Reply, notes: Vec<Note>) -> Change {
+        let undo = self.model.apply_all(&edits);
+        let rollback = Rollback { undo: undo.clone(), ..Rollback::default() };
+        let first = vec![Action::Journal { edits, undo }];
+        self.request(Frame { first, answer: Some(answer), ..Frame::default() }, rollback, notes)
+    }
+
+    /// A lease for an attachment. Nothing forwards for one without a port: it is on disk, and that
+    /// is all.
+    fn reserve(&mut self, request: &Reserve) -> Result<Change, ErrorReply> {
+        let attachment = &request.attachment;
+        let has_port = self.ports.is_up(attachment);
+        let (edits, reserved) =
+            self.model.reserve(&self.config, request, self.pod_mtu(), has_port)?;
+        let ports = self.ports.clone();
+        if self.ports.number(attachment).is_none() {
+            return Err(refuse(
+                ErrorKind::Exhausted,
+                "every port number is in use; this node has no room for another pod",
+            ));
+        }
+        let note = Note::info(format!(
+            "reserved for {} in {}: {:?}",
+            attachments::name(attachment),
+            request.netns,
+            reserved.addresses
+        ));
+        let answer = Reply::Reserved(reserved);
+        let undo = self.model.apply_all(&edits);
+        let rollback = Rollback { undo: undo.clone(), ports: Some(ports), ..Rollback::default() };
+        let mut actions = Vec::new();
+        if !edits.is_empty() {
+            actions.push(Action::Journal { edits, undo });
+        }
+        actions.push(Action::Answer(answer));
+        Ok(Change { actions, notes: vec![note], failure: OnFailure::Reverse(rollback) })
+    }
+
+    /// Takes over a pod's interface; when it is answered, every worker forwards for it.
+    pub(super) fn attach(
+        &mut self,
+        request: &Attach,
+        offloads: Offloads,
+    ) -> Result<Change, ErrorReply> {
+        let attachment = &request.attachment;
+        let edits = self.model.attach(attachment, request.mac)?;
+        if self.ports.is_up(attachment) {
+            return Err(refuse(
+                ErrorKind::Conflict,
+                format!("{} is attached already; delete it first", attachments::name(attachment)),
+            ));
+        }
+        let ports = self.ports.clone();
+        let Some(id) = self.ports.number(attachment) else {
+            return Err(refuse(ErrorKind::Exhausted, "every port number is in use"));
+        };
+        let worker = self.ports.least_loaded(self.workers);
+        self.ports.insert(attachment, LivePort { offloads, worker, up: true });
+        let undo = self.model.apply_all(&edits);
+        let rollback = Rollback { undo: undo.clone(), ports: Some(ports), ..Rollback::default() };
+        let first = vec![Action::Journal { edits, undo }, Action::TakePort { id, worker }];
+        let note = Note::info(format!("{id}: {} is attached", attachments::name(attachment)));
+        let frame = Frame { first, answer: Some(Reply::Done), ..Frame::default() };
+        Ok(self.request(frame, rollback, vec![note]))
+    }
+
+    /// Frees everything; nothing to free is success. The address is free when it is answered, the
+    /// port's file descriptor is closed once no worker can use it any more.
+    fn detach(&mut self, attachment: &AttachmentId) -> Change {
+        let mut edits = self.model.detach(attachment);
+        if edits.is_empty() {
+            let actions = vec![Action::Answer(Reply::Done)];
+            let failure = OnFailure::Reverse(Rollback::default());
+            return Change { actions, notes: Vec::new(), failure };
+        }
+        let ports = self.ports.clone();
+        let mut undo = self.model.apply_all(&edits);
+        let was_live = self.ports.forget(attachment);
+        let mut notes = vec![Note::info(format!("{} is detached", attachments::name(attachment)))];
+        let refused = self.retry_refused(&mut edits, &mut undo, &mut notes);
+        // The last lease of a prefix takes the prefix with it, and a peer may have waited for either.
+        let is_alone = edits.len() == 1;
+        let rollback =
+            Rollback { undo: undo.clone(), ports: Some(ports), refused, ..Rollback::default() };
+        let journal = Action::Journal { edits, undo };
+        if was_live || !is_alone {
+            let first = vec![journal];
+            let frame = Frame { first, answer: Some(Reply::Done), ..Frame::default() };
+            return self.request(frame, rollback, notes);
+        }
+        let actions = vec![journal, Action::Answer(Reply::Done)];
+        Change { actions, notes, failure: OnFailure::Reverse(rollback) }
+    }
+
+    /// A pod's interface has another MTU.
+    fn adjusted(&self, attachment: &AttachmentId, mtu: u32) -> Result<Vec<Edit>, ErrorReply> {
+        let name = attachments::name(attachment);
+        let Some(lease) = self.model.attachments.get(attachment) else {
+            return Err(refuse(ErrorKind::Unknown, format!("nothing is reserved for {name}")));
+        };
+        if !MTU.contains(&mtu) {
+            return Err(refuse(
+                ErrorKind::Invalid,
+                format!("{mtu} is no MTU that {name} can have"),
+            ));
+        }
+        let mut lease = lease.clone();
+        lease.mtu = mtu;
+        Ok(vec![Edit::Lease { attachment: attachment.clone(), lease }])
+    }
+
+    /// Refuses a peer that cannot be reached with the pods' MTU.
+    fn admit_mtu(&self, peer: &PeerSpec) -> Result<(), ErrorReply> {
+        let Some(uplink) = &self.uplink else { return Ok(()) };
+        match mtu::refuses(&self.config, &self.model, &uplink.name, uplink.port.mtu, peer) {
+            None => Ok(()),
+            Some(message) => {
+                let message = format!("peer \"{}\": {message}", peer.name);
+                Err(refuse(ErrorKind::Invalid, message))
+            }
+        }
+    }
+}
