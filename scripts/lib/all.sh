@@ -7,6 +7,10 @@ bin=
 
 # shellcheck source=scripts/lib/report.sh
 . "$root/scripts/lib/report.sh"
+# shellcheck source=scripts/lib/durations.sh
+. "$root/scripts/lib/durations.sh"
+# shellcheck source=scripts/lib/scenarios.sh
+. "$root/scripts/lib/scenarios.sh"
 # shellcheck source=scripts/lib/setup.sh
 . "$root/scripts/lib/setup.sh"
 # shellcheck source=scripts/lib/requirements.sh

@@ -12,6 +12,29 @@ say() { printf '%s\n' "$*"; }
 # step TEXT: what is being done now.
 step() { printf '▸ %s\n' "$*"; }
 
+# Whether what is printed goes to a terminal, and what `progress` said last.
+at_terminal=
+[[ ! -t 1 ]] || at_terminal=yes
+progress_said=
+
+# progress TEXT: what is being done meanwhile. At a terminal one line that is written over, elsewhere
+# a line whenever it changes.
+progress() {
+    [[ $1 != "$progress_said" ]] || return 0
+    progress_said=$1
+    if [[ -n $at_terminal ]]; then
+        printf '\r\e[K▸ %s' "${1:0:$((${COLUMNS:-80} - 3))}"
+    else
+        step "$1"
+    fi
+}
+
+# progress_clear: before anything else is printed.
+progress_clear() {
+    [[ -z $progress_said || -z $at_terminal ]] || printf '\r\e[K'
+    progress_said=
+}
+
 # heading TEXT: a new subject.
 heading() { printf '\n%s\n' "$*"; }
 
@@ -57,7 +80,7 @@ check_not() {
     if "$@" >/dev/null 2>&1; then fail "$what"; else pass "$what"; fi
 }
 
-# The counts in the one form that scripts/test reads back.
+# The counts in the one form that scenarios.sh reads back.
 report_counts() { printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"; }
 
 # Prints the counts; succeeds if nothing failed.
