@@ -32,9 +32,10 @@ packages_for() {
 # The oldest Rust that the workspace accepts is in Cargo.toml.
 rust_needed() { sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml"; }
 
-# setup_packages PURPOSE…: installs those that are missing.
+# setup_packages PURPOSE…: installs those that are missing. Scenarios that run side by side wait for one
+# another here.
 setup_packages() {
-    local purpose package missing=()
+    local purpose package lock missing=()
     for purpose in "$@"; do
         for package in $(packages_for "$purpose"); do
             installed "$package" || missing+=("$package")
@@ -44,6 +45,8 @@ setup_packages() {
     ((EUID == 0)) ||
         die "Missing Debian packages: ${missing[*]}. Run this as root, or: apt-get install ${missing[*]}"
     step "Installing ${#missing[@]} missing Debian packages: ${missing[*]}"
+    exec {lock}</var/lib/dpkg
+    flock "$lock"
     local log
     log=$(mktemp)
     apt_install "$log" "${missing[@]}" || {
@@ -53,6 +56,7 @@ setup_packages() {
         tail -n 15 "$log" >&2
         die "apt-get could not install ${missing[*]}; its log is $log"
     }
+    exec {lock}<&-
     rm -f "$log"
 }
 
