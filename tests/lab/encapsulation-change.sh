@@ -33,7 +33,7 @@ main() {
     stage direct 1500 'encapsulation = "ipip"' 'encapsulate = "never"'
     stage vxlan 1450 'encapsulation = "vxlan"' "vxlan_port = $NEW_PORT" "vni = $NEW_VNI"
     check "port $NEW_PORT and VNI $NEW_VNI are on the wire" \
-        wire "udp port $NEW_PORT" "(vni|instance) $NEW_VNI" lan-b wait_until 2 false
+        wire "udp port $NEW_PORT" "(vni|instance) $NEW_VNI" lan-b moved_on
     transfers_end
     flows_end
     across_subnets
