@@ -12,6 +12,8 @@
 //! | `traffic` | frames as a NIC or a TAP would hand them over |
 //! | `random`  | the same numbers in every run |
 
+#![forbid(unsafe_code)]
+
 pub mod live;
 pub mod node;
 pub mod random;

@@ -1,5 +1,7 @@
 //! `vswitch-agent`: the command line, the log, the exit code.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

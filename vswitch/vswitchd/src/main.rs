@@ -1,5 +1,7 @@
 //! `vswitchd`: the command line, the log, the exit code.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
