@@ -2,6 +2,7 @@
 # The underlay changes under the running daemons: the router's MAC, the way to a peer, the NIC's
 # state and address; and at last the NIC itself goes. Pods reach one another again within seconds, and a worker
 # without a NIC neither ends nor burns its core.
+# alone: a worker that spins would get too little of a busy core to be noticed.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
