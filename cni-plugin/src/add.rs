@@ -134,7 +134,7 @@ fn reserve<'a>(
     let outcome = client::call(socket, "reserve addresses for the pod", &request, None, deadline);
     // A refused reservation holds nothing; and if the refusal says that the attachment exists, it
     // is another's, and not ours to take back.
-    if !matches!(outcome, Err(Error::Daemon { .. } | Error::Unreachable { .. })) {
+    if !matches!(outcome, Err(Error::Daemon { .. } | Error::Unreachable(_))) {
         undo.push("release the reservation", move || {
             client::detach(socket, attachment, &Deadline::of_undo_step())
                 .map_err(|error| error.sentence())

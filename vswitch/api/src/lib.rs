@@ -11,12 +11,14 @@
 //! | `state`      | what `status` and `show` answer |
 //! | `trace`      | a described packet, and the doors that it passed |
 //! | `codec`      | length prefix and JSON, bounded |
+//! | `client`     | a request and its reply, for a program that waits for it |
 //! | `error`      | an error with its causes in one line |
 //! | `mac`        | a MAC address as text |
 
 #![forbid(unsafe_code)]
 
 mod attachment;
+mod client;
 mod codec;
 mod error;
 mod mac;
@@ -27,6 +29,7 @@ mod trace;
 pub use attachment::{
     Adjustment, Attach, AttachmentId, Check, Delegated, Mode, PodName, Reserve, Reserved,
 };
+pub use client::{ClientError, PATIENCE, READ_BYTES, Wait, call};
 pub use codec::{
     CodecError, Decoder, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, encode_request, encode_response,
 };
