@@ -1,5 +1,7 @@
 //! `vswitchctl`: the operator's tool. Asks the daemon over its control socket and prints.
 
+#![forbid(unsafe_code)]
+
 mod arguments;
 mod print;
 
