@@ -14,6 +14,7 @@
 //! | `client`     | a request and its reply, for a program that waits for it |
 //! | `error`      | an error with its causes in one line |
 //! | `mac`        | a MAC address as text |
+//! | `prefix`     | what two prefixes are to one another |
 
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,7 @@ mod codec;
 mod error;
 mod mac;
 mod message;
+mod prefix;
 mod state;
 mod trace;
 
@@ -36,6 +38,7 @@ pub use codec::{
 pub use error::chain;
 pub use mac::{Mac, MacParseError};
 pub use message::{ErrorKind, ErrorReply, Reply, Request, Response};
+pub use prefix::{is_v4, overlap};
 pub use state::{
     DropCount, Drops, Encapsulate, Encapsulation, FdbEntry, FibEntry, KernelRoutes,
     MasqueradeStatus, NeighborEntry, PeerEntry, PeerSpec, PeerSync, PortCounters, PortEntry,

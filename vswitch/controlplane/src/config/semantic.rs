@@ -6,13 +6,12 @@
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 
-use api::RouteTarget;
+use api::{RouteTarget, is_v4, overlap};
 use ipnet::IpNet;
 
 use super::claims::Claims;
 use super::values::{
     check_canonical, check_interface, check_name, check_prefix, check_underlay, is_unicast_mac,
-    overlap,
 };
 use super::{Config, Problem};
 
@@ -328,8 +327,4 @@ pub(crate) fn check_pod_prefixes(pods: &[IpNet], cluster: &[IpNet]) -> Vec<(usiz
         }
     }
     problems
-}
-
-fn is_v4(prefix: &IpNet) -> bool {
-    matches!(prefix, IpNet::V4(_))
 }
