@@ -50,5 +50,10 @@ pub use trace::{Door, TracePacket, TraceResult};
 /// Version of the protocol; a daemon answers another one with `ErrorKind::Invalid`.
 pub const PROTOCOL_VERSION: u32 = 1;
 
+/// MTU that the interface of a pod with an IPv6 address has at least, bytes: RFC 8200, section 5, "IPv6
+/// requires that every link in the Internet have an MTU of 1280 octets or greater". The kernel takes
+/// IPv6 away from a smaller one.
+pub const IPV6_MIN_MTU: u32 = 1280;
+
 /// Where the daemon listens unless it is told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/vswitch/vswitch.sock";

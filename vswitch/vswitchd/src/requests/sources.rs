@@ -3,7 +3,7 @@
 //! What can be taken is taken in one transaction, with one line of the journal; what cannot is
 //! remembered, counted, shown, and judged again when something goes that may have been in its way.
 
-use api::{ErrorKind, PeerSync, RefusedPeer, Reply, Response, Source};
+use api::{ErrorKind, IPV6_MIN_MTU, PeerSync, RefusedPeer, Reply, Response, Source};
 use ipnet::IpNet;
 
 use super::refused;
@@ -14,8 +14,6 @@ use controlplane::mtu;
 
 /// Refusals of one request that are logged one by one; `show peers` has all.
 const LOGGED: usize = 10;
-/// RFC 8200 section 5.
-const MIN_IPV6_MTU: u32 = 1280;
 
 impl Daemon {
     /// Takes what a source says of the other nodes, as far as it can be.
@@ -87,11 +85,11 @@ impl Daemon {
             return Ok(Reply::Done);
         }
         let mtu = self.pod_mtu();
-        if mtu < MIN_IPV6_MTU && prefixes.iter().any(|prefix| matches!(prefix, IpNet::V6(_))) {
+        if mtu < IPV6_MIN_MTU && prefixes.iter().any(|prefix| matches!(prefix, IpNet::V6(_))) {
             return refused(
                 ErrorKind::Invalid,
                 format!(
-                    "pod prefixes: IPv6 needs packets of {MIN_IPV6_MTU} bytes, the pods' MTU is {mtu}; raise the uplink's"
+                    "pod prefixes: IPv6 needs packets of {IPV6_MIN_MTU} bytes, the pods' MTU is {mtu}; raise the uplink's"
                 ),
             );
         }
