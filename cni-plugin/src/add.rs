@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-use api::{Attach, Delegated, Reply, Request, Reserve, Reserved};
+use api::{Attach, Delegated, IPV6_MIN_MTU, Reply, Request, Reserve, Reserved};
 use ipnet::IpNet;
 use netlink::Netlink;
 use serde_json::Value;
@@ -23,10 +23,6 @@ use crate::pod::{self, Plan};
 use crate::result::{self, Plugged, Route};
 use crate::undo::Undo;
 use crate::version::Command;
-
-/// RFC 8200, section 5: "IPv6 requires that every link in the Internet have an MTU of 1280 octets or
-/// greater". The kernel takes IPv6 away from a smaller one.
-const IPV6_MIN_MTU: u32 = 1280;
 
 /// The kernel fills in the number: unique in the namespace, which the device leaves at once.
 const TAP_NAME: &str = "vswtap%d";
@@ -134,7 +130,7 @@ fn reserve<'a>(
     let outcome = client::call(socket, "reserve addresses for the pod", &request, None, deadline);
     // A refused reservation holds nothing; and if the refusal says that the attachment exists, it
     // is another's, and not ours to take back.
-    if !matches!(outcome, Err(Error::Daemon { .. } | Error::Unreachable { .. })) {
+    if !matches!(outcome, Err(Error::Daemon { .. } | Error::Unreachable(_))) {
         undo.push("release the reservation", move || {
             client::detach(socket, attachment, &Deadline::of_undo_step())
                 .map_err(|error| error.sentence())

@@ -29,6 +29,11 @@ impl Deadline {
         Self(Instant::now() + duration)
     }
 
+    /// The moment itself.
+    pub(crate) fn moment(&self) -> Instant {
+        self.0
+    }
+
     /// What is left; `None` once nothing is.
     pub(crate) fn remaining(&self) -> Option<Duration> {
         self.0.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())

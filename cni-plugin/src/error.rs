@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use api::{ErrorKind, ErrorReply};
+use api::{ClientError, ErrorKind, ErrorReply};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,22 +49,12 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// The daemon does not accept connections.
-    #[error("vswitchd does not listen on {socket:?}; see that it runs")]
-    Unreachable {
-        /// Its socket.
-        socket: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// The daemon took the request and did not answer.
-    #[error("vswitchd did not answer on {socket:?}: {why}")]
-    NoAnswer {
-        /// Its socket.
-        socket: PathBuf,
-        /// What happened instead.
-        why: String,
-    },
+    /// The daemon has not seen the request.
+    #[error(transparent)]
+    Unreachable(ClientError),
+    /// The daemon may or may not have done as asked.
+    #[error(transparent)]
+    NoAnswer(ClientError),
     /// The daemon refused.
     #[error("vswitchd cannot {doing}: {reply}")]
     Daemon {
@@ -130,7 +120,7 @@ impl Error {
             Self::Decode { .. } => 6,
             Self::Invalid(_) => 7,
             Self::Netns { .. } => 8,
-            Self::Unreachable { .. } | Self::NoAnswer { .. } => 11,
+            Self::Unreachable(_) | Self::NoAnswer(_) => 11,
             Self::Daemon { reply, .. } => match reply.kind {
                 ErrorKind::Unknown => 3,
                 ErrorKind::Invalid => 7,
@@ -196,7 +186,7 @@ impl Error {
 mod tests {
     use std::io;
 
-    use api::{ErrorKind, ErrorReply};
+    use api::{ClientError, ErrorKind, ErrorReply};
 
     use super::Error;
 
@@ -218,14 +208,15 @@ mod tests {
 
     #[test]
     fn details_are_the_causes_and_are_not_repeated_in_the_message() {
-        let error = Error::NotAvailable(Box::new(Error::Unreachable {
-            socket: "/run/s".into(),
-            source: io::Error::from_raw_os_error(111),
-        }));
+        let refused = io::Error::from_raw_os_error(111);
+        let error = Error::NotAvailable(Box::new(Error::Unreachable(ClientError::of_connect(
+            "/run/s".as_ref(),
+            refused,
+        ))));
         assert_eq!(error.to_string(), "no pod can be plugged in now");
         assert_eq!(
             error.details(),
-            "vswitchd does not listen on \"/run/s\"; see that it runs: Connection refused (os error 111)"
+            "no vswitchd listens at /run/s; start it (systemctl start vswitchd), or name the socket of the one that runs: Connection refused (os error 111)"
         );
     }
 

@@ -17,7 +17,7 @@
 //! | `version`  | commands and specification versions, and which go together |
 //! | `add` `del` `check` `status` `gc` | one command each |
 //! | `adjust` `watch` | `--adjust`, which is no command of a runtime: once, or whenever the daemon asks |
-//! | `client`   | the control socket, bounded in time |
+//! | `client`   | requests to vswitchd, bounded in time |
 //! | `ipam`     | delegation to an IPAM plugin |
 //! | `pod`      | the interface inside the pod's namespace |
 //! | `netns`    | the pod's network namespace |

@@ -57,7 +57,7 @@ fn attempt(socket: &Path, log: &mut impl FnMut(&str)) -> bool {
             outcomes.iter().all(|outcome| outcome.result.is_ok())
         }
         // One that starts asks if it has to.
-        Err(Error::Unreachable { .. }) => true,
+        Err(Error::Unreachable(_)) => true,
         Err(error) => {
             log(&error.sentence());
             false

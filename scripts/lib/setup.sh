@@ -123,7 +123,7 @@ setup_binaries() {
     fi
     setup_rust
     step "Building vswitchd, vswitchctl and vswitch-cni in release mode (minutes, the first time)"
-    (cd "$root" && cargo build --quiet --release --locked -p vswitchd -p vswitch-cni) ||
+    (cd "$root" && cargo build --quiet --release --locked -p vswitchd -p vswitchctl -p vswitch-cni) ||
         die "The build failed; the messages above say where"
     bin=${CARGO_TARGET_DIR:-$root/target}/release
 }

@@ -171,8 +171,7 @@ impl Agent {
     }
 
     fn lose_daemon(&mut self) {
-        let ended = std::io::ErrorKind::ConnectionAborted.into();
-        self.link.lose(&crate::error::Error::DaemonGone(ended));
+        self.link.lose_closed();
     }
 
     /// When there is something to do, should nothing come before.

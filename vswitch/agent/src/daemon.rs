@@ -4,24 +4,24 @@
 //! them: that it ends is how a daemon's end is seen at once.
 
 use std::io;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
-use api::{Decoder, PeerEntry, PeerSync, RefusedPeer, Reply, Request, Status, encode_request};
+use api::{
+    ClientError, Decoder, PATIENCE, PeerEntry, PeerSync, READ_BYTES, RefusedPeer, Reply, Request,
+    Response, Status, encode_request,
+};
 use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::error::{Error, Result};
-
-/// The daemon answers within a second, thousands of peers within a few.
-const PATIENCE: Duration = Duration::from_secs(10);
-const READ_BYTES: usize = 64 * 1024;
+/// Replies, or why there is none.
+type Result<T> = std::result::Result<T, ClientError>;
 
 /// A connection to the daemon; of no more use after an error other than `Refused`.
 #[derive(Debug)]
 pub struct Daemon {
+    path: PathBuf,
     stream: UnixStream,
     decoder: Decoder,
 }
@@ -32,10 +32,11 @@ impl Daemon {
     /// # Errors
     /// If nobody listens.
     pub async fn connect(path: &Path) -> Result<Self> {
-        let connected = timeout(PATIENCE, UnixStream::connect(path));
-        let stream = connected.await.map_err(|_| Error::SilentDaemon(PATIENCE))?;
-        let stream = stream.map_err(|source| Error::NoDaemon { path: path.to_owned(), source })?;
-        Ok(Self { stream, decoder: Decoder::for_responses() })
+        let connected = timeout(PATIENCE, UnixStream::connect(path)).await;
+        let stream = connected
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(|error| ClientError::of_connect(path, error))?;
+        Ok(Self { path: path.to_owned(), stream, decoder: Decoder::for_responses() })
     }
 
     /// What runs.
@@ -45,7 +46,7 @@ impl Daemon {
     pub async fn status(&mut self) -> Result<Status> {
         match self.call(&Request::Status).await? {
             Reply::Status(status) => Ok(*status),
-            other => Err(unexpected(&other)),
+            other => Err(ClientError::unexpected(&self.path, &other)),
         }
     }
 
@@ -56,7 +57,7 @@ impl Daemon {
     pub async fn peers(&mut self) -> Result<Vec<PeerEntry>> {
         match self.call(&Request::ShowPeers).await? {
             Reply::Peers(peers) => Ok(peers),
-            other => Err(unexpected(&other)),
+            other => Err(ClientError::unexpected(&self.path, &other)),
         }
     }
 
@@ -67,7 +68,7 @@ impl Daemon {
     pub async fn sync_peers(&mut self, sync: PeerSync) -> Result<Vec<RefusedPeer>> {
         match self.call(&Request::SyncPeers(sync)).await? {
             Reply::Synced(refused) => Ok(refused),
-            other => Err(unexpected(&other)),
+            other => Err(ClientError::unexpected(&self.path, &other)),
         }
     }
 
@@ -78,7 +79,7 @@ impl Daemon {
     pub async fn set_pod_prefixes(&mut self, prefixes: Vec<IpNet>) -> Result<()> {
         match self.call(&Request::SetPodPrefixes(prefixes)).await? {
             Reply::Done => Ok(()),
-            other => Err(unexpected(&other)),
+            other => Err(ClientError::unexpected(&self.path, &other)),
         }
     }
 
@@ -98,30 +99,33 @@ impl Daemon {
     }
 
     async fn call(&mut self, request: &Request) -> Result<Reply> {
-        let bytes = encode_request(request)?;
+        let bytes = encode_request(request).map_err(ClientError::Request)?;
         let answer = timeout(PATIENCE, self.exchange(&bytes)).await;
-        answer.map_err(|_| Error::SilentDaemon(PATIENCE))??.map_err(Error::Refused)
+        let silent = |_| Err(self.failed(io::ErrorKind::TimedOut.into()));
+        answer.unwrap_or_else(silent)?.map_err(ClientError::Refused)
     }
 
-    async fn exchange(&mut self, request: &[u8]) -> Result<api::Response> {
+    async fn exchange(&mut self, request: &[u8]) -> Result<Response> {
         // A daemon that refuses us closes before it has read everything: its answer says why.
         let sent = self.stream.write_all(request).await;
         let mut chunk = vec![0; READ_BYTES];
         loop {
-            if let Some(response) = self.decoder.next_response()? {
+            let response = self.decoder.next_response();
+            let misunderstood = |source| ClientError::Reply { path: self.path.clone(), source };
+            if let Some(response) = response.map_err(misunderstood)? {
                 return Ok(response);
             }
-            match self.stream.read(&mut chunk).await.map_err(Error::DaemonGone)? {
+            match self.stream.read(&mut chunk).await.map_err(|error| self.failed(error))? {
                 0 => {
-                    sent.map_err(Error::DaemonGone)?;
-                    return Err(Error::DaemonGone(io::ErrorKind::UnexpectedEof.into()));
+                    sent.map_err(|error| self.failed(error))?;
+                    return Err(self.failed(io::ErrorKind::UnexpectedEof.into()));
                 }
                 len => self.decoder.feed(&chunk[..len]),
             }
         }
     }
-}
 
-fn unexpected(reply: &Reply) -> Error {
-    Error::Unexpected(format!("{reply:?}").chars().take(80).collect())
+    fn failed(&self, error: io::Error) -> ClientError {
+        ClientError::of_exchange(&self.path, PATIENCE, error)
+    }
 }

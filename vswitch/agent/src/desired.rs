@@ -11,10 +11,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use api::PeerSpec;
+use api::{PeerSpec, is_v4, overlap};
 use ipnet::IpNet;
 
-use crate::fields::is_v4;
 use crate::node::{Node, node_of};
 
 /// Every node of the cluster by name.
@@ -125,12 +124,11 @@ impl<'n> Claims<'n> {
         // What starts before may reach into it; what starts within it is in it.
         let before = self.prefixes.range(..=start_of(prefix)).next_back();
         let after = self.prefixes.range(start_of(prefix)..).next();
-        let overlaps = |other: &IpNet| other.contains(prefix) || prefix.contains(other);
         [before, after]
             .into_iter()
             .flatten()
             .map(|(_, claim)| *claim)
-            .find(|(net, _)| overlaps(net))
+            .find(|(net, _)| overlap(net, prefix))
     }
 }
 

@@ -16,29 +16,9 @@ pub enum Error {
     /// What they say cannot be used.
     #[error("the credentials for the API server cannot be used")]
     Client(#[source] kube::Error),
-    /// Nobody listens at the daemon's socket.
-    #[error("no vswitchd answers at {path}")]
-    NoDaemon {
-        /// The socket.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The daemon is there, and does not answer.
-    #[error("vswitchd did not answer within {} seconds", .0.as_secs())]
-    SilentDaemon(Duration),
-    /// The connection to the daemon ended.
-    #[error("the connection to vswitchd ended")]
-    DaemonGone(#[source] std::io::Error),
-    /// The two speak different protocols.
-    #[error("vswitchd and vswitch-agent do not understand one another; upgrade the older one")]
-    Codec(#[from] api::CodecError),
-    /// The daemon answered another question.
-    #[error("vswitchd gave an answer to another question: {0}")]
-    Unexpected(String),
-    /// The daemon said no.
-    #[error("vswitchd refuses: {0}")]
-    Refused(api::ErrorReply),
+    /// The daemon cannot be reached, does not answer, or refuses.
+    #[error(transparent)]
+    Daemon(#[from] api::ClientError),
     /// A file cannot be read or written.
     #[error("cannot {action} {path}")]
     File {

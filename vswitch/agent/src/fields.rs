@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use api::{Encapsulation, Mac, PeerSpec};
+use api::{Encapsulation, Mac, PeerSpec, is_v4};
 use ipnet::IpNet;
 
 use crate::object::NodeObject;
@@ -158,8 +158,4 @@ pub(crate) fn shown(text: &str) -> String {
     let cut: String = text.chars().take(SHOWN_CHARS).collect();
     let more = if cut.len() < text.len() { "…" } else { "" };
     format!("{cut:?}{more}")
-}
-
-pub(crate) fn is_v4(prefix: &IpNet) -> bool {
-    matches!(prefix, IpNet::V4(_))
 }

@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use api::{Encapsulation, Mac};
+use api::{Encapsulation, Mac, is_v4};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::fields::{Reach, is_v4, parse_address, parse_mac, peer, shown};
+use crate::fields::{Reach, parse_address, parse_mac, peer, shown};
 use crate::object::NodeObject;
 use crate::problem::Problem;
 

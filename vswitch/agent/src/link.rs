@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::{RefusedPeer, Status};
+use api::{ClientError, RefusedPeer, Status, chain};
 use ipnet::IpNet;
 use tokio::time::Instant;
 
@@ -15,7 +15,6 @@ use crate::backoff::Attempts;
 use crate::cluster::Outage;
 use crate::daemon::Daemon;
 use crate::desired::Peers;
-use crate::error::{Error, Result, chain};
 use crate::sync::Held;
 
 /// Between attempts to reach the daemon, which restarts within a second.
@@ -92,8 +91,14 @@ impl Link {
         }
     }
 
+    /// The daemon closed the connection; it will be looked for.
+    pub(crate) fn lose_closed(&mut self) {
+        let ended = std::io::ErrorKind::ConnectionAborted.into();
+        self.lose(&ClientError::Broken { path: self.socket.clone(), source: ended });
+    }
+
     /// The daemon is gone; it will be looked for.
-    pub(crate) fn lose(&mut self, error: &Error) {
+    fn lose(&mut self, error: &ClientError) {
         let why = chain(error);
         self.outage.begin(&why);
         let since = if self.connected.take().is_some() { Instant::now() } else { self.lost.1 };
@@ -118,7 +123,7 @@ impl Link {
         }
     }
 
-    async fn ask(&mut self) -> Result<()> {
+    async fn ask(&mut self) -> Result<(), ClientError> {
         if let Some(connected) = &mut self.connected {
             connected.status = connected.daemon.status().await?;
             return Ok(());
@@ -148,12 +153,12 @@ impl Link {
         prefixes: Option<&[IpNet]>,
         peers: &Peers,
         refused: &mut Refused,
-    ) -> Result<()> {
+    ) -> Result<(), ClientError> {
         let Some(connected) = &mut self.connected else { return Ok(()) };
         if let Some(prefixes) = prefixes.filter(|own| !same(own, &connected.status.pod_prefixes)) {
             match connected.daemon.set_pod_prefixes(prefixes.to_vec()).await {
                 Ok(()) => tracing::info!("vswitchd has the pod prefixes {prefixes:?}"),
-                Err(Error::Refused(reply)) => refused.prefixes = Some(reply.message),
+                Err(ClientError::Refused(reply)) => refused.prefixes = Some(reply.message),
                 Err(error) => return Err(error),
             }
             connected.status = connected.daemon.status().await?;
@@ -172,7 +177,7 @@ impl Link {
                     refused.peers = answer;
                 }
                 // All of the message: what it told of is as good as refused one by one.
-                Err(Error::Refused(reply)) => {
+                Err(ClientError::Refused(reply)) => {
                     let all = message.peers.iter().map(|peer| RefusedPeer {
                         name: peer.name.clone(),
                         reason: reply.message.clone(),

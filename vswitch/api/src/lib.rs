@@ -11,28 +11,34 @@
 //! | `state`      | what `status` and `show` answer |
 //! | `trace`      | a described packet, and the doors that it passed |
 //! | `codec`      | length prefix and JSON, bounded |
+//! | `client`     | a request and its reply, for a program that waits for it |
 //! | `error`      | an error with its causes in one line |
 //! | `mac`        | a MAC address as text |
+//! | `prefix`     | what two prefixes are to one another |
 
 #![forbid(unsafe_code)]
 
 mod attachment;
+mod client;
 mod codec;
 mod error;
 mod mac;
 mod message;
+mod prefix;
 mod state;
 mod trace;
 
 pub use attachment::{
     Adjustment, Attach, AttachmentId, Check, Delegated, Mode, PodName, Reserve, Reserved,
 };
+pub use client::{ClientError, PATIENCE, READ_BYTES, Wait, call};
 pub use codec::{
     CodecError, Decoder, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, encode_request, encode_response,
 };
 pub use error::chain;
 pub use mac::{Mac, MacParseError};
 pub use message::{ErrorKind, ErrorReply, Reply, Request, Response};
+pub use prefix::{is_v4, overlap};
 pub use state::{
     DropCount, Drops, Encapsulate, Encapsulation, FdbEntry, FibEntry, KernelRoutes,
     MasqueradeStatus, NeighborEntry, PeerEntry, PeerSpec, PeerSync, PortCounters, PortEntry,
@@ -43,6 +49,11 @@ pub use trace::{Door, TracePacket, TraceResult};
 
 /// Version of the protocol; a daemon answers another one with `ErrorKind::Invalid`.
 pub const PROTOCOL_VERSION: u32 = 1;
+
+/// MTU that the interface of a pod with an IPv6 address has at least, bytes: RFC 8200, section 5, "IPv6
+/// requires that every link in the Internet have an MTU of 1280 octets or greater". The kernel takes
+/// IPv6 away from a smaller one.
+pub const IPV6_MIN_MTU: u32 = 1280;
 
 /// Where the daemon listens unless it is told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/vswitch/vswitch.sock";

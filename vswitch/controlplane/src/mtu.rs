@@ -7,7 +7,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use api::{Encapsulation, PeerSpec, Source};
+use api::{Encapsulation, IPV6_MIN_MTU, PeerSpec, Source};
+use dataplane::wire::{ipv4, ipv6};
 
 use crate::compile::encapsulation::{longest, overhead};
 use crate::config::Config;
@@ -15,10 +16,8 @@ use crate::model::Model;
 
 /// Pods' MTU on a node without an uplink: Ethernet's.
 const WITHOUT_UPLINK: u32 = 1500;
-/// RFC 8200 section 5.
-const LEAST_IPV6: u32 = 1280;
-/// What every host can take: RFC 791 section 3.1.
-const LEAST_IPV4: u32 = 576;
+// The contract with the plugin and the datapath mean the same packets.
+const _: () = assert!(IPV6_MIN_MTU == ipv6::MIN_MTU as u32);
 
 /// MTU of pods' interfaces: what every peer can be reached with, whether it is encapsulated now or
 /// may be at the next change of the underlay's routes. Not less than an interface can do with: below
@@ -36,7 +35,7 @@ pub fn pod_mtu(config: &Config, model: &Model, uplink_mtu: Option<u32>) -> u32 {
 
 /// What a pod's interface has at least, bytes.
 pub fn least(model: &Model) -> u32 {
-    if model.pods.has_family(false) { LEAST_IPV6 } else { LEAST_IPV4 }
+    if model.pods.has_family(false) { IPV6_MIN_MTU } else { ipv4::MIN_RECEIVED.into() }
 }
 
 /// What encapsulation takes at most: of each peer, or of the default while there is none; and that

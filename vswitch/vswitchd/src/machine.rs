@@ -4,6 +4,7 @@
 //! problems with their lines, as `config` gives them. `--check` and the start share it.
 
 use dataplane::tables::LocalAddresses;
+use dataplane::wire::ethernet;
 use netio::ethtool;
 use netio::xsk::MAX_FRAME_BYTES;
 use netlink::{Link, Netlink};
@@ -15,8 +16,6 @@ use controlplane::model::Model;
 use controlplane::mtu;
 use controlplane::own_address::{Candidates, Choice, check_own_addresses};
 use worker::cores::given;
-
-const ETHERNET_BYTES: u32 = 14;
 
 /// The NIC as it is.
 #[derive(Debug, Clone)]
@@ -117,7 +116,7 @@ fn facts(
             "{name} is a veth, which gives us packets with unfinished checksums: run `ethtool -K PEER tx off` on its other end"
         ));
     }
-    let largest = MAX_FRAME_BYTES as u32 - ETHERNET_BYTES;
+    let largest = (MAX_FRAME_BYTES - ethernet::HEADER_LEN) as u32;
     let mtu = link.mtu.min(largest);
     if link.mtu > largest {
         warnings.push(format!(

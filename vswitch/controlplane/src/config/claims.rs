@@ -8,13 +8,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
-use api::{Encapsulate, Encapsulation, PeerSpec};
+use api::{Encapsulate, Encapsulation, PeerSpec, overlap};
 use dataplane::tables::LocalAddresses;
 use ipnet::IpNet;
 
 use super::Config;
 use super::values::{
-    check_far_end, check_name, check_prefix, check_underlay, contradiction, is_unicast_mac, overlap,
+    check_far_end, check_name, check_prefix, check_underlay, contradiction, is_unicast_mac,
 };
 
 /// More than any node has. A tunnel packet's inner source is compared with each of them.
@@ -218,12 +218,12 @@ impl<'a> Claims<'a> {
 
 #[cfg(test)]
 mod tests {
-    use api::{Encapsulate, Encapsulation, PeerSpec};
+    use api::{Encapsulate, Encapsulation, PeerSpec, overlap};
     use dataplane::tables::LocalAddresses;
     use ipnet::IpNet;
     use proptest::prelude::*;
 
-    use super::{Claims, Usual, overlap};
+    use super::{Claims, Usual};
 
     fn peer(name: &str, address: &str, prefixes: &[&str]) -> PeerSpec {
         PeerSpec {

@@ -6,20 +6,17 @@
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 
-use api::RouteTarget;
+use api::{IPV6_MIN_MTU, RouteTarget, is_v4, overlap};
 use ipnet::IpNet;
 
 use super::claims::Claims;
 use super::values::{
     check_canonical, check_interface, check_name, check_prefix, check_underlay, is_unicast_mac,
-    overlap,
 };
 use super::{Config, Problem};
 
 /// `sun_path` of unix(7) has 108 bytes, the last of which is NUL.
 const MAX_SOCKET_PATH: usize = 107;
-/// RFC 8200 section 5.
-const MIN_IPV6_MTU: u32 = 1280;
 
 pub(super) fn check(config: &Config) -> Vec<Problem> {
     let mut checks = Checks { config, problems: Vec::new() };
@@ -139,8 +136,8 @@ impl Checks<'_> {
             self.refuse("overlay.vtep_mac", "a group or zero address cannot be a VTEP's MAC");
         }
         let has_v6 = self.config.node.pod_prefixes.iter().any(|prefix| !is_v4(prefix));
-        if has_v6 && overlay.pod_mtu.is_some_and(|mtu| mtu < MIN_IPV6_MTU) {
-            self.refuse("overlay.pod_mtu", format!("IPv6 needs {MIN_IPV6_MTU} bytes or more, and node.pod_prefixes has an IPv6 prefix"));
+        if has_v6 && overlay.pod_mtu.is_some_and(|mtu| mtu < IPV6_MIN_MTU) {
+            self.refuse("overlay.pod_mtu", format!("IPv6 needs {IPV6_MIN_MTU} bytes or more, and node.pod_prefixes has an IPv6 prefix"));
         }
     }
 
@@ -328,8 +325,4 @@ pub(crate) fn check_pod_prefixes(pods: &[IpNet], cluster: &[IpNet]) -> Vec<(usiz
         }
     }
     problems
-}
-
-fn is_v4(prefix: &IpNet) -> bool {
-    matches!(prefix, IpNet::V4(_))
 }

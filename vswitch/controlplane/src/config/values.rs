@@ -115,11 +115,6 @@ pub(super) fn is_unicast_mac(mac: api::Mac) -> bool {
     mac.0[0] & 1 == 0 && mac.0 != [0; 6]
 }
 
-/// Whether one contains the other.
-pub(super) fn overlap(a: &IpNet, b: &IpNet) -> bool {
-    a.contains(b) || b.contains(a)
-}
-
 /// Why a peer's own two keys contradict each other, or the node's `overlay.encapsulation`.
 pub(super) fn contradiction(node: Option<Encapsulation>, peer: &PeerSpec) -> Option<String> {
     let wanted = peer.encapsulate.filter(|wanted| *wanted != Encapsulate::Never)?;

@@ -183,7 +183,7 @@ impl Mirror {
             && route.tos == 0
             && route.protocol != ROUTE_PROTOCOL
             && !matches!(route.kind, RouteKind::Local | RouteKind::Other(_))
-            && self.prefixes.iter().any(|own| own.contains(&prefix) || prefix.contains(own));
+            && self.prefixes.iter().any(|own| api::overlap(own, &prefix));
         is_of_interest.then_some(prefix)
     }
 }

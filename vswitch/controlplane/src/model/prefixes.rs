@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use api::{AttachmentId, ErrorKind, ErrorReply};
+use api::{AttachmentId, ErrorKind, ErrorReply, overlap};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -46,7 +46,7 @@ impl PodPrefixes {
     /// Whether there are pods of this family, or may be.
     #[must_use]
     pub fn has_family(&self, is_v4: bool) -> bool {
-        self.all().any(|prefix| matches!(prefix, IpNet::V4(_)) == is_v4)
+        self.all().any(|prefix| api::is_v4(prefix) == is_v4)
     }
 
     /// Nothing is this node's.
@@ -69,8 +69,8 @@ impl PodPrefixes {
         leases: &BTreeMap<AttachmentId, Lease>,
     ) -> Self {
         let retired = self.all().filter(|old| {
-            let overlaps = |new: &IpNet| new.contains(*old) || old.contains(new);
-            !prefixes.iter().any(overlaps) && leases.values().any(|lease| has_of(lease, old))
+            !prefixes.iter().any(|new| overlap(new, old))
+                && leases.values().any(|lease| has_of(lease, old))
         });
         Self { retired: retired.copied().collect(), current: prefixes.to_vec() }
     }
@@ -134,9 +134,8 @@ impl Model {
         if let Some(address) = own.iter().flatten().find(|address| prefix.contains(*address)) {
             return conflict(format!("contains {address}, this node's underlay address"));
         }
-        let overlaps = |other: &IpNet| other.contains(prefix) || prefix.contains(other);
         for (peer, source) in self.peers.values() {
-            if let Some(other) = peer.prefixes.iter().find(|other| overlaps(other)) {
+            if let Some(other) = peer.prefixes.iter().find(|other| overlap(other, prefix)) {
                 let (name, source) = (&peer.name, source.label());
                 return conflict(format!("overlaps {other} of peer \"{name}\" ({source})"));
             }
@@ -151,7 +150,7 @@ impl Model {
             return conflict("has a route already; delete it first".into());
         }
         // A part of a prefix that pods still have: their gateway would be given out.
-        let mut old = self.pods.all().filter(|old| *old != prefix && overlaps(old));
+        let mut old = self.pods.all().filter(|old| *old != prefix && overlap(old, prefix));
         let still_leased =
             old.find(|old| self.attachments.values().any(|lease| has_of(lease, old)));
         if let Some(old) = still_leased {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use api::{ErrorKind, ErrorReply, PeerSync, RefusedPeer, Reply, Source};
+use api::{ErrorKind, ErrorReply, IPV6_MIN_MTU, PeerSync, RefusedPeer, Reply, Source};
 use ipnet::IpNet;
 
 use super::ControlPlane;
@@ -17,8 +17,6 @@ use crate::mtu;
 
 /// Refusals of one request that are logged one by one; `show peers` has all.
 const LOGGED: usize = 10;
-/// RFC 8200 section 5.
-const MIN_IPV6_MTU: u32 = 1280;
 
 impl ControlPlane {
     /// Takes what a source tells of the other nodes, as far as it can be.
@@ -57,11 +55,11 @@ impl ControlPlane {
             return Ok(Change { actions, notes: Vec::new(), failure });
         }
         let mtu = self.pod_mtu();
-        if mtu < MIN_IPV6_MTU && prefixes.iter().any(|prefix| matches!(prefix, IpNet::V6(_))) {
+        if mtu < IPV6_MIN_MTU && prefixes.iter().any(|prefix| matches!(prefix, IpNet::V6(_))) {
             return Err(refuse(
                 ErrorKind::Invalid,
                 format!(
-                    "pod prefixes: IPv6 needs packets of {MIN_IPV6_MTU} bytes, the pods' MTU is {mtu}; raise the uplink's"
+                    "pod prefixes: IPv6 needs packets of {IPV6_MIN_MTU} bytes, the pods' MTU is {mtu}; raise the uplink's"
                 ),
             ));
         }

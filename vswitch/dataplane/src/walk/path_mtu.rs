@@ -10,7 +10,7 @@ use core::net::IpAddr;
 
 use crate::tables::{Gateway, Template, Tunnels};
 use crate::verdict::DropReason;
-use crate::wire::{Icmpv4, Icmpv6, Ipv4, Ipv6, Protocol, header, icmpv4, icmpv6, ipv6};
+use crate::wire::{Icmpv4, Icmpv6, Ipv4, Ipv6, Protocol, header, icmpv4, icmpv6, ipv4, ipv6};
 
 /// The largest outer packet that passes on the way to a tunnel's other end, as one of its routers
 /// says.
@@ -21,11 +21,6 @@ pub struct PathMtu {
     /// Bytes of an IP packet, outer headers included.
     pub mtu: u16,
 }
-
-/// RFC 791, section 3.2: every host takes this much, and no link in use today takes less.
-const FLOOR: u16 = 576;
-/// RFC 8200, section 5: an IPv6 packet of this size gets through everywhere.
-const IPV6_MIN_MTU: u16 = 1280;
 
 /// RFC 1191, section 7.1: the MTUs of links that there are, for routers that do not say theirs.
 const PLATEAUS: [u16; 11] = [65_535, 32_000, 17_914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68];
@@ -62,7 +57,8 @@ pub(crate) fn heard4(
     if !ours || quoted.fragment_offset() > 0 || said >= quoted.total_len() {
         return Err(refused);
     }
-    Ok(PathMtu { address, mtu: said.max(floor(gateway, overhead, FLOOR)) })
+    // Every host takes so much, and no link in use today takes less.
+    Ok(PathMtu { address, mtu: said.max(floor(gateway, overhead, ipv4::MIN_RECEIVED)) })
 }
 
 /// Likewise an ICMPv6 message (RFC 4443, section 3.2; RFC 8201).
@@ -92,8 +88,8 @@ pub(crate) fn heard6(
     if !ours || said as usize >= sent {
         return Err(refused);
     }
-    // No link has less (RFC 8200, section 5).
-    let floor = floor(gateway, Template::VXLAN_V6_OVERHEAD, IPV6_MIN_MTU);
+    // No link has less.
+    let floor = floor(gateway, Template::VXLAN_V6_OVERHEAD, ipv6::MIN_MTU);
     Ok(PathMtu { address, mtu: u16::try_from(said).unwrap_or(u16::MAX).max(floor) })
 }
 
@@ -106,7 +102,7 @@ fn goes_to_vxlan(tunnels: &Tunnels, quoted: &[u8]) -> bool {
 
 /// With IPv6 inside, its smallest MTU is left whatever is said: below it a pod has no IPv6 at all.
 fn floor(gateway: &Gateway, overhead: u16, least: u16) -> u16 {
-    if gateway.v6.is_some() { IPV6_MIN_MTU + overhead } else { least }
+    if gateway.v6.is_some() { ipv6::MIN_MTU + overhead } else { least }
 }
 
 fn plateau_below(len: u16) -> u16 {

@@ -250,9 +250,9 @@ fn echo_reply(packet: &mut Packet, headers: &Headers) -> Option<()> {
 }
 
 /// Bytes of an ICMPv4 error at most: RFC 1812, section 4.3.2.3.
-const ERROR4_MAX: usize = 576;
-/// Bytes of an ICMPv6 error at most: RFC 4443, section 2.4(c), the IPv6 minimum MTU.
-const ERROR6_MAX: usize = 1280;
+const ERROR4_MAX: usize = ipv4::MIN_RECEIVED as usize;
+/// Bytes of an ICMPv6 error at most: RFC 4443, section 2.4(c).
+const ERROR6_MAX: usize = ipv6::MIN_MTU as usize;
 /// Linux's default of both.
 const ERROR_TTL: u8 = 64;
 

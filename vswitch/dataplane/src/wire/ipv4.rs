@@ -26,6 +26,9 @@ use super::{Ecn, Malformed, Protocol, field, put};
 /// Bytes of a header without options.
 pub const HEADER_LEN: usize = 20;
 
+/// Bytes of a packet that every host can receive: RFC 791, section 3.1.
+pub const MIN_RECEIVED: u16 = 576;
+
 /// The first byte of nearly every packet: version 4, five words.
 const WITHOUT_OPTIONS: u8 = 0x45;
 

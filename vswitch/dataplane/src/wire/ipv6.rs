@@ -20,6 +20,9 @@ use super::{Ecn, Malformed, Protocol, field, put};
 /// Bytes of the fixed header.
 pub const HEADER_LEN: usize = 40;
 
+/// Bytes of a packet that every link carries: RFC 8200, section 5.
+pub const MIN_MTU: u16 = 1280;
+
 /// Extension headers that are walked before the packet is refused: more than any honest sender
 /// chains, few enough to bound the work that a dishonest one can cause.
 const MAX_EXTENSIONS: usize = 8;

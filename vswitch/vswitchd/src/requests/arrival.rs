@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use api::{Encapsulation, PeerSpec};
 use dataplane::tables::Tunnels;
-use dataplane::wire::MacAddr;
+use dataplane::wire::{MacAddr, ethernet};
 use etherparse::{IpNumber, PacketBuilder};
 
 use controlplane::compile::{self, UplinkPort};
@@ -15,7 +15,6 @@ use controlplane::config::Config;
 
 /// Outer TTL; any will do, as the outer header ends here.
 const TTL: u8 = 64;
-const ETHERNET_BYTES: usize = 14;
 /// Of the dynamic range; a real one is a hash of the inner flow.
 const SOURCE_PORT: u16 = 49_152;
 
@@ -65,7 +64,7 @@ pub(super) fn encapsulate(
     let written = match by {
         Encapsulation::Direct => return Ok(inner),
         Encapsulation::Ipip => {
-            let packet = inner.get(ETHERNET_BYTES..).unwrap_or_default();
+            let packet = inner.get(ethernet::HEADER_LEN..).unwrap_or_default();
             let is_v6 = packet.first().is_some_and(|first| first >> 4 == 6);
             let protocol = if is_v6 { IpNumber::IPV6 } else { IpNumber::IPV4 };
             outer.write(&mut bytes, protocol, packet)

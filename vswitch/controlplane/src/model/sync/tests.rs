@@ -357,7 +357,7 @@ proptest! {
             for (peer, _) in model.peers.values() {
                 prop_assert!(addresses.insert(peer.address));
                 for prefix in &peer.prefixes {
-                    let overlaps = |other: &IpNet| other.contains(prefix) || prefix.contains(other);
+                    let overlaps = |other: &IpNet| api::overlap(other, prefix);
                     prop_assert!(!overlaps(&own) && !claimed.iter().any(overlaps), "{prefix}");
                     prop_assert!(config.node.cluster_prefixes.iter().any(|net| net.contains(prefix)));
                     claimed.insert(*prefix);

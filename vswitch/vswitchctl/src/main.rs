@@ -3,17 +3,15 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
-mod client;
 mod print;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use api::Reply;
+use api::{ClientError, PATIENCE, Reply, Wait};
 use clap::Parser;
 
 use arguments::Arguments;
-use client::ClientError;
 
 /// The daemon refused, or is not there.
 const FAILED: u8 = 1;
@@ -21,16 +19,13 @@ const FAILED: u8 = 1;
 fn main() -> ExitCode {
     // clap ends with 2 if the command line is wrong.
     let arguments = Arguments::parse();
-    let response = match client::ask(&arguments.socket, &arguments.command.request()) {
-        Ok(response) => response,
-        Err(error) => return fail(&error),
-    };
-    let response = response.map(|reply| arguments.command.select(reply));
-    let text = match response {
+    let request = arguments.command.request();
+    let reply = api::call(&arguments.socket, &request, None, Wait::Silence(PATIENCE));
+    let text = match reply.map(|reply| arguments.command.select(reply)) {
         Ok(reply) if arguments.json => print::json(&reply),
         Ok(Reply::Done) => String::new(),
         Ok(reply) => print::text(&reply),
-        Err(refusal) => return fail(&ClientError::Refused(refusal)),
+        Err(error) => return fail(&error),
     };
     match io::stdout().lock().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
