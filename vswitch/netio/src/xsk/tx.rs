@@ -9,6 +9,7 @@ use xsk_rs::umem::{CompQueue, Umem};
 use super::MAX_FRAME_BYTES;
 use super::options;
 use super::owners::{Chunks, Owner};
+use crate::uplink::TxError;
 use crate::{Error, Result};
 
 /// Completions taken from the ring at once.
@@ -28,17 +29,6 @@ pub struct XskTx {
     completion: CompQueue,
     ring_size: u32,
     batch: [FrameDesc; BATCH],
-}
-
-/// Why a frame was not queued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TxError {
-    /// No chunk is free: flush, and drop what still does not fit.
-    Full,
-    /// Longer than [`MAX_FRAME_BYTES`].
-    TooLong,
-    /// Shorter than an Ethernet header.
-    TooShort,
 }
 
 impl XskTx {

@@ -12,6 +12,7 @@ mod mtu;
 mod own_address;
 mod start;
 mod stop;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -7,12 +7,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use dataplane::tables::PortId;
 use frame::Pool;
-use netio::xsk::XskSocket;
 use netlink::{Monitor, Netlink};
 
-use super::Daemon;
+use super::{Daemon, workers};
 use crate::error::{Error, Result};
 use crate::host::{HostInterface, sysctl_warnings};
 use crate::journal::Journal;
@@ -21,15 +19,15 @@ use crate::lock::Locks;
 use crate::machine;
 use crate::masquerade::Masquerade;
 use crate::underlay::Underlay;
-use crate::uplink::{Uplink, spread};
-use controlplane::config::{Config, Former, WorkerSettings};
+use crate::uplink::Uplink;
+use controlplane::config::{Config, Former};
 use controlplane::model::{Model, PodPrefixes};
 use controlplane::mtu::pod_mtu;
 use controlplane::path_mtu::PathMtus;
 use controlplane::ports::{self, Ports};
-use worker::cores::{given, leave_to_workers};
+use worker::Workers;
+use worker::cores::leave_to_workers;
 use worker::publish::Publisher;
-use worker::{Idle, WorkerSpec, Workers};
 
 /// Frames that a trace may use at once: the packet, and copies for a flooded segment.
 const TRACE_FRAMES: u32 = 64;
@@ -58,13 +56,13 @@ impl Daemon {
         ));
 
         let mut underlay = None;
-        let (uplink, sockets) = match (&config.uplink, facts) {
+        let (uplink, queues) = match (&config.uplink, facts) {
             (Some(settings), Some(facts)) => {
                 let netlink = Netlink::open().map_err(Error::Netlink)?;
                 underlay = Some(Underlay::new(netlink, &facts.link));
-                let (uplink, sockets) = Uplink::open(settings, &config, &model, facts)?;
+                let (uplink, queues) = Uplink::open(settings, &config, &model, facts)?;
                 choices.extend(uplink.choices());
-                (Some(uplink), sockets)
+                (Some(uplink), queues)
             }
             _ => {
                 let beside = config.host.as_ref().map_or("", |_| " and what its kernel routes");
@@ -98,9 +96,9 @@ impl Daemon {
         };
 
         let publisher = Publisher::new();
-        let specs =
-            specs(&config, uplink.is_some().then_some(ports::UPLINK), sockets, &mut choices);
-        // Before any thread is started: the reaper and whatever else there is inherits it.
+        let queues = uplink.is_some().then_some(queues);
+        let specs = workers::specs(&config, queues, &mut choices);
+        // Before any thread is started, as each inherits it.
         let pinned: Vec<_> = specs.iter().filter_map(|spec| spec.core).collect();
         match leave_to_workers(&pinned) {
             left if left.is_empty() => choices
@@ -216,64 +214,4 @@ fn host(
     choices.push(format!("host port {}: MTU {mtu}", host.name));
     warnings.extend(sysctl_warnings(pods, &host.name));
     Ok(Some(host))
-}
-
-fn specs(
-    config: &Config,
-    uplink: Option<PortId>,
-    sockets: Vec<XskSocket>,
-    choices: &mut Vec<String>,
-) -> Vec<WorkerSpec> {
-    let WorkerSettings { cores, idle_after_us, frames } = &config.workers;
-    let mut cores: Vec<Option<usize>> = match cores {
-        Some(cores) => cores.iter().copied().map(Some).collect(),
-        None => {
-            vec![given().last().copied()]
-        }
-    };
-    if uplink.is_some() && cores.len() > sockets.len() {
-        choices.push(format!(
-            "workers: {} instead of the {} configured, as the uplink has {} queue(s) and a queue belongs to one worker",
-            sockets.len(),
-            cores.len(),
-            sockets.len()
-        ));
-        cores.truncate(sockets.len().max(1));
-    }
-    let idle = idle_after_us.map_or(Idle::Spin, Idle::Micros);
-    let mut sockets: Vec<_> = sockets.into_iter().map(Some).collect();
-    let spread = spread(sockets.len(), cores.len());
-    let specs: Vec<_> = cores
-        .into_iter()
-        .zip(spread)
-        .enumerate()
-        .map(|(id, (core, queues))| WorkerSpec {
-            id,
-            core,
-            idle,
-            frames: *frames,
-            fdb_max: config.bridge.fdb_max,
-            fdb_ageing_ms: config.bridge.ageing_seconds * 1000,
-            queues: queues
-                .into_iter()
-                .filter_map(|queue| Some((queue as u32, sockets.get_mut(queue)?.take()?)))
-                .collect(),
-            uplink,
-        })
-        .collect();
-    for spec in &specs {
-        let queues: Vec<_> = spec.queues.iter().map(|(queue, _)| queue.to_string()).collect();
-        choices.push(format!(
-            "worker {}: core {}, queues [{}], {} frames, {}",
-            spec.id,
-            spec.core.map_or_else(|| "any".into(), |core| core.to_string()),
-            queues.join(", "),
-            spec.frames,
-            match idle {
-                Idle::Spin => "never sleeps".into(),
-                Idle::Micros(micros) => format!("sleeps after {micros} µs"),
-            }
-        ));
-    }
-    specs
 }
