@@ -195,7 +195,8 @@ pub struct WorkerStatus {
     pub core: Option<usize>,
     /// Queues of the NIC that it owns.
     pub queues: Vec<u32>,
-    /// How it sends by the NIC: `af_xdp`, by its first queue; absent without an uplink.
+    /// How it sends by the NIC: `af_xdp`, by its first queue, or `af_packet`, without a queue; absent
+    /// without an uplink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sends_by: Option<String>,
     /// Pods and host port whose packets it receives.

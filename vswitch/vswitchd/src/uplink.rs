@@ -4,7 +4,7 @@
 //! choice with its reason. The NIC itself stays Linux's.
 
 use netio::pinhole::{AttachMode, AttachWish, Steering};
-use netio::uplink::{UplinkConfig, UplinkControl, UplinkQueue};
+use netio::uplink::{Tx, UplinkConfig, UplinkControl, UplinkQueue};
 
 use crate::error::{Error, Result};
 use crate::machine::Facts;
@@ -57,6 +57,14 @@ impl Uplink {
     #[must_use]
     pub fn control(&self) -> &UplinkControl {
         &self.control
+    }
+
+    /// A transmit handle for a worker that owns no queue.
+    ///
+    /// # Errors
+    /// If the kernel refuses the socket.
+    pub fn extra_tx(&self) -> netio::Result<Tx> {
+        self.control.extra_tx()
     }
 
     /// What the model needs from the NIC.

@@ -1,7 +1,7 @@
 //! The pinned threads, in which packets pass between `netio` and `dataplane`.
 //!
 //! Enters: ports and tables from the control thread. Leaves: packets, counters, and the epoch that
-//! each worker uses. Workers share nothing: each owns whole NIC queues, the receive side of
+//! each worker uses. Workers share nothing: each owns whole NIC queues, or none, the receive side of
 //! its pods' TAPs, its learned MACs, its packet memory and its counters, and has a transmit handle
 //! of its own for every port, the NIC's included. No packet changes thread.
 //!
@@ -97,7 +97,7 @@ pub struct WorkerSpec {
 pub struct WorkerUplink {
     /// The NIC's port.
     pub port: PortId,
-    /// The queues that it owns, by number.
+    /// The queues that it owns, by number. With none it receives from pods alone.
     pub queues: Vec<(u32, Rx)>,
     /// The one way by which it sends, so that its packets leave in the order in which they came.
     pub tx: Tx,

@@ -14,6 +14,7 @@ use crate::xsk::{XskConfig, XskMode, XskRx, XskSocket};
 #[derive(Debug)]
 pub struct AfXdp {
     pinhole: Pinhole,
+    ifindex: u32,
     queues: u32,
     copy_mode: Option<XskMode>,
 }
@@ -36,11 +37,15 @@ impl AfXdp {
             rx: Rx::AfXdp(socket.rx),
             tx: Tx::AfXdp(socket.tx),
         });
-        Ok((Self { pinhole, queues, copy_mode }, opened.collect()))
+        Ok((Self { pinhole, ifindex, queues, copy_mode }, opened.collect()))
     }
 
     pub(super) fn steer(&mut self, steering: &Steering) -> Result<()> {
         self.pinhole.update(steering)
+    }
+
+    pub(super) fn ifindex(&self) -> u32 {
+        self.ifindex
     }
 
     pub(super) fn xdp_mode(&self) -> &AttachMode {

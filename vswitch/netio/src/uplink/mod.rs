@@ -7,11 +7,13 @@
 //!
 //! | file | kind |
 //! |---|---|
-//! | `af_xdp` | receives and sends by an AF_XDP socket a queue, behind the XDP pinhole |
+//! | `af_xdp`    | receives and sends by an AF_XDP socket a queue, behind the XDP pinhole |
+//! | `af_packet` | sends alone, without a queue of the NIC |
 //!
 //! The enums are matched once a batch on the way in and once a packet on the way out; nothing is
 //! dispatched at run time by a pointer.
 
+mod af_packet;
 mod af_xdp;
 
 use std::fmt;
@@ -23,6 +25,7 @@ use crate::Result;
 use crate::pinhole::{AttachMode, AttachWish, Steering};
 use crate::xsk::{XskMode, XskRx, XskTx};
 
+pub use af_packet::PacketTx;
 pub use af_xdp::AfXdp;
 
 /// How packets get from the NIC and to it.
@@ -30,6 +33,8 @@ pub use af_xdp::AfXdp;
 pub enum UplinkKind {
     /// AF_XDP sockets.
     AfXdp,
+    /// A packet socket.
+    AfPacket,
 }
 
 /// What an uplink needs to know of the NIC, and which of the possible ways is wanted.
@@ -77,6 +82,8 @@ pub enum Rx {
 pub enum Tx {
     /// By AF_XDP.
     AfXdp(XskTx),
+    /// By a packet socket.
+    AfPacket(PacketTx),
 }
 
 /// Why a packet that came from the NIC was lost.
@@ -110,6 +117,16 @@ impl UplinkControl {
     pub fn open(config: &UplinkConfig, steering: &Steering) -> Result<(Self, Vec<UplinkQueue>)> {
         let (control, queues) = AfXdp::open(config, steering)?;
         Ok((Self::AfXdp(control), queues))
+    }
+
+    /// A transmit handle for a worker that owns no queue.
+    ///
+    /// # Errors
+    /// If the kernel refuses the socket.
+    pub fn extra_tx(&self) -> Result<Tx> {
+        match self {
+            Self::AfXdp(control) => PacketTx::open(control.ifindex()).map(Tx::AfPacket),
+        }
     }
 
     /// Takes what `steering` names from now on, and nothing else.
@@ -185,6 +202,7 @@ impl Tx {
     pub fn kind(&self) -> UplinkKind {
         match self {
             Self::AfXdp(_) => UplinkKind::AfXdp,
+            Self::AfPacket(_) => UplinkKind::AfPacket,
         }
     }
 
@@ -196,6 +214,10 @@ impl Tx {
     pub fn send(&mut self, packet: &Packet) -> std::result::Result<(), TxError> {
         match self {
             Self::AfXdp(tx) => {
+                let frame = finished(packet)?;
+                tx.send_with(frame.len(), |into| into.copy_from_slice(frame))
+            }
+            Self::AfPacket(tx) => {
                 let frame = finished(packet)?;
                 tx.send_with(frame.len(), |into| into.copy_from_slice(frame))
             }
@@ -214,16 +236,18 @@ impl Tx {
     ) -> std::result::Result<(), TxError> {
         match self {
             Self::AfXdp(tx) => tx.send_with(len, write),
+            Self::AfPacket(tx) => tx.send_with(len, write),
         }
     }
 
     /// Has the kernel take what is queued. What it takes no room for stays queued for the next call.
     ///
     /// # Errors
-    /// If the device is down or gone.
+    /// If the device is down or gone, or refused a frame.
     pub fn flush(&mut self) -> Result<()> {
         match self {
             Self::AfXdp(tx) => tx.flush(),
+            Self::AfPacket(tx) => tx.flush(),
         }
     }
 
@@ -231,6 +255,7 @@ impl Tx {
     pub fn pending(&mut self) -> u32 {
         match self {
             Self::AfXdp(tx) => tx.pending(),
+            Self::AfPacket(tx) => tx.pending(),
         }
     }
 }
@@ -244,6 +269,7 @@ impl fmt::Display for UplinkKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::AfXdp => "af_xdp",
+            Self::AfPacket => "af_packet",
         })
     }
 }

@@ -96,8 +96,8 @@ impl Daemon {
         };
 
         let publisher = Publisher::new();
-        let queues = uplink.is_some().then_some(queues);
-        let specs = workers::specs(&config, queues, &mut choices);
+        let opened = uplink.as_ref().map(|uplink| (uplink, queues));
+        let specs = workers::specs(&config, opened, &mut choices, &mut warnings);
         // Before any thread is started, as each inherits it.
         let pinned: Vec<_> = specs.iter().filter_map(|spec| spec.core).collect();
         match leave_to_workers(&pinned) {

@@ -7,22 +7,27 @@ use netio::uplink::UplinkQueue;
 use worker::cores::given;
 use worker::{Idle, WorkerSpec, WorkerUplink};
 
+use crate::error::chain;
+use crate::uplink::Uplink;
 use controlplane::config::{Config, WorkerSettings};
 use controlplane::ports;
 
-/// One worker a configured core, as far as there are queues.
+/// One worker a configured core; fewer, with a warning, if one could not send by the NIC.
 pub(super) fn specs(
     config: &Config,
-    queues: Option<Vec<UplinkQueue>>,
+    uplink: Option<(&Uplink, Vec<UplinkQueue>)>,
     choices: &mut Vec<String>,
+    warnings: &mut Vec<String>,
 ) -> Vec<WorkerSpec> {
     let WorkerSettings { cores, idle_after_us, frames } = &config.workers;
     let cores: Vec<Option<usize>> = match cores {
         Some(cores) => cores.iter().copied().map(Some).collect(),
         None => vec![given().last().copied()],
     };
-    let uplinks: Vec<_> = match queues {
-        Some(queues) => shares(queues, cores.len(), choices).into_iter().map(Some).collect(),
+    let uplinks: Vec<_> = match uplink {
+        Some((uplink, queues)) => {
+            shares(uplink, queues, cores.len(), warnings).into_iter().map(Some).collect()
+        }
         None => cores.iter().map(|_| None).collect(),
     };
     let idle = idle_after_us.map_or(Idle::Spin, Idle::Micros);
@@ -44,31 +49,40 @@ pub(super) fn specs(
     specs
 }
 
-/// What of the NIC each worker has: its queues, of which it sends by the first. There are as many
-/// workers as queues at most.
+/// What of the NIC each worker has: its queues, of which it sends by the first, or no queue and a
+/// transmit handle beside them.
 fn shares(
+    uplink: &Uplink,
     queues: Vec<UplinkQueue>,
     workers: usize,
-    choices: &mut Vec<String>,
+    warnings: &mut Vec<String>,
 ) -> Vec<WorkerUplink> {
-    let count = queues.len();
-    if workers > count {
-        choices.push(format!(
-            "workers: {count} instead of the {workers} configured, as the uplink has {count} \
-             queue(s) and a queue belongs to one worker"
-        ));
-    }
-    let own = deal(queues, workers.min(count)).into_iter();
-    own.filter_map(|own| {
+    let queue_count = queues.len();
+    let mut shares = Vec::with_capacity(workers);
+    for own in deal(queues, workers) {
         let (mut numbered, mut senders) = (Vec::new(), Vec::new());
         for UplinkQueue { number, rx, tx } in own {
             numbered.push((number, rx));
             senders.push(tx);
         }
-        let tx = senders.into_iter().next()?;
-        Some(WorkerUplink { port: ports::UPLINK, queues: numbered, tx })
-    })
-    .collect()
+        let tx = match senders.into_iter().next() {
+            Some(tx) => tx,
+            None => match uplink.extra_tx() {
+                Ok(tx) => tx,
+                Err(error) => {
+                    warnings.push(format!(
+                        "workers: {} instead of the {workers} configured, as the uplink has \
+                         {queue_count} queue(s) and a worker without one cannot send: {}",
+                        shares.len(),
+                        chain(&error)
+                    ));
+                    break;
+                }
+            },
+        };
+        shares.push(WorkerUplink { port: ports::UPLINK, queues: numbered, tx });
+    }
+    shares
 }
 
 /// Deals things out, one to each hand in turn.
@@ -104,5 +118,6 @@ mod tests {
     fn queues_are_spread_evenly() {
         assert_eq!(deal((0..5).collect(), 2), [vec![0, 2, 4], vec![1, 3]]);
         assert_eq!(deal(vec![0], 1), [vec![0]]);
+        assert_eq!(deal(vec![0], 2), [vec![0], vec![]]);
     }
 }
