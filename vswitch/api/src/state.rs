@@ -154,12 +154,14 @@ pub struct RefusedRoute {
 pub struct UplinkStatus {
     /// Its name.
     pub interface: String,
-    /// `af_xdp`.
+    /// How packets come from the NIC: `af_xdp`.
     pub kind: String,
-    /// `native` or `generic`.
-    pub xdp_mode: String,
-    /// `copy` or `zero-copy`.
-    pub copy_mode: String,
+    /// Where the XDP program runs: `native` or `generic`, with the reason; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xdp_mode: Option<String>,
+    /// `zero-copy`, or `copy` with the reason; absent for a kind that has no choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_mode: Option<String>,
     /// Queues with a socket.
     pub queues: usize,
     /// Underlay address, once it has one; the IPv4 one if it has one of each family.
@@ -193,6 +195,10 @@ pub struct WorkerStatus {
     pub core: Option<usize>,
     /// Queues of the NIC that it owns.
     pub queues: Vec<u32>,
+    /// How it sends by the NIC: `af_xdp`, by its first queue, or `af_packet`, without a queue; absent
+    /// without an uplink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sends_by: Option<String>,
     /// Pods and host port whose packets it receives.
     pub ports: usize,
     /// Epoch of the tables that it uses.

@@ -128,6 +128,15 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// A packet socket failed.
+    #[error("cannot {action}; it needs CAP_NET_RAW, and an interface that is up")]
+    PacketSocket {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
     /// An ethtool request failed.
     #[error("cannot {action} of {ifname}")]
     Ethtool {

@@ -7,6 +7,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`port`]    | a pod's or the host's TAP, or a socketpair that plays one |
+//! | [`uplink`]  | the NIC, by whichever kind takes it: what workers receive from and send to |
 //! | [`pinhole`] | the XDP program that takes only what is ours from the NIC |
 //! | [`xsk`]     | one AF_XDP socket for each NIC queue |
 //! | [`ethtool`] | a NIC's driver and the number of its queues |
@@ -20,6 +21,7 @@ pub mod fdpass;
 pub mod pinhole;
 pub mod port;
 mod sys;
+pub mod uplink;
 pub mod xsk;
 
 pub use error::{Error, Result};

@@ -178,14 +178,14 @@ fn status_text(status: &Status) -> String {
         lines.push((
             "uplink",
             format!(
-                "{} {} MTU {}, {} on {} queue(s), {} XDP, {}",
+                "{} {} MTU {}, {} on {} queue(s){}{}",
                 uplink.interface,
                 if addresses.is_empty() { "no address yet".into() } else { join(&addresses) },
                 uplink.mtu,
                 uplink.kind,
                 uplink.queues,
-                uplink.xdp_mode,
-                uplink.copy_mode
+                uplink.xdp_mode.iter().map(|mode| format!(", {mode} XDP")).collect::<String>(),
+                uplink.copy_mode.iter().map(|mode| format!(", {mode}")).collect::<String>()
             ),
         ));
         lines.push((
@@ -223,13 +223,22 @@ fn status_text(status: &Status) -> String {
         line(&mut text, &format!("{label:<17}{value}"));
     }
     text.push('\n');
-    let mut table =
-        Table::new(&["WORKER", "CORE", "QUEUES", "PORTS", "EPOCH", "FRAMES FREE", "LONGEST TURN"]);
+    let mut table = Table::new(&[
+        "WORKER",
+        "CORE",
+        "QUEUES",
+        "SENDS BY",
+        "PORTS",
+        "EPOCH",
+        "FRAMES FREE",
+        "LONGEST TURN",
+    ]);
     for worker in &status.workers {
         table.row([
             worker.id.to_string(),
             worker.core.map_or_else(|| "unpinned".into(), |core| core.to_string()),
             if worker.queues.is_empty() { "-".into() } else { join(&worker.queues) },
+            worker.sends_by.clone().unwrap_or_else(|| "-".into()),
             worker.ports.to_string(),
             worker.epoch.to_string(),
             format!("{}/{}", worker.frames_free, worker.frames_total),

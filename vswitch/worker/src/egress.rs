@@ -11,7 +11,7 @@ use dataplane::tables::{MAX_PORTS, PortId};
 use dataplane::{DropReason, Egress};
 use frame::{Packet, Pool};
 use netio::port::{PortFd, SendError};
-use netio::xsk::{TxError, XskTx};
+use netio::uplink::{Tx, TxError};
 
 pub(super) struct EgressPorts {
     handles: Vec<Option<Port>>,
@@ -27,19 +27,12 @@ struct Port {
 
 struct Uplink {
     id: PortId,
-    /// One a queue that the worker owns. All packets take the first: a worker's packets leave in
-    /// the order in which they came.
-    queues: Vec<XskTx>,
+    tx: Tx,
 }
 
 impl EgressPorts {
-    pub(super) fn new(
-        uplink: Option<PortId>,
-        queues: Vec<XskTx>,
-        pool: Pool,
-        port_gone: Sender<PortId>,
-    ) -> Self {
-        let uplink = uplink.map(|id| Uplink { id, queues });
+    pub(super) fn new(uplink: Option<(PortId, Tx)>, pool: Pool, port_gone: Sender<PortId>) -> Self {
+        let uplink = uplink.map(|(id, tx)| Uplink { id, tx });
         Self { handles: (0..MAX_PORTS).map(|_| None).collect(), uplink, pool, port_gone }
     }
 
@@ -70,19 +63,14 @@ impl EgressPorts {
 
     /// Hands queued frames to the kernel; true if some are left for the next turn.
     pub(super) fn flush(&mut self) -> bool {
-        let mut left = false;
-        if let Some(uplink) = &mut self.uplink {
-            for queue in &mut uplink.queues {
-                if queue.pending() == 0 {
-                    continue;
-                }
-                if let Err(error) = queue.flush() {
-                    tracing::debug!(%error, "the NIC takes no frames");
-                }
-                left |= queue.pending() > 0;
-            }
+        let Some(Uplink { tx, .. }) = &mut self.uplink else { return false };
+        if tx.pending() == 0 {
+            return false;
         }
-        left
+        if let Err(error) = tx.flush() {
+            tracing::debug!(%error, "the NIC takes no frames");
+        }
+        tx.pending() > 0
     }
 
     fn send_to_fd(&mut self, id: PortId, packet: &mut Packet) -> Result<(), DropReason> {
@@ -104,9 +92,7 @@ impl EgressPorts {
 impl Egress for EgressPorts {
     fn send(&mut self, port: PortId, mut packet: Packet) -> Result<(), DropReason> {
         match &mut self.uplink {
-            Some(uplink) if uplink.id == port => {
-                uplink.send(packet.frame.len(), |into| into.copy_from_slice(&packet.frame))
-            }
+            Some(uplink) if uplink.id == port => uplink.queue(|tx| tx.send(&packet)),
             _ => self.send_to_fd(port, &mut packet),
         }
     }
@@ -118,7 +104,7 @@ impl Egress for EgressPorts {
         write: &mut dyn FnMut(&mut [u8]),
     ) -> Result<(), DropReason> {
         if let Some(uplink) = self.uplink.as_mut().filter(|uplink| uplink.id == port) {
-            return uplink.send(len, |into| write(into));
+            return uplink.queue(|tx| tx.send_with(len, &mut *write));
         }
         let mut frame = self.pool.alloc().ok_or(DropReason::NoFrames)?;
         write(frame.extend(len).map_err(|_| DropReason::PortRefused)?);
@@ -128,14 +114,18 @@ impl Egress for EgressPorts {
 
 impl Uplink {
     /// Makes room once by handing over what is queued.
-    fn send(&mut self, len: usize, mut write: impl FnMut(&mut [u8])) -> Result<(), DropReason> {
-        let queue = self.queues.first_mut().ok_or(DropReason::PortGone)?;
+    fn queue(
+        &mut self,
+        mut send: impl FnMut(&mut Tx) -> Result<(), TxError>,
+    ) -> Result<(), DropReason> {
         for retry in [true, false] {
-            match queue.send_with(len, &mut write) {
+            match send(&mut self.tx) {
                 Ok(()) => return Ok(()),
-                Err(TxError::TooLong | TxError::TooShort) => return Err(DropReason::PortRefused),
+                Err(TxError::TooLong | TxError::TooShort | TxError::Unfinished) => {
+                    return Err(DropReason::PortRefused);
+                }
                 Err(TxError::Full) if retry => {
-                    if queue.flush().is_err() {
+                    if self.tx.flush().is_err() {
                         return Err(DropReason::PortRefused);
                     }
                 }

@@ -1,9 +1,9 @@
 //! The pinned threads, in which packets pass between `netio` and `dataplane`.
 //!
 //! Enters: ports and tables from the control thread. Leaves: packets, counters, and the epoch that
-//! each worker uses. Workers share nothing: each owns whole NIC queues, the receive side of its
-//! pods' TAPs, its learned MACs, its packet memory and its counters, and has a transmit handle of
-//! its own for every port. No packet changes thread.
+//! each worker uses. Workers share nothing: each owns whole NIC queues, or none, the receive side of
+//! its pods' TAPs, its learned MACs, its packet memory and its counters, and has a transmit handle
+//! of its own for every port, the NIC's included. No packet changes thread.
 //!
 //! | file | holds |
 //! |---|---|
@@ -60,7 +60,7 @@ use dataplane::counters::Counters;
 use dataplane::tables::{Epoch, Learned, PortId, Tables};
 use mio::{Poll, Token, Waker};
 use netio::port::PortFd;
-use netio::xsk::XskSocket;
+use netio::uplink::{Rx, Tx, UplinkKind};
 
 use closer::Closer;
 use fdb_pages::{FdbEntries, FdbReader};
@@ -89,10 +89,18 @@ pub struct WorkerSpec {
     pub fdb_max: u32,
     /// How long a learned MAC is kept.
     pub fdb_ageing_ms: u64,
-    /// The NIC's queues that it owns, by number.
-    pub queues: Vec<(u32, XskSocket)>,
+    /// What it has of the NIC.
+    pub uplink: Option<WorkerUplink>,
+}
+
+/// What one worker has of the NIC.
+pub struct WorkerUplink {
     /// The NIC's port.
-    pub uplink: Option<PortId>,
+    pub port: PortId,
+    /// The queues that it owns, by number. With none it receives from pods alone.
+    pub queues: Vec<(u32, Rx)>,
+    /// The one way by which it sends, so that its packets leave in the order in which they came.
+    pub tx: Tx,
 }
 
 pub(crate) enum Command {
@@ -130,6 +138,7 @@ struct Handle {
     id: usize,
     core: Option<usize>,
     queues: Vec<u32>,
+    sends_by: Option<UplinkKind>,
     frames: usize,
     commands: Sender<Command>,
     waker: Arc<Waker>,
@@ -147,6 +156,8 @@ pub struct WorkerState {
     pub core: Option<usize>,
     /// The NIC's queues that it owns.
     pub queues: Vec<u32>,
+    /// How it sends by the NIC.
+    pub sends_by: Option<UplinkKind>,
     /// The tables that it uses.
     pub epoch: Epoch,
     /// Turns of its loop so far: a worker that lives makes at least one a second.
@@ -195,7 +206,10 @@ impl Workers {
                 counters: Arc::new(Counters::new()),
             });
             let (id, core, frames) = (spec.id, spec.core, spec.frames as usize);
-            let queues = spec.queues.iter().map(|(queue, _)| *queue).collect();
+            let uplink = spec.uplink.as_ref();
+            let queues =
+                uplink.iter().flat_map(|own| &own.queues).map(|(queue, _)| *queue).collect();
+            let sends_by = uplink.map(|own| own.tx.kind());
             let (ready_tx, ready) = bounded(1);
             let (fdb, fdb_pages) = FdbReader::new(spec.fdb_max);
             let thread = {
@@ -224,7 +238,18 @@ impl Workers {
                 Ok(result) => result?,
                 Err(_) => return Err(io::Error::other(format!("worker {id} ended at its start"))),
             }
-            handles.push(Handle { id, core, queues, frames, commands, waker, shared, fdb, thread });
+            handles.push(Handle {
+                id,
+                core,
+                queues,
+                sends_by,
+                frames,
+                commands,
+                waker,
+                shared,
+                fdb,
+                thread,
+            });
         }
         Ok(Self { handles, gone_ports, path_mtus, closer })
     }
@@ -309,6 +334,7 @@ impl Workers {
                 id: handle.id,
                 core: handle.core.filter(|_| handle.shared.pinned.load(Ordering::Relaxed)),
                 queues: handle.queues.clone(),
+                sends_by: handle.sends_by,
                 epoch: handle.shared.epoch(),
                 turns: handle.shared.turns.load(Ordering::Relaxed),
                 frames_free: handle.shared.frames_free.load(Ordering::Relaxed),

@@ -57,7 +57,6 @@ fn spec(idle: Idle) -> WorkerSpec {
         frames: 64,
         fdb_max: 64,
         fdb_ageing_ms: 300_000,
-        queues: Vec::new(),
         uplink: None,
     }
 }

@@ -24,12 +24,12 @@ use frame::{Packet, Pool};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use netio::port::{PortFd, Recv};
-use netio::xsk::{XskRx, XskTx};
+use netio::uplink::{Rx, RxError};
 
 use super::closer::ToClose;
 use super::egress::EgressPorts;
 use super::fdb_pages::{FdbCopier, FdbEntries};
-use super::{Command, Idle, Shared, WAKE, WorkerSpec};
+use super::{Command, Idle, Shared, WAKE, WorkerSpec, WorkerUplink};
 
 /// Packets from one source in a turn: amortizes the kick of a batch, bounds the wait of the others.
 const BUDGET: usize = 32;
@@ -51,7 +51,7 @@ pub(super) struct Turn {
     pool: Pool,
     ports: EgressPorts,
     uplink: Option<PortId>,
-    queues: Vec<XskRx>,
+    queues: Vec<Rx>,
     poll: Poll,
     events: Events,
     ready: Ready,
@@ -91,16 +91,16 @@ impl Turn {
     ) -> io::Result<Self> {
         let Outbox { port_gone, path_mtu, fdb_pages, to_close } = outbox;
         let pool = Pool::new(spec.frames);
-        let (mut rx, mut tx): (Vec<XskRx>, Vec<XskTx>) = (Vec::new(), Vec::new());
-        for (index, (_, socket)) in spec.queues.into_iter().enumerate() {
-            let fd = socket.as_raw_fd();
-            poll.registry().register(
-                &mut SourceFd(&fd),
-                Token(QUEUE_TOKENS + index),
-                Interest::READABLE,
-            )?;
-            rx.push(socket.rx);
-            tx.push(socket.tx);
+        let uplink = spec.uplink.as_ref().map(|uplink| uplink.port);
+        let (queues, egress) = match spec.uplink {
+            Some(WorkerUplink { port, queues, tx }) => (queues, Some((port, tx))),
+            None => (Vec::new(), None),
+        };
+        let queues: Vec<Rx> = queues.into_iter().map(|(_, rx)| rx).collect();
+        for (index, queue) in queues.iter().enumerate() {
+            let token = Token(QUEUE_TOKENS + index);
+            let fd = queue.as_raw_fd();
+            poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
         }
         let fdb = Fdb::new(spec.fdb_max, spec.fdb_ageing_ms);
         let counters = Arc::clone(&shared.counters);
@@ -108,11 +108,11 @@ impl Turn {
             tables: Cache::new(tables),
             inbox,
             dataplane: Dataplane::new(fdb, pool.clone(), counters),
-            ports: EgressPorts::new(spec.uplink, tx, pool.clone(), port_gone),
+            ports: EgressPorts::new(egress, pool.clone(), port_gone),
             pool,
             shared,
-            uplink: spec.uplink,
-            queues: rx,
+            uplink,
+            queues,
             poll,
             events: Events::with_capacity(256),
             ready: Ready::new(),
@@ -237,14 +237,10 @@ impl Turn {
         let received: usize = queues
             .iter_mut()
             .map(|queue| {
-                queue.recv(BUDGET, |bytes| {
-                    let Some(mut frame) = pool.alloc() else {
-                        return dataplane.unreadable(uplink, DropReason::NoFrames);
-                    };
-                    if frame.extend_from_slice(bytes).is_err() {
-                        return dataplane.unreadable(uplink, DropReason::PortRefused);
-                    }
-                    dataplane.process(tables, uplink, Packet::plain(frame), now, ports);
+                queue.recv(pool, BUDGET, |received| match received {
+                    Ok(packet) => dataplane.process(tables, uplink, packet, now, ports),
+                    Err(RxError::NoFrame) => dataplane.unreadable(uplink, DropReason::NoFrames),
+                    Err(RxError::TooLong) => dataplane.unreadable(uplink, DropReason::PortRefused),
                 })
             })
             .sum();

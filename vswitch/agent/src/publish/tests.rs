@@ -120,8 +120,8 @@ fn a_node_without_an_underlay_address_is_not_there_for_the_cluster() {
     let mut uplink = UplinkStatus {
         interface: "eth0".into(),
         kind: "af_xdp".into(),
-        xdp_mode: "native".into(),
-        copy_mode: "copy".into(),
+        xdp_mode: Some("native".into()),
+        copy_mode: Some("copy".into()),
         queues: 1,
         address: None,
         address6: None,

@@ -30,7 +30,7 @@ use xsk_rs::{RxQueue, TxQueue};
 
 use owners::CHUNK_BYTES;
 pub use rx::XskRx;
-pub use tx::{TxError, XskTx};
+pub use tx::XskTx;
 
 use crate::pinhole::XskMap;
 use crate::{Error, Result};

@@ -1,5 +1,7 @@
 //! From the NIC's queue to us: the fill ring and the receive ring.
 
+use std::os::fd::{AsRawFd, RawFd};
+
 use xsk_rs::umem::frame::FrameDesc;
 use xsk_rs::umem::{FillQueue, Umem};
 use xsk_rs::{RxQueue, socket::Fd};
@@ -95,5 +97,11 @@ impl XskRx {
 
     pub(super) fn violations(&self) -> u64 {
         self.chunks.violations()
+    }
+}
+
+impl AsRawFd for XskRx {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd().as_raw_fd()
     }
 }

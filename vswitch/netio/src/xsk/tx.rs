@@ -9,6 +9,7 @@ use xsk_rs::umem::{CompQueue, Umem};
 use super::MAX_FRAME_BYTES;
 use super::options;
 use super::owners::{Chunks, Owner};
+use crate::uplink::TxError;
 use crate::{Error, Result};
 
 /// Completions taken from the ring at once.
@@ -27,18 +28,8 @@ pub struct XskTx {
     tx: TxQueue,
     completion: CompQueue,
     ring_size: u32,
-    batch: [FrameDesc; BATCH],
-}
-
-/// Why a frame was not queued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TxError {
-    /// No chunk is free: flush, and drop what still does not fit.
-    Full,
-    /// Longer than [`MAX_FRAME_BYTES`].
-    TooLong,
-    /// Shorter than an Ethernet header.
-    TooShort,
+    /// On the heap, so that an uplink of another kind need not be as large.
+    batch: Box<[FrameDesc; BATCH]>,
 }
 
 impl XskTx {
@@ -56,7 +47,7 @@ impl XskTx {
         // does not, `flush` kicks more often.
         let _ = options::set_tx_budget(tx.fd().as_raw_fd(), ring_size);
         let chunks = Chunks::new(first, descriptors.len());
-        let batch = [FrameDesc::default(); BATCH];
+        let batch = Box::new([FrameDesc::default(); BATCH]);
         Self { umem, chunks, descriptors, tx, completion, ring_size, batch }
     }
 
@@ -135,7 +126,7 @@ impl XskTx {
     fn complete(&mut self) {
         loop {
             // SAFETY: the descriptors are only written.
-            let taken = unsafe { self.completion.consume(&mut self.batch) };
+            let taken = unsafe { self.completion.consume(&mut *self.batch) };
             for descriptor in &self.batch[..taken] {
                 if let Some(chunk) = self.chunks.reclaim(descriptor.addr(), 0, Owner::InTxRing) {
                     self.chunks.put_back(chunk);

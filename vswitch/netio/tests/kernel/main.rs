@@ -8,4 +8,5 @@ mod ethtool;
 mod frames;
 mod pinhole;
 mod tap;
+mod uplink;
 mod xsk;

@@ -11,14 +11,15 @@ use std::time::Duration;
 use crate::common::{Namespace, eventually, ip, link, skip};
 use netio::Error;
 use netio::pinhole::{AttachWish, Pinhole, Steering};
-use netio::xsk::{MAX_FRAME_BYTES, TxError, XskConfig, XskMode, XskSocket, XskStatistics};
+use netio::uplink::TxError;
+use netio::xsk::{MAX_FRAME_BYTES, XskConfig, XskMode, XskSocket, XskStatistics};
 use netlink::Netlink;
 
-const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-const PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 const NODE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-const VXLAN: u16 = 4789;
+pub(crate) const VXLAN: u16 = 4789;
 const SMALL: XskConfig = XskConfig { rx_frames: 512, tx_frames: 512, zero_copy: false };
 
 fn host(name: &str, address: Ipv4Addr, mac: [u8; 6], neighbor: (Ipv4Addr, [u8; 6])) {
@@ -31,7 +32,7 @@ fn host(name: &str, address: Ipv4Addr, mac: [u8; 6], neighbor: (Ipv4Addr, [u8; 6
 }
 
 /// Node and peer, connected; `None` if that cannot be, said loudly.
-fn lab(test: &str) -> Option<(Namespace, Namespace)> {
+pub(crate) fn lab(test: &str) -> Option<(Namespace, Namespace)> {
     let node = Namespace::new(test)?;
     let peer = Namespace::new(test)?;
     // SAFETY: three integers; the fd is closed below.
@@ -93,7 +94,7 @@ impl Uplink {
 }
 
 /// A UDP datagram to the peer's port, without a checksum, as VXLAN's outer header may be.
-fn datagram(port: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn datagram(port: u16, payload: &[u8]) -> Vec<u8> {
     let udp_len = 8 + payload.len() as u16;
     let mut header = vec![0x45, 0];
     header.extend((20 + udp_len).to_be_bytes());

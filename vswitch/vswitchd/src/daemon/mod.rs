@@ -7,11 +7,13 @@
 //! |---|---|
 //! | `start`  | from a configuration to a daemon that forwards |
 //! | `kernel` | gathers what the kernel announces, and has it acted upon |
+//! | `workers` | what each worker is started with |
 //! | `stop`   | reload and end |
 
 mod kernel;
 mod start;
 mod stop;
+mod workers;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -6,20 +6,18 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use controlplane::config::{Config, WorkerSettings};
+use controlplane::config::Config;
 use controlplane::model::Model;
 use controlplane::plane::{ControlPlane, Event, HostState, UplinkState};
 use controlplane::{compile, ports};
-use dataplane::tables::PortId;
 use dataplane::wire::MacAddr;
 use frame::Pool;
-use netio::xsk::XskSocket;
 use netlink::{Monitor, Netlink};
-use worker::cores::{given, leave_to_workers};
+use worker::Workers;
+use worker::cores::leave_to_workers;
 use worker::publish::Publisher;
-use worker::{Idle, WorkerSpec, Workers};
 
-use super::{Daemon, kernel, log, offloads};
+use super::{Daemon, kernel, log, offloads, workers};
 use crate::error::{Error, Result};
 use crate::host::{self, HostInterface, sysctl_warnings};
 use crate::journal::Journal;
@@ -28,7 +26,7 @@ use crate::machine::{self, Facts};
 use crate::nft_rules::{self, NftRules};
 use crate::node::Node;
 use crate::underlay::Underlay;
-use crate::uplink::{Uplink, spread};
+use crate::uplink::Uplink;
 
 /// Frames that a trace may use at once: the packet, and copies for a flooded segment.
 const TRACE_FRAMES: u32 = 64;
@@ -50,15 +48,15 @@ impl Daemon {
         let uplink_state = facts.as_ref().map(uplink_state);
 
         let mut underlay = None;
-        let (uplink, sockets) = match (&config.uplink, facts) {
+        let (uplink, queues) = match (&config.uplink, facts) {
             (Some(settings), Some(facts)) => {
                 let netlink = Netlink::open().map_err(Error::Netlink)?;
                 underlay = Some(Underlay::new(netlink, &facts.link));
                 let steering =
                     controlplane::desired::Steering::of(&config, &model, facts.addresses);
-                let (uplink, sockets) = Uplink::open(settings, &steering, facts)?;
+                let (uplink, queues) = Uplink::open(settings, &steering, facts)?;
                 choices.extend(uplink_state.iter().flat_map(|state| uplink.choices(state)));
-                (Some(uplink), sockets)
+                (Some(uplink), queues)
             }
             _ => {
                 let beside = config.host.as_ref().map_or("", |_| " and what its kernel routes");
@@ -74,9 +72,9 @@ impl Daemon {
         choices.extend(kernel_choice(&config));
 
         let publisher = Publisher::new();
-        let specs =
-            specs(&config, uplink.is_some().then_some(ports::UPLINK), sockets, &mut choices);
-        // Before any thread is started: each that is started inherits it.
+        let opened = uplink.as_ref().map(|uplink| (uplink, queues));
+        let specs = workers::specs(&config, opened, &mut choices, &mut warnings);
+        // Before any thread is started, as each inherits it.
         let pinned: Vec<_> = specs.iter().filter_map(|spec| spec.core).collect();
         match leave_to_workers(&pinned) {
             left if left.is_empty() => choices
@@ -219,64 +217,4 @@ fn kernel_choice(config: &Config) -> Option<String> {
     };
     let covering = if settings.covering { ", with what covers its prefixes" } else { "" };
     Some(format!("routes: the kernel's table {} is a source{protocols}{covering}", settings.table))
-}
-
-fn specs(
-    config: &Config,
-    uplink: Option<PortId>,
-    sockets: Vec<XskSocket>,
-    choices: &mut Vec<String>,
-) -> Vec<WorkerSpec> {
-    let WorkerSettings { cores, idle_after_us, frames } = &config.workers;
-    let mut cores: Vec<Option<usize>> = match cores {
-        Some(cores) => cores.iter().copied().map(Some).collect(),
-        None => {
-            vec![given().last().copied()]
-        }
-    };
-    if uplink.is_some() && cores.len() > sockets.len() {
-        choices.push(format!(
-            "workers: {} instead of the {} configured, as the uplink has {} queue(s) and a queue belongs to one worker",
-            sockets.len(),
-            cores.len(),
-            sockets.len()
-        ));
-        cores.truncate(sockets.len().max(1));
-    }
-    let idle = idle_after_us.map_or(Idle::Spin, Idle::Micros);
-    let mut sockets: Vec<_> = sockets.into_iter().map(Some).collect();
-    let spread = spread(sockets.len(), cores.len());
-    let specs: Vec<_> = cores
-        .into_iter()
-        .zip(spread)
-        .enumerate()
-        .map(|(id, (core, queues))| WorkerSpec {
-            id,
-            core,
-            idle,
-            frames: *frames,
-            fdb_max: config.bridge.fdb_max,
-            fdb_ageing_ms: config.bridge.ageing_seconds * 1000,
-            queues: queues
-                .into_iter()
-                .filter_map(|queue| Some((queue as u32, sockets.get_mut(queue)?.take()?)))
-                .collect(),
-            uplink,
-        })
-        .collect();
-    for spec in &specs {
-        let queues: Vec<_> = spec.queues.iter().map(|(queue, _)| queue.to_string()).collect();
-        choices.push(format!(
-            "worker {}: core {}, queues [{}], {} frames, {}",
-            spec.id,
-            spec.core.map_or_else(|| "any".into(), |core| core.to_string()),
-            queues.join(", "),
-            spec.frames,
-            match idle {
-                Idle::Spin => "never sleeps".into(),
-                Idle::Micros(micros) => format!("sleeps after {micros} µs"),
-            }
-        ));
-    }
-    specs
 }

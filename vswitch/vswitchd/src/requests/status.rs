@@ -88,9 +88,9 @@ impl Daemon {
         let mac = |own| Mac(vtep_mac(self.plane.config(), own).0);
         Some(UplinkStatus {
             interface: state.name.clone(),
-            kind: "af_xdp".into(),
-            xdp_mode: uplink.xdp_mode.clone(),
-            copy_mode: uplink.copy_mode.clone(),
+            kind: uplink.control().kind().to_string(),
+            xdp_mode: uplink.control().xdp_mode().map(ToString::to_string),
+            copy_mode: uplink.control().copy_mode().map(ToString::to_string),
             queues: uplink.facts.queues as usize,
             address,
             address6,
@@ -119,6 +119,7 @@ impl Daemon {
                 id: state.id,
                 core: state.core,
                 queues: state.queues,
+                sends_by: state.sends_by.map(|kind| kind.to_string()),
                 ports,
                 epoch: state.epoch.0,
                 frames_free: state.frames_free,

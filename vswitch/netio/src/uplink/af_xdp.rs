@@ -1,0 +1,84 @@
+//! The kind `af_xdp`: the XDP pinhole on the NIC, and an AF_XDP socket for each of its queues.
+//!
+//! Enters: frames that the pinhole redirects, as packets; finished frames. Everything that the
+//! pinhole does not take stays Linux's. `uplink` alone calls it.
+
+use frame::{Packet, Pool};
+
+use super::{Rx, RxError, Tx, UplinkConfig, UplinkQueue};
+use crate::Result;
+use crate::pinhole::{AttachMode, Pinhole, Steering};
+use crate::xsk::{XskConfig, XskMode, XskRx, XskSocket};
+
+/// The XDP program of an AF_XDP uplink, and how its sockets were bound.
+#[derive(Debug)]
+pub struct AfXdp {
+    pinhole: Pinhole,
+    ifindex: u32,
+    queues: u32,
+    copy_mode: Option<XskMode>,
+}
+
+impl AfXdp {
+    /// Attaches the program, then binds a socket to each queue.
+    pub(super) fn open(
+        config: &UplinkConfig,
+        steering: &Steering,
+    ) -> Result<(Self, Vec<UplinkQueue>)> {
+        let UplinkConfig { interface, ifindex, queues, attach, zero_copy } = *config;
+        let pinhole = Pinhole::attach(ifindex, queues, steering, attach)?;
+        let xsk = XskConfig { zero_copy, ..XskConfig::default() };
+        let sockets = (0..queues)
+            .map(|queue| XskSocket::open(interface, queue, &xsk, pinhole.xsk_map()))
+            .collect::<Result<Vec<_>>>()?;
+        let copy_mode = sockets.first().map(|socket| socket.mode().clone());
+        let opened = (0..queues).zip(sockets).map(|(number, socket)| UplinkQueue {
+            number,
+            rx: Rx::AfXdp(socket.rx),
+            tx: Tx::AfXdp(socket.tx),
+        });
+        Ok((Self { pinhole, ifindex, queues, copy_mode }, opened.collect()))
+    }
+
+    pub(super) fn steer(&mut self, steering: &Steering) -> Result<()> {
+        self.pinhole.update(steering)
+    }
+
+    pub(super) fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    pub(super) fn xdp_mode(&self) -> &AttachMode {
+        self.pinhole.mode()
+    }
+
+    pub(super) fn copy_mode(&self) -> Option<&XskMode> {
+        self.copy_mode.as_ref()
+    }
+
+    pub(super) fn choices(&self) -> Vec<String> {
+        let mut choices = vec![
+            format!("AF_XDP on {} queue(s), all that receive", self.queues),
+            format!("XDP mode {}", self.xdp_mode()),
+        ];
+        choices.extend(self.copy_mode.iter().map(XskMode::to_string));
+        choices
+    }
+}
+
+/// Copies frames from the socket's memory into frames of the pool. The pinhole's frames come with
+/// complete checksums.
+pub(super) fn recv(
+    rx: &mut XskRx,
+    pool: &Pool,
+    budget: usize,
+    mut deliver: impl FnMut(std::result::Result<Packet, RxError>),
+) -> usize {
+    rx.recv(budget, |bytes| {
+        let Some(mut frame) = pool.alloc() else { return deliver(Err(RxError::NoFrame)) };
+        match frame.extend_from_slice(bytes) {
+            Ok(()) => deliver(Ok(Packet::plain(frame))),
+            Err(_) => deliver(Err(RxError::TooLong)),
+        }
+    })
+}

@@ -1,0 +1,275 @@
+//! The NIC, taken by one of several kinds of uplink.
+//!
+//! Enters: packets of this node from the NIC, by [`Rx`]; packets for other nodes, by [`Tx`]; from the
+//! control thread, which packets are this node's. The rest of the house sees these enums and no kind:
+//! a kind of uplink is one file here and one arm in each of them. A receiving half, and a transmit
+//! handle, belongs to one worker; [`UplinkControl`] stays with the control thread.
+//!
+//! | file | kind |
+//! |---|---|
+//! | `af_xdp`    | receives and sends by an AF_XDP socket a queue, behind the XDP pinhole |
+//! | `af_packet` | sends alone, without a queue of the NIC |
+//!
+//! The enums are matched once a batch on the way in and once a packet on the way out; nothing is
+//! dispatched at run time by a pointer.
+
+mod af_packet;
+mod af_xdp;
+
+use std::fmt;
+use std::os::fd::{AsRawFd, RawFd};
+
+use frame::{Frame, Packet, Pool};
+
+use crate::Result;
+use crate::pinhole::{AttachMode, AttachWish, Steering};
+use crate::xsk::{XskMode, XskRx, XskTx};
+
+pub use af_packet::PacketTx;
+pub use af_xdp::AfXdp;
+
+/// How packets get from the NIC and to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UplinkKind {
+    /// AF_XDP sockets.
+    AfXdp,
+    /// A packet socket.
+    AfPacket,
+}
+
+/// What an uplink needs to know of the NIC, and which of the possible ways is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct UplinkConfig<'a> {
+    /// Name of the interface, in the namespace of the calling thread.
+    pub interface: &'a str,
+    /// Its index.
+    pub ifindex: u32,
+    /// Its receive queues.
+    pub queues: u32,
+    /// How the XDP program is attached.
+    pub attach: AttachWish,
+    /// Try zero-copy before copy mode.
+    pub zero_copy: bool,
+}
+
+/// One receive queue of the NIC, both ways.
+#[derive(Debug)]
+pub struct UplinkQueue {
+    /// Its number.
+    pub number: u32,
+    /// From the NIC.
+    pub rx: Rx,
+    /// To the NIC.
+    pub tx: Tx,
+}
+
+/// The control thread's end of an open uplink. Dropping it gives the NIC back to Linux.
+#[derive(Debug)]
+pub enum UplinkControl {
+    /// The XDP program.
+    AfXdp(AfXdp),
+}
+
+/// The receiving half of a queue.
+#[derive(Debug)]
+pub enum Rx {
+    /// By AF_XDP.
+    AfXdp(XskRx),
+}
+
+/// A transmit handle for the NIC.
+#[derive(Debug)]
+pub enum Tx {
+    /// By AF_XDP.
+    AfXdp(XskTx),
+    /// By a packet socket.
+    AfPacket(PacketTx),
+}
+
+/// Why a packet that came from the NIC was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RxError {
+    /// No frame of the pool is free.
+    NoFrame,
+    /// It is longer than a frame.
+    TooLong,
+}
+
+/// Why a frame was not queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TxError {
+    /// There is no room: flush, and drop what still does not fit.
+    Full,
+    /// Longer than [`MAX_FRAME_BYTES`](crate::xsk::MAX_FRAME_BYTES).
+    TooLong,
+    /// Shorter than an Ethernet header.
+    TooShort,
+    /// A checksum is not finished or a superframe not cut, which this kind cannot leave to the NIC.
+    Unfinished,
+}
+
+impl UplinkControl {
+    /// Takes from the NIC what `steering` names, by AF_XDP; with it come the queues, in the order of
+    /// their numbers.
+    ///
+    /// # Errors
+    /// If another program has the NIC's XDP hook or one of its queues, or the kernel refuses.
+    pub fn open(config: &UplinkConfig, steering: &Steering) -> Result<(Self, Vec<UplinkQueue>)> {
+        let (control, queues) = AfXdp::open(config, steering)?;
+        Ok((Self::AfXdp(control), queues))
+    }
+
+    /// A transmit handle for a worker that owns no queue.
+    ///
+    /// # Errors
+    /// If the kernel refuses the socket.
+    pub fn extra_tx(&self) -> Result<Tx> {
+        match self {
+            Self::AfXdp(control) => PacketTx::open(control.ifindex()).map(Tx::AfPacket),
+        }
+    }
+
+    /// Takes what `steering` names from now on, and nothing else.
+    ///
+    /// # Errors
+    /// If the kernel refuses; what was taken before is taken still.
+    pub fn steer(&mut self, steering: &Steering) -> Result<()> {
+        match self {
+            Self::AfXdp(control) => control.steer(steering),
+        }
+    }
+
+    /// The kind.
+    #[must_use]
+    pub fn kind(&self) -> UplinkKind {
+        match self {
+            Self::AfXdp(_) => UplinkKind::AfXdp,
+        }
+    }
+
+    /// Where the XDP program runs; `None` without one.
+    #[must_use]
+    pub fn xdp_mode(&self) -> Option<&AttachMode> {
+        match self {
+            Self::AfXdp(control) => Some(control.xdp_mode()),
+        }
+    }
+
+    /// Whether the kernel copies each frame; `None` for a kind that has no choice.
+    #[must_use]
+    pub fn copy_mode(&self) -> Option<&XskMode> {
+        match self {
+            Self::AfXdp(control) => control.copy_mode(),
+        }
+    }
+
+    /// What was chosen and why, one sentence each.
+    #[must_use]
+    pub fn choices(&self) -> Vec<String> {
+        match self {
+            Self::AfXdp(control) => control.choices(),
+        }
+    }
+}
+
+impl Rx {
+    /// Delivers at most `budget` packets, each in a frame of `pool`, or what became of it; returns
+    /// how many there were. Fewer than `budget` means that the queue was empty for a moment.
+    pub fn recv(
+        &mut self,
+        pool: &Pool,
+        budget: usize,
+        deliver: impl FnMut(std::result::Result<Packet, RxError>),
+    ) -> usize {
+        match self {
+            Self::AfXdp(rx) => af_xdp::recv(rx, pool, budget, deliver),
+        }
+    }
+}
+
+impl AsRawFd for Rx {
+    /// Readable while packets wait.
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::AfXdp(rx) => rx.as_raw_fd(),
+        }
+    }
+}
+
+impl Tx {
+    /// The kind.
+    #[must_use]
+    pub fn kind(&self) -> UplinkKind {
+        match self {
+            Self::AfXdp(_) => UplinkKind::AfXdp,
+            Self::AfPacket(_) => UplinkKind::AfPacket,
+        }
+    }
+
+    /// Queues a packet.
+    ///
+    /// # Errors
+    /// If there is no room, the length is impossible, or its offload asks for more than the kind
+    /// has.
+    pub fn send(&mut self, packet: &Packet) -> std::result::Result<(), TxError> {
+        match self {
+            Self::AfXdp(tx) => {
+                let frame = finished(packet)?;
+                tx.send_with(frame.len(), |into| into.copy_from_slice(frame))
+            }
+            Self::AfPacket(tx) => {
+                let frame = finished(packet)?;
+                tx.send_with(frame.len(), |into| into.copy_from_slice(frame))
+            }
+        }
+    }
+
+    /// Queues a frame of `len` bytes, which `write` writes straight into the memory that the kernel
+    /// sends from. It is given what an earlier packet left there and must overwrite all of it.
+    ///
+    /// # Errors
+    /// If there is no room, or the length is impossible; `write` is then not called.
+    pub fn send_with(
+        &mut self,
+        len: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> std::result::Result<(), TxError> {
+        match self {
+            Self::AfXdp(tx) => tx.send_with(len, write),
+            Self::AfPacket(tx) => tx.send_with(len, write),
+        }
+    }
+
+    /// Has the kernel take what is queued. What it takes no room for stays queued for the next call.
+    ///
+    /// # Errors
+    /// If the device is down or gone, or refused a frame.
+    pub fn flush(&mut self) -> Result<()> {
+        match self {
+            Self::AfXdp(tx) => tx.flush(),
+            Self::AfPacket(tx) => tx.flush(),
+        }
+    }
+
+    /// Frames that are queued and that the kernel has not taken yet.
+    pub fn pending(&mut self) -> u32 {
+        match self {
+            Self::AfXdp(tx) => tx.pending(),
+            Self::AfPacket(tx) => tx.pending(),
+        }
+    }
+}
+
+/// The frame of a packet of which nothing is left to do.
+fn finished(packet: &Packet) -> std::result::Result<&Frame, TxError> {
+    if packet.offload.is_undone() { Err(TxError::Unfinished) } else { Ok(&packet.frame) }
+}
+
+impl fmt::Display for UplinkKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AfXdp => "af_xdp",
+            Self::AfPacket => "af_packet",
+        })
+    }
+}
