@@ -93,12 +93,29 @@ pub struct Status {
     /// What is made of the kernel's routing table, if it is a source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_routes: Option<KernelRoutes>,
+    /// What of the node was found changed by others and put right since the daemon started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repairs: Vec<RepairStatus>,
     /// Time from publishing tables to every worker's using them, microseconds: p50, p99, max.
     pub publish_latency_us: Option<[u64; 3]>,
     /// What was chosen at start, each with its reason; and what needs the operator's attention.
     pub choices: Vec<String>,
     /// What needs the operator's attention.
     pub warnings: Vec<String>,
+}
+
+/// A part of the node that was found changed by others and put right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairStatus {
+    /// What it is, in words.
+    pub part: String,
+    /// How often it was put right.
+    pub count: u64,
+    /// What was wrong the last time.
+    pub last: String,
+    /// The program that had changed it then, as far as the kernel tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// The rules by which pods reach the world outside.

@@ -14,6 +14,7 @@
 //! | [`mtu`]         | how long pods' packets may be |
 //! | [`path_mtu`]    | how long packets through the underlay may be, as routers reported it |
 //! | [`ports`]       | the number of each attachment's port |
+//! | [`repairs`]     | what had to be put right of the node, and when not to |
 //! | [`compile`]     | the tables out of all of these |
 //! | [`desired`]     | what the kernel is to have: host port, nftables, what is taken from the NIC |
 //! | [`plane`]       | what every event comes to |
@@ -33,3 +34,4 @@ pub mod own_address;
 pub mod path_mtu;
 pub mod plane;
 pub mod ports;
+pub mod repairs;

@@ -18,6 +18,7 @@ mod link;
 mod monitor;
 mod neighbor;
 mod route;
+mod ruleset;
 mod socket;
 
 pub use error::{Error, Result};
@@ -26,4 +27,5 @@ pub use link::{Link, LinkChange};
 pub use monitor::{Event, Monitor};
 pub use neighbor::{Neighbor, NeighborState};
 pub use route::{MAIN_TABLE, NextHop, ROUTE_PROTOCOL, Route};
+pub use ruleset::{RulesetMonitor, Writer};
 pub use socket::Netlink;

@@ -88,11 +88,12 @@ impl Monitor {
         Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM_BYTES) })
     }
 
-    /// Tells all that has happened since the last call, in order.
+    /// Tells all that has happened since the last call, in order, each with the number of the socket
+    /// whose request led to it: for most, that of its process; 0 for the kernel itself.
     ///
     /// # Errors
     /// If the socket fails otherwise than by an overrun, which is an event.
-    pub fn drain(&mut self, mut each: impl FnMut(Event)) -> Result<()> {
+    pub fn drain(&mut self, mut each: impl FnMut(Event, u32)) -> Result<()> {
         loop {
             self.datagram.clear();
             let from = match self.socket.recv_from(&mut self.datagram, 0) {
@@ -100,14 +101,19 @@ impl Monitor {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    each(Event::Overrun);
+                    each(Event::Overrun, 0);
                     continue;
                 }
                 Err(source) => return Err(Error::Socket { action: "read from", source }),
             };
             // Only the kernel's word counts.
             if from.port_number() == 0 {
-                parts(&self.datagram).filter_map(event).for_each(&mut each);
+                for part in parts(&self.datagram) {
+                    let writer = Header::of(part).map_or(0, |header| header.port);
+                    if let Some(event) = event(part) {
+                        each(event, writer);
+                    }
+                }
             }
         }
     }

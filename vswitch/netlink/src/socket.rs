@@ -223,18 +223,22 @@ pub(crate) struct Header<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     sequence: u32,
+    /// The socket whose request led to a notification, which for most is its process's number; 0 for
+    /// the kernel itself.
+    pub(crate) port: u32,
     pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Header<'a> {
     /// Of one of [`parts`].
     pub(crate) fn of(part: &'a [u8]) -> Option<Self> {
-        let ([_, _, _, _, k0, k1, f0, f1, sequence @ .., _, _, _, _], payload) =
+        let ([_, _, _, _, k0, k1, f0, f1, s0, s1, s2, s3, port @ ..], payload) =
             part.split_first_chunk::<16>()?;
         Some(Self {
             kind: u16::from_ne_bytes([*k0, *k1]),
             flags: u16::from_ne_bytes([*f0, *f1]),
-            sequence: u32::from_ne_bytes(*sequence),
+            sequence: u32::from_ne_bytes([*s0, *s1, *s2, *s3]),
+            port: u32::from_ne_bytes(*port),
             payload,
         })
     }

@@ -3,7 +3,9 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use api::{Drops, MasqueradeStatus, RefusedRoute, Reply, SourceStatus, Status, TraceResult};
+use api::{
+    Drops, MasqueradeStatus, RefusedRoute, RepairStatus, Reply, SourceStatus, Status, TraceResult,
+};
 use serde::Serialize;
 
 /// The content of an answer, without its envelope.
@@ -253,6 +255,13 @@ fn status_text(status: &Status) -> String {
         }
         if kernel.refused > kernel.refusals.len() {
             line(&mut text, &format!("  and {} more", kernel.refused - kernel.refusals.len()));
+        }
+    }
+    if !status.repairs.is_empty() {
+        line(&mut text, "\nchanged by others and put right");
+        for RepairStatus { part, count, last, by } in &status.repairs {
+            let by = by.as_ref().map(|by| format!(", by {by}")).unwrap_or_default();
+            line(&mut text, &format!("  {part}: {count} time(s), the last time as {last}{by}"));
         }
     }
     for (title, items) in [("chosen at start", &status.choices), ("attention", &status.warnings)] {

@@ -242,6 +242,7 @@ fn status(pod_prefixes: &[IpNet]) -> Status {
         host_interface: None,
         masquerade: None,
         kernel_routes: None,
+        repairs: Vec::new(),
         publish_latency_us: None,
         choices: Vec::new(),
         warnings: Vec::new(),

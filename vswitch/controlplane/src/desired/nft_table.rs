@@ -23,6 +23,9 @@ use ipnet::IpNet;
 use crate::config::{Config, Host, Node};
 use crate::model::{Model, PodPrefixes};
 
+/// Name of the table.
+pub const NAME: &str = "vswitch";
+
 /// Name and family of the table, as `nft` writes them.
 pub const TABLE: &str = "table inet vswitch";
 

@@ -28,6 +28,8 @@ pub enum Event {
         /// The NIC's addresses: all of them, and those that last.
         own: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
     },
+    /// The host port was removed and made again.
+    HostPortMade(HostState),
     /// A client asks for a change. One that only asks what is, is answered without the control plane.
     Request(Request),
     /// The plugin hands a pod's port over.

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::list::Frame;
 use super::{ControlPlane, HostState, Link, UplinkState};
 use crate::change::{Action, Change, Note, OnFailure, Rollback};
+use crate::desired::HostPortState;
 use crate::kernel::Scope;
 use crate::model::attachments;
 use crate::next_hop::NextHops;
@@ -49,6 +50,15 @@ impl ControlPlane {
         if let Some((has, lasting)) = own {
             self.renumber(&has, &lasting, &mut notes);
         }
+        self.learn(&mut notes);
+        self.fact(Frame::default(), notes)
+    }
+
+    /// The host port has another number in the kernel, which has nothing else of it yet.
+    pub(super) fn host_port_made(&mut self, host: HostState) -> Change {
+        self.host = Some(host);
+        self.in_force.host_port = HostPortState::default();
+        let mut notes = Vec::new();
         self.learn(&mut notes);
         self.fact(Frame::default(), notes)
     }

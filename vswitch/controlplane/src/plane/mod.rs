@@ -130,6 +130,7 @@ impl ControlPlane {
         match event {
             Event::Started { uplink, host } => Ok(self.started(uplink, host)),
             Event::Ready { own } => Ok(self.ready(own)),
+            Event::HostPortMade(host) => Ok(self.host_port_made(host)),
             Event::Request(request) => self.on_request(request),
             Event::Attach { request, offloads } => self.attach(&request, offloads),
             Event::PortsGone(ids) => Ok(self.ports_gone(&ids)),

@@ -353,7 +353,7 @@ fn the_kernel_resolves_a_neighbour_and_the_monitor_tells() {
                     }
                     _ => {}
                 };
-                monitor.drain(each).expect("open");
+                monitor.drain(|event, _| each(event)).expect("open");
                 // IPv6 cannot ask until its link-local address is no longer tentative.
                 if failed {
                     netlink.resolve(v0, ip).expect("it is up");
@@ -400,7 +400,7 @@ fn the_monitor_tells_of_links_addresses_and_routes() {
         ip("route add 198.18.0.0/24 dev v0");
         netlink.delete_link(index).expect("removed");
         let mut events = Vec::new();
-        monitor.drain(|event| events.push(event)).expect("open");
+        monitor.drain(|event, _| events.push(event)).expect("open");
         let address = Some(addr("198.51.100.1"));
         assert!(events.contains(&Event::AddressChanged { ifindex: index, address }));
         let is_ours = |e: &Event| matches!(e, Event::RouteChanged(route, _) if route.destination == net("198.18.0.0/24"));
@@ -426,7 +426,7 @@ fn made(netlink: &mut Netlink) -> Vec<KernelRoute> {
 /// What was told of such routes since the last time.
 fn made_since(monitor: &mut Monitor) -> Vec<Event> {
     let mut told = Vec::new();
-    monitor.drain(|event| told.push(event)).expect("open");
+    monitor.drain(|event, _| told.push(event)).expect("open");
     told.retain(|event| match event {
         Event::RouteChanged(route, _) | Event::RouteGone(route) => route.protocol != 2,
         _ => false,
@@ -550,7 +550,7 @@ fn a_link_that_goes_down_takes_routes_along_in_silence() {
         netlink.set_down(oif).expect("down");
         let mut links = 0;
         monitor
-            .drain(|event| match event {
+            .drain(|event, _| match event {
                 Event::RouteGone(route) => assert_ne!(route.destination, net("198.18.1.0/24")),
                 Event::LinkChanged(_) => links += 1,
                 _ => {}
@@ -577,14 +577,14 @@ fn next_hop_objects_are_told_of_and_their_routes_listed_in_full() {
         ip("nexthop add id 3 group 1,2/2,5");
         ip("route add 198.18.1.0/24 nhid 3");
         let mut told = Vec::new();
-        monitor.drain(|event| told.push(event)).expect("open");
+        monitor.drain(|event, _| told.push(event)).expect("open");
         assert!(told.contains(&Event::NextHopsChanged));
         let hops: Vec<_> =
             made(&mut netlink)[0].next_hops.iter().map(|hop| (hop.gateway, hop.weight)).collect();
         assert_eq!(hops, [(Some(addr("198.51.100.2")), 2), (Some(addr("198.51.100.3")), 5)]);
         ip("nexthop del id 3");
         let mut told = Vec::new();
-        monitor.drain(|event| told.push(event)).expect("open");
+        monitor.drain(|event, _| told.push(event)).expect("open");
         assert!(told.contains(&Event::NextHopsChanged));
         assert_eq!(made(&mut netlink), []);
     });
@@ -603,11 +603,11 @@ fn a_monitor_that_was_not_read_says_so_once_and_goes_on() {
             netlink.set_mtu(index, 1400 + round % 2).expect("in range");
         }
         let mut overruns = 0;
-        monitor.drain(|event| overruns += u32::from(event == Event::Overrun)).expect("open");
+        monitor.drain(|event, _| overruns += u32::from(event == Event::Overrun)).expect("open");
         assert_eq!(overruns, 1);
         netlink.set_mtu(index, 1300).expect("in range");
         let mut last = None;
-        monitor.drain(|event| last = Some(event)).expect("open");
+        monitor.drain(|event, _| last = Some(event)).expect("open");
         assert!(matches!(last, Some(Event::LinkChanged(link)) if link.mtu == 1300));
     });
 }

@@ -31,6 +31,7 @@ const LISTENER: Token = Token(0);
 const STOP: Token = Token(1);
 const RELOAD: Token = Token(2);
 const KERNEL: Token = Token(3);
+const RULESET: Token = Token(4);
 const FIRST_CLIENT: usize = 16;
 
 /// Clients at once: a node starts some tens of pods at a time.
@@ -80,6 +81,14 @@ impl Control {
                 Some(monitor) => registry.register(
                     &mut SourceFd(&monitor.as_raw_fd()),
                     KERNEL,
+                    Interest::READABLE,
+                ),
+                None => Ok(()),
+            })
+            .and_then(|()| match daemon.ruleset() {
+                Some(ruleset) => registry.register(
+                    &mut SourceFd(&ruleset.as_raw_fd()),
+                    RULESET,
                     Interest::READABLE,
                 ),
                 None => Ok(()),
@@ -137,6 +146,7 @@ impl Control {
                     }
                     RELOAD => self.reload(),
                     KERNEL => self.daemon.on_kernel_event(),
+                    RULESET => self.daemon.on_ruleset_event(),
                     token if !self.ready.contains(&token) => self.ready.push_back(token),
                     _ => {}
                 }

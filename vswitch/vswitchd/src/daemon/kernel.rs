@@ -13,7 +13,7 @@ use dataplane::wire::MacAddr;
 use netio::xsk::MAX_FRAME_BYTES;
 use netlink::Link;
 
-use super::Daemon;
+use super::{Daemon, settle};
 use crate::error::chain;
 use crate::kernel;
 
@@ -36,11 +36,24 @@ pub(super) struct Agenda {
     /// The uplink, if it was announced.
     link: Option<plane::Link>,
     looked_at: Instant,
+    /// The host port may lack something, and who may have taken it.
+    host_port: Option<Option<String>>,
+    /// The nftables table may be another, and who may have changed it.
+    nft_table: Option<Option<String>>,
+    compared_at: Instant,
 }
 
 impl Agenda {
     pub(super) fn new(now: Instant) -> Self {
-        Self { since: None, debounce: DEBOUNCE, link: None, looked_at: now }
+        Self {
+            since: None,
+            debounce: DEBOUNCE,
+            link: None,
+            looked_at: now,
+            host_port: None,
+            nft_table: None,
+            compared_at: now,
+        }
     }
 }
 
@@ -49,9 +62,16 @@ impl Daemon {
     pub fn on_kernel_event(&mut self) {
         let Some(monitor) = &mut self.monitor else { return };
         let underlay = &mut self.node.underlay;
-        let plane = &mut self.plane;
+        let (plane, host) = (&mut self.plane, self.node.host.as_ref());
+        let host_port = &mut self.agenda.host_port;
         let (mut is_concerned, mut links) = (false, Vec::new());
-        let outcome = monitor.drain(|event| {
+        let outcome = monitor.drain(|event, port| {
+            if host.is_some_and(|host| settle::concerns_host(&event, host)) {
+                is_concerned = true;
+                // The first to change something is named.
+                let by = host_port.get_or_insert(None);
+                *by = by.take().or_else(|| settle::writer(port));
+            }
             is_concerned |= underlay.as_mut().is_some_and(|underlay| underlay.on_event(&event));
             is_concerned |=
                 plane.follower().is_some_and(|follower| kernel::on_event(follower, &event));
@@ -68,6 +88,20 @@ impl Daemon {
             self.on_link_event(link, is_there);
         }
         if is_concerned {
+            self.agenda.since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Our nftables table changed, by us or by another program.
+    pub fn on_ruleset_event(&mut self) {
+        let Some(ruleset) = &mut self.ruleset else { return };
+        let writers = match ruleset.drain() {
+            Ok(writers) => writers,
+            Err(error) => return tracing::error!("{}", chain(&error)),
+        };
+        if let Some(writer) = writers.into_iter().next() {
+            let by = writer.map(|writer| format!("process {} ({})", writer.pid, writer.name));
+            self.agenda.nft_table.get_or_insert(by);
             self.agenda.since.get_or_insert_with(Instant::now);
         }
     }
@@ -120,6 +154,17 @@ impl Daemon {
             if let Some(underlay) = &mut self.node.underlay {
                 underlay.go_round();
             }
+            self.look_at_queues();
+        }
+        if let Some(by) = self.agenda.host_port.take() {
+            self.settle_host_port(by.as_deref(), now);
+        }
+        if let Some(by) = self.agenda.nft_table.take() {
+            self.settle_nft_table(by.as_deref(), now);
+        }
+        if now >= self.agenda.compared_at + settle::PERIOD {
+            self.agenda.compared_at = now;
+            self.settle_all(now);
         }
         self.read_kernel_table(now);
         let own = self.own_addresses();

@@ -7,10 +7,12 @@
 //! |---|---|
 //! | `start`  | from a configuration to a daemon that forwards |
 //! | `kernel` | gathers what the kernel announces, and has it acted upon |
+//! | `settle` | compares what the kernel is to have with what it has |
 //! | `workers` | what each worker is started with |
 //! | `stop`   | reload and end |
 
 mod kernel;
+mod settle;
 mod start;
 mod stop;
 mod workers;
@@ -22,11 +24,12 @@ use api::{ErrorReply, Reply};
 use controlplane::change::{Level, Note};
 use controlplane::plane::{ControlPlane, Event};
 use controlplane::ports;
+use controlplane::repairs::Repairs;
 use dataplane::Millis;
 use dataplane::tables::Offloads;
 use frame::Pool;
 use netio::port::TapOffloads;
-use netlink::Monitor;
+use netlink::{Monitor, RulesetMonitor};
 
 use crate::lock::Locks;
 use crate::node::Node;
@@ -43,6 +46,13 @@ pub struct Daemon {
     config_path: PathBuf,
     /// The kernel's announcements, if the node has an interface that they may concern.
     monitor: Option<Monitor>,
+    /// The changes of our nftables table, if the kernel tells of them.
+    ruleset: Option<RulesetMonitor>,
+    /// What had to be put right of the node.
+    pub(crate) repairs: Repairs,
+    /// Queues of the NIC without a socket, as a sentence.
+    pub(crate) queue_note: Option<String>,
+    queue_logged: Option<String>,
     /// What was chosen at the start, and why.
     pub(crate) choices: Vec<String>,
     /// What needs attention since then.
@@ -72,6 +82,12 @@ impl Daemon {
     #[must_use]
     pub fn monitor(&self) -> Option<&Monitor> {
         self.monitor.as_ref()
+    }
+
+    /// The changes of our nftables table, to be watched for readiness.
+    #[must_use]
+    pub fn ruleset(&self) -> Option<&RulesetMonitor> {
+        self.ruleset.as_ref()
     }
 
     /// Has the control plane make a list of an event, and carries it out; the answer, if it has one.
@@ -106,14 +122,14 @@ impl Daemon {
         self.compact_journal();
     }
 
-    /// A pod's namespace ended before its DEL came, or somebody removed the host port.
+    /// A pod's namespace ended before its DEL came, or another program removed the host port.
     pub(crate) fn notice_gone_ports(&mut self) {
         let gone = self.node.workers.gone_ports();
         if gone.is_empty() {
             return;
         }
         if gone.contains(&ports::HOST) {
-            self.warn("the host port's interface was removed; restart the daemon".to_owned());
+            self.settle_host_port(None, Instant::now());
         }
         self.follow(Event::PortsGone(gone));
     }

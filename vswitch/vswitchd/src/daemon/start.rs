@@ -7,19 +7,22 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use controlplane::config::Config;
+use controlplane::desired::nft_table;
 use controlplane::model::Model;
-use controlplane::plane::{ControlPlane, Event, HostState, UplinkState};
+use controlplane::plane::{ControlPlane, Event, UplinkState};
+use controlplane::repairs::Repairs;
 use controlplane::{compile, ports};
 use dataplane::wire::MacAddr;
 use frame::Pool;
-use netlink::{Monitor, Netlink};
+use netlink::{Monitor, Netlink, RulesetMonitor};
 use worker::Workers;
 use worker::cores::leave_to_workers;
 use worker::publish::Publisher;
 
-use super::{Daemon, kernel, log, offloads, workers};
-use crate::error::{Error, Result};
-use crate::host::{self, HostInterface, sysctl_warnings};
+use super::settle::host_state;
+use super::{Daemon, kernel, log, workers};
+use crate::error::{Error, Result, chain};
+use crate::host::{HostInterface, sysctl_warnings};
 use crate::journal::Journal;
 use crate::lock::Locks;
 use crate::machine::{self, Facts};
@@ -65,9 +68,10 @@ impl Daemon {
                 (None, Vec::new())
             }
         };
-        let monitor = match &uplink {
-            Some(_) => Some(Monitor::open().map_err(Error::Netlink)?),
-            None => None,
+        let monitor = if uplink.is_some() || config.host.is_some() {
+            Some(Monitor::open().map_err(Error::Netlink)?)
+        } else {
+            None
         };
         choices.extend(kernel_choice(&config));
 
@@ -130,6 +134,10 @@ impl Daemon {
             node,
             config_path,
             monitor,
+            ruleset: None,
+            repairs: Repairs::default(),
+            queue_note: None,
+            queue_logged: None,
             choices,
             warnings,
             started: now,
@@ -150,20 +158,17 @@ impl Daemon {
 
     /// The kernel gets what it is to have, and the workers their first tables.
     fn forward(&mut self, uplink: Option<UplinkState>, now: Instant) -> Result<()> {
-        let host = self.node.host.as_ref().map(|host| HostState {
-            name: host.name.clone(),
-            ifindex: host.ifindex,
-            port: compile::HostPort {
-                id: ports::HOST,
-                mac: MacAddr(host::MAC),
-                mtu: 0,
-                offloads: offloads(host.port.offloads()),
-            },
-        });
+        let host = self.node.host.as_ref().map(|host| host_state(host, 0));
         let refused = |refusal: api::ErrorReply| Error::NotStarted(refusal.message);
         let change = self.plane.on(Event::Started { uplink, host }).map_err(refused)?;
         let notes = self.plane.carry_out(change, &mut self.node).map_err(refused)?;
         notes.iter().for_each(log);
+        if self.plane.nft_table().is_some() {
+            // Without it the table is compared every half a minute alone.
+            self.ruleset = RulesetMonitor::open(nft_table::NAME)
+                .inspect_err(|error| tracing::warn!("{}", chain(error)))
+                .ok();
+        }
         for problem in self.node.nft.observe().iter().flat_map(|observed| &observed.problems) {
             tracing::warn!("{problem}");
         }

@@ -44,32 +44,8 @@ impl Daemon {
         let reload = Event::Reload { config: Box::new(fresh), follower };
         self.react(reload).map_err(|refusal| refusal.message)?;
         self.node.nft.look_for_droppers();
-        self.settle_node();
+        self.settle_all(Instant::now());
         Ok(())
-    }
-
-    /// Gives the kernel again what somebody took from it.
-    fn settle_node(&mut self) {
-        let state = self.plane.host_port_state();
-        if let Some(host) = &self.node.host {
-            let cluster = &self.node.cluster;
-            match host.settle(&mut self.node.netlink, &state, cluster) {
-                Ok(repairs) => {
-                    for repair in repairs {
-                        tracing::warn!(
-                            "host port {} is as it should be again: {repair}",
-                            host.name
-                        );
-                    }
-                }
-                Err(error) => tracing::error!("{}", chain(&error)),
-            }
-        }
-        match self.node.nft.settle() {
-            Ok(false) => {}
-            Ok(true) => tracing::warn!("the nftables table is as it should be again"),
-            Err(error) => tracing::error!("{}", chain(&error)),
-        }
     }
 
     /// Ends: the NIC goes back to Linux, then the workers stop, and the host port goes with its

@@ -1,5 +1,7 @@
 //! The daemon as a whole.
 
+use std::time::Instant;
+
 use api::{
     Encapsulation, KernelRoutes, Mac, MasqueradeStatus, RefusedRoute, Status, UplinkStatus,
     WorkerStatus,
@@ -17,6 +19,8 @@ impl Daemon {
     pub(super) fn status(&self) -> Status {
         let observed = self.node.nft.observe();
         let mut warnings = self.attention();
+        warnings.extend(self.repairs.attention(self.millis(Instant::now())));
+        warnings.extend(self.queue_note.clone());
         warnings.extend(self.strict_uplink());
         warnings.extend(observed.iter().flat_map(|observed| observed.problems.clone()));
         Status {
@@ -35,6 +39,7 @@ impl Daemon {
             host_interface: self.plane.host().map(|host| host.name.clone()),
             masquerade: observed.map(|observed| self.masquerade_status(&observed)),
             kernel_routes: self.kernel_status(),
+            repairs: self.repairs.status(),
             publish_latency_us: self.node.publisher.latency_us(),
             choices: self.choices.clone(),
             warnings,

@@ -1,0 +1,141 @@
+#!/bin/bash
+# What another program takes from the node is put right within a second, counted, and named in `status`:
+# the host port down, without addresses, routes, IPv6, or gone; the nftables table flushed. A pod and
+# its node reach one another again each time. Another program that insists is left alone, and named.
+# alone: it counts seconds, and what is put right too late fails
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=scripts/lib/all.sh
+. "$root/scripts/lib/all.sh"
+
+# As long as it may take, in seconds.
+RIGHT_SECONDS=1
+
+main() {
+    setup_binaries
+    lab_trap
+    lab_create
+    two_nodes_up vxlan
+    pod_plug node-a a1
+    pod_plug node-b b1
+    check "a pod and its node reach one another" reach
+    host_port
+    nftables
+    fight
+    killed
+    queues
+    report_end
+}
+
+# changed WHAT COMMAND…: another program does this to node-a, and it is put right.
+changed() {
+    local what=$1 before
+    shift
+    before=$(repairs)
+    in_ns node-a "$@"
+    check "$what: put right" until_deadline "$RIGHT_SECONDS" is_right
+    check "$what: a pod and its node reach one another" until_deadline "$RIGHT_SECONDS" reach
+    check "$what: counted" more_repairs_than "$before"
+    # Three repairs within ten seconds are a fight, which this is not.
+    sleep 4
+}
+
+host_port() {
+    changed "vsw0 down" ip link set vsw0 down
+    changed "vsw0 without IPv4 addresses" ip -4 address flush dev vsw0
+    changed "vsw0 without addresses" ip address flush dev vsw0
+    changed "one route deleted" ip route del 198.18.0.0/16 dev vsw0
+    changed "one IPv6 route deleted" ip -6 route del fd00:18::/32 dev vsw0
+    changed "an unreachable route deleted" ip route del unreachable 198.18.0.0/16
+    changed "all of protocol 86 flushed" sh -c 'ip route flush proto 86; ip -6 route flush proto 86'
+    changed "another MTU" ip link set vsw0 mtu 1300
+    changed "the gateway's neighbour deleted" ip neigh del 169.254.118.1 dev vsw0
+    changed "disable_ipv6 1" sysctl -qw net.ipv6.conf.vsw0.disable_ipv6=1
+    changed "disable_ipv6 1 then 0" sh -c \
+        'sysctl -qw net.ipv6.conf.vsw0.disable_ipv6=1; sysctl -qw net.ipv6.conf.vsw0.disable_ipv6=0'
+    changed "vsw0 deleted" ip link del vsw0
+    check "status names what was put right" repaired "the host port"
+    check "and nothing needs attention" no_attention "host port"
+}
+
+nftables() {
+    changed "the ruleset flushed" nft flush ruleset
+    changed "a rule of ours flushed" nft flush chain inet vswitch postrouting
+    check "status names the table, and nft" \
+        status_has '.repairs[] | select(.part | contains("nftables")) | .by | contains("nft")'
+}
+
+# Another program has the host port down again and again: after three times it is left alone.
+fight() {
+    local round
+    sleep 7
+    for round in 1 2 3; do
+        in_ip node-a link set vsw0 down
+        check "time $round: put right" until_deadline "$RIGHT_SECONDS" is_right
+    done
+    in_ip node-a link set vsw0 down
+    check "then the daemon backs off and says so" until_deadline "$RIGHT_SECONDS" attention "again and again"
+    sleep 2
+    check "and leaves it as it is" is_down
+    in_ip node-a link set vsw0 up
+}
+
+# A queue that appears at run time has no socket.
+queues() {
+    lab_signal vswitchd-node-a TERM
+    in_ns node-a ethtool -L eth0 rx 1
+    check "the daemon starts on a NIC with one queue" node_start node-a
+    check "no queue is without a socket" no_attention "queues now"
+    in_ns node-a ethtool -L eth0 rx 2
+    check "a queue that appears is named" until_deadline "$RIGHT_SECONDS" attention "receives on 2 queues now"
+    in_ns node-a ethtool -L eth0 rx 1
+    check "and no more when it is gone" until_deadline "$RIGHT_SECONDS" no_attention "queues now"
+}
+
+# Without a daemon pods' addresses lead nowhere, and not out by the default route.
+killed() {
+    lab_signal vswitchd-node-a KILL
+    check "a killed daemon's pods are unreachable, not elsewhere" leads_nowhere 198.18.2.9
+    check "IPv6 too" leads_nowhere fd00:18:2::9
+    check "the next daemon starts" node_start node-a
+    check "and routes them again" leads_by_port
+}
+
+reach() {
+    pings a1 "$(address node-a 4)" && pings a1 "$(address node-a 6)" &&
+        pings node-a "$(address a1 4)" && pings node-a "$(address b1 4)" && pings node-a "$(address a1 6)"
+}
+
+# The host port has all that a pod prefix of each family brings.
+is_right() {
+    local link
+    link=$(in_ip node-a -json link show dev vsw0) || return 1
+    jq -e '.[0] | .mtu == 1450 and (.flags | index("UP"))' <<<"$link" || return 1
+    in_ip node-a -4 address show dev vsw0 | grep -q "$(address node-a 4)/32" || return 1
+    in_ip node-a -6 address show dev vsw0 | grep -q "$(address node-a 6)/128" || return 1
+    in_ip node-a route show 198.18.0.0/16 | grep -q 'dev vsw0' || return 1
+    in_ip node-a route show type unreachable 198.18.0.0/16 | grep -q 4000000000 || return 1
+    in_ip node-a -6 route show fd00:18::/32 | grep -q 'dev vsw0' || return 1
+    in_ip node-a neigh show dev vsw0 | grep -q '169.254.118.1 .*PERMANENT' || return 1
+    in_ns node-a nft list table inet vswitch | grep -q 'masquerade'
+}
+
+is_down() { ! in_ip node-a -json link show dev vsw0 | jq -e '.[0].flags | index("UP")'; }
+
+leads_nowhere() { ! in_ip node-a route get "$1"; }
+
+leads_by_port() { in_ip node-a route get 198.18.2.9 | grep -q 'dev vsw0'; }
+
+status_has() { ctl node-a status --json | jq -e "$1"; }
+
+repairs() { ctl node-a status --json | jq '[.repairs[]?.count] | add // 0'; }
+
+more_repairs_than() { (($(repairs) > $1)); }
+
+repaired() { status_has "any(.repairs[]; .part == \"$1\" and .count > 0)"; }
+
+attention() { status_has "any(.warnings[]; contains(\"$1\"))"; }
+
+no_attention() { ! attention "$1"; }
+
+main "$@"

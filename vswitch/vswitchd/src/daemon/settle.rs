@@ -1,0 +1,191 @@
+//! What the kernel is to have is compared with what it has.
+//!
+//! Enters: the control plane's desired state; the kernel, at every event that concerns it, at a reload,
+//! and every half a minute. Leaves: a kernel that has it again, a count, a line in the log, and a
+//! sentence in `status`. Two programs that both insist on something else do not fight for ever: the
+//! control plane's `repairs` decides when to stop.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use controlplane::compile;
+use controlplane::desired::HostPortRepair;
+use controlplane::plane::{Event, HostState};
+use controlplane::ports;
+use controlplane::repairs::Part;
+use dataplane::Millis;
+use dataplane::wire::MacAddr;
+use netlink::ROUTE_PROTOCOL;
+
+use super::{Daemon, log, offloads};
+use crate::error::chain;
+use crate::host::{self, HostInterface};
+
+/// Everything is compared this often, whatever the kernel announces.
+pub(super) const PERIOD: Duration = Duration::from_secs(30);
+
+/// Whether an event may have taken something from the host port.
+pub(super) fn concerns_host(event: &netlink::Event, host: &HostInterface) -> bool {
+    match event {
+        netlink::Event::LinkChanged(link) | netlink::Event::LinkGone(link) => {
+            link.index == host.ifindex
+        }
+        netlink::Event::NeighborChanged(neighbor) | netlink::Event::NeighborGone(neighbor) => {
+            neighbor.ifindex == host.ifindex
+        }
+        netlink::Event::RouteChanged(route, _) | netlink::Event::RouteGone(route) => {
+            route.protocol == ROUTE_PROTOCOL
+        }
+        netlink::Event::AddressChanged { ifindex, .. } => *ifindex == host.ifindex,
+        netlink::Event::NextHopsChanged => false,
+        netlink::Event::Overrun => true,
+    }
+}
+
+/// A program by the number of its netlink socket, which for most is its process's.
+pub(super) fn writer(port: u32) -> Option<String> {
+    (port != 0 && port != std::process::id()).then(|| {
+        let name = fs::read_to_string(format!("/proc/{port}/comm")).unwrap_or_default();
+        match name.trim() {
+            "" => format!("process {port}, which has ended"),
+            name => format!("process {port} ({name})"),
+        }
+    })
+}
+
+impl Daemon {
+    /// Compares all parts.
+    pub(super) fn settle_all(&mut self, now: Instant) {
+        self.settle_host_port(None, now);
+        self.settle_nft_table(None, now);
+    }
+
+    /// The host port has its interface, MTU, addresses, neighbours and routes.
+    pub(super) fn settle_host_port(&mut self, by: Option<&str>, now: Instant) {
+        let time = self.millis(now);
+        if self.node.host.is_none() || !self.repairs.is_allowed(Part::HostPort, time) {
+            return;
+        }
+        let made = match self.make_host_port_again() {
+            Ok(is_made) => is_made,
+            Err(why) => return self.is_broken(Part::HostPort, &why),
+        };
+        self.settle_sysctl(by, time);
+        let Some(host) = &self.node.host else { return };
+        let wanted = self.plane.host_port_state();
+        match host.settle(&mut self.node.netlink, &wanted, &self.node.cluster) {
+            Ok(repairs) if repairs.is_empty() && !made => self.repairs.is_fine(Part::HostPort),
+            Ok(repairs) => {
+                let what = if made { "it was removed".to_owned() } else { summary(&repairs) };
+                log(&self.repairs.repaired(Part::HostPort, &what, by, time));
+            }
+            Err(error) => self.is_broken(Part::HostPort, &chain(&error)),
+        }
+    }
+
+    /// Makes the interface anew if it was removed; true if so.
+    fn make_host_port_again(&mut self) -> Result<bool, String> {
+        let Some(host) = &self.node.host else { return Ok(false) };
+        if host.exists(&mut self.node.netlink).map_err(|error| chain(&error))? {
+            return Ok(false);
+        }
+        let name = host.name.clone();
+        let fresh =
+            HostInterface::make(&mut self.node.netlink, &name).map_err(|error| chain(&error))?;
+        self.node.workers.remove_port(ports::HOST);
+        self.node.workers.add_port(ports::HOST, &fresh.port, 0);
+        let host = host_state(&fresh, self.plane.pod_mtu());
+        self.node.host = Some(fresh);
+        self.follow(Event::HostPortMade(host));
+        Ok(true)
+    }
+
+    /// IPv6 is not switched off on the host port: the kernel drops addresses and routes with it, and
+    /// takes none.
+    fn settle_sysctl(&mut self, by: Option<&str>, now: Millis) {
+        let Some(host) = &self.node.host else { return };
+        let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", host.name);
+        let is_disabled = fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1");
+        if !is_disabled || !self.plane.model().pods.has_family(false) {
+            return self.repairs.is_fine(Part::Sysctl);
+        }
+        let name = format!("net.ipv6.conf.{}.disable_ipv6", host.name);
+        match fs::write(&path, "0") {
+            Ok(()) => {
+                let what = format!("{name} was 1");
+                log(&self.repairs.repaired(Part::Sysctl, &what, by, now));
+            }
+            Err(error) => self.is_broken(
+                Part::Sysctl,
+                &format!(
+                    "{name} is 1, so that the node reaches no pod by IPv6, and cannot be set ({error}); run `sysctl -w {name}=0`"
+                ),
+            ),
+        }
+    }
+
+    /// The nftables table is the one that was set.
+    pub(super) fn settle_nft_table(&mut self, by: Option<&str>, now: Instant) {
+        let now = self.millis(now);
+        if !self.repairs.is_allowed(Part::NftTable, now) {
+            return;
+        }
+        match self.node.nft.settle() {
+            Ok(false) => self.repairs.is_fine(Part::NftTable),
+            Ok(true) => {
+                let what = "it was removed or changed";
+                log(&self.repairs.repaired(Part::NftTable, what, by, now));
+            }
+            Err(error) => self.is_broken(Part::NftTable, &chain(&error)),
+        }
+    }
+
+    /// A queue of the NIC that came at run time has no socket: what it receives for pods is lost to
+    /// them.
+    pub(super) fn look_at_queues(&mut self) {
+        let Some(uplink) = &self.node.uplink else { return };
+        let facts = &uplink.facts;
+        let Ok(Some(queues)) = netio::ethtool::rx_queues(&facts.link.name) else { return };
+        let (name, opened) = (facts.link.name.clone(), facts.queues);
+        self.queue_note = (queues > opened).then(|| {
+            format!(
+                "{name} receives on {queues} queues now, of which {opened} had a socket at the start: what the others receive for pods stays with the kernel; run `ethtool -L {name} combined {opened}`, or restart the daemon"
+            )
+        });
+        if let Some(note) = self.queue_note.clone()
+            && self.queue_logged.as_ref() != Some(&note)
+        {
+            tracing::error!("{note}");
+            self.queue_logged = Some(note);
+        }
+    }
+
+    fn is_broken(&mut self, part: Part, why: &str) {
+        if let Some(note) = self.repairs.failed(part, why) {
+            log(&note);
+        }
+    }
+}
+
+/// The host port, for the control plane.
+pub(super) fn host_state(host: &HostInterface, mtu: u32) -> HostState {
+    HostState {
+        name: host.name.clone(),
+        ifindex: host.ifindex,
+        port: compile::HostPort {
+            id: ports::HOST,
+            mac: MacAddr(host::MAC),
+            mtu,
+            offloads: offloads(host.port.offloads()),
+        },
+    }
+}
+
+/// The first of what was wrong, and how much more.
+fn summary(repairs: &[HostPortRepair]) -> String {
+    let first = repairs.first().map(ToString::to_string).unwrap_or_default();
+    match repairs.len() {
+        0 | 1 => first,
+        all => format!("{first}, and {} more", all - 1),
+    }
+}
