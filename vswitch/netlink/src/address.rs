@@ -38,7 +38,7 @@ impl Netlink {
         let mut wanted = AddressMessage::default();
         wanted.header.index = ifindex;
         let answers = self.dump(
-            &RouteNetlinkMessage::GetAddress(wanted),
+            RouteNetlinkMessage::GetAddress(wanted),
             format_args!("list the addresses of interface {ifindex}"),
         )?;
         let of_interface = answers.into_iter().filter_map(|answer| match answer {

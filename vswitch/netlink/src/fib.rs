@@ -195,7 +195,7 @@ impl Netlink {
     ) -> Result<()> {
         for wanted in filter.requests() {
             let action = format_args!("list the routes of {filter}");
-            self.dump_each(&wanted, action, |kind, _, payload| {
+            self.dump_each(wanted, action, |kind, _, payload| {
                 let route = (kind == NEW_ROUTE).then(|| read(payload)).flatten();
                 if let Some(route) = route.filter(|route| filter.has(route.table, route.protocol)) {
                     each(route);

@@ -71,7 +71,7 @@ impl Netlink {
     /// If the kernel does not answer.
     pub fn links(&mut self) -> Result<Vec<Link>> {
         let all = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        let answers = self.dump(&all, "list the interfaces")?;
+        let answers = self.dump(all, "list the interfaces")?;
         Ok(answers.iter().filter_map(link_of).collect())
     }
 

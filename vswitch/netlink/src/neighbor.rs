@@ -73,7 +73,7 @@ impl Netlink {
         let mut wanted = NeighbourMessage::default();
         wanted.attributes.push(NeighbourAttribute::IfIndex(ifindex));
         let answers = self.dump(
-            &RouteNetlinkMessage::GetNeighbour(wanted),
+            RouteNetlinkMessage::GetNeighbour(wanted),
             format_args!("list the neighbours on interface {ifindex}"),
         )?;
         let found = answers.iter().filter_map(neighbor_of);

@@ -161,7 +161,7 @@ impl Netlink {
     pub fn routes(&mut self, filter: RouteFilter) -> Result<Vec<Route>> {
         let mut routes = Vec::new();
         for wanted in filter.requests() {
-            let answers = self.dump(&wanted, format_args!("list the routes of {filter}"))?;
+            let answers = self.dump(wanted, format_args!("list the routes of {filter}"))?;
             routes.extend(answers.iter().filter_map(|answer| match answer {
                 RouteNetlinkMessage::NewRoute(route) => read(route),
                 _ => None,

@@ -81,11 +81,12 @@ impl Netlink {
     /// hide the others.
     pub(crate) fn dump(
         &mut self,
-        message: &RouteNetlinkMessage,
+        message: RouteNetlinkMessage,
         action: impl Display,
     ) -> Result<Vec<RouteNetlinkMessage>> {
+        let mut request = request(message, NLM_F_DUMP);
         for _ in 0..DUMP_ATTEMPTS {
-            match self.exchange(message.clone(), NLM_F_DUMP) {
+            match self.exchange(&mut request) {
                 Ok(Answers { interrupted: true, .. }) => {}
                 Ok(Answers { messages, .. }) => return Ok(messages),
                 // There is no such table yet.
@@ -101,11 +102,11 @@ impl Netlink {
     /// changes meanwhile may be told or not; the monitor tells it in any case.
     pub(crate) fn dump_each(
         &mut self,
-        message: &RouteNetlinkMessage,
+        message: RouteNetlinkMessage,
         action: impl Display,
         mut each: impl FnMut(u16, u16, &[u8]),
     ) -> Result<()> {
-        let outcome = self.send(message.clone(), NLM_F_DUMP).and_then(|()| {
+        let outcome = self.send(&mut request(message, NLM_F_DUMP)).and_then(|()| {
             self.receive(|part| {
                 let Some(header) = Header::of(part) else { return Ok(false) };
                 match header.kind {
@@ -133,35 +134,24 @@ impl Netlink {
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> std::result::Result<Vec<RouteNetlinkMessage>, Failure> {
-        let answers = self.exchange(message, flags | NLM_F_ACK)?;
+        let answers = self.exchange(&mut request(message, flags | NLM_F_ACK))?;
         match answers.unreadable {
             Some(reason) => Err(Failure::Unreadable(reason)),
             None => Ok(answers.messages),
         }
     }
 
-    fn exchange(
-        &mut self,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> std::result::Result<Answers, Failure> {
-        self.send(message, flags)?;
+    fn exchange(&mut self, request: &mut Request) -> std::result::Result<Answers, Failure> {
+        self.send(request)?;
         let mut answers = Answers::default();
         self.receive(|part| take(part, &mut answers))?;
         Ok(answers)
     }
 
-    fn send(
-        &mut self,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> std::result::Result<(), Failure> {
+    /// Sends a request, again under a number of its own.
+    fn send(&mut self, request: &mut Request) -> std::result::Result<(), Failure> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = flags | NLM_F_REQUEST;
-        header.sequence_number = self.sequence;
-        let mut request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-        request.finalize();
+        request.header.sequence_number = self.sequence;
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
         let kernel = SocketAddr::new(0, 0);
@@ -196,6 +186,18 @@ impl Netlink {
             }
         }
     }
+}
+
+type Request = NetlinkMessage<RouteNetlinkMessage>;
+
+/// A request that is not numbered yet. It is not cloned for another attempt: that would be code for
+/// every message of rtnetlink.
+fn request(message: RouteNetlinkMessage, flags: u16) -> Request {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags | NLM_F_REQUEST;
+    let mut request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+    request.finalize();
+    request
 }
 
 /// Takes one message of a datagram; true if it was the last of the answer.
