@@ -5,9 +5,11 @@
 //! | `scenarios`  | cases in text, `scenarios/*.walk` |
 //! | `properties` | what is true of any packet, by proptest |
 //! | `journeys`   | what arrives of a superframe that was cut, and at a second node |
+//! | `drop_reasons_page` | that `docs/drop-reasons.md` is made of the code |
 //! | `no_alloc`   | that a packet costs no allocation |
 //! | `node`, `scenario` | what these share: a node and packets in text, and the cases' format |
 
+mod drop_reasons_page;
 mod journeys;
 mod no_alloc;
 mod node;
