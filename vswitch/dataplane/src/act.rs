@@ -11,7 +11,7 @@ use crate::tables::{
 };
 use crate::verdict::{DropReason, Verdict};
 use crate::walk::coalesce::{Coalescer, Train};
-use crate::walk::parse::Net;
+use crate::walk::parse::{Headers, Net};
 use crate::walk::rewrite::{self, Layers, Outer};
 use crate::walk::{Decision, flood, fragment, outer_checksum, reply, segment};
 use crate::wire::{Ecn, checksum};
@@ -86,7 +86,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             Verdict::Drop(reason) => Err(reason),
         };
         match edited {
-            Ok((port, layers)) => self.transmit(port, packet, layers),
+            Ok((port, layers)) => self.transmit(port, packet, layers, &decision.headers),
             Err(reason) => self.drop(reason),
         }
     }
@@ -128,7 +128,9 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
                     .and_then(|vtep| tunnel(&mut copy, decision, vtep)),
             };
             match edited {
-                Ok((port, layers)) => self.transmit(port, copy, layers),
+                Ok((port, layers)) => {
+                    self.transmit(port, copy, layers, &decision.headers);
+                }
                 Err(reason) => self.drop(reason),
             }
         }
@@ -146,7 +148,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             _ => Gateway::MAC,
         };
         match reply::answer(&mut packet, &decision.headers, answer, from) {
-            Some(()) => self.transmit(self.ingress, packet, None),
+            Some(()) => self.transmit(self.ingress, packet, None, &decision.headers),
             None => self.drop(DropReason::NoHeadroom),
         }
     }
@@ -168,8 +170,12 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             return self.drop(DropReason::NoHeadroom);
         }
         let Some(back) = back else {
-            return match reply::from_gateway(&mut packet, decision.headers.source_mac, ip.is_v6()) {
-                Some(()) => self.transmit(self.ingress, packet, None),
+            return match reply::from_gateway(
+                &mut packet,
+                decision.headers.source_mac,
+                ip.flow.is_v6(),
+            ) {
+                Some(()) => self.transmit(self.ingress, packet, None, &decision.headers),
                 None => self.drop(DropReason::NoHeadroom),
             };
         };
@@ -179,15 +185,22 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             return self.drop(DropReason::NextHopUnresolved);
         };
         let flow = rewrite::Flow::NONE;
-        match rewrite::encapsulate(&mut packet, template, Ecn::NotEct, ip.is_v6(), flow) {
-            Some(layers) => self.transmit(*port, packet, Some(layers)),
+        match rewrite::encapsulate(&mut packet, template, Ecn::NotEct, ip.flow.is_v6(), flow) {
+            Some(layers) => self.transmit(*port, packet, Some(layers), &decision.headers),
             None => self.drop(DropReason::NoHeadroom),
         }
     }
 
-    /// Sends, if the packet is as every port takes it: most are. `layers` are needed for the others.
+    /// Sends, if the packet is as every port takes it: most are. `layers` are needed for the others,
+    /// and `headers` for those that may be merged.
     #[inline(always)]
-    fn transmit(&mut self, port: PortId, packet: Packet, layers: Option<Layers>) {
+    fn transmit(
+        &mut self,
+        port: PortId,
+        packet: Packet,
+        layers: Option<Layers>,
+        headers: &Headers,
+    ) {
         let Some(takes) = self.tables.port(port).map(|port| port.offloads) else {
             return self.drop(DropReason::PortGone);
         };
@@ -195,7 +208,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         let is_tcp = layers.is_some_and(|layers| layers.is_tcp);
         let may_merge = is_tcp && takes.tso && self.coalescer.is_some();
         if packet.offload.is_undone() || over_v6 || may_merge {
-            return self.work_off(port, takes, packet, layers);
+            return self.work_off(port, takes, packet, layers, headers);
         }
         self.send(port, packet);
     }
@@ -217,6 +230,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         takes: Offloads,
         mut packet: Packet,
         layers: Option<Layers>,
+        headers: &Headers,
     ) {
         // No port knows how to finish what is inside of a checksum that it does not know either.
         let over_v6 = layers.is_some_and(|layers| layers.outer == Outer::Vxlan6);
@@ -249,12 +263,13 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             return self.drop(DropReason::NoHeadroom);
         }
         if takes.tso
-            && let (Some(coalescer), Some(layers)) = (&mut self.coalescer, layers)
+            && let (Some(coalescer), Some(layers), Net::Ip(ip)) =
+                (&mut self.coalescer, layers, &headers.net)
             && layers.is_tcp
         {
             let (egress, outcome) = (&mut *self.egress, &mut self.outcome);
             let emit = &mut |train| send_train(train, egress, outcome);
-            match coalescer.offer(self.ingress, port, packet, layers, emit) {
+            match coalescer.offer(self.ingress, port, packet, layers, &ip.flow, emit) {
                 Some(alone) => packet = alone,
                 None => return,
             }

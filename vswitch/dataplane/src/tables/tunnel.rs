@@ -225,7 +225,7 @@ impl Peer {
     }
 
     /// Whether a pod of this peer has the address.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {
         match address {
@@ -250,7 +250,7 @@ fn joined<T: Ord + Copy>(mut ranges: Vec<(T, T)>) -> Vec<(T, T)> {
 }
 
 /// A gateway may have all of a cluster behind it: found by halving.
-#[inline]
+#[inline(always)]
 fn is_within<T: Ord + Copy>(ranges: &[(T, T)], address: T) -> bool {
     let after = ranges.partition_point(|(first, _)| *first <= address);
     let before = after.checked_sub(1).and_then(|at| ranges.get(at));

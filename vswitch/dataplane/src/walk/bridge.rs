@@ -143,7 +143,7 @@ fn switched(
     } else if destination == Gateway::MAC {
         if from_pod { Ok(Step::Route) } else { Err(DropReason::DestinationMacForeign) }
     } else {
-        by_mac(view, arrival, here, (id, bridge), bytes, decision)
+        by_mac(view, arrival, here, (id, bridge), decision)
     }
 }
 
@@ -162,7 +162,6 @@ fn by_mac(
     arrival: &Arrival<'_>,
     here: FdbTarget,
     (id, bridge): (BridgeId, &Bridge),
-    bytes: &[u8],
     decision: &mut Decision,
 ) -> Result<Step, DropReason> {
     let headers = &decision.headers;
@@ -182,7 +181,7 @@ fn by_mac(
         Some(FdbTarget::Vtep(_)) if from_overlay => return Err(DropReason::SplitHorizon),
         Some(FdbTarget::Vtep(vtep)) => match bridge.vtep(vtep).map(|vtep| vtep.mtu) {
             Some(mtu) if headers.piece_len > usize::from(mtu) => {
-                decision.verdict = too_big(view, arrival, bytes, headers, mtu);
+                decision.verdict = too_big(view, arrival, headers, mtu);
             }
             _ => decision.verdict = Verdict::Tunnel { bridge: id, vtep },
         },
@@ -212,16 +211,10 @@ fn served(bridge: &Bridge, len_bytes: usize) -> (u16, u16) {
 /// A segment promises its members one MTU, but the overlay under it carries less than they may
 /// send: without a word from us this would be a black hole.
 #[cold]
-fn too_big(
-    view: &View<'_>,
-    arrival: &Arrival<'_>,
-    bytes: &[u8],
-    headers: &Headers,
-    mtu: u16,
-) -> Verdict {
+fn too_big(view: &View<'_>, arrival: &Arrival<'_>, headers: &Headers, mtu: u16) -> Verdict {
     let Net::Ip(ip) = &headers.net else { return Verdict::Drop(DropReason::TooBig) };
-    let (transport, error) = (headers.transport(bytes, ip), IcmpError::TooBig { mtu });
-    route::refuse(view.tables, arrival, transport, ip, DropReason::TooBig, error)
+    let error = IcmpError::TooBig { mtu };
+    route::refuse(view.tables, arrival, ip, DropReason::TooBig, error)
 }
 
 /// A group address never sends (IEEE 802.3, 3.2.3); zero is nobody's.

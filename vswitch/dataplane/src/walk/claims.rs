@@ -10,7 +10,8 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use super::arrival::Arrival;
 use super::decap::speaks_for_itself;
-use super::parse::{Addresses, Headers, Ip, Net};
+use super::flow::Addresses;
+use super::parse::{Headers, Ip, Net};
 use super::route::no_rogue_server;
 use crate::tables::Gateway;
 use crate::verdict::DropReason;
@@ -29,11 +30,10 @@ pub(crate) fn claims(
         // `route` is next, and asks more.
         Net::Ip(_) if headers.destination_mac == Gateway::MAC => Ok(()),
         Net::Ip(ip) => {
-            let transport = headers.transport(bytes, ip);
-            no_rogue_server(transport, ip)?;
+            no_rogue_server(ip)?;
             source(arrival, ip)?;
-            if ip.protocol == Protocol::ICMPV6 {
-                advertised(arrival, transport, ip)?;
+            if ip.flow.protocol == Protocol::ICMPV6 {
+                advertised(arrival, headers.transport(bytes, ip), ip)?;
             }
             Ok(())
         }
@@ -70,7 +70,7 @@ fn source(arrival: &Arrival<'_>, ip: &Ip) -> Result<(), DropReason> {
     if speaks_for_itself(arrival.port, ip) {
         return Ok(());
     }
-    let without_address = match ip.addresses {
+    let without_address = match ip.flow.addresses {
         // DHCP, before there is an address.
         Addresses::V4 { source, destination } => {
             source.is_unspecified() && destination == Ipv4Addr::BROADCAST
@@ -87,9 +87,7 @@ fn source(arrival: &Arrival<'_>, ip: &Ip) -> Result<(), DropReason> {
 /// source.
 #[inline(never)]
 fn advertised(arrival: &Arrival<'_>, transport: &[u8], ip: &Ip) -> Result<(), DropReason> {
-    let advertises =
-        !ip.later_fragment && transport.first() == Some(&icmpv6::NEIGHBOR_ADVERTISEMENT);
-    if !advertises {
+    if ip.flow.icmp().is_none_or(|icmp| icmp.kind != icmpv6::NEIGHBOR_ADVERTISEMENT) {
         return Ok(());
     }
     // RFC 4861, section 4.4: the target is behind the flags.

@@ -6,7 +6,7 @@
 //! senders that hear no ICMP a connection that stalls with its first full segment.
 
 use super::arrival::Arrival;
-use super::parse::Ip;
+use super::parse::{Headers, Ip};
 use crate::tables::{Adjacency, Tables};
 use crate::wire::{Protocol, Tcp, TcpFlags, ipv4, ipv6, mss, tcp};
 
@@ -15,14 +15,16 @@ use crate::wire::{Protocol, Tcp, TcpFlags, ipv4, ipv6, mss, tcp};
 pub(crate) fn clamp(
     tables: &Tables,
     arrival: &Arrival<'_>,
-    transport: &[u8],
+    bytes: &[u8],
+    headers: &Headers,
     ip: &Ip,
     towards: &Adjacency,
 ) -> Option<u16> {
-    if !tables.tunnels.clamp_mss || ip.protocol != Protocol::TCP || ip.later_fragment {
+    if !tables.tunnels.clamp_mss || ip.flow.protocol != Protocol::TCP || ip.flow.is_later_fragment()
+    {
         return None;
     }
-    limit(tables, arrival, transport, ip, towards)
+    limit(tables, arrival, headers.transport(bytes, ip), ip, towards)
 }
 
 /// What the announcer is going to receive comes by the same way as what it sends.
@@ -30,21 +32,22 @@ pub(crate) fn clamp(
 fn limit(
     tables: &Tables,
     arrival: &Arrival<'_>,
-    transport: &[u8],
+    segment: &[u8],
     ip: &Ip,
     towards: &Adjacency,
 ) -> Option<u16> {
-    let segment = Tcp::parse(transport).ok()?;
+    let segment = Tcp::parse(segment).ok()?;
     if !segment.flags().contains(TcpFlags::SYN) {
         return None;
     }
     let mtu = if arrival.is_remote() {
-        remote_mtu(tables, tables.adjacency(tables.route(ip.source())?)?)?
+        remote_mtu(tables, tables.adjacency(tables.route(ip.flow.source())?)?)?
     } else {
         remote_mtu(tables, towards)?
     };
     // RFC 6691: the headers without options, whatever options there are going to be.
-    let headers = tcp::HEADER_LEN + if ip.is_v6() { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
+    let headers =
+        tcp::HEADER_LEN + if ip.flow.is_v6() { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
     let limit = mtu.checked_sub(headers as u16)?;
     mss::announced(&segment).is_some_and(|size| size > limit).then_some(limit)
 }

@@ -12,6 +12,7 @@
 
 use frame::{Checksum, Gso, GsoKind, Offload, Packet};
 
+use super::flow::FlowKey;
 use super::rewrite::Layers;
 use crate::tables::PortId;
 use crate::wire::{
@@ -37,6 +38,7 @@ pub(crate) struct Coalescer {
 pub(crate) struct Train {
     pub(crate) ingress: PortId,
     pub(crate) port: PortId,
+    flow: FlowKey,
     packet: Packet,
     segment: Segment,
     packets: u64,
@@ -62,10 +64,11 @@ impl Coalescer {
         port: PortId,
         packet: Packet,
         layers: Layers,
+        key: &FlowKey,
         emit: &mut impl FnMut(Train),
     ) -> Option<Packet> {
         let Some(segment) = Segment::of(&packet, layers) else { return Some(packet) };
-        let flow = |train: &Train| train.port == port && train.same_flow(&packet, &segment);
+        let flow = |train: &Train| train.port == port && train.same_flow(key, &segment);
         let open = self.trains.iter_mut().find(|train| train.as_ref().is_some_and(flow));
         if let Some(slot) = open {
             let taken = slot.as_mut().is_some_and(|train| train.append(&packet, &segment));
@@ -79,7 +82,7 @@ impl Coalescer {
         if !segment.begins_a_train(&packet) {
             return Some(packet);
         }
-        let train = Train { ingress, port, packet, segment, packets: 1 };
+        let train = Train { ingress, port, flow: *key, packet, segment, packets: 1 };
         self.place().replace(train).into_iter().for_each(emit);
         None
     }
@@ -116,15 +119,9 @@ impl Train {
         (packet, packets)
     }
 
-    fn same_flow(&self, packet: &Packet, segment: &Segment) -> bool {
-        let Layers { l3, l4, is_v6, .. } = segment.layers;
-        let own = self.segment.layers;
-        if (own.l3, own.l4, own.is_v6) != (l3, l4, is_v6) {
-            return false;
-        }
-        let addresses = if is_v6 { l3 + 8..l3 + 40 } else { l3 + 12..l3 + 20 };
-        let (a, b) = (&self.packet.frame, &packet.frame);
-        a.get(addresses.clone()) == b.get(addresses) && a.get(l4..l4 + 4) == b.get(l4..l4 + 4)
+    fn same_flow(&self, key: &FlowKey, segment: &Segment) -> bool {
+        let (own, other) = (self.segment.layers, segment.layers);
+        (own.l3, own.l4) == (other.l3, other.l4) && self.flow == *key
     }
 
     /// Adds the payload if the segment continues the train.

@@ -9,8 +9,9 @@
 use core::net::IpAddr;
 
 use super::arrival::{Arrival, Origin};
+use super::flow::Addresses;
 use super::narrator::Narrator;
-use super::parse::{Addresses, Headers, Ip, Net};
+use super::parse::{Headers, Ip, Net};
 use super::path_mtu::{self, PathMtu};
 use crate::tables::{Adjacency, Domain, Encap, Peer, Port, Tables, Tunnels};
 use crate::verdict::DropReason;
@@ -197,14 +198,15 @@ pub(crate) fn may_send_from(
         Origin::Host => Ok(()),
         Origin::Pod if speaks_for_itself(arrival.port, ip) => Ok(()),
         Origin::Pod => Err(DropReason::SourceAddressSpoofed),
-        Origin::Peer { peer, .. } if peer.has(ip.source()) => Ok(()),
+        Origin::Peer { peer, .. } if peer.has(ip.flow.source()) => Ok(()),
         Origin::Peer { .. } => Err(DropReason::InnerSourceForeign),
         // Any host of the underlay may talk to pods that it routes to, but not in our pods' name;
         // nor in that of pods whose packets come through a tunnel from a known peer, unless their
         // node may have left the tunnel.
         Origin::Direct
-            if tables.is_local(ip.source())
-                || !tables.tunnels.direct_from_tunnelled && is_tunnelled(tables, ip.source()) =>
+            if tables.is_local(ip.flow.source())
+                || !tables.tunnels.direct_from_tunnelled
+                    && is_tunnelled(tables, ip.flow.source()) =>
         {
             Err(DropReason::SourceAddressSpoofed)
         }
@@ -216,7 +218,7 @@ pub(crate) fn may_send_from(
 #[inline(always)]
 pub(crate) fn speaks_for_itself(port: &Port, ip: &Ip) -> bool {
     let mut own = port.addresses.iter();
-    match &ip.addresses {
+    match &ip.flow.addresses {
         Addresses::V4 { source, .. } => {
             own.any(|own| matches!(own, IpAddr::V4(v4) if v4 == source))
         }

@@ -29,7 +29,7 @@ mod clamp;
 pub(crate) mod coalesce;
 pub(crate) mod decap;
 pub(crate) mod flood;
-mod flow;
+pub(crate) mod flow;
 pub(crate) mod fragment;
 pub(crate) mod narrator;
 mod offload;

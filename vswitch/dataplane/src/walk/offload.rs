@@ -48,7 +48,7 @@ fn sum_is_sound(headers: &Headers, ip: &Ip, sum: Checksum) -> bool {
     let Checksum::Partial { start, offset } = sum else { return true };
     let (start, offset) = (usize::from(start), usize::from(offset));
     let inside = start >= ip.l4 && start + offset + 2 <= headers.l3 + ip.len;
-    let (field, header_len) = match ip.protocol {
+    let (field, header_len) = match ip.flow.protocol {
         Protocol::TCP => (tcp::CHECKSUM_OFFSET, tcp::HEADER_LEN),
         Protocol::UDP => (udp::CHECKSUM_OFFSET, udp::HEADER_LEN),
         // All of an ICMP message is read by somebody.
@@ -59,16 +59,16 @@ fn sum_is_sound(headers: &Headers, ip: &Ip, sum: Checksum) -> bool {
     let at_the_field = start == ip.l4 && offset == field;
     // RFC 1071 sums words: a field across two of them would not be what its receiver adds up to.
     let aligned = offset % 2 == 0;
-    inside && aligned && !ip.fragment && (at_the_field || start - ip.l4 >= header_len)
+    inside && aligned && !ip.flow.is_fragment() && (at_the_field || start - ip.l4 >= header_len)
 }
 
 fn gso_is_sound(ip: &Ip, gso: Gso) -> bool {
     let kind = match gso.kind {
-        GsoKind::Tcp4 { .. } => ip.protocol == Protocol::TCP && !ip.is_v6(),
-        GsoKind::Tcp6 { .. } => ip.protocol == Protocol::TCP && ip.is_v6(),
-        GsoKind::Udp => ip.protocol == Protocol::UDP,
+        GsoKind::Tcp4 { .. } => ip.flow.protocol == Protocol::TCP && !ip.flow.is_v6(),
+        GsoKind::Tcp6 { .. } => ip.flow.protocol == Protocol::TCP && ip.flow.is_v6(),
+        GsoKind::Udp => ip.flow.protocol == Protocol::UDP,
     };
-    kind && gso.size > 0 && !ip.fragment
+    kind && gso.size > 0 && !ip.flow.is_fragment()
 }
 
 fn longest_piece(bytes: &[u8], headers: &Headers, offload: &Offload) -> usize {

@@ -5,14 +5,11 @@
 //! dropped here: a segment carries what comes through the overlay all the same; only `route` minds,
 //! and `claims`, which has to know who speaks.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use super::arrival::Arrival;
+use super::flow::FlowKey;
 use super::narrator::Narrator;
 use crate::verdict::DropReason;
-use crate::wire::{
-    Ecn, EtherType, Ethernet, Ipv4, Ipv6, MacAddr, Malformed, Protocol, ethernet, ipv6,
-};
+use crate::wire::{Ecn, EtherType, Ethernet, Ipv4, Ipv6, MacAddr, Malformed, ethernet, ipv6};
 
 /// Where things are, in bytes from the frame's first.
 #[derive(Debug, Clone, Copy)]
@@ -64,53 +61,17 @@ pub(crate) enum Net {
 /// An IP packet of either version.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ip {
-    pub(crate) addresses: Addresses,
+    /// Addresses, protocol and ports: what tells its flow from others.
+    pub(crate) flow: FlowKey,
     /// Of the whole IP packet; the frame may be longer by padding.
     pub(crate) len: usize,
     /// TTL or hop limit.
     pub(crate) ttl: u8,
     pub(crate) ecn: Ecn,
-    /// The transport protocol, behind all IPv6 extension headers.
-    pub(crate) protocol: Protocol,
     /// Where the transport header begins, in bytes from the frame's first.
     pub(crate) l4: usize,
-    /// Not the first fragment: there is no transport header.
-    pub(crate) later_fragment: bool,
-    /// Part of a fragmented packet.
-    pub(crate) fragment: bool,
     /// Routers may not cut it: of IPv6 none.
     pub(crate) dont_fragment: bool,
-}
-
-/// Who sent an IP packet to whom.
-#[derive(Debug, Clone, Copy)]
-#[repr(u8)]
-pub(crate) enum Addresses {
-    V4 { source: Ipv4Addr, destination: Ipv4Addr },
-    V6 { source: Ipv6Addr, destination: Ipv6Addr },
-}
-
-impl Ip {
-    #[inline(always)]
-    pub(crate) fn is_v6(&self) -> bool {
-        matches!(self.addresses, Addresses::V6 { .. })
-    }
-
-    #[inline]
-    pub(crate) fn source(&self) -> IpAddr {
-        match self.addresses {
-            Addresses::V4 { source, .. } => source.into(),
-            Addresses::V6 { source, .. } => source.into(),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn destination(&self) -> IpAddr {
-        match self.addresses {
-            Addresses::V4 { destination, .. } => destination.into(),
-            Addresses::V6 { destination, .. } => destination.into(),
-        }
-    }
 }
 
 /// Fills in `headers`, which are [`Headers::none`].
@@ -160,16 +121,16 @@ fn ipv4(bytes: &[u8], l3: usize, net: &mut Net) {
         return;
     }
     *net = Net::Ip(Ip {
-        addresses: Addresses::V4 { source: ip.source(), destination: ip.destination() },
+        flow: FlowKey::of_whole_v4(&ip),
         len: usize::from(ip.total_len()),
         ttl: ip.ttl(),
         ecn: ip.ecn(),
-        protocol: ip.protocol(),
         l4: l3 + ip.header_len(),
-        later_fragment: ip.fragment_offset() > 0,
-        fragment: ip.is_fragment(),
         dont_fragment: ip.dont_fragment(),
     });
+    if let (true, Net::Ip(found)) = (ip.is_fragment(), net) {
+        found.flow.cut(ip.id().into(), ip.fragment_offset());
+    }
 }
 
 #[inline]
@@ -180,16 +141,16 @@ fn ipv6(bytes: &[u8], l3: usize, net: &mut Net) {
         return;
     };
     *net = Net::Ip(Ip {
-        addresses: Addresses::V6 { source: ip.source(), destination: ip.destination() },
+        flow: FlowKey::of_whole_v6(&ip, &upper),
         len: ipv6::HEADER_LEN + usize::from(ip.payload_len()),
         ttl: ip.hop_limit(),
         ecn: ip.ecn(),
-        protocol: upper.protocol,
         l4: l3 + upper.offset,
-        later_fragment: upper.fragment.is_some_and(|fragment| fragment.offset > 0),
-        fragment: upper.fragment.is_some(),
         dont_fragment: true,
     });
+    if let (Some(fragment), Net::Ip(found)) = (upper.fragment, net) {
+        found.flow.cut(fragment.id, fragment.offset);
+    }
 }
 
 impl Headers {
@@ -209,9 +170,9 @@ impl Headers {
         match &self.net {
             Net::Ip(ip) => format!(
                 "{l2}{} > {}, {}, {} bytes, ttl {}",
-                ip.source(),
-                ip.destination(),
-                ip.protocol,
+                ip.flow.source(),
+                ip.flow.destination(),
+                ip.flow.protocol,
                 ip.len,
                 ip.ttl
             ),

@@ -8,9 +8,10 @@
 
 use core::net::IpAddr;
 
+use super::flow::FlowKey;
 use crate::tables::{Gateway, Template, Tunnels};
 use crate::verdict::DropReason;
-use crate::wire::{Icmpv4, Icmpv6, Ipv4, Ipv6, Protocol, header, icmpv4, icmpv6, ipv4, ipv6};
+use crate::wire::{Icmpv4, Icmpv6, Ipv4, Ipv6, Protocol, icmpv4, icmpv6, ipv4, ipv6};
 
 /// The largest outer packet that passes on the way to a tunnel's other end, as one of its routers
 /// says.
@@ -41,10 +42,13 @@ pub(crate) fn heard4(
     }
     let refused = DropReason::PathMtuRefused;
     let quoted = Ipv4::parse_header(icmp.payload()).map_err(|_| refused)?;
-    let address = IpAddr::V4(quoted.destination());
+    let flow = FlowKey::of_v4(&quoted);
+    let address = flow.destination();
     let ours = Some(quoted.source()) == tunnels.local.v4 && tunnels.peer_at(address).is_some();
-    let overhead = match quoted.protocol() {
-        Protocol::UDP if goes_to_vxlan(tunnels, quoted.payload()) => Template::VXLAN_OVERHEAD,
+    let overhead = match flow.protocol {
+        Protocol::UDP if goes_to_vxlan(tunnels, &flow, quoted.payload()) => {
+            Template::VXLAN_OVERHEAD
+        }
         Protocol::IPIP | Protocol::IPV6 if tunnels.ipip => Template::IPIP_OVERHEAD,
         _ => return Err(refused),
     };
@@ -54,7 +58,7 @@ pub(crate) fn heard4(
         mtu => mtu,
     };
     // A router whose link takes a packet does not refuse it.
-    if !ours || quoted.fragment_offset() > 0 || said >= quoted.total_len() {
+    if !ours || flow.is_later_fragment() || said >= quoted.total_len() {
         return Err(refused);
     }
     // Every host takes so much, and no link in use today takes less.
@@ -78,11 +82,12 @@ pub(crate) fn heard6(
     }
     let refused = DropReason::PathMtuRefused;
     let quoted = Ipv6::parse_header(icmp.payload()).map_err(|_| refused)?;
-    let address = IpAddr::V6(quoted.destination());
+    let flow = FlowKey::of_v6(&quoted, &quoted.upper().map_err(|_| refused)?);
+    let address = flow.destination();
     let ours = Some(quoted.source()) == tunnels.local.v6
         && tunnels.peer_at(address).is_some()
         && quoted.next_header() == Protocol::UDP
-        && goes_to_vxlan(tunnels, icmp.payload().get(ipv6::HEADER_LEN..).unwrap_or_default());
+        && goes_to_vxlan(tunnels, &flow, quoted.payload());
     let sent = ipv6::HEADER_LEN + usize::from(quoted.payload_len());
     let said = u32::from_be_bytes(icmp.rest());
     if !ours || said as usize >= sent {
@@ -93,11 +98,11 @@ pub(crate) fn heard6(
     Ok(PathMtu { address, mtu: u16::try_from(said).unwrap_or(u16::MAX).max(floor) })
 }
 
-fn goes_to_vxlan(tunnels: &Tunnels, quoted: &[u8]) -> bool {
-    // RFC 792 has a router quote eight bytes at least: just the UDP header.
-    header::<8>(quoted, 0).is_some_and(|[_, _, high, low, ..]| {
-        tunnels.takes_vxlan_on(u16::from_be_bytes([*high, *low]))
-    })
+fn goes_to_vxlan(tunnels: &Tunnels, flow: &FlowKey, quoted: &[u8]) -> bool {
+    /// RFC 792 has a router quote this much behind the IP header at least: just the UDP header.
+    const LEAST_QUOTED: usize = 8;
+    quoted.len() >= LEAST_QUOTED
+        && flow.ports().is_some_and(|ports| tunnels.takes_vxlan_on(ports.destination()))
 }
 
 /// With IPv6 inside, its smallest MTU is left whatever is said: below it a pod has no IPv6 at all.

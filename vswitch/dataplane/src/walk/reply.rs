@@ -10,7 +10,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use frame::{Checksum, Offload, Packet};
 
 use super::arrival::{Arrival, Origin};
-use super::parse::{Addresses, Headers, Ip, Net};
+use super::flow::Addresses;
+use super::parse::{Headers, Ip, Net};
 use crate::tables::{Adjacency, Attachment, Gateway, PortKind, Tables};
 use crate::verdict::{Answer, DropReason, IcmpError};
 use crate::wire::{
@@ -41,7 +42,7 @@ pub(crate) fn resolution(
 ) -> Option<Result<Answer, DropReason>> {
     match &headers.net {
         Net::Arp => {}
-        Net::Ip(ip) if ip.protocol == Protocol::ICMPV6 => {}
+        Net::Ip(ip) if ip.flow.protocol == Protocol::ICMPV6 => {}
         _ => return None,
     }
     resolved(tables, arrival, bytes, headers, whom)
@@ -66,7 +67,11 @@ fn resolved(
     };
     let answered = match &headers.net {
         Net::Arp => arp(bytes.get(headers.l3..)?, headers, ours, whom),
-        Net::Ip(ip) if ip.protocol == Protocol::ICMPV6 && ip.is_v6() && !ip.fragment => {
+        Net::Ip(ip)
+            if ip.flow.protocol == Protocol::ICMPV6
+                && ip.flow.is_v6()
+                && !ip.flow.is_fragment() =>
+        {
             discovery(headers.transport(bytes, ip), ip, ours, whom)
         }
         _ => return None,
@@ -119,19 +124,18 @@ fn discovery(
     ours: impl Fn(IpAddr) -> bool,
     whom: For,
 ) -> Result<Option<Answer>, DropReason> {
-    match message.first() {
-        Some(&icmpv6::NEIGHBOR_SOLICITATION) => {}
-        Some(&(icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT)) => {
+    let Some(icmp) = ip.flow.icmp() else { return Ok(None) };
+    match icmp.kind {
+        icmpv6::NEIGHBOR_SOLICITATION => {}
+        icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT => {
             return Err(DropReason::RogueAdvertisement);
         }
-        Some(&(icmpv6::NEIGHBOR_ADVERTISEMENT | icmpv6::ROUTER_SOLICITATION))
-            if whom == For::Anyone =>
-        {
+        icmpv6::NEIGHBOR_ADVERTISEMENT | icmpv6::ROUTER_SOLICITATION if whom == For::Anyone => {
             return Err(DropReason::NeighborDiscoveryUnanswered);
         }
         _ => return Ok(None),
     }
-    let Addresses::V6 { source, destination } = ip.addresses else {
+    let Addresses::V6 { source, destination } = ip.flow.addresses else {
         return Ok(None);
     };
     // RFC 4861, section 7.1.1: anything that passed a router is not a neighbour's.
@@ -196,7 +200,7 @@ fn arp_reply(packet: &mut Packet, headers: &Headers, from: MacAddr) -> Option<()
 
 fn advertisement(packet: &mut Packet, headers: &Headers, from: MacAddr) -> Option<()> {
     let Net::Ip(ip) = &headers.net else { return None };
-    let Addresses::V6 { source: asker, .. } = ip.addresses else { return None };
+    let Addresses::V6 { source: asker, .. } = ip.flow.addresses else { return None };
     let target = Solicitation::parse(headers.transport(&packet.frame, ip)).ok()?.target();
     // RFC 4861, section 7.2.8: a proxy on a link that it shares leaves the owner the last word.
     let is_gateway = from == Gateway::MAC;
@@ -234,7 +238,7 @@ fn echo_reply(packet: &mut Packet, headers: &Headers) -> Option<()> {
         checksum::complete_partial(&mut packet.frame, start.into(), offset.into())?;
     }
     let message = packet.frame.get_mut(ip.l4..)?;
-    let turned = if ip.is_v6() {
+    let turned = if ip.flow.is_v6() {
         icmpv6::turn_echo_into_reply(message)
     } else {
         icmpv4::turn_echo_into_reply(message)
@@ -242,7 +246,7 @@ fn echo_reply(packet: &mut Packet, headers: &Headers) -> Option<()> {
     if !turned {
         return None;
     }
-    let (at, len) = if ip.is_v6() { (8, 16) } else { (12, 4) };
+    let (at, len) = if ip.flow.is_v6() { (8, 16) } else { (12, 4) };
     let addresses = packet.frame.get_mut(headers.l3 + at..headers.l3 + at + 2 * len)?;
     let (source, destination) = addresses.split_at_mut_checked(len)?;
     source.swap_with_slice(destination);
@@ -262,7 +266,7 @@ const ERROR_TTL: u8 = 64;
 pub(crate) fn speaker(gateway: &Gateway, about: &Ip, to_host: bool) -> Gateway {
     let mut speaker = *gateway;
     if to_host {
-        match about.addresses {
+        match about.flow.addresses {
             Addresses::V4 { destination, .. } => speaker.v4 = Some(destination),
             Addresses::V6 { destination, .. } => speaker.v6 = Some(destination),
         }
@@ -284,7 +288,7 @@ pub(crate) fn icmp_error(
     if !packet.frame.pull(headers.l3) {
         return None;
     }
-    match ip.addresses {
+    match ip.flow.addresses {
         Addresses::V4 { source, .. } => error4(packet, speaker.v4?, source, error),
         Addresses::V6 { source, .. } => error6(packet, speaker.v6?, source, error),
     }

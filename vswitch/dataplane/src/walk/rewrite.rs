@@ -6,8 +6,8 @@
 
 use frame::{Checksum, Packet};
 
-use super::flow;
-use super::parse::{Headers, Ip, Net};
+use super::flow::{self, FlowKey};
+use super::parse::{Headers, Net};
 use crate::tables::{Encap, OuterDf, Template};
 use crate::wire::{Ecn, EtherType, Ipv4, Protocol, ethernet, header_mut, ipv4, ipv6, mss, udp};
 
@@ -63,8 +63,8 @@ impl Layers {
             outer: Outer::None,
             l3: headers.l3 - headers.start,
             l4: ip.l4 - headers.start,
-            is_v6: ip.is_v6(),
-            is_tcp: ip.protocol == Protocol::TCP,
+            is_v6: ip.flow.is_v6(),
+            is_tcp: ip.flow.protocol == Protocol::TCP,
         })
     }
 
@@ -100,7 +100,7 @@ impl Layers {
 #[inline(always)]
 pub(crate) fn decapsulate(packet: &mut Packet, headers: &Headers, ecn: Option<Ecn>) -> Option<()> {
     if let (Some(ecn), Net::Ip(ip)) = (ecn, &headers.net) {
-        set_ecn(packet, headers.l3, ip.is_v6(), ecn)?;
+        set_ecn(packet, headers.l3, ip.flow.is_v6(), ecn)?;
     }
     packet.frame.truncate(headers.end);
     end_with_payload(packet, headers);
@@ -129,29 +129,29 @@ pub(crate) fn route(
 ) -> Option<Layers> {
     let Net::Ip(ip) = &headers.net else { return None };
     if let Some(ecn) = ecn {
-        set_ecn(packet, headers.l3, ip.is_v6(), ecn)?;
+        set_ecn(packet, headers.l3, ip.flow.is_v6(), ecn)?;
     }
     // Padding of a short Ethernet frame must not travel on inside a tunnel.
     packet.frame.truncate(headers.l3 + ip.len);
     if takes_a_hop {
-        let done = if ip.is_v6() {
+        let done = if ip.flow.is_v6() {
             ipv6::decrement_hop_limit(header_mut(&mut packet.frame, headers.l3)?)
         } else {
             ipv4::decrement_ttl(header_mut(&mut packet.frame, headers.l3)?)
         };
         done.then_some(())?;
     }
-    let (l4, is_tcp) = (ip.l4 - headers.l3, ip.protocol == Protocol::TCP);
+    let (l4, is_tcp) = (ip.l4 - headers.l3, ip.flow.protocol == Protocol::TCP);
     let entropy = match template.encap() {
         Encap::None => {
-            let layers = replace_ethernet(packet, headers.l3, template, ip.is_v6())?;
+            let layers = replace_ethernet(packet, headers.l3, template, ip.flow.is_v6())?;
             return Some(Layers { l4: layers.l3 + l4, is_tcp, ..layers });
         }
-        Encap::VxlanRouted | Encap::VxlanBridged => Flow::of(packet, ip, ip.l4),
+        Encap::VxlanRouted | Encap::VxlanBridged => Flow::of(&ip.flow),
         Encap::Ipip => Flow::NONE,
     };
     packet.pull(headers.l3).then_some(())?;
-    let layers = encapsulate(packet, template, ecn.unwrap_or(ip.ecn), ip.is_v6(), entropy)?;
+    let layers = encapsulate(packet, template, ecn.unwrap_or(ip.ecn), ip.flow.is_v6(), entropy)?;
     Some(Layers { l4: layers.l3 + l4, is_tcp, ..layers })
 }
 
@@ -202,10 +202,10 @@ pub(crate) fn tunnel(
     end_with_payload(packet, headers);
     match &headers.net {
         Net::Ip(ip) => {
-            let entropy = Flow::of(packet, ip, ip.l4 - headers.start);
-            let layers = encapsulate(packet, template, ip.ecn, ip.is_v6(), entropy)?;
+            let entropy = Flow::of(&ip.flow);
+            let layers = encapsulate(packet, template, ip.ecn, ip.flow.is_v6(), entropy)?;
             let l4 = layers.l3 + (ip.l4 - headers.start);
-            let is_tcp = ip.protocol == Protocol::TCP;
+            let is_tcp = ip.flow.protocol == Protocol::TCP;
             Some(Layers { l3: layers.l3 + inner_l3, l4, is_tcp, ..layers })
         }
         _ => {
@@ -333,10 +333,9 @@ impl Flow {
     /// ICMP errors of our own belong to no flow that could be reordered.
     pub(crate) const NONE: Self = Self(0);
 
-    /// Of a packet whose transport header begins at `l4`.
     #[inline(always)]
-    fn of(packet: &Packet, ip: &Ip, l4: usize) -> Self {
-        Self(flow::hash(ip, packet.frame.get(l4..).unwrap_or_default()))
+    fn of(key: &FlowKey) -> Self {
+        Self(key.hash())
     }
 
     /// RFC 7348, section 5: a hash of the inner flow, in 49152 to 65535.

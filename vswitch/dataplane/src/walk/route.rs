@@ -9,14 +9,14 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::arrival::{Arrival, Origin};
 use super::clamp::clamp;
 use super::decap::may_send_from;
-use super::flow;
+use super::flow::{Addresses, Icmp, Ports};
 use super::fragment::payload_size;
 use super::narrator::Narrator;
-use super::parse::{Addresses, Headers, Ip, Net};
+use super::parse::{Headers, Ip, Net};
 use super::{Decision, View};
 use crate::tables::{Adjacency, AdjacencyId, FdbTarget, Member, Multipath, PortKind, Tables};
 use crate::verdict::{Answer, DropReason, IcmpError, Verdict};
-use crate::wire::{Icmpv4, Icmpv6, Protocol, header, icmpv4, icmpv6, ipv4};
+use crate::wire::{Protocol, icmpv4, icmpv6, ipv4};
 
 #[inline(always)]
 pub(crate) fn route(
@@ -32,29 +32,28 @@ pub(crate) fn route(
         Net::Malformed(reason) => return Err(*reason),
         Net::Arp | Net::Other => return Err(DropReason::EthertypeUnsupported),
     };
-    let transport = headers.transport(bytes, ip);
     addresses_may_be_routed(ip)?;
     may_send_from(view.tables, arrival, ip)?;
     if matches!(arrival.origin, Origin::Pod) {
-        no_rogue_server(transport, ip)?;
+        no_rogue_server(ip)?;
     }
 
     let mut refuse = |reason, error| {
-        *verdict = refuse(view.tables, arrival, transport, ip, reason, error);
+        *verdict = refuse(view.tables, arrival, ip, reason, error);
         Ok(())
     };
-    let route = match ip.addresses {
+    let route = match ip.flow.addresses {
         Addresses::V4 { destination, .. } => view.tables.fib4.lookup(destination),
         Addresses::V6 { destination, .. } => view.tables.fib6.lookup(destination),
     };
     let Some(mut id) = route else {
-        narrator.say("route", || format!("no route to {}", ip.destination()));
+        narrator.say("route", || format!("no route to {}", ip.flow.destination()));
         return refuse(DropReason::NoRoute, IcmpError::NetUnreachable);
     };
     let mut adjacency = view.tables.adjacency(id).ok_or(DropReason::NoRoute)?;
     narrator.say("route", || adjacency.describe());
     if let Adjacency::Multipath(group) = adjacency {
-        let member = next_hop(group, ip, transport).ok_or(DropReason::NoRoute)?;
+        let member = next_hop(group, ip).ok_or(DropReason::NoRoute)?;
         id = member.adjacency;
         adjacency = view.tables.adjacency(id).ok_or(DropReason::NoRoute)?;
         narrator
@@ -64,7 +63,7 @@ pub(crate) fn route(
     let (port, mtu) = match adjacency {
         Adjacency::Gateway { host, mtu, .. } => {
             if matches!(arrival.origin, Origin::Pod)
-                && let Some(answer) = echo(transport, ip)
+                && let Some(answer) = echo(ip)
             {
                 *verdict = Verdict::Answer(answer);
                 return Ok(());
@@ -80,7 +79,7 @@ pub(crate) fn route(
             (port, *mtu)
         }
         Adjacency::Port { port, mtu, .. } => {
-            towards_host(view.tables, arrival, transport, ip, *port)?;
+            towards_host(view.tables, arrival, ip, *port)?;
             (*port, *mtu)
         }
         Adjacency::Bridged { bridge, template, mtu } => {
@@ -116,7 +115,7 @@ pub(crate) fn route(
         *fragment_mtu = Some(mtu);
         narrator.say("route", || format!("it may be cut: fragments of at most {mtu} bytes"));
     }
-    *mss_limit = clamp(view.tables, arrival, transport, ip, adjacency);
+    *mss_limit = clamp(view.tables, arrival, bytes, headers, ip, adjacency);
     if let Some(limit) = *mss_limit {
         narrator.say("route", || format!("a SYN: segments of at most {limit} bytes"));
     }
@@ -132,13 +131,13 @@ fn may_be_cut(headers: &Headers, ip: &Ip, mtu: u16) -> bool {
 
 /// Kept out of the way of routes with one next hop.
 #[inline(never)]
-fn next_hop<'t>(group: &'t Multipath, ip: &Ip, transport: &[u8]) -> Option<&'t Member> {
-    group.member(flow::hash(ip, transport))
+fn next_hop<'t>(group: &'t Multipath, ip: &Ip) -> Option<&'t Member> {
+    group.member(ip.flow.hash())
 }
 
 #[inline(always)]
 fn addresses_may_be_routed(ip: &Ip) -> Result<(), DropReason> {
-    match ip.addresses {
+    match ip.flow.addresses {
         // Most packets: neither address is in a block that the rest of this is about.
         Addresses::V4 { source, destination }
             if is_plain_unicast(source) && is_plain_unicast(destination) =>
@@ -198,19 +197,13 @@ fn is_mapped(address: Ipv6Addr) -> bool {
 
 /// A pod is neither router nor DHCP server (CVE-2020-10749).
 #[inline(always)]
-pub(crate) fn no_rogue_server(transport: &[u8], ip: &Ip) -> Result<(), DropReason> {
-    const DHCP_SERVER: u16 = 67;
-    const DHCPV6_SERVER: u16 = 547;
-    if ip.later_fragment {
-        return Ok(());
-    }
-    let rogue = match ip.protocol {
-        Protocol::ICMPV6 => Icmpv6::parse(transport).is_ok_and(|icmp| {
-            matches!(icmp.kind(), icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT)
-        }),
-        Protocol::UDP => header(transport, 0).is_some_and(|[a, b, c, d]| {
-            let ports = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
-            matches!(ports, (DHCP_SERVER, 68) | (DHCPV6_SERVER, 546))
+pub(crate) fn no_rogue_server(ip: &Ip) -> Result<(), DropReason> {
+    const DHCP: Ports = Ports::new(67, 68);
+    const DHCPV6: Ports = Ports::new(547, 546);
+    let rogue = match ip.flow.protocol {
+        Protocol::UDP => matches!(ip.flow.ports(), Some(DHCP | DHCPV6)),
+        Protocol::ICMPV6 => ip.flow.icmp().is_some_and(|icmp| {
+            matches!(icmp.kind, icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT)
         }),
         _ => false,
     };
@@ -224,7 +217,6 @@ pub(crate) fn no_rogue_server(transport: &[u8], ip: &Ip) -> Result<(), DropReaso
 fn towards_host(
     tables: &Tables,
     arrival: &Arrival<'_>,
-    transport: &[u8],
     ip: &Ip,
     port: crate::tables::PortId,
 ) -> Result<(), DropReason> {
@@ -238,36 +230,24 @@ fn towards_host(
         return Err(DropReason::SamePort);
     }
     let tunnels = &tables.tunnels;
-    let tunnelled = match ip.protocol {
-        Protocol::IPIP | Protocol::IPV6 => tunnels.ipip && tunnels.is_end(ip.destination()),
-        Protocol::UDP if !ip.later_fragment => {
-            destination_port(transport).is_some_and(|port| tunnels.takes_vxlan_on(port))
+    let tunnelled = match ip.flow.protocol {
+        Protocol::IPIP | Protocol::IPV6 => tunnels.ipip && tunnels.is_end(ip.flow.destination()),
+        Protocol::UDP => {
+            ip.flow.ports().is_some_and(|ports| tunnels.takes_vxlan_on(ports.destination()))
         }
         _ => false,
     };
     if tunnelled { Err(DropReason::TunnelFromPod) } else { Ok(()) }
 }
 
-/// Of UDP or TCP alike: the second field of either (RFC 768, RFC 9293).
-fn destination_port(transport: &[u8]) -> Option<u16> {
-    header(transport, 0).map(|[_, _, high, low]| u16::from_be_bytes([*high, *low]))
-}
-
 /// A ping that is whole, so that it can be turned round in place.
 #[inline(never)]
-fn echo(transport: &[u8], ip: &Ip) -> Option<Answer> {
-    if ip.fragment {
-        return None;
-    }
-    match ip.protocol {
-        Protocol::ICMP if !ip.is_v6() => {
-            let icmp = Icmpv4::parse(transport).ok()?;
-            ((icmp.kind(), icmp.code()) == (icmpv4::ECHO_REQUEST, 0)).then_some(Answer::Echo4)
-        }
-        Protocol::ICMPV6 if ip.is_v6() => {
-            let icmp = Icmpv6::parse(transport).ok()?;
-            ((icmp.kind(), icmp.code()) == (icmpv6::ECHO_REQUEST, 0)).then_some(Answer::Echo6)
-        }
+fn echo(ip: &Ip) -> Option<Answer> {
+    let Icmp { kind, code: 0, echo_id: Some(_) } = ip.flow.icmp()? else { return None };
+    match (ip.flow.protocol, kind) {
+        _ if ip.flow.is_fragment() => None,
+        (Protocol::ICMP, icmpv4::ECHO_REQUEST) if !ip.flow.is_v6() => Some(Answer::Echo4),
+        (Protocol::ICMPV6, icmpv6::ECHO_REQUEST) if ip.flow.is_v6() => Some(Answer::Echo6),
         _ => None,
     }
 }
@@ -278,27 +258,28 @@ fn echo(transport: &[u8], ip: &Ip) -> Option<Answer> {
 pub(crate) fn refuse(
     tables: &Tables,
     arrival: &Arrival<'_>,
-    transport: &[u8],
     ip: &Ip,
     reason: DropReason,
     error: IcmpError,
 ) -> Verdict {
     let silent = Verdict::Drop(reason);
-    let about_an_error = match ip.protocol {
-        Protocol::ICMP => transport.first().is_none_or(|kind| icmpv4::is_error(*kind)),
-        Protocol::ICMPV6 => transport.first().is_none_or(|kind| icmpv6::is_error(*kind)),
+    // One that is too short to tell may be.
+    let is_error = |is_error: fn(u8) -> bool| ip.flow.icmp().is_none_or(|icmp| is_error(icmp.kind));
+    let about_an_error = match ip.flow.protocol {
+        Protocol::ICMP => is_error(icmpv4::is_error),
+        Protocol::ICMPV6 => is_error(icmpv6::is_error),
         _ => false,
     };
     let gateway =
-        if ip.is_v6() { tables.gateway.v6.is_some() } else { tables.gateway.v4.is_some() };
-    let nobody = ip.source().is_unspecified() || ip.destination().is_multicast();
-    if nobody || ip.later_fragment || about_an_error || !gateway {
+        if ip.flow.is_v6() { tables.gateway.v6.is_some() } else { tables.gateway.v4.is_some() };
+    let nobody = ip.flow.source().is_unspecified() || ip.flow.destination().is_multicast();
+    if nobody || ip.flow.is_later_fragment() || about_an_error || !gateway {
         return silent;
     }
     if !arrival.is_remote() {
         return Verdict::Refuse { reason, error, back: None };
     }
-    match way_back(tables, ip.source()) {
+    match way_back(tables, ip.flow.source()) {
         Some(back) => Verdict::Refuse { reason, error, back: Some(back) },
         None => silent,
     }
