@@ -13,7 +13,7 @@ use super::parse::{Headers, Net};
 use super::{Decision, Source, View};
 use crate::tables::{Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway};
 use crate::verdict::{DropReason, IcmpError, Verdict};
-use crate::walk::{claims, reply, route};
+use crate::walk::{reply, route, source};
 
 /// How the walk goes on.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +65,7 @@ fn routed_only(
         return Ok(Step::Route);
     }
     let headers = &decision.headers;
-    source_is_valid(headers)?;
+    source::has_valid_mac(headers)?;
     let local = match arrival.origin {
         Origin::Pod if headers.source_mac != arrival.port.mac => {
             return Err(DropReason::SourceMacSpoofed);
@@ -118,20 +118,20 @@ fn switched(
 ) -> Result<Step, DropReason> {
     let headers = &decision.headers;
     let here = here(arrival);
-    let (source, destination) = (headers.source_mac, headers.destination_mac);
-    source_is_valid(headers)?;
+    source::has_valid_mac(headers)?;
+    let (source_mac, destination) = (headers.source_mac, headers.destination_mac);
     let from_pod = matches!(arrival.origin, Origin::Pod);
     // Almost every packet: the MAC that the FDB has behind this port, as compiled.
-    let is_own = from_pod && source == arrival.port.mac;
-    let known = if is_own { Some(here) } else { bridge.fdb.get(&source).copied() };
-    if source == Gateway::MAC || known.is_some_and(|target| target != here) {
+    let is_own = from_pod && source_mac == arrival.port.mac;
+    let known = if is_own { Some(here) } else { bridge.fdb.get(&source_mac).copied() };
+    if source_mac == Gateway::MAC || known.is_some_and(|target| target != here) {
         return Err(DropReason::SourceMacSpoofed);
     }
     if from_pod {
-        claims::claims(arrival, bytes, headers)?;
+        source::bridged_pod(arrival, bytes, headers)?;
     }
     if known.is_none() {
-        decision.learn = Some(Source { bridge: id, mac: source, target: here });
+        decision.learn = Some(Source { bridge: id, mac: source_mac, target: here });
     }
 
     if from_pod
@@ -215,13 +215,4 @@ fn too_big(view: &View<'_>, arrival: &Arrival<'_>, headers: &Headers, mtu: u16) 
     let Net::Ip(ip) = &headers.net else { return Verdict::Drop(DropReason::TooBig) };
     let error = IcmpError::TooBig { mtu };
     route::refuse(view.tables, arrival, ip, DropReason::TooBig, error)
-}
-
-/// A group address never sends (IEEE 802.3, 3.2.3); zero is nobody's.
-#[inline(always)]
-fn source_is_valid(headers: &Headers) -> Result<(), DropReason> {
-    if headers.source_mac.is_multicast() || headers.source_mac.is_zero() {
-        return Err(DropReason::SourceMacInvalid);
-    }
-    Ok(())
 }

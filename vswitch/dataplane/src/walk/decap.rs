@@ -9,11 +9,10 @@
 use core::net::IpAddr;
 
 use super::arrival::{Arrival, Origin};
-use super::flow::Addresses;
 use super::narrator::Narrator;
-use super::parse::{Headers, Ip, Net};
+use super::parse::{Headers, Net};
 use super::path_mtu::{self, PathMtu};
-use crate::tables::{Adjacency, Domain, Encap, Peer, Port, Tables, Tunnels};
+use crate::tables::{Domain, Peer, Tables, Tunnels};
 use crate::verdict::DropReason;
 use crate::wire::checksum::Sum;
 use crate::wire::{
@@ -184,60 +183,5 @@ pub(crate) fn congestion(
         Some(ecn) if ecn == ip.ecn => Ok(None),
         Some(ecn) => Ok(Some(ecn)),
         None => Err(DropReason::EcnNotCapable),
-    }
-}
-
-/// Whether the origin may send from this address, which no one else is to claim.
-#[inline(always)]
-pub(crate) fn may_send_from(
-    tables: &Tables,
-    arrival: &Arrival<'_>,
-    ip: &Ip,
-) -> Result<(), DropReason> {
-    match arrival.origin {
-        Origin::Host => Ok(()),
-        Origin::Pod if speaks_for_itself(arrival.port, ip) => Ok(()),
-        Origin::Pod => Err(DropReason::SourceAddressSpoofed),
-        Origin::Peer { peer, .. } if peer.has(ip.flow.source()) => Ok(()),
-        Origin::Peer { .. } => Err(DropReason::InnerSourceForeign),
-        // Any host of the underlay may talk to pods that it routes to, but not in our pods' name;
-        // nor in that of pods whose packets come through a tunnel from a known peer, unless their
-        // node may have left the tunnel.
-        Origin::Direct
-            if tables.is_local(ip.flow.source())
-                || !tables.tunnels.direct_from_tunnelled
-                    && is_tunnelled(tables, ip.flow.source()) =>
-        {
-            Err(DropReason::SourceAddressSpoofed)
-        }
-        Origin::Direct => Ok(()),
-    }
-}
-
-/// Whether the source address is one that the pod behind this port has.
-#[inline(always)]
-pub(crate) fn speaks_for_itself(port: &Port, ip: &Ip) -> bool {
-    let mut own = port.addresses.iter();
-    match &ip.flow.addresses {
-        Addresses::V4 { source, .. } => {
-            own.any(|own| matches!(own, IpAddr::V4(v4) if v4 == source))
-        }
-        Addresses::V6 { source, .. } => {
-            own.any(|own| matches!(own, IpAddr::V6(v6) if v6 == source))
-        }
-    }
-}
-
-fn is_tunnelled(tables: &Tables, address: IpAddr) -> bool {
-    let tunnels = |adjacency: &Adjacency| {
-        matches!(adjacency, Adjacency::Remote { template: Some(template), .. }
-            if template.encap() != Encap::None)
-    };
-    match tables.route(address).and_then(|id| tables.adjacency(id)) {
-        Some(Adjacency::Multipath(group)) => {
-            let mut members = group.members().iter();
-            members.any(|member| tables.adjacency(member.adjacency).is_some_and(tunnels))
-        }
-        adjacency => adjacency.is_some_and(tunnels),
     }
 }

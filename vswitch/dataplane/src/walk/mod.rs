@@ -17,14 +17,13 @@
 //! | where is what in these bytes    | `parse`   | drops of what is no frame |
 //! | is what was left undone sound   | `offload` | drops of requests that contradict the packet |
 //! | does it stay on its segment     | `bridge`  | `Forward`, `Tunnel`, `Flood`, `Answer` |
-//! | does a bridged pod speak for itself | `claims` | drops of what is said in another's name |
+//! | may its sender send this        | `source`  | drops of what has another's address |
 //! | where does it go                | `route`   | `Route`, `Answer`, `Refuse` |
 //! | may it announce such segments | `clamp` | |
 //! | make it so                      | `rewrite`, `reply`, `flood`, `segment`, `fragment`, `coalesce`, `outer_checksum` | |
 
 pub(crate) mod arrival;
 pub(crate) mod bridge;
-mod claims;
 mod clamp;
 pub(crate) mod coalesce;
 pub(crate) mod decap;
@@ -40,6 +39,7 @@ pub(crate) mod reply;
 pub(crate) mod rewrite;
 pub(crate) mod route;
 pub(crate) mod segment;
+mod source;
 
 use frame::Offload;
 

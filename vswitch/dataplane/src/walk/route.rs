@@ -8,11 +8,11 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::arrival::{Arrival, Origin};
 use super::clamp::clamp;
-use super::decap::may_send_from;
-use super::flow::{Addresses, Icmp, Ports};
+use super::flow::{Addresses, Icmp};
 use super::fragment::payload_size;
 use super::narrator::Narrator;
 use super::parse::{Headers, Ip, Net};
+use super::source;
 use super::{Decision, View};
 use crate::tables::{Adjacency, AdjacencyId, FdbTarget, Member, Multipath, PortKind, Tables};
 use crate::verdict::{Answer, DropReason, IcmpError, Verdict};
@@ -33,9 +33,9 @@ pub(crate) fn route(
         Net::Arp | Net::Other => return Err(DropReason::EthertypeUnsupported),
     };
     addresses_may_be_routed(ip)?;
-    may_send_from(view.tables, arrival, ip)?;
+    source::may_send_from(view.tables, arrival, ip)?;
     if matches!(arrival.origin, Origin::Pod) {
-        no_rogue_server(ip)?;
+        source::no_rogue_server(ip)?;
     }
 
     let mut refuse = |reason, error| {
@@ -193,21 +193,6 @@ fn is_plain_unicast(address: Ipv4Addr) -> bool {
 /// IPv4 in the notation of IPv6 never appears on a wire (RFC 6890).
 fn is_mapped(address: Ipv6Addr) -> bool {
     address.to_ipv4_mapped().is_some()
-}
-
-/// A pod is neither router nor DHCP server (CVE-2020-10749).
-#[inline(always)]
-pub(crate) fn no_rogue_server(ip: &Ip) -> Result<(), DropReason> {
-    const DHCP: Ports = Ports::new(67, 68);
-    const DHCPV6: Ports = Ports::new(547, 546);
-    let rogue = match ip.flow.protocol {
-        Protocol::UDP => matches!(ip.flow.ports(), Some(DHCP | DHCPV6)),
-        Protocol::ICMPV6 => ip.flow.icmp().is_some_and(|icmp| {
-            matches!(icmp.kind, icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT)
-        }),
-        _ => false,
-    };
-    if rogue { Err(DropReason::RogueAdvertisement) } else { Ok(()) }
 }
 
 /// What goes to the node's kernel, and so perhaps to the world, is neither from the overlay nor a
