@@ -13,7 +13,7 @@ use crate::verdict::{DropReason, Verdict};
 use crate::walk::coalesce::{Coalescer, Train};
 use crate::walk::parse::{Headers, Net};
 use crate::walk::rewrite::{self, Layers, Outer};
-use crate::walk::{Decision, flood, fragment, outer_checksum, reply, segment};
+use crate::walk::{Decision, answer, flood, fragment, outer_checksum, segment};
 use crate::wire::{Ecn, checksum};
 
 /// The way out: the worker's transmit handles.
@@ -147,7 +147,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             Some((PortKind::Uplink, nic)) => nic,
             _ => Gateway::MAC,
         };
-        match reply::answer(&mut packet, &decision.headers, answer, from) {
+        match answer::answer(&mut packet, &decision.headers, answer, from) {
             Some(()) => self.transmit(self.ingress, packet, None, &decision.headers),
             None => self.drop(DropReason::NoHeadroom),
         }
@@ -165,12 +165,12 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         let Net::Ip(ip) = decision.headers.net else { return };
         self.outcome.made(1);
         let host = self.tables.port(self.ingress).is_some_and(|port| port.kind == PortKind::Host);
-        let speaker = reply::speaker(&self.tables.gateway, &ip, host);
-        if reply::icmp_error(&mut packet, &decision.headers, &speaker, error).is_none() {
+        let speaker = answer::speaker(&self.tables.gateway, &ip, host);
+        if answer::icmp_error(&mut packet, &decision.headers, &speaker, error).is_none() {
             return self.drop(DropReason::NoHeadroom);
         }
         let Some(back) = back else {
-            return match reply::from_gateway(
+            return match answer::from_gateway(
                 &mut packet,
                 decision.headers.source_mac,
                 ip.flow.is_v6(),

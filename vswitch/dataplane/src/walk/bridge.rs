@@ -13,7 +13,8 @@ use super::parse::{Headers, Net};
 use super::{Decision, Source, View};
 use crate::tables::{Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway};
 use crate::verdict::{DropReason, IcmpError, Verdict};
-use crate::walk::{reply, route, source};
+use crate::walk::resolve::{self, ResolveScope};
+use crate::walk::{route, source};
 
 /// How the walk goes on.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +79,7 @@ fn routed_only(
         if view.tables.tunnels.proxy_neighbors
             && matches!(arrival.origin, Origin::Direct)
             && let Some(answer) =
-                reply::resolution(view.tables, arrival, bytes, headers, reply::For::Anyone)
+                resolve::resolution(view.tables, arrival, bytes, headers, ResolveScope::Proxy)
         {
             decision.verdict = Verdict::Answer(answer?);
             return Ok(Step::Done);
@@ -90,7 +91,7 @@ fn routed_only(
         };
     }
     if let Some(answer) =
-        reply::resolution(view.tables, arrival, bytes, headers, reply::For::Anyone)
+        resolve::resolution(view.tables, arrival, bytes, headers, ResolveScope::Proxy)
     {
         decision.verdict = Verdict::Answer(answer?);
         return Ok(Step::Done);
@@ -136,7 +137,7 @@ fn switched(
 
     if from_pod
         && let Some(answer) =
-            reply::resolution(view.tables, arrival, bytes, headers, reply::For::Segment)
+            resolve::resolution(view.tables, arrival, bytes, headers, ResolveScope::Segment)
     {
         decision.verdict = Verdict::Answer(answer?);
         Ok(Step::Done)

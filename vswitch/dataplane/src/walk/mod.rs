@@ -18,10 +18,12 @@
 //! | is what was left undone sound   | `offload` | drops of requests that contradict the packet |
 //! | does it stay on its segment     | `bridge`  | `Forward`, `Tunnel`, `Flood`, `Answer` |
 //! | may its sender send this        | `source`  | drops of what has another's address |
+//! | is it answered here             | `resolve` | |
 //! | where does it go                | `route`   | `Route`, `Answer`, `Refuse` |
 //! | may it announce such segments | `clamp` | |
-//! | make it so                      | `rewrite`, `reply`, `flood`, `segment`, `fragment`, `coalesce`, `outer_checksum` | |
+//! | make it so                      | `rewrite`, `answer`, `flood`, `segment`, `fragment`, `coalesce`, `outer_checksum` | |
 
+pub(crate) mod answer;
 pub(crate) mod arrival;
 pub(crate) mod bridge;
 mod clamp;
@@ -35,7 +37,7 @@ mod offload;
 pub(crate) mod outer_checksum;
 pub(crate) mod parse;
 pub(crate) mod path_mtu;
-pub(crate) mod reply;
+mod resolve;
 pub(crate) mod rewrite;
 pub(crate) mod route;
 pub(crate) mod segment;

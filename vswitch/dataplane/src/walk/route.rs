@@ -8,14 +8,14 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::arrival::{Arrival, Origin};
 use super::clamp::clamp;
-use super::flow::{Addresses, Icmp};
+use super::flow::Addresses;
 use super::fragment::payload_size;
 use super::narrator::Narrator;
 use super::parse::{Headers, Ip, Net};
-use super::source;
 use super::{Decision, View};
+use super::{resolve, source};
 use crate::tables::{Adjacency, AdjacencyId, FdbTarget, Member, Multipath, PortKind, Tables};
-use crate::verdict::{Answer, DropReason, IcmpError, Verdict};
+use crate::verdict::{DropReason, IcmpError, Verdict};
 use crate::wire::{Protocol, icmpv4, icmpv6, ipv4};
 
 #[inline(always)]
@@ -63,7 +63,7 @@ pub(crate) fn route(
     let (port, mtu) = match adjacency {
         Adjacency::Gateway { host, mtu, .. } => {
             if matches!(arrival.origin, Origin::Pod)
-                && let Some(answer) = echo(ip)
+                && let Some(answer) = resolve::echo(ip)
             {
                 *verdict = Verdict::Answer(answer);
                 return Ok(());
@@ -223,18 +223,6 @@ fn towards_host(
         _ => false,
     };
     if tunnelled { Err(DropReason::TunnelFromPod) } else { Ok(()) }
-}
-
-/// A ping that is whole, so that it can be turned round in place.
-#[inline(never)]
-fn echo(ip: &Ip) -> Option<Answer> {
-    let Icmp { kind, code: 0, echo_id: Some(_) } = ip.flow.icmp()? else { return None };
-    match (ip.flow.protocol, kind) {
-        _ if ip.flow.is_fragment() => None,
-        (Protocol::ICMP, icmpv4::ECHO_REQUEST) if !ip.flow.is_v6() => Some(Answer::Echo4),
-        (Protocol::ICMPV6, icmpv6::ECHO_REQUEST) if ip.flow.is_v6() => Some(Answer::Echo6),
-        _ => None,
-    }
 }
 
 /// Drops the packet and tells its sender, unless nobody is to be told: RFC 1122, section 3.2.2, and
