@@ -70,7 +70,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             }
             Verdict::Route { adjacency, port } => {
                 let edited = route(self.tables, &mut packet, decision, adjacency);
-                if let (Ok(layers), Some(mtu)) = (&edited, decision.fragment_mtu) {
+                if let (Ok(layers), Some(mtu)) = (&edited, decision.edits.fragment_mtu) {
                     return self.fragments(port, packet, *layers, mtu);
                 }
                 edited.map(|layers| (port, Some(layers)))
@@ -366,7 +366,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
 /// Out of a port of the segment.
 #[inline(always)]
 fn forward(packet: &mut Packet, decision: &Decision) -> Result<Option<Layers>, DropReason> {
-    match rewrite::decapsulate(packet, &decision.headers, decision.ecn) {
+    match rewrite::decapsulate(packet, &decision.headers, decision.edits.ecn) {
         Some(()) => Ok(Layers::of(&decision.headers)),
         None => Err(DropReason::NoHeadroom),
     }
@@ -403,11 +403,11 @@ fn route(
         ) => (template, true),
         _ => return Err(DropReason::NextHopUnresolved),
     };
-    let Decision { headers, ecn, mss_limit, .. } = decision;
-    if let Some(limit) = *mss_limit {
+    let Decision { headers, edits, .. } = decision;
+    if let Some(limit) = edits.mss_limit {
         rewrite::lower_mss(packet, headers, limit);
     }
-    rewrite::route(packet, headers, *ecn, template, takes_a_hop).ok_or(DropReason::NoHeadroom)
+    rewrite::route(packet, headers, edits.ecn, template, takes_a_hop).ok_or(DropReason::NoHeadroom)
 }
 
 /// Sends what the coalescer gives out.

@@ -98,18 +98,25 @@ impl Dataplane {
         let mut decision = Decision::open();
         let offload = &packet.offload;
         decide(&view, ingress, &packet.frame, offload, &mut decision, &mut Silent);
-        if let Some(source) = decision.learn {
-            self.fdb.learn(source.bridge, source.mac, source.target, ingress, now);
-        }
-        if let Some(heard) = decision.path_mtu {
-            self.heard.note(heard);
-        }
-        self.limiter.admit(&mut decision.verdict, ingress, now);
+        self.commit(&mut decision, ingress, now);
 
-        let coalescer = decision.from_nic.then_some(&mut self.coalescer);
+        let coalescer = decision.edits.may_merge.then_some(&mut self.coalescer);
         let outcome = Counted(&self.counters);
         Act { tables, pool: &self.pool, ingress, egress, outcome, coalescer }
             .carry_out(packet, &decision);
+    }
+
+    /// Carries out the decision's effects on the worker's own state. A verdict that answers becomes a
+    /// drop if the port is over its rate limit.
+    #[inline(always)]
+    fn commit(&mut self, decision: &mut Decision, ingress: PortId, now: Millis) {
+        if let Some(found) = decision.effects.learn {
+            self.fdb.learn(found.bridge, found.mac, found.target, ingress, now);
+        }
+        if let Some(heard) = decision.effects.path_mtu {
+            self.heard.note(heard);
+        }
+        self.limiter.admit(&mut decision.verdict, ingress, now);
     }
 
     /// Sends what waits for more of its flow. To be called at the end of every batch from the NIC.

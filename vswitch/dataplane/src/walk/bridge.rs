@@ -4,13 +4,13 @@
 //! `route`. Who is asked depends on the port: a routed one has no segment, so everything but ARP
 //! and neighbour discovery must be addressed to the gateway; a bridged one is switched by MAC.
 //!
-//! Learning is only proposed here ([`Source`]) and done by `process`, so that `trace` leaves no
+//! Learning is only proposed here ([`LearnMac`]) and done by `process`, so that `trace` leaves no
 //! mark.
 
 use super::arrival::{Arrival, Origin};
 use super::narrator::Narrator;
 use super::parse::{Headers, Net};
-use super::{Decision, Source, View};
+use super::{Decision, LearnMac, View};
 use crate::tables::{Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway};
 use crate::verdict::{DropReason, IcmpError, Verdict};
 use crate::walk::resolve::{self, ResolveScope};
@@ -132,7 +132,7 @@ fn switched(
         source::bridged_pod(arrival, bytes, headers)?;
     }
     if known.is_none() {
-        decision.learn = Some(Source { bridge: id, mac: source_mac, target: here });
+        decision.effects.learn = Some(LearnMac { bridge: id, mac: source_mac, target: here });
     }
 
     if from_pod

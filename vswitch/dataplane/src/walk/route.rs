@@ -26,7 +26,7 @@ pub(crate) fn route(
     decision: &mut Decision,
     narrator: &mut impl Narrator,
 ) -> Result<(), DropReason> {
-    let Decision { headers, verdict, mss_limit, fragment_mtu, .. } = decision;
+    let Decision { headers, verdict, edits, .. } = decision;
     let ip = match &headers.net {
         Net::Ip(ip) => ip,
         Net::Malformed(reason) => return Err(*reason),
@@ -112,11 +112,11 @@ pub(crate) fn route(
         if !may_be_cut(headers, ip, mtu) {
             return refuse(DropReason::TooBig, IcmpError::TooBig { mtu });
         }
-        *fragment_mtu = Some(mtu);
+        edits.fragment_mtu = Some(mtu);
         narrator.say("route", || format!("it may be cut: fragments of at most {mtu} bytes"));
     }
-    *mss_limit = clamp(view.tables, arrival, bytes, headers, ip, adjacency);
-    if let Some(limit) = *mss_limit {
+    edits.mss_limit = clamp(view.tables, arrival, bytes, headers, ip, adjacency);
+    if let Some(limit) = edits.mss_limit {
         narrator.say("route", || format!("a SYN: segments of at most {limit} bytes"));
     }
     *verdict = Verdict::Route { adjacency: id, port };
