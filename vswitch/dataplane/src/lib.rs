@@ -14,7 +14,7 @@
 //! | `heard`    | what routers of the underlay said, until somebody asks |
 //! | `limiter`  | how often the switch answers for itself |
 //! | `counters` | what happened |
-//! | `trace`    | the same walk, narrated |
+//! | `trace`    | the same walk, as a list of what each door found |
 
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
@@ -39,10 +39,11 @@ use counters::Counters;
 use heard::Heard;
 use limiter::Limiter;
 use tables::{Fdb, PortId, Tables};
-pub use trace::{Said, Trace, trace};
+pub use trace::{Trace, trace};
 pub use verdict::{Answer, DropReason, IcmpError, Verdict};
 use walk::coalesce::Coalescer;
 use walk::narrator::Silent;
+pub use walk::narrator::{AfterBridge, Decapsulation, Network, TraceEvent};
 pub use walk::path_mtu::PathMtu;
 use walk::{Decision, View, decide};
 

@@ -226,22 +226,18 @@ impl Template {
         Ethernet::parse(self.bytes()).map(|ethernet| ethernet.destination()).unwrap_or_default()
     }
 
-    /// In words: the encapsulation and its far end.
+    /// Underlay address of the tunnel's other end; `None` without encapsulation.
     #[must_use]
-    pub fn describe(&self) -> String {
-        let next_hop = self.destination();
-        let outer = self.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default();
-        let remote = if self.over_v6 {
-            ipv6::Ipv6::parse_header(outer).ok().map(|outer| outer.destination().into())
-        } else {
-            ipv4::Ipv4::parse_header(outer).ok().map(|outer| IpAddr::V4(outer.destination()))
-        };
-        match (self.encap, remote) {
-            (Encap::VxlanBridged | Encap::VxlanRouted, Some(remote)) => {
-                format!("VXLAN to {remote}, next hop {next_hop}")
+    pub fn remote_end(&self) -> Option<IpAddr> {
+        let outer = self.bytes().get(ethernet::HEADER_LEN..)?;
+        match (self.encap, self.over_v6) {
+            (Encap::None, _) => None,
+            (_, true) => {
+                ipv6::Ipv6::parse_header(outer).ok().map(|outer| outer.destination().into())
             }
-            (Encap::Ipip, Some(remote)) => format!("IPIP to {remote}, next hop {next_hop}"),
-            _ => format!("no encapsulation, next hop {next_hop}"),
+            (_, false) => {
+                ipv4::Ipv4::parse_header(outer).ok().map(|outer| outer.destination().into())
+            }
         }
     }
 

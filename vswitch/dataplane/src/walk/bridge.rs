@@ -8,7 +8,7 @@
 //! mark.
 
 use super::arrival::{Arrival, Origin};
-use super::narrator::Narrator;
+use super::narrator::{AfterBridge, Narrator, TraceEvent};
 use super::parse::{Headers, Net};
 use super::{Decision, LearnMac, View};
 use crate::tables::{Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway};
@@ -42,14 +42,13 @@ pub(crate) fn bridge(
         Some((id, bridge)) => switched(view, arrival, id, bridge, bytes, decision),
         None => routed_only(view, arrival, bytes, decision),
     };
-    narrator.say("bridge", || {
-        let place =
-            segment.map_or("a routed port".to_owned(), |id| format!("bridge domain {}", id.0));
-        match step {
-            Ok(Step::Route) => format!("{place}: for the gateway, goes to route"),
-            Ok(Step::Done) => format!("{place}: stays here"),
-            Err(_) => format!("{place}: ends here"),
-        }
+    narrator.event(|| {
+        let next = match step {
+            Ok(Step::Route) => AfterBridge::Route,
+            Ok(Step::Done) => AfterBridge::Stays,
+            Err(_) => AfterBridge::Dropped,
+        };
+        TraceEvent::Bridged { segment, next }
     });
     step
 }

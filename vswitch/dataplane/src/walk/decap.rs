@@ -9,7 +9,7 @@
 use core::net::IpAddr;
 
 use super::arrival::{Arrival, Origin};
-use super::narrator::Narrator;
+use super::narrator::{Decapsulation, Narrator, TraceEvent};
 use super::parse::{Headers, Net};
 use super::path_mtu::{self, PathMtu};
 use crate::tables::{Domain, Peer, Tables, Tunnels};
@@ -28,21 +28,21 @@ pub(crate) fn decap<'t>(
     narrator: &mut impl Narrator,
 ) -> Result<(), DropReason> {
     let outer = outer(&tables.tunnels, tables, bytes, arrival, path_mtu);
-    if let Some(PathMtu { address, mtu }) = path_mtu {
-        narrator.say("decap", || format!("no more than {mtu} bytes pass to {address}"));
+    if let Some(path_mtu) = *path_mtu {
+        narrator.event(|| TraceEvent::PathMtu(path_mtu));
     }
     outer?;
-    narrator.say("decap", || match arrival.origin {
-        Origin::Peer { peer, domain: Domain::Routed, .. } if arrival.ethernet => {
-            format!("VXLAN from peer {}, routed overlay", peer.address)
-        }
-        Origin::Peer { peer, domain: Domain::Routed, .. } => {
-            format!("IPIP from peer {}", peer.address)
-        }
-        Origin::Peer { peer, domain: Domain::Bridged(bridge), .. } => {
-            format!("VXLAN from VTEP {}, bridge domain {}", peer.address, bridge.0)
-        }
-        _ => "no encapsulation: direct routing".to_owned(),
+    narrator.event(|| {
+        TraceEvent::Decapsulated(match arrival.origin {
+            Origin::Peer { peer, domain: Domain::Routed, .. } if arrival.ethernet => {
+                Decapsulation::Vxlan(peer.address)
+            }
+            Origin::Peer { peer, domain: Domain::Routed, .. } => Decapsulation::Ipip(peer.address),
+            Origin::Peer { peer, domain: Domain::Bridged(bridge), .. } => {
+                Decapsulation::Vtep(peer.address, bridge)
+            }
+            _ => Decapsulation::Direct,
+        })
     });
     Ok(())
 }

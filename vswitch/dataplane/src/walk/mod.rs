@@ -51,7 +51,7 @@ use crate::verdict::{DropReason, Verdict};
 use crate::wire::{Ecn, MacAddr};
 use arrival::{Arrival, Origin};
 use bridge::Step;
-use narrator::Narrator;
+use narrator::{Narrator, TraceEvent};
 use parse::Headers;
 use path_mtu::PathMtu;
 
@@ -135,7 +135,7 @@ pub(crate) fn decide(
     if let Err(reason) = doors(view, ingress, bytes, offload, decision, narrator) {
         decision.verdict = Verdict::Drop(reason);
     }
-    narrator.verdict(&decision.verdict);
+    narrator.event(|| TraceEvent::Verdict(decision.verdict));
 }
 
 #[inline(always)]

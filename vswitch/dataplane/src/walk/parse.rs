@@ -7,7 +7,7 @@
 
 use super::arrival::Arrival;
 use super::flow::FlowKey;
-use super::narrator::Narrator;
+use super::narrator::{Narrator, Network, TraceEvent};
 use crate::verdict::DropReason;
 use crate::wire::{Ecn, EtherType, Ethernet, Ipv4, Ipv6, MacAddr, Malformed, ethernet, ipv6};
 
@@ -106,7 +106,7 @@ pub(crate) fn parse(
             _ => headers.net = Net::Malformed(DropReason::Ipv4Malformed),
         }
     }
-    narrator.say("parse", || headers.describe());
+    narrator.event(|| headers.event());
     Ok(())
 }
 
@@ -161,24 +161,20 @@ impl Headers {
         bytes.get(ip.l4..self.l3 + ip.len).unwrap_or_default()
     }
 
-    fn describe(&self) -> String {
-        let l2 = if self.l3 > self.start {
-            format!("{} > {}, ", self.source_mac, self.destination_mac)
-        } else {
-            String::new()
+    fn event(&self) -> TraceEvent {
+        let macs = (self.l3 > self.start).then_some((self.source_mac, self.destination_mac));
+        let network = match &self.net {
+            Net::Ip(ip) => Network::Ip {
+                source: ip.flow.source(),
+                destination: ip.flow.destination(),
+                protocol: ip.flow.protocol,
+                len: ip.len,
+                ttl: ip.ttl,
+            },
+            Net::Arp => Network::Arp,
+            Net::Other => Network::Other,
+            Net::Malformed(reason) => Network::Malformed(*reason),
         };
-        match &self.net {
-            Net::Ip(ip) => format!(
-                "{l2}{} > {}, {}, {} bytes, ttl {}",
-                ip.flow.source(),
-                ip.flow.destination(),
-                ip.flow.protocol,
-                ip.len,
-                ip.ttl
-            ),
-            Net::Arp => format!("{l2}ARP"),
-            Net::Other => format!("{l2}neither IP nor ARP"),
-            Net::Malformed(reason) => format!("{l2}malformed: {}", reason.explanation()),
-        }
+        TraceEvent::Parsed { macs, network }
     }
 }

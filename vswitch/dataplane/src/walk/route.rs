@@ -10,7 +10,7 @@ use super::arrival::{Arrival, Origin};
 use super::clamp::clamp;
 use super::flow::Addresses;
 use super::fragment::payload_size;
-use super::narrator::Narrator;
+use super::narrator::{Narrator, TraceEvent};
 use super::parse::{Headers, Ip, Net};
 use super::{Decision, View};
 use super::{resolve, source};
@@ -47,17 +47,19 @@ pub(crate) fn route(
         Addresses::V6 { destination, .. } => view.tables.fib6.lookup(destination),
     };
     let Some(mut id) = route else {
-        narrator.say("route", || format!("no route to {}", ip.flow.destination()));
+        narrator.event(|| TraceEvent::NoRoute(ip.flow.destination()));
         return refuse(DropReason::NoRoute, IcmpError::NetUnreachable);
     };
     let mut adjacency = view.tables.adjacency(id).ok_or(DropReason::NoRoute)?;
-    narrator.say("route", || adjacency.describe());
+    narrator.event(|| TraceEvent::Route(adjacency.clone()));
     if let Adjacency::Multipath(group) = adjacency {
         let member = next_hop(group, ip).ok_or(DropReason::NoRoute)?;
         id = member.adjacency;
         adjacency = view.tables.adjacency(id).ok_or(DropReason::NoRoute)?;
-        narrator
-            .say("route", || format!("this flow by {}: {}", member.identity, adjacency.describe()));
+        narrator.event(|| TraceEvent::Member {
+            next_hop: member.identity,
+            adjacency: adjacency.clone(),
+        });
     }
     let mut takes_a_hop = true;
     let (port, mtu) = match adjacency {
@@ -113,11 +115,11 @@ pub(crate) fn route(
             return refuse(DropReason::TooBig, IcmpError::TooBig { mtu });
         }
         edits.fragment_mtu = Some(mtu);
-        narrator.say("route", || format!("it may be cut: fragments of at most {mtu} bytes"));
+        narrator.event(|| TraceEvent::Fragments { mtu });
     }
     edits.mss_limit = clamp(view.tables, arrival, bytes, headers, ip, adjacency);
     if let Some(limit) = edits.mss_limit {
-        narrator.say("route", || format!("a SYN: segments of at most {limit} bytes"));
+        narrator.event(|| TraceEvent::MssLimit { bytes: limit });
     }
     *verdict = Verdict::Route { adjacency: id, port };
     Ok(())

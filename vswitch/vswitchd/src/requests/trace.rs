@@ -93,7 +93,7 @@ impl Daemon {
         let name = |port| self.name_of(port);
         Ok(TraceResult {
             packet: describe(&bytes, vxlan_port),
-            doors: words::doors(&trace, &name),
+            doors: trace.events.iter().map(|event| words::door(event, &name)).collect(),
             verdict: words::verdict(&trace.verdict, &name),
             dropped,
             leaves: trace

@@ -14,7 +14,7 @@ use dataplane::wire::{MacAddr, Vni};
 use dataplane::{Millis, trace};
 use frame::{Packet, Pool};
 
-use super::{doors, verdict};
+use super::{door, verdict};
 use crate::requests::packet::build;
 
 const HOST: PortId = PortId(0);
@@ -197,7 +197,8 @@ fn traced(ingress: PortId, bytes: &[u8]) -> String {
     let fdb = Fdb::new(1, 1000);
     let trace = trace(&tables(), &fdb, &pool, ingress, Packet::plain(frame), Millis(0));
     let mut text = String::new();
-    for door in doors(&trace, &name) {
+    for event in &trace.events {
+        let door = door(event, &name);
         text += &format!("{:<9}{}\n", door.door, door.said);
     }
     text + &verdict(&trace.verdict, &name) + "\n"
