@@ -11,7 +11,7 @@
 //! | `walk`     | the doors: `decap`, `parse`, `bridge`, `route`, and the edits behind the verdict |
 //! | `verdict`  | every end that a packet can meet |
 //! | `act`      | carries a verdict out |
-//! | `heard`    | what routers of the underlay said, until somebody asks |
+//! | `path_mtu_inbox` | path MTUs that routers of the underlay reported, until they are taken |
 //! | `limiter`  | how often the switch answers for itself |
 //! | `counters` | what happened |
 //! | `trace`    | the same walk, as a list of what each door found |
@@ -21,8 +21,8 @@
 
 mod act;
 pub mod counters;
-mod heard;
 mod limiter;
+mod path_mtu_inbox;
 pub mod tables;
 mod trace;
 mod verdict;
@@ -36,8 +36,8 @@ use frame::{Packet, Pool};
 pub use act::Egress;
 use act::{Act, Outcome};
 use counters::Counters;
-use heard::Heard;
 use limiter::Limiter;
+use path_mtu_inbox::PathMtuInbox;
 use tables::{Fdb, PortId, Tables};
 pub use trace::{Trace, trace};
 pub use verdict::{Answer, DropReason, IcmpError, Verdict};
@@ -63,7 +63,7 @@ impl Millis {
 pub struct Dataplane {
     /// Learned MACs.
     pub fdb: Fdb,
-    heard: Heard,
+    path_mtus: PathMtuInbox,
     limiter: Limiter,
     coalescer: Coalescer,
     counters: Arc<Counters>,
@@ -76,7 +76,7 @@ impl Dataplane {
     pub fn new(fdb: Fdb, pool: Pool, counters: Arc<Counters>) -> Self {
         Self {
             fdb,
-            heard: Heard::default(),
+            path_mtus: PathMtuInbox::default(),
             limiter: Limiter::new(),
             coalescer: Coalescer::default(),
             counters,
@@ -114,8 +114,8 @@ impl Dataplane {
         if let Some(found) = decision.effects.learn {
             self.fdb.learn(found.bridge, found.mac, found.target, ingress, now);
         }
-        if let Some(heard) = decision.effects.path_mtu {
-            self.heard.note(heard);
+        if let Some(path_mtu) = decision.effects.path_mtu {
+            self.path_mtus.note(path_mtu);
         }
         self.limiter.admit(&mut decision.verdict, ingress, now);
     }
@@ -126,9 +126,10 @@ impl Dataplane {
         self.coalescer.flush(&mut |train| act::send_train(train, egress, outcome));
     }
 
-    /// What routers of the underlay have said since the last call, at most one of each tunnel's end.
-    pub fn heard_path_mtus(&mut self) -> impl Iterator<Item = PathMtu> {
-        self.heard.take()
+    /// Takes the path MTUs that routers of the underlay reported since the last call, one of each
+    /// tunnel's end.
+    pub fn take_path_mtus(&mut self) -> impl Iterator<Item = PathMtu> {
+        self.path_mtus.take()
     }
 
     /// Counts a packet that the port's own I/O could not even hand over.

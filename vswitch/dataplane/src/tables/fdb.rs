@@ -29,9 +29,9 @@ pub enum FdbTarget {
     Vtep(VtepId),
 }
 
-/// An entry as it is shown to people.
+/// A learned MAC, as it is shown to people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Learned {
+pub struct LearnedMac {
     /// The bridge domain.
     pub bridge: BridgeId,
     /// The MAC.
@@ -62,7 +62,7 @@ pub struct Fdb {
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    entry: Learned,
+    entry: LearnedMac,
     port: PortId,
     older: u32,
     newer: u32,
@@ -116,7 +116,7 @@ impl Fdb {
         if usize::from(port.0) >= self.queues.len() {
             return;
         }
-        let entry = Learned { bridge, mac, target, seen: now };
+        let entry = LearnedMac { bridge, mac, target, seen: now };
         if let Some(&at) = self.index.get(&(bridge, mac)) {
             let Some(slot) = self.slots.get(at as usize).copied() else { return };
             if slot.entry.target == target && now.since(slot.entry.seen) < REFRESH_MS {
@@ -163,7 +163,7 @@ impl Fdb {
 
     /// The entries in some of the slots that are not too old: pages of a table that is copied while
     /// it changes.
-    pub fn page(&self, slots: Range<usize>, now: Millis) -> impl Iterator<Item = Learned> + '_ {
+    pub fn page(&self, slots: Range<usize>, now: Millis) -> impl Iterator<Item = LearnedMac> + '_ {
         let end = slots.end.min(self.slots.len());
         let page = self.slots.get(slots.start.min(end)..end).unwrap_or_default();
         (slots.start..).zip(page).map(|(at, slot)| (at, slot.entry)).filter_map(
@@ -225,7 +225,7 @@ impl Fdb {
     }
 
     /// Appends a slot, free or just unlinked, as its port's newest.
-    fn link(&mut self, at: u32, entry: Learned, port: PortId) {
+    fn link(&mut self, at: u32, entry: LearnedMac, port: PortId) {
         let Some(queue) = self.queues.get_mut(usize::from(port.0)) else { return };
         let slot = Slot { entry, port, older: queue.newest, newer: NIL };
         let previous = queue.newest;

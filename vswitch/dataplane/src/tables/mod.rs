@@ -27,7 +27,7 @@ use std::sync::Arc;
 use crate::wire::MacAddr;
 pub use adjacency::{Adjacency, AdjacencyId, Encap, OuterDf, Template};
 pub use bridge::{Bridge, BridgeId, RemoteVtep, VtepId, Vteps};
-pub use fdb::{Fdb, FdbTarget, Learned};
+pub use fdb::{Fdb, FdbTarget, LearnedMac};
 pub use fib::Fib;
 pub use multipath::{Member, Multipath};
 pub use port::{Attachment, MAX_PORTS, Offloads, Port, PortId, PortKind};

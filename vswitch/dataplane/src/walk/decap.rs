@@ -3,7 +3,7 @@
 //!
 //! Enters: an Ethernet frame that the pinhole redirected. Leaves: an [`Arrival`] for `parse`; the
 //! outer headers are stepped over, not removed. A tunnel packet carries no proof of origin
-//! (CVE-2020-10136): only known peers are heard, and `route` holds the inner source against the
+//! (CVE-2020-10136): packets of known peers alone are taken, and `route` holds the inner source against the
 //! peer's prefixes.
 
 use core::net::IpAddr;
@@ -88,7 +88,7 @@ fn outer<'t>(
             vxlan(tunnels, tables, ip.source().into(), l4, &udp, arrival)?;
         }
         Protocol::ICMP => {
-            *path_mtu = Some(path_mtu::heard4(tunnels, &tables.gateway, &ip)?);
+            *path_mtu = Some(path_mtu::read_v4(tunnels, &tables.gateway, &ip)?);
             return Err(DropReason::PathMtuNoted);
         }
         _ => return Err(DropReason::NotForUs),
@@ -113,7 +113,7 @@ fn outer6<'t>(
     match ip.next_header() {
         Protocol::UDP => {}
         Protocol::ICMPV6 => {
-            *path_mtu = Some(path_mtu::heard6(tunnels, &tables.gateway, &ip)?);
+            *path_mtu = Some(path_mtu::read_v6(tunnels, &tables.gateway, &ip)?);
             return Err(DropReason::PathMtuNoted);
         }
         // A tunnel packet is whole, and no honest end puts options before it.

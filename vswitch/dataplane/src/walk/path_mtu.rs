@@ -28,7 +28,7 @@ const PLATEAUS: [u16; 11] = [65_535, 32_000, 17_914, 8166, 4352, 2002, 1492, 100
 
 /// Reads an ICMP message to our underlay address. `Err` if it is none of these: it is dropped.
 #[inline(never)]
-pub(crate) fn heard4(
+pub(crate) fn read_v4(
     tunnels: &Tunnels,
     gateway: &Gateway,
     ip: &Ipv4<'_>,
@@ -67,7 +67,7 @@ pub(crate) fn heard4(
 
 /// Likewise an ICMPv6 message (RFC 4443, section 3.2; RFC 8201).
 #[inline(never)]
-pub(crate) fn heard6(
+pub(crate) fn read_v6(
     tunnels: &Tunnels,
     gateway: &Gateway,
     ip: &Ipv6<'_>,
