@@ -1,6 +1,6 @@
 //! Right of the verdict: carries it out.
 //!
-//! Enters: a packet and the decision about it. Leaves: packets to [`Egress`], ends to [`Outcome`].
+//! Enters: a packet and the decision about it. Leaves: packets to [`Egress`], ends to [`Tally`].
 //! Nothing is decided here; what still can go wrong (no memory, no room, a full port) drops the
 //! packet under its own reason.
 
@@ -12,7 +12,7 @@ use crate::tables::{
 use crate::verdict::{DropReason, Verdict};
 use crate::walk::coalesce::{Coalescer, Train};
 use crate::walk::parse::{Headers, Net};
-use crate::walk::rewrite::{self, Layers, Outer};
+use crate::walk::rewrite::{self, Layers, OuterHeaders};
 use crate::walk::{Decision, answer, flood, fragment, outer_checksum, segment};
 use crate::wire::{Ecn, checksum};
 
@@ -37,7 +37,7 @@ pub trait Egress {
 }
 
 /// Where the ends are noted: counters, or nothing at all for a trace.
-pub(crate) trait Outcome {
+pub(crate) trait Tally {
     /// A superframe that was merged here stands for all of its `packets`.
     fn sent(&mut self, port: PortId, packets: u64, bytes: usize);
     fn made(&mut self, packets: u64);
@@ -49,12 +49,12 @@ pub(crate) struct Act<'a, E, O> {
     pub(crate) pool: &'a Pool,
     pub(crate) ingress: PortId,
     pub(crate) egress: &'a mut E,
-    pub(crate) outcome: O,
+    pub(crate) tally: O,
     /// For packets from the NIC.
     pub(crate) coalescer: Option<&'a mut Coalescer>,
 }
 
-impl<E: Egress, O: Outcome> Act<'_, E, O> {
+impl<E: Egress, O: Tally> Act<'_, E, O> {
     /// Edits the packet where it lies, and moves it once, to the way out: a packet that was edited a
     /// moment ago is slow to copy.
     #[inline(always)]
@@ -111,7 +111,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             let copy = if destinations.peek().is_none() {
                 original.take()
             } else {
-                self.outcome.made(1);
+                self.tally.made(1);
                 original.as_ref().and_then(|packet| flood::duplicate(self.pool, packet))
             };
             let Some(mut copy) = copy else {
@@ -136,8 +136,8 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         }
         // One of them is the packet itself, if nobody had it.
         let copies = u64::from(too_small) - u64::from(too_small > 0 && original.is_some());
-        self.outcome.made(copies);
-        self.outcome.dropped(self.ingress, too_small.into(), DropReason::TooBig);
+        self.tally.made(copies);
+        self.tally.dropped(self.ingress, too_small.into(), DropReason::TooBig);
     }
 
     #[inline(never)]
@@ -163,7 +163,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         back: Option<AdjacencyId>,
     ) {
         let Net::Ip(ip) = decision.headers.net else { return };
-        self.outcome.made(1);
+        self.tally.made(1);
         let host = self.tables.port(self.ingress).is_some_and(|port| port.kind == PortKind::Host);
         let speaker = answer::speaker(&self.tables.gateway, &ip, host);
         if answer::icmp_error(&mut packet, &decision.headers, &speaker, error).is_none() {
@@ -204,7 +204,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         let Some(takes) = self.tables.port(port).map(|port| port.offloads) else {
             return self.drop(DropReason::PortGone);
         };
-        let over_v6 = layers.is_some_and(|layers| layers.outer == Outer::Vxlan6);
+        let over_v6 = layers.is_some_and(|layers| layers.outer == OuterHeaders::Vxlan6);
         let is_tcp = layers.is_some_and(|layers| layers.is_tcp);
         let may_merge = is_tcp && takes.tso && self.coalescer.is_some();
         if packet.offload.is_undone() || over_v6 || may_merge {
@@ -217,7 +217,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
     fn send(&mut self, port: PortId, packet: Packet) {
         let len = packet.frame.len();
         match self.egress.send(port, packet) {
-            Ok(()) => self.outcome.sent(port, 1, len),
+            Ok(()) => self.tally.sent(port, 1, len),
             Err(reason) => self.drop(reason),
         }
     }
@@ -233,7 +233,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         headers: &Headers,
     ) {
         // No port knows how to finish what is inside of a checksum that it does not know either.
-        let over_v6 = layers.is_some_and(|layers| layers.outer == Outer::Vxlan6);
+        let over_v6 = layers.is_some_and(|layers| layers.outer == OuterHeaders::Vxlan6);
         if let Some(gso) = packet.offload.gso {
             let taken = match gso.kind {
                 frame::GsoKind::Udp => takes.uso,
@@ -267,8 +267,8 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
                 (&mut self.coalescer, layers, &headers.net)
             && layers.is_tcp
         {
-            let (egress, outcome) = (&mut *self.egress, &mut self.outcome);
-            let emit = &mut |train| send_train(train, egress, outcome);
+            let (egress, tally) = (&mut *self.egress, &mut self.tally);
+            let emit = &mut |train| send_train(train, egress, tally);
             match coalescer.offer(self.ingress, port, packet, layers, &ip.flow, emit) {
                 Some(alone) => packet = alone,
                 None => return,
@@ -281,7 +281,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
     fn segments(&mut self, port: PortId, packet: Packet, gso: frame::Gso, layers: Option<Layers>) {
         let plan = layers.and_then(|layers| segment::Plan::new(&packet, gso, layers));
         let Some(plan) = plan else { return self.drop(DropReason::OffloadInvalid) };
-        self.outcome.made(plan.pieces() as u64 - 1);
+        self.tally.made(plan.pieces() as u64 - 1);
         for piece in 0..plan.pieces() {
             let len = plan.len(piece);
             let mut whole = Some(());
@@ -289,7 +289,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
                 whole = plan.write(&packet, piece, into);
             });
             match sent {
-                Ok(()) if whole.is_some() => self.outcome.sent(port, 1, len),
+                Ok(()) if whole.is_some() => self.tally.sent(port, 1, len),
                 Ok(()) => self.drop(DropReason::OffloadInvalid),
                 Err(reason) => self.drop(reason),
             }
@@ -314,7 +314,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         let Some(plan) = segment::Plan::new(&packet, gso, layers.without_outer()) else {
             return self.drop(DropReason::OffloadInvalid);
         };
-        self.outcome.made(plan.pieces() as u64 - 1);
+        self.tally.made(plan.pieces() as u64 - 1);
         let mut number = 0;
         for piece in 0..plan.pieces() {
             let Some(mut frame) = self.pool.alloc() else {
@@ -342,7 +342,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             self.drop(DropReason::TooBig);
             return 1;
         };
-        self.outcome.made(plan.pieces() as u64 - 1);
+        self.tally.made(plan.pieces() as u64 - 1);
         for piece in 0..plan.pieces() {
             let len = plan.len(piece);
             let mut whole = Some(());
@@ -350,7 +350,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
                 whole = plan.write(bytes, piece, number + piece, into);
             });
             match sent {
-                Ok(()) if whole.is_some() => self.outcome.sent(port, 1, len),
+                Ok(()) if whole.is_some() => self.tally.sent(port, 1, len),
                 Ok(()) => self.drop(DropReason::TooBig),
                 Err(reason) => self.drop(reason),
             }
@@ -359,7 +359,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
     }
 
     fn drop(&mut self, reason: DropReason) {
-        self.outcome.dropped(self.ingress, 1, reason);
+        self.tally.dropped(self.ingress, 1, reason);
     }
 }
 
@@ -411,12 +411,12 @@ fn route(
 }
 
 /// Sends what the coalescer gives out.
-pub(crate) fn send_train(train: Train, egress: &mut impl Egress, outcome: &mut impl Outcome) {
+pub(crate) fn send_train(train: Train, egress: &mut impl Egress, tally: &mut impl Tally) {
     let (ingress, port) = (train.ingress, train.port);
     let (packet, packets) = train.into_packet();
     let len = packet.frame.len();
     match egress.send(port, packet) {
-        Ok(()) => outcome.sent(port, packets, len),
-        Err(reason) => outcome.dropped(ingress, packets, reason),
+        Ok(()) => tally.sent(port, packets, len),
+        Err(reason) => tally.dropped(ingress, packets, reason),
     }
 }

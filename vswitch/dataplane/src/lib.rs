@@ -34,7 +34,7 @@ use std::sync::Arc;
 use frame::{Packet, Pool};
 
 pub use act::Egress;
-use act::{Act, Outcome};
+use act::{Act, Tally};
 use counters::Counters;
 use limiter::Limiter;
 use path_mtu_inbox::PathMtuInbox;
@@ -102,8 +102,8 @@ impl Dataplane {
         self.commit(&mut decision, ingress, now);
 
         let coalescer = decision.edits.may_merge.then_some(&mut self.coalescer);
-        let outcome = Counted(&self.counters);
-        Act { tables, pool: &self.pool, ingress, egress, outcome, coalescer }
+        let tally = Counted(&self.counters);
+        Act { tables, pool: &self.pool, ingress, egress, tally, coalescer }
             .carry_out(packet, &decision);
     }
 
@@ -122,8 +122,8 @@ impl Dataplane {
 
     /// Sends what waits for more of its flow. To be called at the end of every batch from the NIC.
     pub fn flush(&mut self, egress: &mut impl Egress) {
-        let outcome = &mut Counted(&self.counters);
-        self.coalescer.flush(&mut |train| act::send_train(train, egress, outcome));
+        let tally = &mut Counted(&self.counters);
+        self.coalescer.flush(&mut |train| act::send_train(train, egress, tally));
     }
 
     /// Takes the path MTUs that routers of the underlay reported since the last call, one of each
@@ -141,7 +141,7 @@ impl Dataplane {
 
 struct Counted<'a>(&'a Counters);
 
-impl Outcome for Counted<'_> {
+impl Tally for Counted<'_> {
     #[inline]
     fn sent(&mut self, port: PortId, packets: u64, bytes: usize) {
         self.0.sent(port, packets, bytes);

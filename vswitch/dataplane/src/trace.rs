@@ -7,7 +7,7 @@
 
 use frame::{Packet, Pool};
 
-use crate::act::{Act, Outcome};
+use crate::act::{Act, Tally};
 use crate::tables::{Fdb, PortId, Tables};
 use crate::verdict::Verdict;
 use crate::walk::narrator::{Narrator, TraceEvent};
@@ -49,7 +49,7 @@ pub fn trace(
     let mut decision = Decision::open();
     decide(&view, ingress, &packet.frame, &packet.offload, &mut decision, &mut events);
     let mut wire = Wire::default();
-    Act { tables, pool, ingress, egress: &mut wire, outcome: Ends, coalescer: None }
+    Act { tables, pool, ingress, egress: &mut wire, tally: Ends, coalescer: None }
         .carry_out(packet, &decision);
     for (port, bytes) in &wire.0 {
         events.event(|| TraceEvent::Leaves { port: *port, len: bytes.len() });
@@ -83,7 +83,7 @@ impl Egress for Wire {
 /// Counts nothing: a trace leaves no mark.
 struct Ends;
 
-impl Outcome for Ends {
+impl Tally for Ends {
     fn sent(&mut self, _: PortId, _: u64, _: usize) {}
 
     fn made(&mut self, _: u64) {}

@@ -7,7 +7,7 @@
 //! Learning is only proposed here ([`LearnMac`]) and done by `process`, so that `trace` leaves no
 //! mark.
 
-use super::arrival::{Arrival, Origin};
+use super::arrival::{Arrival, ArrivedFrom};
 use super::narrator::{AfterBridge, Narrator, TraceEvent};
 use super::parse::{Headers, Net};
 use super::{Decision, LearnMac, View};
@@ -33,9 +33,9 @@ pub(crate) fn bridge(
     decision: &mut Decision,
     narrator: &mut impl Narrator,
 ) -> Result<Step, DropReason> {
-    let segment = match (arrival.origin, arrival.port.attachment) {
-        (Origin::Peer { domain: Domain::Bridged(bridge), .. }, _) => Some(bridge),
-        (Origin::Pod, Attachment::Bridged(bridge)) => Some(bridge),
+    let segment = match (arrival.from, arrival.port.attachment) {
+        (ArrivedFrom::Peer { domain: Domain::Bridged(bridge), .. }, _) => Some(bridge),
+        (ArrivedFrom::Pod, Attachment::Bridged(bridge)) => Some(bridge),
         _ => None,
     };
     let step = match segment.and_then(|id| Some((id, view.tables.bridge(id)?))) {
@@ -66,17 +66,17 @@ fn routed_only(
     }
     let headers = &decision.headers;
     source::has_valid_mac(headers)?;
-    let local = match arrival.origin {
-        Origin::Pod if headers.source_mac != arrival.port.mac => {
+    let local = match arrival.from {
+        ArrivedFrom::Pod if headers.source_mac != arrival.port.mac => {
             return Err(DropReason::SourceMacSpoofed);
         }
-        Origin::Pod | Origin::Host => Gateway::MAC,
-        Origin::Direct => arrival.port.mac,
-        Origin::Peer { peer, .. } => view.tables.tunnels.vtep_mac_for(peer.address),
+        ArrivedFrom::Pod | ArrivedFrom::Host => Gateway::MAC,
+        ArrivedFrom::Direct => arrival.port.mac,
+        ArrivedFrom::Peer { peer, .. } => view.tables.tunnels.vtep_mac_for(peer.address),
     };
     if arrival.is_remote() {
         if view.tables.tunnels.proxy_neighbors
-            && matches!(arrival.origin, Origin::Direct)
+            && matches!(arrival.from, ArrivedFrom::Direct)
             && let Some(answer) =
                 resolve::resolution(view.tables, arrival, bytes, headers, ResolveScope::Proxy)
         {
@@ -120,7 +120,7 @@ fn switched(
     let here = here(arrival);
     source::has_valid_mac(headers)?;
     let (source_mac, destination) = (headers.source_mac, headers.destination_mac);
-    let from_pod = matches!(arrival.origin, Origin::Pod);
+    let from_pod = matches!(arrival.from, ArrivedFrom::Pod);
     // Almost every packet: the MAC that the FDB has behind this port, as compiled.
     let is_own = from_pod && source_mac == arrival.port.mac;
     let known = if is_own { Some(here) } else { bridge.fdb.get(&source_mac).copied() };
@@ -150,8 +150,8 @@ fn switched(
 /// Where a MAC is that this packet comes from.
 #[inline(always)]
 fn here(arrival: &Arrival<'_>) -> FdbTarget {
-    match arrival.origin {
-        Origin::Peer { vtep: Some(vtep), .. } => FdbTarget::Vtep(vtep),
+    match arrival.from {
+        ArrivedFrom::Peer { vtep: Some(vtep), .. } => FdbTarget::Vtep(vtep),
         _ => FdbTarget::Port(arrival.ingress),
     }
 }
@@ -188,8 +188,8 @@ fn by_mac(
         None => {
             let others = bridge.members.iter().any(|member| *member != arrival.ingress);
             // Every VTEP has served its own side.
-            let (vteps, too_small) = match arrival.origin {
-                Origin::Peer { .. } => (0, 0),
+            let (vteps, too_small) = match arrival.from {
+                ArrivedFrom::Peer { .. } => (0, 0),
                 _ => served(bridge, headers.piece_len),
             };
             if !others && (vteps, too_small) == (0, 0) {

@@ -8,7 +8,7 @@
 
 use core::net::IpAddr;
 
-use super::arrival::{Arrival, Origin};
+use super::arrival::{Arrival, ArrivedFrom};
 use super::narrator::{Decapsulation, Narrator, TraceEvent};
 use super::parse::{Headers, Net};
 use super::path_mtu::{self, PathMtu};
@@ -19,7 +19,7 @@ use crate::wire::{
     Ecn, EtherType, Ethernet, Ipv4, Ipv6, Protocol, Udp, Vxlan, ethernet, ipv6, udp, vxlan,
 };
 
-/// Makes of a whole frame that came by the NIC what it is: `arrival` is [`Origin::Direct`].
+/// Makes of a whole frame that came by the NIC what it is: `arrival` is [`ArrivedFrom::Direct`].
 pub(crate) fn decap<'t>(
     tables: &'t Tables,
     bytes: &[u8],
@@ -33,12 +33,14 @@ pub(crate) fn decap<'t>(
     }
     outer?;
     narrator.event(|| {
-        TraceEvent::Decapsulated(match arrival.origin {
-            Origin::Peer { peer, domain: Domain::Routed, .. } if arrival.ethernet => {
+        TraceEvent::Decapsulated(match arrival.from {
+            ArrivedFrom::Peer { peer, domain: Domain::Routed, .. } if arrival.ethernet => {
                 Decapsulation::Vxlan(peer.address)
             }
-            Origin::Peer { peer, domain: Domain::Routed, .. } => Decapsulation::Ipip(peer.address),
-            Origin::Peer { peer, domain: Domain::Bridged(bridge), .. } => {
+            ArrivedFrom::Peer { peer, domain: Domain::Routed, .. } => {
+                Decapsulation::Ipip(peer.address)
+            }
+            ArrivedFrom::Peer { peer, domain: Domain::Bridged(bridge), .. } => {
                 Decapsulation::Vtep(peer.address, bridge)
             }
             _ => Decapsulation::Direct,
@@ -75,7 +77,7 @@ fn outer<'t>(
     match ip.protocol() {
         Protocol::IPIP | Protocol::IPV6 if tunnels.ipip => {
             let peer = peer(tunnels, ip.source().into())?;
-            arrival.origin = Origin::Peer { peer, domain: Domain::Routed, vtep: None };
+            arrival.from = ArrivedFrom::Peer { peer, domain: Domain::Routed, vtep: None };
             arrival.ethernet = false;
             arrival.start = l4;
             arrival.end = l4 + ip.payload().len();
@@ -159,7 +161,7 @@ fn vxlan<'t>(
                 .ok_or(DropReason::UnknownPeer)?,
         ),
     };
-    arrival.origin = Origin::Peer { peer, domain, vtep };
+    arrival.from = ArrivedFrom::Peer { peer, domain, vtep };
     arrival.start = l4 + udp::HEADER_LEN + vxlan::HEADER_LEN;
     arrival.end = arrival.start + vxlan.payload().len();
     Ok(())

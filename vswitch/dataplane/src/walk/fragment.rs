@@ -7,7 +7,7 @@
 //! and whom it is for puts them together, not the other end of the tunnel.
 
 use super::outer_checksum::finish;
-use super::rewrite::{Layers, Outer};
+use super::rewrite::{Layers, OuterHeaders};
 use crate::wire::{Ipv4, header_mut, ipv4};
 
 /// An offset counts in these.
@@ -92,6 +92,10 @@ impl Plan {
         let offset = u16::try_from(self.offset + chunk.start).ok()?;
         ipv4::set_fragment(header, offset, self.more || !last);
         self.layers.set_outer_lengths(into, number)?;
-        if self.layers.outer == Outer::Vxlan6 { finish(into, &self.layers, None) } else { Some(()) }
+        if self.layers.outer == OuterHeaders::Vxlan6 {
+            finish(into, &self.layers, None)
+        } else {
+            Some(())
+        }
     }
 }

@@ -49,7 +49,7 @@ use crate::Millis;
 use crate::tables::{BridgeId, Fdb, FdbTarget, PortId, PortKind, Tables};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::{Ecn, MacAddr};
-use arrival::{Arrival, Origin};
+use arrival::{Arrival, ArrivedFrom};
 use bridge::Step;
 use narrator::{Narrator, TraceEvent};
 use parse::Headers;
@@ -148,12 +148,12 @@ fn doors(
     narrator: &mut impl Narrator,
 ) -> Result<(), DropReason> {
     let port = view.tables.port(ingress).ok_or(DropReason::PortGone)?;
-    let origin = match port.kind {
-        PortKind::Uplink => Origin::Direct,
-        PortKind::Pod => Origin::Pod,
-        PortKind::Host => Origin::Host,
+    let from = match port.kind {
+        PortKind::Uplink => ArrivedFrom::Direct,
+        PortKind::Pod => ArrivedFrom::Pod,
+        PortKind::Host => ArrivedFrom::Host,
     };
-    let mut arrival = Arrival::plain(ingress, port, origin, bytes.len());
+    let mut arrival = Arrival::plain(ingress, port, from, bytes.len());
     if port.kind == PortKind::Uplink {
         decap::decap(view.tables, bytes, &mut arrival, &mut decision.effects.path_mtu, narrator)?;
     }

@@ -36,7 +36,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::finish;
-    use crate::walk::rewrite::{Layers, Outer};
+    use crate::walk::rewrite::{Layers, OuterHeaders};
     use crate::wire::checksum::{Sum, complete_partial, completed_sum};
     use crate::wire::{Protocol, Udp, udp};
 
@@ -52,7 +52,7 @@ mod tests {
         let mut bytes = vec![0; UDP_AT + udp::HEADER_LEN];
         header.emit(&mut bytes[UDP_AT..]).unwrap();
         bytes.extend(payload);
-        let layers = Layers { outer: Outer::Vxlan6, ..Layers::default() };
+        let layers = Layers { outer: OuterHeaders::Vxlan6, ..Layers::default() };
         (bytes, layers)
     }
 

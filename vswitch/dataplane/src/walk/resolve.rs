@@ -6,7 +6,7 @@
 
 use core::net::{IpAddr, Ipv6Addr};
 
-use super::arrival::{Arrival, Origin};
+use super::arrival::{Arrival, ArrivedFrom};
 use super::flow::{Addresses, Icmp};
 use super::parse::{Headers, Ip, Net};
 use crate::tables::{Adjacency, Attachment, PortKind, Tables};
@@ -54,7 +54,9 @@ fn resolved(
     let ours = |target: IpAddr| match scope {
         // No port is told that its own address is another's: duplicate address detection would take
         // it away. The gateway's addresses are the host port's own.
-        ResolveScope::Proxy if matches!(arrival.origin, Origin::Host) => !tables.is_gateway(target),
+        ResolveScope::Proxy if matches!(arrival.from, ArrivedFrom::Host) => {
+            !tables.is_gateway(target)
+        }
         ResolveScope::Proxy if arrival.is_remote() => tables.is_local(target),
         ResolveScope::Proxy => !arrival.port.addresses.contains(&target),
         ResolveScope::Segment => is_beyond(tables, target),

@@ -14,7 +14,7 @@ use crate::wire::{Ecn, EtherType, Ipv4, Protocol, ethernet, header_mut, ipv4, ip
 /// Where the headers of a packet are that is about to leave, in bytes from the frame's first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Layers {
-    pub(crate) outer: Outer,
+    pub(crate) outer: OuterHeaders,
     /// The innermost network header.
     pub(crate) l3: usize,
     /// The innermost transport header.
@@ -25,7 +25,7 @@ pub(crate) struct Layers {
 
 /// What stands behind the frame's Ethernet header, in front of the packet that it carries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Outer {
+pub(crate) enum OuterHeaders {
     /// Nothing.
     #[default]
     None,
@@ -37,7 +37,7 @@ pub(crate) enum Outer {
     Vxlan6,
 }
 
-impl Outer {
+impl OuterHeaders {
     /// Where the outer IP header begins, if there is one.
     pub(crate) fn l3(self) -> Option<usize> {
         (self != Self::None).then_some(ethernet::HEADER_LEN)
@@ -60,7 +60,7 @@ impl Layers {
     pub(crate) fn of(headers: &Headers) -> Option<Self> {
         let Net::Ip(ip) = &headers.net else { return None };
         Some(Self {
-            outer: Outer::None,
+            outer: OuterHeaders::None,
             l3: headers.l3 - headers.start,
             l4: ip.l4 - headers.start,
             is_v6: ip.flow.is_v6(),
@@ -73,7 +73,7 @@ impl Layers {
     pub(crate) fn set_outer_lengths(&self, piece_bytes: &mut [u8], piece: usize) -> Option<()> {
         let len = piece_bytes.len();
         if let Some(at) = self.outer.l3() {
-            if self.outer == Outer::Vxlan6 {
+            if self.outer == OuterHeaders::Vxlan6 {
                 let payload_len = len.checked_sub(at + ipv6::HEADER_LEN)?;
                 let payload_len = u16::try_from(payload_len).ok()?;
                 ipv6::set_payload_len(header_mut(piece_bytes, at)?, payload_len);
@@ -91,7 +91,7 @@ impl Layers {
 
     /// Of the same packet, as if nothing stood in front of the inner one.
     pub(crate) fn without_outer(self) -> Self {
-        Self { outer: Outer::None, ..self }
+        Self { outer: OuterHeaders::None, ..self }
     }
 }
 
@@ -169,7 +169,7 @@ fn replace_ethernet(
     *header = *template.outermost()?;
     ethernet::set_ethertype(header, ethertype(is_v6));
     let l3 = ethernet::HEADER_LEN;
-    Some(Layers { outer: Outer::None, l3, l4: l3, is_v6, is_tcp: false })
+    Some(Layers { outer: OuterHeaders::None, l3, l4: l3, is_v6, is_tcp: false })
 }
 
 #[inline(always)]
@@ -229,7 +229,7 @@ pub(crate) fn encapsulate(
     let bytes = packet.push(prebuilt.len()).ok()?;
     bytes.copy_from_slice(prebuilt);
     let l3 = prebuilt.len();
-    let mut layers = Layers { outer: Outer::None, l3, l4: l3, is_v6, is_tcp: false };
+    let mut layers = Layers { outer: OuterHeaders::None, l3, l4: l3, is_v6, is_tcp: false };
 
     let bytes: &mut [u8] = &mut packet.frame;
     if matches!(template.encap(), Encap::None | Encap::VxlanRouted) {
@@ -240,7 +240,7 @@ pub(crate) fn encapsulate(
     }
 
     if template.is_over_v6() {
-        layers.outer = Outer::Vxlan6;
+        layers.outer = OuterHeaders::Vxlan6;
         over_v6(bytes, ecn, flow)?;
         return Some(layers);
     }
@@ -264,14 +264,14 @@ pub(crate) fn encapsulate(
         };
         allow_fragments(bytes, outer_at, inner_at, template.outer_df())?;
     }
-    layers.outer = Outer::Ipip;
+    layers.outer = OuterHeaders::Ipip;
     if template.encap() != Encap::Ipip {
         let udp_at = outer_at + ipv4::HEADER_LEN;
         let udp_len = outer_len - ipv4::HEADER_LEN;
         let header = header_mut(bytes, udp_at)?;
         udp::set_source(header, flow.source_port());
         udp::set_len(header, u16::try_from(udp_len).unwrap_or(u16::MAX));
-        layers.outer = Outer::Vxlan4;
+        layers.outer = OuterHeaders::Vxlan4;
     }
     Some(layers)
 }

@@ -6,7 +6,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::arrival::{Arrival, Origin};
+use super::arrival::{Arrival, ArrivedFrom};
 use super::clamp::clamp;
 use super::flow::Addresses;
 use super::fragment::payload_size;
@@ -34,7 +34,7 @@ pub(crate) fn route(
     };
     addresses_may_be_routed(ip)?;
     source::may_send_from(view.tables, arrival, ip)?;
-    if matches!(arrival.origin, Origin::Pod) {
+    if matches!(arrival.from, ArrivedFrom::Pod) {
         source::no_rogue_server(ip)?;
     }
 
@@ -64,7 +64,7 @@ pub(crate) fn route(
     let mut takes_a_hop = true;
     let (port, mtu) = match adjacency {
         Adjacency::Gateway { host, mtu, .. } => {
-            if matches!(arrival.origin, Origin::Pod)
+            if matches!(arrival.from, ArrivedFrom::Pod)
                 && let Some(answer) = resolve::echo(ip)
             {
                 *verdict = Verdict::Answer(answer);

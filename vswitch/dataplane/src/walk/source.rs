@@ -12,7 +12,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::arrival::{Arrival, Origin};
+use super::arrival::{Arrival, ArrivedFrom};
 use super::flow::{Addresses, Ports};
 use super::parse::{Headers, Ip, Net};
 use crate::tables::{Adjacency, Encap, Gateway, Port, Tables};
@@ -36,23 +36,23 @@ pub(crate) fn may_send_from(
     arrival: &Arrival<'_>,
     ip: &Ip,
 ) -> Result<(), DropReason> {
-    match arrival.origin {
-        Origin::Host => Ok(()),
-        Origin::Pod if is_own_address(arrival.port, ip) => Ok(()),
-        Origin::Pod => Err(DropReason::SourceAddressSpoofed),
-        Origin::Peer { peer, .. } if peer.has(ip.flow.source()) => Ok(()),
-        Origin::Peer { .. } => Err(DropReason::InnerSourceForeign),
+    match arrival.from {
+        ArrivedFrom::Host => Ok(()),
+        ArrivedFrom::Pod if is_own_address(arrival.port, ip) => Ok(()),
+        ArrivedFrom::Pod => Err(DropReason::SourceAddressSpoofed),
+        ArrivedFrom::Peer { peer, .. } if peer.has(ip.flow.source()) => Ok(()),
+        ArrivedFrom::Peer { .. } => Err(DropReason::InnerSourceForeign),
         // A host of the underlay may send to pods that it routes to, but not with the address of a
         // pod of this node, nor of one whose packets come through a tunnel from a known peer, unless
         // its node may have left the tunnel.
-        Origin::Direct
+        ArrivedFrom::Direct
             if tables.is_local(ip.flow.source())
                 || !tables.tunnels.direct_from_tunnelled
                     && is_tunnelled(tables, ip.flow.source()) =>
         {
             Err(DropReason::SourceAddressSpoofed)
         }
-        Origin::Direct => Ok(()),
+        ArrivedFrom::Direct => Ok(()),
     }
 }
 
