@@ -1,4 +1,4 @@
-//! Right of the verdict: carries it out.
+//! Right of the verdict: carries a decision out.
 //!
 //! Enters: a packet and the decision about it. Leaves: packets to [`Egress`], ends to [`Tally`].
 //! Nothing is decided here; what still can go wrong (no memory, no room, a full port) drops the
@@ -36,9 +36,9 @@ pub trait Egress {
     ) -> Result<(), DropReason>;
 }
 
-/// Where the ends are noted: counters, or nothing at all for a trace.
+/// Counts the ends of packets: in counters, or not at all for a trace.
 pub(crate) trait Tally {
-    /// A superframe that was merged here stands for all of its `packets`.
+    /// Counts what a port took. A superframe that was merged here stands for all of its `packets`.
     fn sent(&mut self, port: PortId, packets: u64, bytes: usize);
     fn made(&mut self, packets: u64);
     fn dropped(&mut self, ingress: PortId, packets: u64, reason: DropReason);
@@ -50,7 +50,7 @@ pub(crate) struct Act<'a, E, O> {
     pub(crate) ingress: PortId,
     pub(crate) egress: &'a mut E,
     pub(crate) tally: O,
-    /// For packets from the NIC.
+    /// Merges packets; `None` if this one may not be merged.
     pub(crate) coalescer: Option<&'a mut Coalescer>,
 }
 
@@ -91,8 +91,8 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
         }
     }
 
-    /// Copies for all but the last, which gets the packet itself. Whoever it is too large for loses
-    /// the copy that he would have had.
+    /// Sends copies to all destinations but the last, which gets the packet itself. Destinations
+    /// with too small an MTU get no copy; each counts as `TooBig`.
     #[inline(never)]
     fn flood(
         &mut self,
@@ -134,7 +134,7 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
                 Err(reason) => self.drop(reason),
             }
         }
-        // One of them is the packet itself, if nobody had it.
+        // One of them is the packet itself, if no destination had it.
         let copies = u64::from(too_small) - u64::from(too_small > 0 && original.is_some());
         self.tally.made(copies);
         self.tally.dropped(self.ingress, too_small.into(), DropReason::TooBig);
@@ -329,7 +329,8 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
         }
     }
 
-    /// How many there are; the first is the `number`th of all.
+    /// Sends the fragments of one packet and returns their number. The first is the `number`th of
+    /// all that are made of the received packet.
     fn fragments_of(
         &mut self,
         port: PortId,
@@ -363,7 +364,7 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
     }
 }
 
-/// Out of a port of the segment.
+/// Edits a packet that leaves by a port of the segment.
 #[inline(always)]
 fn forward(packet: &mut Packet, decision: &Decision) -> Result<Option<Layers>, DropReason> {
     match rewrite::decapsulate(packet, &decision.headers, decision.edits.ecn) {
@@ -372,7 +373,7 @@ fn forward(packet: &mut Packet, decision: &Decision) -> Result<Option<Layers>, D
     }
 }
 
-/// To another end of the segment, by the port that leads there.
+/// Edits a packet that goes to another end of the segment; also returns the port that leads there.
 #[inline(always)]
 fn tunnel(
     packet: &mut Packet,
@@ -386,7 +387,7 @@ fn tunnel(
     }
 }
 
-/// To the next hop.
+/// Edits a packet that goes to the next hop.
 #[inline(always)]
 fn route(
     tables: &Tables,

@@ -12,8 +12,8 @@
 //! | `verdict`  | every end that a packet can meet |
 //! | `act`      | carries a verdict out |
 //! | `path_mtu_inbox` | path MTUs that routers of the underlay reported, until they are taken |
-//! | `limiter`  | how often the switch answers for itself |
-//! | `counters` | what happened |
+//! | `limiter`  | the rate limit of answers and ICMP errors |
+//! | `counters` | packets, bytes and drops by port |
 //! | `trace`    | the same walk, as a list of what each door found |
 
 #![forbid(unsafe_code)]
@@ -71,7 +71,7 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// With room for what the worker learns, and its packet memory for copies.
+    /// A dataplane with room for what its worker learns, and packet memory for copies.
     #[must_use]
     pub fn new(fdb: Fdb, pool: Pool, counters: Arc<Counters>) -> Self {
         Self {
@@ -107,8 +107,8 @@ impl Dataplane {
             .carry_out(packet, &decision);
     }
 
-    /// Carries out the decision's effects on the worker's own state. A verdict that answers becomes a
-    /// drop if the port is over its rate limit.
+    /// Carries out the decision's effects on the worker's own state. A verdict that answers becomes
+    /// a drop if the port is over its rate limit.
     #[inline(always)]
     fn commit(&mut self, decision: &mut Decision, ingress: PortId, now: Millis) {
         if let Some(found) = decision.effects.learn {

@@ -21,7 +21,7 @@ pub struct Trace {
     pub events: Vec<TraceEvent>,
     /// The end.
     pub verdict: Verdict,
-    /// What would leave, by which port.
+    /// The packets that would leave, each with its port.
     pub leaves: Vec<(PortId, Vec<u8>)>,
 }
 
@@ -57,7 +57,7 @@ pub fn trace(
     Trace { events: events.0, verdict: decision.verdict, leaves: wire.0 }
 }
 
-/// Takes what would be sent.
+/// Keeps what would be sent.
 #[derive(Default)]
 struct Wire(Vec<(PortId, Vec<u8>)>);
 

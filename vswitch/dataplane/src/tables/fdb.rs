@@ -1,4 +1,4 @@
-//! Behind which port is this MAC: the learned half of the forwarding database, one per worker.
+//! The learned half of the forwarding database: behind which port a MAC is. One per worker.
 //!
 //! Enters: what `bridge` saw as a source. Leaves: answers to `bridge`. MACs that are known without
 //! learning stand in [`Bridge::fdb`](super::Bridge) and come first.
@@ -6,7 +6,7 @@
 //! What makes it more than a map:
 //! - **Bounded.** All memory is reserved at the start.
 //! - **Fair.** A full table takes room from the port that holds most entries, its oldest first. A
-//!   pod that floods with random MACs so pushes out its own entries and nobody else's.
+//!   pod that floods with random MACs so pushes out its own entries and no other's.
 //! - **Ageing without a sweep.** An entry that was not seen for the ageing time counts as absent;
 //!   `expire` gives its room back when the worker has time.
 
@@ -38,7 +38,7 @@ pub struct LearnedMac {
     pub mac: MacAddr,
     /// Where it is.
     pub target: FdbTarget,
-    /// When it last sent.
+    /// When it was last seen as a source.
     pub seen: Millis,
 }
 
@@ -188,7 +188,7 @@ impl Fdb {
         self.index.len()
     }
 
-    /// Nothing is held.
+    /// Whether it holds nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()

@@ -1,9 +1,9 @@
 //! Right of the verdict: packets that the switch sends in its own name, which are answers to ARP,
 //! neighbour discovery and ping, and ICMP errors.
 //!
-//! Enters: the packet that is answered or refused, with its [`Headers`], from `act`. Leaves: the same
-//! frame, turned into the answer or the error in place. `resolve` and `route` decided that there is
-//! one.
+//! Enters: the packet that is answered or refused, with its [`Headers`], from `act`. Leaves: the
+//! same frame, turned into the answer or the error in place. `resolve` and `route` decided that
+//! there is one.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -76,8 +76,8 @@ fn advertisement(packet: &mut Packet, headers: &Headers, from: MacAddr) -> Optio
     Some(())
 }
 
-/// Swapping the addresses leaves the sums of both headers as they are; one that the sender left
-/// undone is finished first.
+/// Turns a ping into its reply. Swapping the addresses leaves the sums of both headers as they are;
+/// one that the sender left undone is finished first.
 fn echo_reply(packet: &mut Packet, headers: &Headers) -> Option<()> {
     let Net::Ip(ip) = headers.net else { return None };
     packet.frame.truncate(headers.l3 + ip.len);
@@ -107,9 +107,10 @@ const ERROR6_MAX: usize = ipv6::MIN_MTU as usize;
 /// Linux's default of both.
 const ERROR_TTL: u8 = 64;
 
-/// The addresses that ICMP errors about a packet are sent from: the gateway's. The node's kernel has
-/// these itself, and takes no IPv4 packet from an address of its own (RFC 1812, section 5.3.7); to it
-/// an error comes from the packet's destination, to which a route leads by the same interface.
+/// The addresses that ICMP errors about a packet are sent from: the gateway's. The node's kernel
+/// has these itself, and takes no IPv4 packet from an address of its own (RFC 1812, section 5.3.7);
+/// to it an error comes from the packet's destination, to which a route leads by the same
+/// interface.
 pub(crate) fn speaker(gateway: &Gateway, about: &Ip, to_host: bool) -> Gateway {
     let mut speaker = *gateway;
     if to_host {

@@ -1,7 +1,7 @@
 //! Where a packet came in, which node sent it, and which of its bytes are to be forwarded.
 //!
-//! Made at the first door: by `walk`, then by `decap` for packets that came by the NIC. Read by every
-//! door that checks what a sender may do.
+//! Made at the first door: by `walk`, then by `decap` for packets that came by the NIC. Read by
+//! every door that checks what a sender may do.
 
 use crate::tables::{Domain, Peer, Port, PortId, VtepId};
 use crate::wire::Ecn;

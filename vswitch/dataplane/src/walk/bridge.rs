@@ -1,7 +1,7 @@
-//! Door 3: does the packet stay on its segment.
+//! Door 3: whether the packet stays on its segment.
 //!
 //! Enters: an [`Arrival`] with its [`Headers`]. Leaves: a verdict, or the packet goes on to
-//! `route`. Who is asked depends on the port: a routed one has no segment, so everything but ARP
+//! `route`. It depends on the port: a routed one has no segment, so everything but ARP
 //! and neighbour discovery must be addressed to the gateway; a bridged one is switched by MAC.
 //!
 //! Learning is only proposed here ([`LearnMac`]) and done by `process`, so that `trace` leaves no
@@ -19,7 +19,7 @@ use crate::walk::{route, source};
 /// How the walk goes on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
-    /// The verdict is written.
+    /// The walk is over: the verdict is written.
     Done,
     Route,
 }
@@ -147,7 +147,7 @@ fn switched(
     }
 }
 
-/// Where a MAC is that this packet comes from.
+/// The FDB entry that a MAC has which this packet comes from.
 #[inline(always)]
 fn here(arrival: &Arrival<'_>) -> FdbTarget {
     match arrival.from {
@@ -201,7 +201,7 @@ fn by_mac(
     Ok(Step::Done)
 }
 
-/// To how many VTEPs a packet of this length is flooded, and for how many it is too long.
+/// The number of VTEPs that a packet of this length is flooded to, and of those it is too long for.
 #[inline(never)]
 fn served(bridge: &Bridge, len_bytes: usize) -> (u16, u16) {
     let vteps = bridge.vteps.carrying(len_bytes);
@@ -209,7 +209,7 @@ fn served(bridge: &Bridge, len_bytes: usize) -> (u16, u16) {
 }
 
 /// A segment promises its members one MTU, but the overlay under it carries less than they may
-/// send: without a word from us this would be a black hole.
+/// send: without an ICMP error this would be a black hole.
 #[cold]
 fn too_big(view: &View<'_>, arrival: &Arrival<'_>, headers: &Headers, mtu: u16) -> Verdict {
     let Net::Ip(ip) = &headers.net else { return Verdict::Drop(DropReason::TooBig) };

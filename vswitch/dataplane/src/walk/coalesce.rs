@@ -25,11 +25,11 @@ const TRAINS: usize = 16;
 /// IPv4's total length, and for IPv6 a payload length, are 16 bits.
 const MAX_LEN: usize = 65_535;
 
-/// The trains that are open, of one worker.
+/// The open trains of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Coalescer {
     trains: [Option<Train>; TRAINS],
-    /// Which makes room when all are taken.
+    /// The train that ends next, when all places are taken.
     next: usize,
 }
 
@@ -44,11 +44,11 @@ pub(crate) struct Train {
     packets: u64,
 }
 
-/// What is to be known of a segment.
+/// The fields of a segment that decide whether it can be merged.
 #[derive(Debug, Clone, Copy)]
 struct Segment {
     layers: Layers,
-    /// All headers.
+    /// Bytes of all headers.
     header_len: usize,
     payload_len: usize,
     sequence: u32,
@@ -92,7 +92,7 @@ impl Coalescer {
         self.trains.iter_mut().filter_map(Option::take).for_each(emit);
     }
 
-    /// A free place, or the one whose turn it is.
+    /// A free place, or the next in turn.
     fn place(&mut self) -> &mut Option<Train> {
         let free = self.trains.iter().position(Option::is_none);
         let at = free.unwrap_or_else(|| {
@@ -179,7 +179,8 @@ impl Segment {
         })
     }
 
-    /// Nothing but data: every other flag means something at its own place in the sequence.
+    /// Whether the segment is nothing but data: every other flag means something at its own place
+    /// in the sequence.
     fn is_plain_data(&self) -> bool {
         self.payload_len > 0 && self.flags.without(TcpFlags::PSH) == TcpFlags::ACK
     }
@@ -227,8 +228,8 @@ fn same_headers(a: &Packet, b: &Packet, segment: &Segment) -> bool {
         && same(l4 + tcp::HEADER_LEN..segment.header_len)
 }
 
-/// Makes the headers those of the superframe, and leaves the sum over its payload to whoever cuts or
-/// reads it.
+/// Makes the headers those of the superframe. The sum over its payload is left undone, for the port
+/// that cuts it or the pod that reads it.
 fn finish(packet: &mut Packet, segment: &Segment) -> Option<()> {
     let Layers { l3, l4, is_v6, .. } = segment.layers;
     let (network_len, transport_len) = (packet.frame.len() - l3, packet.frame.len() - l4);

@@ -1,10 +1,10 @@
-//! Door 1, for the NIC alone: who sent this over the underlay, and where does the inner packet
-//! begin.
+//! Door 1, for the NIC alone: which node sent this over the underlay, and where the inner packet
+//! begins.
 //!
 //! Enters: an Ethernet frame that the pinhole redirected. Leaves: an [`Arrival`] for `parse`; the
 //! outer headers are stepped over, not removed. A tunnel packet carries no proof of origin
-//! (CVE-2020-10136): packets of known peers alone are taken, and `route` holds the inner source against the
-//! peer's prefixes.
+//! (CVE-2020-10136): packets of known peers alone are taken, and `route` holds the inner source
+//! against the peer's prefixes.
 
 use core::net::IpAddr;
 
@@ -19,7 +19,8 @@ use crate::wire::{
     Ecn, EtherType, Ethernet, Ipv4, Ipv6, Protocol, Udp, Vxlan, ethernet, ipv6, udp, vxlan,
 };
 
-/// Makes of a whole frame that came by the NIC what it is: `arrival` is [`ArrivedFrom::Direct`].
+/// Finds the sending node of a frame that came by the NIC, and the packet in it; `arrival` is
+/// [`ArrivedFrom::Direct`].
 pub(crate) fn decap<'t>(
     tables: &'t Tables,
     bytes: &[u8],
@@ -139,7 +140,7 @@ fn outer6<'t>(
     vxlan(tunnels, tables, ip.source().into(), l4, &udp, arrival)
 }
 
-/// What is inside of a VXLAN packet whose UDP header begins at `l4`.
+/// Finds the frame in a VXLAN packet, which has its UDP header at `l4`.
 #[inline(always)]
 fn vxlan<'t>(
     tunnels: &'t Tunnels,

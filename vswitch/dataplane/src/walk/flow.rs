@@ -1,8 +1,9 @@
 //! The key of the flow that a packet belongs to, and its hash.
 //!
 //! Enters: a parsed IP header, from `parse`, and one that an ICMP error quotes, from `path_mtu`.
-//! Leaves: a [`FlowKey`]. Ports and ICMP's type, code and identifier are read here and nowhere else:
-//! doors and edits ask the key. (An outer UDP header is no part of the packet that is forwarded:
+//! Leaves: a [`FlowKey`]. Ports and ICMP's type, code and identifier are read here and nowhere
+//! else: doors and edits ask the key. (An outer UDP header is no part of the packet that is
+//! forwarded:
 //! `decap` reads it.) The hash chooses among the members of a next-hop group, for `route`, and is
 //! VXLAN's source port, for `rewrite`; both are of the inner packet, so that a flow takes one way out
 //! of the node and one through the underlay.
@@ -65,7 +66,7 @@ const HEAD_LEN: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ports(u32);
 
-/// What an ICMP or ICMPv6 message begins with.
+/// The fields that identify an ICMP or ICMPv6 message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Icmp {
     /// RFC 792's and RFC 4443's type.
@@ -87,7 +88,7 @@ impl FlowKey {
         key
     }
 
-    /// Likewise of an IPv6 packet whose extension headers end at `upper`.
+    /// The key of an IPv6 packet, likewise; its extension headers end at `upper`.
     pub(crate) fn of_v6(ip: &Ipv6<'_>, upper: &Upper) -> Self {
         let mut key = Self::of_whole_v6(ip, upper);
         if let Some(fragment) = upper.fragment {
@@ -156,13 +157,13 @@ impl FlowKey {
         }
     }
 
-    /// Part of a packet that was cut, the first fragment included.
+    /// Whether the packet is part of one that was cut, the first fragment included.
     #[inline(always)]
     pub(crate) fn is_fragment(&self) -> bool {
         !matches!(self.fragment, Fragment::Whole)
     }
 
-    /// A fragment without transport header.
+    /// Whether it is a fragment without transport header.
     #[inline(always)]
     pub(crate) fn is_later_fragment(&self) -> bool {
         matches!(self.fragment, Fragment::Later { .. })
@@ -177,8 +178,8 @@ impl FlowKey {
             .then_some(Ports(u32::from_be_bytes([a, b, c, d])))
     }
 
-    /// What the message is, if the protocol is ICMP or ICMPv6. An error's flow is that of the packet
-    /// it quotes, reversed.
+    /// The message's type, code and identifier, if the protocol is ICMP or ICMPv6. An error's flow
+    /// is that of the packet it quotes, reversed.
     #[inline]
     pub(crate) fn icmp(&self) -> Option<Icmp> {
         let [kind, code, _, _, high, low, ..] = self.head.bytes;
@@ -224,7 +225,7 @@ impl PartialEq for FlowKey {
 impl Head {
     const NONE: Self = Self { bytes: [0; HEAD_LEN], len: 0 };
 
-    /// Of the bytes from the transport header on.
+    /// The head of these bytes, which begin with the transport header.
     #[inline(always)]
     fn of(transport: &[u8]) -> Self {
         match transport.first_chunk() {
@@ -259,12 +260,12 @@ impl Ports {
 /// the daemon restarts. Nothing is stored by this hash, so it needs no secret.
 const FLOW_HASH: FixedState = FixedState::with_seed(0x7673_7769_7463_6800);
 
-/// Of a frame that is not IP.
+/// The flow hash of a frame that is not IP.
 pub(crate) fn hash_macs(source: MacAddr, destination: MacAddr) -> u64 {
     FLOW_HASH.hash_one((source, destination))
 }
 
-/// Of what begins with these bytes: tells packets of one flow apart.
+/// A hash of a packet's first bytes, by which packets of one flow differ.
 pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
     FLOW_HASH.hash_one(bytes)
 }

@@ -12,15 +12,15 @@
 //!
 //! | door | file | ends a walk with |
 //! |---|---|---|
-//! | who sent this over the underlay | `decap`   | drops of foreign tunnel packets |
-//! | what do its routers say           | `path_mtu` | drops of what they say, once it is noted |
-//! | where is what in these bytes    | `parse`   | drops of what is no frame |
-//! | is what was left undone sound   | `offload` | drops of requests that contradict the packet |
-//! | does it stay on its segment     | `bridge`  | `Forward`, `Tunnel`, `Flood`, `Answer` |
-//! | may its sender send this        | `source`  | drops of what has another's address |
-//! | is it answered here             | `resolve` | |
-//! | where does it go                | `route`   | `Route`, `Answer`, `Refuse` |
-//! | may it announce such segments | `clamp` | |
+//! | which node sent this over the underlay | `decap` | drops of foreign tunnel packets |
+//! | what path MTU its routers report | `path_mtu` | drops of their messages, once noted |
+//! | where its headers are           | `parse`   | drops of what is no frame |
+//! | whether work left undone is sound | `offload` | drops of requests that contradict the packet |
+//! | whether it stays on its segment | `bridge`  | `Forward`, `Tunnel`, `Flood`, `Answer` |
+//! | whether its sender may send it  | `source`  | drops of what has another's address |
+//! | whether it is answered here     | `resolve` | |
+//! | where it goes                   | `route`   | `Route`, `Answer`, `Refuse` |
+//! | which size of segments it may announce | `clamp` | |
 //! | make it so                      | `rewrite`, `answer`, `flood`, `segment`, `fragment`, `coalesce`, `outer_checksum` | |
 
 pub(crate) mod answer;
@@ -55,7 +55,7 @@ use narrator::{Narrator, TraceEvent};
 use parse::Headers;
 use path_mtu::PathMtu;
 
-/// What a decision may look at.
+/// The tables that a decision reads.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pub(crate) tables: &'a Tables,

@@ -1,8 +1,8 @@
 //! What the doors report of a walk.
 //!
-//! Enters: from every door, what it found. Leaves: [`TraceEvent`]s, to a [`Narrator`]. `trace` has one
-//! that keeps them; forwarding has [`Silent`], which costs nothing: an event is a closure that nobody
-//! calls. There are no words in here: who shows a walk to people makes them.
+//! Enters: from every door, what it found. Leaves: [`TraceEvent`]s, to a [`Narrator`]. `trace` has
+//! one that keeps them; forwarding has [`Silent`], which costs nothing: an event is a closure that
+//! is never called. There are no sentences in here: the program that shows a walk makes them.
 
 use core::net::IpAddr;
 
@@ -14,7 +14,7 @@ use crate::wire::{MacAddr, Protocol};
 /// What one door of the walk found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TraceEvent {
-    /// `decap`: a router of the underlay told how large a tunnel's packets may be.
+    /// `decap`: a router of the underlay reported how large a tunnel's packets may be.
     PathMtu(PathMtu),
     /// `decap`: how the packet came over the underlay.
     Decapsulated(Decapsulation),
@@ -45,19 +45,19 @@ pub enum TraceEvent {
     },
     /// `route`: the packet is larger than this MTU, in bytes, and is cut.
     Fragments {
-        /// Of the next hop.
+        /// The next hop's MTU.
         mtu: u16,
     },
     /// `route`: a SYN announces larger segments than the way takes, and is edited.
     MssLimit {
-        /// Of a segment's payload.
+        /// Payload of a segment.
         bytes: u16,
     },
     /// The end of the walk.
     Verdict(Verdict),
     /// `rewrite`: a packet leaves.
     Leaves {
-        /// By this port.
+        /// The port.
         port: PortId,
         /// Its length with all headers, in bytes.
         len: usize,
@@ -67,13 +67,13 @@ pub enum TraceEvent {
 /// How a packet came over the underlay. Addresses are those of the sending node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decapsulation {
-    /// Without encapsulation.
+    /// No encapsulation.
     Direct,
-    /// In IPIP.
+    /// IPIP, from this peer.
     Ipip(IpAddr),
-    /// In VXLAN, on the routed overlay.
+    /// VXLAN, from this peer, on the routed overlay.
     Vxlan(IpAddr),
-    /// In VXLAN, from another part of a stretched segment.
+    /// VXLAN, from the VTEP with this address, on a stretched segment.
     Vtep(IpAddr, BridgeId),
 }
 
@@ -88,7 +88,7 @@ pub enum Network {
         destination: IpAddr,
         /// The transport protocol.
         protocol: Protocol,
-        /// Of the IP packet, in bytes.
+        /// Length of the IP packet, in bytes.
         len: usize,
         /// TTL or hop limit.
         ttl: u8,

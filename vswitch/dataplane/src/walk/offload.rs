@@ -1,11 +1,10 @@
-//! Door 2, its other half: does what the sender left undone speak of the packet that it is about.
+//! Door 2, its other half: whether the work that the sender left undone fits the packet.
 //!
 //! Enters: the offload of a received packet, with its [`Headers`]. Leaves: for `bridge` and `route`,
-//! how long its pieces are; or the drop. An
-//! unfinished checksum is two bytes that somebody writes into the packet later, behind every check:
-//! a pod that may say where could change its source address, or a port that was looked at, by
-//! choosing a payload with the right sum. So they are written where the protocol has its checksum,
-//! or further in, into a payload that no door reads.
+//! how long its pieces are; or the drop. An unfinished checksum is two bytes that are written into
+//! the packet later, behind every check: a pod that chose their place could change its source
+//! address, or a port that was looked at, by choosing a payload with the right sum. So they are
+//! written where the protocol has its checksum, or further in, into a payload that no door reads.
 
 use frame::{Checksum, Gso, GsoKind, Offload};
 
@@ -51,9 +50,9 @@ fn sum_is_sound(headers: &Headers, ip: &Ip, sum: Checksum) -> bool {
     let (field, header_len) = match ip.flow.protocol {
         Protocol::TCP => (tcp::CHECKSUM_OFFSET, tcp::HEADER_LEN),
         Protocol::UDP => (udp::CHECKSUM_OFFSET, udp::HEADER_LEN),
-        // All of an ICMP message is read by somebody.
+        // Every byte of an ICMP message is read by a door or an edit.
         Protocol::ICMP | Protocol::ICMPV6 => (2, usize::MAX),
-        // A pod's own tunnel: the inner headers are none of ours.
+        // A pod's own tunnel: no door reads its inner headers.
         _ => (0, 0),
     };
     let at_the_field = start == ip.l4 && offset == field;

@@ -3,7 +3,8 @@
 //! Enters: a packet that is final but for this field, with its [`Layers`]; from `act`, and from
 //! `segment` for each piece. Leaves: the same with the checksum in place. IPv6 has no header
 //! checksum, so "unlike IPv4 [...] the UDP checksum is not optional" (RFC 8200, section 8.1); zero
-//! would need the other end's consent (RFC 6935), and Linux withholds it unless told otherwise.
+//! would need the other end's consent (RFC 6935), which Linux withholds unless configured
+//! otherwise.
 //!
 //! Most of what is covered is the inner segment, whose own checksum was finished a moment ago. It
 //! then sums to the complement of its pseudo header, whatever it carries, so that only headers are

@@ -1,4 +1,4 @@
-//! Door 2: where is what in these bytes.
+//! Door 2: where the headers of a packet are.
 //!
 //! Enters: bytes, and from `decap` where the packet begins. Leaves: [`Headers`], a small `Copy`
 //! description that every later door reads instead of parsing again. A malformed IP packet is not
@@ -11,7 +11,7 @@ use super::narrator::{Narrator, Network, TraceEvent};
 use crate::verdict::DropReason;
 use crate::wire::{Ecn, EtherType, Ethernet, Ipv4, Ipv6, MacAddr, Malformed, ethernet, ipv6};
 
-/// Where things are, in bytes from the frame's first.
+/// Where the headers are, in bytes from the frame's first.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Headers {
     /// The packet that is forwarded begins here.
@@ -31,7 +31,7 @@ pub(crate) struct Headers {
 }
 
 impl Headers {
-    /// Before `parse`.
+    /// The value before `parse`.
     #[inline(always)]
     pub(crate) fn none() -> Self {
         Self {
@@ -52,25 +52,25 @@ impl Headers {
 pub(crate) enum Net {
     Ip(Ip),
     Arp,
-    /// None of ours.
+    /// Neither IP nor ARP.
     Other,
-    /// One of ours, but broken.
+    /// IP, but broken.
     Malformed(DropReason),
 }
 
 /// An IP packet of either version.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ip {
-    /// Addresses, protocol and ports: what tells its flow from others.
+    /// The key of the packet's flow: addresses, protocol and ports.
     pub(crate) flow: FlowKey,
-    /// Of the whole IP packet; the frame may be longer by padding.
+    /// Bytes of the whole IP packet; the frame may be longer by padding.
     pub(crate) len: usize,
     /// TTL or hop limit.
     pub(crate) ttl: u8,
     pub(crate) ecn: Ecn,
     /// Where the transport header begins, in bytes from the frame's first.
     pub(crate) l4: usize,
-    /// Routers may not cut it: of IPv6 none.
+    /// Whether routers may not cut the packet: they never cut IPv6.
     pub(crate) dont_fragment: bool,
 }
 
@@ -154,8 +154,8 @@ fn ipv6(bytes: &[u8], l3: usize, net: &mut Net) {
 }
 
 impl Headers {
-    /// From the transport header to the end of the IP packet, without the frame's padding. Empty
-    /// if the packet ends before.
+    /// The bytes from the transport header to the end of the IP packet, without the frame's
+    /// padding. Empty if the packet ends before.
     #[inline(always)]
     pub(crate) fn transport<'b>(&self, bytes: &'b [u8], ip: &Ip) -> &'b [u8] {
         bytes.get(ip.l4..self.l3 + ip.len).unwrap_or_default()

@@ -1,9 +1,10 @@
-//! Door 1, for what routers of the underlay say: a tunnel packet of ours was too large for them.
+//! Door 1, for the ICMP errors of the underlay's routers: a tunnel packet of this node was too
+//! large.
 //!
-//! Enters: an ICMP message to our underlay address. Leaves: a [`PathMtu`], which stands beside the
-//! verdict as what is to be learned does; the message itself goes no further. Nobody proves to be a
-//! router of the way, so the message is held against what we send: it quotes a packet of ours, to a
-//! known peer, in an encapsulation that is spoken. The worst that a forged one does is to lower one
+//! Enters: an ICMP message to our underlay address. Leaves: a [`PathMtu`], as an
+//! effect of the decision; the message itself is dropped. It carries no proof that a router of the
+//! way sent it, so it is checked against what this node sends: it quotes one of its packets, to a
+//! known peer, in an encapsulation that is in use. The worst that a forged one does is to lower one
 //! peer's MTU to a floor for a while.
 
 use core::net::IpAddr;
@@ -13,8 +14,8 @@ use crate::tables::{Gateway, Template, Tunnels};
 use crate::verdict::DropReason;
 use crate::wire::{Icmpv4, Icmpv6, Ipv4, Ipv6, Protocol, icmpv4, icmpv6, ipv4, ipv6};
 
-/// The largest outer packet that passes on the way to a tunnel's other end, as one of its routers
-/// says.
+/// The largest outer packet that passes on the way to a tunnel's other end, as a router on it
+/// reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PathMtu {
     /// The other end's underlay address.
@@ -23,7 +24,7 @@ pub struct PathMtu {
     pub mtu: u16,
 }
 
-/// RFC 1191, section 7.1: the MTUs of links that there are, for routers that do not say theirs.
+/// RFC 1191, section 7.1: the MTUs of common links, for routers that report none.
 const PLATEAUS: [u16; 11] = [65_535, 32_000, 17_914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68];
 
 /// Reads an ICMP message to our underlay address. `Err` if it is none of these: it is dropped.
@@ -65,7 +66,7 @@ pub(crate) fn read_v4(
     Ok(PathMtu { address, mtu: said.max(floor(gateway, overhead, ipv4::MIN_RECEIVED)) })
 }
 
-/// Likewise an ICMPv6 message (RFC 4443, section 3.2; RFC 8201).
+/// Reads an ICMPv6 message to our underlay address, likewise (RFC 4443, section 3.2; RFC 8201).
 #[inline(never)]
 pub(crate) fn read_v6(
     tunnels: &Tunnels,
@@ -105,7 +106,8 @@ fn goes_to_vxlan(tunnels: &Tunnels, flow: &FlowKey, quoted: &[u8]) -> bool {
         && flow.ports().is_some_and(|ports| tunnels.takes_vxlan_on(ports.destination()))
 }
 
-/// With IPv6 inside, its smallest MTU is left whatever is said: below it a pod has no IPv6 at all.
+/// The smallest MTU that is believed. With IPv6 inside, IPv6's smallest is left: below it a pod has
+/// no IPv6 at all.
 fn floor(gateway: &Gateway, overhead: u16, least: u16) -> u16 {
     if gateway.v6.is_some() { ipv6::MIN_MTU + overhead } else { least }
 }

@@ -42,7 +42,7 @@ pub(crate) fn resolution(
     resolved(tables, arrival, bytes, headers, scope)
 }
 
-/// Out of the way of all other packets.
+/// The same of ARP and ICMPv6. Out of the way of all other packets.
 #[inline(never)]
 fn resolved(
     tables: &Tables,

@@ -54,8 +54,8 @@ impl OuterHeaders {
 }
 
 impl Layers {
-    /// Of a packet that is sent as it is, from `headers.start` on. `None` if it is not IP: then
-    /// there is nothing to cut or to sum.
+    /// Layers of a packet that is sent as it is, from `headers.start` on. `None` if it is not IP:
+    /// then there is nothing to cut or to sum.
     #[inline(always)]
     pub(crate) fn of(headers: &Headers) -> Option<Self> {
         let Net::Ip(ip) = &headers.net else { return None };
@@ -68,8 +68,8 @@ impl Layers {
         })
     }
 
-    /// Writes into the outer headers how long they make this piece of what they were copied from,
-    /// and what tells it from the other pieces.
+    /// Writes the outer headers' lengths for this piece of a packet that was cut, and the
+    /// identification by which it differs from the other pieces.
     pub(crate) fn set_outer_lengths(&self, piece_bytes: &mut [u8], piece: usize) -> Option<()> {
         let len = piece_bytes.len();
         if let Some(at) = self.outer.l3() {
@@ -89,7 +89,7 @@ impl Layers {
         Some(())
     }
 
-    /// Of the same packet, as if nothing stood in front of the inner one.
+    /// Layers of the same packet, as if nothing stood in front of the inner one.
     pub(crate) fn without_outer(self) -> Self {
         Self { outer: OuterHeaders::None, ..self }
     }
@@ -344,7 +344,7 @@ impl Flow {
         0xc000 | (self.0 >> 50) as u16
     }
 
-    /// RFC 6438, section 3: 20 bits of the same, never zero, which says that there is no label.
+    /// RFC 6438, section 3: 20 bits of the same, never zero, which means that there is no label.
     fn label(self) -> u32 {
         (self.0 as u32 & 0x000f_ffff).max(1)
     }

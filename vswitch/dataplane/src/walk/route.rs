@@ -1,4 +1,4 @@
-//! Door 4: where does the packet go.
+//! Door 4: where the packet goes.
 //!
 //! Enters: a packet for the gateway, or from the routed overlay. Leaves: `Route`, `Answer` or
 //! `Refuse`. Checks come in the order of RFC 1812, section 5.2: is it an IP packet, may its source
@@ -131,7 +131,8 @@ fn may_be_cut(headers: &Headers, ip: &Ip, mtu: u16) -> bool {
     !ip.dont_fragment && ip.l4 - headers.l3 == ipv4::HEADER_LEN && payload_size(mtu).is_some()
 }
 
-/// Kept out of the way of routes with one next hop.
+/// The member of a group that has the packet's flow. Kept out of the way of routes with one next
+/// hop.
 #[inline(never)]
 fn next_hop<'t>(group: &'t Multipath, ip: &Ip) -> Option<&'t Member> {
     group.member(ip.flow.hash())
@@ -185,7 +186,7 @@ fn may_be_routed6(source: Ipv6Addr, destination: Ipv6Addr) -> Result<(), DropRea
     }
 }
 
-/// From 1.0.0.0 to 223.255.255.255, and not loopback.
+/// Whether the address is from 1.0.0.0 to 223.255.255.255, and not loopback.
 #[inline(always)]
 fn is_plain_unicast(address: Ipv4Addr) -> bool {
     let [first, ..] = address.octets();
@@ -197,9 +198,10 @@ fn is_mapped(address: Ipv6Addr) -> bool {
     address.to_ipv4_mapped().is_some()
 }
 
-/// What goes to the node's kernel, and so perhaps to the world, is neither from the overlay nor a
-/// tunnel packet for a node of the cluster: masqueraded, it would speak to that in this node's name.
-/// A pod's own IPIP tunnel leads elsewhere; a VXLAN port is one of the cluster's wherever it leads.
+/// Checks a packet for the node's kernel, and so perhaps for the world: it is neither from the
+/// overlay nor a tunnel packet for a node of the cluster, which would take it, masqueraded, for
+/// this node's own. A pod's own IPIP tunnel leads elsewhere; a VXLAN port is one of the cluster's
+/// wherever it leads.
 #[inline(always)]
 fn towards_host(
     tables: &Tables,
@@ -227,8 +229,8 @@ fn towards_host(
     if tunnelled { Err(DropReason::TunnelFromPod) } else { Ok(()) }
 }
 
-/// Drops the packet and tells its sender, unless nobody is to be told: RFC 1122, section 3.2.2, and
-/// RFC 4443, section 2.4(e).
+/// The verdict of a packet that is dropped with an ICMP error to its sender, or without one where
+/// RFC 1122, section 3.2.2, and RFC 4443, section 2.4(e), forbid it.
 #[cold]
 pub(crate) fn refuse(
     tables: &Tables,

@@ -1,4 +1,4 @@
-//! May this sender send this: every check of what a packet says about its own origin.
+//! Source checks: whether the sender may send this packet.
 //!
 //! Enters: an [`Arrival`] with its [`Headers`], from `bridge` and `route`. Leaves: nothing, or the
 //! drop. Outer addresses are checked by `decap`, before there is an inner packet.
@@ -99,7 +99,7 @@ pub(crate) fn bridged_pod(
     }
 }
 
-/// IEEE 802.1Q and 802.1ad: a host takes a tag of zero for none at all.
+/// Refuses VLAN tags: a host takes a tag of zero for none at all (IEEE 802.1Q and 802.1ad).
 #[inline(never)]
 fn untagged(bytes: &[u8]) -> Result<(), DropReason> {
     let ethertype = Ethernet::parse(bytes).map(|ethernet| ethernet.ethertype());
@@ -109,7 +109,7 @@ fn untagged(bytes: &[u8]) -> Result<(), DropReason> {
     }
 }
 
-/// An unspecified sender only asks (RFC 5227, section 2.1.1).
+/// Checks the sender of an ARP message. An unspecified one only asks (RFC 5227, section 2.1.1).
 #[inline(never)]
 fn arp(arrival: &Arrival<'_>, bytes: &[u8], headers: &Headers) -> Result<(), DropReason> {
     let arp = Arp::parse(bytes).map_err(|_| DropReason::ArpMalformed)?;
@@ -142,7 +142,7 @@ fn bridged_source(arrival: &Arrival<'_>, ip: &Ip) -> Result<(), DropReason> {
     if without_address { Ok(()) } else { Err(DropReason::SourceAddressSpoofed) }
 }
 
-/// Of an ICMPv6 packet: a neighbour advertisement gives away the address in its body, whatever its
+/// Checks the address in the body of a neighbour advertisement, which it gives away whatever its
 /// source.
 #[inline(never)]
 fn advertised(arrival: &Arrival<'_>, transport: &[u8], ip: &Ip) -> Result<(), DropReason> {
