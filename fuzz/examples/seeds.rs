@@ -47,7 +47,7 @@ fn tell(name: &str, packets: &[Injected]) {
         let ingress = PortId(packet.ingress.into());
         let packet = Packet { frame, offload: packet.offload };
         let told = dataplane::trace(live::tables(), &fdb, &pool, ingress, packet, Millis(0));
-        println!("{name}: {}, {} leave", told.verdict.describe(), told.leaves.len());
+        println!("{name}: {:?}, {} leave", told.verdict, told.leaves.len());
     }
 }
 

@@ -1,6 +1,6 @@
-//! Right of the verdict: carries it out.
+//! Right of the verdict: carries a decision out.
 //!
-//! Enters: a packet and the decision about it. Leaves: packets to [`Egress`], ends to [`Outcome`].
+//! Enters: a packet and the decision about it. Leaves: packets to [`Egress`], ends to [`Tally`].
 //! Nothing is decided here; what still can go wrong (no memory, no room, a full port) drops the
 //! packet under its own reason.
 
@@ -11,9 +11,9 @@ use crate::tables::{
 };
 use crate::verdict::{DropReason, Verdict};
 use crate::walk::coalesce::{Coalescer, Train};
-use crate::walk::parse::Net;
-use crate::walk::rewrite::{self, Layers, Outer};
-use crate::walk::{Decision, flood, fragment, outer_checksum, reply, segment};
+use crate::walk::parse::{Headers, Net};
+use crate::walk::rewrite::{self, Layers, OuterHeaders};
+use crate::walk::{Decision, answer, flood, fragment, outer_checksum, segment};
 use crate::wire::{Ecn, checksum};
 
 /// The way out: the worker's transmit handles.
@@ -36,9 +36,9 @@ pub trait Egress {
     ) -> Result<(), DropReason>;
 }
 
-/// Where the ends are noted: counters, or nothing at all for a trace.
-pub(crate) trait Outcome {
-    /// A superframe that was merged here stands for all of its `packets`.
+/// Counts the ends of packets: in counters, or not at all for a trace.
+pub(crate) trait Tally {
+    /// Counts what a port took. A superframe that was merged here stands for all of its `packets`.
     fn sent(&mut self, port: PortId, packets: u64, bytes: usize);
     fn made(&mut self, packets: u64);
     fn dropped(&mut self, ingress: PortId, packets: u64, reason: DropReason);
@@ -49,12 +49,12 @@ pub(crate) struct Act<'a, E, O> {
     pub(crate) pool: &'a Pool,
     pub(crate) ingress: PortId,
     pub(crate) egress: &'a mut E,
-    pub(crate) outcome: O,
-    /// For packets from the NIC.
+    pub(crate) tally: O,
+    /// Merges packets; `None` if this one may not be merged.
     pub(crate) coalescer: Option<&'a mut Coalescer>,
 }
 
-impl<E: Egress, O: Outcome> Act<'_, E, O> {
+impl<E: Egress, O: Tally> Act<'_, E, O> {
     /// Edits the packet where it lies, and moves it once, to the way out: a packet that was edited a
     /// moment ago is slow to copy.
     #[inline(always)]
@@ -70,7 +70,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             }
             Verdict::Route { adjacency, port } => {
                 let edited = route(self.tables, &mut packet, decision, adjacency);
-                if let (Ok(layers), Some(mtu)) = (&edited, decision.fragment_mtu) {
+                if let (Ok(layers), Some(mtu)) = (&edited, decision.edits.fragment_mtu) {
                     return self.fragments(port, packet, *layers, mtu);
                 }
                 edited.map(|layers| (port, Some(layers)))
@@ -86,13 +86,13 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             Verdict::Drop(reason) => Err(reason),
         };
         match edited {
-            Ok((port, layers)) => self.transmit(port, packet, layers),
+            Ok((port, layers)) => self.transmit(port, packet, layers, &decision.headers),
             Err(reason) => self.drop(reason),
         }
     }
 
-    /// Copies for all but the last, which gets the packet itself. Whoever it is too large for loses
-    /// the copy that he would have had.
+    /// Sends copies to all destinations but the last, which gets the packet itself. Destinations
+    /// with too small an MTU get no copy; each counts as `TooBig`.
     #[inline(never)]
     fn flood(
         &mut self,
@@ -111,7 +111,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             let copy = if destinations.peek().is_none() {
                 original.take()
             } else {
-                self.outcome.made(1);
+                self.tally.made(1);
                 original.as_ref().and_then(|packet| flood::duplicate(self.pool, packet))
             };
             let Some(mut copy) = copy else {
@@ -128,14 +128,16 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
                     .and_then(|vtep| tunnel(&mut copy, decision, vtep)),
             };
             match edited {
-                Ok((port, layers)) => self.transmit(port, copy, layers),
+                Ok((port, layers)) => {
+                    self.transmit(port, copy, layers, &decision.headers);
+                }
                 Err(reason) => self.drop(reason),
             }
         }
-        // One of them is the packet itself, if nobody had it.
+        // One of them is the packet itself, if no destination had it.
         let copies = u64::from(too_small) - u64::from(too_small > 0 && original.is_some());
-        self.outcome.made(copies);
-        self.outcome.dropped(self.ingress, too_small.into(), DropReason::TooBig);
+        self.tally.made(copies);
+        self.tally.dropped(self.ingress, too_small.into(), DropReason::TooBig);
     }
 
     #[inline(never)]
@@ -145,8 +147,8 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             Some((PortKind::Uplink, nic)) => nic,
             _ => Gateway::MAC,
         };
-        match reply::answer(&mut packet, &decision.headers, answer, from) {
-            Some(()) => self.transmit(self.ingress, packet, None),
+        match answer::answer(&mut packet, &decision.headers, answer, from) {
+            Some(()) => self.transmit(self.ingress, packet, None, &decision.headers),
             None => self.drop(DropReason::NoHeadroom),
         }
     }
@@ -161,15 +163,19 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         back: Option<AdjacencyId>,
     ) {
         let Net::Ip(ip) = decision.headers.net else { return };
-        self.outcome.made(1);
+        self.tally.made(1);
         let host = self.tables.port(self.ingress).is_some_and(|port| port.kind == PortKind::Host);
-        let speaker = reply::speaker(&self.tables.gateway, &ip, host);
-        if reply::icmp_error(&mut packet, &decision.headers, &speaker, error).is_none() {
+        let speaker = answer::speaker(&self.tables.gateway, &ip, host);
+        if answer::icmp_error(&mut packet, &decision.headers, &speaker, error).is_none() {
             return self.drop(DropReason::NoHeadroom);
         }
         let Some(back) = back else {
-            return match reply::from_gateway(&mut packet, decision.headers.source_mac, ip.is_v6()) {
-                Some(()) => self.transmit(self.ingress, packet, None),
+            return match answer::from_gateway(
+                &mut packet,
+                decision.headers.source_mac,
+                ip.flow.is_v6(),
+            ) {
+                Some(()) => self.transmit(self.ingress, packet, None, &decision.headers),
                 None => self.drop(DropReason::NoHeadroom),
             };
         };
@@ -179,23 +185,30 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             return self.drop(DropReason::NextHopUnresolved);
         };
         let flow = rewrite::Flow::NONE;
-        match rewrite::encapsulate(&mut packet, template, Ecn::NotEct, ip.is_v6(), flow) {
-            Some(layers) => self.transmit(*port, packet, Some(layers)),
+        match rewrite::encapsulate(&mut packet, template, Ecn::NotEct, ip.flow.is_v6(), flow) {
+            Some(layers) => self.transmit(*port, packet, Some(layers), &decision.headers),
             None => self.drop(DropReason::NoHeadroom),
         }
     }
 
-    /// Sends, if the packet is as every port takes it: most are. `layers` are needed for the others.
+    /// Sends, if the packet is as every port takes it: most are. `layers` are needed for the others,
+    /// and `headers` for those that may be merged.
     #[inline(always)]
-    fn transmit(&mut self, port: PortId, packet: Packet, layers: Option<Layers>) {
+    fn transmit(
+        &mut self,
+        port: PortId,
+        packet: Packet,
+        layers: Option<Layers>,
+        headers: &Headers,
+    ) {
         let Some(takes) = self.tables.port(port).map(|port| port.offloads) else {
             return self.drop(DropReason::PortGone);
         };
-        let over_v6 = layers.is_some_and(|layers| layers.outer == Outer::Vxlan6);
+        let over_v6 = layers.is_some_and(|layers| layers.outer == OuterHeaders::Vxlan6);
         let is_tcp = layers.is_some_and(|layers| layers.is_tcp);
         let may_merge = is_tcp && takes.tso && self.coalescer.is_some();
         if packet.offload.is_undone() || over_v6 || may_merge {
-            return self.work_off(port, takes, packet, layers);
+            return self.work_off(port, takes, packet, layers, headers);
         }
         self.send(port, packet);
     }
@@ -204,7 +217,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
     fn send(&mut self, port: PortId, packet: Packet) {
         let len = packet.frame.len();
         match self.egress.send(port, packet) {
-            Ok(()) => self.outcome.sent(port, 1, len),
+            Ok(()) => self.tally.sent(port, 1, len),
             Err(reason) => self.drop(reason),
         }
     }
@@ -217,9 +230,10 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         takes: Offloads,
         mut packet: Packet,
         layers: Option<Layers>,
+        headers: &Headers,
     ) {
         // No port knows how to finish what is inside of a checksum that it does not know either.
-        let over_v6 = layers.is_some_and(|layers| layers.outer == Outer::Vxlan6);
+        let over_v6 = layers.is_some_and(|layers| layers.outer == OuterHeaders::Vxlan6);
         if let Some(gso) = packet.offload.gso {
             let taken = match gso.kind {
                 frame::GsoKind::Udp => takes.uso,
@@ -249,12 +263,13 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             return self.drop(DropReason::NoHeadroom);
         }
         if takes.tso
-            && let (Some(coalescer), Some(layers)) = (&mut self.coalescer, layers)
+            && let (Some(coalescer), Some(layers), Net::Ip(ip)) =
+                (&mut self.coalescer, layers, &headers.net)
             && layers.is_tcp
         {
-            let (egress, outcome) = (&mut *self.egress, &mut self.outcome);
-            let emit = &mut |train| send_train(train, egress, outcome);
-            match coalescer.offer(self.ingress, port, packet, layers, emit) {
+            let (egress, tally) = (&mut *self.egress, &mut self.tally);
+            let emit = &mut |train| send_train(train, egress, tally);
+            match coalescer.offer(self.ingress, port, packet, layers, &ip.flow, emit) {
                 Some(alone) => packet = alone,
                 None => return,
             }
@@ -266,7 +281,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
     fn segments(&mut self, port: PortId, packet: Packet, gso: frame::Gso, layers: Option<Layers>) {
         let plan = layers.and_then(|layers| segment::Plan::new(&packet, gso, layers));
         let Some(plan) = plan else { return self.drop(DropReason::OffloadInvalid) };
-        self.outcome.made(plan.pieces() as u64 - 1);
+        self.tally.made(plan.pieces() as u64 - 1);
         for piece in 0..plan.pieces() {
             let len = plan.len(piece);
             let mut whole = Some(());
@@ -274,7 +289,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
                 whole = plan.write(&packet, piece, into);
             });
             match sent {
-                Ok(()) if whole.is_some() => self.outcome.sent(port, 1, len),
+                Ok(()) if whole.is_some() => self.tally.sent(port, 1, len),
                 Ok(()) => self.drop(DropReason::OffloadInvalid),
                 Err(reason) => self.drop(reason),
             }
@@ -299,7 +314,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         let Some(plan) = segment::Plan::new(&packet, gso, layers.without_outer()) else {
             return self.drop(DropReason::OffloadInvalid);
         };
-        self.outcome.made(plan.pieces() as u64 - 1);
+        self.tally.made(plan.pieces() as u64 - 1);
         let mut number = 0;
         for piece in 0..plan.pieces() {
             let Some(mut frame) = self.pool.alloc() else {
@@ -314,7 +329,8 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
         }
     }
 
-    /// How many there are; the first is the `number`th of all.
+    /// Sends the fragments of one packet and returns their number. The first is the `number`th of
+    /// all that are made of the received packet.
     fn fragments_of(
         &mut self,
         port: PortId,
@@ -327,7 +343,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
             self.drop(DropReason::TooBig);
             return 1;
         };
-        self.outcome.made(plan.pieces() as u64 - 1);
+        self.tally.made(plan.pieces() as u64 - 1);
         for piece in 0..plan.pieces() {
             let len = plan.len(piece);
             let mut whole = Some(());
@@ -335,7 +351,7 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
                 whole = plan.write(bytes, piece, number + piece, into);
             });
             match sent {
-                Ok(()) if whole.is_some() => self.outcome.sent(port, 1, len),
+                Ok(()) if whole.is_some() => self.tally.sent(port, 1, len),
                 Ok(()) => self.drop(DropReason::TooBig),
                 Err(reason) => self.drop(reason),
             }
@@ -344,20 +360,20 @@ impl<E: Egress, O: Outcome> Act<'_, E, O> {
     }
 
     fn drop(&mut self, reason: DropReason) {
-        self.outcome.dropped(self.ingress, 1, reason);
+        self.tally.dropped(self.ingress, 1, reason);
     }
 }
 
-/// Out of a port of the segment.
+/// Edits a packet that leaves by a port of the segment.
 #[inline(always)]
 fn forward(packet: &mut Packet, decision: &Decision) -> Result<Option<Layers>, DropReason> {
-    match rewrite::decapsulate(packet, &decision.headers, decision.ecn) {
+    match rewrite::decapsulate(packet, &decision.headers, decision.edits.ecn) {
         Some(()) => Ok(Layers::of(&decision.headers)),
         None => Err(DropReason::NoHeadroom),
     }
 }
 
-/// To another end of the segment, by the port that leads there.
+/// Edits a packet that goes to another end of the segment; also returns the port that leads there.
 #[inline(always)]
 fn tunnel(
     packet: &mut Packet,
@@ -371,7 +387,7 @@ fn tunnel(
     }
 }
 
-/// To the next hop.
+/// Edits a packet that goes to the next hop.
 #[inline(always)]
 fn route(
     tables: &Tables,
@@ -388,20 +404,20 @@ fn route(
         ) => (template, true),
         _ => return Err(DropReason::NextHopUnresolved),
     };
-    let Decision { headers, ecn, mss_limit, .. } = decision;
-    if let Some(limit) = *mss_limit {
+    let Decision { headers, edits, .. } = decision;
+    if let Some(limit) = edits.mss_limit {
         rewrite::lower_mss(packet, headers, limit);
     }
-    rewrite::route(packet, headers, *ecn, template, takes_a_hop).ok_or(DropReason::NoHeadroom)
+    rewrite::route(packet, headers, edits.ecn, template, takes_a_hop).ok_or(DropReason::NoHeadroom)
 }
 
 /// Sends what the coalescer gives out.
-pub(crate) fn send_train(train: Train, egress: &mut impl Egress, outcome: &mut impl Outcome) {
+pub(crate) fn send_train(train: Train, egress: &mut impl Egress, tally: &mut impl Tally) {
     let (ingress, port) = (train.ingress, train.port);
     let (packet, packets) = train.into_packet();
     let len = packet.frame.len();
     match egress.send(port, packet) {
-        Ok(()) => outcome.sent(port, packets, len),
-        Err(reason) => outcome.dropped(ingress, packets, reason),
+        Ok(()) => tally.sent(port, packets, len),
+        Err(reason) => tally.dropped(ingress, packets, reason),
     }
 }

@@ -1,4 +1,4 @@
-//! What happened, counted: one block per worker, written by that worker alone.
+//! Counters of packets, bytes and drops: one block per worker, written by that worker alone.
 //!
 //! Enters: `process` and `act` count. Leaves: the control thread reads at any time. A single writer
 //! makes load-add-store enough; relaxed, as no counter orders anything else. The accounting closes:
@@ -84,7 +84,7 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// All zero.
+    /// Counters that are all zero.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -93,7 +93,7 @@ impl Counters {
         }
     }
 
-    /// What was received, made, sent and dropped in all.
+    /// The packets that were received, made, sent and dropped in all.
     #[must_use]
     pub fn accounting(&self) -> Accounting {
         Accounting {

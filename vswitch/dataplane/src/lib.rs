@@ -11,18 +11,18 @@
 //! | `walk`     | the doors: `decap`, `parse`, `bridge`, `route`, and the edits behind the verdict |
 //! | `verdict`  | every end that a packet can meet |
 //! | `act`      | carries a verdict out |
-//! | `heard`    | what routers of the underlay said, until somebody asks |
-//! | `limiter`  | how often the switch answers for itself |
-//! | `counters` | what happened |
-//! | `trace`    | the same walk, narrated |
+//! | `path_mtu_inbox` | path MTUs that routers of the underlay reported, until they are taken |
+//! | `limiter`  | the rate limit of answers and ICMP errors |
+//! | `counters` | packets, bytes and drops by port |
+//! | `trace`    | the same walk, as a list of what each door found |
 
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod act;
 pub mod counters;
-mod heard;
 mod limiter;
+mod path_mtu_inbox;
 pub mod tables;
 mod trace;
 mod verdict;
@@ -34,15 +34,16 @@ use std::sync::Arc;
 use frame::{Packet, Pool};
 
 pub use act::Egress;
-use act::{Act, Outcome};
+use act::{Act, Tally};
 use counters::Counters;
-use heard::Heard;
 use limiter::Limiter;
+use path_mtu_inbox::PathMtuInbox;
 use tables::{Fdb, PortId, Tables};
-pub use trace::{Said, Trace, trace};
+pub use trace::{Trace, trace};
 pub use verdict::{Answer, DropReason, IcmpError, Verdict};
 use walk::coalesce::Coalescer;
 use walk::narrator::Silent;
+pub use walk::narrator::{AfterBridge, Decapsulation, Network, TraceEvent};
 pub use walk::path_mtu::PathMtu;
 use walk::{Decision, View, decide};
 
@@ -62,7 +63,7 @@ impl Millis {
 pub struct Dataplane {
     /// Learned MACs.
     pub fdb: Fdb,
-    heard: Heard,
+    path_mtus: PathMtuInbox,
     limiter: Limiter,
     coalescer: Coalescer,
     counters: Arc<Counters>,
@@ -70,12 +71,12 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// With room for what the worker learns, and its packet memory for copies.
+    /// A dataplane with room for what its worker learns, and packet memory for copies.
     #[must_use]
     pub fn new(fdb: Fdb, pool: Pool, counters: Arc<Counters>) -> Self {
         Self {
             fdb,
-            heard: Heard::default(),
+            path_mtus: PathMtuInbox::default(),
             limiter: Limiter::new(),
             coalescer: Coalescer::default(),
             counters,
@@ -98,29 +99,37 @@ impl Dataplane {
         let mut decision = Decision::open();
         let offload = &packet.offload;
         decide(&view, ingress, &packet.frame, offload, &mut decision, &mut Silent);
-        if let Some(source) = decision.learn {
-            self.fdb.learn(source.bridge, source.mac, source.target, ingress, now);
+        self.commit(&mut decision, ingress, now);
+
+        let coalescer = decision.edits.may_merge.then_some(&mut self.coalescer);
+        let tally = Counted(&self.counters);
+        Act { tables, pool: &self.pool, ingress, egress, tally, coalescer }
+            .carry_out(packet, &decision);
+    }
+
+    /// Carries out the decision's effects on the worker's own state. A verdict that answers becomes
+    /// a drop if the port is over its rate limit.
+    #[inline(always)]
+    fn commit(&mut self, decision: &mut Decision, ingress: PortId, now: Millis) {
+        if let Some(found) = decision.effects.learn {
+            self.fdb.learn(found.bridge, found.mac, found.target, ingress, now);
         }
-        if let Some(heard) = decision.path_mtu {
-            self.heard.note(heard);
+        if let Some(path_mtu) = decision.effects.path_mtu {
+            self.path_mtus.note(path_mtu);
         }
         self.limiter.admit(&mut decision.verdict, ingress, now);
-
-        let coalescer = decision.from_nic.then_some(&mut self.coalescer);
-        let outcome = Counted(&self.counters);
-        Act { tables, pool: &self.pool, ingress, egress, outcome, coalescer }
-            .carry_out(packet, &decision);
     }
 
     /// Sends what waits for more of its flow. To be called at the end of every batch from the NIC.
     pub fn flush(&mut self, egress: &mut impl Egress) {
-        let outcome = &mut Counted(&self.counters);
-        self.coalescer.flush(&mut |train| act::send_train(train, egress, outcome));
+        let tally = &mut Counted(&self.counters);
+        self.coalescer.flush(&mut |train| act::send_train(train, egress, tally));
     }
 
-    /// What routers of the underlay have said since the last call, at most one of each tunnel's end.
-    pub fn heard_path_mtus(&mut self) -> impl Iterator<Item = PathMtu> {
-        self.heard.take()
+    /// Takes the path MTUs that routers of the underlay reported since the last call, one of each
+    /// tunnel's end.
+    pub fn take_path_mtus(&mut self) -> impl Iterator<Item = PathMtu> {
+        self.path_mtus.take()
     }
 
     /// Counts a packet that the port's own I/O could not even hand over.
@@ -132,7 +141,7 @@ impl Dataplane {
 
 struct Counted<'a>(&'a Counters);
 
-impl Outcome for Counted<'_> {
+impl Tally for Counted<'_> {
     #[inline]
     fn sent(&mut self, port: PortId, packets: u64, bytes: usize) {
         self.0.sent(port, packets, bytes);

@@ -1,4 +1,4 @@
-//! How often the switch answers for itself: a token bucket for each port.
+//! The rate limit of answers and ICMP errors: a token bucket for each port.
 //!
 //! Enters: verdicts, from `process`. Leaves: the same, or the quiet form of it. Without a limit, a
 //! pod that floods pings or expiring packets would have every one of them answered at our expense
@@ -10,7 +10,7 @@ use crate::verdict::{DropReason, Verdict};
 
 /// Answers a second for one port: Linux's `icmp_msgs_per_sec`.
 const RATE_PER_SECOND: u64 = 1000;
-/// In a row, after a pause: enough for a subnet's worth of ARP at once.
+/// Answers in a row, after a pause: enough for a subnet's worth of ARP at once.
 const BURST: u64 = 256;
 /// A token is worth this much: one millisecond earns `RATE_PER_SECOND` parts.
 const PARTS: u64 = 1000;
@@ -32,7 +32,8 @@ impl Limiter {
         Self { buckets: vec![Bucket { parts: BURST * PARTS, filled: Millis(0) }; MAX_PORTS] }
     }
 
-    /// Leaves the verdict as it is, unless it answers and the port it came from is over its limit.
+    /// Makes a verdict that answers a drop, if the port that the packet came from is over its
+    /// limit.
     #[inline]
     pub(crate) fn admit(&mut self, verdict: &mut Verdict, ingress: PortId, now: Millis) {
         let quiet = match *verdict {

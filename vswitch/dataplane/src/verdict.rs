@@ -1,4 +1,4 @@
-//! Every end that a packet can meet.
+//! Verdicts: every end that a packet can meet.
 //!
 //! Leaves `walk::decide`, enters `walk::act`. A verdict is small and `Copy`: tests assert it, trace
 //! prints it, fuzzing compares it.
@@ -7,34 +7,34 @@ use core::fmt;
 
 use crate::tables::{AdjacencyId, BridgeId, PortId, VtepId};
 
-/// What is to be done with one packet. Its tag is a byte of its own: one that hides in a field has
+/// The end of one packet. Its tag is a byte of its own: one that hides in a field has
 /// to be computed wherever it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Verdict {
-    /// Out of a port as it is (L2).
+    /// Sent out of a port as it is (L2).
     Forward {
-        /// Which.
+        /// The port.
         port: PortId,
     },
-    /// Through the overlay as it is, Ethernet header included (L2).
+    /// Sent through the overlay as it is, Ethernet header included (L2).
     Tunnel {
         /// The stretched segment.
         bridge: BridgeId,
         /// Its other end.
         vtep: VtepId,
     },
-    /// Out of every member of the segment but the one it came from, and to every VTEP that carries
-    /// it unless it came from one.
+    /// Sent out of every member of the segment but the one it came from, and to every VTEP that
+    /// carries it unless it came from one.
     Flood {
-        /// Which segment.
+        /// The segment.
         bridge: BridgeId,
-        /// So many of its VTEPs, those with the largest MTU.
+        /// How many of its VTEPs get a copy: those with the largest MTU.
         vteps: u16,
-        /// So many others would have had a copy that is larger than their MTU.
+        /// How many others get none, as the packet is larger than their MTU.
         too_small: u16,
     },
-    /// To the next hop (L3): a hop is taken from its TTL, its headers are replaced.
+    /// Sent to the next hop (L3): a hop is taken from its TTL, its headers are replaced.
     Route {
         /// The next hop.
         adjacency: AdjacencyId,
@@ -43,11 +43,11 @@ pub enum Verdict {
     },
     /// Turned into its own answer, out of the port it came from.
     Answer(Answer),
-    /// Dropped, and its sender told why by ICMP if the rate limit allows.
+    /// Dropped, with an ICMP error to its sender if the rate limit allows.
     Refuse {
         /// Counted under this reason.
         reason: DropReason,
-        /// What the sender is told.
+        /// The ICMP error.
         error: IcmpError,
         /// The way back to a sender on another node; out of the port it came from if absent.
         back: Option<AdjacencyId>,
@@ -69,7 +69,7 @@ pub enum Answer {
     Echo6,
 }
 
-/// Errors that the sender is told; the version is that of its packet.
+/// ICMP errors to a packet's sender, in the packet's IP version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IcmpError {
     /// TTL or hop limit reached zero.
@@ -81,7 +81,7 @@ pub enum IcmpError {
     },
     /// No route.
     NetUnreachable,
-    /// A route, but nobody there.
+    /// A route, but no host at its end.
     HostUnreachable,
 }
 

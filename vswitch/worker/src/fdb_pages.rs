@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use dataplane::Millis;
-use dataplane::tables::{BridgeId, Fdb, FdbTarget, Learned, PortId};
+use dataplane::tables::{BridgeId, Fdb, FdbTarget, LearnedMac, PortId};
 use dataplane::wire::MacAddr;
 
 /// Learned MACs, each with its age in milliseconds.
-pub(crate) type FdbEntries = Vec<(Learned, u64)>;
+pub(crate) type FdbEntries = Vec<(LearnedMac, u64)>;
 
 /// Slots of the table that are looked at in one turn: as long as a few packets take.
 const PAGE: usize = 256;
@@ -44,7 +44,7 @@ impl FdbReader {
         if self.is_requested.swap(true, Ordering::Relaxed) {
             return None;
         }
-        let filler = Learned {
+        let filler = LearnedMac {
             bridge: BridgeId(u16::MAX),
             mac: MacAddr([u8::MAX; 6]),
             target: FdbTarget::Port(PortId(u16::MAX)),

@@ -57,7 +57,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use dataplane::PathMtu;
 use dataplane::counters::Counters;
-use dataplane::tables::{Epoch, Learned, PortId, Tables};
+use dataplane::tables::{Epoch, LearnedMac, PortId, Tables};
 use mio::{Poll, Token, Waker};
 use netio::port::PortFd;
 use netio::uplink::{Rx, Tx, UplinkKind};
@@ -347,7 +347,7 @@ impl Workers {
     /// The MACs that each has learned, with the age of every entry in milliseconds; a worker that
     /// does not answer within `timeout` is left out.
     #[must_use]
-    pub fn learned(&self, timeout: Duration) -> Vec<(usize, Vec<(Learned, u64)>)> {
+    pub fn learned(&self, timeout: Duration) -> Vec<(usize, Vec<(LearnedMac, u64)>)> {
         for handle in &self.handles {
             if let Some(into) = handle.fdb.memory() {
                 handle.send(Command::CopyFdb { into });

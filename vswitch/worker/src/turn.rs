@@ -246,7 +246,7 @@ impl Turn {
             .sum();
         dataplane.flush(ports);
         if received > 0 {
-            for heard in dataplane.heard_path_mtus() {
+            for heard in dataplane.take_path_mtus() {
                 // One that has no room is reported again by the router.
                 let _ = path_mtu.try_send(heard);
             }

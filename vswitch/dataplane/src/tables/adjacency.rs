@@ -25,7 +25,7 @@ pub enum Adjacency {
         /// Largest IP packet, bytes.
         mtu: u16,
     },
-    /// To a host in a bridge domain whose port is found by its MAC.
+    /// To a host in a bridge domain, which has its port found by its MAC.
     Bridged {
         /// The domain.
         bridge: BridgeId,
@@ -57,7 +57,7 @@ pub enum Adjacency {
     Multipath(Multipath),
     /// Dropped silently.
     Blackhole,
-    /// Dropped, and the sender told.
+    /// Dropped with an ICMP error to the sender.
     Unreachable,
 }
 
@@ -73,7 +73,8 @@ impl Adjacency {
     }
 }
 
-/// What is patched when a template is put in front of a packet.
+/// Encapsulation of a template, and the fields that are patched when it is put in front of a
+/// packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encap {
     /// Nothing: Ethernet alone; its type follows the packet's version.
@@ -81,8 +82,7 @@ pub enum Encap {
     /// Outer IPv4 length, ECN, checksum, or IPv6 length, ECN, flow label; UDP length, source port,
     /// and over IPv6 checksum. The inner Ethernet header is the packet's own.
     VxlanBridged,
-    /// Likewise, and the inner Ethernet header is the template's; its type follows the packet's
-    /// version.
+    /// The same fields, and the type of the inner Ethernet header, which is the template's.
     VxlanRouted,
     /// Outer IPv4 length, ECN, protocol, checksum.
     Ipip,
@@ -91,13 +91,13 @@ pub enum Encap {
 /// Whether routers of an IPv4 underlay may cut what a tunnel carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OuterDf {
-    /// They may not: the sender is told when a packet is too large.
+    /// They may not: the sender gets an ICMP error when a packet is too large.
     #[default]
     Set,
-    /// They may. The other end must put fragments together, which a kernel does and this switch
+    /// They may cut. The other end must put fragments together, which a kernel does and this switch
     /// does not.
     Clear,
-    /// As the inner packet says; IPv6 says that they may not.
+    /// They may if the inner packet's header allows it; IPv6 does not.
     Inherit,
 }
 
@@ -179,7 +179,8 @@ impl Template {
         template
     }
 
-    /// The same with another policy for the outer header; without one, or over IPv6, the same.
+    /// The template with another policy for its outer header. Without one, or over IPv6, it stays
+    /// the same.
     #[must_use]
     pub fn with_outer_df(mut self, outer_df: OuterDf) -> Self {
         if self.encap != Encap::None && !self.over_v6 {
@@ -207,7 +208,7 @@ impl Template {
         self.bytes.first_chunk()
     }
 
-    /// What is to be patched.
+    /// The encapsulation, and with it the fields to be patched.
     #[must_use]
     pub fn encap(&self) -> Encap {
         self.encap
@@ -226,22 +227,18 @@ impl Template {
         Ethernet::parse(self.bytes()).map(|ethernet| ethernet.destination()).unwrap_or_default()
     }
 
-    /// In words: the encapsulation and its far end.
+    /// Underlay address of the tunnel's other end; `None` without encapsulation.
     #[must_use]
-    pub fn describe(&self) -> String {
-        let next_hop = self.destination();
-        let outer = self.bytes().get(ethernet::HEADER_LEN..).unwrap_or_default();
-        let remote = if self.over_v6 {
-            ipv6::Ipv6::parse_header(outer).ok().map(|outer| outer.destination().into())
-        } else {
-            ipv4::Ipv4::parse_header(outer).ok().map(|outer| IpAddr::V4(outer.destination()))
-        };
-        match (self.encap, remote) {
-            (Encap::VxlanBridged | Encap::VxlanRouted, Some(remote)) => {
-                format!("VXLAN to {remote}, next hop {next_hop}")
+    pub fn remote_end(&self) -> Option<IpAddr> {
+        let outer = self.bytes().get(ethernet::HEADER_LEN..)?;
+        match (self.encap, self.over_v6) {
+            (Encap::None, _) => None,
+            (_, true) => {
+                ipv6::Ipv6::parse_header(outer).ok().map(|outer| outer.destination().into())
             }
-            (Encap::Ipip, Some(remote)) => format!("IPIP to {remote}, next hop {next_hop}"),
-            _ => format!("no encapsulation, next hop {next_hop}"),
+            (_, false) => {
+                ipv4::Ipv4::parse_header(outer).ok().map(|outer| outer.destination().into())
+            }
         }
     }
 

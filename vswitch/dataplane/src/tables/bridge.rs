@@ -56,7 +56,7 @@ pub struct Vteps {
 impl Vteps {
     /// Adds one, under the next number.
     pub fn push(&mut self, vtep: RemoteVtep) {
-        // Beyond the last number nobody is flooded to.
+        // A VTEP beyond the last number gets no flooded frames.
         let id = u16::try_from(self.all.len()).ok().filter(|id| *id < u16::MAX).map(VtepId);
         if let Some(id) = id {
             let at = self.carrying(vtep.mtu.into());
@@ -71,7 +71,8 @@ impl Vteps {
         self.widest_first.clear();
     }
 
-    /// How many carry an IP packet of this length: the first so many of [`Vteps::widest_first`].
+    /// The number of VTEPs that carry an IP packet of this length. They are the first ones of
+    /// [`Vteps::widest_first`].
     #[must_use]
     pub fn carrying(&self, len_bytes: usize) -> u16 {
         let carries = |id: &VtepId| {

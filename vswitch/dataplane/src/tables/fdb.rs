@@ -1,4 +1,4 @@
-//! Behind which port is this MAC: the learned half of the forwarding database, one per worker.
+//! The learned half of the forwarding database: behind which port a MAC is. One per worker.
 //!
 //! Enters: what `bridge` saw as a source. Leaves: answers to `bridge`. MACs that are known without
 //! learning stand in [`Bridge::fdb`](super::Bridge) and come first.
@@ -6,7 +6,7 @@
 //! What makes it more than a map:
 //! - **Bounded.** All memory is reserved at the start.
 //! - **Fair.** A full table takes room from the port that holds most entries, its oldest first. A
-//!   pod that floods with random MACs so pushes out its own entries and nobody else's.
+//!   pod that floods with random MACs so pushes out its own entries and no other's.
 //! - **Ageing without a sweep.** An entry that was not seen for the ageing time counts as absent;
 //!   `expire` gives its room back when the worker has time.
 
@@ -29,16 +29,16 @@ pub enum FdbTarget {
     Vtep(VtepId),
 }
 
-/// An entry as it is shown to people.
+/// A learned MAC, as it is shown to people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Learned {
+pub struct LearnedMac {
     /// The bridge domain.
     pub bridge: BridgeId,
     /// The MAC.
     pub mac: MacAddr,
     /// Where it is.
     pub target: FdbTarget,
-    /// When it last sent.
+    /// When it was last seen as a source.
     pub seen: Millis,
 }
 
@@ -62,7 +62,7 @@ pub struct Fdb {
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    entry: Learned,
+    entry: LearnedMac,
     port: PortId,
     older: u32,
     newer: u32,
@@ -116,7 +116,7 @@ impl Fdb {
         if usize::from(port.0) >= self.queues.len() {
             return;
         }
-        let entry = Learned { bridge, mac, target, seen: now };
+        let entry = LearnedMac { bridge, mac, target, seen: now };
         if let Some(&at) = self.index.get(&(bridge, mac)) {
             let Some(slot) = self.slots.get(at as usize).copied() else { return };
             if slot.entry.target == target && now.since(slot.entry.seen) < REFRESH_MS {
@@ -163,7 +163,7 @@ impl Fdb {
 
     /// The entries in some of the slots that are not too old: pages of a table that is copied while
     /// it changes.
-    pub fn page(&self, slots: Range<usize>, now: Millis) -> impl Iterator<Item = Learned> + '_ {
+    pub fn page(&self, slots: Range<usize>, now: Millis) -> impl Iterator<Item = LearnedMac> + '_ {
         let end = slots.end.min(self.slots.len());
         let page = self.slots.get(slots.start.min(end)..end).unwrap_or_default();
         (slots.start..).zip(page).map(|(at, slot)| (at, slot.entry)).filter_map(
@@ -188,7 +188,7 @@ impl Fdb {
         self.index.len()
     }
 
-    /// Nothing is held.
+    /// Whether it holds nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
@@ -225,7 +225,7 @@ impl Fdb {
     }
 
     /// Appends a slot, free or just unlinked, as its port's newest.
-    fn link(&mut self, at: u32, entry: Learned, port: PortId) {
+    fn link(&mut self, at: u32, entry: LearnedMac, port: PortId) {
         let Some(queue) = self.queues.get_mut(usize::from(port.0)) else { return };
         let slot = Slot { entry, port, older: queue.newest, newer: NIL };
         let previous = queue.newest;

@@ -1,8 +1,8 @@
 //! Longest-prefix match.
 //!
-//! Enters: routes that come and go, from `compile` on the control thread. Leaves: answers to `walk`,
-//! of a copy that nobody changes any more. The versions of IP differ in what fits: 32 bits are walked in three
-//! steps (`trie`), 128 are not (`lengths`).
+//! Enters: routes that come and go, from `compile` on the control thread. Leaves: answers to
+//! `walk`, of a copy that does not change any more. The versions of IP differ in what fits: 32 bits
+//! are walked in three steps (`trie`), 128 are not (`lengths`).
 
 mod lengths;
 mod trie;
@@ -16,7 +16,7 @@ pub use trie::Trie;
 
 /// An address that can be matched by prefix.
 pub trait Address: Copy {
-    /// What holds its routes.
+    /// The structure that holds its routes.
     type Routes: Routes<Self>;
 
     /// Bits in an address.

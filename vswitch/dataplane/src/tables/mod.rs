@@ -1,17 +1,17 @@
 //! What forwards now: an immutable snapshot, compiled by the control thread from its model.
 //!
 //! Enters: `Builder` calls from vswitchd's `compile`. Leaves: a [`Tables`] behind a pointer that
-//! workers swap between two turns; they read it through `walk`, and nobody ever changes it.
+//! workers swap between two turns; they read it through `walk`, and it never changes.
 //!
 //! | file | answers |
 //! |---|---|
-//! | `port`      | what is attached here, and what may it do |
-//! | `bridge`    | who shares this L2 segment |
-//! | `fdb`       | behind which port or VTEP is this MAC; the learned half belongs to a worker |
-//! | `fib`       | which is the longest prefix that contains this address |
-//! | `adjacency` | what does the next hop want in front of the packet |
-//! | `multipath` | which of several next hops has this flow |
-//! | `tunnel`    | who may send us tunnel packets, and what may be inside |
+//! | `port`      | what is attached here, and what it may do |
+//! | `bridge`    | which ports and VTEPs share an L2 segment |
+//! | `fdb`       | behind which port or VTEP a MAC is; the learned half belongs to a worker |
+//! | `fib`       | which is the longest prefix that contains an address |
+//! | `adjacency` | which headers the next hop wants in front of a packet |
+//! | `multipath` | which of several next hops has a flow |
+//! | `tunnel`    | which nodes may send tunnel packets, and what may be inside |
 
 pub mod adjacency;
 pub mod bridge;
@@ -27,7 +27,7 @@ use std::sync::Arc;
 use crate::wire::MacAddr;
 pub use adjacency::{Adjacency, AdjacencyId, Encap, OuterDf, Template};
 pub use bridge::{Bridge, BridgeId, RemoteVtep, VtepId, Vteps};
-pub use fdb::{Fdb, FdbTarget, Learned};
+pub use fdb::{Fdb, FdbTarget, LearnedMac};
 pub use fib::Fib;
 pub use multipath::{Member, Multipath};
 pub use port::{Attachment, MAX_PORTS, Offloads, Port, PortId, PortKind};
@@ -45,7 +45,7 @@ pub struct Gateway {
     /// Source of our ICMP errors. Routes alone say which addresses are the gateway's: pods of a
     /// former prefix have another ([`Tables::is_gateway`]).
     pub v4: Option<Ipv4Addr>,
-    /// Likewise for IPv6.
+    /// Source of our ICMPv6 errors.
     pub v6: Option<Ipv6Addr>,
 }
 
@@ -57,7 +57,7 @@ impl Gateway {
 /// What forwards now.
 #[derive(Debug, Clone, Default)]
 pub struct Tables {
-    /// Of this snapshot.
+    /// Number of this snapshot.
     pub epoch: Epoch,
     /// By [`PortId`].
     pub ports: Vec<Option<Port>>,
@@ -69,7 +69,7 @@ pub struct Tables {
     pub fib6: Fib<Ipv6Addr>,
     /// By [`AdjacencyId`].
     pub adjacencies: Vec<Adjacency>,
-    /// Our end of the overlay.
+    /// This node's end of the overlay.
     pub tunnels: Arc<Tunnels>,
     /// The node's gateway.
     pub gateway: Gateway,

@@ -22,13 +22,13 @@ const BUCKETS: usize = 1024;
 /// Members at most; a bucket names its member by one byte.
 pub const MAX_MEMBERS: usize = 256;
 
-/// No secret, and the same everywhere: who shares a group's flows is not an attacker's to choose.
+/// No secret, and the same everywhere: an attacker does not choose the members of a group.
 const DRAW: FixedState = FixedState::with_seed(0x7673_7769_7463_6801);
 
 /// One way out of several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
-    /// Whose draws these are: the next hop's address, which stays when tables are compiled anew.
+    /// The identity that draws: the next hop's address, which stays when tables are compiled anew.
     pub identity: IpAddr,
     /// Its adjacency in these tables; not a group itself.
     pub adjacency: AdjacencyId,
@@ -79,9 +79,9 @@ impl Multipath {
         Some(Self { members: kept, buckets })
     }
 
-    /// Who has the flow with this hash. Bits from the middle decide: the high ones are the VXLAN
-    /// source port and the low ones an outer flow label, and routers of the underlay that choose by
-    /// these would otherwise choose among few.
+    /// The member that has the flow with this hash. Bits from the middle decide: the high ones are
+    /// the VXLAN source port and the low ones an outer flow label, and routers of the underlay that
+    /// choose by these would otherwise choose among few.
     #[inline]
     #[must_use]
     pub fn member(&self, flow_hash: u64) -> Option<&Member> {
@@ -89,7 +89,7 @@ impl Multipath {
         self.members.get(usize::from(*bucket))
     }
 
-    /// Those that take part.
+    /// The members that take part.
     #[must_use]
     pub fn members(&self) -> &[Member] {
         &self.members

@@ -20,7 +20,7 @@ impl fmt::Display for PortId {
     }
 }
 
-/// What is attached.
+/// Kind of what is attached to a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortKind {
     /// A pod's interface: untrusted.
@@ -40,7 +40,7 @@ pub enum Attachment {
     Bridged(BridgeId),
 }
 
-/// What may be left undone in a packet that is sent to a port.
+/// Work that may be left undone in a packet that is sent to a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Offloads {
     /// Transport checksums may be partial.
@@ -56,14 +56,14 @@ pub struct Offloads {
 pub struct Port {
     /// What is attached.
     pub kind: PortKind,
-    /// How; a host port and an uplink are routed.
+    /// How it is attached; a host port and an uplink are routed.
     pub attachment: Attachment,
     /// MAC of the interface on the far side: the pod's, the host TAP's; the NIC's own. The FDB of a
     /// bridged pod's bridge has it behind this port; a MAC that has to be learned is not here.
     pub mac: MacAddr,
     /// Largest IP packet that it takes, bytes.
     pub mtu: u16,
-    /// What it takes undone.
+    /// Work that it takes undone.
     pub offloads: Offloads,
     /// Addresses that a pod may send from; empty for the others, which may send from any.
     pub addresses: Vec<IpAddr>,

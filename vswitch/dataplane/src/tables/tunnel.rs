@@ -1,4 +1,4 @@
-//! Our end of the overlay: what comes from whom.
+//! This node's end of the overlay: what it takes from which peer.
 //!
 //! Encapsulation carries no proof of origin, so `decap` asks here: a tunnel packet is taken from a
 //! known peer alone, and only with an inner source that is that peer's.
@@ -26,7 +26,7 @@ pub struct Peer {
     v6: Vec<(u128, u128)>,
 }
 
-/// What a VNI means.
+/// The network that a VNI stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Domain {
     /// The routed overlay: the inner frame is addressed to our VTEP's MAC.
@@ -35,34 +35,35 @@ pub enum Domain {
     Bridged(BridgeId),
 }
 
-/// Our end of the overlay.
+/// This node's end of the overlay.
 #[derive(Debug, Clone, Default)]
 pub struct Tunnels {
     /// The NIC's port.
     pub uplink: Option<PortId>,
     /// Our underlay addresses.
     pub local: LocalAddresses,
-    /// UDP port of VXLAN, if it is spoken with anyone.
+    /// UDP port of VXLAN, if any peer uses it.
     pub vxlan_port: Option<u16>,
     /// Further UDP ports on which VXLAN is taken: those that peers may still or already send to.
     pub more_vxlan_ports: Vec<u16>,
-    /// IPIP is spoken with someone.
+    /// Whether any peer uses IPIP.
     pub ipip: bool,
-    /// Packets to our pods are taken without encapsulation.
+    /// Whether packets to this node's pods are taken without encapsulation.
     pub direct: bool,
-    /// A SYN to another node or from one announces no segments that the way there does not take.
+    /// Whether a SYN to another node or from one is edited to announce no larger segments than the
+    /// way there takes.
     pub clamp_mss: bool,
-    /// Pods that are reached by a tunnel may be heard without one too: their node may decide
-    /// otherwise than this one, or may have changed its mind a moment earlier.
+    /// Whether packets of pods that are reached by a tunnel are taken without one too: their node
+    /// may be configured otherwise than this one, or may have changed a moment earlier.
     pub direct_from_tunnelled: bool,
-    /// Who asks the underlay's link for one of our pods is answered with the NIC's MAC; of use
-    /// with `direct` alone.
+    /// Whether requests on the underlay's link for this node's pods are answered, with the NIC's
+    /// MAC; of use with `direct` alone.
     pub proxy_neighbors: bool,
-    /// A VXLAN packet over IPv6 may come without a UDP checksum (RFC 6935).
+    /// Whether a VXLAN packet over IPv6 may come without a UDP checksum (RFC 6935).
     pub zero_checksum6: bool,
     /// MAC that IPv4 peers put into the inner Ethernet header.
     pub vtep_mac: MacAddr,
-    /// Likewise IPv6 peers.
+    /// MAC that IPv6 peers put into the inner Ethernet header.
     pub vtep_mac6: MacAddr,
     /// Every VNI that is ours.
     pub vnis: HashMap<Vni, Domain, RandomState>,
@@ -72,12 +73,12 @@ pub struct Tunnels {
     pub by_address: PeersByAddress,
 }
 
-/// Our underlay addresses: one a family at most.
+/// This node's underlay addresses: one a family at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LocalAddresses {
-    /// To IPv4 peers.
+    /// The address that IPv4 peers send to.
     pub v4: Option<Ipv4Addr>,
-    /// To IPv6 peers.
+    /// The address that IPv6 peers send to.
     pub v6: Option<Ipv6Addr>,
 }
 
@@ -116,7 +117,7 @@ impl Tunnels {
         if peer.is_ipv4() { self.vtep_mac } else { self.vtep_mac6 }
     }
 
-    /// The MAC that a node's VTEP has unless it is told otherwise, so that both ends know it from
+    /// The MAC that a node's VTEP has unless configured otherwise, so that both ends know it from
     /// the underlay address alone.
     ///
     /// IPv4: 02:76 and the address. IPv6: 02:77 and the address's last 32 bits, XORed with the
@@ -189,7 +190,7 @@ impl PeersByAddress {
         };
     }
 
-    /// Whose address this is.
+    /// The peer with this address.
     #[inline(always)]
     #[must_use]
     pub fn get(&self, address: IpAddr) -> Option<PeerId> {
@@ -225,7 +226,7 @@ impl Peer {
     }
 
     /// Whether a pod of this peer has the address.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {
         match address {
@@ -235,7 +236,7 @@ impl Peer {
     }
 }
 
-/// The same addresses in as few ranges as may be, ascending.
+/// The ranges' addresses in as few ranges as may be, ascending.
 fn joined<T: Ord + Copy>(mut ranges: Vec<(T, T)>) -> Vec<(T, T)> {
     ranges.sort_unstable();
     ranges.dedup_by(|(first, last), (_, known)| {
@@ -250,7 +251,7 @@ fn joined<T: Ord + Copy>(mut ranges: Vec<(T, T)>) -> Vec<(T, T)> {
 }
 
 /// A gateway may have all of a cluster behind it: found by halving.
-#[inline]
+#[inline(always)]
 fn is_within<T: Ord + Copy>(ranges: &[(T, T)], address: T) -> bool {
     let after = ranges.partition_point(|(first, _)| *first <= address);
     let before = after.checked_sub(1).and_then(|at| ranges.get(at));

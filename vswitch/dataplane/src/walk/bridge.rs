@@ -1,24 +1,25 @@
-//! Door 3: does the packet stay on its segment.
+//! Door 3: whether the packet stays on its segment.
 //!
 //! Enters: an [`Arrival`] with its [`Headers`]. Leaves: a verdict, or the packet goes on to
-//! `route`. Who is asked depends on the port: a routed one has no segment, so everything but ARP
+//! `route`. It depends on the port: a routed one has no segment, so everything but ARP
 //! and neighbour discovery must be addressed to the gateway; a bridged one is switched by MAC.
 //!
-//! Learning is only proposed here ([`Source`]) and done by `process`, so that `trace` leaves no
+//! Learning is only proposed here ([`LearnMac`]) and done by `process`, so that `trace` leaves no
 //! mark.
 
-use super::arrival::{Arrival, Origin};
-use super::narrator::Narrator;
+use super::arrival::{Arrival, ArrivedFrom};
+use super::narrator::{AfterBridge, Narrator, TraceEvent};
 use super::parse::{Headers, Net};
-use super::{Decision, Source, View};
+use super::{Decision, LearnMac, View};
 use crate::tables::{Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway};
 use crate::verdict::{DropReason, IcmpError, Verdict};
-use crate::walk::{claims, reply, route};
+use crate::walk::resolve::{self, ResolveScope};
+use crate::walk::{route, source};
 
 /// How the walk goes on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
-    /// The verdict is written.
+    /// The walk is over: the verdict is written.
     Done,
     Route,
 }
@@ -32,23 +33,22 @@ pub(crate) fn bridge(
     decision: &mut Decision,
     narrator: &mut impl Narrator,
 ) -> Result<Step, DropReason> {
-    let segment = match (arrival.origin, arrival.port.attachment) {
-        (Origin::Peer { domain: Domain::Bridged(bridge), .. }, _) => Some(bridge),
-        (Origin::Pod, Attachment::Bridged(bridge)) => Some(bridge),
+    let segment = match (arrival.from, arrival.port.attachment) {
+        (ArrivedFrom::Peer { domain: Domain::Bridged(bridge), .. }, _) => Some(bridge),
+        (ArrivedFrom::Pod, Attachment::Bridged(bridge)) => Some(bridge),
         _ => None,
     };
     let step = match segment.and_then(|id| Some((id, view.tables.bridge(id)?))) {
         Some((id, bridge)) => switched(view, arrival, id, bridge, bytes, decision),
         None => routed_only(view, arrival, bytes, decision),
     };
-    narrator.say("bridge", || {
-        let place =
-            segment.map_or("a routed port".to_owned(), |id| format!("bridge domain {}", id.0));
-        match step {
-            Ok(Step::Route) => format!("{place}: for the gateway, goes to route"),
-            Ok(Step::Done) => format!("{place}: stays here"),
-            Err(_) => format!("{place}: ends here"),
-        }
+    narrator.event(|| {
+        let next = match step {
+            Ok(Step::Route) => AfterBridge::Route,
+            Ok(Step::Done) => AfterBridge::Stays,
+            Err(_) => AfterBridge::Dropped,
+        };
+        TraceEvent::Bridged { segment, next }
     });
     step
 }
@@ -65,20 +65,20 @@ fn routed_only(
         return Ok(Step::Route);
     }
     let headers = &decision.headers;
-    source_is_valid(headers)?;
-    let local = match arrival.origin {
-        Origin::Pod if headers.source_mac != arrival.port.mac => {
+    source::has_valid_mac(headers)?;
+    let local = match arrival.from {
+        ArrivedFrom::Pod if headers.source_mac != arrival.port.mac => {
             return Err(DropReason::SourceMacSpoofed);
         }
-        Origin::Pod | Origin::Host => Gateway::MAC,
-        Origin::Direct => arrival.port.mac,
-        Origin::Peer { peer, .. } => view.tables.tunnels.vtep_mac_for(peer.address),
+        ArrivedFrom::Pod | ArrivedFrom::Host => Gateway::MAC,
+        ArrivedFrom::Direct => arrival.port.mac,
+        ArrivedFrom::Peer { peer, .. } => view.tables.tunnels.vtep_mac_for(peer.address),
     };
     if arrival.is_remote() {
         if view.tables.tunnels.proxy_neighbors
-            && matches!(arrival.origin, Origin::Direct)
+            && matches!(arrival.from, ArrivedFrom::Direct)
             && let Some(answer) =
-                reply::resolution(view.tables, arrival, bytes, headers, reply::For::Anyone)
+                resolve::resolution(view.tables, arrival, bytes, headers, ResolveScope::Proxy)
         {
             decision.verdict = Verdict::Answer(answer?);
             return Ok(Step::Done);
@@ -90,7 +90,7 @@ fn routed_only(
         };
     }
     if let Some(answer) =
-        reply::resolution(view.tables, arrival, bytes, headers, reply::For::Anyone)
+        resolve::resolution(view.tables, arrival, bytes, headers, ResolveScope::Proxy)
     {
         decision.verdict = Verdict::Answer(answer?);
         return Ok(Step::Done);
@@ -118,40 +118,40 @@ fn switched(
 ) -> Result<Step, DropReason> {
     let headers = &decision.headers;
     let here = here(arrival);
-    let (source, destination) = (headers.source_mac, headers.destination_mac);
-    source_is_valid(headers)?;
-    let from_pod = matches!(arrival.origin, Origin::Pod);
+    source::has_valid_mac(headers)?;
+    let (source_mac, destination) = (headers.source_mac, headers.destination_mac);
+    let from_pod = matches!(arrival.from, ArrivedFrom::Pod);
     // Almost every packet: the MAC that the FDB has behind this port, as compiled.
-    let is_own = from_pod && source == arrival.port.mac;
-    let known = if is_own { Some(here) } else { bridge.fdb.get(&source).copied() };
-    if source == Gateway::MAC || known.is_some_and(|target| target != here) {
+    let is_own = from_pod && source_mac == arrival.port.mac;
+    let known = if is_own { Some(here) } else { bridge.fdb.get(&source_mac).copied() };
+    if source_mac == Gateway::MAC || known.is_some_and(|target| target != here) {
         return Err(DropReason::SourceMacSpoofed);
     }
     if from_pod {
-        claims::claims(arrival, bytes, headers)?;
+        source::bridged_pod(arrival, bytes, headers)?;
     }
     if known.is_none() {
-        decision.learn = Some(Source { bridge: id, mac: source, target: here });
+        decision.effects.learn = Some(LearnMac { bridge: id, mac: source_mac, target: here });
     }
 
     if from_pod
         && let Some(answer) =
-            reply::resolution(view.tables, arrival, bytes, headers, reply::For::Segment)
+            resolve::resolution(view.tables, arrival, bytes, headers, ResolveScope::Segment)
     {
         decision.verdict = Verdict::Answer(answer?);
         Ok(Step::Done)
     } else if destination == Gateway::MAC {
         if from_pod { Ok(Step::Route) } else { Err(DropReason::DestinationMacForeign) }
     } else {
-        by_mac(view, arrival, here, (id, bridge), bytes, decision)
+        by_mac(view, arrival, here, (id, bridge), decision)
     }
 }
 
-/// Where a MAC is that this packet comes from.
+/// The FDB entry that a MAC has which this packet comes from.
 #[inline(always)]
 fn here(arrival: &Arrival<'_>) -> FdbTarget {
-    match arrival.origin {
-        Origin::Peer { vtep: Some(vtep), .. } => FdbTarget::Vtep(vtep),
+    match arrival.from {
+        ArrivedFrom::Peer { vtep: Some(vtep), .. } => FdbTarget::Vtep(vtep),
         _ => FdbTarget::Port(arrival.ingress),
     }
 }
@@ -162,7 +162,6 @@ fn by_mac(
     arrival: &Arrival<'_>,
     here: FdbTarget,
     (id, bridge): (BridgeId, &Bridge),
-    bytes: &[u8],
     decision: &mut Decision,
 ) -> Result<Step, DropReason> {
     let headers = &decision.headers;
@@ -182,15 +181,15 @@ fn by_mac(
         Some(FdbTarget::Vtep(_)) if from_overlay => return Err(DropReason::SplitHorizon),
         Some(FdbTarget::Vtep(vtep)) => match bridge.vtep(vtep).map(|vtep| vtep.mtu) {
             Some(mtu) if headers.piece_len > usize::from(mtu) => {
-                decision.verdict = too_big(view, arrival, bytes, headers, mtu);
+                decision.verdict = too_big(view, arrival, headers, mtu);
             }
             _ => decision.verdict = Verdict::Tunnel { bridge: id, vtep },
         },
         None => {
             let others = bridge.members.iter().any(|member| *member != arrival.ingress);
             // Every VTEP has served its own side.
-            let (vteps, too_small) = match arrival.origin {
-                Origin::Peer { .. } => (0, 0),
+            let (vteps, too_small) = match arrival.from {
+                ArrivedFrom::Peer { .. } => (0, 0),
                 _ => served(bridge, headers.piece_len),
             };
             if !others && (vteps, too_small) == (0, 0) {
@@ -202,7 +201,7 @@ fn by_mac(
     Ok(Step::Done)
 }
 
-/// To how many VTEPs a packet of this length is flooded, and for how many it is too long.
+/// The number of VTEPs that a packet of this length is flooded to, and of those it is too long for.
 #[inline(never)]
 fn served(bridge: &Bridge, len_bytes: usize) -> (u16, u16) {
     let vteps = bridge.vteps.carrying(len_bytes);
@@ -210,25 +209,10 @@ fn served(bridge: &Bridge, len_bytes: usize) -> (u16, u16) {
 }
 
 /// A segment promises its members one MTU, but the overlay under it carries less than they may
-/// send: without a word from us this would be a black hole.
+/// send: without an ICMP error this would be a black hole.
 #[cold]
-fn too_big(
-    view: &View<'_>,
-    arrival: &Arrival<'_>,
-    bytes: &[u8],
-    headers: &Headers,
-    mtu: u16,
-) -> Verdict {
+fn too_big(view: &View<'_>, arrival: &Arrival<'_>, headers: &Headers, mtu: u16) -> Verdict {
     let Net::Ip(ip) = &headers.net else { return Verdict::Drop(DropReason::TooBig) };
-    let (transport, error) = (headers.transport(bytes, ip), IcmpError::TooBig { mtu });
-    route::refuse(view.tables, arrival, transport, ip, DropReason::TooBig, error)
-}
-
-/// A group address never sends (IEEE 802.3, 3.2.3); zero is nobody's.
-#[inline(always)]
-fn source_is_valid(headers: &Headers) -> Result<(), DropReason> {
-    if headers.source_mac.is_multicast() || headers.source_mac.is_zero() {
-        return Err(DropReason::SourceMacInvalid);
-    }
-    Ok(())
+    let error = IcmpError::TooBig { mtu };
+    route::refuse(view.tables, arrival, ip, DropReason::TooBig, error)
 }

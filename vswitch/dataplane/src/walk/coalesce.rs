@@ -12,6 +12,7 @@
 
 use frame::{Checksum, Gso, GsoKind, Offload, Packet};
 
+use super::flow::FlowKey;
 use super::rewrite::Layers;
 use crate::tables::PortId;
 use crate::wire::{
@@ -24,11 +25,11 @@ const TRAINS: usize = 16;
 /// IPv4's total length, and for IPv6 a payload length, are 16 bits.
 const MAX_LEN: usize = 65_535;
 
-/// The trains that are open, of one worker.
+/// The open trains of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Coalescer {
     trains: [Option<Train>; TRAINS],
-    /// Which makes room when all are taken.
+    /// The train that ends next, when all places are taken.
     next: usize,
 }
 
@@ -37,16 +38,17 @@ pub(crate) struct Coalescer {
 pub(crate) struct Train {
     pub(crate) ingress: PortId,
     pub(crate) port: PortId,
+    flow: FlowKey,
     packet: Packet,
     segment: Segment,
     packets: u64,
 }
 
-/// What is to be known of a segment.
+/// The fields of a segment that decide whether it can be merged.
 #[derive(Debug, Clone, Copy)]
 struct Segment {
     layers: Layers,
-    /// All headers.
+    /// Bytes of all headers.
     header_len: usize,
     payload_len: usize,
     sequence: u32,
@@ -62,10 +64,11 @@ impl Coalescer {
         port: PortId,
         packet: Packet,
         layers: Layers,
+        key: &FlowKey,
         emit: &mut impl FnMut(Train),
     ) -> Option<Packet> {
         let Some(segment) = Segment::of(&packet, layers) else { return Some(packet) };
-        let flow = |train: &Train| train.port == port && train.same_flow(&packet, &segment);
+        let flow = |train: &Train| train.port == port && train.same_flow(key, &segment);
         let open = self.trains.iter_mut().find(|train| train.as_ref().is_some_and(flow));
         if let Some(slot) = open {
             let taken = slot.as_mut().is_some_and(|train| train.append(&packet, &segment));
@@ -79,7 +82,7 @@ impl Coalescer {
         if !segment.begins_a_train(&packet) {
             return Some(packet);
         }
-        let train = Train { ingress, port, packet, segment, packets: 1 };
+        let train = Train { ingress, port, flow: *key, packet, segment, packets: 1 };
         self.place().replace(train).into_iter().for_each(emit);
         None
     }
@@ -89,7 +92,7 @@ impl Coalescer {
         self.trains.iter_mut().filter_map(Option::take).for_each(emit);
     }
 
-    /// A free place, or the one whose turn it is.
+    /// A free place, or the next in turn.
     fn place(&mut self) -> &mut Option<Train> {
         let free = self.trains.iter().position(Option::is_none);
         let at = free.unwrap_or_else(|| {
@@ -116,15 +119,9 @@ impl Train {
         (packet, packets)
     }
 
-    fn same_flow(&self, packet: &Packet, segment: &Segment) -> bool {
-        let Layers { l3, l4, is_v6, .. } = segment.layers;
-        let own = self.segment.layers;
-        if (own.l3, own.l4, own.is_v6) != (l3, l4, is_v6) {
-            return false;
-        }
-        let addresses = if is_v6 { l3 + 8..l3 + 40 } else { l3 + 12..l3 + 20 };
-        let (a, b) = (&self.packet.frame, &packet.frame);
-        a.get(addresses.clone()) == b.get(addresses) && a.get(l4..l4 + 4) == b.get(l4..l4 + 4)
+    fn same_flow(&self, key: &FlowKey, segment: &Segment) -> bool {
+        let (own, other) = (self.segment.layers, segment.layers);
+        (own.l3, own.l4) == (other.l3, other.l4) && self.flow == *key
     }
 
     /// Adds the payload if the segment continues the train.
@@ -182,7 +179,8 @@ impl Segment {
         })
     }
 
-    /// Nothing but data: every other flag means something at its own place in the sequence.
+    /// Whether the segment is nothing but data: every other flag means something at its own place
+    /// in the sequence.
     fn is_plain_data(&self) -> bool {
         self.payload_len > 0 && self.flags.without(TcpFlags::PSH) == TcpFlags::ACK
     }
@@ -230,8 +228,8 @@ fn same_headers(a: &Packet, b: &Packet, segment: &Segment) -> bool {
         && same(l4 + tcp::HEADER_LEN..segment.header_len)
 }
 
-/// Makes the headers those of the superframe, and leaves the sum over its payload to whoever cuts or
-/// reads it.
+/// Makes the headers those of the superframe. The sum over its payload is left undone, for the port
+/// that cuts it or the pod that reads it.
 fn finish(packet: &mut Packet, segment: &Segment) -> Option<()> {
     let Layers { l3, l4, is_v6, .. } = segment.layers;
     let (network_len, transport_len) = (packet.frame.len() - l3, packet.frame.len() - l4);

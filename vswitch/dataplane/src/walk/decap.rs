@@ -1,25 +1,26 @@
-//! Door 1, for the NIC alone: who sent this over the underlay, and where does the inner packet
-//! begin.
+//! Door 1, for the NIC alone: which node sent this over the underlay, and where the inner packet
+//! begins.
 //!
 //! Enters: an Ethernet frame that the pinhole redirected. Leaves: an [`Arrival`] for `parse`; the
 //! outer headers are stepped over, not removed. A tunnel packet carries no proof of origin
-//! (CVE-2020-10136): only known peers are heard, and `route` holds the inner source against the
-//! peer's prefixes.
+//! (CVE-2020-10136): packets of known peers alone are taken, and `route` holds the inner source
+//! against the peer's prefixes.
 
 use core::net::IpAddr;
 
-use super::arrival::{Arrival, Origin};
-use super::narrator::Narrator;
-use super::parse::{Addresses, Headers, Ip, Net};
+use super::arrival::{Arrival, ArrivedFrom};
+use super::narrator::{Decapsulation, Narrator, TraceEvent};
+use super::parse::{Headers, Net};
 use super::path_mtu::{self, PathMtu};
-use crate::tables::{Adjacency, Domain, Encap, Peer, Port, Tables, Tunnels};
+use crate::tables::{Domain, Peer, Tables, Tunnels};
 use crate::verdict::DropReason;
 use crate::wire::checksum::Sum;
 use crate::wire::{
     Ecn, EtherType, Ethernet, Ipv4, Ipv6, Protocol, Udp, Vxlan, ethernet, ipv6, udp, vxlan,
 };
 
-/// Makes of a whole frame that came by the NIC what it is: `arrival` is [`Origin::Direct`].
+/// Finds the sending node of a frame that came by the NIC, and the packet in it; `arrival` is
+/// [`ArrivedFrom::Direct`].
 pub(crate) fn decap<'t>(
     tables: &'t Tables,
     bytes: &[u8],
@@ -28,21 +29,23 @@ pub(crate) fn decap<'t>(
     narrator: &mut impl Narrator,
 ) -> Result<(), DropReason> {
     let outer = outer(&tables.tunnels, tables, bytes, arrival, path_mtu);
-    if let Some(PathMtu { address, mtu }) = path_mtu {
-        narrator.say("decap", || format!("no more than {mtu} bytes pass to {address}"));
+    if let Some(path_mtu) = *path_mtu {
+        narrator.event(|| TraceEvent::PathMtu(path_mtu));
     }
     outer?;
-    narrator.say("decap", || match arrival.origin {
-        Origin::Peer { peer, domain: Domain::Routed, .. } if arrival.ethernet => {
-            format!("VXLAN from peer {}, routed overlay", peer.address)
-        }
-        Origin::Peer { peer, domain: Domain::Routed, .. } => {
-            format!("IPIP from peer {}", peer.address)
-        }
-        Origin::Peer { peer, domain: Domain::Bridged(bridge), .. } => {
-            format!("VXLAN from VTEP {}, bridge domain {}", peer.address, bridge.0)
-        }
-        _ => "no encapsulation: direct routing".to_owned(),
+    narrator.event(|| {
+        TraceEvent::Decapsulated(match arrival.from {
+            ArrivedFrom::Peer { peer, domain: Domain::Routed, .. } if arrival.ethernet => {
+                Decapsulation::Vxlan(peer.address)
+            }
+            ArrivedFrom::Peer { peer, domain: Domain::Routed, .. } => {
+                Decapsulation::Ipip(peer.address)
+            }
+            ArrivedFrom::Peer { peer, domain: Domain::Bridged(bridge), .. } => {
+                Decapsulation::Vtep(peer.address, bridge)
+            }
+            _ => Decapsulation::Direct,
+        })
     });
     Ok(())
 }
@@ -75,7 +78,7 @@ fn outer<'t>(
     match ip.protocol() {
         Protocol::IPIP | Protocol::IPV6 if tunnels.ipip => {
             let peer = peer(tunnels, ip.source().into())?;
-            arrival.origin = Origin::Peer { peer, domain: Domain::Routed, vtep: None };
+            arrival.from = ArrivedFrom::Peer { peer, domain: Domain::Routed, vtep: None };
             arrival.ethernet = false;
             arrival.start = l4;
             arrival.end = l4 + ip.payload().len();
@@ -88,7 +91,7 @@ fn outer<'t>(
             vxlan(tunnels, tables, ip.source().into(), l4, &udp, arrival)?;
         }
         Protocol::ICMP => {
-            *path_mtu = Some(path_mtu::heard4(tunnels, &tables.gateway, &ip)?);
+            *path_mtu = Some(path_mtu::read_v4(tunnels, &tables.gateway, &ip)?);
             return Err(DropReason::PathMtuNoted);
         }
         _ => return Err(DropReason::NotForUs),
@@ -113,7 +116,7 @@ fn outer6<'t>(
     match ip.next_header() {
         Protocol::UDP => {}
         Protocol::ICMPV6 => {
-            *path_mtu = Some(path_mtu::heard6(tunnels, &tables.gateway, &ip)?);
+            *path_mtu = Some(path_mtu::read_v6(tunnels, &tables.gateway, &ip)?);
             return Err(DropReason::PathMtuNoted);
         }
         // A tunnel packet is whole, and no honest end puts options before it.
@@ -137,7 +140,7 @@ fn outer6<'t>(
     vxlan(tunnels, tables, ip.source().into(), l4, &udp, arrival)
 }
 
-/// What is inside of a VXLAN packet whose UDP header begins at `l4`.
+/// Finds the frame in a VXLAN packet, which has its UDP header at `l4`.
 #[inline(always)]
 fn vxlan<'t>(
     tunnels: &'t Tunnels,
@@ -159,7 +162,7 @@ fn vxlan<'t>(
                 .ok_or(DropReason::UnknownPeer)?,
         ),
     };
-    arrival.origin = Origin::Peer { peer, domain, vtep };
+    arrival.from = ArrivedFrom::Peer { peer, domain, vtep };
     arrival.start = l4 + udp::HEADER_LEN + vxlan::HEADER_LEN;
     arrival.end = arrival.start + vxlan.payload().len();
     Ok(())
@@ -183,59 +186,5 @@ pub(crate) fn congestion(
         Some(ecn) if ecn == ip.ecn => Ok(None),
         Some(ecn) => Ok(Some(ecn)),
         None => Err(DropReason::EcnNotCapable),
-    }
-}
-
-/// Whether the origin may send from this address, which no one else is to claim.
-#[inline(always)]
-pub(crate) fn may_send_from(
-    tables: &Tables,
-    arrival: &Arrival<'_>,
-    ip: &Ip,
-) -> Result<(), DropReason> {
-    match arrival.origin {
-        Origin::Host => Ok(()),
-        Origin::Pod if speaks_for_itself(arrival.port, ip) => Ok(()),
-        Origin::Pod => Err(DropReason::SourceAddressSpoofed),
-        Origin::Peer { peer, .. } if peer.has(ip.source()) => Ok(()),
-        Origin::Peer { .. } => Err(DropReason::InnerSourceForeign),
-        // Any host of the underlay may talk to pods that it routes to, but not in our pods' name;
-        // nor in that of pods whose packets come through a tunnel from a known peer, unless their
-        // node may have left the tunnel.
-        Origin::Direct
-            if tables.is_local(ip.source())
-                || !tables.tunnels.direct_from_tunnelled && is_tunnelled(tables, ip.source()) =>
-        {
-            Err(DropReason::SourceAddressSpoofed)
-        }
-        Origin::Direct => Ok(()),
-    }
-}
-
-/// Whether the source address is one that the pod behind this port has.
-#[inline(always)]
-pub(crate) fn speaks_for_itself(port: &Port, ip: &Ip) -> bool {
-    let mut own = port.addresses.iter();
-    match &ip.addresses {
-        Addresses::V4 { source, .. } => {
-            own.any(|own| matches!(own, IpAddr::V4(v4) if v4 == source))
-        }
-        Addresses::V6 { source, .. } => {
-            own.any(|own| matches!(own, IpAddr::V6(v6) if v6 == source))
-        }
-    }
-}
-
-fn is_tunnelled(tables: &Tables, address: IpAddr) -> bool {
-    let tunnels = |adjacency: &Adjacency| {
-        matches!(adjacency, Adjacency::Remote { template: Some(template), .. }
-            if template.encap() != Encap::None)
-    };
-    match tables.route(address).and_then(|id| tables.adjacency(id)) {
-        Some(Adjacency::Multipath(group)) => {
-            let mut members = group.members().iter();
-            members.any(|member| tables.adjacency(member.adjacency).is_some_and(tunnels))
-        }
-        adjacency => adjacency.is_some_and(tunnels),
     }
 }

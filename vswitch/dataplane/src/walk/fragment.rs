@@ -4,13 +4,13 @@
 //! Enters: the packet as it would leave, outer headers included, and its [`Layers`]. Leaves: one
 //! call for each fragment, which writes it straight into the memory that the port offers, as
 //! `segment` does. It is the inner packet that is cut: every fragment has outer headers of its own,
-//! and whom it is for puts them together, not the other end of the tunnel.
+//! and the packet's destination puts them together, not the other end of the tunnel.
 
 use super::outer_checksum::finish;
-use super::rewrite::{Layers, Outer};
+use super::rewrite::{Layers, OuterHeaders};
 use crate::wire::{Ipv4, header_mut, ipv4};
 
-/// An offset counts in these.
+/// Unit of a fragment's offset, in bytes.
 const UNIT: usize = 8;
 
 /// The payload of every fragment but the last, for packets of at most `mtu` bytes without options.
@@ -92,6 +92,10 @@ impl Plan {
         let offset = u16::try_from(self.offset + chunk.start).ok()?;
         ipv4::set_fragment(header, offset, self.more || !last);
         self.layers.set_outer_lengths(into, number)?;
-        if self.layers.outer == Outer::Vxlan6 { finish(into, &self.layers, None) } else { Some(()) }
+        if self.layers.outer == OuterHeaders::Vxlan6 {
+            finish(into, &self.layers, None)
+        } else {
+            Some(())
+        }
     }
 }

@@ -12,48 +12,50 @@
 //!
 //! | door | file | ends a walk with |
 //! |---|---|---|
-//! | who sent this over the underlay | `decap`   | drops of foreign tunnel packets |
-//! | what do its routers say           | `path_mtu` | drops of what they say, once it is noted |
-//! | where is what in these bytes    | `parse`   | drops of what is no frame |
-//! | is what was left undone sound   | `offload` | drops of requests that contradict the packet |
-//! | does it stay on its segment     | `bridge`  | `Forward`, `Tunnel`, `Flood`, `Answer` |
-//! | does a bridged pod speak for itself | `claims` | drops of what is said in another's name |
-//! | where does it go                | `route`   | `Route`, `Answer`, `Refuse` |
-//! | may it announce such segments | `clamp` | |
-//! | make it so                      | `rewrite`, `reply`, `flood`, `segment`, `fragment`, `coalesce`, `outer_checksum` | |
+//! | which node sent this over the underlay | `decap` | drops of foreign tunnel packets |
+//! | what path MTU its routers report | `path_mtu` | drops of their messages, once noted |
+//! | where its headers are           | `parse`   | drops of what is no frame |
+//! | whether work left undone is sound | `offload` | drops of requests that contradict the packet |
+//! | whether it stays on its segment | `bridge`  | `Forward`, `Tunnel`, `Flood`, `Answer` |
+//! | whether its sender may send it  | `source`  | drops of what has another's address |
+//! | whether it is answered here     | `resolve` | |
+//! | where it goes                   | `route`   | `Route`, `Answer`, `Refuse` |
+//! | which size of segments it may announce | `clamp` | |
+//! | make it so                      | `rewrite`, `answer`, `flood`, `segment`, `fragment`, `coalesce`, `outer_checksum` | |
 
+pub(crate) mod answer;
 pub(crate) mod arrival;
 pub(crate) mod bridge;
-mod claims;
 mod clamp;
 pub(crate) mod coalesce;
 pub(crate) mod decap;
 pub(crate) mod flood;
-mod flow;
+pub(crate) mod flow;
 pub(crate) mod fragment;
 pub(crate) mod narrator;
 mod offload;
 pub(crate) mod outer_checksum;
 pub(crate) mod parse;
 pub(crate) mod path_mtu;
-pub(crate) mod reply;
+mod resolve;
 pub(crate) mod rewrite;
 pub(crate) mod route;
 pub(crate) mod segment;
+mod source;
 
 use frame::Offload;
 
 use crate::Millis;
-use crate::tables::{Fdb, FdbTarget, PortId, PortKind, Tables};
+use crate::tables::{BridgeId, Fdb, FdbTarget, PortId, PortKind, Tables};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::{Ecn, MacAddr};
-use arrival::{Arrival, Origin};
+use arrival::{Arrival, ArrivedFrom};
 use bridge::Step;
-use narrator::Narrator;
+use narrator::{Narrator, TraceEvent};
 use parse::Headers;
 use path_mtu::PathMtu;
 
-/// What a decision may look at.
+/// The tables that a decision reads.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pub(crate) tables: &'a Tables,
@@ -61,49 +63,60 @@ pub(crate) struct View<'a> {
     pub(crate) now: Millis,
 }
 
-/// A verdict with what `act` needs to carry it out.
+/// What becomes of a packet: all that [`decide`] leaves for `process` and `act`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Decision {
+    /// The packet's end.
     pub(crate) verdict: Verdict,
     /// Where things are in the frame as it was received.
     pub(crate) headers: Headers,
-    /// The source MAC, if it is one to be learned.
-    pub(crate) learn: Option<Source>,
-    /// What a router of the underlay says, if this is such a message.
-    pub(crate) path_mtu: Option<PathMtu>,
-    /// What the inner packet's congestion mark becomes when the outer headers go (RFC 6040).
+    pub(crate) edits: Edits,
+    pub(crate) effects: Effects,
+}
+
+/// What `act` does to the packet besides what its verdict says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Edits {
+    /// The inner packet's congestion mark when its outer headers are taken away (RFC 6040), if it
+    /// changes.
     pub(crate) ecn: Option<Ecn>,
-    /// What a SYN may announce at most as its segments' size, if it announces more.
+    /// The largest size of segments that this SYN may announce, if it announces more.
     pub(crate) mss_limit: Option<u16>,
-    /// The MTU that it is cut for, if it is larger and may be cut.
+    /// The MTU for which the packet is cut into fragments, if it is larger and may be cut.
     pub(crate) fragment_mtu: Option<u16>,
-    /// It came by the NIC.
-    pub(crate) from_nic: bool,
+    /// Whether the packet may become one with others of its flow: it came by the NIC.
+    pub(crate) may_merge: bool,
+}
+
+/// What `process` changes in the worker's own state, and `trace` does not. The answer's token from
+/// the rate limit is the third of these; whether one is needed is seen from the verdict.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effects {
+    /// The MAC to learn.
+    pub(crate) learn: Option<LearnMac>,
+    /// The path MTU to note.
+    pub(crate) path_mtu: Option<PathMtu>,
 }
 
 impl Decision {
-    /// Before the first door. [`decide`] fills it in where it lies: a copy of fields that were
-    /// stored one by one a moment ago waits until the last of them has reached the cache, and a
-    /// handful of such copies cost more than all lookups of a packet.
+    /// The decision before the first door. [`decide`] fills it in where it lies: a copy of fields
+    /// that were stored one by one a moment ago waits until the last of them has reached the cache,
+    /// and a handful of such copies cost more than all lookups of a packet.
     #[inline(always)]
     pub(crate) fn open() -> Self {
         Self {
             verdict: Verdict::Drop(DropReason::PortGone),
             headers: Headers::none(),
-            learn: None,
-            path_mtu: None,
-            ecn: None,
-            mss_limit: None,
-            fragment_mtu: None,
-            from_nic: false,
+            edits: Edits { ecn: None, mss_limit: None, fragment_mtu: None, may_merge: false },
+            effects: Effects { learn: None, path_mtu: None },
         }
     }
 }
 
-/// A MAC seen as a source in a bridge domain.
+/// A source MAC of a bridge domain, and where its interface is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Source {
-    pub(crate) bridge: crate::tables::BridgeId,
+pub(crate) struct LearnMac {
+    pub(crate) bridge: BridgeId,
     pub(crate) mac: MacAddr,
     pub(crate) target: FdbTarget,
 }
@@ -122,7 +135,7 @@ pub(crate) fn decide(
     if let Err(reason) = doors(view, ingress, bytes, offload, decision, narrator) {
         decision.verdict = Verdict::Drop(reason);
     }
-    narrator.verdict(&decision.verdict);
+    narrator.event(|| TraceEvent::Verdict(decision.verdict));
 }
 
 #[inline(always)]
@@ -135,20 +148,20 @@ fn doors(
     narrator: &mut impl Narrator,
 ) -> Result<(), DropReason> {
     let port = view.tables.port(ingress).ok_or(DropReason::PortGone)?;
-    let origin = match port.kind {
-        PortKind::Uplink => Origin::Direct,
-        PortKind::Pod => Origin::Pod,
-        PortKind::Host => Origin::Host,
+    let from = match port.kind {
+        PortKind::Uplink => ArrivedFrom::Direct,
+        PortKind::Pod => ArrivedFrom::Pod,
+        PortKind::Host => ArrivedFrom::Host,
     };
-    let mut arrival = Arrival::plain(ingress, port, origin, bytes.len());
+    let mut arrival = Arrival::plain(ingress, port, from, bytes.len());
     if port.kind == PortKind::Uplink {
-        decap::decap(view.tables, bytes, &mut arrival, &mut decision.path_mtu, narrator)?;
+        decap::decap(view.tables, bytes, &mut arrival, &mut decision.effects.path_mtu, narrator)?;
     }
-    decision.from_nic = arrival.is_remote();
+    decision.edits.may_merge = arrival.is_remote();
 
     parse::parse(bytes, &arrival, &mut decision.headers, narrator)?;
     decision.headers.piece_len = offload::offload(bytes, &decision.headers, offload)?;
-    decision.ecn = decap::congestion(&arrival, &decision.headers)?;
+    decision.edits.ecn = decap::congestion(&arrival, &decision.headers)?;
 
     match bridge::bridge(view, &arrival, bytes, decision, narrator)? {
         Step::Done => Ok(()),

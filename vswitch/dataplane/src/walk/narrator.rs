@@ -1,24 +1,126 @@
-//! Who hears what the doors have to say.
+//! What the doors report of a walk.
 //!
-//! Every door tells a [`Narrator`] what it found. `trace` has one that takes notes; forwarding has
-//! [`Silent`], which costs nothing: the sentences are closures that nobody calls.
+//! Enters: from every door, what it found. Leaves: [`TraceEvent`]s, to a [`Narrator`]. `trace` has
+//! one that keeps them; forwarding has [`Silent`], which costs nothing: an event is a closure that
+//! is never called. There are no sentences in here: the program that shows a walk makes them.
 
-use crate::verdict::Verdict;
+use core::net::IpAddr;
 
-/// Hears what the doors have to say.
-pub(crate) trait Narrator {
-    fn say(&mut self, door: &'static str, what: impl FnOnce() -> String);
+use super::path_mtu::PathMtu;
+use crate::tables::{Adjacency, BridgeId, PortId};
+use crate::verdict::{DropReason, Verdict};
+use crate::wire::{MacAddr, Protocol};
 
-    fn verdict(&mut self, verdict: &Verdict);
+/// What one door of the walk found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TraceEvent {
+    /// `decap`: a router of the underlay reported how large a tunnel's packets may be.
+    PathMtu(PathMtu),
+    /// `decap`: how the packet came over the underlay.
+    Decapsulated(Decapsulation),
+    /// `parse`: what the packet is that is forwarded.
+    Parsed {
+        /// Source and destination of its Ethernet header, if it has one.
+        macs: Option<(MacAddr, MacAddr)>,
+        /// What follows.
+        network: Network,
+    },
+    /// `bridge`: whether the packet stays on its segment.
+    Bridged {
+        /// The segment; a port that only routes has none.
+        segment: Option<BridgeId>,
+        /// How the walk goes on.
+        next: AfterBridge,
+    },
+    /// `route`: there is no route to this destination.
+    NoRoute(IpAddr),
+    /// `route`: where the longest prefix leads.
+    Route(Adjacency),
+    /// `route`: which of several next hops has the packet's flow.
+    Member {
+        /// Its address.
+        next_hop: IpAddr,
+        /// Where it leads.
+        adjacency: Adjacency,
+    },
+    /// `route`: the packet is larger than this MTU, in bytes, and is cut.
+    Fragments {
+        /// The next hop's MTU.
+        mtu: u16,
+    },
+    /// `route`: a SYN announces larger segments than the way takes, and is edited.
+    MssLimit {
+        /// Payload of a segment.
+        bytes: u16,
+    },
+    /// The end of the walk.
+    Verdict(Verdict),
+    /// `rewrite`: a packet leaves.
+    Leaves {
+        /// The port.
+        port: PortId,
+        /// Its length with all headers, in bytes.
+        len: usize,
+    },
 }
 
-/// Forwarding: the sentences are not even made.
+/// How a packet came over the underlay. Addresses are those of the sending node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decapsulation {
+    /// No encapsulation.
+    Direct,
+    /// IPIP, from this peer.
+    Ipip(IpAddr),
+    /// VXLAN, from this peer, on the routed overlay.
+    Vxlan(IpAddr),
+    /// VXLAN, from the VTEP with this address, on a stretched segment.
+    Vtep(IpAddr, BridgeId),
+}
+
+/// The network layer of a parsed packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// IPv4 or IPv6.
+    Ip {
+        /// Source address.
+        source: IpAddr,
+        /// Destination address.
+        destination: IpAddr,
+        /// The transport protocol.
+        protocol: Protocol,
+        /// Length of the IP packet, in bytes.
+        len: usize,
+        /// TTL or hop limit.
+        ttl: u8,
+    },
+    /// ARP.
+    Arp,
+    /// Another protocol.
+    Other,
+    /// IP, but broken.
+    Malformed(DropReason),
+}
+
+/// How the walk goes on behind `bridge`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterBridge {
+    /// The packet is for the gateway, and goes on to `route`.
+    Route,
+    /// It is switched or answered on its segment.
+    Stays,
+    /// It is dropped.
+    Dropped,
+}
+
+/// Takes what the doors report.
+pub(crate) trait Narrator {
+    fn event(&mut self, event: impl FnOnce() -> TraceEvent);
+}
+
+/// Forwarding: no event is even made.
 pub(crate) struct Silent;
 
 impl Narrator for Silent {
     #[inline]
-    fn say(&mut self, _: &'static str, _: impl FnOnce() -> String) {}
-
-    #[inline]
-    fn verdict(&mut self, _: &Verdict) {}
+    fn event(&mut self, _: impl FnOnce() -> TraceEvent) {}
 }

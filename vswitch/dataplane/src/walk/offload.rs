@@ -1,11 +1,10 @@
-//! Door 2, its other half: does what the sender left undone speak of the packet that it is about.
+//! Door 2, its other half: whether the work that the sender left undone fits the packet.
 //!
 //! Enters: the offload of a received packet, with its [`Headers`]. Leaves: for `bridge` and `route`,
-//! how long its pieces are; or the drop. An
-//! unfinished checksum is two bytes that somebody writes into the packet later, behind every check:
-//! a pod that may say where could change its source address, or a port that was looked at, by
-//! choosing a payload with the right sum. So they are written where the protocol has its checksum,
-//! or further in, into a payload that no door reads.
+//! how long its pieces are; or the drop. An unfinished checksum is two bytes that are written into
+//! the packet later, behind every check: a pod that chose their place could change its source
+//! address, or a port that was looked at, by choosing a payload with the right sum. So they are
+//! written where the protocol has its checksum, or further in, into a payload that no door reads.
 
 use frame::{Checksum, Gso, GsoKind, Offload};
 
@@ -48,27 +47,27 @@ fn sum_is_sound(headers: &Headers, ip: &Ip, sum: Checksum) -> bool {
     let Checksum::Partial { start, offset } = sum else { return true };
     let (start, offset) = (usize::from(start), usize::from(offset));
     let inside = start >= ip.l4 && start + offset + 2 <= headers.l3 + ip.len;
-    let (field, header_len) = match ip.protocol {
+    let (field, header_len) = match ip.flow.protocol {
         Protocol::TCP => (tcp::CHECKSUM_OFFSET, tcp::HEADER_LEN),
         Protocol::UDP => (udp::CHECKSUM_OFFSET, udp::HEADER_LEN),
-        // All of an ICMP message is read by somebody.
+        // Every byte of an ICMP message is read by a door or an edit.
         Protocol::ICMP | Protocol::ICMPV6 => (2, usize::MAX),
-        // A pod's own tunnel: the inner headers are none of ours.
+        // A pod's own tunnel: no door reads its inner headers.
         _ => (0, 0),
     };
     let at_the_field = start == ip.l4 && offset == field;
     // RFC 1071 sums words: a field across two of them would not be what its receiver adds up to.
     let aligned = offset % 2 == 0;
-    inside && aligned && !ip.fragment && (at_the_field || start - ip.l4 >= header_len)
+    inside && aligned && !ip.flow.is_fragment() && (at_the_field || start - ip.l4 >= header_len)
 }
 
 fn gso_is_sound(ip: &Ip, gso: Gso) -> bool {
     let kind = match gso.kind {
-        GsoKind::Tcp4 { .. } => ip.protocol == Protocol::TCP && !ip.is_v6(),
-        GsoKind::Tcp6 { .. } => ip.protocol == Protocol::TCP && ip.is_v6(),
-        GsoKind::Udp => ip.protocol == Protocol::UDP,
+        GsoKind::Tcp4 { .. } => ip.flow.protocol == Protocol::TCP && !ip.flow.is_v6(),
+        GsoKind::Tcp6 { .. } => ip.flow.protocol == Protocol::TCP && ip.flow.is_v6(),
+        GsoKind::Udp => ip.flow.protocol == Protocol::UDP,
     };
-    kind && gso.size > 0 && !ip.fragment
+    kind && gso.size > 0 && !ip.flow.is_fragment()
 }
 
 fn longest_piece(bytes: &[u8], headers: &Headers, offload: &Offload) -> usize {

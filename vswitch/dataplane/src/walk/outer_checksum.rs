@@ -3,7 +3,8 @@
 //! Enters: a packet that is final but for this field, with its [`Layers`]; from `act`, and from
 //! `segment` for each piece. Leaves: the same with the checksum in place. IPv6 has no header
 //! checksum, so "unlike IPv4 [...] the UDP checksum is not optional" (RFC 8200, section 8.1); zero
-//! would need the other end's consent (RFC 6935), and Linux withholds it unless told otherwise.
+//! would need the other end's consent (RFC 6935), which Linux withholds unless configured
+//! otherwise.
 //!
 //! Most of what is covered is the inner segment, whose own checksum was finished a moment ago. It
 //! then sums to the complement of its pseudo header, whatever it carries, so that only headers are
@@ -36,7 +37,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::finish;
-    use crate::walk::rewrite::{Layers, Outer};
+    use crate::walk::rewrite::{Layers, OuterHeaders};
     use crate::wire::checksum::{Sum, complete_partial, completed_sum};
     use crate::wire::{Protocol, Udp, udp};
 
@@ -52,7 +53,7 @@ mod tests {
         let mut bytes = vec![0; UDP_AT + udp::HEADER_LEN];
         header.emit(&mut bytes[UDP_AT..]).unwrap();
         bytes.extend(payload);
-        let layers = Layers { outer: Outer::Vxlan6, ..Layers::default() };
+        let layers = Layers { outer: OuterHeaders::Vxlan6, ..Layers::default() };
         (bytes, layers)
     }
 

@@ -1,20 +1,17 @@
-//! Door 2: where is what in these bytes.
+//! Door 2: where the headers of a packet are.
 //!
 //! Enters: bytes, and from `decap` where the packet begins. Leaves: [`Headers`], a small `Copy`
 //! description that every later door reads instead of parsing again. A malformed IP packet is not
 //! dropped here: a segment carries what comes through the overlay all the same; only `route` minds,
-//! and `claims`, which has to know who speaks.
-
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+//! and `source`, of a bridged pod.
 
 use super::arrival::Arrival;
-use super::narrator::Narrator;
+use super::flow::FlowKey;
+use super::narrator::{Narrator, Network, TraceEvent};
 use crate::verdict::DropReason;
-use crate::wire::{
-    Ecn, EtherType, Ethernet, Ipv4, Ipv6, MacAddr, Malformed, Protocol, ethernet, ipv6,
-};
+use crate::wire::{Ecn, EtherType, Ethernet, Ipv4, Ipv6, MacAddr, Malformed, ethernet, ipv6};
 
-/// Where things are, in bytes from the frame's first.
+/// Where the headers are, in bytes from the frame's first.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Headers {
     /// The packet that is forwarded begins here.
@@ -34,7 +31,7 @@ pub(crate) struct Headers {
 }
 
 impl Headers {
-    /// Before `parse`.
+    /// The value before `parse`.
     #[inline(always)]
     pub(crate) fn none() -> Self {
         Self {
@@ -55,62 +52,26 @@ impl Headers {
 pub(crate) enum Net {
     Ip(Ip),
     Arp,
-    /// None of ours.
+    /// Neither IP nor ARP.
     Other,
-    /// One of ours, but broken.
+    /// IP, but broken.
     Malformed(DropReason),
 }
 
 /// An IP packet of either version.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ip {
-    pub(crate) addresses: Addresses,
-    /// Of the whole IP packet; the frame may be longer by padding.
+    /// The key of the packet's flow: addresses, protocol and ports.
+    pub(crate) flow: FlowKey,
+    /// Bytes of the whole IP packet; the frame may be longer by padding.
     pub(crate) len: usize,
     /// TTL or hop limit.
     pub(crate) ttl: u8,
     pub(crate) ecn: Ecn,
-    /// The transport protocol, behind all IPv6 extension headers.
-    pub(crate) protocol: Protocol,
     /// Where the transport header begins, in bytes from the frame's first.
     pub(crate) l4: usize,
-    /// Not the first fragment: there is no transport header.
-    pub(crate) later_fragment: bool,
-    /// Part of a fragmented packet.
-    pub(crate) fragment: bool,
-    /// Routers may not cut it: of IPv6 none.
+    /// Whether routers may not cut the packet: they never cut IPv6.
     pub(crate) dont_fragment: bool,
-}
-
-/// Who sent an IP packet to whom.
-#[derive(Debug, Clone, Copy)]
-#[repr(u8)]
-pub(crate) enum Addresses {
-    V4 { source: Ipv4Addr, destination: Ipv4Addr },
-    V6 { source: Ipv6Addr, destination: Ipv6Addr },
-}
-
-impl Ip {
-    #[inline(always)]
-    pub(crate) fn is_v6(&self) -> bool {
-        matches!(self.addresses, Addresses::V6 { .. })
-    }
-
-    #[inline]
-    pub(crate) fn source(&self) -> IpAddr {
-        match self.addresses {
-            Addresses::V4 { source, .. } => source.into(),
-            Addresses::V6 { source, .. } => source.into(),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn destination(&self) -> IpAddr {
-        match self.addresses {
-            Addresses::V4 { destination, .. } => destination.into(),
-            Addresses::V6 { destination, .. } => destination.into(),
-        }
-    }
 }
 
 /// Fills in `headers`, which are [`Headers::none`].
@@ -145,7 +106,7 @@ pub(crate) fn parse(
             _ => headers.net = Net::Malformed(DropReason::Ipv4Malformed),
         }
     }
-    narrator.say("parse", || headers.describe());
+    narrator.event(|| headers.event());
     Ok(())
 }
 
@@ -160,16 +121,16 @@ fn ipv4(bytes: &[u8], l3: usize, net: &mut Net) {
         return;
     }
     *net = Net::Ip(Ip {
-        addresses: Addresses::V4 { source: ip.source(), destination: ip.destination() },
+        flow: FlowKey::of_whole_v4(&ip),
         len: usize::from(ip.total_len()),
         ttl: ip.ttl(),
         ecn: ip.ecn(),
-        protocol: ip.protocol(),
         l4: l3 + ip.header_len(),
-        later_fragment: ip.fragment_offset() > 0,
-        fragment: ip.is_fragment(),
         dont_fragment: ip.dont_fragment(),
     });
+    if let (true, Net::Ip(found)) = (ip.is_fragment(), net) {
+        found.flow.cut(ip.id().into(), ip.fragment_offset());
+    }
 }
 
 #[inline]
@@ -180,44 +141,40 @@ fn ipv6(bytes: &[u8], l3: usize, net: &mut Net) {
         return;
     };
     *net = Net::Ip(Ip {
-        addresses: Addresses::V6 { source: ip.source(), destination: ip.destination() },
+        flow: FlowKey::of_whole_v6(&ip, &upper),
         len: ipv6::HEADER_LEN + usize::from(ip.payload_len()),
         ttl: ip.hop_limit(),
         ecn: ip.ecn(),
-        protocol: upper.protocol,
         l4: l3 + upper.offset,
-        later_fragment: upper.fragment.is_some_and(|fragment| fragment.offset > 0),
-        fragment: upper.fragment.is_some(),
         dont_fragment: true,
     });
+    if let (Some(fragment), Net::Ip(found)) = (upper.fragment, net) {
+        found.flow.cut(fragment.id, fragment.offset);
+    }
 }
 
 impl Headers {
-    /// From the transport header to the end of the IP packet, without the frame's padding. Empty
-    /// if the packet ends before.
+    /// The bytes from the transport header to the end of the IP packet, without the frame's
+    /// padding. Empty if the packet ends before.
     #[inline(always)]
     pub(crate) fn transport<'b>(&self, bytes: &'b [u8], ip: &Ip) -> &'b [u8] {
         bytes.get(ip.l4..self.l3 + ip.len).unwrap_or_default()
     }
 
-    fn describe(&self) -> String {
-        let l2 = if self.l3 > self.start {
-            format!("{} > {}, ", self.source_mac, self.destination_mac)
-        } else {
-            String::new()
+    fn event(&self) -> TraceEvent {
+        let macs = (self.l3 > self.start).then_some((self.source_mac, self.destination_mac));
+        let network = match &self.net {
+            Net::Ip(ip) => Network::Ip {
+                source: ip.flow.source(),
+                destination: ip.flow.destination(),
+                protocol: ip.flow.protocol,
+                len: ip.len,
+                ttl: ip.ttl,
+            },
+            Net::Arp => Network::Arp,
+            Net::Other => Network::Other,
+            Net::Malformed(reason) => Network::Malformed(*reason),
         };
-        match &self.net {
-            Net::Ip(ip) => format!(
-                "{l2}{} > {}, {}, {} bytes, ttl {}",
-                ip.source(),
-                ip.destination(),
-                ip.protocol,
-                ip.len,
-                ip.ttl
-            ),
-            Net::Arp => format!("{l2}ARP"),
-            Net::Other => format!("{l2}neither IP nor ARP"),
-            Net::Malformed(reason) => format!("{l2}malformed: {}", reason.explanation()),
-        }
+        TraceEvent::Parsed { macs, network }
     }
 }

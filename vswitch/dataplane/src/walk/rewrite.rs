@@ -6,15 +6,15 @@
 
 use frame::{Checksum, Packet};
 
-use super::flow;
-use super::parse::{Headers, Ip, Net};
+use super::flow::{self, FlowKey};
+use super::parse::{Headers, Net};
 use crate::tables::{Encap, OuterDf, Template};
 use crate::wire::{Ecn, EtherType, Ipv4, Protocol, ethernet, header_mut, ipv4, ipv6, mss, udp};
 
 /// Where the headers of a packet are that is about to leave, in bytes from the frame's first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Layers {
-    pub(crate) outer: Outer,
+    pub(crate) outer: OuterHeaders,
     /// The innermost network header.
     pub(crate) l3: usize,
     /// The innermost transport header.
@@ -25,7 +25,7 @@ pub(crate) struct Layers {
 
 /// What stands behind the frame's Ethernet header, in front of the packet that it carries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Outer {
+pub(crate) enum OuterHeaders {
     /// Nothing.
     #[default]
     None,
@@ -37,7 +37,7 @@ pub(crate) enum Outer {
     Vxlan6,
 }
 
-impl Outer {
+impl OuterHeaders {
     /// Where the outer IP header begins, if there is one.
     pub(crate) fn l3(self) -> Option<usize> {
         (self != Self::None).then_some(ethernet::HEADER_LEN)
@@ -54,26 +54,26 @@ impl Outer {
 }
 
 impl Layers {
-    /// Of a packet that is sent as it is, from `headers.start` on. `None` if it is not IP: then
-    /// there is nothing to cut or to sum.
+    /// Layers of a packet that is sent as it is, from `headers.start` on. `None` if it is not IP:
+    /// then there is nothing to cut or to sum.
     #[inline(always)]
     pub(crate) fn of(headers: &Headers) -> Option<Self> {
         let Net::Ip(ip) = &headers.net else { return None };
         Some(Self {
-            outer: Outer::None,
+            outer: OuterHeaders::None,
             l3: headers.l3 - headers.start,
             l4: ip.l4 - headers.start,
-            is_v6: ip.is_v6(),
-            is_tcp: ip.protocol == Protocol::TCP,
+            is_v6: ip.flow.is_v6(),
+            is_tcp: ip.flow.protocol == Protocol::TCP,
         })
     }
 
-    /// Writes into the outer headers how long they make this piece of what they were copied from,
-    /// and what tells it from the other pieces.
+    /// Writes the outer headers' lengths for this piece of a packet that was cut, and the
+    /// identification by which it differs from the other pieces.
     pub(crate) fn set_outer_lengths(&self, piece_bytes: &mut [u8], piece: usize) -> Option<()> {
         let len = piece_bytes.len();
         if let Some(at) = self.outer.l3() {
-            if self.outer == Outer::Vxlan6 {
+            if self.outer == OuterHeaders::Vxlan6 {
                 let payload_len = len.checked_sub(at + ipv6::HEADER_LEN)?;
                 let payload_len = u16::try_from(payload_len).ok()?;
                 ipv6::set_payload_len(header_mut(piece_bytes, at)?, payload_len);
@@ -89,9 +89,9 @@ impl Layers {
         Some(())
     }
 
-    /// Of the same packet, as if nothing stood in front of the inner one.
+    /// Layers of the same packet, as if nothing stood in front of the inner one.
     pub(crate) fn without_outer(self) -> Self {
-        Self { outer: Outer::None, ..self }
+        Self { outer: OuterHeaders::None, ..self }
     }
 }
 
@@ -100,7 +100,7 @@ impl Layers {
 #[inline(always)]
 pub(crate) fn decapsulate(packet: &mut Packet, headers: &Headers, ecn: Option<Ecn>) -> Option<()> {
     if let (Some(ecn), Net::Ip(ip)) = (ecn, &headers.net) {
-        set_ecn(packet, headers.l3, ip.is_v6(), ecn)?;
+        set_ecn(packet, headers.l3, ip.flow.is_v6(), ecn)?;
     }
     packet.frame.truncate(headers.end);
     end_with_payload(packet, headers);
@@ -129,29 +129,29 @@ pub(crate) fn route(
 ) -> Option<Layers> {
     let Net::Ip(ip) = &headers.net else { return None };
     if let Some(ecn) = ecn {
-        set_ecn(packet, headers.l3, ip.is_v6(), ecn)?;
+        set_ecn(packet, headers.l3, ip.flow.is_v6(), ecn)?;
     }
     // Padding of a short Ethernet frame must not travel on inside a tunnel.
     packet.frame.truncate(headers.l3 + ip.len);
     if takes_a_hop {
-        let done = if ip.is_v6() {
+        let done = if ip.flow.is_v6() {
             ipv6::decrement_hop_limit(header_mut(&mut packet.frame, headers.l3)?)
         } else {
             ipv4::decrement_ttl(header_mut(&mut packet.frame, headers.l3)?)
         };
         done.then_some(())?;
     }
-    let (l4, is_tcp) = (ip.l4 - headers.l3, ip.protocol == Protocol::TCP);
+    let (l4, is_tcp) = (ip.l4 - headers.l3, ip.flow.protocol == Protocol::TCP);
     let entropy = match template.encap() {
         Encap::None => {
-            let layers = replace_ethernet(packet, headers.l3, template, ip.is_v6())?;
+            let layers = replace_ethernet(packet, headers.l3, template, ip.flow.is_v6())?;
             return Some(Layers { l4: layers.l3 + l4, is_tcp, ..layers });
         }
-        Encap::VxlanRouted | Encap::VxlanBridged => Flow::of(packet, ip, ip.l4),
+        Encap::VxlanRouted | Encap::VxlanBridged => Flow::of(&ip.flow),
         Encap::Ipip => Flow::NONE,
     };
     packet.pull(headers.l3).then_some(())?;
-    let layers = encapsulate(packet, template, ecn.unwrap_or(ip.ecn), ip.is_v6(), entropy)?;
+    let layers = encapsulate(packet, template, ecn.unwrap_or(ip.ecn), ip.flow.is_v6(), entropy)?;
     Some(Layers { l4: layers.l3 + l4, is_tcp, ..layers })
 }
 
@@ -169,7 +169,7 @@ fn replace_ethernet(
     *header = *template.outermost()?;
     ethernet::set_ethertype(header, ethertype(is_v6));
     let l3 = ethernet::HEADER_LEN;
-    Some(Layers { outer: Outer::None, l3, l4: l3, is_v6, is_tcp: false })
+    Some(Layers { outer: OuterHeaders::None, l3, l4: l3, is_v6, is_tcp: false })
 }
 
 #[inline(always)]
@@ -202,10 +202,10 @@ pub(crate) fn tunnel(
     end_with_payload(packet, headers);
     match &headers.net {
         Net::Ip(ip) => {
-            let entropy = Flow::of(packet, ip, ip.l4 - headers.start);
-            let layers = encapsulate(packet, template, ip.ecn, ip.is_v6(), entropy)?;
+            let entropy = Flow::of(&ip.flow);
+            let layers = encapsulate(packet, template, ip.ecn, ip.flow.is_v6(), entropy)?;
             let l4 = layers.l3 + (ip.l4 - headers.start);
-            let is_tcp = ip.protocol == Protocol::TCP;
+            let is_tcp = ip.flow.protocol == Protocol::TCP;
             Some(Layers { l3: layers.l3 + inner_l3, l4, is_tcp, ..layers })
         }
         _ => {
@@ -229,7 +229,7 @@ pub(crate) fn encapsulate(
     let bytes = packet.push(prebuilt.len()).ok()?;
     bytes.copy_from_slice(prebuilt);
     let l3 = prebuilt.len();
-    let mut layers = Layers { outer: Outer::None, l3, l4: l3, is_v6, is_tcp: false };
+    let mut layers = Layers { outer: OuterHeaders::None, l3, l4: l3, is_v6, is_tcp: false };
 
     let bytes: &mut [u8] = &mut packet.frame;
     if matches!(template.encap(), Encap::None | Encap::VxlanRouted) {
@@ -240,7 +240,7 @@ pub(crate) fn encapsulate(
     }
 
     if template.is_over_v6() {
-        layers.outer = Outer::Vxlan6;
+        layers.outer = OuterHeaders::Vxlan6;
         over_v6(bytes, ecn, flow)?;
         return Some(layers);
     }
@@ -264,14 +264,14 @@ pub(crate) fn encapsulate(
         };
         allow_fragments(bytes, outer_at, inner_at, template.outer_df())?;
     }
-    layers.outer = Outer::Ipip;
+    layers.outer = OuterHeaders::Ipip;
     if template.encap() != Encap::Ipip {
         let udp_at = outer_at + ipv4::HEADER_LEN;
         let udp_len = outer_len - ipv4::HEADER_LEN;
         let header = header_mut(bytes, udp_at)?;
         udp::set_source(header, flow.source_port());
         udp::set_len(header, u16::try_from(udp_len).unwrap_or(u16::MAX));
-        layers.outer = Outer::Vxlan4;
+        layers.outer = OuterHeaders::Vxlan4;
     }
     Some(layers)
 }
@@ -333,10 +333,9 @@ impl Flow {
     /// ICMP errors of our own belong to no flow that could be reordered.
     pub(crate) const NONE: Self = Self(0);
 
-    /// Of a packet whose transport header begins at `l4`.
     #[inline(always)]
-    fn of(packet: &Packet, ip: &Ip, l4: usize) -> Self {
-        Self(flow::hash(ip, packet.frame.get(l4..).unwrap_or_default()))
+    fn of(key: &FlowKey) -> Self {
+        Self(key.hash())
     }
 
     /// RFC 7348, section 5: a hash of the inner flow, in 49152 to 65535.
@@ -345,7 +344,7 @@ impl Flow {
         0xc000 | (self.0 >> 50) as u16
     }
 
-    /// RFC 6438, section 3: 20 bits of the same, never zero, which says that there is no label.
+    /// RFC 6438, section 3: 20 bits of the same, never zero, which means that there is no label.
     fn label(self) -> u32 {
         (self.0 as u32 & 0x000f_ffff).max(1)
     }

@@ -1,4 +1,4 @@
-//! Door 4: where does the packet go.
+//! Door 4: where the packet goes.
 //!
 //! Enters: a packet for the gateway, or from the routed overlay. Leaves: `Route`, `Answer` or
 //! `Refuse`. Checks come in the order of RFC 1812, section 5.2: is it an IP packet, may its source
@@ -6,17 +6,17 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::arrival::{Arrival, Origin};
+use super::arrival::{Arrival, ArrivedFrom};
 use super::clamp::clamp;
-use super::decap::may_send_from;
-use super::flow;
+use super::flow::Addresses;
 use super::fragment::payload_size;
-use super::narrator::Narrator;
-use super::parse::{Addresses, Headers, Ip, Net};
+use super::narrator::{Narrator, TraceEvent};
+use super::parse::{Headers, Ip, Net};
 use super::{Decision, View};
+use super::{resolve, source};
 use crate::tables::{Adjacency, AdjacencyId, FdbTarget, Member, Multipath, PortKind, Tables};
-use crate::verdict::{Answer, DropReason, IcmpError, Verdict};
-use crate::wire::{Icmpv4, Icmpv6, Protocol, header, icmpv4, icmpv6, ipv4};
+use crate::verdict::{DropReason, IcmpError, Verdict};
+use crate::wire::{Protocol, icmpv4, icmpv6, ipv4};
 
 #[inline(always)]
 pub(crate) fn route(
@@ -26,45 +26,46 @@ pub(crate) fn route(
     decision: &mut Decision,
     narrator: &mut impl Narrator,
 ) -> Result<(), DropReason> {
-    let Decision { headers, verdict, mss_limit, fragment_mtu, .. } = decision;
+    let Decision { headers, verdict, edits, .. } = decision;
     let ip = match &headers.net {
         Net::Ip(ip) => ip,
         Net::Malformed(reason) => return Err(*reason),
         Net::Arp | Net::Other => return Err(DropReason::EthertypeUnsupported),
     };
-    let transport = headers.transport(bytes, ip);
     addresses_may_be_routed(ip)?;
-    may_send_from(view.tables, arrival, ip)?;
-    if matches!(arrival.origin, Origin::Pod) {
-        no_rogue_server(transport, ip)?;
+    source::may_send_from(view.tables, arrival, ip)?;
+    if matches!(arrival.from, ArrivedFrom::Pod) {
+        source::no_rogue_server(ip)?;
     }
 
     let mut refuse = |reason, error| {
-        *verdict = refuse(view.tables, arrival, transport, ip, reason, error);
+        *verdict = refuse(view.tables, arrival, ip, reason, error);
         Ok(())
     };
-    let route = match ip.addresses {
+    let route = match ip.flow.addresses {
         Addresses::V4 { destination, .. } => view.tables.fib4.lookup(destination),
         Addresses::V6 { destination, .. } => view.tables.fib6.lookup(destination),
     };
     let Some(mut id) = route else {
-        narrator.say("route", || format!("no route to {}", ip.destination()));
+        narrator.event(|| TraceEvent::NoRoute(ip.flow.destination()));
         return refuse(DropReason::NoRoute, IcmpError::NetUnreachable);
     };
     let mut adjacency = view.tables.adjacency(id).ok_or(DropReason::NoRoute)?;
-    narrator.say("route", || adjacency.describe());
+    narrator.event(|| TraceEvent::Route(adjacency.clone()));
     if let Adjacency::Multipath(group) = adjacency {
-        let member = next_hop(group, ip, transport).ok_or(DropReason::NoRoute)?;
+        let member = next_hop(group, ip).ok_or(DropReason::NoRoute)?;
         id = member.adjacency;
         adjacency = view.tables.adjacency(id).ok_or(DropReason::NoRoute)?;
-        narrator
-            .say("route", || format!("this flow by {}: {}", member.identity, adjacency.describe()));
+        narrator.event(|| TraceEvent::Member {
+            next_hop: member.identity,
+            adjacency: adjacency.clone(),
+        });
     }
     let mut takes_a_hop = true;
     let (port, mtu) = match adjacency {
         Adjacency::Gateway { host, mtu, .. } => {
-            if matches!(arrival.origin, Origin::Pod)
-                && let Some(answer) = echo(transport, ip)
+            if matches!(arrival.from, ArrivedFrom::Pod)
+                && let Some(answer) = resolve::echo(ip)
             {
                 *verdict = Verdict::Answer(answer);
                 return Ok(());
@@ -80,7 +81,7 @@ pub(crate) fn route(
             (port, *mtu)
         }
         Adjacency::Port { port, mtu, .. } => {
-            towards_host(view.tables, arrival, transport, ip, *port)?;
+            towards_host(view.tables, arrival, ip, *port)?;
             (*port, *mtu)
         }
         Adjacency::Bridged { bridge, template, mtu } => {
@@ -113,12 +114,12 @@ pub(crate) fn route(
         if !may_be_cut(headers, ip, mtu) {
             return refuse(DropReason::TooBig, IcmpError::TooBig { mtu });
         }
-        *fragment_mtu = Some(mtu);
-        narrator.say("route", || format!("it may be cut: fragments of at most {mtu} bytes"));
+        edits.fragment_mtu = Some(mtu);
+        narrator.event(|| TraceEvent::Fragments { mtu });
     }
-    *mss_limit = clamp(view.tables, arrival, transport, ip, adjacency);
-    if let Some(limit) = *mss_limit {
-        narrator.say("route", || format!("a SYN: segments of at most {limit} bytes"));
+    edits.mss_limit = clamp(view.tables, arrival, bytes, headers, ip, adjacency);
+    if let Some(limit) = edits.mss_limit {
+        narrator.event(|| TraceEvent::MssLimit { bytes: limit });
     }
     *verdict = Verdict::Route { adjacency: id, port };
     Ok(())
@@ -130,15 +131,16 @@ fn may_be_cut(headers: &Headers, ip: &Ip, mtu: u16) -> bool {
     !ip.dont_fragment && ip.l4 - headers.l3 == ipv4::HEADER_LEN && payload_size(mtu).is_some()
 }
 
-/// Kept out of the way of routes with one next hop.
+/// The member of a group that has the packet's flow. Kept out of the way of routes with one next
+/// hop.
 #[inline(never)]
-fn next_hop<'t>(group: &'t Multipath, ip: &Ip, transport: &[u8]) -> Option<&'t Member> {
-    group.member(flow::hash(ip, transport))
+fn next_hop<'t>(group: &'t Multipath, ip: &Ip) -> Option<&'t Member> {
+    group.member(ip.flow.hash())
 }
 
 #[inline(always)]
 fn addresses_may_be_routed(ip: &Ip) -> Result<(), DropReason> {
-    match ip.addresses {
+    match ip.flow.addresses {
         // Most packets: neither address is in a block that the rest of this is about.
         Addresses::V4 { source, destination }
             if is_plain_unicast(source) && is_plain_unicast(destination) =>
@@ -184,7 +186,7 @@ fn may_be_routed6(source: Ipv6Addr, destination: Ipv6Addr) -> Result<(), DropRea
     }
 }
 
-/// From 1.0.0.0 to 223.255.255.255, and not loopback.
+/// Whether the address is from 1.0.0.0 to 223.255.255.255, and not loopback.
 #[inline(always)]
 fn is_plain_unicast(address: Ipv4Addr) -> bool {
     let [first, ..] = address.octets();
@@ -196,35 +198,14 @@ fn is_mapped(address: Ipv6Addr) -> bool {
     address.to_ipv4_mapped().is_some()
 }
 
-/// A pod is neither router nor DHCP server (CVE-2020-10749).
-#[inline(always)]
-pub(crate) fn no_rogue_server(transport: &[u8], ip: &Ip) -> Result<(), DropReason> {
-    const DHCP_SERVER: u16 = 67;
-    const DHCPV6_SERVER: u16 = 547;
-    if ip.later_fragment {
-        return Ok(());
-    }
-    let rogue = match ip.protocol {
-        Protocol::ICMPV6 => Icmpv6::parse(transport).is_ok_and(|icmp| {
-            matches!(icmp.kind(), icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT)
-        }),
-        Protocol::UDP => header(transport, 0).is_some_and(|[a, b, c, d]| {
-            let ports = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
-            matches!(ports, (DHCP_SERVER, 68) | (DHCPV6_SERVER, 546))
-        }),
-        _ => false,
-    };
-    if rogue { Err(DropReason::RogueAdvertisement) } else { Ok(()) }
-}
-
-/// What goes to the node's kernel, and so perhaps to the world, is neither from the overlay nor a
-/// tunnel packet for a node of the cluster: masqueraded, it would speak to that in this node's name.
-/// A pod's own IPIP tunnel leads elsewhere; a VXLAN port is one of the cluster's wherever it leads.
+/// Checks a packet for the node's kernel, and so perhaps for the world: it is neither from the
+/// overlay nor a tunnel packet for a node of the cluster, which would take it, masqueraded, for
+/// this node's own. A pod's own IPIP tunnel leads elsewhere; a VXLAN port is one of the cluster's
+/// wherever it leads.
 #[inline(always)]
 fn towards_host(
     tables: &Tables,
     arrival: &Arrival<'_>,
-    transport: &[u8],
     ip: &Ip,
     port: crate::tables::PortId,
 ) -> Result<(), DropReason> {
@@ -238,67 +219,44 @@ fn towards_host(
         return Err(DropReason::SamePort);
     }
     let tunnels = &tables.tunnels;
-    let tunnelled = match ip.protocol {
-        Protocol::IPIP | Protocol::IPV6 => tunnels.ipip && tunnels.is_end(ip.destination()),
-        Protocol::UDP if !ip.later_fragment => {
-            destination_port(transport).is_some_and(|port| tunnels.takes_vxlan_on(port))
+    let tunnelled = match ip.flow.protocol {
+        Protocol::IPIP | Protocol::IPV6 => tunnels.ipip && tunnels.is_end(ip.flow.destination()),
+        Protocol::UDP => {
+            ip.flow.ports().is_some_and(|ports| tunnels.takes_vxlan_on(ports.destination()))
         }
         _ => false,
     };
     if tunnelled { Err(DropReason::TunnelFromPod) } else { Ok(()) }
 }
 
-/// Of UDP or TCP alike: the second field of either (RFC 768, RFC 9293).
-fn destination_port(transport: &[u8]) -> Option<u16> {
-    header(transport, 0).map(|[_, _, high, low]| u16::from_be_bytes([*high, *low]))
-}
-
-/// A ping that is whole, so that it can be turned round in place.
-#[inline(never)]
-fn echo(transport: &[u8], ip: &Ip) -> Option<Answer> {
-    if ip.fragment {
-        return None;
-    }
-    match ip.protocol {
-        Protocol::ICMP if !ip.is_v6() => {
-            let icmp = Icmpv4::parse(transport).ok()?;
-            ((icmp.kind(), icmp.code()) == (icmpv4::ECHO_REQUEST, 0)).then_some(Answer::Echo4)
-        }
-        Protocol::ICMPV6 if ip.is_v6() => {
-            let icmp = Icmpv6::parse(transport).ok()?;
-            ((icmp.kind(), icmp.code()) == (icmpv6::ECHO_REQUEST, 0)).then_some(Answer::Echo6)
-        }
-        _ => None,
-    }
-}
-
-/// Drops the packet and tells its sender, unless nobody is to be told: RFC 1122, section 3.2.2, and
-/// RFC 4443, section 2.4(e).
+/// The verdict of a packet that is dropped with an ICMP error to its sender, or without one where
+/// RFC 1122, section 3.2.2, and RFC 4443, section 2.4(e), forbid it.
 #[cold]
 pub(crate) fn refuse(
     tables: &Tables,
     arrival: &Arrival<'_>,
-    transport: &[u8],
     ip: &Ip,
     reason: DropReason,
     error: IcmpError,
 ) -> Verdict {
     let silent = Verdict::Drop(reason);
-    let about_an_error = match ip.protocol {
-        Protocol::ICMP => transport.first().is_none_or(|kind| icmpv4::is_error(*kind)),
-        Protocol::ICMPV6 => transport.first().is_none_or(|kind| icmpv6::is_error(*kind)),
+    // One that is too short to tell may be.
+    let is_error = |is_error: fn(u8) -> bool| ip.flow.icmp().is_none_or(|icmp| is_error(icmp.kind));
+    let about_an_error = match ip.flow.protocol {
+        Protocol::ICMP => is_error(icmpv4::is_error),
+        Protocol::ICMPV6 => is_error(icmpv6::is_error),
         _ => false,
     };
     let gateway =
-        if ip.is_v6() { tables.gateway.v6.is_some() } else { tables.gateway.v4.is_some() };
-    let nobody = ip.source().is_unspecified() || ip.destination().is_multicast();
-    if nobody || ip.later_fragment || about_an_error || !gateway {
+        if ip.flow.is_v6() { tables.gateway.v6.is_some() } else { tables.gateway.v4.is_some() };
+    let nobody = ip.flow.source().is_unspecified() || ip.flow.destination().is_multicast();
+    if nobody || ip.flow.is_later_fragment() || about_an_error || !gateway {
         return silent;
     }
     if !arrival.is_remote() {
         return Verdict::Refuse { reason, error, back: None };
     }
-    match way_back(tables, ip.source()) {
+    match way_back(tables, ip.flow.source()) {
         Some(back) => Verdict::Refuse { reason, error, back: Some(back) },
         None => silent,
     }

@@ -10,7 +10,7 @@
 use frame::{Gso, GsoKind, Packet};
 
 use super::outer_checksum;
-use super::rewrite::{Layers, Outer};
+use super::rewrite::{Layers, OuterHeaders};
 use crate::wire::{Ipv4, Ipv6};
 use crate::wire::{
     Protocol, Tcp, TcpFlags, checksum::Sum, header, header_mut, ipv4, ipv6, tcp, udp,
@@ -125,7 +125,7 @@ impl Plan {
                 udp::set_checksum(header_mut(into, self.layers.l4)?, sum);
             }
         }
-        if self.layers.outer == Outer::Vxlan6 {
+        if self.layers.outer == OuterHeaders::Vxlan6 {
             // The transport's own checksum makes it sum to the complement of its pseudo header.
             let len = into.len() - self.layers.l4;
             let transport = !self.pseudo.u32(len as u32).fold();
@@ -175,7 +175,7 @@ mod tests {
     use frame::{Gso, GsoKind, Packet, Pool};
 
     use super::Plan;
-    use crate::walk::rewrite::{Layers, Outer};
+    use crate::walk::rewrite::{Layers, OuterHeaders};
     use crate::wire::{Protocol, ipv4, udp};
 
     /// A UDP superframe of 65,500 bytes behind `outer` bytes of outer headers.
@@ -198,7 +198,8 @@ mod tests {
         let l4 = ip.emit(packet.frame.get_mut(outer..).unwrap()).unwrap() + outer;
         let header = udp::Repr { source: 1, destination: 2, len: LEN - 20, checksum: 0 };
         header.emit(packet.frame.get_mut(l4..).unwrap()).unwrap();
-        let layers = Layers { outer: Outer::Vxlan4, l3: outer, l4, is_v6: false, is_tcp: true };
+        let layers =
+            Layers { outer: OuterHeaders::Vxlan4, l3: outer, l4, is_v6: false, is_tcp: true };
         (packet, layers)
     }
 

@@ -1,7 +1,7 @@
-//! ARP for IPv4 over Ethernet (RFC 826), requests and replies; nothing else is spoken.
+//! ARP for IPv4 over Ethernet (RFC 826), requests and replies; nothing else is supported.
 //!
-//! Enters: the payload of a frame of type ARP. Leaves: who asks for what, and the answer, which the
-//! switch gives itself for its gateway addresses.
+//! Enters: the payload of a frame of type ARP. Leaves: which address is asked for, and the answer,
+//! which the switch gives itself for its gateway addresses.
 //!
 //! | bytes | field |
 //! |---|---|
@@ -22,12 +22,12 @@ pub const HEADER_LEN: usize = 28;
 /// Ethernet, IPv4 and the lengths of their addresses.
 const ETHERNET_IPV4: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
 
-/// What a message is about.
+/// Kind of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// Who has the target's address?
+    /// A request for the MAC of the target.
     Request,
-    /// The sender has the sender's address.
+    /// The sender tells its own MAC.
     Reply,
 }
 
@@ -66,7 +66,7 @@ impl<'a> Arp<'a> {
         Ok(Self { header, operation })
     }
 
-    /// What the message is about.
+    /// The message's kind.
     #[inline]
     #[must_use]
     pub fn operation(&self) -> Operation {
@@ -117,7 +117,7 @@ impl<'a> Arp<'a> {
 /// The message by value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repr {
-    /// What the message is about.
+    /// The message's kind.
     pub operation: Operation,
     /// The sender's MAC.
     pub sender_mac: MacAddr,
@@ -130,7 +130,7 @@ pub struct Repr {
 }
 
 impl Repr {
-    /// The question who has `target_ip`, asked by `mac` and `ip`.
+    /// A request for the MAC of `target_ip`, from `mac` and `ip`.
     #[must_use]
     pub const fn request(mac: MacAddr, ip: Ipv4Addr, target_ip: Ipv4Addr) -> Self {
         Self {

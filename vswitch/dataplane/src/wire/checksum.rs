@@ -19,7 +19,7 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// Nothing added yet.
+    /// The sum of nothing.
     #[inline]
     #[must_use]
     pub const fn new() -> Self {
@@ -177,7 +177,7 @@ pub fn updated_u32(checksum: u16, old: u32, new: u32) -> u16 {
 
 /// What all bytes from `start` on will sum to once [`complete_partial`] has finished the checksum
 /// that lies `offset` bytes after: the complement of the pseudo header's share, which is in the
-/// field still. So nobody has to sum them twice. `None` if that place is not inside the packet.
+/// field still. So they need not be summed twice. `None` if that place is not inside the packet.
 #[must_use]
 pub fn completed_sum(packet: &[u8], start: usize, offset: usize) -> Option<u16> {
     let field: &[u8; 2] = packet.get(start..)?.get(offset..)?.first_chunk()?;

@@ -44,14 +44,14 @@ impl MacAddr {
         self.halves().0 & 1 == 1
     }
 
-    /// All ones.
+    /// Whether it is all ones.
     #[inline]
     #[must_use]
     pub const fn is_broadcast(self) -> bool {
         self.as_u64() == 0xffff_ffff_ffff
     }
 
-    /// All zeros.
+    /// Whether it is all zeros.
     #[inline]
     #[must_use]
     pub const fn is_zero(self) -> bool {
@@ -192,14 +192,14 @@ impl<'a> Ethernet<'a> {
         Ok(Self { header, payload })
     }
 
-    /// Whom the frame is for.
+    /// Destination MAC.
     #[inline]
     #[must_use]
     pub fn destination(&self) -> MacAddr {
         MacAddr(field::<0, 6, _>(self.header))
     }
 
-    /// Who sent the frame.
+    /// Source MAC.
     #[inline]
     #[must_use]
     pub fn source(&self) -> MacAddr {
@@ -227,13 +227,13 @@ impl<'a> Ethernet<'a> {
     }
 }
 
-/// Sets whom the frame is for.
+/// Sets the destination MAC.
 #[inline]
 pub fn set_destination(header: &mut [u8; HEADER_LEN], destination: MacAddr) {
     put::<0, 6, _>(header, destination.0);
 }
 
-/// Sets who sends the frame.
+/// Sets the source MAC.
 #[inline]
 pub fn set_source(header: &mut [u8; HEADER_LEN], source: MacAddr) {
     put::<6, 6, _>(header, source.0);
@@ -255,9 +255,9 @@ pub fn set_ethertype(header: &mut [u8; HEADER_LEN], ethertype: EtherType) {
 /// The header by value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repr {
-    /// Whom the frame is for.
+    /// Destination MAC.
     pub destination: MacAddr,
-    /// Who sends the frame.
+    /// Source MAC.
     pub source: MacAddr,
     /// What the frame carries.
     pub ethertype: EtherType,

@@ -38,9 +38,9 @@ pub const PARAMETER_PROBLEM: u8 = 12;
 pub const NET_UNREACHABLE: u8 = 0;
 /// Code of [`UNREACHABLE`]: the network is there, the host is not.
 pub const HOST_UNREACHABLE: u8 = 1;
-/// Code of [`UNREACHABLE`]: the host does not speak the protocol.
+/// Code of [`UNREACHABLE`]: the host does not have the protocol.
 pub const PROTOCOL_UNREACHABLE: u8 = 2;
-/// Code of [`UNREACHABLE`]: nobody listens on the port.
+/// Code of [`UNREACHABLE`]: no socket listens on the port.
 pub const PORT_UNREACHABLE: u8 = 3;
 /// Code of [`UNREACHABLE`]: too big, and may not be cut.
 pub const FRAGMENTATION_NEEDED: u8 = 4;
@@ -57,7 +57,7 @@ pub const fn is_error(kind: u8) -> bool {
     matches!(kind, UNREACHABLE | SOURCE_QUENCH | REDIRECT | TIME_EXCEEDED | PARAMETER_PROBLEM)
 }
 
-/// What tells one echo from another; the same in ICMPv6.
+/// Identifier and sequence number of an echo; the same in ICMPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Echo {
     /// One process's series.
@@ -194,19 +194,19 @@ pub struct Repr {
 }
 
 impl Repr {
-    /// A question whether somebody is there.
+    /// An echo request.
     #[must_use]
     pub const fn echo_request(echo: Echo) -> Self {
         Self { kind: ECHO_REQUEST, code: 0, rest: echo.rest() }
     }
 
-    /// The answer that somebody is.
+    /// An echo reply.
     #[must_use]
     pub const fn echo_reply(echo: Echo) -> Self {
         Self { kind: ECHO_REPLY, code: 0, rest: echo.rest() }
     }
 
-    /// The packet could not be delivered; `code` says why.
+    /// The packet could not be delivered, for the reason in `code`.
     #[must_use]
     pub const fn unreachable(code: u8) -> Self {
         Self { kind: UNREACHABLE, code, rest: [0; 4] }

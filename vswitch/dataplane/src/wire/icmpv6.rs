@@ -50,7 +50,7 @@ pub const NO_ROUTE: u8 = 0;
 pub const ADMIN_PROHIBITED: u8 = 1;
 /// Code of [`UNREACHABLE`]: the link is there, the address is not.
 pub const ADDRESS_UNREACHABLE: u8 = 3;
-/// Code of [`UNREACHABLE`]: nobody listens on the port.
+/// Code of [`UNREACHABLE`]: no socket listens on the port.
 pub const PORT_UNREACHABLE: u8 = 4;
 /// Code of [`TIME_EXCEEDED`]: in transit.
 pub const HOP_LIMIT_EXCEEDED: u8 = 0;
@@ -169,19 +169,19 @@ pub struct Repr {
 }
 
 impl Repr {
-    /// A question whether somebody is there.
+    /// An echo request.
     #[must_use]
     pub const fn echo_request(echo: Echo) -> Self {
         Self { kind: ECHO_REQUEST, code: 0, rest: echo.rest() }
     }
 
-    /// The answer that somebody is.
+    /// An echo reply.
     #[must_use]
     pub const fn echo_reply(echo: Echo) -> Self {
         Self { kind: ECHO_REPLY, code: 0, rest: echo.rest() }
     }
 
-    /// The packet could not be delivered; `code` says why.
+    /// The packet could not be delivered, for the reason in `code`.
     #[must_use]
     pub const fn unreachable(code: u8) -> Self {
         Self { kind: UNREACHABLE, code, rest: [0; 4] }

@@ -184,14 +184,14 @@ impl<'a> Ipv4<'a> {
         sum.verifies()
     }
 
-    /// Who sent the packet.
+    /// Source address.
     #[inline]
     #[must_use]
     pub fn source(&self) -> Ipv4Addr {
         Ipv4Addr::from(field::<12, 4, _>(self.header))
     }
 
-    /// Whom the packet is for.
+    /// Destination address.
     #[inline]
     #[must_use]
     pub fn destination(&self) -> Ipv4Addr {
@@ -350,9 +350,9 @@ pub struct Repr {
     pub ttl: u8,
     /// What the payload is.
     pub protocol: Protocol,
-    /// Who sends the packet.
+    /// Source address.
     pub source: Ipv4Addr,
-    /// Whom the packet is for.
+    /// Destination address.
     pub destination: Ipv4Addr,
 }
 

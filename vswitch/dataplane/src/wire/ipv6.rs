@@ -143,14 +143,14 @@ impl<'a> Ipv6<'a> {
         self.header[7]
     }
 
-    /// Who sent the packet.
+    /// Source address.
     #[inline]
     #[must_use]
     pub fn source(&self) -> Ipv6Addr {
         Ipv6Addr::from(field::<8, 16, _>(self.header))
     }
 
-    /// Whom the packet is for.
+    /// Destination address.
     #[inline]
     #[must_use]
     pub fn destination(&self) -> Ipv6Addr {
@@ -284,9 +284,9 @@ pub struct Repr {
     pub next_header: Protocol,
     /// How many more routers may forward the packet.
     pub hop_limit: u8,
-    /// Who sends the packet.
+    /// Source address.
     pub source: Ipv6Addr,
-    /// Whom the packet is for.
+    /// Destination address.
     pub destination: Ipv6Addr,
 }
 

@@ -1,6 +1,6 @@
 //! Headers as they are on the wire, one file each, all of one shape.
 //!
-//! Enters: bytes of a packet, from anybody: pods and the underlay are not trusted. Leaves: typed
+//! Enters: bytes of a packet, from any sender: pods and the underlay are not trusted. Leaves: typed
 //! values to read, edited bytes, or [`Malformed`]. The walk, the reply builders, the trace and the
 //! tests call in here; nothing in here calls out, allocates or panics.
 //!
@@ -47,7 +47,7 @@ pub enum Malformed {
     HeaderLength,
     /// The length field of the whole contradicts the header or the bytes.
     TotalLength,
-    /// A type, operation or code that is not spoken here.
+    /// A type, operation or code that is not supported here.
     Unsupported,
     /// A flag that must be set is not.
     Flags,

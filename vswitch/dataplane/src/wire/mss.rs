@@ -18,8 +18,8 @@ const END: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const MAX_SEGMENT_SIZE: u8 = 2;
 
-/// The largest size that the segment announces; one that says none means 536 over IPv4 and 1,220
-/// over IPv6.
+/// The largest size that the segment announces; one that announces none means 536 over IPv4 and
+/// 1,220 over IPv6.
 #[must_use]
 pub fn announced(segment: &Tcp<'_>) -> Option<u16> {
     let options = segment.options();

@@ -2,7 +2,8 @@
 //!
 //! Enters: a whole ICMPv6 message of type 135 or 136, from its type byte on, whose checksum and
 //! whose packet's hop limit of 255 the caller has checked (RFC 4861 sections 7.1.1 and 7.1.2).
-//! Leaves: who asks for what, and the answer, which the switch gives itself for its gateways.
+//! Leaves: which address is asked for, and the answer, which the switch gives itself for its
+//! gateways.
 //!
 //! | bytes | field |
 //! |---|---|
@@ -28,7 +29,7 @@ const TARGET_LINK: u8 = 2;
 /// Options that are read before a message is refused: neighbours send one or two.
 const MAX_OPTIONS: usize = 8;
 
-/// A neighbour solicitation, borrowed: who has the target?
+/// A neighbour solicitation, borrowed: the request for the target's MAC.
 #[derive(Debug, Clone, Copy)]
 pub struct Solicitation<'a> {
     header: &'a [u8; HEADER_LEN],
@@ -99,7 +100,7 @@ impl<'a> Advertisement<'a> {
         AdvertFlags::from_bits(self.header[4])
     }
 
-    /// The MAC of the target, if it says.
+    /// The MAC of the target, if the message has it.
     #[inline]
     #[must_use]
     pub fn target_link(&self) -> Option<MacAddr> {
@@ -196,7 +197,7 @@ fn link_address(mut options: &[u8], wanted: u8) -> Result<Option<MacAddr>, Malfo
 /// A message by value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repr {
-    /// Who has the target?
+    /// A request for the MAC of the target.
     Solicitation {
         /// The address that is asked for.
         target: Ipv6Addr,

@@ -81,7 +81,7 @@ impl<'a> Udp<'a> {
     }
 
     /// Whether the datagram is as its sender made it, or its sender made no checksum: whether that
-    /// is allowed (over IPv6 it mostly is not) is for the caller to say.
+    /// is allowed (over IPv6 it mostly is not) is for the caller to decide.
     #[inline]
     #[must_use]
     pub fn checksum_ok(&self, pseudo: Sum) -> bool {

@@ -5,7 +5,7 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 0    | flags: I (0x08) says that the identifier counts |
+//! | 0    | flags: I (0x08) is set if the identifier counts |
 //! | 1..4 | reserved |
 //! | 4..7 | VXLAN network identifier |
 //! | 7    | reserved |

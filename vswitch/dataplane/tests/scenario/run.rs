@@ -78,7 +78,7 @@ impl Run {
             }
             self.dataplane.flush(&mut self.ports);
         }
-        let noted: Vec<_> = self.dataplane.heard_path_mtus().collect();
+        let noted: Vec<_> = self.dataplane.take_path_mtus().collect();
         self.left(&last, leaves)?;
 
         let mut after = ledger::read(&self.node.ports, &self.counters, &self.dataplane);

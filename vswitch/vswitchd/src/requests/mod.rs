@@ -10,6 +10,7 @@
 //! | `routes`      | `show fib`, `peers`: in force or hidden |
 //! | `status`      | `status` |
 //! | `trace`       | `trace` |
+//! | `words`       | what the walk found, in words |
 //! | `packet`      | builds and prints packets for it |
 //! | `arrival`     | encapsulates those that arrive by the NIC |
 
@@ -20,6 +21,7 @@ mod routes;
 mod show;
 mod status;
 mod trace;
+mod words;
 
 use std::os::fd::OwnedFd;
 

@@ -6,20 +6,17 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use api::{Door, ErrorKind, ErrorReply, PeerSpec, TracePacket, TraceResult};
+use api::{ErrorKind, ErrorReply, PeerSpec, TracePacket, TraceResult};
 use dataplane::tables::{Fdb, FdbTarget, Gateway, PortId};
 use dataplane::wire::MacAddr;
 use dataplane::{Millis, Verdict};
 use frame::{Offload, Packet};
 
 use super::packet::{build, describe};
-use super::{arrival, refused};
+use super::{arrival, refused, words};
 use crate::daemon::Daemon;
 use controlplane::model::refuse;
 use controlplane::ports::{HOST, UPLINK};
-
-/// How [`PortId`] shows itself.
-const NUMBERED: &str = "port ";
 
 const LEARNED_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -93,14 +90,11 @@ impl Daemon {
             }
             _ => None,
         };
+        let name = |port| self.name_of(port);
         Ok(TraceResult {
             packet: describe(&bytes, vxlan_port),
-            doors: trace
-                .said
-                .into_iter()
-                .map(|said| Door { door: said.door.into(), said: self.named(&said.what) })
-                .collect(),
-            verdict: self.named(&trace.verdict.describe()),
+            doors: trace.events.iter().map(|event| words::door(event, &name)).collect(),
+            verdict: words::verdict(&trace.verdict, &name),
             dropped,
             leaves: trace
                 .leaves
@@ -116,23 +110,6 @@ impl Daemon {
     fn peer_of(&self, address: IpAddr) -> Option<&PeerSpec> {
         let has = |peer: &&PeerSpec| peer.prefixes.iter().any(|prefix| prefix.contains(&address));
         self.plane.model().peers.values().map(|(peer, _)| peer).find(has)
-    }
-
-    /// The datapath's words, with the names of ports in place of their numbers.
-    fn named(&self, words: &str) -> String {
-        let mut named = String::with_capacity(words.len());
-        let mut rest = words;
-        while let Some((before, after)) = rest.split_once(NUMBERED) {
-            let digits = after.bytes().take_while(u8::is_ascii_digit).count();
-            let (number, behind) = after.split_at(digits);
-            named.push_str(before);
-            match number.parse().map(PortId) {
-                Ok(id) => named.push_str(&self.name_of(id)),
-                Err(_) => named.push_str(NUMBERED),
-            }
-            rest = behind;
-        }
-        named + rest
     }
 
     /// What all workers have learned, in one table; and a time at which each entry has its age.

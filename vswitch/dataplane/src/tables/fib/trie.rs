@@ -1,14 +1,15 @@
 //! IPv4 routes: a trie whose first step takes 16 bits of the address, and two more steps 8 each.
 //!
-//! Enters: routes that come and go, from the control thread, by way of `Fib`. Leaves: answers to `Fib::lookup`. Each
-//! entry holds what the longest prefix over it says (leaf pushing), so that a lookup follows at most
-//! two references and never turns back: one load for prefixes up to /16, two up to /24, three for a
-//! pod's /32.
+//! Enters: routes that come and go, from the control thread, by way of `Fib`. Leaves: answers to
+//! `Fib::lookup`. Each entry holds the adjacency of the longest prefix over it (leaf pushing), so
+//! that a lookup follows at most two references and never turns back: one load for prefixes up to
+//! /16, two up to /24, three for a pod's /32.
 //!
 //! The first table has 2^16 entries of 4 bytes, 256 KB. A node has 256 of them, 1 KB, and is made
-//! when the first prefix longer than its own place comes: at most one for each /16 and each /24 that
-//! has longer ones. It is used again elsewhere once all of it says the same. A full table of 1,000,000 routes fills about 32,000 nodes, 33 bytes a route; a
-//! DIR-24-8 table would take 64 MB for ten.
+//! when the first prefix longer than its own place comes: at most one for each /16 and each /24
+//! that has longer ones. It is used again elsewhere once all of its entries are the same. A full
+//! table of 1,000,000 routes fills about 32,000 nodes, 33 bytes a route; a DIR-24-8 table would
+//! take 64 MB for ten.
 
 use core::net::Ipv4Addr;
 use core::ops::Range;
@@ -18,7 +19,7 @@ use super::{AdjacencyId, Routes};
 /// Entries of a node.
 const NODE: usize = 256;
 
-/// What an address leads to: nothing (zero), a route, or a node to look further in.
+/// The end or the next step of a look-up: nothing (zero), a route, or a node to look further in.
 ///
 /// A node has the highest bit and its number. A route has its prefix length plus one in the six bits
 /// below, and its adjacency in the lowest 25.
@@ -28,7 +29,7 @@ struct Entry(u32);
 const IS_NODE: u32 = 1 << 31;
 const LEN_SHIFT: u32 = 25;
 /// A table of this many adjacencies would take gigabytes. What is beyond leads to this last one,
-/// which is not in the table either: such a route has nobody behind it.
+/// which is not in the table either: such a route leads nowhere.
 const ADJACENCY_MAX: u32 = (1 << LEN_SHIFT) - 1;
 
 impl Entry {
@@ -102,7 +103,7 @@ impl Routes<Ipv4Addr> for Trie {
     fn remove(&mut self, address: Ipv4Addr, len: u8, cover: Option<(u8, AdjacencyId)>) {
         let [a, b, c, d] = address.octets();
         let cover = cover.map_or(Entry::default(), |(len, adjacency)| Entry::route(len, adjacency));
-        // Its length tells the route from others: no two of one length contain the same address.
+        // The length identifies the route: no two of one length contain the same address.
         let is_its = |entry: Entry| entry.has_len(len);
         let at = usize::from(u16::from_be_bytes([a, b]));
         if len <= 16 {
@@ -156,8 +157,8 @@ impl Trie {
         self.nodes.get(node)?.get(at).copied()
     }
 
-    /// What all of a node says, if it says one thing: then the entry that refers to it can say that
-    /// itself, and the node is free.
+    /// The value of all of a node's entries, if they have the same: the entry that refers to the
+    /// node can then have it itself, and the node is free.
     fn fold(&mut self, node: usize) -> Option<Entry> {
         let entries = self.nodes.get(node)?;
         let first = *entries.first()?;

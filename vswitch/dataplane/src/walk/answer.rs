@@ -1,174 +1,25 @@
-//! Packets that the switch sends in its own name: answers to ARP, neighbour discovery and ping, and
-//! ICMP errors.
+//! Right of the verdict: packets that the switch sends in its own name, which are answers to ARP,
+//! neighbour discovery and ping, and ICMP errors.
 //!
-//! `resolution` is asked by `bridge`, left of the verdict, whether a packet wants such an answer.
-//! The others are right of it: they turn the packet that they are given into its own answer, in
-//! place.
+//! Enters: the packet that is answered or refused, with its [`Headers`], from `act`. Leaves: the
+//! same frame, turned into the answer or the error in place. `resolve` and `route` decided that
+//! there is one.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use frame::{Checksum, Offload, Packet};
 
-use super::arrival::{Arrival, Origin};
-use super::parse::{Addresses, Headers, Ip, Net};
-use crate::tables::{Adjacency, Attachment, Gateway, PortKind, Tables};
-use crate::verdict::{Answer, DropReason, IcmpError};
+use super::flow::Addresses;
+use super::parse::{Headers, Ip, Net};
+use crate::tables::Gateway;
+use crate::verdict::{Answer, IcmpError};
 use crate::wire::{
     Arp, EtherType, Ipv4, MacAddr, Protocol, Solicitation, arp, checksum, ethernet, header_mut,
     icmpv4, icmpv6, ipv4, ipv6, ndp,
 };
 
-/// For whom addresses are resolved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum For {
-    /// Proxy: a port that only routes has no neighbour but us, and the underlay's link asks us for
-    /// our pods alone.
-    Anyone,
-    /// The segment resolves itself; ours to answer for are the gateway, and whoever has an address
-    /// of the segment's prefix but is reached by a route.
-    Segment,
-}
-
-/// If the packet is ARP or neighbour discovery that ends here: its answer, or why it gets none.
-/// `None` if it is something else, or the segment's business.
-#[inline(always)]
-pub(crate) fn resolution(
-    tables: &Tables,
-    arrival: &Arrival<'_>,
-    bytes: &[u8],
-    headers: &Headers,
-    whom: For,
-) -> Option<Result<Answer, DropReason>> {
-    match &headers.net {
-        Net::Arp => {}
-        Net::Ip(ip) if ip.protocol == Protocol::ICMPV6 => {}
-        _ => return None,
-    }
-    resolved(tables, arrival, bytes, headers, whom)
-}
-
-/// Out of the way of all other packets.
-#[inline(never)]
-fn resolved(
-    tables: &Tables,
-    arrival: &Arrival<'_>,
-    bytes: &[u8],
-    headers: &Headers,
-    whom: For,
-) -> Option<Result<Answer, DropReason>> {
-    let ours = |target: IpAddr| match whom {
-        // Nobody is told that its own address is somebody else's: duplicate address detection would
-        // take it away. The gateway's addresses are the host port's own.
-        For::Anyone if matches!(arrival.origin, Origin::Host) => !tables.is_gateway(target),
-        For::Anyone if arrival.is_remote() => tables.is_local(target),
-        For::Anyone => !arrival.port.addresses.contains(&target),
-        For::Segment => is_beyond(tables, target),
-    };
-    let answered = match &headers.net {
-        Net::Arp => arp(bytes.get(headers.l3..)?, headers, ours, whom),
-        Net::Ip(ip) if ip.protocol == Protocol::ICMPV6 && ip.is_v6() && !ip.fragment => {
-            discovery(headers.transport(bytes, ip), ip, ours, whom)
-        }
-        _ => return None,
-    };
-    match answered {
-        Ok(None) => None,
-        Ok(Some(answer)) => Some(Ok(answer)),
-        Err(reason) => Some(Err(reason)),
-    }
-}
-
-/// Whether a member of a segment finds this address at the gateway or behind it: one of the
-/// gateway's own, a routed pod's, or one on another node.
-fn is_beyond(tables: &Tables, target: IpAddr) -> bool {
-    match tables.route(target).and_then(|id| tables.adjacency(id)) {
-        Some(Adjacency::Gateway { .. } | Adjacency::Remote { .. } | Adjacency::Multipath(_)) => {
-            true
-        }
-        // A bridged pod answers for itself.
-        Some(Adjacency::Port { port, .. }) => tables.port(*port).is_some_and(|port| {
-            port.kind == PortKind::Pod && port.attachment == Attachment::Routed
-        }),
-        _ => false,
-    }
-}
-
-fn arp(
-    bytes: &[u8],
-    headers: &Headers,
-    ours: impl Fn(IpAddr) -> bool,
-    whom: For,
-) -> Result<Option<Answer>, DropReason> {
-    let Ok(arp) = Arp::parse(bytes) else {
-        return if whom == For::Anyone { Err(DropReason::ArpMalformed) } else { Ok(None) };
-    };
-    let asked = arp.operation() == arp::Operation::Request
-        && arp.sender_mac() == headers.source_mac
-        && arp.target_ip() != arp.sender_ip()
-        && ours(arp.target_ip().into());
-    match (asked, whom) {
-        (true, _) => Ok(Some(Answer::Arp)),
-        (false, For::Anyone) => Err(DropReason::ArpUnanswered),
-        (false, For::Segment) => Ok(None),
-    }
-}
-
-fn discovery(
-    message: &[u8],
-    ip: &Ip,
-    ours: impl Fn(IpAddr) -> bool,
-    whom: For,
-) -> Result<Option<Answer>, DropReason> {
-    match message.first() {
-        Some(&icmpv6::NEIGHBOR_SOLICITATION) => {}
-        Some(&(icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT)) => {
-            return Err(DropReason::RogueAdvertisement);
-        }
-        Some(&(icmpv6::NEIGHBOR_ADVERTISEMENT | icmpv6::ROUTER_SOLICITATION))
-            if whom == For::Anyone =>
-        {
-            return Err(DropReason::NeighborDiscoveryUnanswered);
-        }
-        _ => return Ok(None),
-    }
-    let Addresses::V6 { source, destination } = ip.addresses else {
-        return Ok(None);
-    };
-    // RFC 4861, section 7.1.1: anything that passed a router is not a neighbour's.
-    let valid = ip.ttl == 255
-        && Icmp6Sum { source, destination }.holds(message)
-        && Solicitation::parse(message).is_ok();
-    let Some(solicitation) = Solicitation::parse(message).ok().filter(|_| valid) else {
-        return match whom {
-            For::Anyone => Err(DropReason::NeighborDiscoveryMalformed),
-            For::Segment => Ok(None),
-        };
-    };
-    // An unspecified source is duplicate address detection (RFC 4862): the address is the asker's.
-    let asked = !source.is_unspecified()
-        && solicitation.target() != source
-        && ours(solicitation.target().into());
-    match (asked, whom) {
-        (true, _) => Ok(Some(Answer::NeighborAdvertisement)),
-        (false, For::Anyone) => Err(DropReason::NeighborDiscoveryUnanswered),
-        (false, For::Segment) => Ok(None),
-    }
-}
-
-struct Icmp6Sum {
-    source: Ipv6Addr,
-    destination: Ipv6Addr,
-}
-
-impl Icmp6Sum {
-    fn holds(&self, message: &[u8]) -> bool {
-        icmpv6::Icmpv6::parse(message)
-            .is_ok_and(|icmp| icmp.checksum_ok(self.source, self.destination))
-    }
-}
-
-/// Turns a request into its answer, from the gateway or from the NIC in our pods' name. `None` if
-/// it is not what the verdict says.
+/// Turns a request into its answer, sent by the gateway, or by the NIC for this node's pods. `None`
+/// if the packet is not what the verdict says.
 pub(crate) fn answer(
     packet: &mut Packet,
     headers: &Headers,
@@ -196,7 +47,7 @@ fn arp_reply(packet: &mut Packet, headers: &Headers, from: MacAddr) -> Option<()
 
 fn advertisement(packet: &mut Packet, headers: &Headers, from: MacAddr) -> Option<()> {
     let Net::Ip(ip) = &headers.net else { return None };
-    let Addresses::V6 { source: asker, .. } = ip.addresses else { return None };
+    let Addresses::V6 { source: asker, .. } = ip.flow.addresses else { return None };
     let target = Solicitation::parse(headers.transport(&packet.frame, ip)).ok()?.target();
     // RFC 4861, section 7.2.8: a proxy on a link that it shares leaves the owner the last word.
     let is_gateway = from == Gateway::MAC;
@@ -225,8 +76,8 @@ fn advertisement(packet: &mut Packet, headers: &Headers, from: MacAddr) -> Optio
     Some(())
 }
 
-/// Swapping the addresses leaves the sums of both headers as they are; one that the sender left
-/// undone is finished first.
+/// Turns a ping into its reply. Swapping the addresses leaves the sums of both headers as they are;
+/// one that the sender left undone is finished first.
 fn echo_reply(packet: &mut Packet, headers: &Headers) -> Option<()> {
     let Net::Ip(ip) = headers.net else { return None };
     packet.frame.truncate(headers.l3 + ip.len);
@@ -234,7 +85,7 @@ fn echo_reply(packet: &mut Packet, headers: &Headers) -> Option<()> {
         checksum::complete_partial(&mut packet.frame, start.into(), offset.into())?;
     }
     let message = packet.frame.get_mut(ip.l4..)?;
-    let turned = if ip.is_v6() {
+    let turned = if ip.flow.is_v6() {
         icmpv6::turn_echo_into_reply(message)
     } else {
         icmpv4::turn_echo_into_reply(message)
@@ -242,7 +93,7 @@ fn echo_reply(packet: &mut Packet, headers: &Headers) -> Option<()> {
     if !turned {
         return None;
     }
-    let (at, len) = if ip.is_v6() { (8, 16) } else { (12, 4) };
+    let (at, len) = if ip.flow.is_v6() { (8, 16) } else { (12, 4) };
     let addresses = packet.frame.get_mut(headers.l3 + at..headers.l3 + at + 2 * len)?;
     let (source, destination) = addresses.split_at_mut_checked(len)?;
     source.swap_with_slice(destination);
@@ -256,13 +107,14 @@ const ERROR6_MAX: usize = ipv6::MIN_MTU as usize;
 /// Linux's default of both.
 const ERROR_TTL: u8 = 64;
 
-/// Who speaks of a packet that is refused: the gateway. Towards the node's kernel that would be one of
-/// its own addresses, and IPv4 hears nobody who claims to be itself (RFC 1812, section 5.3.7); there
-/// it is whom the packet was for, as a route leads back to him by the same interface.
+/// The addresses that ICMP errors about a packet are sent from: the gateway's. The node's kernel
+/// has these itself, and takes no IPv4 packet from an address of its own (RFC 1812, section 5.3.7);
+/// to it an error comes from the packet's destination, to which a route leads by the same
+/// interface.
 pub(crate) fn speaker(gateway: &Gateway, about: &Ip, to_host: bool) -> Gateway {
     let mut speaker = *gateway;
     if to_host {
-        match about.addresses {
+        match about.flow.addresses {
             Addresses::V4 { destination, .. } => speaker.v4 = Some(destination),
             Addresses::V6 { destination, .. } => speaker.v6 = Some(destination),
         }
@@ -284,7 +136,7 @@ pub(crate) fn icmp_error(
     if !packet.frame.pull(headers.l3) {
         return None;
     }
-    match ip.addresses {
+    match ip.flow.addresses {
         Addresses::V4 { source, .. } => error4(packet, speaker.v4?, source, error),
         Addresses::V6 { source, .. } => error6(packet, speaker.v6?, source, error),
     }

@@ -1,0 +1,188 @@
+//! Source checks: whether the sender may send this packet.
+//!
+//! Enters: an [`Arrival`] with its [`Headers`], from `bridge` and `route`. Leaves: nothing, or the
+//! drop. Outer addresses are checked by `decap`, before there is an inner packet.
+//!
+//! | check | of |
+//! |---|---|
+//! | [`has_valid_mac`]   | every frame that is forwarded or routed |
+//! | [`bridged_pod`]     | every frame of a pod on a segment |
+//! | [`may_send_from`]   | every routed packet |
+//! | [`no_rogue_server`] | every IP packet of a pod |
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::arrival::{Arrival, ArrivedFrom};
+use super::flow::{Addresses, Ports};
+use super::parse::{Headers, Ip, Net};
+use crate::tables::{Adjacency, Encap, Gateway, Port, Tables};
+use crate::verdict::DropReason;
+use crate::wire::{Arp, EtherType, Ethernet, Protocol, header, icmpv6};
+
+/// Checks that the source MAC is one that an interface can have: a group address never sends
+/// (IEEE 802.3, 3.2.3), and no interface has zero.
+#[inline(always)]
+pub(crate) fn has_valid_mac(headers: &Headers) -> Result<(), DropReason> {
+    if headers.source_mac.is_multicast() || headers.source_mac.is_zero() {
+        return Err(DropReason::SourceMacInvalid);
+    }
+    Ok(())
+}
+
+/// Checks the source address of a routed packet: its sender is the one that has it.
+#[inline(always)]
+pub(crate) fn may_send_from(
+    tables: &Tables,
+    arrival: &Arrival<'_>,
+    ip: &Ip,
+) -> Result<(), DropReason> {
+    match arrival.from {
+        ArrivedFrom::Host => Ok(()),
+        ArrivedFrom::Pod if is_own_address(arrival.port, ip) => Ok(()),
+        ArrivedFrom::Pod => Err(DropReason::SourceAddressSpoofed),
+        ArrivedFrom::Peer { peer, .. } if peer.has(ip.flow.source()) => Ok(()),
+        ArrivedFrom::Peer { .. } => Err(DropReason::InnerSourceForeign),
+        // A host of the underlay may send to pods that it routes to, but not with the address of a
+        // pod of this node, nor of one whose packets come through a tunnel from a known peer, unless
+        // its node may have left the tunnel.
+        ArrivedFrom::Direct
+            if tables.is_local(ip.flow.source())
+                || !tables.tunnels.direct_from_tunnelled
+                    && is_tunnelled(tables, ip.flow.source()) =>
+        {
+            Err(DropReason::SourceAddressSpoofed)
+        }
+        ArrivedFrom::Direct => Ok(()),
+    }
+}
+
+/// Checks that a pod does not pose as router or DHCP server (CVE-2020-10749).
+#[inline(always)]
+pub(crate) fn no_rogue_server(ip: &Ip) -> Result<(), DropReason> {
+    const DHCP: Ports = Ports::new(67, 68);
+    const DHCPV6: Ports = Ports::new(547, 546);
+    let rogue = match ip.flow.protocol {
+        Protocol::UDP => matches!(ip.flow.ports(), Some(DHCP | DHCPV6)),
+        Protocol::ICMPV6 => ip.flow.icmp().is_some_and(|icmp| {
+            matches!(icmp.kind, icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT)
+        }),
+        _ => false,
+    };
+    if rogue { Err(DropReason::RogueAdvertisement) } else { Ok(()) }
+}
+
+/// Checks a frame of a bridged pod. On a routed port `route` asks this of every packet; on a segment
+/// frames reach other pods without passing there, and one pod that answers ARP for the gateway would
+/// receive all of its neighbours' traffic. What cannot be read cannot be checked, and is not let
+/// through: a VLAN tag of zero, or a ninth extension header, would otherwise carry what is refused
+/// without it.
+#[inline(always)]
+pub(crate) fn bridged_pod(
+    arrival: &Arrival<'_>,
+    bytes: &[u8],
+    headers: &Headers,
+) -> Result<(), DropReason> {
+    match &headers.net {
+        Net::Malformed(reason) => Err(*reason),
+        Net::Other => untagged(bytes),
+        Net::Arp => arp(arrival, bytes.get(headers.l3..).unwrap_or_default(), headers),
+        // `route` is next, and asks more.
+        Net::Ip(_) if headers.destination_mac == Gateway::MAC => Ok(()),
+        Net::Ip(ip) => {
+            no_rogue_server(ip)?;
+            bridged_source(arrival, ip)?;
+            if ip.flow.protocol == Protocol::ICMPV6 {
+                advertised(arrival, headers.transport(bytes, ip), ip)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Refuses VLAN tags: a host takes a tag of zero for none at all (IEEE 802.1Q and 802.1ad).
+#[inline(never)]
+fn untagged(bytes: &[u8]) -> Result<(), DropReason> {
+    let ethertype = Ethernet::parse(bytes).map(|ethernet| ethernet.ethertype());
+    match ethertype {
+        Ok(EtherType::VLAN | EtherType::QINQ) => Err(DropReason::EthertypeUnsupported),
+        _ => Ok(()),
+    }
+}
+
+/// Checks the sender of an ARP message. An unspecified one only asks (RFC 5227, section 2.1.1).
+#[inline(never)]
+fn arp(arrival: &Arrival<'_>, bytes: &[u8], headers: &Headers) -> Result<(), DropReason> {
+    let arp = Arp::parse(bytes).map_err(|_| DropReason::ArpMalformed)?;
+    if arp.sender_mac() != headers.source_mac {
+        return Err(DropReason::SourceMacSpoofed);
+    }
+    let sender = arp.sender_ip();
+    if sender.is_unspecified() || arrival.port.addresses.contains(&sender.into()) {
+        Ok(())
+    } else {
+        Err(DropReason::SourceAddressSpoofed)
+    }
+}
+
+#[inline(always)]
+fn bridged_source(arrival: &Arrival<'_>, ip: &Ip) -> Result<(), DropReason> {
+    if is_own_address(arrival.port, ip) {
+        return Ok(());
+    }
+    let without_address = match ip.flow.addresses {
+        // DHCP, before there is an address.
+        Addresses::V4 { source, destination } => {
+            source.is_unspecified() && destination == Ipv4Addr::BROADCAST
+        }
+        Addresses::V6 { source, destination } => {
+            source.is_unicast_link_local()
+                || (source.is_unspecified() && destination.is_multicast())
+        }
+    };
+    if without_address { Ok(()) } else { Err(DropReason::SourceAddressSpoofed) }
+}
+
+/// Checks the address in the body of a neighbour advertisement, which it gives away whatever its
+/// source.
+#[inline(never)]
+fn advertised(arrival: &Arrival<'_>, transport: &[u8], ip: &Ip) -> Result<(), DropReason> {
+    if ip.flow.icmp().is_none_or(|icmp| icmp.kind != icmpv6::NEIGHBOR_ADVERTISEMENT) {
+        return Ok(());
+    }
+    // RFC 4861, section 4.4: the target is behind the flags.
+    let target: &[u8; 16] = header(transport, 8).ok_or(DropReason::NeighborDiscoveryMalformed)?;
+    let target = Ipv6Addr::from(*target);
+    if target.is_unicast_link_local() || arrival.port.addresses.contains(&target.into()) {
+        Ok(())
+    } else {
+        Err(DropReason::SourceAddressSpoofed)
+    }
+}
+
+/// Whether the source address is one that the pod behind this port has.
+#[inline(always)]
+fn is_own_address(port: &Port, ip: &Ip) -> bool {
+    let mut own = port.addresses.iter();
+    match &ip.flow.addresses {
+        Addresses::V4 { source, .. } => {
+            own.any(|own| matches!(own, IpAddr::V4(v4) if v4 == source))
+        }
+        Addresses::V6 { source, .. } => {
+            own.any(|own| matches!(own, IpAddr::V6(v6) if v6 == source))
+        }
+    }
+}
+
+fn is_tunnelled(tables: &Tables, address: IpAddr) -> bool {
+    let tunnels = |adjacency: &Adjacency| {
+        matches!(adjacency, Adjacency::Remote { template: Some(template), .. }
+            if template.encap() != Encap::None)
+    };
+    match tables.route(address).and_then(|id| tables.adjacency(id)) {
+        Some(Adjacency::Multipath(group)) => {
+            let mut members = group.members().iter();
+            members.any(|member| tables.adjacency(member.adjacency).is_some_and(tunnels))
+        }
+        adjacency => adjacency.is_some_and(tunnels),
+    }
+}

@@ -1,0 +1,139 @@
+//! What a trace tells people.
+//!
+//! Enters: what each door of the walk found, and how ports are called here. Leaves: one line a
+//! door, and one for the verdict, as `vswitchctl trace` prints them.
+
+#[cfg(test)]
+mod tests;
+
+use api::Door;
+use dataplane::tables::{Adjacency, Encap, PortId, Template};
+use dataplane::{AfterBridge, Decapsulation, Network, TraceEvent, Verdict};
+
+/// One line for what a door found.
+pub(super) fn door(event: &TraceEvent, name: &impl Fn(PortId) -> String) -> Door {
+    let (door, said) = match event {
+        TraceEvent::PathMtu(path) => {
+            ("decap", format!("no more than {} bytes pass to {}", path.mtu, path.address))
+        }
+        TraceEvent::Decapsulated(by) => ("decap", decapsulated(by)),
+        TraceEvent::Parsed { macs: Some((source, destination)), network } => {
+            ("parse", format!("{source} > {destination}, {}", parsed(network)))
+        }
+        TraceEvent::Parsed { macs: None, network } => ("parse", parsed(network)),
+        TraceEvent::Bridged { segment, next } => {
+            let place =
+                segment.map_or("a routed port".to_owned(), |id| format!("bridge domain {}", id.0));
+            let next = match next {
+                AfterBridge::Route => "for the gateway, goes to route",
+                AfterBridge::Stays => "stays here",
+                AfterBridge::Dropped => "ends here",
+            };
+            ("bridge", format!("{place}: {next}"))
+        }
+        TraceEvent::NoRoute(destination) => ("route", format!("no route to {destination}")),
+        TraceEvent::Route(adjacency) => ("route", leads(adjacency, name)),
+        TraceEvent::Member { next_hop, adjacency } => {
+            ("route", format!("this flow by {next_hop}: {}", leads(adjacency, name)))
+        }
+        TraceEvent::Fragments { mtu } => {
+            ("route", format!("it may be cut: fragments of at most {mtu} bytes"))
+        }
+        TraceEvent::MssLimit { bytes } => {
+            ("route", format!("a SYN: segments of at most {bytes} bytes"))
+        }
+        TraceEvent::Verdict(end) => ("verdict", verdict(end, name)),
+        TraceEvent::Leaves { port, len } => {
+            ("rewrite", format!("{len} bytes leave by {}", name(*port)))
+        }
+    };
+    Door { door: door.into(), said }
+}
+
+/// The end of the walk, in one line.
+pub(super) fn verdict(verdict: &Verdict, name: &impl Fn(PortId) -> String) -> String {
+    match verdict {
+        Verdict::Forward { port } => format!("forward to {}", name(*port)),
+        Verdict::Tunnel { bridge, vtep } => {
+            format!("tunnel to VTEP {} of bridge domain {}", vtep.0, bridge.0)
+        }
+        Verdict::Flood { bridge, vteps, too_small } => {
+            let remote = match (vteps, too_small) {
+                (0, 0) => String::new(),
+                (vteps, 0) => format!(" and {vteps} VTEP(s)"),
+                (vteps, small) => {
+                    format!(" and {vteps} VTEP(s), not the {small} whose MTU is smaller")
+                }
+            };
+            format!("flood bridge domain {}{remote}", bridge.0)
+        }
+        Verdict::Route { port, .. } => format!("route to {}", name(*port)),
+        Verdict::Answer(answer) => format!("answered in place: {answer}"),
+        Verdict::Refuse { reason, error, .. } => {
+            format!("drop: {} The sender is told: {error}.", reason.explanation())
+        }
+        Verdict::Drop(reason) => format!("drop: {}", reason.explanation()),
+    }
+}
+
+fn decapsulated(by: &Decapsulation) -> String {
+    match by {
+        Decapsulation::Direct => "no encapsulation: direct routing".to_owned(),
+        Decapsulation::Ipip(peer) => format!("IPIP from peer {peer}"),
+        Decapsulation::Vxlan(peer) => format!("VXLAN from peer {peer}, routed overlay"),
+        Decapsulation::Vtep(peer, bridge) => {
+            format!("VXLAN from VTEP {peer}, bridge domain {}", bridge.0)
+        }
+    }
+}
+
+fn parsed(network: &Network) -> String {
+    match network {
+        Network::Ip { source, destination, protocol, len, ttl } => {
+            format!("{source} > {destination}, {protocol}, {len} bytes, ttl {ttl}")
+        }
+        Network::Arp => "ARP".to_owned(),
+        Network::Other => "neither IP nor ARP".to_owned(),
+        Network::Malformed(reason) => format!("malformed: {}", reason.explanation()),
+    }
+}
+
+/// Where an adjacency leads.
+fn leads(adjacency: &Adjacency, name: &impl Fn(PortId) -> String) -> String {
+    match adjacency {
+        Adjacency::Port { port, template, mtu } => {
+            format!("{}, next hop {}, mtu {mtu}", name(*port), template.destination())
+        }
+        Adjacency::Bridged { bridge, template, mtu } => {
+            format!("bridge domain {}, host {}, mtu {mtu}", bridge.0, template.destination())
+        }
+        Adjacency::Remote { port, template: Some(template), mtu } => {
+            format!("another node by {}: {}, mtu {mtu}", name(*port), way(template))
+        }
+        Adjacency::Remote { port, template: None, .. } => {
+            format!("another node by {}, whose next hop the kernel has not resolved", name(*port))
+        }
+        Adjacency::Gateway { .. } => "an address of this node's gateway".to_owned(),
+        Adjacency::Multipath(group) => {
+            let members = group.members().iter();
+            let members: Vec<_> = members
+                .map(|member| format!("{} weight {}", member.identity, member.weight))
+                .collect();
+            format!("one of {} next hops: {}", members.len(), members.join(", "))
+        }
+        Adjacency::Blackhole => "blackhole".to_owned(),
+        Adjacency::Unreachable => "unreachable".to_owned(),
+    }
+}
+
+/// The encapsulation, its other end, and the underlay's next hop.
+fn way(template: &Template) -> String {
+    let next_hop = template.destination();
+    match (template.encap(), template.remote_end()) {
+        (Encap::VxlanBridged | Encap::VxlanRouted, Some(remote)) => {
+            format!("VXLAN to {remote}, next hop {next_hop}")
+        }
+        (Encap::Ipip, Some(remote)) => format!("IPIP to {remote}, next hop {next_hop}"),
+        _ => format!("no encapsulation, next hop {next_hop}"),
+    }
+}
