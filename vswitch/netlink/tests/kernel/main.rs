@@ -346,7 +346,7 @@ fn the_kernel_resolves_a_neighbour_and_the_monitor_tells() {
             netlink.resolve(v0, ip).expect("it is up");
             let told = eventually("the monitor's word", || {
                 let (mut told, mut failed) = (None, false);
-                let each = |event| match event {
+                let mut each = |event| match event {
                     Event::NeighborChanged(neighbor) if neighbor.ip == ip => {
                         failed = neighbor.state == NeighborState::Failed;
                         told = neighbor.state.is_usable().then_some(neighbor);
