@@ -22,7 +22,17 @@ sink_listens() {
 }
 
 # widen NAME INTERFACE: the interface takes what the way does not, or nothing too long would leave it.
-widen() { in_ip "$1" link set "$2" mtu 2000; }
+# vswitchd gives the host port its MTU again, until another program has insisted three times: that then
+# has its way for a minute.
+widen() {
+    local _
+    for _ in {1..8}; do
+        in_ip "$1" link set "$2" mtu 2000
+        sleep 0.7
+        if in_ip "$1" -json link show dev "$2" | jq -e '.[0].mtu == 2000' >/dev/null; then return; fi
+    done
+    return 1
+}
 
 # sweeps FROM TO WAY_MTU: both families at once.
 sweeps() {

@@ -165,9 +165,14 @@ reload() {
     wait_until 5 reloaded_since "$log" "$before"
 }
 
+is_repaired() {
+    ctl node-a status --json | jq -e 'any(.repairs[]; .part | contains("nftables table inet vswitch"))'
+}
+
 flushed() {
     in_ns node-a nft delete table inet vswitch
-    check "a table that somebody removed is missed by status" said 'table inet vswitch is gone'
+    check "a table that somebody removed is set again" wait_until 3 in_ns node-a nft list table inet vswitch
+    check "and status tells so" is_repaired
     check "a reload succeeds" reload
     check "and sets it again" seen_as "$NODE"
 }
