@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dataplane::Millis;
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, Fdb, FdbTarget, Gateway,
-    Offloads, Peer, PeerId, Port, PortId, PortKind, Tables, Template, Tunnels,
+    Offloads, Peer, PeerId, Port, PortId, PortRole, Tables, Template, Tunnels,
     adjacency::{Ends, Outer},
 };
 use dataplane::wire::{MacAddr, vxlan};
@@ -173,12 +173,12 @@ fn tables(path: Path, attachment: Attachment) -> Tables {
         ..Tables::default()
     };
     tables.ports = vec![
-        Some(port(PortKind::Host, Attachment::Routed, MacAddr([2, 0, 0, 0xff, 0, 3]))),
-        Some(port(PortKind::Uplink, Attachment::Routed, UPLINK_MAC)),
+        Some(port(PortRole::Host, Attachment::Routed, MacAddr([2, 0, 0, 0xff, 0, 3]))),
+        Some(port(PortRole::Uplink, Attachment::Routed, UPLINK_MAC)),
     ];
     for pod in 0..PODS {
         let addresses = vec![pod_v4(pod), pod_v6(pod)];
-        let port = port(PortKind::Pod, attachment, pod_mac(pod));
+        let port = port(PortRole::Pod, attachment, pod_mac(pod));
         tables.ports.push(Some(Port { addresses, ..port }));
         let template = Template::ethernet(pod_mac(pod), Gateway::MAC);
         tables.adjacencies.push(Adjacency::Port { port: pod_port(pod), template, mtu: MTU });
@@ -209,11 +209,11 @@ fn route_to(tables: &mut Tables, address: IpAddr, len: u8, adjacency: AdjacencyI
     }
 }
 
-fn port(kind: PortKind, attachment: Attachment, mac: MacAddr) -> Port {
+fn port(kind: PortRole, attachment: Attachment, mac: MacAddr) -> Port {
     let offloads = match kind {
         // As a NIC under AF_XDP: everything is done here.
-        PortKind::Uplink => Offloads::default(),
-        PortKind::Pod | PortKind::Host => Offloads { checksum: true, tso: true, uso: true },
+        PortRole::Uplink => Offloads::default(),
+        PortRole::Pod | PortRole::Host => Offloads { checksum: true, tso: true, uso: true },
     };
     Port { kind, attachment, mac, mtu: MTU, offloads, addresses: Vec::new() }
 }

@@ -7,7 +7,7 @@ use api::{Mac, PodName};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::config::{Ipam, NetConf};
+use crate::config::{IpamChoice, NetConf};
 use crate::error::Error;
 
 /// Capabilities that are for another plugin, or for none: they need a refusal, as a pod whose port
@@ -93,9 +93,9 @@ fn is_given(value: &Value) -> bool {
     }
 }
 
-fn refuse_unsupported(runtime: Option<&Value>, ipam: &Ipam) -> Result<(), Error> {
+fn refuse_unsupported(runtime: Option<&Value>, ipam: &IpamChoice) -> Result<(), Error> {
     // Ranges are for the IPAM plugin; ours has the node's prefixes and no others.
-    let ranges = (*ipam == Ipam::Own).then_some("ipRanges");
+    let ranges = (*ipam == IpamChoice::Own).then_some("ipRanges");
     for key in UNSUPPORTED.into_iter().chain(ranges) {
         if let Some(value) = runtime.and_then(|r| r.get(key)).filter(|value| is_given(value)) {
             return Err(Error::Unsupported {

@@ -2,7 +2,7 @@
 //! the IPAM plugin. What other plugins added since is none of our business.
 
 use api::{Check, Mac, Request};
-use netlink::{KernelRoute, NeighborState, RouteKind};
+use netlink::{FibRoute, FibRouteKind, NudState};
 
 use crate::client;
 use crate::config::Call;
@@ -60,7 +60,7 @@ fn compare(ifname: &str, previous: &Previous, found: &Found) -> Result<(), Error
         }
         let is_known = |gateway| {
             let mut all = found.neighbors.iter();
-            all.any(|n| n.ip == gateway && n.state == NeighborState::Permanent)
+            all.any(|n| n.ip == gateway && n.state == NudState::Permanent)
         };
         if let Some(gateway) = ip.gateway.filter(|gateway| !is_known(*gateway)) {
             let what = format!("lacks the permanent neighbour entry of gateway {gateway}");
@@ -78,9 +78,9 @@ fn compare(ifname: &str, previous: &Previous, found: &Found) -> Result<(), Error
 }
 
 /// Whether the kernel's route does what the result's does. Where that names no gateway, ADD chose it.
-fn stands_for(is: &KernelRoute, route: &Route) -> bool {
+fn stands_for(is: &FibRoute, route: &Route) -> bool {
     let [hop] = is.next_hops.as_slice() else { return false };
-    is.kind == RouteKind::Unicast
+    is.kind == FibRouteKind::Unicast
         && is.destination == (route.dst.network(), route.dst.prefix_len())
         && (hop.gateway == route.gw || (route.gw.is_none() && hop.oif != 0))
 }
@@ -91,7 +91,7 @@ fn altered(ifname: &str, what: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use netlink::{KernelHop, KernelRoute, Link, Neighbor, NeighborState, RouteKind};
+    use netlink::{FibHop, FibRoute, FibRouteKind, Link, Neighbor, NudState};
     use serde_json::json;
 
     use super::compare;
@@ -120,16 +120,16 @@ mod tests {
                 ifindex: 2,
                 ip: gateway,
                 mac: Some([2; 6]),
-                state: NeighborState::Permanent,
+                state: NudState::Permanent,
             }],
-            routes: vec![KernelRoute {
+            routes: vec![FibRoute {
                 destination: ([0; 4].into(), 0),
                 table: 254,
                 tos: 0,
                 metric: 0,
                 protocol: 4,
-                kind: RouteKind::Unicast,
-                next_hops: vec![KernelHop {
+                kind: FibRouteKind::Unicast,
+                next_hops: vec![FibHop {
                     oif: 2,
                     gateway: Some(gateway),
                     weight: 1,
@@ -163,7 +163,7 @@ mod tests {
                 "interface eth0 lacks the permanent neighbour entry of gateway 198.18.1.1",
             ),
             (
-                |f| f.neighbors[0].state = NeighborState::Stale,
+                |f| f.neighbors[0].state = NudState::Stale,
                 "interface eth0 lacks the permanent neighbour entry of gateway 198.18.1.1",
             ),
             (|f| f.routes.clear(), "the route to 0.0.0.0/0 by 198.18.1.1 is missing"),
@@ -172,7 +172,7 @@ mod tests {
                 "the route to 0.0.0.0/0 by 198.18.1.1 is missing",
             ),
             (
-                |f| f.routes[0].kind = RouteKind::Blackhole,
+                |f| f.routes[0].kind = FibRouteKind::Blackhole,
                 "the route to 0.0.0.0/0 by 198.18.1.1 is missing",
             ),
         ];

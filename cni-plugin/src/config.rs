@@ -147,7 +147,7 @@ pub struct NetConf {
     /// `mtu`: an upper bound to what the daemon says, bytes.
     pub mtu: Option<u32>,
     /// `ipam`.
-    pub ipam: Ipam,
+    pub ipam: IpamChoice,
     /// `dns`, passed through.
     pub dns: Option<Value>,
     /// `runtimeConfig`, unparsed.
@@ -162,7 +162,7 @@ pub struct NetConf {
 
 /// Who allocates addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ipam {
+pub enum IpamChoice {
     /// The daemon, from the node's prefixes.
     Own,
     /// The plugin of this name.
@@ -234,7 +234,7 @@ impl NetConf {
             socket,
             mode: mode(raw.mode.as_deref(), raw.bridge)?,
             mtu: raw.mtu,
-            ipam: Ipam::from_conf(raw.ipam.as_ref())?,
+            ipam: IpamChoice::from_conf(raw.ipam.as_ref())?,
             dns: raw.dns,
             runtime_config: raw.runtime_config,
             args: raw.args,
@@ -258,7 +258,7 @@ fn mode(mode: Option<&str>, bridge: Option<String>) -> Result<Option<Mode>, Erro
     }
 }
 
-impl Ipam {
+impl IpamChoice {
     fn from_conf(value: Option<&Value>) -> Result<Self, Error> {
         let Some(value) = value else { return Ok(Self::Own) };
         let Some(object) = value.as_object() else {

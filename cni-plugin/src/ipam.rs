@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::config::{Call, Ipam};
+use crate::config::{Call, IpamChoice};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::result::Route;
@@ -65,7 +65,7 @@ impl<'a> Delegate<'a> {
     /// # Errors
     /// `Invalid` if no directory of CNI_PATH has it.
     pub(crate) fn of(call: &'a Call) -> Result<Option<Self>, Error> {
-        let Ipam::Delegated(name) = &call.conf.ipam else { return Ok(None) };
+        let IpamChoice::Delegated(name) = &call.conf.ipam else { return Ok(None) };
         let path = call.env.path.iter().map(|dir| dir.join(name)).find(|path| path.is_file());
         let Some(path) = path else {
             return Err(Error::Invalid(format!(

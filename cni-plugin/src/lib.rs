@@ -57,7 +57,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_shutdown;
 
 pub use args::Wanted;
-pub use config::{Call, Env, Ipam, NetConf};
+pub use config::{Call, Env, IpamChoice, NetConf};
 pub use error::Error;
 pub use version::{Command, SpecVersion};
 

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use api::{AttachmentId, Mac};
 use ipnet::IpNet;
-use netlink::{KernelRoute, Link, LinkChange, MAIN_TABLE, Neighbor, Netlink, RouteFilter};
+use netlink::{FibRoute, Link, LinkChange, MAIN_TABLE, Neighbor, Netlink, RouteFilter};
 
 use crate::error::Error;
 use crate::result::Route;
@@ -35,7 +35,7 @@ pub(crate) struct Found {
     pub(crate) link: Link,
     pub(crate) addresses: Vec<IpNet>,
     pub(crate) neighbors: Vec<Neighbor>,
-    pub(crate) routes: Vec<KernelRoute>,
+    pub(crate) routes: Vec<FibRoute>,
 }
 
 /// True if an interface of this name exists.

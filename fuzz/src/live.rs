@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway,
-    LocalAddresses, Offloads, Peer, PeerId, Port, PortId, PortKind, RemoteVtep, Tables, Template,
+    LocalAddresses, Offloads, Peer, PeerId, Port, PortId, PortRole, RemoteVtep, Tables, Template,
     Tunnels, VtepId,
     adjacency::{Ends, Outer},
 };
@@ -154,19 +154,19 @@ fn route(tables: &mut Tables, address: IpAddr, len: u8, adjacency: AdjacencyId) 
 fn port(number: u8) -> Option<Port> {
     let all = Offloads { checksum: true, tso: true, uso: true };
     let (kind, attachment, offloads) = match number {
-        0 => (PortKind::Host, Attachment::Routed, all),
-        1 => (PortKind::Uplink, Attachment::Routed, Offloads::default()),
-        2 => (PortKind::Pod, Attachment::Routed, all),
-        3 => (PortKind::Pod, Attachment::Routed, Offloads::default()),
-        4 => (PortKind::Pod, Attachment::Bridged(BridgeId(0)), all),
-        5 => (PortKind::Pod, Attachment::Bridged(BridgeId(0)), Offloads::default()),
-        6 => (PortKind::Pod, Attachment::Bridged(BridgeId(1)), all),
+        0 => (PortRole::Host, Attachment::Routed, all),
+        1 => (PortRole::Uplink, Attachment::Routed, Offloads::default()),
+        2 => (PortRole::Pod, Attachment::Routed, all),
+        3 => (PortRole::Pod, Attachment::Routed, Offloads::default()),
+        4 => (PortRole::Pod, Attachment::Bridged(BridgeId(0)), all),
+        5 => (PortRole::Pod, Attachment::Bridged(BridgeId(0)), Offloads::default()),
+        6 => (PortRole::Pod, Attachment::Bridged(BridgeId(1)), all),
         _ => return None,
     };
     let (mac, addresses) = match kind {
-        PortKind::Pod => (pod_mac(number), vec![pod_v4(number).into(), pod_v6(number).into()]),
-        PortKind::Host => (pod_mac(number), Vec::new()),
-        PortKind::Uplink => (NIC, Vec::new()),
+        PortRole::Pod => (pod_mac(number), vec![pod_v4(number).into(), pod_v6(number).into()]),
+        PortRole::Host => (pod_mac(number), Vec::new()),
+        PortRole::Uplink => (NIC, Vec::new()),
     };
     Some(Port { kind, attachment, mac, mtu: MTU, offloads, addresses })
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{Call, Env, Ipam, NetConf};
+use super::{Call, Env, IpamChoice, NetConf};
 use crate::args::Wanted;
 use crate::error::Error;
 use crate::version::Command;
@@ -77,7 +77,7 @@ fn cni_path_is_a_list_and_relative_directories_are_not_searched() {
 fn defaults_are_the_daemons() {
     let conf = parse(json!({"ipam": {}, "unheardOf": [1, 2]})).expect("valid");
     assert_eq!(conf.socket.to_str(), Some(api::DEFAULT_SOCKET));
-    assert_eq!((conf.mode, conf.mtu, conf.ipam), (None, None, Ipam::Own));
+    assert_eq!((conf.mode, conf.mtu, conf.ipam), (None, None, IpamChoice::Own));
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn keys_are_read() {
     }))
     .expect("valid");
     assert_eq!(conf.mode, Some(Mode::Bridged { bridge: Some("blue".into()) }));
-    assert_eq!(conf.ipam, Ipam::Delegated("host-local".into()));
+    assert_eq!(conf.ipam, IpamChoice::Delegated("host-local".into()));
     assert_eq!(conf.mtu, Some(1400));
 }
 

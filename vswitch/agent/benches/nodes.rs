@@ -6,7 +6,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::{Value, json};
 use vswitch_agent::desired::{Nodes, Peers, desired};
-use vswitch_agent::node::Node;
+use vswitch_agent::node::ClusterNode;
 use vswitch_agent::object::NodeObject;
 use vswitch_agent::sync::Held;
 
@@ -49,7 +49,7 @@ fn judged(texts: &[String]) -> Nodes {
     let parse = |text: &String| serde_json::from_str::<NodeObject>(text).expect("a Node");
     texts
         .iter()
-        .map(|text| Node::judge(&parse(text)))
+        .map(|text| ClusterNode::judge(&parse(text)))
         .map(|node| (node.name.clone(), node))
         .collect()
 }

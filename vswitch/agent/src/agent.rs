@@ -14,12 +14,12 @@ use tokio::time::{Instant, sleep_until};
 use crate::cluster::{Outage, Publication, Seen};
 use crate::desired::{Desired, Nodes, Peers, desired};
 use crate::error::chain;
-use crate::install::Placement;
+use crate::install::InstallTarget;
 use crate::link::{Link, same};
-use crate::node::Node;
+use crate::node::ClusterNode;
 use crate::object::NodeObject;
 use crate::publish::{Health, Own, Vtep};
-use crate::report::{Refusal, Report, State};
+use crate::report::{KeptOut, Report, State};
 
 /// A burst of changes is one change: until it is quiet for so long, yet not longer than that.
 const QUIET: Duration = Duration::from_millis(100);
@@ -43,7 +43,7 @@ pub struct Settings {
     /// Where the state goes.
     pub state_file: Option<PathBuf>,
     /// Installed once pods can be networked.
-    pub conflist: Option<Placement>,
+    pub conflist: Option<InstallTarget>,
     /// Where the runtime looks for plugins.
     pub cni_bin_dir: PathBuf,
 }
@@ -82,7 +82,7 @@ impl Agent {
     pub fn new(
         settings: Settings,
         publications: watch::Sender<Option<Publication>>,
-        refusals: mpsc::Sender<Refusal>,
+        refusals: mpsc::Sender<KeptOut>,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -331,7 +331,7 @@ impl Burst {
 
 /// Keeps a Node; true if it says anything that it did not say before.
 fn note(own_name: &str, nodes: &mut Nodes, own: &mut Option<Own>, object: &NodeObject) -> bool {
-    let node = Node::judge(object);
+    let node = ClusterNode::judge(object);
     let mut is_new = false;
     if node.name == own_name {
         let new = Some(Own::of(object));

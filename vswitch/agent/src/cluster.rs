@@ -24,7 +24,7 @@ use crate::backoff::Attempts;
 use crate::error::{Error, Result, chain};
 use crate::object::NodeObject;
 use crate::publish::{Health, Own, Vtep};
-use crate::report::Refusal;
+use crate::report::KeptOut;
 
 /// Between attempts to reach the server.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -183,7 +183,7 @@ fn newest_patch(said: &mut watch::Receiver<Option<Publication>>) -> Option<serde
 }
 
 /// Makes an Event of each refusal, as far as the budget goes; ends when the sender is gone.
-pub async fn report(client: Client, own: String, mut refusals: mpsc::Receiver<Refusal>) {
+pub async fn report(client: Client, own: String, mut refusals: mpsc::Receiver<KeptOut>) {
     // Events of what has no namespace are kept in this one.
     let events: Api<Event> = Api::namespaced(client, "default");
     let mut outage = Outage::new("Events cannot be created");
@@ -212,8 +212,8 @@ pub async fn report(client: Client, own: String, mut refusals: mpsc::Receiver<Re
 }
 
 /// All agents give the same name to the same refusal, so that it is there once.
-fn event(own: &str, refusal: &Refusal) -> Event {
-    let Refusal { node, why } = refusal;
+fn event(own: &str, refusal: &KeptOut) -> Event {
+    let KeptOut { node, why } = refusal;
     let now = Some(Time(Timestamp::now()));
     Event {
         metadata: ObjectMeta {

@@ -20,13 +20,13 @@ type Result<T> = std::result::Result<T, ClientError>;
 
 /// A connection to the daemon; of no more use after an error other than `Refused`.
 #[derive(Debug)]
-pub struct Daemon {
+pub struct DaemonClient {
     path: PathBuf,
     stream: UnixStream,
     decoder: Decoder,
 }
 
-impl Daemon {
+impl DaemonClient {
     /// Connects.
     ///
     /// # Errors

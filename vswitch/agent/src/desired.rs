@@ -14,10 +14,10 @@ use std::net::IpAddr;
 use api::{PeerSpec, is_v4, overlap};
 use ipnet::IpNet;
 
-use crate::node::{Node, node_of};
+use crate::node::{ClusterNode, node_of};
 
 /// Every node of the cluster by name.
-pub type Nodes = BTreeMap<String, Node>;
+pub type Nodes = BTreeMap<String, ClusterNode>;
 /// Peers by name.
 pub type Peers = BTreeMap<String, PeerSpec>;
 
@@ -35,7 +35,7 @@ pub struct Desired {
 /// The peers that `nodes` make for the node `own`, whose VNI is `vni`, and whose daemon has `held`.
 #[must_use]
 pub fn desired(nodes: &Nodes, own: &str, vni: Option<u32>, held: &Peers) -> Desired {
-    let mut by_age: Vec<&Node> = nodes.values().collect();
+    let mut by_age: Vec<&ClusterNode> = nodes.values().collect();
     by_age.sort_by_key(|node| (node.created_seconds, node.name.as_str()));
     let mut out = Desired::default();
     let mut claims = Claims::default();

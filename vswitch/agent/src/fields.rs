@@ -9,7 +9,7 @@ use api::{Encapsulation, Mac, PeerSpec, is_v4};
 use ipnet::IpNet;
 
 use crate::object::NodeObject;
-use crate::problem::Problem;
+use crate::problem::NodeProblem;
 
 /// Of a hostile value so much is repeated in messages.
 const SHOWN_CHARS: usize = 64;
@@ -21,7 +21,7 @@ const SHORTEST_V6: u8 = 16;
 
 /// How a node is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reach {
+pub struct NodeReach {
     /// One; or two, if each family of its pods has an underlay address of its own.
     pub peers: Vec<PeerSpec>,
     /// The network identifier that the node says it uses; to be compared with ours.
@@ -35,20 +35,20 @@ pub(crate) fn peer(
     prefixes: Vec<IpNet>,
     encapsulation: Option<Encapsulation>,
     vtep_mac: Option<Mac>,
-) -> Result<PeerSpec, Problem> {
+) -> Result<PeerSpec, NodeProblem> {
     if prefixes.iter().any(|prefix| prefix.contains(&address)) {
-        return Err(Problem::AddressInside(address));
+        return Err(NodeProblem::AddressInside(address));
     }
     Ok(PeerSpec { name, address, prefixes, encapsulation, encapsulate: None, vtep_mac })
 }
 
 /// A Node's name.
-pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
+pub(crate) fn check_name(name: &str) -> Result<(), NodeProblem> {
     let is_subdomain_char = |byte: u8| {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.'
     };
     if name.is_empty() || name.len() > 253 || !name.bytes().all(is_subdomain_char) {
-        return Err(Problem::Name(shown(name)));
+        return Err(NodeProblem::Name(shown(name)));
     }
     Ok(())
 }
@@ -57,7 +57,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
 ///
 /// # Errors
 /// If there is none, or one that pods cannot have.
-pub fn pod_cidrs(object: &NodeObject) -> Result<Vec<IpNet>, Problem> {
+pub fn pod_cidrs(object: &NodeObject) -> Result<Vec<IpNet>, NodeProblem> {
     let several = object.spec.pod_cidrs.as_deref().unwrap_or_default();
     let one = object.spec.pod_cidr.as_slice();
     let texts = if several.is_empty() { one } else { several };
@@ -65,15 +65,15 @@ pub fn pod_cidrs(object: &NodeObject) -> Result<Vec<IpNet>, Problem> {
     for text in texts.iter().filter(|text| !text.is_empty()) {
         let prefix = parse_pod_cidr(text)?;
         if prefixes.iter().any(|other| is_v4(other) == is_v4(&prefix)) {
-            return Err(Problem::ManyPodCidrs);
+            return Err(NodeProblem::ManyPodCidrs);
         }
         prefixes.push(prefix);
     }
-    if prefixes.is_empty() { Err(Problem::NoPodCidr) } else { Ok(prefixes) }
+    if prefixes.is_empty() { Err(NodeProblem::NoPodCidr) } else { Ok(prefixes) }
 }
 
-fn parse_pod_cidr(text: &str) -> Result<IpNet, Problem> {
-    let refuse = |why| Problem::PodCidr { cidr: shown(text), why };
+fn parse_pod_cidr(text: &str) -> Result<IpNet, NodeProblem> {
+    let refuse = |why| NodeProblem::PodCidr { cidr: shown(text), why };
     if text.len() > ADDRESS_CHARS {
         return Err(refuse("is no prefix"));
     }
@@ -111,7 +111,7 @@ fn parse_pod_cidr(text: &str) -> Result<IpNet, Problem> {
 }
 
 /// The first InternalIP of IPv4, else the first one.
-pub(crate) fn internal_address(object: &NodeObject) -> Result<IpAddr, Problem> {
+pub(crate) fn internal_address(object: &NodeObject) -> Result<IpAddr, NodeProblem> {
     let addresses = object.status.addresses.as_deref().unwrap_or_default();
     let mut first = None;
     for entry in addresses.iter().filter(|entry| entry.kind == "InternalIP") {
@@ -121,12 +121,12 @@ pub(crate) fn internal_address(object: &NodeObject) -> Result<IpAddr, Problem> {
         }
         first = first.or(Some(address));
     }
-    first.ok_or(Problem::NoAddress)
+    first.ok_or(NodeProblem::NoAddress)
 }
 
 /// An address that a node can have on its underlay.
-pub(crate) fn parse_address(source_name: &'static str, text: &str) -> Result<IpAddr, Problem> {
-    let refuse = |why| Problem::Address { source_name, address: shown(text), why };
+pub(crate) fn parse_address(source_name: &'static str, text: &str) -> Result<IpAddr, NodeProblem> {
+    let refuse = |why| NodeProblem::Address { source_name, address: shown(text), why };
     let address: IpAddr = text.parse().map_err(|_| refuse("is no address"))?;
     let is_special = match address {
         IpAddr::V4(v4) => {
@@ -148,9 +148,9 @@ pub(crate) fn parse_address(source_name: &'static str, text: &str) -> Result<IpA
 }
 
 /// A MAC that an interface can have.
-pub(crate) fn parse_mac(annotation: &'static str, text: &str) -> Result<Mac, Problem> {
+pub(crate) fn parse_mac(annotation: &'static str, text: &str) -> Result<Mac, NodeProblem> {
     let mac = text.parse::<Mac>().ok().filter(|mac| mac.0[0] & 1 == 0 && mac.0 != [0; 6]);
-    mac.ok_or_else(|| Problem::VtepMac { annotation, value: shown(text) })
+    mac.ok_or_else(|| NodeProblem::VtepMac { annotation, value: shown(text) })
 }
 
 /// A value that may be hostile, quoted and cut.

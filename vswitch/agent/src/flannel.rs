@@ -12,9 +12,9 @@ use api::{Encapsulation, Mac, is_v4};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::fields::{Reach, parse_address, parse_mac, peer, shown};
+use crate::fields::{NodeReach, parse_address, parse_mac, peer, shown};
 use crate::object::NodeObject;
-use crate::problem::Problem;
+use crate::problem::NodeProblem;
 
 /// `true` where flannel, or a node in its manner, keeps the following.
 pub const MANAGED: &str = "flannel.alpha.coreos.com/kube-subnet-manager";
@@ -48,13 +48,13 @@ pub(crate) fn is_managed(object: &NodeObject) -> bool {
 }
 
 /// The peers that a node of flannel's makes, one for each family of its pods that flannel carries.
-pub(crate) fn reach(object: &NodeObject, prefixes: &[IpNet]) -> Result<Reach, Problem> {
+pub(crate) fn reach(object: &NodeObject, prefixes: &[IpNet]) -> Result<NodeReach, NodeProblem> {
     let backend = object.annotation(BACKEND_TYPE).unwrap_or_default();
     let encapsulation = match backend {
         "vxlan" => Encapsulation::Vxlan,
         "ipip" => Encapsulation::Ipip,
         "host-gw" => Encapsulation::Direct,
-        other => return Err(Problem::FlannelBackend(shown(other))),
+        other => return Err(NodeProblem::FlannelBackend(shown(other))),
     };
     let (v4, v6): (Vec<IpNet>, Vec<IpNet>) = prefixes.iter().partition(|prefix| is_v4(prefix));
     let name = object.name();
@@ -71,7 +71,7 @@ pub(crate) fn reach(object: &NodeObject, prefixes: &[IpNet]) -> Result<Reach, Pr
             let (its_vni, mac) = backend_data(object, data_key)?;
             if *vni.get_or_insert(its_vni) != its_vni {
                 let value = shown(object.annotation(data_key).unwrap_or_default());
-                return Err(Problem::FlannelData { annotation: data_key, value });
+                return Err(NodeProblem::FlannelData { annotation: data_key, value });
             }
             Some(mac)
         } else {
@@ -79,13 +79,13 @@ pub(crate) fn reach(object: &NodeObject, prefixes: &[IpNet]) -> Result<Reach, Pr
         };
         peers.push(peer(name, address, prefixes, Some(encapsulation), mac)?);
     }
-    if peers.is_empty() { Err(Problem::NoAddress) } else { Ok(Reach { peers, vni }) }
+    if peers.is_empty() { Err(NodeProblem::NoAddress) } else { Ok(NodeReach { peers, vni }) }
 }
 
-fn backend_data(object: &NodeObject, key: &'static str) -> Result<(u32, Mac), Problem> {
+fn backend_data(object: &NodeObject, key: &'static str) -> Result<(u32, Mac), NodeProblem> {
     let text = object.annotation(key).unwrap_or_default();
     let data: BackendData = serde_json::from_str(text)
-        .map_err(|_| Problem::FlannelData { annotation: key, value: shown(text) })?;
+        .map_err(|_| NodeProblem::FlannelData { annotation: key, value: shown(text) })?;
     Ok((data.vni, parse_mac(key, &data.vtep_mac)?))
 }
 

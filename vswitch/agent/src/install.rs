@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::backoff::Attempts;
-use crate::daemon::Daemon;
+use crate::daemon::DaemonClient;
 use crate::error::{Error, Result, chain};
 
 /// The plugin by which runtimes serve hostPorts.
@@ -22,14 +22,14 @@ const LONGEST_RETRY: Duration = Duration::from_secs(2);
 
 /// A file, and the directory that it goes into under its own name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Placement {
+pub struct InstallTarget {
     /// What to install.
     pub file: PathBuf,
     /// The runtime's directory.
     pub directory: PathBuf,
 }
 
-impl Placement {
+impl InstallTarget {
     /// Where it will be.
     #[must_use]
     pub fn target(&self) -> PathBuf {
@@ -113,7 +113,7 @@ pub async fn wait_for_daemon(socket: &Path, patience: Duration) -> Result<()> {
 }
 
 async fn readiness(socket: &Path) -> Result<bool> {
-    let status = Daemon::connect(socket).await?.status().await?;
+    let status = DaemonClient::connect(socket).await?.status().await?;
     Ok(!status.pod_prefixes.is_empty())
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::backoff::Attempts;
 use crate::cluster::Outage;
-use crate::daemon::Daemon;
+use crate::daemon::DaemonClient;
 use crate::desired::Peers;
 use crate::sync::Held;
 
@@ -36,7 +36,7 @@ pub(crate) struct Link {
 }
 
 struct Connected {
-    daemon: Daemon,
+    daemon: DaemonClient,
     status: Status,
     held: Held,
 }
@@ -128,7 +128,7 @@ impl Link {
             connected.status = connected.daemon.status().await?;
             return Ok(());
         }
-        let mut daemon = Daemon::connect(&self.socket).await?;
+        let mut daemon = DaemonClient::connect(&self.socket).await?;
         let status = daemon.status().await?;
         let held = Held::shown(daemon.peers().await?);
         let (node, peers) = (&status.node, held.peers().len());

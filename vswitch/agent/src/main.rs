@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 use vswitch_agent::agent::{Agent, Settings};
 use vswitch_agent::cluster;
 use vswitch_agent::error::{Error, Result, chain};
-use vswitch_agent::install::{Placement, wait_for_daemon};
+use vswitch_agent::install::{InstallTarget, wait_for_daemon};
 use vswitch_agent::report::State;
 
 /// kube logs each attempt that fails; we log that they begin to fail.
@@ -142,7 +142,7 @@ async fn run(run: Run) -> Result<()> {
     let stopped = stopped()?;
     let node_name = run.node_name.unwrap_or_default();
     let client = cluster::client(run.kubeconfig.as_deref()).await?;
-    let conflist = run.conflist.map(|file| Placement { file, directory: run.cni_conf_dir });
+    let conflist = run.conflist.map(|file| InstallTarget { file, directory: run.cni_conf_dir });
     let state_file = run.state_file.clone();
     let settings = Settings {
         node_name: node_name.clone(),
@@ -193,7 +193,8 @@ fn stopped() -> Result<impl Future<Output = ()>> {
 
 async fn place(install: &Install) -> Result<()> {
     let placement = |file: &Option<PathBuf>, directory: &Path| {
-        file.as_ref().map(|file| Placement { file: file.clone(), directory: directory.to_owned() })
+        file.as_ref()
+            .map(|file| InstallTarget { file: file.clone(), directory: directory.to_owned() })
     };
     let plugin = placement(&install.plugin, &install.cni_bin_dir);
     let conflist = placement(&install.conflist, &install.cni_conf_dir);

@@ -5,11 +5,11 @@
 //! `desired`: the peers that it makes, or the named [`Problem`] that keeps it out. Pure.
 
 use crate::fields::{
-    Reach, check_name, internal_address, parse_address, parse_mac, peer, pod_cidrs,
+    NodeReach, check_name, internal_address, parse_address, parse_mac, peer, pod_cidrs,
 };
 use crate::flannel;
 use crate::object::NodeObject;
-use crate::problem::Problem;
+use crate::problem::NodeProblem;
 
 /// Underlay address of a node that runs vswitchd, as its agent published it.
 pub const UNDERLAY_ADDRESS: &str = "vswitch.dev/underlay-address";
@@ -18,16 +18,16 @@ pub const VTEP_MAC: &str = "vswitch.dev/vtep-mac";
 
 /// Another node, or this one, as far as packets to it are concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub struct ClusterNode {
     /// Its name, unique in the cluster.
     pub name: String,
     /// When the object was made, in seconds since 1970: the older node keeps what two claim.
     pub created_seconds: i64,
     /// How it is reached, or why it is not.
-    pub reach: Result<Reach, Problem>,
+    pub reach: Result<NodeReach, NodeProblem>,
 }
 
-impl Node {
+impl ClusterNode {
     /// What a Node says, judged.
     #[must_use]
     pub fn judge(object: &NodeObject) -> Self {
@@ -40,7 +40,7 @@ impl Node {
     }
 }
 
-fn reach(object: &NodeObject) -> Result<Reach, Problem> {
+fn reach(object: &NodeObject) -> Result<NodeReach, NodeProblem> {
     check_name(object.name())?;
     let prefixes = pod_cidrs(object)?;
     // Our own agent's word goes before flannel's, so that a node in both roles is one of ours.
@@ -48,13 +48,13 @@ fn reach(object: &NodeObject) -> Result<Reach, Problem> {
         let address = parse_address(UNDERLAY_ADDRESS, address)?;
         let mac = object.annotation(VTEP_MAC).map(|mac| parse_mac(VTEP_MAC, mac)).transpose()?;
         let peer = peer(object.name().to_owned(), address, prefixes, None, mac)?;
-        return Ok(Reach { peers: vec![peer], vni: None });
+        return Ok(NodeReach { peers: vec![peer], vni: None });
     }
     if flannel::is_managed(object) {
         return flannel::reach(object, &prefixes);
     }
     let peer = peer(object.name().to_owned(), internal_address(object)?, prefixes, None, None)?;
-    Ok(Reach { peers: vec![peer], vni: None })
+    Ok(NodeReach { peers: vec![peer], vni: None })
 }
 
 /// The name of the Node that a peer stands for.

@@ -23,7 +23,7 @@ pub struct NodeObject {
     pub spec: Spec,
     /// What the node says.
     #[serde(default)]
-    pub status: Status,
+    pub status: NodeStatus,
 }
 
 /// `spec` of a Node.
@@ -39,16 +39,16 @@ pub struct Spec {
 
 /// `status` of a Node.
 #[derive(Debug, Clone, Default, Deserialize)]
-pub struct Status {
+pub struct NodeStatus {
     /// By type.
-    pub addresses: Option<Vec<Address>>,
+    pub addresses: Option<Vec<NodeAddress>>,
     /// By type.
     pub conditions: Option<Vec<Condition>>,
 }
 
 /// One address of a Node.
 #[derive(Debug, Clone, Default, Deserialize)]
-pub struct Address {
+pub struct NodeAddress {
     /// `InternalIP`, `Hostname` and others.
     #[serde(rename = "type", default)]
     pub kind: String,

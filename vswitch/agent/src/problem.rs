@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 /// Why a Node makes no peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub enum NodeProblem {
     /// The cluster has not assigned one yet.
     #[error("it has no podCIDR yet")]
     NoPodCidr,
@@ -63,7 +63,7 @@ pub enum Problem {
     FlannelBackend(String),
 }
 
-impl Problem {
+impl NodeProblem {
     /// Nothing is wrong: the Node is young, and will be complete.
     #[must_use]
     pub fn is_pending(&self) -> bool {

@@ -17,7 +17,7 @@ use crate::fields::pod_cidrs;
 use crate::flannel;
 use crate::node::{UNDERLAY_ADDRESS, VTEP_MAC};
 use crate::object::{Condition, NodeObject};
-use crate::problem::Problem;
+use crate::problem::NodeProblem;
 
 const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
 /// The annotations that are ours to write, or that tell what to write.
@@ -27,7 +27,7 @@ const PREFIXES: [&str; 2] = ["vswitch.dev/", "flannel.alpha.coreos.com/"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Own {
     /// What its pods get their addresses from.
-    pub pod_prefixes: Result<Vec<IpNet>, Problem>,
+    pub pod_prefixes: Result<Vec<IpNet>, NodeProblem>,
     annotations: BTreeMap<String, String>,
     condition: Option<Condition>,
 }

@@ -25,7 +25,7 @@ const STALE: Duration = Duration::from_secs(30);
 
 /// A node that is kept out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct KeptOut {
     /// Its name.
     pub node: String,
     /// Completes "node … is kept out: ".
@@ -36,13 +36,13 @@ pub struct Refusal {
 #[derive(Debug)]
 pub struct Report {
     standing: BTreeMap<String, String>,
-    events: mpsc::Sender<Refusal>,
+    events: mpsc::Sender<KeptOut>,
 }
 
 impl Report {
     /// Sends each refusal that begins to `events` too, as long as there is room.
     #[must_use]
-    pub fn new(events: mpsc::Sender<Refusal>) -> Self {
+    pub fn new(events: mpsc::Sender<KeptOut>) -> Self {
         Self { standing: BTreeMap::new(), events }
     }
 
@@ -61,7 +61,7 @@ impl Report {
                 tracing::warn!("node {node} is kept out: {why}");
             }
             // The log and the state file have it; Events are a convenience.
-            let _ = self.events.try_send(Refusal { node: node.clone(), why: why.clone() });
+            let _ = self.events.try_send(KeptOut { node: node.clone(), why: why.clone() });
         }
         if count > LOGGED {
             tracing::warn!("and {} nodes more are kept out", count - LOGGED);
@@ -151,7 +151,7 @@ mod tests {
     use api::RefusedPeer;
     use tokio::sync::mpsc;
 
-    use super::{LISTED, Refusal, Report, STALE, State};
+    use super::{KeptOut, LISTED, Report, STALE, State};
 
     fn refused(nodes: &[(&str, &str)]) -> BTreeMap<String, String> {
         nodes.iter().map(|(node, why)| ((*node).to_owned(), (*why).to_owned())).collect()
@@ -168,7 +168,7 @@ mod tests {
         report.settle(&BTreeMap::new(), &[by_daemon]);
         drop(report);
         let mut told = Vec::new();
-        while let Ok(Refusal { node, why }) = events.try_recv() {
+        while let Ok(KeptOut { node, why }) = events.try_recv() {
             told.push(format!("{node}: {why}"));
         }
         assert_eq!(told, ["a: x", "a: y", "b: this node's vswitchd does not take it: z"]);

@@ -38,7 +38,7 @@ impl Candidates {
     /// Of all addresses of the uplink, and of those that last.
     pub fn of(
         config: &Config,
-        uplink: &config::Uplink,
+        uplink: &config::UplinkSettings,
         all: &[IpAddr],
         lasting: &[IpAddr],
     ) -> Self {
@@ -182,7 +182,7 @@ impl<T: Copy + PartialEq + Display> Family<T> {
 }
 
 /// That an address is lost by which the other nodes know this one, and what to do.
-pub(crate) fn lost(settings: &config::Uplink, name: &str, address: IpAddr) -> String {
+pub(crate) fn lost(settings: &config::UplinkSettings, name: &str, address: IpAddr) -> String {
     let is_configured = match address {
         IpAddr::V4(_) => settings.address.is_some(),
         IpAddr::V6(_) => settings.address6.is_some(),

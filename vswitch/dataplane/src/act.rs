@@ -7,7 +7,7 @@
 use frame::{Checksum, Packet, Pool};
 
 use crate::tables::{
-    Adjacency, AdjacencyId, BridgeId, Gateway, Offloads, PortId, PortKind, RemoteVtep, Tables,
+    Adjacency, AdjacencyId, BridgeId, Gateway, Offloads, PortId, PortRole, RemoteVtep, Tables,
 };
 use crate::verdict::{DropReason, Verdict};
 use crate::walk::coalesce::{Coalescer, Train};
@@ -144,7 +144,7 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
     fn answer(&mut self, mut packet: Packet, decision: &Decision, answer: crate::Answer) {
         let ingress = self.tables.port(self.ingress);
         let from = match ingress.map(|port| (port.kind, port.mac)) {
-            Some((PortKind::Uplink, nic)) => nic,
+            Some((PortRole::Uplink, nic)) => nic,
             _ => Gateway::MAC,
         };
         match answer::answer(&mut packet, &decision.headers, answer, from) {
@@ -164,7 +164,7 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
     ) {
         let Net::Ip(ip) = decision.headers.net else { return };
         self.tally.made(1);
-        let host = self.tables.port(self.ingress).is_some_and(|port| port.kind == PortKind::Host);
+        let host = self.tables.port(self.ingress).is_some_and(|port| port.kind == PortRole::Host);
         let speaker = answer::speaker(&self.tables.gateway, &ip, host);
         if answer::icmp_error(&mut packet, &decision.headers, &speaker, error).is_none() {
             return self.drop(DropReason::NoHeadroom);

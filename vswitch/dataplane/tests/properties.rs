@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use dataplane::tables::{Attachment, PortId, PortKind};
+use dataplane::tables::{Attachment, PortId, PortRole};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use frame::{Checksum, Gso, GsoKind, Offload};
 use proptest::prelude::*;
@@ -83,8 +83,8 @@ fn segment(node: &Node, port: PortId, bytes: &[u8]) -> Option<u32> {
     const VNIS: [u32; 2] = [100, 200];
     let attached = node.tables.port(port).expect("attached");
     match (attached.kind, attached.attachment) {
-        (PortKind::Pod, Attachment::Bridged(bridge)) => Some(VNIS[usize::from(bridge.0)]),
-        (PortKind::Uplink, _) => vni(bytes).filter(|vni| VNIS.contains(vni)),
+        (PortRole::Pod, Attachment::Bridged(bridge)) => Some(VNIS[usize::from(bridge.0)]),
+        (PortRole::Uplink, _) => vni(bytes).filter(|vni| VNIS.contains(vni)),
         _ => None,
     }
 }
@@ -167,14 +167,14 @@ fn holds(worker: &mut Worker, port: PortId, bytes: &[u8], offload: Offload) {
     let node = &worker.node;
     let kind = node.tables.port(port).expect("attached").kind;
     let gateways = [node.tables.gateway.v4.map(IpAddr::V4), node.tables.gateway.v6.map(IpAddr::V6)];
-    let for_gateway = kind == PortKind::Pod && bytes.get(..6) == Some(&[2, 0x76, 0x73, 0, 0, 1]);
+    let for_gateway = kind == PortRole::Pod && bytes.get(..6) == Some(&[2, 0x76, 0x73, 0, 0, 1]);
     for sent in &sent {
         if let Some(segment_in) = segment(node, port, bytes).filter(|_| !for_gateway) {
             let out = segment(node, sent.port, &sent.bytes);
             assert_eq!(out, Some(segment_in), "{} sent to {}", segment_in, sent.port);
         }
-        let to_uplink = node.tables.port(sent.port).expect("attached").kind == PortKind::Uplink;
-        if kind == PortKind::Uplink && to_uplink {
+        let to_uplink = node.tables.port(sent.port).expect("attached").kind == PortRole::Uplink;
+        if kind == PortRole::Uplink && to_uplink {
             let packet = SlicedPacket::from_ip(inner(&sent.bytes)).expect("an IP packet");
             let from = match packet.net.expect("an IP header") {
                 NetSlice::Ipv4(ip) => IpAddr::V4(ip.header().source_addr()),

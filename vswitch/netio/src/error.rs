@@ -37,7 +37,7 @@ pub enum Error {
 
     /// What the XDP program should take cannot be put in a program.
     #[error("the XDP program cannot be made: {reason}")]
-    Steering {
+    PinholeFilter {
         /// Which part, and what to change.
         reason: String,
     },

@@ -1,6 +1,6 @@
 //! The kernel's routing tables, whoever filled them.
 //!
-//! Enters: `rtmsg` messages, from `monitor` and from dumps. Leaves: [`KernelRoute`]s. They come a
+//! Enters: `rtmsg` messages, from `monitor` and from dumps. Leaves: [`FibRoute`]s. They come a
 //! hundred thousand at a time, so that they are read in place by the few attributes that matter:
 //! include/uapi/linux/rtnetlink.h, `struct rtmsg`, `struct rtattr` and `struct rtnexthop`.
 
@@ -40,7 +40,7 @@ const LINKDOWN: u32 = 16;
 
 /// A route of the kernel's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct KernelRoute {
+pub struct FibRoute {
     /// Network and prefix length.
     pub destination: (IpAddr, u8),
     /// The table that it is in; 254 is the main one.
@@ -52,14 +52,14 @@ pub struct KernelRoute {
     /// Who made it: RTPROT_*, 4 for `ip route`, 12 for BIRD, 186 for BGP by FRR.
     pub protocol: u8,
     /// What becomes of packets.
-    pub kind: RouteKind,
+    pub kind: FibRouteKind,
     /// Where they go; none for a blackhole.
-    pub next_hops: Vec<KernelHop>,
+    pub next_hops: Vec<FibHop>,
 }
 
 /// One of a route's next hops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KernelHop {
+pub struct FibHop {
     /// The interface that packets leave by; 0 if the kernel did not say.
     pub oif: u32,
     /// Who forwards them; `None`: the destination is on the link.
@@ -74,7 +74,7 @@ pub struct KernelHop {
 
 /// What a route does with packets: RTN_*.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RouteKind {
+pub enum FibRouteKind {
     /// Forwards them.
     Unicast,
     /// The destination is this node.
@@ -89,7 +89,7 @@ pub enum RouteKind {
     Other(u8),
 }
 
-impl From<u8> for RouteKind {
+impl From<u8> for FibRouteKind {
     fn from(number: u8) -> Self {
         match number {
             1 => Self::Unicast,
@@ -102,15 +102,15 @@ impl From<u8> for RouteKind {
     }
 }
 
-impl From<RouteKind> for u8 {
-    fn from(kind: RouteKind) -> Self {
+impl From<FibRouteKind> for u8 {
+    fn from(kind: FibRouteKind) -> Self {
         match kind {
-            RouteKind::Unicast => 1,
-            RouteKind::Local => 2,
-            RouteKind::Blackhole => 6,
-            RouteKind::Unreachable => 7,
-            RouteKind::Prohibit => 8,
-            RouteKind::Other(number) => number,
+            FibRouteKind::Unicast => 1,
+            FibRouteKind::Local => 2,
+            FibRouteKind::Blackhole => 6,
+            FibRouteKind::Unreachable => 7,
+            FibRouteKind::Prohibit => 8,
+            FibRouteKind::Other(number) => number,
         }
     }
 }
@@ -162,7 +162,7 @@ impl fmt::Display for RouteFilter {
 
 /// Where an added route stands among those of the same destination and metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Placement {
+pub enum RoutePlacement {
     /// Before the others.
     First,
     /// Instead of the first.
@@ -171,11 +171,11 @@ pub enum Placement {
     Appended,
 }
 
-impl KernelRoute {
+impl FibRoute {
     /// The same route, whatever its links do now.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
-        let hop = |hop: &KernelHop| (hop.oif, hop.gateway, hop.weight);
+        let hop = |hop: &FibHop| (hop.oif, hop.gateway, hop.weight);
         (self.destination, self.table, self.tos, self.metric, self.protocol, self.kind)
             == (other.destination, other.table, other.tos, other.metric, other.protocol, other.kind)
             && self.next_hops.iter().map(hop).eq(other.next_hops.iter().map(hop))
@@ -191,7 +191,7 @@ impl Netlink {
     pub fn kernel_routes(
         &mut self,
         filter: RouteFilter,
-        mut each: impl FnMut(KernelRoute),
+        mut each: impl FnMut(FibRoute),
     ) -> Result<()> {
         for wanted in filter.requests() {
             let action = format_args!("list the routes of {filter}");
@@ -207,19 +207,19 @@ impl Netlink {
 }
 
 /// Where the flags of a notification put its route.
-pub(crate) fn placement(flags: u16) -> Placement {
+pub(crate) fn placement(flags: u16) -> RoutePlacement {
     if flags & NLM_F_REPLACE != 0 {
-        Placement::Replaces
+        RoutePlacement::Replaces
     } else if flags & NLM_F_APPEND != 0 {
-        Placement::Appended
+        RoutePlacement::Appended
     } else {
-        Placement::First
+        RoutePlacement::First
     }
 }
 
 /// A route from a message's payload; `None` if it is of another family, of the kernel's cache, or
 /// makes no sense.
-pub(crate) fn read(payload: &[u8]) -> Option<KernelRoute> {
+pub(crate) fn read(payload: &[u8]) -> Option<FibRoute> {
     let (header, attributes) = payload.split_first_chunk::<HEADER_BYTES>()?;
     let [family, len, source_len, tos, table, protocol, _, kind, flags @ ..] = *header;
     let flags = u32::from_ne_bytes(flags);
@@ -233,7 +233,7 @@ pub(crate) fn read(payload: &[u8]) -> Option<KernelRoute> {
     if len > longest || source_len > 0 || flags & CLONED != 0 {
         return None;
     }
-    let mut route = KernelRoute {
+    let mut route = FibRoute {
         destination: (destination, len),
         table: table.into(),
         tos,
@@ -265,13 +265,13 @@ pub(crate) fn read(payload: &[u8]) -> Option<KernelRoute> {
     Some(route)
 }
 
-fn hop(oif: u32, weight: u16, flags: u32) -> KernelHop {
+fn hop(oif: u32, weight: u16, flags: u32) -> FibHop {
     let (onlink, usable) = (flags & ONLINK != 0, flags & (DEAD | LINKDOWN) == 0);
-    KernelHop { oif, gateway: None, weight, onlink, usable }
+    FibHop { oif, gateway: None, weight, onlink, usable }
 }
 
 /// `struct rtnexthop`s: length, flags, weight less one, interface, attributes.
-fn multipath(mut bytes: &[u8]) -> Vec<KernelHop> {
+fn multipath(mut bytes: &[u8]) -> Vec<FibHop> {
     const HEADER_BYTES: usize = 8;
     let mut hops = Vec::new();
     while let Some(&[a, b, flags, weight, ref oif @ ..]) = bytes.first_chunk::<HEADER_BYTES>() {
@@ -325,7 +325,7 @@ impl<'a> Iterator for Attributes<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{KernelHop, RouteKind, read};
+    use super::{FibHop, FibRouteKind, read};
 
     fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
         let len = (4 + value.len()) as u16;
@@ -359,8 +359,8 @@ mod tests {
         let route = read(&bytes).expect("well formed");
         assert_eq!(route.destination, ([198, 18, 2, 0].into(), 24));
         assert_eq!((route.table, route.metric, route.protocol), (1000, 20, 12));
-        assert_eq!(route.kind, RouteKind::Unicast);
-        let expected = |oif, last, weight, usable| KernelHop {
+        assert_eq!(route.kind, FibRouteKind::Unicast);
+        let expected = |oif, last, weight, usable| FibHop {
             oif,
             gateway: Some([198, 51, 100, last].into()),
             weight,

@@ -22,10 +22,10 @@ mod ruleset;
 mod socket;
 
 pub use error::{Error, Result};
-pub use fib::{KernelHop, KernelRoute, Placement, RouteFilter, RouteKind};
+pub use fib::{FibHop, FibRoute, FibRouteKind, RouteFilter, RoutePlacement};
 pub use link::{Link, LinkChange};
-pub use monitor::{Event, Monitor};
-pub use neighbor::{Neighbor, NeighborState};
-pub use route::{MAIN_TABLE, NextHop, ROUTE_PROTOCOL, Route};
+pub use monitor::{KernelEvent, Monitor};
+pub use neighbor::{Neighbor, NudState};
+pub use route::{MAIN_TABLE, ROUTE_PROTOCOL, Route, RouteLookup};
 pub use ruleset::{RulesetMonitor, Writer};
 pub use socket::Netlink;

@@ -1,6 +1,6 @@
 //! What changes in the kernel, as it changes.
 //!
-//! Enters: notifications of rtnetlink. Leaves: [`Event`]s, to the control thread, which polls the
+//! Enters: notifications of rtnetlink. Leaves: [`KernelEvent`]s, to the control thread, which polls the
 //! fd. When the kernel had no room for all of them it says so, and the reader must look at
 //! everything anew.
 
@@ -15,7 +15,7 @@ use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_s
 
 use crate::fib::{self, DELETE_ROUTE, NEW_ROUTE};
 use crate::socket::{DATAGRAM_BYTES, Header, parts};
-use crate::{Error, KernelRoute, Link, Neighbor, Placement, Result, link, neighbor};
+use crate::{Error, FibRoute, Link, Neighbor, Result, RoutePlacement, link, neighbor};
 
 /// RTM_NEWNEXTHOP and RTM_DELNEXTHOP.
 const NEW_NEXT_HOP: u16 = 104;
@@ -45,7 +45,7 @@ pub struct Monitor {
 
 /// Something changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum KernelEvent {
     /// An interface is new or different.
     LinkChanged(Link),
     /// An interface is gone, or in another namespace.
@@ -55,9 +55,9 @@ pub enum Event {
     /// A neighbour is gone.
     NeighborGone(Neighbor),
     /// A route is new or different.
-    RouteChanged(KernelRoute, Placement),
+    RouteChanged(FibRoute, RoutePlacement),
     /// A route is gone.
-    RouteGone(KernelRoute),
+    RouteGone(FibRoute),
     /// A next-hop object changed, and with it any route that uses it.
     NextHopsChanged,
     /// An interface got or lost an address.
@@ -93,7 +93,7 @@ impl Monitor {
     ///
     /// # Errors
     /// If the socket fails otherwise than by an overrun, which is an event.
-    pub fn drain(&mut self, mut each: impl FnMut(Event, u32)) -> Result<()> {
+    pub fn drain(&mut self, mut each: impl FnMut(KernelEvent, u32)) -> Result<()> {
         loop {
             self.datagram.clear();
             let from = match self.socket.recv_from(&mut self.datagram, 0) {
@@ -101,7 +101,7 @@ impl Monitor {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    each(Event::Overrun, 0);
+                    each(KernelEvent::Overrun, 0);
                     continue;
                 }
                 Err(source) => return Err(Error::Socket { action: "read from", source }),
@@ -139,38 +139,38 @@ fn make_room(socket: &Socket) -> io::Result<()> {
     }
 }
 
-fn event(part: &[u8]) -> Option<Event> {
+fn event(part: &[u8]) -> Option<KernelEvent> {
     // Routes come in swarms, and next-hop objects are not what the crate knows.
     if let Some(header) = Header::of(part) {
         match header.kind {
             NEW_ROUTE => {
                 let route = fib::read(header.payload)?;
-                return Some(Event::RouteChanged(route, fib::placement(header.flags)));
+                return Some(KernelEvent::RouteChanged(route, fib::placement(header.flags)));
             }
-            DELETE_ROUTE => return fib::read(header.payload).map(Event::RouteGone),
-            NEW_NEXT_HOP | DELETE_NEXT_HOP => return Some(Event::NextHopsChanged),
+            DELETE_ROUTE => return fib::read(header.payload).map(KernelEvent::RouteGone),
+            NEW_NEXT_HOP | DELETE_NEXT_HOP => return Some(KernelEvent::NextHopsChanged),
             _ => {}
         }
     }
     // One that cannot be read is as good as lost.
     let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(part) else {
-        return Some(Event::Overrun);
+        return Some(KernelEvent::Overrun);
     };
     match message.payload {
-        NetlinkPayload::Overrun(_) => Some(Event::Overrun),
+        NetlinkPayload::Overrun(_) => Some(KernelEvent::Overrun),
         NetlinkPayload::InnerMessage(inner) => changed(&inner),
         _ => None,
     }
 }
 
-fn changed(message: &RouteNetlinkMessage) -> Option<Event> {
+fn changed(message: &RouteNetlinkMessage) -> Option<KernelEvent> {
     use RouteNetlinkMessage as M;
     match message {
-        M::NewLink(message) => Some(Event::LinkChanged(link::read(message))),
-        M::DelLink(message) => Some(Event::LinkGone(link::read(message))),
-        M::NewNeighbour(message) => neighbor::read(message).map(Event::NeighborChanged),
-        M::DelNeighbour(message) => neighbor::read(message).map(Event::NeighborGone),
-        M::NewAddress(message) | M::DelAddress(message) => Some(Event::AddressChanged {
+        M::NewLink(message) => Some(KernelEvent::LinkChanged(link::read(message))),
+        M::DelLink(message) => Some(KernelEvent::LinkGone(link::read(message))),
+        M::NewNeighbour(message) => neighbor::read(message).map(KernelEvent::NeighborChanged),
+        M::DelNeighbour(message) => neighbor::read(message).map(KernelEvent::NeighborGone),
+        M::NewAddress(message) | M::DelAddress(message) => Some(KernelEvent::AddressChanged {
             ifindex: message.header.index,
             address: crate::address::read(message).map(|(ip, _)| ip),
         }),

@@ -20,12 +20,12 @@ pub struct Neighbor {
     /// The MAC address, unless it is still looked for.
     pub mac: Option<[u8; 6]>,
     /// How sure the kernel is.
-    pub state: NeighborState,
+    pub state: NudState,
 }
 
 /// How sure the kernel is of a neighbour: the NUD states of include/uapi/linux/neighbour.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum NeighborState {
+pub enum NudState {
     /// Not looked for yet.
     None,
     /// Asked for, no answer yet.
@@ -48,7 +48,7 @@ pub enum NeighborState {
     Other(u16),
 }
 
-impl NeighborState {
+impl NudState {
     /// Packets may be sent to the MAC address: NUD_VALID.
     #[must_use]
     pub fn is_usable(self) -> bool {
@@ -196,16 +196,16 @@ pub(crate) fn read(message: &NeighbourMessage) -> Option<Neighbor> {
         }
     }
     let state = match message.header.state {
-        NeighbourState::None => NeighborState::None,
-        NeighbourState::Incomplete => NeighborState::Incomplete,
-        NeighbourState::Reachable => NeighborState::Reachable,
-        NeighbourState::Stale => NeighborState::Stale,
-        NeighbourState::Delay => NeighborState::Delay,
-        NeighbourState::Probe => NeighborState::Probe,
-        NeighbourState::Failed => NeighborState::Failed,
-        NeighbourState::Noarp => NeighborState::Noarp,
-        NeighbourState::Permanent => NeighborState::Permanent,
-        other => NeighborState::Other(other.into()),
+        NeighbourState::None => NudState::None,
+        NeighbourState::Incomplete => NudState::Incomplete,
+        NeighbourState::Reachable => NudState::Reachable,
+        NeighbourState::Stale => NudState::Stale,
+        NeighbourState::Delay => NudState::Delay,
+        NeighbourState::Probe => NudState::Probe,
+        NeighbourState::Failed => NudState::Failed,
+        NeighbourState::Noarp => NudState::Noarp,
+        NeighbourState::Permanent => NudState::Permanent,
+        other => NudState::Other(other.into()),
     };
     Some(Neighbor { ifindex: message.header.ifindex, ip: ip?, mac, state })
 }

@@ -9,7 +9,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::{Netlink, Result, RouteFilter, RouteKind};
+use crate::{FibRouteKind, Netlink, Result, RouteFilter};
 
 /// Marks our routes in the kernel (`ip route show proto 86`), so that they are recognized after a
 /// restart and nobody else's is removed. Unassigned in include/uapi/linux/rtnetlink.h and in
@@ -29,7 +29,7 @@ pub struct Route {
     /// The program that made it: RTPROT_*, 4 for an administrator, [`ROUTE_PROTOCOL`] for us.
     pub protocol: u8,
     /// What becomes of packets.
-    pub kind: RouteKind,
+    pub kind: FibRouteKind,
     /// The router that forwards; taken to be on the link, whatever its prefix. `None`: the link
     /// itself.
     pub gateway: Option<IpAddr>,
@@ -50,22 +50,22 @@ impl Route {
     /// A route of ours, in the main table, by an interface.
     #[must_use]
     pub fn unicast(destination: (IpAddr, u8), oif: u32) -> Self {
-        Self { oif: Some(oif), ..Self::without_hop(destination, RouteKind::Unicast) }
+        Self { oif: Some(oif), ..Self::without_hop(destination, FibRouteKind::Unicast) }
     }
 
     /// A route of ours, in the main table, that drops packets and tells their senders.
     #[must_use]
     pub fn unreachable(destination: (IpAddr, u8)) -> Self {
-        Self::without_hop(destination, RouteKind::Unreachable)
+        Self::without_hop(destination, FibRouteKind::Unreachable)
     }
 
     /// A route of ours, in the main table, that drops packets in silence.
     #[must_use]
     pub fn blackhole(destination: (IpAddr, u8)) -> Self {
-        Self::without_hop(destination, RouteKind::Blackhole)
+        Self::without_hop(destination, FibRouteKind::Blackhole)
     }
 
-    fn without_hop(destination: (IpAddr, u8), kind: RouteKind) -> Self {
+    fn without_hop(destination: (IpAddr, u8), kind: FibRouteKind) -> Self {
         Self {
             destination,
             table: MAIN_TABLE,
@@ -83,7 +83,7 @@ impl Route {
 
 /// The kernel's way to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NextHop {
+pub struct RouteLookup {
     /// The interface that packets leave by.
     pub oif: u32,
     /// Who forwards them; `None`: the destination is on the link.
@@ -119,7 +119,7 @@ impl Netlink {
         let mut message = message(route);
         // A route without gateway reaches its link and no farther; IPv6 has no scopes here.
         message.header.scope = match (network, route.gateway) {
-            (IpAddr::V4(_), None) if route.kind == RouteKind::Unicast => RouteScope::Link,
+            (IpAddr::V4(_), None) if route.kind == FibRouteKind::Unicast => RouteScope::Link,
             _ => RouteScope::Universe,
         };
         if route.gateway.is_some() {
@@ -175,7 +175,7 @@ impl Netlink {
     ///
     /// # Errors
     /// If the kernel does not answer.
-    pub fn route_to(&mut self, destination: IpAddr) -> Result<Option<NextHop>> {
+    pub fn route_to(&mut self, destination: IpAddr) -> Result<Option<RouteLookup>> {
         let mut wanted = RouteMessage::default();
         wanted.header.address_family = family(destination);
         wanted.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
@@ -286,10 +286,12 @@ fn read(message: &RouteMessage) -> Option<Route> {
         return None;
     }
     let found = attributes(message);
-    let kind = RouteKind::from(u8::from(header.kind));
+    let kind = FibRouteKind::from(u8::from(header.kind));
     // IPv6 has the loopback interface for routes that drop, which nobody wrote.
-    let has_hop =
-        !matches!(kind, RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit);
+    let has_hop = !matches!(
+        kind,
+        FibRouteKind::Blackhole | FibRouteKind::Unreachable | FibRouteKind::Prohibit
+    );
     Some(Route {
         // A default route has no destination attribute.
         destination: (found.destination.unwrap_or(unspecified), header.destination_prefix_length),
@@ -305,11 +307,11 @@ fn read(message: &RouteMessage) -> Option<Route> {
     })
 }
 
-fn next_hop(message: &RouteMessage) -> Option<NextHop> {
+fn next_hop(message: &RouteMessage) -> Option<RouteLookup> {
     let found = attributes(message);
     match message.header.kind {
         RouteType::Unreachable | RouteType::BlackHole | RouteType::Prohibit => None,
-        kind => Some(NextHop {
+        kind => Some(RouteLookup {
             oif: found.oif?,
             gateway: found.gateway,
             source: found.source,

@@ -15,7 +15,7 @@ use controlplane::model::PodPrefixes;
 use dataplane::tables::Gateway;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netio::port::PortFd;
-use netlink::{MAIN_TABLE, NeighborState, Netlink, ROUTE_PROTOCOL, Route, RouteFilter, RouteKind};
+use netlink::{FibRouteKind, MAIN_TABLE, Netlink, NudState, ROUTE_PROTOCOL, Route, RouteFilter};
 
 use crate::error::{Error, Result, chain};
 
@@ -38,7 +38,11 @@ impl HostInterface {
     ///
     /// # Errors
     /// If its name or one of the cluster's prefixes is taken, or the kernel refuses.
-    pub fn create(netlink: &mut Netlink, host: &config::Host, config: &Config) -> Result<Self> {
+    pub fn create(
+        netlink: &mut Netlink,
+        host: &config::HostSettings,
+        config: &Config,
+    ) -> Result<Self> {
         let name = &host.interface;
         let failed = |source| Error::Host { interface: name.clone(), source };
         if netlink.link(name).map_err(failed)?.is_some() {
@@ -91,7 +95,7 @@ impl HostInterface {
         let is_ours = |address: &IpAddr| cluster.iter().any(|prefix| prefix.contains(address));
         let addresses = netlink.addresses(self.ifindex)?.into_iter();
         let neighbors = netlink.neighbors(self.ifindex)?.into_iter().filter(|neighbor| {
-            neighbor.mac == Some(Gateway::MAC.0) && neighbor.state == NeighborState::Permanent
+            neighbor.mac == Some(Gateway::MAC.0) && neighbor.state == NudState::Permanent
         });
         let ours = RouteFilter { table: Some(MAIN_TABLE), protocol: Some(ROUTE_PROTOCOL) };
         let routes = netlink.routes(ours)?;
@@ -171,8 +175,8 @@ impl HostInterface {
         let (network, len) = route.destination;
         let prefix = IpNet::new(network, len).ok()?;
         let plain = match route.kind {
-            RouteKind::Unicast => HostRoute::ByPort { prefix, source: route.source? },
-            RouteKind::Unreachable => HostRoute::Unreachable { prefix },
+            FibRouteKind::Unicast => HostRoute::ByPort { prefix, source: route.source? },
+            FibRouteKind::Unreachable => HostRoute::Unreachable { prefix },
             _ => return None,
         };
         (route.metric == Some(plain.metric()) && (route.gateway, route.oif) == self.way(&plain))
@@ -193,7 +197,7 @@ impl HostInterface {
 pub fn remove_unreachable(netlink: &mut Netlink) -> netlink::Result<()> {
     let ours = RouteFilter { table: Some(MAIN_TABLE), protocol: Some(ROUTE_PROTOCOL) };
     for route in netlink.routes(ours)? {
-        if route.kind == RouteKind::Unreachable {
+        if route.kind == FibRouteKind::Unreachable {
             netlink.delete_route(&route)?;
         }
     }

@@ -7,25 +7,25 @@ use controlplane::kernel::{
     Follower, KernelHop, KernelRoute, Placement, ROUTE_PROTOCOL, RouteKind, TableEvent,
 };
 use dataplane::Millis;
-use netlink::{Event, Netlink, RouteFilter};
+use netlink::{KernelEvent, Netlink, RouteFilter};
 
 // The control plane refuses to follow the routes that netlink marks as ours.
 const _: () = assert!(ROUTE_PROTOCOL == netlink::ROUTE_PROTOCOL);
 
 /// Hands an event to a follower. True if something of its table may be different.
-pub fn on_event(follower: &mut Follower, event: &Event) -> bool {
+pub fn on_event(follower: &mut Follower, event: &KernelEvent) -> bool {
     match event {
-        Event::RouteChanged(route, placement) => {
+        KernelEvent::RouteChanged(route, placement) => {
             follower.on_event(TableEvent::Changed(&plain(route), plain_placement(*placement)))
         }
-        Event::RouteGone(route) => follower.on_event(TableEvent::Gone(&plain(route))),
-        Event::LinkChanged(link) | Event::LinkGone(link) => {
+        KernelEvent::RouteGone(route) => follower.on_event(TableEvent::Gone(&plain(route))),
+        KernelEvent::LinkChanged(link) | KernelEvent::LinkGone(link) => {
             follower.on_event(TableEvent::Link(link.index))
         }
-        Event::AddressChanged { .. } | Event::NextHopsChanged | Event::Overrun => {
-            follower.on_event(TableEvent::Any)
-        }
-        Event::NeighborChanged(_) | Event::NeighborGone(_) => false,
+        KernelEvent::AddressChanged { .. }
+        | KernelEvent::NextHopsChanged
+        | KernelEvent::Overrun => follower.on_event(TableEvent::Any),
+        KernelEvent::NeighborChanged(_) | KernelEvent::NeighborGone(_) => false,
     }
 }
 
@@ -43,8 +43,8 @@ pub fn settle(follower: &mut Follower, netlink: &mut Netlink, now: Millis) -> ne
     Ok(())
 }
 
-fn plain(route: &netlink::KernelRoute) -> KernelRoute {
-    let netlink::KernelRoute { destination, table, tos, metric, protocol, kind, next_hops } = route;
+fn plain(route: &netlink::FibRoute) -> KernelRoute {
+    let netlink::FibRoute { destination, table, tos, metric, protocol, kind, next_hops } = route;
     KernelRoute {
         destination: *destination,
         table: *table,
@@ -56,26 +56,26 @@ fn plain(route: &netlink::KernelRoute) -> KernelRoute {
     }
 }
 
-fn plain_hop(hop: &netlink::KernelHop) -> KernelHop {
-    let netlink::KernelHop { oif, gateway, weight, onlink, usable } = *hop;
+fn plain_hop(hop: &netlink::FibHop) -> KernelHop {
+    let netlink::FibHop { oif, gateway, weight, onlink, usable } = *hop;
     KernelHop { oif, gateway, weight, onlink, usable }
 }
 
-fn plain_kind(kind: netlink::RouteKind) -> RouteKind {
+fn plain_kind(kind: netlink::FibRouteKind) -> RouteKind {
     match kind {
-        netlink::RouteKind::Unicast => RouteKind::Unicast,
-        netlink::RouteKind::Local => RouteKind::Local,
-        netlink::RouteKind::Blackhole => RouteKind::Blackhole,
-        netlink::RouteKind::Unreachable => RouteKind::Unreachable,
-        netlink::RouteKind::Prohibit => RouteKind::Prohibit,
-        netlink::RouteKind::Other(number) => RouteKind::Other(number),
+        netlink::FibRouteKind::Unicast => RouteKind::Unicast,
+        netlink::FibRouteKind::Local => RouteKind::Local,
+        netlink::FibRouteKind::Blackhole => RouteKind::Blackhole,
+        netlink::FibRouteKind::Unreachable => RouteKind::Unreachable,
+        netlink::FibRouteKind::Prohibit => RouteKind::Prohibit,
+        netlink::FibRouteKind::Other(number) => RouteKind::Other(number),
     }
 }
 
-fn plain_placement(placement: netlink::Placement) -> Placement {
+fn plain_placement(placement: netlink::RoutePlacement) -> Placement {
     match placement {
-        netlink::Placement::First => Placement::First,
-        netlink::Placement::Replaces => Placement::Replaces,
-        netlink::Placement::Appended => Placement::Appended,
+        netlink::RoutePlacement::First => Placement::First,
+        netlink::RoutePlacement::Replaces => Placement::Replaces,
+        netlink::RoutePlacement::Appended => Placement::Appended,
     }
 }

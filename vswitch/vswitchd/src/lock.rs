@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{Error, Result};
-use controlplane::config::Control;
+use controlplane::config::ControlSettings;
 
 /// The locks of this daemon. Dropping it releases them.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl Locks {
     ///
     /// # Errors
     /// If another daemon has one, or the files cannot be made.
-    pub fn take(control: &Control) -> Result<Self> {
+    pub fn take(control: &ControlSettings) -> Result<Self> {
         let mut socket = control.socket.clone().into_os_string();
         socket.push(".lock");
         Ok(Self {
@@ -62,12 +62,12 @@ fn take(path: &Path, key: &'static str) -> Result<File> {
 mod tests {
     use super::Locks;
     use crate::error::Error;
-    use controlplane::config::Control;
+    use controlplane::config::ControlSettings;
 
     #[test]
     fn the_second_daemon_is_told_what_the_first_holds() {
         let dir = tempfile::TempDir::new().expect("a directory");
-        let control = |socket: &str, state: &str| Control {
+        let control = |socket: &str, state: &str| ControlSettings {
             socket: dir.path().join(socket),
             state_dir: dir.path().join(state),
         };

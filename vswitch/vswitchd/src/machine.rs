@@ -73,7 +73,7 @@ pub fn check(config: &Config, netlink: &mut Netlink) -> Result<Option<Facts>, Ve
 
 fn facts(
     config: &Config,
-    uplink: &controlplane::config::Uplink,
+    uplink: &controlplane::config::UplinkSettings,
     netlink: &mut Netlink,
 ) -> Result<Facts, Problem> {
     let name = &uplink.interface;

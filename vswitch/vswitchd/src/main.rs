@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use vswitchd::config_file;
-use vswitchd::control::{Control, Signals, Socket};
+use vswitchd::control::{ControlLoop, Signals, Socket};
 use vswitchd::daemon::Daemon;
 use vswitchd::error::{Error, Result, chain};
 use vswitchd::machine;
@@ -69,7 +69,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     tracing::info!("vswitchd {} starts as {}", env!("CARGO_PKG_VERSION"), config.node.name);
     let inherited = Socket::inherit(inherited, &config.control.socket)?;
     let daemon = Daemon::start(config, arguments.config.clone())?;
-    Control::new(daemon, inherited, signals, notify)?.run()
+    ControlLoop::new(daemon, inherited, signals, notify)?.run()
 }
 
 fn log(level: Option<&str>) {

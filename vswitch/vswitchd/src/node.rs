@@ -26,7 +26,7 @@ use crate::host::HostInterface;
 use crate::journal::Journal;
 use crate::nft_rules::NftRules;
 use crate::underlay::Underlay;
-use crate::uplink::Uplink;
+use crate::uplink::OpenUplink;
 
 /// The node, as the daemon holds it.
 pub struct Node {
@@ -37,7 +37,7 @@ pub struct Node {
     /// The pinned threads.
     pub workers: Workers,
     /// The NIC, if there is one.
-    pub uplink: Option<Uplink>,
+    pub uplink: Option<OpenUplink>,
     /// The kernel's ways to the other nodes, if there is a NIC.
     pub underlay: Option<Underlay>,
     /// The node's own port, if there is one.

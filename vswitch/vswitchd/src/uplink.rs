@@ -13,19 +13,19 @@ use crate::error::{Error, Result};
 use crate::machine::Facts;
 
 /// The NIC, opened. Dropping it gives everything back to Linux.
-pub struct Uplink {
+pub struct OpenUplink {
     control: UplinkControl,
     /// What the machine says of it.
     pub facts: Facts,
 }
 
-impl Uplink {
+impl OpenUplink {
     /// Takes the NIC's packets that are this node's; with it come its queues, in their order.
     ///
     /// # Errors
     /// If somebody else has the NIC's XDP hook or one of its queues, or the kernel refuses.
     pub fn open(
-        uplink: &config::Uplink,
+        uplink: &config::UplinkSettings,
         steering: &Steering,
         facts: Facts,
     ) -> Result<(Self, Vec<UplinkQueue>)> {
@@ -94,9 +94,9 @@ impl Uplink {
 }
 
 /// As the pinhole's program has it.
-fn program(steering: &Steering) -> pinhole::Steering {
+fn program(steering: &Steering) -> pinhole::PinholeFilter {
     let Steering { local, vxlan_ports, ipip, peers, prefixes, neighbors } = steering;
-    pinhole::Steering {
+    pinhole::PinholeFilter {
         local: local.clone(),
         vxlan_ports: vxlan_ports.clone(),
         ipip: *ipip,

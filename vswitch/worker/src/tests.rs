@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Epoch, Gateway, Offloads, Port, PortId,
-    PortKind, Tables, Template,
+    PortRole, Tables, Template,
 };
 use dataplane::wire::{EtherType, MacAddr, Protocol, ethernet, ipv4};
 use frame::{Packet, Pool};
@@ -34,7 +34,7 @@ fn tables(epoch: u64, pods: u16) -> Tables {
     for number in 1..=pods {
         let port = PortId(number);
         tables.ports.push(Some(Port {
-            kind: PortKind::Pod,
+            kind: PortRole::Pod,
             attachment: Attachment::Routed,
             mac: pod_mac(number),
             mtu: MTU,

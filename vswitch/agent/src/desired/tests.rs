@@ -6,9 +6,9 @@ use api::PeerSpec;
 use proptest::prelude::*;
 
 use super::{Desired, Nodes, Peers, desired};
-use crate::fields::Reach;
-use crate::node::Node;
-use crate::problem::Problem;
+use crate::fields::NodeReach;
+use crate::node::ClusterNode;
+use crate::problem::NodeProblem;
 
 fn peer(name: &str, address: [u8; 4], prefixes: &[&str]) -> PeerSpec {
     PeerSpec {
@@ -21,20 +21,24 @@ fn peer(name: &str, address: [u8; 4], prefixes: &[&str]) -> PeerSpec {
     }
 }
 
-fn node(name: &str, created_seconds: i64, reach: Result<Vec<PeerSpec>, Problem>) -> Node {
-    let reach = reach.map(|peers| Reach { peers, vni: None });
-    Node { name: name.to_owned(), created_seconds, reach }
+fn node(
+    name: &str,
+    created_seconds: i64,
+    reach: Result<Vec<PeerSpec>, NodeProblem>,
+) -> ClusterNode {
+    let reach = reach.map(|peers| NodeReach { peers, vni: None });
+    ClusterNode { name: name.to_owned(), created_seconds, reach }
 }
 
-fn plain(name: &str, created_seconds: i64, last: u8, prefix: &str) -> Node {
+fn plain(name: &str, created_seconds: i64, last: u8, prefix: &str) -> ClusterNode {
     node(name, created_seconds, Ok(vec![peer(name, [203, 0, 113, last], &[prefix])]))
 }
 
-fn all(nodes: impl IntoIterator<Item = Node>) -> Nodes {
+fn all(nodes: impl IntoIterator<Item = ClusterNode>) -> Nodes {
     nodes.into_iter().map(|node| (node.name.clone(), node)).collect()
 }
 
-fn decided(nodes: impl IntoIterator<Item = Node>) -> Desired {
+fn decided(nodes: impl IntoIterator<Item = ClusterNode>) -> Desired {
     desired(&all(nodes), "own", None, &Peers::new())
 }
 
@@ -87,7 +91,7 @@ fn a_node_that_spoils_its_object_keeps_what_it_had_until_another_claims_it() {
         ("b/v6".to_owned(), peer("b/v6", [203, 0, 113, 9], &["fd00:18:2::/64"])),
         ("b-2".to_owned(), peer("b-2", [203, 0, 113, 8], &["198.18.8.0/24"])),
     ]);
-    let spoiled = node("b", 1, Err(Problem::ManyPodCidrs));
+    let spoiled = node("b", 1, Err(NodeProblem::ManyPodCidrs));
     let out = desired(&all([spoiled.clone()]), "own", None, &held);
     assert_eq!(names(&out), ["b", "b/v6"], "and what is gone is gone");
     assert!(out.refused.contains_key("b"));
@@ -99,14 +103,14 @@ fn a_node_that_spoils_its_object_keeps_what_it_had_until_another_claims_it() {
 #[test]
 fn a_node_that_is_not_complete_has_nothing_and_is_no_refusal() {
     let held = Peers::from([("b".to_owned(), peer("b", [203, 0, 113, 2], &["198.18.2.0/24"]))]);
-    let out = desired(&all([node("b", 1, Err(Problem::NoPodCidr))]), "own", None, &held);
+    let out = desired(&all([node("b", 1, Err(NodeProblem::NoPodCidr))]), "own", None, &held);
     assert_eq!((out.peers.len(), out.refused.len(), out.pending), (0, 0, 1));
 }
 
 #[test]
 fn another_vni_is_named() {
     let mut node = plain("b", 1, 2, "198.18.2.0/24");
-    node.reach = node.reach.map(|reach| Reach { vni: Some(1), ..reach });
+    node.reach = node.reach.map(|reach| NodeReach { vni: Some(1), ..reach });
     let nodes = all([node]);
     assert_eq!(names(&desired(&nodes, "own", Some(1), &Peers::new())), ["b"]);
     let out = desired(&nodes, "own", Some(10), &Peers::new());

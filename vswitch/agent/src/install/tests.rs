@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use api::{Decoder, Reply, encode_response};
 
-use super::{Placement, wait_for_daemon};
+use super::{InstallTarget, wait_for_daemon};
 use crate::error::Error;
 
-fn placement(dir: &Path, name: &str, content: &str) -> Placement {
+fn placement(dir: &Path, name: &str, content: &str) -> InstallTarget {
     let (from, directory) = (dir.join("from"), dir.join("to"));
     fs::create_dir_all(&from).and_then(|()| fs::create_dir_all(&directory)).expect("made");
     fs::write(from.join(name), content).expect("written");
-    Placement { file: from.join(name), directory }
+    InstallTarget { file: from.join(name), directory }
 }
 
 fn files(dir: &Path) -> Vec<String> {

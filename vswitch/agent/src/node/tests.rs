@@ -4,18 +4,18 @@ use api::{Encapsulation, Mac};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{Node, Problem, Reach, UNDERLAY_ADDRESS, VTEP_MAC, node_of};
+use super::{ClusterNode, NodeProblem, NodeReach, UNDERLAY_ADDRESS, VTEP_MAC, node_of};
 use crate::flannel::{
     BACKEND_DATA, BACKEND_TYPE, BACKEND_V6_DATA, MANAGED, PUBLIC_IP, PUBLIC_IPV6,
 };
 use crate::object::NodeObject;
 
-fn judged(node: serde_json::Value) -> Node {
+fn judged(node: serde_json::Value) -> ClusterNode {
     let object: NodeObject = serde_json::from_value(node).expect("a Node");
-    Node::judge(&object)
+    ClusterNode::judge(&object)
 }
 
-fn node(cidrs: &[&str], address: &str, annotations: &[(&str, &str)]) -> Node {
+fn node(cidrs: &[&str], address: &str, annotations: &[(&str, &str)]) -> ClusterNode {
     let annotations: std::collections::BTreeMap<_, _> = annotations.iter().copied().collect();
     judged(json!({
         "metadata": { "name": "node-b", "annotations": annotations,
@@ -28,11 +28,11 @@ fn node(cidrs: &[&str], address: &str, annotations: &[(&str, &str)]) -> Node {
     }))
 }
 
-fn reach(node: Node) -> Reach {
+fn reach(node: ClusterNode) -> NodeReach {
     node.reach.expect("a peer")
 }
 
-fn problem(node: Node) -> String {
+fn problem(node: ClusterNode) -> String {
     node.reach.expect_err("refused").to_string()
 }
 
@@ -43,7 +43,7 @@ const FLANNEL: [(&str, &str); 4] = [
     (PUBLIC_IP, "203.0.113.7"),
 ];
 
-fn flannel_with(key: &'static str, value: &'static str) -> Node {
+fn flannel_with(key: &'static str, value: &'static str) -> ClusterNode {
     let all: Vec<_> =
         FLANNEL.iter().copied().filter(|(other, _)| *other != key).chain([(key, value)]).collect();
     node(&["198.18.2.0/24"], "203.0.113.12", &all)
@@ -53,7 +53,7 @@ fn flannel_with(key: &'static str, value: &'static str) -> Node {
 fn a_plain_node_is_reached_at_its_internal_address() {
     let node = node(&["198.18.2.0/24", "fd00:18:2::/64"], "203.0.113.12", &[]);
     assert_eq!(node.created_seconds, 1_714_557_600);
-    let Reach { peers, vni } = reach(node);
+    let NodeReach { peers, vni } = reach(node);
     let [peer] = &peers[..] else { panic!("{peers:?}") };
     assert_eq!((peer.name.as_str(), peer.address.to_string()), ("node-b", "203.0.113.12".into()));
     assert_eq!(peer.prefixes.len(), 2);
@@ -81,7 +81,7 @@ fn our_annotations_go_before_flannels_and_the_internal_address() {
 
 #[test]
 fn flannels_annotations_name_address_mac_and_vni() {
-    let Reach { peers, vni } = reach(node(&["198.18.2.0/24"], "203.0.113.12", &FLANNEL));
+    let NodeReach { peers, vni } = reach(node(&["198.18.2.0/24"], "203.0.113.12", &FLANNEL));
     assert_eq!(peers[0].address.to_string(), "203.0.113.7");
     assert_eq!(peers[0].encapsulation, Some(Encapsulation::Vxlan));
     assert_eq!(peers[0].vtep_mac, Some(Mac([0x8a, 0x11, 0x22, 0x33, 0x44, 0x55])));
@@ -125,12 +125,12 @@ fn flannel_that_is_not_in_charge_is_not_believed() {
 
 #[test]
 fn a_young_node_is_waited_for() {
-    assert_eq!(node(&[], "203.0.113.12", &[]).reach, Err(Problem::NoPodCidr));
+    assert_eq!(node(&[], "203.0.113.12", &[]).reach, Err(NodeProblem::NoPodCidr));
     let without =
         judged(json!({ "metadata": { "name": "n" }, "spec": { "podCIDR": "198.18.2.0/24" } }));
-    assert_eq!(without.reach, Err(Problem::NoAddress));
-    assert!(Problem::NoPodCidr.is_pending() && Problem::NoAddress.is_pending());
-    assert!(!Problem::ManyPodCidrs.is_pending());
+    assert_eq!(without.reach, Err(NodeProblem::NoAddress));
+    assert!(NodeProblem::NoPodCidr.is_pending() && NodeProblem::NoAddress.is_pending());
+    assert!(!NodeProblem::ManyPodCidrs.is_pending());
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn hostile_prefixes_are_refused_by_name() {
         assert!(!text.contains('\u{1b}'), "{text:?}");
     }
     let two = ["198.18.2.0/24", "198.18.3.0/24"];
-    assert_eq!(node(&two, "203.0.113.12", &[]).reach, Err(Problem::ManyPodCidrs));
+    assert_eq!(node(&two, "203.0.113.12", &[]).reach, Err(NodeProblem::ManyPodCidrs));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn hostile_addresses_are_refused_by_name() {
         assert!(text.starts_with("its vswitch.dev/underlay-address"), "{text}");
     }
     let inside = node(&["198.18.2.0/24"], "198.18.2.9", &[]);
-    assert!(matches!(inside.reach, Err(Problem::AddressInside(_))));
+    assert!(matches!(inside.reach, Err(NodeProblem::AddressInside(_))));
 }
 
 #[test]
@@ -258,7 +258,7 @@ proptest! {
     fn whatever_a_node_says_is_judged(object in hostile_node()) {
         match judged(object).reach {
             Err(problem) => prop_assert!(problem.to_string().len() < 600),
-            Ok(Reach { peers, .. }) => for peer in peers {
+            Ok(NodeReach { peers, .. }) => for peer in peers {
                 prop_assert!(!peer.prefixes.is_empty());
                 for prefix in &peer.prefixes {
                     prop_assert!(prefix.prefix_len() > 0 && prefix.trunc() == *prefix);

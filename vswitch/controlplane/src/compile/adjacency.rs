@@ -182,7 +182,7 @@ impl<'a, 'i> Adjacencies<'a, 'i> {
 fn peer_template(input: &Input<'_>, peer: &PeerSpec, uplink: &UplinkPort) -> Option<Template> {
     let outer = outer(input, peer.address, uplink)?;
     let overlay = &input.config.overlay;
-    let template = match input.decide(peer).in_force {
+    let template = match input.choose_encapsulation(peer).in_force {
         Encapsulation::Vxlan => Template::vxlan_routed(
             outer,
             vni(overlay.vni),

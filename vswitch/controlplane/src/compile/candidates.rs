@@ -10,8 +10,8 @@ use api::{Encapsulation, PeerSpec, RouteTarget, Source};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Input;
-use super::route::{Exit, Origin, Route, Target};
-use crate::kernel::{Hop, Learned, Way};
+use super::route::{Exit, RibRoute, RouteOrigin, Target};
+use crate::kernel::{Hop, LearnedRoutes, Way};
 
 /// Which prefixes are asked for.
 #[derive(Debug, Clone, Copy)]
@@ -40,26 +40,26 @@ impl Among<'_> {
 }
 
 /// Whatever the model and the node have to say, in any order.
-pub(super) fn candidates<'a>(input: &Input<'a>, among: Among<'_>) -> Vec<Route<'a>> {
+pub(super) fn candidates<'a>(input: &Input<'a>, among: Among<'_>) -> Vec<RibRoute<'a>> {
     let model = input.model;
     let mut routes = Vec::with_capacity(among.at_most(input));
     let mut add = |prefix, target, origin| {
         if among.has(&prefix) {
-            routes.push(Route { prefix, target, origin });
+            routes.push(RibRoute { prefix, target, origin });
         }
     };
     for gateway in model.pods.gateways() {
-        add(gateway.into(), Target::Gateway, Origin::Node);
+        add(gateway.into(), Target::Gateway, RouteOrigin::Node);
     }
     for (attachment, port) in input.pods {
         let Some(lease) = model.attachments.get(attachment) else { continue };
         for net in &lease.addresses {
             let target = Target::Pod { attachment, lease, port };
-            add(net.addr().into(), target, Origin::Attachment);
+            add(net.addr().into(), target, RouteOrigin::Attachment);
         }
     }
     for ((bridge, address), mac) in &model.neighbors {
-        add((*address).into(), Target::Neighbor { bridge, mac: *mac }, Origin::Neighbor);
+        add((*address).into(), Target::Neighbor { bridge, mac: *mac }, RouteOrigin::Neighbor);
     }
     for (prefix, (target, source)) in model.routes.iter() {
         let target = match target {
@@ -71,23 +71,23 @@ pub(super) fn candidates<'a>(input: &Input<'a>, among: Among<'_>) -> Vec<Route<'
             RouteTarget::Blackhole => Target::Blackhole,
             RouteTarget::Unreachable => Target::Unreachable,
         };
-        add(*prefix, target, Origin::Route(*source));
+        add(*prefix, target, RouteOrigin::Route(*source));
     }
     for (peer, source) in model.peers.values() {
         for prefix in &peer.prefixes {
-            add(*prefix, Target::Peer(peer), Origin::Peer(*source));
+            add(*prefix, Target::Peer(peer), RouteOrigin::Peer(*source));
         }
     }
     kernel(input, among, &mut add);
     for (address, target) in reached_directly(input) {
-        add(address.into(), target, Origin::Gap);
+        add(address.into(), target, RouteOrigin::Gap);
     }
     for prefix in model.pods.all().chain(&model.cluster_prefixes) {
-        add(*prefix, Target::Unreachable, Origin::Gap);
+        add(*prefix, Target::Unreachable, RouteOrigin::Gap);
     }
     if input.host.is_some() {
-        add(Ipv4Net::default().into(), Target::Host, Origin::Gap);
-        add(Ipv6Net::default().into(), Target::Host, Origin::Gap);
+        add(Ipv4Net::default().into(), Target::Host, RouteOrigin::Gap);
+        add(Ipv6Net::default().into(), Target::Host, RouteOrigin::Gap);
     }
     routes
 }
@@ -97,9 +97,9 @@ pub(super) fn candidates<'a>(input: &Input<'a>, among: Among<'_>) -> Vec<Route<'
 fn kernel<'a>(
     input: &Input<'a>,
     among: Among<'_>,
-    add: &mut impl FnMut(IpNet, Target<'a>, Origin),
+    add: &mut impl FnMut(IpNet, Target<'a>, RouteOrigin),
 ) {
-    let learned: &'a Learned = &input.model.kernel;
+    let learned: &'a LearnedRoutes = &input.model.kernel;
     if learned.routes.is_empty() {
         return;
     }
@@ -123,7 +123,7 @@ fn kernel<'a>(
             Way::Blackhole => Target::Blackhole,
             Way::Unreachable => Target::Unreachable,
         };
-        add(prefix, target, Origin::Route(Source::Kernel));
+        add(prefix, target, RouteOrigin::Route(Source::Kernel));
     };
     match among {
         Among::All => learned.routes.iter().for_each(|(prefix, way)| take(*prefix, way)),
@@ -146,7 +146,7 @@ fn by_address<'a>(input: &Input<'a>) -> HashMap<IpAddr, &'a PeerSpec> {
 /// too, and its conntrack would know only the answers. Unless a route says where the address leads:
 /// who closes it to pods means it.
 pub(super) fn reached_directly<'a>(input: &Input<'a>) -> Vec<(IpAddr, Target<'a>)> {
-    let (model, learned): (_, &Learned) = (input.model, &input.model.kernel);
+    let (model, learned): (_, &LearnedRoutes) = (input.model, &input.model.kernel);
     if input.uplink.is_none() {
         return Vec::new();
     }
@@ -161,7 +161,8 @@ pub(super) fn reached_directly<'a>(input: &Input<'a>) -> Vec<(IpAddr, Target<'a>
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
     let peers = by_address(input);
-    let direct = |peer: &&PeerSpec| input.decide(peer).in_force == Encapsulation::Direct;
+    let direct =
+        |peer: &&PeerSpec| input.choose_encapsulation(peer).in_force == Encapsulation::Direct;
     let of_peers = peers.values().copied().filter(direct);
     let of_peers = of_peers.map(|peer| (peer.address, Target::Peer(peer)));
     let gateways = learned

@@ -1,7 +1,7 @@
 //! How each peer is reached, by which encapsulation or by none; and what is heard from the peers.
 //!
 //! Enters: the configuration, peers, and the kernel's way to their underlay addresses. Leaves: a
-//! [`Decision`] for each, to `compile`, `requests` and `mtu`; and what is [`Heard`], to `compile`
+//! [`EncapsulationChoice`] for each, to `compile`, `requests` and `mtu`; and what is [`Accepted`], to `compile`
 //! and `uplink`. Pure, and the only place that decides.
 
 use std::collections::HashSet;
@@ -20,7 +20,7 @@ const LONGER_IPV6: u32 = 20;
 
 /// How a peer is reached, and why so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Decision {
+pub struct EncapsulationChoice {
     /// What packets get.
     pub in_force: Encapsulation,
     /// What was asked for.
@@ -58,7 +58,11 @@ impl fmt::Display for Reason {
 /// a mask suggests: nodes with /32 addresses are neighbours if there is a route on the link, and two
 /// addresses under one mask are not if a router stands between them.
 #[must_use]
-pub fn decide(config: &Config, peer: &PeerSpec, hop: Option<&NextHop>) -> Decision {
+pub fn choose_encapsulation(
+    config: &Config,
+    peer: &PeerSpec,
+    hop: Option<&NextHop>,
+) -> EncapsulationChoice {
     let (tunnel, policy) = (tunnel(config, peer), policy(config, peer));
     let (in_force, reason) = match policy {
         Encapsulate::Always => (tunnel, Reason::Policy),
@@ -69,7 +73,7 @@ pub fn decide(config: &Config, peer: &PeerSpec, hop: Option<&NextHop>) -> Decisi
             None => (tunnel, Reason::Unknown),
         },
     };
-    Decision { in_force, policy, reason }
+    EncapsulationChoice { in_force, policy, reason }
 }
 
 /// Whether packets to this peer are encapsulated. Without an encapsulation to do it by: never.
@@ -113,8 +117,8 @@ pub fn overhead(encapsulation: Encapsulation, towards: IpAddr) -> u32 {
 /// What pods' packets may come by: everything that a peer may send, in whatever order the two ends
 /// are changed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Heard {
-    /// UDP ports of VXLAN, the one that is sent to first; empty if VXLAN is not heard.
+pub struct Accepted {
+    /// UDP ports of VXLAN, the one that is sent to first; empty if VXLAN is not accepted.
     pub vxlan_ports: Vec<u16>,
     /// Identifiers of the routed overlay, the one that is sent first.
     pub vnis: Vec<u32>,
@@ -126,45 +130,45 @@ pub struct Heard {
     pub direct_from_tunnelled: bool,
 }
 
-/// What is heard: what is sent, as the peers do likewise, and what the configuration accepts.
+/// What is accepted: what is sent, as the peers do likewise, and what the configuration accepts.
 #[must_use]
-pub fn heard(config: &Config, model: &Model) -> Heard {
+pub fn accepted(config: &Config, model: &Model) -> Accepted {
     let overlay = &config.overlay;
-    let mut heard = Heard::default();
+    let mut accepted = Accepted::default();
     let mut vxlan = config.bridge.vni.is_some();
-    let mut hear = |encapsulation| match encapsulation {
+    let mut accept = |encapsulation| match encapsulation {
         Encapsulation::Vxlan => vxlan = true,
-        Encapsulation::Ipip => heard.ipip = true,
-        Encapsulation::Direct => heard.direct = true,
+        Encapsulation::Ipip => accepted.ipip = true,
+        Encapsulation::Direct => accepted.direct = true,
     };
     let mut either_way = false;
     for peer in model.all_peers() {
-        hear(longest(config, peer));
+        accept(longest(config, peer));
         either_way |= policy(config, peer) == Encapsulate::CrossSubnet;
     }
     if model.peers.is_empty() || config.kernel_routes.is_some() {
         // The first peer comes at any moment.
-        hear(overlay.usual());
+        accept(overlay.usual());
     }
     if model.all_peers().next().is_some() {
-        overlay.accept.iter().copied().for_each(&mut hear);
+        overlay.accept.iter().copied().for_each(&mut accept);
     }
     if is_direct(model) {
-        hear(Encapsulation::Direct);
+        accept(Encapsulation::Direct);
     }
     if either_way {
-        hear(Encapsulation::Direct);
+        accept(Encapsulation::Direct);
     }
-    heard.direct_from_tunnelled =
-        heard.direct && (either_way || overlay.accept.contains(&Encapsulation::Direct));
+    accepted.direct_from_tunnelled =
+        accepted.direct && (either_way || overlay.accept.contains(&Encapsulation::Direct));
     if vxlan {
-        heard.vxlan_ports = distinct(overlay.vxlan_port, &overlay.accept_vxlan_ports);
-        heard.vnis = distinct(overlay.vni, &overlay.accept_vnis);
+        accepted.vxlan_ports = distinct(overlay.vxlan_port, &overlay.accept_vxlan_ports);
+        accepted.vnis = distinct(overlay.vni, &overlay.accept_vnis);
     }
-    heard
+    accepted
 }
 
-/// The underlay addresses of all who are heard: the peers, and the VTEPs of the bridge domain.
+/// The underlay addresses of all who are accepted: the peers, and the VTEPs of the bridge domain.
 pub fn tunnel_ends<'a>(config: &'a Config, model: &'a Model) -> impl Iterator<Item = IpAddr> + 'a {
     let peers = model.all_peers().map(|peer| peer.address);
     peers.chain(config.bridge.vteps.iter().copied())
@@ -193,7 +197,7 @@ fn distinct<T: Copy + PartialEq>(first: T, more: &[T]) -> Vec<T> {
 mod tests {
     use api::{Encapsulate, Encapsulation};
 
-    use super::{Decision, Heard, Reason, decide, heard};
+    use super::{Accepted, EncapsulationChoice, Reason, accepted, choose_encapsulation};
     use crate::config::Config;
     use crate::model::Model;
     use crate::next_hop::NextHop;
@@ -266,43 +270,47 @@ mod tests {
             ),
         ] {
             let config = config(overlay, peer);
-            let expected = Decision { in_force, policy, reason };
-            assert_eq!(decide(&config, &config.peers[0], hop), expected, "{overlay} {peer}");
+            let expected = EncapsulationChoice { in_force, policy, reason };
+            assert_eq!(
+                choose_encapsulation(&config, &config.peers[0], hop),
+                expected,
+                "{overlay} {peer}"
+            );
         }
     }
 
     #[test]
     fn all_that_a_peer_may_send_is_heard() {
-        let all = Heard {
+        let all = Accepted {
             vxlan_ports: vec![4789],
             vnis: vec![10],
             ipip: true,
             direct: true,
             direct_from_tunnelled: true,
         };
-        let none = Heard::default();
-        let vxlan = Heard { vxlan_ports: vec![4789], vnis: vec![10], ..none.clone() };
+        let none = Accepted::default();
+        let vxlan = Accepted { vxlan_ports: vec![4789], vnis: vec![10], ..none.clone() };
         for (overlay, peer, expected) in [
             ("", "", all.clone()),
             ("encapsulation = \"direct\"", "", all.clone()),
             ("accept = []", "", vxlan.clone()),
-            ("accept = [\"ipip\"]", "", Heard { ipip: true, ..vxlan.clone() }),
+            ("accept = [\"ipip\"]", "", Accepted { ipip: true, ..vxlan.clone() }),
             (
                 "accept = []\naccept_vxlan_ports = [8472, 4789]\naccept_vnis = [1]",
                 "",
-                Heard { vxlan_ports: vec![4789, 8472], vnis: vec![10, 1], ..none.clone() },
+                Accepted { vxlan_ports: vec![4789, 8472], vnis: vec![10, 1], ..none.clone() },
             ),
             // Who may be reached either way may come either way.
             (
                 "accept = []\nencapsulate = \"cross-subnet\"",
                 "",
-                Heard { direct: true, direct_from_tunnelled: true, ..vxlan },
+                Accepted { direct: true, direct_from_tunnelled: true, ..vxlan },
             ),
-            ("accept = []", "encapsulate = \"never\"", Heard { direct: true, ..none.clone() }),
-            ("accept = []", "encapsulation = \"ipip\"", Heard { ipip: true, ..none }),
+            ("accept = []", "encapsulate = \"never\"", Accepted { direct: true, ..none.clone() }),
+            ("accept = []", "encapsulation = \"ipip\"", Accepted { ipip: true, ..none }),
         ] {
             let config = config(overlay, peer);
-            assert_eq!(heard(&config, &Model::new(&config)), expected, "{overlay} {peer}");
+            assert_eq!(accepted(&config, &Model::new(&config)), expected, "{overlay} {peer}");
         }
     }
 }

@@ -47,7 +47,7 @@ use crate::mtu::{least, pod_mtu};
 use crate::next_hop::NextHop;
 use crate::path_mtu::PathMtus;
 pub use base::Base;
-use encapsulation::{Decision, decide, overhead};
+use encapsulation::{EncapsulationChoice, choose_encapsulation, overhead};
 
 /// The bridge domain of the configuration; the only one so far.
 const DEFAULT_BRIDGE: BridgeId = BridgeId(0);
@@ -111,15 +111,15 @@ pub struct Input<'a> {
 impl Input<'_> {
     /// How a peer is reached.
     #[must_use]
-    pub fn decide(&self, peer: &PeerSpec) -> Decision {
-        decide(self.config, peer, self.next_hops.get(&peer.address))
+    pub fn choose_encapsulation(&self, peer: &PeerSpec) -> EncapsulationChoice {
+        choose_encapsulation(self.config, peer, self.next_hops.get(&peer.address))
     }
 
     /// Largest inner packet to a peer, bytes; without an uplink there is none.
     #[must_use]
     pub fn peer_mtu(&self, peer: &PeerSpec) -> Option<u32> {
         let uplink = self.uplink?;
-        Some(self.mtu_within(self.decide(peer).in_force, peer.address, uplink))
+        Some(self.mtu_within(self.choose_encapsulation(peer).in_force, peer.address, uplink))
     }
 
     /// MTU of pods' interfaces.

@@ -3,7 +3,7 @@
 //! Enters: the ports that are live, and what the model says of pods. Leaves: ports by number.
 
 use api::Mode;
-use dataplane::tables::{Attachment, Offloads, Port, PortId, PortKind};
+use dataplane::tables::{Attachment, Offloads, Port, PortId, PortRole};
 use dataplane::wire::MacAddr;
 use ipnet::IpNet;
 
@@ -23,7 +23,7 @@ pub(super) fn ports(input: &Input<'_>) -> Vec<Option<Port>> {
         put(
             host.id,
             Port {
-                kind: PortKind::Host,
+                kind: PortRole::Host,
                 attachment: Attachment::Routed,
                 mac: host.mac,
                 mtu: clamp(host.mtu),
@@ -36,7 +36,7 @@ pub(super) fn ports(input: &Input<'_>) -> Vec<Option<Port>> {
         put(
             uplink.id,
             Port {
-                kind: PortKind::Uplink,
+                kind: PortRole::Uplink,
                 attachment: Attachment::Routed,
                 mac: uplink.mac,
                 mtu: clamp(uplink.mtu),
@@ -54,7 +54,7 @@ pub(super) fn ports(input: &Input<'_>) -> Vec<Option<Port>> {
         put(
             pod.id,
             Port {
-                kind: PortKind::Pod,
+                kind: PortRole::Pod,
                 attachment,
                 mac: MacAddr(lease.mac.0),
                 mtu: clamp(lease.mtu),

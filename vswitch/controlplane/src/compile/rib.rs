@@ -12,15 +12,15 @@ use ipnet::IpNet;
 
 use super::Input;
 use super::candidates::{Among, candidates};
-use super::route::{Origin, Route};
+use super::route::{RibRoute, RouteOrigin};
 
 /// Every route that is to be had.
 #[derive(Debug)]
 pub struct Rib<'a> {
     /// Those that forward, by prefix; one a prefix.
-    pub routes: Vec<Route<'a>>,
+    pub routes: Vec<RibRoute<'a>>,
     /// Those that do not, and who has their prefix.
-    pub hidden: Vec<(Route<'a>, Origin)>,
+    pub hidden: Vec<(RibRoute<'a>, RouteOrigin)>,
 }
 
 /// What wins for each prefix, and what does not.
@@ -31,11 +31,11 @@ pub fn routes<'a>(input: &Input<'a>) -> Rib<'a> {
 
 /// What wins for these prefixes; nothing for those that nobody has a route for.
 #[must_use]
-pub fn routes_for<'a>(input: &Input<'a>, prefixes: &BTreeSet<IpNet>) -> Vec<Route<'a>> {
+pub fn routes_for<'a>(input: &Input<'a>, prefixes: &BTreeSet<IpNet>) -> Vec<RibRoute<'a>> {
     select(candidates(input, Among::These(prefixes))).routes
 }
 
-fn select(mut candidates: Vec<Route<'_>>) -> Rib<'_> {
+fn select(mut candidates: Vec<RibRoute<'_>>) -> Rib<'_> {
     // By family, address and length, as numbers: a hundred thousand are sorted here.
     candidates.sort_by_cached_key(|route| (sort_key(&route.prefix), route.origin.rank()));
     let mut rib = Rib { routes: Vec::with_capacity(candidates.len()), hidden: Vec::new() };

@@ -77,18 +77,18 @@ impl<'a> Exit<'a> {
 
 /// One route.
 #[derive(Debug, Clone)]
-pub struct Route<'a> {
+pub struct RibRoute<'a> {
     /// Destination.
     pub prefix: IpNet,
     /// Where it leads.
     pub target: Target<'a>,
     /// Where it comes from.
-    pub origin: Origin,
+    pub origin: RouteOrigin,
 }
 
 /// Where a route comes from. For the same prefix the earlier one wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub enum RouteOrigin {
     /// The node's own: gateways.
     Node,
     /// A pod of this node.
@@ -103,7 +103,7 @@ pub enum Origin {
     Gap,
 }
 
-impl Origin {
+impl RouteOrigin {
     /// As it is shown.
     #[must_use]
     pub fn label(self) -> &'static str {

@@ -1,4 +1,4 @@
-//! Our end of the overlay: what is heard, from whom, and with which inner sources.
+//! Our end of the overlay: what is accepted, from whom, and with which inner sources.
 //!
 //! Enters: the configuration and the model. Leaves: tunnels.
 
@@ -9,7 +9,7 @@ use api::RouteTarget;
 use dataplane::tables::{Domain, Peer, PeerId, Tunnels};
 use ipnet::IpNet;
 
-use super::encapsulation::heard;
+use super::encapsulation::accepted;
 use super::{DEFAULT_BRIDGE, Input, vni, vtep_mac};
 
 /// What comes by a tunnel, and what without.
@@ -30,15 +30,15 @@ pub(super) fn tunnels(input: &Input<'_>) -> Tunnels {
             IpAddr::V6(_) => tunnels.vtep_mac6 = mac,
         }
     }
-    let heard = heard(config, model);
-    let mut ports = heard.vxlan_ports.into_iter();
+    let accepted = accepted(config, model);
+    let mut ports = accepted.vxlan_ports.into_iter();
     tunnels.vxlan_port = ports.next();
     tunnels.more_vxlan_ports = ports.collect();
-    tunnels.ipip = heard.ipip;
-    tunnels.direct = heard.direct;
-    tunnels.direct_from_tunnelled = heard.direct_from_tunnelled;
+    tunnels.ipip = accepted.ipip;
+    tunnels.direct = accepted.direct;
+    tunnels.direct_from_tunnelled = accepted.direct_from_tunnelled;
     tunnels.clamp_mss = config.overlay.clamp_mss;
-    for number in heard.vnis {
+    for number in accepted.vnis {
         tunnels.vnis.insert(vni(number), Domain::Routed);
     }
     if let Some(stretched) = config.bridge.vni {

@@ -3,7 +3,7 @@
 //! Enters: the `[overlay]` of before. Leaves: the same ports and identifiers as further ones of the
 //! `[overlay]` that follows. Kept by the daemon, until it ends.
 
-use super::Overlay;
+use super::OverlaySettings;
 
 /// Ports and identifiers that this daemon once sent to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Former {
 impl Former {
     /// With those of this one, too.
     #[must_use]
-    pub fn with(&self, old: &Overlay) -> Self {
+    pub fn with(&self, old: &OverlaySettings) -> Self {
         let mut with = self.clone();
         if !with.vxlan_ports.contains(&old.vxlan_port) {
             with.vxlan_ports.push(old.vxlan_port);
@@ -27,14 +27,14 @@ impl Former {
     }
 
     /// Adds them to what is accepted.
-    pub fn stay_accepted(&self, overlay: &mut Overlay) {
+    pub fn stay_accepted(&self, overlay: &mut OverlaySettings) {
         overlay.accept_vxlan_ports.extend(&self.vxlan_ports);
         overlay.accept_vnis.extend(&self.vnis);
     }
 
     /// Sentences about those that are not in use any more.
     #[must_use]
-    pub fn notes(&self, overlay: &Overlay) -> Vec<String> {
+    pub fn notes(&self, overlay: &OverlaySettings) -> Vec<String> {
         let ports = self.vxlan_ports.iter().filter(|port| **port != overlay.vxlan_port);
         let ports =
             ports.map(|port| format!("VXLAN to UDP port {port} is taken until the next restart"));

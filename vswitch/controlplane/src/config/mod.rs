@@ -31,41 +31,41 @@ use ipnet::IpNet;
 
 pub(crate) use claims::{Claims, THIS_NODE, Usual};
 pub use former::Former;
-pub use read::{Origin, Problem};
+pub use read::{KeyLines, Problem};
 pub(crate) use semantic::{check_pod_prefixes, check_route_prefix};
 
 /// Everything that the operator decided.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Who this node is and which addresses are its pods'.
-    pub node: Node,
+    pub node: NodeSettings,
     /// The NIC; a node without one reaches only its own pods.
-    pub uplink: Option<Uplink>,
+    pub uplink: Option<UplinkSettings>,
     /// How other nodes are reached.
-    pub overlay: Overlay,
+    pub overlay: OverlaySettings,
     /// The node's own port, if it has one.
-    pub host: Option<Host>,
+    pub host: Option<HostSettings>,
     /// How a pod is attached unless its request says otherwise.
     pub attachment: Mode,
     /// The default bridge domain.
-    pub bridge: Bridge,
+    pub bridge: BridgeSettings,
     /// The pinned threads.
     pub workers: WorkerSettings,
     /// Socket and state.
-    pub control: Control,
+    pub control: ControlSettings,
     /// The other nodes.
     pub peers: Vec<PeerSpec>,
     /// Further routes.
     pub routes: Vec<RouteSpec>,
     /// The kernel's routing table as a source of routes, if it is one.
-    pub kernel_routes: Option<KernelRoutes>,
+    pub kernel_routes: Option<KernelRouteSettings>,
     /// Where each key stood.
-    pub origin: Origin,
+    pub origin: KeyLines,
 }
 
 /// `[node]`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub struct NodeSettings {
     /// For status, logs and peers.
     pub name: String,
     /// One a family; empty if the cluster tells them at run time.
@@ -76,7 +76,7 @@ pub struct Node {
 
 /// `[uplink]`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Uplink {
+pub struct UplinkSettings {
     /// The NIC's name.
     pub interface: String,
     /// IPv4 underlay address; the interface's only one if absent.
@@ -104,7 +104,7 @@ pub enum Xdp {
 
 /// `[overlay]`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Overlay {
+pub struct OverlaySettings {
     /// For peers that name none.
     pub encapsulation: Encapsulation,
     /// Whether it is used, for peers that do not say.
@@ -133,7 +133,7 @@ pub struct Overlay {
 
 /// `[host]`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
+pub struct HostSettings {
     /// Name of the TAP.
     pub interface: String,
     /// Masquerade what pods send to the world outside the cluster, and what the kernel translates from
@@ -145,10 +145,10 @@ pub struct Host {
 
 /// `[bridge]`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bridge {
+pub struct BridgeSettings {
     /// Of the domain.
     pub name: String,
-    /// Learned MACs at most, of each worker.
+    /// LearnedRoutes MACs at most, of each worker.
     pub fdb_max: u32,
     /// A learned MAC is kept so long.
     pub ageing_seconds: u64,
@@ -171,7 +171,7 @@ pub struct WorkerSettings {
 
 /// `[control]`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Control {
+pub struct ControlSettings {
     /// Where the daemon listens.
     pub socket: PathBuf,
     /// Where the journal is.
@@ -180,7 +180,7 @@ pub struct Control {
 
 /// `[routes.kernel]`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KernelRoutes {
+pub struct KernelRouteSettings {
     /// Routes within these are taken.
     pub prefixes: Vec<IpNet>,
     /// Number of the kernel's table.
@@ -228,7 +228,7 @@ impl Config {
     }
 }
 
-impl Overlay {
+impl OverlaySettings {
     /// What a peer gets that the configuration knows nothing of.
     #[must_use]
     pub fn usual(&self) -> Encapsulation {

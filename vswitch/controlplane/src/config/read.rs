@@ -37,12 +37,12 @@ impl fmt::Display for Problem {
 
 /// Where each key stood, so that a later check can name the line too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origin {
+pub struct KeyLines {
     file: String,
     lines: BTreeMap<String, usize>,
 }
 
-impl Origin {
+impl KeyLines {
     /// A problem with a key, or with the section that it should be in.
     #[must_use]
     pub fn problem(&self, key: &str, message: impl Into<String>) -> Problem {
@@ -64,7 +64,7 @@ impl Origin {
 /// One reading of one file.
 pub(super) struct Reader<'t> {
     text: &'t str,
-    pub(super) origin: Origin,
+    pub(super) origin: KeyLines,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -77,7 +77,7 @@ pub(super) struct Section<'t> {
 
 impl<'t> Reader<'t> {
     pub(super) fn new(file: &str, text: &'t str) -> Self {
-        let origin = Origin { file: file.to_owned(), lines: BTreeMap::new() };
+        let origin = KeyLines { file: file.to_owned(), lines: BTreeMap::new() };
         Self { text, origin, problems: Vec::new() }
     }
 

@@ -12,7 +12,8 @@ use toml::de::DeTable;
 use super::read::{Problem, Reader, Section};
 use super::values::nothing_to_encapsulate_by;
 use super::{
-    Bridge, Config, Control, Host, KernelRoutes, Node, Overlay, Uplink, WorkerSettings, Xdp,
+    BridgeSettings, Config, ControlSettings, HostSettings, KernelRouteSettings, NodeSettings,
+    OverlaySettings, UplinkSettings, WorkerSettings, Xdp,
 };
 
 const PREFIX: &str = "a prefix such as \"198.18.1.0/24\" or \"fd00:18:1::/64\"";
@@ -118,7 +119,7 @@ pub(super) fn read(file: &str, text: &str) -> (Option<Config>, Vec<Problem>) {
     (config, reader.problems)
 }
 
-fn node<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<Node> {
+fn node<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<NodeSettings> {
     let mut section = reader.section(root, "node");
     if !section.is_present() {
         reader.refuse(
@@ -139,10 +140,10 @@ fn node<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<Node> {
     }
     let cluster_prefixes = reader.list(&mut section, "cluster_prefixes", PREFIX);
     reader.finish(section);
-    Some(Node { name: name.unwrap_or_default(), pod_prefixes, cluster_prefixes })
+    Some(NodeSettings { name: name.unwrap_or_default(), pod_prefixes, cluster_prefixes })
 }
 
-fn uplink<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<Uplink> {
+fn uplink<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<UplinkSettings> {
     let mut section = reader.section(root, "uplink");
     if !section.is_present() {
         return None;
@@ -156,10 +157,10 @@ fn uplink<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<Uplink>
     let zero_copy = reader.boolean(&mut section, "zero_copy").unwrap_or(false);
     reader.finish(section);
     let interface = interface.unwrap_or_default();
-    Some(Uplink { interface, address, address6, proxy_neighbors, xdp, zero_copy })
+    Some(UplinkSettings { interface, address, address6, proxy_neighbors, xdp, zero_copy })
 }
 
-fn overlay<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Overlay {
+fn overlay<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> OverlaySettings {
     let mut section = reader.section(root, "overlay");
     let encapsulation = reader
         .one_of(&mut section, "encapsulation", &ENCAPSULATIONS)
@@ -178,7 +179,7 @@ fn overlay<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Overlay {
     };
     let ports = numbers(&mut section, "accept_vxlan_ports", PORT);
     let vnis = numbers(&mut section, "accept_vnis", VNI);
-    let overlay = Overlay {
+    let overlay = OverlaySettings {
         encapsulation,
         encapsulate: encapsulate.unwrap_or(Encapsulate::Always),
         accept: if accepts_all { all() } else { accept },
@@ -200,7 +201,7 @@ fn overlay<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Overlay {
 
 /// A node has a host port unless it says no, with or without an uplink. One that has neither is for
 /// its own pods alone, and needs no privileges.
-fn host<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<Host> {
+fn host<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<HostSettings> {
     let mut section = reader.section(root, "host");
     let enabled = reader.boolean(&mut section, "enabled").unwrap_or(true);
     let interface = reader.string(&mut section, "interface", "an interface name such as \"vsw0\"");
@@ -208,7 +209,7 @@ fn host<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<Host> {
     let non_masquerade_prefixes = reader.list(&mut section, "non_masquerade_prefixes", PREFIX);
     reader.finish(section);
     let interface = interface.unwrap_or_else(|| "vsw0".into());
-    enabled.then_some(Host { interface, masquerade, non_masquerade_prefixes })
+    enabled.then_some(HostSettings { interface, masquerade, non_masquerade_prefixes })
 }
 
 fn attachment<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Mode {
@@ -220,9 +221,9 @@ fn attachment<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Mode {
     if bridged { Mode::Bridged { bridge: None } } else { Mode::Routed }
 }
 
-fn bridge<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Bridge {
+fn bridge<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> BridgeSettings {
     let mut section = reader.section(root, "bridge");
-    let bridge = Bridge {
+    let bridge = BridgeSettings {
         name: reader
             .string(&mut section, "name", "a string such as \"default\"")
             .unwrap_or_else(|| "default".into()),
@@ -252,14 +253,14 @@ fn workers<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> WorkerSetting
     WorkerSettings { cores, idle_after_us, frames }
 }
 
-fn control<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Control {
+fn control<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> ControlSettings {
     let mut section = reader.section(root, "control");
     let path = "a path such as \"/run/vswitch/vswitch.sock\"";
     let socket = reader.string(&mut section, "socket", path);
     let state_dir =
         reader.string(&mut section, "state_dir", "a directory such as \"/var/lib/vswitch\"");
     reader.finish(section);
-    Control {
+    ControlSettings {
         socket: PathBuf::from(socket.unwrap_or_else(|| api::DEFAULT_SOCKET.into())),
         state_dir: PathBuf::from(state_dir.unwrap_or_else(|| "/var/lib/vswitch".into())),
     }
@@ -306,9 +307,9 @@ fn routes_section<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Sectio
 fn kernel_routes<'t>(
     reader: &mut Reader<'t>,
     routes: &mut Section<'t>,
-    node: Option<&Node>,
-    overlay: &Overlay,
-) -> Option<KernelRoutes> {
+    node: Option<&NodeSettings>,
+    overlay: &OverlaySettings,
+) -> Option<KernelRouteSettings> {
     let mut section = reader.section(routes, "kernel");
     let is_present = section.is_present();
     let enabled = reader.boolean(&mut section, "enabled").unwrap_or(is_present);
@@ -331,7 +332,7 @@ fn kernel_routes<'t>(
         .boolean(&mut section, "covering")
         .unwrap_or(overlay.usual() == Encapsulation::Direct);
     reader.finish(section);
-    enabled.then_some(KernelRoutes { prefixes, table, protocols, covering })
+    enabled.then_some(KernelRouteSettings { prefixes, table, protocols, covering })
 }
 
 fn static_routes<'t>(reader: &mut Reader<'t>, routes: &mut Section<'t>) -> Vec<RouteSpec> {

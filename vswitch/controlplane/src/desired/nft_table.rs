@@ -20,7 +20,7 @@ use std::fmt::Write as _;
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Host, Node};
+use crate::config::{Config, HostSettings, NodeSettings};
 use crate::model::{Model, PodPrefixes};
 
 /// Name of the table.
@@ -65,7 +65,7 @@ impl NftTable {
 /// The first two lines remove the table whether or not it was there. Nothing jumps to the chain `owner`:
 /// it tells whose the table is. The chain `services` knows neither
 /// prefixes nor protocols: what enters and leaves by the host port goes from pod to pod.
-fn script(node: &Node, host: &Host, pods: &PodPrefixes) -> String {
+fn script(node: &NodeSettings, host: &HostSettings, pods: &PodPrefixes) -> String {
     let mut text = format!("{TABLE}\ndelete {TABLE}\n{TABLE} {{\n");
     let host_interface = &host.interface;
     // Writing to a string does not fail.
@@ -103,7 +103,7 @@ fn script(node: &Node, host: &Host, pods: &PodPrefixes) -> String {
 }
 
 /// The destinations that see pods' own addresses. A set of nft's has no overlapping intervals.
-fn kept(node: &Node, host: &Host, is_v4: bool) -> Vec<IpNet> {
+fn kept(node: &NodeSettings, host: &HostSettings, is_v4: bool) -> Vec<IpNet> {
     let of_family = |prefix: &&IpNet| matches!(prefix, IpNet::V4(_)) == is_v4;
     let all = node.cluster_prefixes.iter().chain(&host.non_masquerade_prefixes);
     let mut kept: Vec<IpNet> = Vec::new();

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use dataplane::tables::LocalAddresses;
 use ipnet::IpNet;
 
-use crate::compile::encapsulation::{heard, tunnel_ends};
+use crate::compile::encapsulation::{accepted, tunnel_ends};
 use crate::config::Config;
 use crate::model::Model;
 
@@ -34,15 +34,15 @@ impl Steering {
     /// No more than what is accepted by the tables of this model.
     #[must_use]
     pub fn of(config: &Config, model: &Model, own: LocalAddresses) -> Self {
-        let heard = heard(config, model);
+        let accepted = accepted(config, model);
         let mut steering = Self {
             local: own.iter().collect(),
-            vxlan_ports: heard.vxlan_ports,
-            ipip: heard.ipip,
+            vxlan_ports: accepted.vxlan_ports,
+            ipip: accepted.ipip,
             peers: tunnel_ends(config, model).collect(),
             ..Self::default()
         };
-        if heard.direct {
+        if accepted.direct {
             steering.neighbors =
                 config.uplink.as_ref().is_some_and(|uplink| uplink.proxy_neighbors);
             steering.prefixes = model.pods.all().copied().collect();

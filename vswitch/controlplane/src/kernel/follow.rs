@@ -13,10 +13,10 @@ use dataplane::Millis;
 use ipnet::IpNet;
 
 use super::judge::{self, Scope};
-use super::mirror::{Mirror, Outcome, prefix_of};
+use super::mirror::{Mirror, MirrorChange, prefix_of};
 use super::route::{KernelRoute, Placement};
 use super::tracked::{self, Tracked};
-use super::{Judgement, Learned};
+use super::{Judgement, LearnedRoutes};
 use crate::config;
 
 /// The table is read anew this often even if nothing asks for it.
@@ -100,7 +100,7 @@ impl Open {
 impl Follower {
     /// Nothing read yet.
     #[must_use]
-    pub fn new(settings: &config::KernelRoutes) -> Self {
+    pub fn new(settings: &config::KernelRouteSettings) -> Self {
         let (table, prefixes) = (settings.table, settings.prefixes.clone());
         let mirror = Mirror::new(table, &prefixes).of(&settings.protocols);
         Self {
@@ -130,20 +130,20 @@ impl Follower {
             TableEvent::Gone(route) => self.mirror.gone(route),
             // A link that goes takes routes along without announcing them, and one that comes wakes
             // next hops; so does an address that routes name as their source.
-            TableEvent::Link(index) if self.mirror.uses(index) => Outcome::Unclear,
-            TableEvent::Link(_) => Outcome::Same,
-            TableEvent::Any => Outcome::Unclear,
+            TableEvent::Link(index) if self.mirror.uses(index) => MirrorChange::Unclear,
+            TableEvent::Link(_) => MirrorChange::Same,
+            TableEvent::Any => MirrorChange::Unclear,
         };
         match (outcome, event) {
-            (Outcome::Same, _) => {}
-            (Outcome::Changed, TableEvent::Changed(route, _) | TableEvent::Gone(route)) => {
+            (MirrorChange::Same, _) => {}
+            (MirrorChange::Changed, TableEvent::Changed(route, _) | TableEvent::Gone(route)) => {
                 self.open.add(prefix_of(route));
             }
             _ => self.unclear = true,
         }
         // It may be in the table already, as that was read.
-        self.again |= self.fresh && outcome != Outcome::Same;
-        outcome != Outcome::Same
+        self.again |= self.fresh && outcome != MirrorChange::Same;
+        outcome != MirrorChange::Same
     }
 
     /// What is acted upon from now on is newer than the last reading. True if the table is to be
@@ -190,7 +190,7 @@ fn judge_open(mirror: &Mirror, scope: &Scope, open: &mut Open, learned: &mut Tra
             }
         }
         Open::All => {
-            let fresh: Learned = judge::judge(mirror, scope);
+            let fresh: LearnedRoutes = judge::judge(mirror, scope);
             if fresh != **learned {
                 let new = fresh.refused.iter();
                 let new = new.filter(|(prefix, why)| learned.refused.get(prefix) != Some(why));

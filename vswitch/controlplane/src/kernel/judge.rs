@@ -1,6 +1,6 @@
 //! What the kernel's routes mean for pods.
 //!
-//! Enters: the mirror, and who this node is. Leaves: a [`Learned`]: where each prefix leads, and
+//! Enters: the mirror, and who this node is. Leaves: a [`LearnedRoutes`]: where each prefix leads, and
 //! which routes were refused, with the reason. A pure function.
 //!
 //! | the kernel has | the vSwitch |
@@ -22,7 +22,7 @@ use ipnet::IpNet;
 
 use super::mirror::Mirror;
 use super::route::{KernelHop, KernelRoute, RouteKind};
-use super::{HOST_METRIC, Hop, Judgement, Learned, Way};
+use super::{HOST_METRIC, Hop, Judgement, LearnedRoutes, Way};
 
 /// Who this node is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,8 +47,8 @@ pub struct Scope {
 
 /// What becomes of all that the kernel has.
 #[must_use]
-pub fn judge(mirror: &Mirror, scope: &Scope) -> Learned {
-    let mut learned = Learned::default();
+pub fn judge(mirror: &Mirror, scope: &Scope) -> LearnedRoutes {
+    let mut learned = LearnedRoutes::default();
     for (prefix, route) in mirror.best().filter(|(prefix, _)| scope.takes(prefix)) {
         learned.put(prefix, scope.route(prefix, route));
     }

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 /// What the node has learned from the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Learned {
+pub struct LearnedRoutes {
     /// Where each prefix leads.
     pub routes: BTreeMap<IpNet, Way>,
     /// The nodes that are reached through the overlay, by underlay address; named by that, as the
@@ -63,7 +63,7 @@ pub enum Judgement {
     Refuse(String),
 }
 
-impl Learned {
+impl LearnedRoutes {
     /// Whether some routes lead to neighbours on the uplink that are nobody's underlay address, and
     /// so packets come and go as they are.
     #[must_use]

@@ -17,7 +17,7 @@ use super::route::{KernelRoute, Placement, ROUTE_PROTOCOL, RouteKind};
 
 /// What an event did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum MirrorChange {
     /// Nothing that matters.
     Same,
     /// A destination has another route.
@@ -115,27 +115,31 @@ impl Mirror {
     }
 
     /// Follows an event: a route is new or different.
-    pub fn changed(&mut self, route: &KernelRoute, placement: Placement) -> Outcome {
-        let Some(prefix) = self.concerns(route) else { return Outcome::Same };
+    pub fn changed(&mut self, route: &KernelRoute, placement: Placement) -> MirrorChange {
+        let Some(prefix) = self.concerns(route) else { return MirrorChange::Same };
         let key = (prefix, route.metric);
         if !self.takes(route.protocol) {
             // It may have replaced one that is.
-            return if self.routes.contains_key(&key) { Outcome::Unclear } else { Outcome::Same };
+            return if self.routes.contains_key(&key) {
+                MirrorChange::Unclear
+            } else {
+                MirrorChange::Same
+            };
         }
         let routes = self.routes.entry(key).or_default();
         if let Some(known) = routes.iter_mut().find(|known| known.is_same_as(route)) {
             // Told again, or read a moment ago. If it stood behind others by then, what became of
             // those is not known.
             if placement == Placement::Appended {
-                return Outcome::Unclear;
+                return MirrorChange::Unclear;
             }
             if known == route {
-                return Outcome::Same;
+                return MirrorChange::Same;
             }
             leaves_no_more(&mut self.leaving, known);
             known.clone_from(route);
             leaves(&mut self.leaving, route);
-            return Outcome::Changed;
+            return MirrorChange::Changed;
         }
         match (placement, routes.as_mut_slice()) {
             (_, []) => routes.push(route.clone()),
@@ -144,31 +148,31 @@ impl Mirror {
                 known.clone_from(route);
             }
             // IPv4 keeps several in an order, IPv6 joins their next hops: both are rare, and read.
-            _ => return Outcome::Unclear,
+            _ => return MirrorChange::Unclear,
         }
         leaves(&mut self.leaving, route);
-        Outcome::Changed
+        MirrorChange::Changed
     }
 
     /// Follows an event: a route is gone.
-    pub fn gone(&mut self, route: &KernelRoute) -> Outcome {
-        let Some(prefix) = self.concerns(route) else { return Outcome::Same };
+    pub fn gone(&mut self, route: &KernelRoute) -> MirrorChange {
+        let Some(prefix) = self.concerns(route) else { return MirrorChange::Same };
         if !self.takes(route.protocol) {
-            return Outcome::Same;
+            return MirrorChange::Same;
         }
         let key = (prefix, route.metric);
-        let Some(routes) = self.routes.get_mut(&key) else { return Outcome::Same };
+        let Some(routes) = self.routes.get_mut(&key) else { return MirrorChange::Same };
         match routes.iter().position(|known| known.is_same_as(route)) {
             Some(at) => {
                 leaves_no_more(&mut self.leaving, &routes.remove(at));
                 if routes.is_empty() {
                     self.routes.remove(&key);
                 }
-                if at == 0 { Outcome::Changed } else { Outcome::Same }
+                if at == 0 { MirrorChange::Changed } else { MirrorChange::Same }
             }
             // Of an IPv6 route with several next hops each goes by itself.
-            None if prefix.addr().is_ipv6() => Outcome::Unclear,
-            None => Outcome::Same,
+            None if prefix.addr().is_ipv6() => MirrorChange::Unclear,
+            None => MirrorChange::Same,
         }
     }
 

@@ -25,7 +25,7 @@ pub mod tracked;
 
 pub use follow::{Changes, Follower, TableEvent};
 pub use judge::Scope;
-pub use learned::{Hop, Judgement, Learned, Way};
+pub use learned::{Hop, Judgement, LearnedRoutes, Way};
 pub use route::{KernelHop, KernelRoute, Placement, ROUTE_PROTOCOL, RouteKind};
 pub use tracked::{Revision, Tracked};
 

@@ -1,7 +1,7 @@
 //! What was learned, and which prefixes changed lately: whoever made something of it can follow
 //! without looking at all of it again.
 //!
-//! Enters: judgements, from `KernelSource`. Leaves: a [`Learned`] to read, and the prefixes that are
+//! Enters: judgements, from `KernelSource`. Leaves: a [`LearnedRoutes`] to read, and the prefixes that are
 //! different since a revision, to `compile`.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ipnet::IpNet;
 
-use super::learned::{Judgement, Learned};
+use super::learned::{Judgement, LearnedRoutes};
 
 /// Changes that are remembered. To follow more of them takes longer than to make all anew.
 pub const REMEMBERED: usize = 4096;
@@ -31,7 +31,7 @@ impl Revision {
 #[derive(Debug, Clone, Default)]
 pub struct Tracked {
     /// Shared by clones until one of them changes.
-    learned: Arc<Learned>,
+    learned: Arc<LearnedRoutes>,
     revision: Revision,
     /// The changes after this revision are known.
     known_since: Revision,
@@ -39,15 +39,15 @@ pub struct Tracked {
 }
 
 impl Deref for Tracked {
-    type Target = Learned;
+    type Target = LearnedRoutes;
 
-    fn deref(&self) -> &Learned {
+    fn deref(&self) -> &LearnedRoutes {
         &self.learned
     }
 }
 
-impl From<Learned> for Tracked {
-    fn from(learned: Learned) -> Self {
+impl From<LearnedRoutes> for Tracked {
+    fn from(learned: LearnedRoutes) -> Self {
         let revision = Revision::next();
         Self {
             learned: Arc::new(learned),
@@ -102,7 +102,7 @@ mod tests {
     use ipnet::IpNet;
 
     use super::{REMEMBERED, Tracked};
-    use crate::kernel::{Judgement, Learned, Way};
+    use crate::kernel::{Judgement, LearnedRoutes, Way};
 
     fn host(number: usize) -> IpNet {
         let [.., c, d] = (number as u32).to_be_bytes();
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn what_changed_since_is_known() {
-        let mut tracked = Tracked::from(Learned::default());
+        let mut tracked = Tracked::from(LearnedRoutes::default());
         let first = tracked.revision();
         assert!(tracked.set(host(1), take()));
         let second = tracked.revision();
@@ -130,12 +130,12 @@ mod tests {
         assert!(other.set(host(3), take()) && tracked.set(host(4), take()));
         assert_eq!(tracked.since(other.revision()), None);
         assert_eq!(tracked.since(second), Some([host(1), host(2), host(4)].into()));
-        assert_eq!(Tracked::from(Learned::default()).since(first), None);
+        assert_eq!(Tracked::from(LearnedRoutes::default()).since(first), None);
     }
 
     #[test]
     fn what_is_too_long_ago_is_not() {
-        let mut tracked = Tracked::from(Learned::default());
+        let mut tracked = Tracked::from(LearnedRoutes::default());
         let first = tracked.revision();
         for number in 0..REMEMBERED {
             tracked.set(host(number), take());

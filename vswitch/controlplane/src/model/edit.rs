@@ -142,24 +142,24 @@ impl Model {
             }
             Edit::Peer { peer, source } => {
                 let name = peer.name.clone();
-                match self.said.peers.entry(source).or_default().insert(name.clone(), peer) {
+                match self.source_rib.peers.entry(source).or_default().insert(name.clone(), peer) {
                     Some(peer) => Edit::Peer { peer, source },
                     None => Edit::NoPeer { name, source },
                 }
             }
             Edit::NoPeer { name, source } => {
-                match self.said.peers.entry(source).or_default().remove(&name) {
+                match self.source_rib.peers.entry(source).or_default().remove(&name) {
                     Some(peer) => Edit::Peer { peer, source },
                     None => Edit::NoPeer { name, source },
                 }
             }
             Edit::Route { prefix, target } => {
-                match self.said.runtime_routes().insert(prefix, target) {
+                match self.source_rib.runtime_routes().insert(prefix, target) {
                     Some(target) => Edit::Route { prefix, target },
                     None => Edit::NoRoute { prefix },
                 }
             }
-            Edit::NoRoute { prefix } => match self.said.runtime_routes().remove(&prefix) {
+            Edit::NoRoute { prefix } => match self.source_rib.runtime_routes().remove(&prefix) {
                 Some(target) => Edit::Route { prefix, target },
                 None => Edit::NoRoute { prefix },
             },

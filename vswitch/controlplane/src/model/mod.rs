@@ -14,7 +14,7 @@ pub mod edit;
 pub mod ipam;
 mod overlay;
 pub mod prefixes;
-pub mod said;
+pub mod source_rib;
 pub mod sync;
 #[cfg(test)]
 mod tests;
@@ -33,7 +33,7 @@ use crate::kernel::Tracked;
 pub use edit::Edit;
 use ipam::Ipam;
 pub use prefixes::PodPrefixes;
-pub use said::{Hidden, Refused, Said};
+pub use source_rib::{Hidden, Refused, SourceRib};
 
 /// What an attachment holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ pub struct Model {
     /// The routes in force, by destination. Made of what was said.
     pub routes: Arc<BTreeMap<IpNet, (RouteTarget, Source)>>,
     /// What each source says of peers and routes, in force or not.
-    pub said: Said,
+    pub source_rib: SourceRib,
     /// What was said and is not in force.
     pub hidden: Hidden,
     /// What a source said last and could not be taken at all; judged again with its next word.
@@ -126,7 +126,7 @@ impl Model {
             self.own = config.own_addresses();
         }
         self.usual = Some(Usual::of(config));
-        self.said.take_config(config);
+        self.source_rib.take_config(config);
         let configured = &config.node.pod_prefixes;
         if !configured.is_empty() && !self.pods.is_same(configured) {
             let pods = self.pods.followed_by(configured, &self.attachments);
@@ -155,7 +155,7 @@ impl Model {
         // Before the leases, which are taken from them.
         pods.into_iter()
             .chain(leases)
-            .chain(self.said.edits())
+            .chain(self.source_rib.edits())
             .chain(self.fdb.iter().map(|((bridge, mac), vtep)| Edit::Fdb {
                 bridge: bridge.clone(),
                 mac: *mac,

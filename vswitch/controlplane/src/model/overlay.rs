@@ -25,12 +25,15 @@ impl Model {
                 "this node has no uplink to reach a peer by; add [uplink] to its configuration",
             ));
         }
-        if self.said.peer(Source::Config, &peer.name).is_some() {
+        if self.source_rib.peer(Source::Config, &peer.name).is_some() {
             return Err(configured(config, &format!("peer \"{}\"", peer.name)));
         }
         // What sources below say does not count: it is hidden by this one.
         let mut claims = self.claims_with_pods();
-        let others = self.said.peers_of(Source::Config).chain(self.said.peers_of(Source::Runtime));
+        let others = self
+            .source_rib
+            .peers_of(Source::Config)
+            .chain(self.source_rib.peers_of(Source::Runtime));
         others.filter(|other| other.name != peer.name).for_each(|other| claims.take(other));
         if let Some((field, message)) = claims.judge(&peer).into_iter().next() {
             return Err(refuse(
@@ -41,7 +44,7 @@ impl Model {
         let has_route = |prefix: &&IpNet| {
             [Source::Config, Source::Runtime]
                 .into_iter()
-                .any(|source| self.said.route(source, prefix).is_some())
+                .any(|source| self.source_rib.route(source, prefix).is_some())
         };
         if let Some(prefix) = peer.prefixes.iter().find(has_route) {
             return Err(refuse(
@@ -57,20 +60,20 @@ impl Model {
     /// # Errors
     /// If it is not there, or another source's.
     pub fn delete_peer(&self, config: &Config, name: &str) -> Result<Vec<Edit>, ErrorReply> {
-        if self.said.peer(Source::Runtime, name).is_none() {
+        if self.source_rib.peer(Source::Runtime, name).is_none() {
             return Err(match self.peers.get(name) {
                 None => refuse(ErrorKind::Unknown, format!("there is no peer \"{name}\"")),
                 Some((_, Source::Config)) => configured(config, &format!("peer \"{name}\"")),
                 Some((_, source)) => told(*source, &format!("peer \"{name}\"")),
             });
         }
-        let others = self.said.peers.iter().filter(|(source, _)| **source != Source::Runtime);
+        let others = self.source_rib.peers.iter().filter(|(source, _)| **source != Source::Runtime);
         let is_told_elsewhere = others.into_iter().any(|(_, peers)| peers.contains_key(name));
         let leads_there = |target: &RouteTarget| {
             !is_told_elsewhere
                 && matches!(target, RouteTarget::Peer { name: other } if other == name)
         };
-        let routes = self.said.routes.get(&Source::Runtime).into_iter().flatten();
+        let routes = self.source_rib.routes.get(&Source::Runtime).into_iter().flatten();
         let mut edits: Vec<_> = routes
             .filter(|(_, target)| leads_there(target))
             .map(|(prefix, _)| Edit::NoRoute { prefix: *prefix })
@@ -93,7 +96,7 @@ impl Model {
         };
         check_route_prefix(&pods, peer_with, &prefix)
             .map_err(|message| refuse(ErrorKind::Invalid, message))?;
-        if self.said.route(Source::Config, &prefix).is_some() {
+        if self.source_rib.route(Source::Config, &prefix).is_some() {
             return Err(configured(config, &format!("the route to {prefix}")));
         }
         if let RouteTarget::Peer { name } = &target
@@ -112,7 +115,7 @@ impl Model {
     /// # Errors
     /// If it is not there, or another source's.
     pub fn delete_route(&self, config: &Config, prefix: IpNet) -> Result<Vec<Edit>, ErrorReply> {
-        if self.said.route(Source::Runtime, &prefix).is_some() {
+        if self.source_rib.route(Source::Runtime, &prefix).is_some() {
             return Ok(vec![Edit::NoRoute { prefix }]);
         }
         Err(match self.routes.get(&prefix) {

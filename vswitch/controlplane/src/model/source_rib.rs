@@ -15,7 +15,7 @@ use crate::config::{Claims, Config, THIS_NODE};
 
 /// What each source says.
 #[derive(Debug, Clone, Default)]
-pub struct Said {
+pub struct SourceRib {
     /// By source, then by name.
     pub peers: BTreeMap<Source, BTreeMap<String, PeerSpec>>,
     /// By source, then by destination.
@@ -58,7 +58,7 @@ pub struct HiddenRoute {
 /// Peers that were told and not taken: the last word of each source, with what is wrong with it.
 pub type Refused = BTreeMap<(Source, String), (PeerSpec, String)>;
 
-impl Said {
+impl SourceRib {
     /// Replaces what the configuration says.
     pub(super) fn take_config(&mut self, config: &Config) {
         let peers = config.peers.iter().map(|peer| (peer.name.clone(), peer.clone())).collect();
@@ -129,7 +129,7 @@ impl Model {
         let mut claims = self.claims();
         let mut peers: BTreeMap<String, (PeerSpec, Source)> = BTreeMap::new();
         let mut hidden = Hidden::default();
-        for (source, said) in &self.said.peers {
+        for (source, said) in &self.source_rib.peers {
             for (name, peer) in said {
                 let (rest, lost) = match peers.get(name) {
                     Some((_, above)) => (None, Some(above_all(*above))),
@@ -149,7 +149,7 @@ impl Model {
             }
         }
         let mut routes: BTreeMap<IpNet, (RouteTarget, Source)> = BTreeMap::new();
-        for (source, said) in &self.said.routes {
+        for (source, said) in &self.source_rib.routes {
             for (prefix, target) in said {
                 let reason = match (target, routes.get(prefix)) {
                     (_, Some((_, above))) => Some(above_all(*above)),

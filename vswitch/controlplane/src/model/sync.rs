@@ -58,7 +58,7 @@ impl Model {
     fn judge_sync(&self, sync: PeerSync, admit: Admit<'_>) -> Synced {
         let PeerSync { source, complete, peers, gone } = sync;
         let none = BTreeMap::new();
-        let known = self.said.peers.get(&source).unwrap_or(&none);
+        let known = self.source_rib.peers.get(&source).unwrap_or(&none);
         // The last word on each, in the order in which they were told; who waits already comes
         // before who is new.
         let gone: HashSet<&str> = gone.iter().map(String::as_str).collect();

@@ -52,7 +52,7 @@ pub enum Event {
     /// The kernel has something else than before, or it is time to look.
     KernelChanged {
         /// The NIC, if the kernel announced it.
-        link: Option<Link>,
+        link: Option<UplinkLink>,
         /// The NIC's addresses: all of them, and those that last.
         own: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
         /// The ways to the other nodes, if they were looked up and are different.
@@ -72,7 +72,7 @@ pub enum Event {
 
 /// The NIC, as the kernel announces it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
+pub struct UplinkLink {
     /// Its name.
     pub name: String,
     /// Its MAC, if it has one.

@@ -11,7 +11,7 @@ use dataplane::{Millis, PathMtu};
 use ipnet::IpNet;
 
 use super::list::Frame;
-use super::{ControlPlane, HostState, Link, UplinkState};
+use super::{ControlPlane, HostState, UplinkLink, UplinkState};
 use crate::change::{Action, Change, Note, OnFailure, Rollback};
 use crate::desired::HostPortState;
 use crate::kernel::Scope;
@@ -66,7 +66,7 @@ impl ControlPlane {
     /// The kernel has something else: addresses, routes, the NIC, the ways to other nodes.
     pub(super) fn kernel_changed(
         &mut self,
-        link: Option<Link>,
+        link: Option<UplinkLink>,
         own: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
         next_hops: Option<NextHops>,
     ) -> Change {
@@ -96,9 +96,9 @@ impl ControlPlane {
     }
 
     /// The NIC is different. True if tables are to change.
-    fn link_is(&mut self, link: Link, notes: &mut Vec<Note>) -> bool {
+    fn link_is(&mut self, link: UplinkLink, notes: &mut Vec<Note>) -> bool {
         let Some(uplink) = &mut self.uplink else { return false };
-        let Link { name, mac, mtu } = link;
+        let UplinkLink { name, mac, mtu } = link;
         let before = uplink.port.clone();
         let port = &mut uplink.port;
         if mtu != port.mtu {

@@ -36,7 +36,7 @@ use crate::next_hop::{NextHops, Reach};
 use crate::path_mtu::PathMtus;
 use crate::ports::{self, Ports};
 
-pub use event::{Event, Link};
+pub use event::{Event, UplinkLink};
 pub use reload::needs_restart;
 
 /// The NIC, as far as decisions need it.

@@ -30,7 +30,7 @@ pub use bridge::{Bridge, BridgeId, RemoteVtep, VtepId, Vteps};
 pub use fdb::{Fdb, FdbTarget, LearnedMac};
 pub use fib::Fib;
 pub use multipath::{Member, Multipath};
-pub use port::{Attachment, MAX_PORTS, Offloads, Port, PortId, PortKind};
+pub use port::{Attachment, MAX_PORTS, Offloads, Port, PortId, PortRole};
 pub use tunnel::{Domain, LocalAddresses, Peer, PeerId, PeersByAddress, Tunnels};
 
 /// Generation of [`Tables`]; each publication is one more.
@@ -103,7 +103,7 @@ impl Tables {
         match adjacency {
             Some(Adjacency::Gateway { .. } | Adjacency::Bridged { .. }) => true,
             Some(Adjacency::Port { port, .. }) => {
-                self.port(*port).is_some_and(|port| port.kind == PortKind::Pod)
+                self.port(*port).is_some_and(|port| port.kind == PortRole::Pod)
             }
             _ => false,
         }

@@ -22,7 +22,7 @@ impl fmt::Display for PortId {
 
 /// Kind of what is attached to a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PortKind {
+pub enum PortRole {
     /// A pod's interface: untrusted.
     Pod,
     /// The node's own TAP: the kernel stands behind it.
@@ -55,7 +55,7 @@ pub struct Offloads {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
     /// What is attached.
-    pub kind: PortKind,
+    pub kind: PortRole,
     /// How it is attached; a host port and an uplink are routed.
     pub attachment: Attachment,
     /// MAC of the interface on the far side: the pod's, the host TAP's; the NIC's own. The FDB of a

@@ -46,7 +46,7 @@ mod source;
 use frame::Offload;
 
 use crate::Millis;
-use crate::tables::{BridgeId, Fdb, FdbTarget, PortId, PortKind, Tables};
+use crate::tables::{BridgeId, Fdb, FdbTarget, PortId, PortRole, Tables};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::{Ecn, MacAddr};
 use arrival::{Arrival, ArrivedFrom};
@@ -149,12 +149,12 @@ fn doors(
 ) -> Result<(), DropReason> {
     let port = view.tables.port(ingress).ok_or(DropReason::PortGone)?;
     let from = match port.kind {
-        PortKind::Uplink => ArrivedFrom::Direct,
-        PortKind::Pod => ArrivedFrom::Pod,
-        PortKind::Host => ArrivedFrom::Host,
+        PortRole::Uplink => ArrivedFrom::Direct,
+        PortRole::Pod => ArrivedFrom::Pod,
+        PortRole::Host => ArrivedFrom::Host,
     };
     let mut arrival = Arrival::plain(ingress, port, from, bytes.len());
-    if port.kind == PortKind::Uplink {
+    if port.kind == PortRole::Uplink {
         decap::decap(view.tables, bytes, &mut arrival, &mut decision.effects.path_mtu, narrator)?;
     }
     decision.edits.may_merge = arrival.is_remote();

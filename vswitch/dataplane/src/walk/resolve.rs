@@ -9,7 +9,7 @@ use core::net::{IpAddr, Ipv6Addr};
 use super::arrival::{Arrival, ArrivedFrom};
 use super::flow::{Addresses, Icmp};
 use super::parse::{Headers, Ip, Net};
-use crate::tables::{Adjacency, Attachment, PortKind, Tables};
+use crate::tables::{Adjacency, Attachment, PortRole, Tables};
 use crate::verdict::{Answer, DropReason};
 use crate::wire::{Arp, Protocol, Solicitation, arp, icmpv4, icmpv6};
 
@@ -100,7 +100,7 @@ fn is_beyond(tables: &Tables, target: IpAddr) -> bool {
         }
         // A bridged pod answers for itself.
         Some(Adjacency::Port { port, .. }) => tables.port(*port).is_some_and(|port| {
-            port.kind == PortKind::Pod && port.attachment == Attachment::Routed
+            port.kind == PortRole::Pod && port.attachment == Attachment::Routed
         }),
         _ => false,
     }

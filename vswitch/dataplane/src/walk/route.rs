@@ -14,7 +14,7 @@ use super::narrator::{Narrator, TraceEvent};
 use super::parse::{Headers, Ip, Net};
 use super::{Decision, View};
 use super::{resolve, source};
-use crate::tables::{Adjacency, AdjacencyId, FdbTarget, Member, Multipath, PortKind, Tables};
+use crate::tables::{Adjacency, AdjacencyId, FdbTarget, Member, Multipath, PortRole, Tables};
 use crate::verdict::{DropReason, IcmpError, Verdict};
 use crate::wire::{Protocol, icmpv4, icmpv6, ipv4};
 
@@ -209,7 +209,7 @@ fn towards_host(
     ip: &Ip,
     port: crate::tables::PortId,
 ) -> Result<(), DropReason> {
-    if !tables.port(port).is_some_and(|port| port.kind == PortKind::Host) {
+    if !tables.port(port).is_some_and(|port| port.kind == PortRole::Host) {
         return Ok(());
     }
     if arrival.is_remote() {

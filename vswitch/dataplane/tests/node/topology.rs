@@ -32,7 +32,7 @@ use std::sync::Arc;
 use dataplane::tables::adjacency::{Ends, Outer};
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway, Member,
-    Multipath, Offloads, OuterDf, Peer, PeerId, Port, PortId, PortKind, RemoteVtep, Tables,
+    Multipath, Offloads, OuterDf, Peer, PeerId, Port, PortId, PortRole, RemoteVtep, Tables,
     Template, Tunnels,
 };
 use dataplane::wire::{MacAddr, Vni};
@@ -159,7 +159,7 @@ impl Node {
         self.underlay_mtu = words.value("mtu")?.unwrap_or(1500);
         let offloads = if words.flag("offload") { ALL } else { Offloads::default() };
         let mtu = self.underlay_mtu;
-        let port = self.attach("uplink", PortKind::Uplink, UPLINK_MAC, mtu, offloads);
+        let port = self.attach("uplink", PortRole::Uplink, UPLINK_MAC, mtu, offloads);
         let tunnels = Arc::make_mut(&mut self.tables.tunnels);
         tunnels.uplink = Some(port);
         for address in words.all::<IpAddr>()? {
@@ -190,7 +190,7 @@ impl Node {
 
     fn host(&mut self, words: &mut Words<'_>) {
         let offloads = if words.flag("plain") { Offloads::default() } else { ALL };
-        let port = self.attach("host", PortKind::Host, HOST_MAC, 1500, offloads);
+        let port = self.attach("host", PortRole::Host, HOST_MAC, 1500, offloads);
         let template = Template::ethernet(HOST_MAC, Gateway::MAC);
         let adjacency = self.add(Adjacency::Port { port, template, mtu: 1500 });
         self.tables.fib4.insert(Ipv4Addr::UNSPECIFIED, 0, adjacency);
@@ -209,7 +209,7 @@ impl Node {
         let addresses = words.all::<IpAddr>()?;
 
         let mac = MacAddr([0x0a, 0, 0, 0, 0, self.ports.len() as u8]);
-        let id = self.attach(&name, PortKind::Pod, mac, mtu, offloads);
+        let id = self.attach(&name, PortRole::Pod, mac, mtu, offloads);
         let template = Template::ethernet(mac, Gateway::MAC);
         for address in &addresses {
             // A member that the daemon did not attach is known by its MAC alone.
@@ -336,7 +336,7 @@ impl Node {
     fn attach(
         &mut self,
         name: &str,
-        kind: PortKind,
+        kind: PortRole,
         mac: MacAddr,
         mtu: u16,
         offloads: Offloads,

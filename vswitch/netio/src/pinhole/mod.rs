@@ -1,6 +1,6 @@
 //! The XDP program on the NIC: a pinhole, so that Linux keeps the rest.
 //!
-//! Enters: what is ours ([`Steering`]), from the daemon's configuration. Leaves: a program on the
+//! Enters: what is ours ([`PinholeFilter`]), from the daemon's configuration. Leaves: a program on the
 //! NIC that gives just these packets to the AF_XDP sockets in an [`XskMap`], and everything else
 //! to the kernel. It is assembled here, instruction by instruction: no compiler, no object file.
 //!
@@ -22,7 +22,7 @@ use bpf::Hook;
 pub use bpf::XskMap;
 pub use peers::PeerMap;
 use program::Maps;
-pub use steering::Steering;
+pub use steering::PinholeFilter;
 
 use crate::{Error, Result};
 
@@ -34,7 +34,7 @@ pub struct Program {
 
 /// What the program does with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum XdpAction {
     /// The kernel's network stack has it.
     Pass,
     /// The AF_XDP socket of its queue has it.
@@ -72,7 +72,7 @@ pub struct Pinhole {
     sockets: XskMap,
     peers: PeerMap,
     /// What the program was made of; its peers are those of the map.
-    steering: Steering,
+    steering: PinholeFilter,
     mode: AttachMode,
 }
 
@@ -82,10 +82,10 @@ impl Program {
     ///
     /// # Errors
     /// If the steering is impossible, saying why, or the kernel refuses.
-    pub fn load(steering: &Steering, sockets: &XskMap, peers: &PeerMap) -> Result<Self> {
+    pub fn load(steering: &PinholeFilter, sockets: &XskMap, peers: &PeerMap) -> Result<Self> {
         let maps = Maps::new(sockets.as_fd().as_raw_fd(), peers);
         let instructions =
-            program::assemble(steering, maps).map_err(|reason| Error::Steering { reason })?;
+            program::assemble(steering, maps).map_err(|reason| Error::PinholeFilter { reason })?;
         Ok(Self { fd: bpf::load(&instructions)? })
     }
 
@@ -94,11 +94,11 @@ impl Program {
     ///
     /// # Errors
     /// If the frame is shorter than an Ethernet header or longer than a page, less some headroom.
-    pub fn run(&self, frame: &[u8]) -> Result<Action> {
+    pub fn run(&self, frame: &[u8]) -> Result<XdpAction> {
         Ok(match bpf::test_run(self.fd.as_fd(), frame)? {
-            2 => Action::Pass,
-            4 => Action::Redirect,
-            other => Action::Other(other),
+            2 => XdpAction::Pass,
+            4 => XdpAction::Redirect,
+            other => XdpAction::Other(other),
         })
     }
 }
@@ -113,7 +113,7 @@ impl Pinhole {
     pub fn attach(
         ifindex: u32,
         queues: u32,
-        steering: &Steering,
+        steering: &PinholeFilter,
         wish: AttachWish,
     ) -> Result<Self> {
         let sockets = XskMap::new(queues)?;
@@ -146,7 +146,7 @@ impl Pinhole {
     /// # Errors
     /// If the steering is impossible or the interface is gone; the old program then stays, but
     /// peers may have been added or removed.
-    pub fn update(&mut self, steering: &Steering) -> Result<()> {
+    pub fn update(&mut self, steering: &PinholeFilter) -> Result<()> {
         if self.peers.has_room_for(&steering.peers) {
             self.peers.add(&steering.peers)?;
             if !steering.is_same_program(&self.steering) {

@@ -36,7 +36,7 @@ use super::packet::{
     SAVED_CONTEXT, SOLICITATION_BYTES, UDP_BYTES, VALUE, XDP_PASS, in_memory, need, peer, prefix,
 };
 use super::peers::PeerMap;
-use super::steering::Steering;
+use super::steering::PinholeFilter;
 use super::too_big::{too_big4, too_big6};
 
 /// The maps that a program names, by fd.
@@ -54,7 +54,7 @@ impl Maps {
 }
 
 /// The program that redirects what is ours to the AF_XDP socket of its queue, by the maps.
-pub(super) fn assemble(steering: &Steering, maps: Maps) -> Result<Vec<Instruction>, String> {
+pub(super) fn assemble(steering: &PinholeFilter, maps: Maps) -> Result<Vec<Instruction>, String> {
     steering.check()?;
     let mut asm = Assembler::default();
     let [ipv4, ipv6, arp, tunnel, tunnel6, ours, pass] = std::array::from_fn(|_| asm.label());
@@ -143,7 +143,7 @@ pub(super) fn assemble(steering: &Steering, maps: Maps) -> Result<Vec<Instructio
 /// From `tunnel` on: is a packet to one of our addresses one of our tunnels', or about one?
 fn tunnels(
     asm: &mut Assembler,
-    steering: &Steering,
+    steering: &PinholeFilter,
     maps: Maps,
     tunnel: Label,
     ours: Label,
@@ -187,7 +187,7 @@ fn tunnels(
 /// and so fragments, are not: they stand where UDP would.
 fn tunnels6(
     asm: &mut Assembler,
-    steering: &Steering,
+    steering: &PinholeFilter,
     maps: Maps,
     tunnel: Label,
     ours: Label,
@@ -212,7 +212,7 @@ fn tunnels6(
 
 /// Goes to `ours` if the address at `offset` is in one of the prefixes of its family; else falls
 /// through.
-fn prefixes(asm: &mut Assembler, steering: &Steering, v4: bool, offset: i16, ours: Label) {
+fn prefixes(asm: &mut Assembler, steering: &PinholeFilter, v4: bool, offset: i16, ours: Label) {
     for (network, len) in &steering.prefixes {
         match network {
             IpAddr::V4(network) if v4 => prefix(asm, &network.octets(), *len, offset, ours),
@@ -225,7 +225,7 @@ fn prefixes(asm: &mut Assembler, steering: &Steering, v4: bool, offset: i16, our
 #[cfg(test)]
 mod tests {
     use super::super::steering::MAX_ENTRIES;
-    use super::{Maps, Steering, assemble};
+    use super::{Maps, PinholeFilter, assemble};
 
     const MAPS: Maps = Maps { sockets: 3, peers4: 4, peers6: 5 };
 
@@ -235,7 +235,7 @@ mod tests {
             let (network, len) = prefix.split_once('/').expect("a slash");
             let prefixes =
                 vec![(network.parse().expect("address"), len.parse().expect("a number"))];
-            let refused = assemble(&Steering { prefixes, ..Steering::default() }, MAPS);
+            let refused = assemble(&PinholeFilter { prefixes, ..PinholeFilter::default() }, MAPS);
             assert!(refused.expect_err("refused").contains(prefix), "{prefix}");
         }
     }
@@ -243,12 +243,12 @@ mod tests {
     #[test]
     fn the_largest_program_still_assembles() {
         let longest = ("fd00::1".parse().expect("address"), 127);
-        let mut steering = Steering {
+        let mut steering = PinholeFilter {
             local: vec!["2001:db8::1".parse().expect("address")],
             vxlan_ports: vec![4789],
             ipip: true,
             prefixes: vec![longest; MAX_ENTRIES - 2],
-            ..Steering::default()
+            ..PinholeFilter::default()
         };
         assert!(assemble(&steering, MAPS).is_ok());
         steering.prefixes.push(longest);

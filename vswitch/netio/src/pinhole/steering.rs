@@ -11,7 +11,7 @@ pub(super) const MAX_ENTRIES: usize = 2048;
 
 /// What to take from the NIC.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Steering {
+pub struct PinholeFilter {
     /// The node's addresses in the underlay, to which tunnel packets come.
     pub local: Vec<IpAddr>,
     /// The UDP ports of VXLAN: several while the nodes change from one to another.
@@ -26,7 +26,7 @@ pub struct Steering {
     pub neighbors: bool,
 }
 
-impl Steering {
+impl PinholeFilter {
     /// Whether one program does for both: peers are no part of it.
     #[must_use]
     pub fn is_same_program(&self, other: &Self) -> bool {

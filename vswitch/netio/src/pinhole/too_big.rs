@@ -16,7 +16,7 @@ use super::packet::{
     ETHERNET_BYTES, FRAGMENT, HEADER_LEN, IPV4_BYTES, IPV6_BYTES, PACKET, PROTOCOL_ICMPV6,
     PROTOCOL_IPIP, PROTOCOL_IPV6, PROTOCOL_UDP, UDP_BYTES, VALUE, in_memory, need, peer,
 };
-use super::steering::Steering;
+use super::steering::PinholeFilter;
 
 /// Of ICMP and ICMPv6 alike.
 const ICMP_BYTES: i16 = 8;
@@ -28,7 +28,7 @@ const PACKET_TOO_BIG: u32 = 2;
 /// From here on: an ICMP packet whose IPv4 header was looked at.
 pub(super) fn too_big4(
     asm: &mut Assembler,
-    steering: &Steering,
+    steering: &PinholeFilter,
     peers_fd: i32,
     ours: Label,
     pass: Label,
@@ -59,7 +59,7 @@ pub(super) fn too_big4(
 /// From here on: an IPv6 packet to us that is not UDP; its next header is in `VALUE`.
 pub(super) fn too_big6(
     asm: &mut Assembler,
-    steering: &Steering,
+    steering: &PinholeFilter,
     peers_fd: i32,
     ours: Label,
     pass: Label,
@@ -78,7 +78,7 @@ pub(super) fn too_big6(
 }
 
 /// Goes to `tunnelled` if the UDP header at `at` names one of our ports, else to `pass`.
-fn vxlan(asm: &mut Assembler, steering: &Steering, at: i16, tunnelled: Label, pass: Label) {
+fn vxlan(asm: &mut Assembler, steering: &PinholeFilter, at: i16, tunnelled: Label, pass: Label) {
     if !steering.vxlan_ports.is_empty() {
         asm.load(Width::Half, VALUE, PACKET, at + 2);
         for port in &steering.vxlan_ports {

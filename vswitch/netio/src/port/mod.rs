@@ -24,13 +24,13 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct PortFd {
     file: File,
-    kind: PortKind,
+    kind: PortFdKind,
     offloads: TapOffloads,
 }
 
 /// What a port is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PortKind {
+pub enum PortFdKind {
     /// A TAP device.
     Tap,
     /// One end of a SOCK_SEQPACKET socketpair.
@@ -72,7 +72,7 @@ impl PortFd {
     /// If the name is impossible or taken, or the kernel refuses.
     pub fn create_tap(name: &str) -> Result<Self> {
         let (fd, offloads) = tap::create(name)?;
-        Ok(Self { file: fd.into(), kind: PortKind::Tap, offloads })
+        Ok(Self { file: fd.into(), kind: PortFdKind::Tap, offloads })
     }
 
     /// Makes a port of an fd that somebody sent: a TAP with IFF_NO_PI and IFF_VNET_HDR, or a
@@ -89,9 +89,9 @@ impl PortFd {
                 tap::Error::NotOurs { reason } => Error::NotAPort { reason },
                 other => other.into(),
             })?;
-            (PortKind::Tap, offloads)
+            (PortFdKind::Tap, offloads)
         } else if is_seqpacket(fd.as_fd()) {
-            (PortKind::Seqpacket, TapOffloads { checksum: true, tso: true, uso: true })
+            (PortFdKind::Seqpacket, TapOffloads { checksum: true, tso: true, uso: true })
         } else {
             let reason = "it is neither a TAP nor a SOCK_SEQPACKET socket".to_owned();
             return Err(Error::NotAPort { reason });
@@ -117,7 +117,7 @@ impl PortFd {
 
     /// What the port is made of.
     #[must_use]
-    pub fn kind(&self) -> PortKind {
+    pub fn kind(&self) -> PortFdKind {
         self.kind
     }
 
@@ -126,8 +126,8 @@ impl PortFd {
     #[must_use]
     pub fn name(&self) -> Option<String> {
         match self.kind {
-            PortKind::Tap => tap::name(self.file.as_fd()).ok(),
-            PortKind::Seqpacket => None,
+            PortFdKind::Tap => tap::name(self.file.as_fd()).ok(),
+            PortFdKind::Seqpacket => None,
         }
     }
 
@@ -192,8 +192,8 @@ impl PortFd {
 
     fn read(&self, buffer: &mut [u8]) -> std::result::Result<usize, Recv> {
         let outcome = match self.kind {
-            PortKind::Tap => (&self.file).read(buffer),
-            PortKind::Seqpacket => {
+            PortFdKind::Tap => (&self.file).read(buffer),
+            PortFdKind::Seqpacket => {
                 // SAFETY: pointer and length are those of a live slice, which the call writes to.
                 let received = unsafe {
                     let into = buffer.as_mut_ptr().cast();
@@ -211,8 +211,8 @@ impl PortFd {
 
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
         match self.kind {
-            PortKind::Tap => (&self.file).write(bytes).map(drop),
-            PortKind::Seqpacket => {
+            PortFdKind::Tap => (&self.file).write(bytes).map(drop),
+            PortFdKind::Seqpacket => {
                 // The other end may clear O_NONBLOCK for both, so it is said with each call; and
                 // that it was closed is no reason to kill the process.
                 let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use frame::{Checksum, Gso, GsoKind, Offload, Packet, Pool};
 
-use super::{PortFd, PortKind, Recv, SendError};
+use super::{PortFd, PortFdKind, Recv, SendError};
 use crate::Error;
 
 fn packet(pool: &Pool, bytes: &[u8]) -> Packet {
@@ -20,7 +20,7 @@ fn packet(pool: &Pool, bytes: &[u8]) -> Packet {
 fn a_superframe_crosses_with_its_offload() {
     let pool = Pool::new(2);
     let (a, b) = PortFd::pair().expect("socketpair");
-    assert_eq!(a.kind(), PortKind::Seqpacket);
+    assert_eq!(a.kind(), PortFdKind::Seqpacket);
     let mut sent = packet(&pool, &[0x5a; 65_000]);
     sent.offload = Offload {
         checksum: Checksum::Partial { start: 34, offset: 16 },

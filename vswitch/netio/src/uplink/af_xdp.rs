@@ -7,7 +7,7 @@ use frame::{Packet, Pool};
 
 use super::{Rx, RxError, Tx, UplinkConfig, UplinkQueue};
 use crate::Result;
-use crate::pinhole::{AttachMode, Pinhole, Steering};
+use crate::pinhole::{AttachMode, Pinhole, PinholeFilter};
 use crate::xsk::{XskConfig, XskMode, XskRx, XskSocket};
 
 /// The XDP program of an AF_XDP uplink, and how its sockets were bound.
@@ -23,7 +23,7 @@ impl AfXdp {
     /// Attaches the program, then binds a socket to each queue.
     pub(super) fn open(
         config: &UplinkConfig,
-        steering: &Steering,
+        steering: &PinholeFilter,
     ) -> Result<(Self, Vec<UplinkQueue>)> {
         let UplinkConfig { interface, ifindex, queues, attach, zero_copy } = *config;
         let pinhole = Pinhole::attach(ifindex, queues, steering, attach)?;
@@ -40,7 +40,7 @@ impl AfXdp {
         Ok((Self { pinhole, ifindex, queues, copy_mode }, opened.collect()))
     }
 
-    pub(super) fn steer(&mut self, steering: &Steering) -> Result<()> {
+    pub(super) fn steer(&mut self, steering: &PinholeFilter) -> Result<()> {
         self.pinhole.update(steering)
     }
 

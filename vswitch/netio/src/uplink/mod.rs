@@ -22,7 +22,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use frame::{Frame, Packet, Pool};
 
 use crate::Result;
-use crate::pinhole::{AttachMode, AttachWish, Steering};
+use crate::pinhole::{AttachMode, AttachWish, PinholeFilter};
 use crate::xsk::{XskMode, XskRx, XskTx};
 
 pub use af_packet::PacketTx;
@@ -114,7 +114,10 @@ impl UplinkControl {
     ///
     /// # Errors
     /// If another program has the NIC's XDP hook or one of its queues, or the kernel refuses.
-    pub fn open(config: &UplinkConfig, steering: &Steering) -> Result<(Self, Vec<UplinkQueue>)> {
+    pub fn open(
+        config: &UplinkConfig,
+        steering: &PinholeFilter,
+    ) -> Result<(Self, Vec<UplinkQueue>)> {
         let (control, queues) = AfXdp::open(config, steering)?;
         Ok((Self::AfXdp(control), queues))
     }
@@ -133,7 +136,7 @@ impl UplinkControl {
     ///
     /// # Errors
     /// If the kernel refuses; what was taken before is taken still.
-    pub fn steer(&mut self, steering: &Steering) -> Result<()> {
+    pub fn steer(&mut self, steering: &PinholeFilter) -> Result<()> {
         match self {
             Self::AfXdp(control) => control.steer(steering),
         }

@@ -8,7 +8,9 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use crate::common::{Namespace, ip, link, skip};
 use crate::frames::{V4, about, arp, ethernet, ipv4, ipv6, ipv6_with, solicitation, udp};
 use netio::Error;
-use netio::pinhole::{Action, AttachMode, AttachWish, PeerMap, Pinhole, Program, Steering, XskMap};
+use netio::pinhole::{
+    AttachMode, AttachWish, PeerMap, Pinhole, PinholeFilter, Program, XdpAction, XskMap,
+};
 
 const LOCAL: [u8; 4] = [198, 51, 100, 1];
 const LOCAL6: &str = "2001:db8:1::1";
@@ -16,8 +18,8 @@ const OTHER: [u8; 4] = [198, 51, 100, 9];
 const PEER: [u8; 4] = [198, 51, 100, 2];
 const PEER6: &str = "2001:db8:2::12";
 
-fn steering() -> Steering {
-    Steering {
+fn steering() -> PinholeFilter {
+    PinholeFilter {
         local: vec![
             "203.0.113.1".parse().expect("address"),
             LOCAL.into(),
@@ -72,7 +74,7 @@ fn map_with_socket(test: &str) -> Option<(XskMap, OwnedFd)> {
 }
 
 /// A program whose map has the peers of the steering.
-fn load(steering: &Steering, map: &XskMap) -> netio::Result<Program> {
+fn load(steering: &PinholeFilter, map: &XskMap) -> netio::Result<Program> {
     Program::load(steering, map, &PeerMap::new(&steering.peers).expect("a map of peers"))
 }
 
@@ -173,10 +175,10 @@ fn the_program_takes_what_is_ours_and_nothing_else() {
     ];
     let program = load(&steering(), &map).expect("the verifier takes it");
     for (what, frame) in ours {
-        assert_eq!(program.run(&frame).expect("it runs"), Action::Redirect, "{what}");
+        assert_eq!(program.run(&frame).expect("it runs"), XdpAction::Redirect, "{what}");
     }
     for (what, frame) in the_kernels {
-        assert_eq!(program.run(&frame).expect("it runs"), Action::Pass, "{what}");
+        assert_eq!(program.run(&frame).expect("it runs"), XdpAction::Pass, "{what}");
     }
 }
 
@@ -246,22 +248,22 @@ fn of_the_errors_it_takes_those_about_the_size_of_tunnel_packets() {
     ];
     let program = load(&steering(), &map).expect("the verifier takes it");
     for (what, frame) in &ours {
-        assert_eq!(program.run(frame).expect("it runs"), Action::Redirect, "{what}");
+        assert_eq!(program.run(frame).expect("it runs"), XdpAction::Redirect, "{what}");
     }
     for (what, frame) in &the_kernels {
-        assert_eq!(program.run(frame).expect("it runs"), Action::Pass, "{what}");
+        assert_eq!(program.run(frame).expect("it runs"), XdpAction::Pass, "{what}");
     }
-    let verdicts = |steering: &Steering| {
+    let verdicts = |steering: &PinholeFilter| {
         let program = load(steering, &map).expect("the verifier takes it");
         [&ours[0].1, &ours[2].1, &ours[4].1]
-            .map(|frame| program.run(frame).expect("it runs") == Action::Redirect)
+            .map(|frame| program.run(frame).expect("it runs") == XdpAction::Redirect)
     };
     let all = steering();
-    let without_vxlan = Steering { vxlan_ports: vec![], ..all.clone() };
+    let without_vxlan = PinholeFilter { vxlan_ports: vec![], ..all.clone() };
     assert_eq!(verdicts(&without_vxlan), [false, true, false]);
-    assert_eq!(verdicts(&Steering { ipip: false, ..without_vxlan }), [false, false, false]);
-    assert_eq!(verdicts(&Steering { ipip: false, ..all.clone() }), [true, false, true]);
-    assert_eq!(verdicts(&Steering { local: vec![], ..all }), [false, false, false]);
+    assert_eq!(verdicts(&PinholeFilter { ipip: false, ..without_vxlan }), [false, false, false]);
+    assert_eq!(verdicts(&PinholeFilter { ipip: false, ..all.clone() }), [true, false, true]);
+    assert_eq!(verdicts(&PinholeFilter { local: vec![], ..all }), [false, false, false]);
 }
 
 #[test]
@@ -270,17 +272,21 @@ fn what_is_switched_off_passes() {
     let vxlan = ipv4(&TO_US, &udp(4789));
     let ipip = ipv4(&V4 { protocol: 4, ..TO_US }, &[0; 40]);
     let pod = ipv4(&V4 { destination: [198, 18, 2, 1], ..TO_US }, &udp(53));
-    let verdicts = |steering: &Steering| {
+    let verdicts = |steering: &PinholeFilter| {
         let program = load(steering, &map).expect("the verifier takes it");
-        [&vxlan, &ipip, &pod].map(|frame| program.run(frame).expect("it runs") == Action::Redirect)
+        [&vxlan, &ipip, &pod]
+            .map(|frame| program.run(frame).expect("it runs") == XdpAction::Redirect)
     };
     let all = steering();
     assert_eq!(verdicts(&all), [true, true, true]);
-    assert_eq!(verdicts(&Steering { vxlan_ports: vec![], ..all.clone() }), [false, true, true]);
-    assert_eq!(verdicts(&Steering { ipip: false, ..all.clone() }), [true, false, true]);
-    assert_eq!(verdicts(&Steering { prefixes: vec![], ..all.clone() }), [true, true, false]);
-    assert_eq!(verdicts(&Steering { local: vec![], ..all }), [false, false, true]);
-    assert_eq!(verdicts(&Steering::default()), [false, false, false]);
+    assert_eq!(
+        verdicts(&PinholeFilter { vxlan_ports: vec![], ..all.clone() }),
+        [false, true, true]
+    );
+    assert_eq!(verdicts(&PinholeFilter { ipip: false, ..all.clone() }), [true, false, true]);
+    assert_eq!(verdicts(&PinholeFilter { prefixes: vec![], ..all.clone() }), [true, true, false]);
+    assert_eq!(verdicts(&PinholeFilter { local: vec![], ..all }), [false, false, true]);
+    assert_eq!(verdicts(&PinholeFilter::default()), [false, false, false]);
 }
 
 #[test]
@@ -294,7 +300,7 @@ fn peers_come_and_go_while_the_program_stays() {
     let verdicts = || {
         let ipip = ipv4(&V4 { protocol: 4, ..TO_US }, &[0; 40]);
         let error6 = error6(2, &ipv6_with(PEER6, 17, &udp(4789)));
-        [ipip, error6].map(|frame| program.run(&frame).expect("it runs") == Action::Redirect)
+        [ipip, error6].map(|frame| program.run(&frame).expect("it runs") == XdpAction::Redirect)
     };
     assert_eq!(verdicts(), [false, false]);
     let both = steering().peers;
@@ -320,14 +326,14 @@ fn a_map_of_peers_has_room_for_more_but_not_for_all() {
     let ipip = ipv4(&V4 { protocol: 4, ..TO_US }, &[0; 40]);
     let mut peers = PeerMap::new(&many(10_000)).expect("a map of peers");
     let program = Program::load(&steering(), &map, &peers).expect("the verifier takes it");
-    assert_eq!(program.run(&ipip).expect("it runs"), Action::Redirect);
+    assert_eq!(program.run(&ipip).expect("it runs"), XdpAction::Redirect);
     assert!(peers.has_room_for(&many(20_000)));
     peers.add(&many(20_000)).expect("there is room");
     assert!(!peers.has_room_for(&many(40_000)));
     assert!(peers.add(&many(40_000)).is_err(), "the kernel holds no more than it was asked to");
     peers.retain(&[PEER.into()].into()).expect("removed");
     assert!(peers.has_room_for(&many(20_000)));
-    assert_eq!(program.run(&ipip).expect("it runs"), Action::Redirect);
+    assert_eq!(program.run(&ipip).expect("it runs"), XdpAction::Redirect);
 }
 
 #[test]
@@ -335,18 +341,18 @@ fn who_asks_for_a_pod_is_heard_if_wanted() {
     let Some((map, _socket)) = map_with_socket("who_asks_for_a_pod_is_heard_if_wanted") else {
         return;
     };
-    let steering = Steering { neighbors: true, ..steering() };
+    let steering = PinholeFilter { neighbors: true, ..steering() };
     let program = load(&steering, &map).expect("the verifier takes it");
     for (what, frame, expected) in [
-        ("ARP for a pod", arp(1, [198, 18, 2, 1]), Action::Redirect),
-        ("an ARP reply", arp(2, [198, 18, 2, 1]), Action::Pass),
-        ("ARP for us", arp(1, LOCAL), Action::Pass),
-        ("ARP that is cut", arp(1, [198, 18, 2, 1])[..41].to_vec(), Action::Pass),
-        ("a solicitation for a pod", solicitation("fd00:18::1"), Action::Redirect),
-        ("a solicitation for us", solicitation(LOCAL6), Action::Pass),
-        ("a solicitation for a stranger", solicitation("2001:db8::6"), Action::Pass),
-        ("an advertisement", ipv6_with("ff02::1", 58, &about(136, "fd00:18::1")), Action::Pass),
-        ("an echo request", ipv6_with("ff02::1", 58, &about(128, "fd00:18::1")), Action::Pass),
+        ("ARP for a pod", arp(1, [198, 18, 2, 1]), XdpAction::Redirect),
+        ("an ARP reply", arp(2, [198, 18, 2, 1]), XdpAction::Pass),
+        ("ARP for us", arp(1, LOCAL), XdpAction::Pass),
+        ("ARP that is cut", arp(1, [198, 18, 2, 1])[..41].to_vec(), XdpAction::Pass),
+        ("a solicitation for a pod", solicitation("fd00:18::1"), XdpAction::Redirect),
+        ("a solicitation for us", solicitation(LOCAL6), XdpAction::Pass),
+        ("a solicitation for a stranger", solicitation("2001:db8::6"), XdpAction::Pass),
+        ("an advertisement", ipv6_with("ff02::1", 58, &about(136, "fd00:18::1")), XdpAction::Pass),
+        ("an echo request", ipv6_with("ff02::1", 58, &about(128, "fd00:18::1")), XdpAction::Pass),
         (
             "a solicitation that is cut",
             {
@@ -354,9 +360,9 @@ fn who_asks_for_a_pod_is_heard_if_wanted() {
                 frame.pop();
                 frame
             },
-            Action::Pass,
+            XdpAction::Pass,
         ),
-        ("VXLAN", ipv6_with(LOCAL6, 17, &udp(4789)), Action::Redirect),
+        ("VXLAN", ipv6_with(LOCAL6, 17, &udp(4789)), XdpAction::Redirect),
     ] {
         assert_eq!(program.run(&frame).expect("it runs"), expected, "{what}");
     }
@@ -370,8 +376,8 @@ fn the_nodes_own_address_stays_the_kernels_in_a_pod_prefix_too() {
     steering.prefixes.push(("198.51.100.0".parse().expect("address"), 24));
     let program = load(&steering, &map).expect("the verifier takes it");
     let ssh = |destination| ipv4(&V4 { destination, protocol: 6, ..TO_US }, &[0; 20]);
-    assert_eq!(program.run(&ssh(LOCAL)).expect("it runs"), Action::Pass);
-    assert_eq!(program.run(&ssh(OTHER)).expect("it runs"), Action::Redirect);
+    assert_eq!(program.run(&ssh(LOCAL)).expect("it runs"), XdpAction::Pass);
+    assert_eq!(program.run(&ssh(OTHER)).expect("it runs"), XdpAction::Redirect);
 }
 
 #[test]
@@ -379,7 +385,7 @@ fn a_queue_without_socket_passes() {
     let Some((_, _socket)) = map_with_socket("a_queue_without_socket_passes") else { return };
     let empty = XskMap::new(4).expect("a second map");
     let program = load(&steering(), &empty).expect("the verifier takes it");
-    assert_eq!(program.run(&ipv4(&TO_US, &udp(4789))).expect("it runs"), Action::Pass);
+    assert_eq!(program.run(&ipv4(&TO_US, &udp(4789))).expect("it runs"), XdpAction::Pass);
 }
 
 #[test]
@@ -392,11 +398,11 @@ fn the_verifier_takes_the_longest_program() {
     let taken = steering.local.len() + steering.vxlan_ports.len();
     steering.prefixes.resize(2048 - taken, longest);
     let half = steering.prefixes[..1000].to_vec();
-    let asked = Steering { neighbors: true, prefixes: half, ..steering.clone() };
+    let asked = PinholeFilter { neighbors: true, prefixes: half, ..steering.clone() };
     assert!(load(&asked, &map).is_ok());
     let program = load(&steering, &map).expect("the verifier takes it");
-    assert_eq!(program.run(&ipv6("2001:db8::6")).expect("it runs"), Action::Pass);
-    assert_eq!(program.run(&ipv6("fd00::")).expect("it runs"), Action::Redirect);
+    assert_eq!(program.run(&ipv6("2001:db8::6")).expect("it runs"), XdpAction::Pass);
+    assert_eq!(program.run(&ipv6("fd00::")).expect("it runs"), XdpAction::Redirect);
 }
 
 #[test]
@@ -413,13 +419,13 @@ fn it_is_attached_once_and_gone_with_its_owner() {
         let mut pinhole = attach(AttachWish::NativeThenGeneric).expect("veth has native XDP");
         assert_eq!(*pinhole.mode(), AttachMode::Native);
         assert!(link("v0").xdp);
-        pinhole.update(&Steering::default()).expect("replaced");
+        pinhole.update(&PinholeFilter::default()).expect("replaced");
         // More than the map takes that was made for two.
-        pinhole.update(&Steering { peers: many(3000), ..steering() }).expect("another map");
-        pinhole.update(&Steering { peers: many(1), ..steering() }).expect("fewer");
+        pinhole.update(&PinholeFilter { peers: many(3000), ..steering() }).expect("another map");
+        pinhole.update(&PinholeFilter { peers: many(1), ..steering() }).expect("fewer");
         let impossible =
-            Steering { prefixes: vec![("::".parse().expect("address"), 0)], ..steering() };
-        assert!(matches!(pinhole.update(&impossible), Err(Error::Steering { .. })));
+            PinholeFilter { prefixes: vec![("::".parse().expect("address"), 0)], ..steering() };
+        assert!(matches!(pinhole.update(&impossible), Err(Error::PinholeFilter { .. })));
         for wish in [AttachWish::NativeThenGeneric, AttachWish::Generic] {
             assert!(matches!(attach(wish), Err(Error::XdpBusy { .. })), "{wish:?}");
         }

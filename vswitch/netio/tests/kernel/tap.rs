@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::common::{Namespace, eventually, ip, link, up};
 use frame::{Checksum, GsoKind, Packet, Pool};
-use netio::port::{PortFd, PortKind, Recv, SendError};
+use netio::port::{PortFd, PortFdKind, Recv, SendError};
 use netio::{Error, fdpass};
 use netlink::Netlink;
 
@@ -57,7 +57,7 @@ fn a_datagram_goes_out_unfinished_and_comes_back() {
     let Some(namespace) = Namespace::new(test) else { return };
     namespace.run(|| {
         let (pool, port) = (Pool::new(1), plugged());
-        assert_eq!((port.kind(), port.name().as_deref()), (PortKind::Tap, Some("tap0")));
+        assert_eq!((port.kind(), port.name().as_deref()), (PortFdKind::Tap, Some("tap0")));
         assert!(port.offloads().checksum && port.offloads().tso, "{:?}", port.offloads());
         let socket = UdpSocket::bind((KERNEL, 0)).expect("a socket");
         socket.send_to(b"ping", (POD, 7)).expect("sent");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use frame::{Checksum, Offload, Packet, Pool};
 use netio::Error;
-use netio::pinhole::{AttachWish, Steering};
+use netio::pinhole::{AttachWish, PinholeFilter};
 use netio::uplink::{RxError, Tx, TxError, UplinkConfig, UplinkControl, UplinkKind, UplinkQueue};
 use netio::xsk::MAX_FRAME_BYTES;
 
@@ -16,8 +16,11 @@ use crate::common::{Namespace, eventually, ip, link, up};
 use crate::xsk::{NODE, PEER, VXLAN, datagram, lab};
 
 fn open() -> (UplinkControl, Vec<UplinkQueue>) {
-    let steering =
-        Steering { local: vec![NODE.into()], vxlan_ports: vec![VXLAN], ..Steering::default() };
+    let steering = PinholeFilter {
+        local: vec![NODE.into()],
+        vxlan_ports: vec![VXLAN],
+        ..PinholeFilter::default()
+    };
     let config = UplinkConfig {
         interface: "nic0",
         ifindex: link("nic0").index,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::common::{Namespace, eventually, ip, link, skip};
 use netio::Error;
-use netio::pinhole::{AttachWish, Pinhole, Steering};
+use netio::pinhole::{AttachWish, Pinhole, PinholeFilter};
 use netio::uplink::TxError;
 use netio::xsk::{MAX_FRAME_BYTES, XskConfig, XskMode, XskSocket, XskStatistics};
 use netlink::Netlink;
@@ -60,8 +60,11 @@ struct Uplink {
 }
 
 fn open(config: XskConfig) -> Uplink {
-    let steering =
-        Steering { local: vec![NODE.into()], vxlan_ports: vec![VXLAN], ..Steering::default() };
+    let steering = PinholeFilter {
+        local: vec![NODE.into()],
+        vxlan_ports: vec![VXLAN],
+        ..PinholeFilter::default()
+    };
     let pinhole =
         Pinhole::attach(link("nic0").index, 2, &steering, AttachWish::default()).expect("attached");
     let sockets = (0..2)
@@ -333,5 +336,5 @@ fn a_nic_that_goes_away_is_an_error_and_no_more() {
         tx.flush().err()
     });
     assert!(matches!(gone, Error::Xsk { .. }), "{gone}");
-    assert!(uplink.pinhole.update(&Steering::default()).is_err());
+    assert!(uplink.pinhole.update(&PinholeFilter::default()).is_err());
 }

@@ -10,8 +10,8 @@ mod common;
 
 use common::{Namespace, eventually, ip, link};
 use netlink::{
-    Error, Event, KernelHop, KernelRoute, LinkChange, MAIN_TABLE, Monitor, NeighborState, Netlink,
-    Placement, ROUTE_PROTOCOL, Route, RouteFilter, RouteKind,
+    Error, FibHop, FibRoute, FibRouteKind, KernelEvent, LinkChange, MAIN_TABLE, Monitor, Netlink,
+    NudState, ROUTE_PROTOCOL, Route, RouteFilter, RoutePlacement,
 };
 
 const MAC: [u8; 6] = [0x02, 0x76, 0x73, 0x77, 0, 1];
@@ -120,7 +120,7 @@ fn an_ipv4_address_has_the_broadcast_address_of_its_prefix() {
             let mut found = Vec::new();
             netlink
                 .kernel_routes(RouteFilter::of_table(255), |route| {
-                    let is_broadcast = route.kind == RouteKind::Other(3);
+                    let is_broadcast = route.kind == FibRouteKind::Other(3);
                     found.extend(is_broadcast.then_some(route.destination.0));
                 })
                 .expect("a list");
@@ -291,7 +291,7 @@ fn routes_of_every_kind_are_read_back_as_they_were_written() {
         assert!(to(&mut netlink, "203.0.113.1").is_some());
 
         // Another kind takes the place of one of the same metric, and is removed by its own.
-        let instead = Route { kind: RouteKind::Blackhole, ..written[0].clone() };
+        let instead = Route { kind: FibRouteKind::Blackhole, ..written[0].clone() };
         netlink.replace_route(&instead).expect("replaced");
         let now = netlink.routes(OURS).expect("a list");
         assert!(now.contains(&instead) && !now.contains(&written[0]), "{now:?}");
@@ -347,8 +347,8 @@ fn the_kernel_resolves_a_neighbour_and_the_monitor_tells() {
             let told = eventually("the monitor's word", || {
                 let (mut told, mut failed) = (None, false);
                 let mut each = |event| match event {
-                    Event::NeighborChanged(neighbor) if neighbor.ip == ip => {
-                        failed = neighbor.state == NeighborState::Failed;
+                    KernelEvent::NeighborChanged(neighbor) if neighbor.ip == ip => {
+                        failed = neighbor.state == NudState::Failed;
                         told = neighbor.state.is_usable().then_some(neighbor);
                     }
                     _ => {}
@@ -366,22 +366,22 @@ fn the_kernel_resolves_a_neighbour_and_the_monitor_tells() {
             assert!(netlink.neighbors(v0).expect("a list").iter().any(|found| found.ip == ip));
             netlink.probe(&asked).expect("its MAC is known");
             let asking = netlink.neighbor(v0, ip).expect("an answer").expect("an entry");
-            assert!(matches!(asking.state, NeighborState::Probe | NeighborState::Reachable));
+            assert!(matches!(asking.state, NudState::Probe | NudState::Reachable));
             eventually("the neighbour's answer", || {
                 let found = netlink.neighbor(v0, ip).expect("an answer").expect("an entry");
-                (found.state == NeighborState::Reachable).then_some(())
+                (found.state == NudState::Reachable).then_some(())
             });
         }
         let absent = addr("198.51.100.77");
         assert_eq!(netlink.neighbor(v0, absent).expect("an answer"), None);
         netlink.replace_neighbor(v0, absent, MAC).expect("set");
         let set = netlink.neighbor(v0, absent).expect("an answer").expect("an entry");
-        assert_eq!((set.mac, set.state), (Some(MAC), NeighborState::Permanent));
+        assert_eq!((set.mac, set.state), (Some(MAC), NudState::Permanent));
         let permanent: Vec<_> = netlink
             .neighbors(v0)
             .expect("a list")
             .into_iter()
-            .filter(|neighbor| neighbor.state == NeighborState::Permanent)
+            .filter(|neighbor| neighbor.state == NudState::Permanent)
             .collect();
         assert_eq!(permanent, [set]);
         assert!(netlink.delete_neighbor(v0, absent).expect("it was there"));
@@ -402,18 +402,18 @@ fn the_monitor_tells_of_links_addresses_and_routes() {
         let mut events = Vec::new();
         monitor.drain(|event, _| events.push(event)).expect("open");
         let address = Some(addr("198.51.100.1"));
-        assert!(events.contains(&Event::AddressChanged { ifindex: index, address }));
-        let is_ours = |e: &Event| matches!(e, Event::RouteChanged(route, _) if route.destination == net("198.18.0.0/24"));
+        assert!(events.contains(&KernelEvent::AddressChanged { ifindex: index, address }));
+        let is_ours = |e: &KernelEvent| matches!(e, KernelEvent::RouteChanged(route, _) if route.destination == net("198.18.0.0/24"));
         assert!(events.iter().any(is_ours));
         let is_v0 = |link: &netlink::Link| link.index == index && link.name == "v0";
-        assert!(events.iter().any(|e| matches!(e, Event::LinkChanged(link) if is_v0(link))));
-        assert!(events.iter().any(|e| matches!(e, Event::LinkGone(link) if is_v0(link))));
-        assert!(!events.contains(&Event::Overrun));
+        assert!(events.iter().any(|e| matches!(e, KernelEvent::LinkChanged(link) if is_v0(link))));
+        assert!(events.iter().any(|e| matches!(e, KernelEvent::LinkGone(link) if is_v0(link))));
+        assert!(!events.contains(&KernelEvent::Overrun));
     });
 }
 
 /// Routes of the main table that people or daemons made.
-fn made(netlink: &mut Netlink) -> Vec<KernelRoute> {
+fn made(netlink: &mut Netlink) -> Vec<FibRoute> {
     let mut routes = Vec::new();
     netlink
         .kernel_routes(RouteFilter::of_table(MAIN_TABLE), |route| routes.push(route))
@@ -424,11 +424,11 @@ fn made(netlink: &mut Netlink) -> Vec<KernelRoute> {
 }
 
 /// What was told of such routes since the last time.
-fn made_since(monitor: &mut Monitor) -> Vec<Event> {
+fn made_since(monitor: &mut Monitor) -> Vec<KernelEvent> {
     let mut told = Vec::new();
     monitor.drain(|event, _| told.push(event)).expect("open");
     told.retain(|event| match event {
-        Event::RouteChanged(route, _) | Event::RouteGone(route) => route.protocol != 2,
+        KernelEvent::RouteChanged(route, _) | KernelEvent::RouteGone(route) => route.protocol != 2,
         _ => false,
     });
     told
@@ -468,7 +468,10 @@ fn routes_are_told_as_they_are_listed() {
         let mut told = Vec::new();
         for event in made_since(&mut monitor) {
             match event {
-                Event::RouteChanged(route, Placement::First | Placement::Appended) => {
+                KernelEvent::RouteChanged(
+                    route,
+                    RoutePlacement::First | RoutePlacement::Appended,
+                ) => {
                     told.push(route);
                 }
                 other => panic!("{other:?}"),
@@ -476,8 +479,7 @@ fn routes_are_told_as_they_are_listed() {
         }
         let mut listed = made(&mut netlink);
         assert_eq!(listed.len(), 13);
-        let sort =
-            |routes: &mut Vec<KernelRoute>| routes.sort_by_key(|r| (r.destination, r.metric));
+        let sort = |routes: &mut Vec<FibRoute>| routes.sort_by_key(|r| (r.destination, r.metric));
         sort(&mut told);
         sort(&mut listed);
         assert_eq!(told, listed);
@@ -485,7 +487,7 @@ fn routes_are_told_as_they_are_listed() {
         let find = |network: &str| {
             listed.iter().find(|route| route.destination == net(network)).expect("listed")
         };
-        let hop = |oif, gateway: Option<&str>, weight| KernelHop {
+        let hop = |oif, gateway: Option<&str>, weight| FibHop {
             oif,
             gateway: gateway.map(addr),
             weight,
@@ -494,7 +496,7 @@ fn routes_are_told_as_they_are_listed() {
         };
         let route = find("198.18.2.0/24");
         assert_eq!((route.metric, route.protocol, route.table), (7, 12, 254));
-        let onlink = KernelHop { onlink: true, ..hop(oif, Some("203.0.113.9"), 1) };
+        let onlink = FibHop { onlink: true, ..hop(oif, Some("203.0.113.9"), 1) };
         assert_eq!(route.next_hops, [onlink]);
         assert_eq!(
             find("198.18.3.0/24").next_hops,
@@ -502,9 +504,9 @@ fn routes_are_told_as_they_are_listed() {
         );
         assert_eq!(find("198.18.4.0/24").next_hops, [hop(oif, Some("2001:db8::9"), 1)]);
         assert_eq!(find("198.18.5.0/24").next_hops, [hop(other, None, 1)]);
-        assert_eq!(find("198.18.6.0/24").kind, RouteKind::Blackhole);
+        assert_eq!(find("198.18.6.0/24").kind, FibRouteKind::Blackhole);
         assert_eq!(find("198.18.6.0/24").next_hops, []);
-        assert_eq!(find("198.18.7.0/24").kind, RouteKind::Unreachable);
+        assert_eq!(find("198.18.7.0/24").kind, FibRouteKind::Unreachable);
         assert_eq!(find("0.0.0.0/0").next_hops, [hop(oif, Some("198.51.100.254"), 1)]);
         assert_eq!(find("198.18.8.0/24").tos, 8);
         assert_eq!(
@@ -516,8 +518,10 @@ fn routes_are_told_as_they_are_listed() {
         ip("route replace 198.18.1.0/24 via 198.51.100.7");
         ip("route del 198.18.2.0/24 metric 7");
         let told = made_since(&mut monitor);
-        let [Event::RouteChanged(replaced, Placement::Replaces), Event::RouteGone(gone)] =
-            told.as_slice()
+        let [
+            KernelEvent::RouteChanged(replaced, RoutePlacement::Replaces),
+            KernelEvent::RouteGone(gone),
+        ] = told.as_slice()
         else {
             panic!("{told:?}");
         };
@@ -551,8 +555,10 @@ fn a_link_that_goes_down_takes_routes_along_in_silence() {
         let mut links = 0;
         monitor
             .drain(|event, _| match event {
-                Event::RouteGone(route) => assert_ne!(route.destination, net("198.18.1.0/24")),
-                Event::LinkChanged(_) => links += 1,
+                KernelEvent::RouteGone(route) => {
+                    assert_ne!(route.destination, net("198.18.1.0/24"))
+                }
+                KernelEvent::LinkChanged(_) => links += 1,
                 _ => {}
             })
             .expect("open");
@@ -578,14 +584,14 @@ fn next_hop_objects_are_told_of_and_their_routes_listed_in_full() {
         ip("route add 198.18.1.0/24 nhid 3");
         let mut told = Vec::new();
         monitor.drain(|event, _| told.push(event)).expect("open");
-        assert!(told.contains(&Event::NextHopsChanged));
+        assert!(told.contains(&KernelEvent::NextHopsChanged));
         let hops: Vec<_> =
             made(&mut netlink)[0].next_hops.iter().map(|hop| (hop.gateway, hop.weight)).collect();
         assert_eq!(hops, [(Some(addr("198.51.100.2")), 2), (Some(addr("198.51.100.3")), 5)]);
         ip("nexthop del id 3");
         let mut told = Vec::new();
         monitor.drain(|event, _| told.push(event)).expect("open");
-        assert!(told.contains(&Event::NextHopsChanged));
+        assert!(told.contains(&KernelEvent::NextHopsChanged));
         assert_eq!(made(&mut netlink), []);
     });
 }
@@ -603,11 +609,13 @@ fn a_monitor_that_was_not_read_says_so_once_and_goes_on() {
             netlink.set_mtu(index, 1400 + round % 2).expect("in range");
         }
         let mut overruns = 0;
-        monitor.drain(|event, _| overruns += u32::from(event == Event::Overrun)).expect("open");
+        monitor
+            .drain(|event, _| overruns += u32::from(event == KernelEvent::Overrun))
+            .expect("open");
         assert_eq!(overruns, 1);
         netlink.set_mtu(index, 1300).expect("in range");
         let mut last = None;
         monitor.drain(|event, _| last = Some(event)).expect("open");
-        assert!(matches!(last, Some(Event::LinkChanged(link)) if link.mtu == 1300));
+        assert!(matches!(last, Some(KernelEvent::LinkChanged(link)) if link.mtu == 1300));
     });
 }

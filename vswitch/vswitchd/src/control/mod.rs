@@ -41,7 +41,7 @@ const ROOM_AFTER: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(1);
 
 /// The loop.
-pub struct Control {
+pub struct ControlLoop {
     daemon: Daemon,
     socket: Socket,
     signals: Signals,
@@ -53,7 +53,7 @@ pub struct Control {
     next_token: usize,
 }
 
-impl Control {
+impl ControlLoop {
     /// Opens the socket of a daemon that forwards, unless it inherited one.
     ///
     /// # Errors

@@ -34,7 +34,7 @@ pub(super) struct Agenda {
     since: Option<Instant>,
     debounce: Duration,
     /// The uplink, if it was announced.
-    link: Option<plane::Link>,
+    link: Option<plane::UplinkLink>,
     looked_at: Instant,
     /// The host port may lack something, and who may have taken it.
     host_port: Option<Option<String>>,
@@ -76,8 +76,8 @@ impl Daemon {
             is_concerned |=
                 plane.follower().is_some_and(|follower| kernel::on_event(follower, &event));
             match event {
-                netlink::Event::LinkChanged(link) => links.push((link, true)),
-                netlink::Event::LinkGone(link) => links.push((link, false)),
+                netlink::KernelEvent::LinkChanged(link) => links.push((link, true)),
+                netlink::KernelEvent::LinkGone(link) => links.push((link, false)),
                 _ => {}
             }
         });
@@ -124,7 +124,7 @@ impl Daemon {
         {
             underlay.rename(&link.name);
         }
-        self.agenda.link = Some(plane::Link {
+        self.agenda.link = Some(plane::UplinkLink {
             name: link.name.clone(),
             mac: link.mac.map(MacAddr),
             mtu: link.mtu.min(MAX_FRAME_BYTES as u32 - ETHERNET_BYTES),

@@ -25,20 +25,19 @@ use crate::host::{self, HostInterface};
 pub(super) const PERIOD: Duration = Duration::from_secs(30);
 
 /// Whether an event may have taken something from the host port.
-pub(super) fn concerns_host(event: &netlink::Event, host: &HostInterface) -> bool {
+pub(super) fn concerns_host(event: &netlink::KernelEvent, host: &HostInterface) -> bool {
     match event {
-        netlink::Event::LinkChanged(link) | netlink::Event::LinkGone(link) => {
+        netlink::KernelEvent::LinkChanged(link) | netlink::KernelEvent::LinkGone(link) => {
             link.index == host.ifindex
         }
-        netlink::Event::NeighborChanged(neighbor) | netlink::Event::NeighborGone(neighbor) => {
-            neighbor.ifindex == host.ifindex
-        }
-        netlink::Event::RouteChanged(route, _) | netlink::Event::RouteGone(route) => {
+        netlink::KernelEvent::NeighborChanged(neighbor)
+        | netlink::KernelEvent::NeighborGone(neighbor) => neighbor.ifindex == host.ifindex,
+        netlink::KernelEvent::RouteChanged(route, _) | netlink::KernelEvent::RouteGone(route) => {
             route.protocol == ROUTE_PROTOCOL
         }
-        netlink::Event::AddressChanged { ifindex, .. } => *ifindex == host.ifindex,
-        netlink::Event::NextHopsChanged => false,
-        netlink::Event::Overrun => true,
+        netlink::KernelEvent::AddressChanged { ifindex, .. } => *ifindex == host.ifindex,
+        netlink::KernelEvent::NextHopsChanged => false,
+        netlink::KernelEvent::Overrun => true,
     }
 }
 

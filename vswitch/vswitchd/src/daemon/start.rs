@@ -29,7 +29,7 @@ use crate::machine::{self, Facts};
 use crate::nft_rules::{self, NftRules};
 use crate::node::Node;
 use crate::underlay::Underlay;
-use crate::uplink::Uplink;
+use crate::uplink::OpenUplink;
 
 /// Frames that a trace may use at once: the packet, and copies for a flooded segment.
 const TRACE_FRAMES: u32 = 64;
@@ -57,7 +57,7 @@ impl Daemon {
                 underlay = Some(Underlay::new(netlink, &facts.link));
                 let steering =
                     controlplane::desired::Steering::of(&config, &model, facts.addresses);
-                let (uplink, queues) = Uplink::open(settings, &steering, facts)?;
+                let (uplink, queues) = OpenUplink::open(settings, &steering, facts)?;
                 choices.extend(uplink_state.iter().flat_map(|state| uplink.choices(state)));
                 (Some(uplink), queues)
             }

@@ -8,14 +8,14 @@ use worker::cores::given;
 use worker::{Idle, WorkerSpec, WorkerUplink};
 
 use crate::error::chain;
-use crate::uplink::Uplink;
+use crate::uplink::OpenUplink;
 use controlplane::config::{Config, WorkerSettings};
 use controlplane::ports;
 
 /// One worker a configured core; fewer, with a warning, if one could not send by the NIC.
 pub(super) fn specs(
     config: &Config,
-    uplink: Option<(&Uplink, Vec<UplinkQueue>)>,
+    uplink: Option<(&OpenUplink, Vec<UplinkQueue>)>,
     choices: &mut Vec<String>,
     warnings: &mut Vec<String>,
 ) -> Vec<WorkerSpec> {
@@ -52,7 +52,7 @@ pub(super) fn specs(
 /// What of the NIC each worker has: its queues, of which it sends by the first, or no queue and a
 /// transmit handle beside them.
 fn shares(
-    uplink: &Uplink,
+    uplink: &OpenUplink,
     queues: Vec<UplinkQueue>,
     workers: usize,
     warnings: &mut Vec<String>,

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::daemon::Daemon;
 use controlplane::compile::Input;
 use controlplane::compile::rib;
-use controlplane::compile::route::{Exit, Origin, Route, Target};
+use controlplane::compile::route::{Exit, RibRoute, RouteOrigin, Target};
 
 /// Refused peers that `status` names one by one.
 const NAMED: usize = 5;
@@ -26,7 +26,7 @@ impl Daemon {
                 .map(|route| self.fib_entry(input, route, pod_mtu, None))
                 .collect();
             // What closes gaps twice is nobody's statement.
-            let stated = rib.hidden.iter().filter(|(route, _)| route.origin != Origin::Gap);
+            let stated = rib.hidden.iter().filter(|(route, _)| route.origin != RouteOrigin::Gap);
             entries.extend(stated.map(|(route, above)| {
                 self.fib_entry(
                     input,
@@ -61,7 +61,7 @@ impl Daemon {
     fn fib_entry(
         &self,
         input: &Input<'_>,
-        route: &Route<'_>,
+        route: &RibRoute<'_>,
         pod_mtu: u32,
         hidden: Option<String>,
     ) -> FibEntry {
@@ -73,7 +73,7 @@ impl Daemon {
             Target::Host => ("host".into(), input.host.map(|host| host.mtu)),
             Target::Peer(peer) => {
                 let hop = input.next_hops.get(&peer.address);
-                let decision = input.decide(peer);
+                let decision = input.choose_encapsulation(peer);
                 let encapsulation = words(decision.in_force);
                 let via = match hop.and_then(|hop| hop.via) {
                     Some(via) => format!(" via {via}"),
@@ -122,7 +122,7 @@ impl Daemon {
                 }
                 Some(hop) => hop.problem.clone().unwrap_or_else(|| "ready".into()),
             };
-            let decision = input.decide(peer);
+            let decision = input.choose_encapsulation(peer);
             PeerEntry {
                 spec: peer.clone(),
                 in_force: decision.in_force,

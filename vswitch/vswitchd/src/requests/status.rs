@@ -54,7 +54,8 @@ impl Daemon {
         let is_direct = self.plane.with_input(|input| {
             let mut peers = input.model.peers.values();
             peers.any(|(peer, _)| {
-                peer.address.is_ipv4() && input.decide(peer).in_force == Encapsulation::Direct
+                peer.address.is_ipv4()
+                    && input.choose_encapsulation(peer).in_force == Encapsulation::Direct
             })
         });
         is_direct.then_some(warning)

@@ -57,7 +57,11 @@ impl Daemon {
         let uplink = self.plane.uplink().map(|uplink| &uplink.port);
         let arrives = uplink.filter(|uplink| uplink.id == ingress).and_then(|uplink| {
             let peer = self.peer_of(source)?;
-            Some((uplink, peer, self.plane.with_input(|input| input.decide(peer)).in_force))
+            Some((
+                uplink,
+                peer,
+                self.plane.with_input(|input| input.choose_encapsulation(peer)).in_force,
+            ))
         });
         let (from, to) = match arrives {
             Some((uplink, peer, by)) => arrival::macs(self.plane.config(), uplink, peer, by),

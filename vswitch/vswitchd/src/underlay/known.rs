@@ -3,14 +3,14 @@
 //! Enters: an entry of its table. Leaves: the MAC to send to, and whether there is something to ask.
 
 use dataplane::wire::MacAddr;
-use netlink::{Neighbor, NeighborState};
+use netlink::{Neighbor, NudState};
 
 /// What the kernel has of a neighbour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Known {
     /// If packets may be sent there.
     pub(super) mac: Option<MacAddr>,
-    pub(super) state: Option<NeighborState>,
+    pub(super) state: Option<NudState>,
 }
 
 impl Known {
@@ -24,12 +24,12 @@ impl Known {
         matches!(
             self.state,
             Some(
-                NeighborState::Reachable
-                    | NeighborState::Permanent
-                    | NeighborState::Noarp
-                    | NeighborState::Delay
-                    | NeighborState::Probe
-                    | NeighborState::Incomplete
+                NudState::Reachable
+                    | NudState::Permanent
+                    | NudState::Noarp
+                    | NudState::Delay
+                    | NudState::Probe
+                    | NudState::Incomplete
             )
         )
     }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use controlplane::next_hop::{self, NextHop, NextHops, Reach};
 use ipnet::IpNet;
-use netlink::{Event, Link, Neighbor, NeighborState, Netlink};
+use netlink::{KernelEvent, Link, Neighbor, Netlink, NudState};
 
 use known::Known;
 use round::next;
@@ -108,11 +108,13 @@ impl Underlay {
     }
 
     /// Follows what the kernel announces. True if [`Underlay::refresh`] is to be called soon.
-    pub fn on_event(&mut self, event: &Event) -> bool {
+    pub fn on_event(&mut self, event: &KernelEvent) -> bool {
         match event {
-            Event::NeighborChanged(neighbor) => self.on_neighbor(neighbor, Known::of(neighbor)),
-            Event::NeighborGone(neighbor) => self.on_neighbor(neighbor, Known::default()),
-            Event::RouteChanged(route, _) | Event::RouteGone(route) => {
+            KernelEvent::NeighborChanged(neighbor) => {
+                self.on_neighbor(neighbor, Known::of(neighbor))
+            }
+            KernelEvent::NeighborGone(neighbor) => self.on_neighbor(neighbor, Known::default()),
+            KernelEvent::RouteChanged(route, _) | KernelEvent::RouteGone(route) => {
                 let (network, len) = route.destination;
                 let Ok(prefix) = IpNet::new(network, len) else { return false };
                 let within = self.ways.range(prefix.network()..=prefix.broadcast());
@@ -123,17 +125,21 @@ impl Underlay {
                 self.doubts.ways.extend(&concerned);
                 !concerned.is_empty()
             }
-            Event::LinkChanged(link) | Event::LinkGone(link) if link.index != self.ifindex => false,
-            Event::AddressChanged { ifindex, .. } if *ifindex != self.ifindex => false,
-            Event::LinkChanged(link) => {
+            KernelEvent::LinkChanged(link) | KernelEvent::LinkGone(link)
+                if link.index != self.ifindex =>
+            {
+                false
+            }
+            KernelEvent::AddressChanged { ifindex, .. } if *ifindex != self.ifindex => false,
+            KernelEvent::LinkChanged(link) => {
                 self.is_up = can_carry(link);
                 self.doubts.all = true;
                 true
             }
-            Event::LinkGone(_)
-            | Event::AddressChanged { .. }
-            | Event::NextHopsChanged
-            | Event::Overrun => {
+            KernelEvent::LinkGone(_)
+            | KernelEvent::AddressChanged { .. }
+            | KernelEvent::NextHopsChanged
+            | KernelEvent::Overrun => {
                 self.doubts.all = true;
                 true
             }
@@ -148,7 +154,7 @@ impl Underlay {
         let old = std::mem::replace(known, fresh);
         self.doubts.states |= old != fresh;
         // What is lost is looked for at once; what stays lost, when its turn comes.
-        if fresh.state == Some(NeighborState::Stale) || (old.mac.is_some() && fresh.mac.is_none()) {
+        if fresh.state == Some(NudState::Stale) || (old.mac.is_some() && fresh.mac.is_none()) {
             self.resolve(neighbor.ip);
         }
         old.mac != fresh.mac
@@ -170,7 +176,7 @@ impl Underlay {
             let Some(Known { mac: Some(mac), state: Some(state) }) = self.neighbors.get(&ip) else {
                 continue;
             };
-            if matches!(state, NeighborState::Reachable | NeighborState::Stale) {
+            if matches!(state, NudState::Reachable | NudState::Stale) {
                 let neighbor =
                     Neighbor { ifindex: self.ifindex, ip, mac: Some(mac.0), state: *state };
                 // It has gone a moment ago, and its event is on the way.
@@ -238,7 +244,7 @@ impl Underlay {
         let Known { mac, state } = self.neighbors.get(&via).copied().unwrap_or_default();
         let problem = match (mac, state) {
             (Some(_), _) => None,
-            (None, Some(NeighborState::Failed)) => Some(format!(
+            (None, Some(NudState::Failed)) => Some(format!(
                 "the next hop {via} does not answer {} on {}",
                 resolution(via),
                 self.interface
@@ -275,18 +281,18 @@ fn can_carry(link: &Link) -> bool {
 }
 
 /// The control plane's own word for it.
-fn plain(state: NeighborState) -> next_hop::NeighborState {
+fn plain(state: NudState) -> next_hop::NeighborState {
     match state {
-        NeighborState::None => next_hop::NeighborState::None,
-        NeighborState::Incomplete => next_hop::NeighborState::Incomplete,
-        NeighborState::Reachable => next_hop::NeighborState::Reachable,
-        NeighborState::Stale => next_hop::NeighborState::Stale,
-        NeighborState::Delay => next_hop::NeighborState::Delay,
-        NeighborState::Probe => next_hop::NeighborState::Probe,
-        NeighborState::Failed => next_hop::NeighborState::Failed,
-        NeighborState::Noarp => next_hop::NeighborState::Noarp,
-        NeighborState::Permanent => next_hop::NeighborState::Permanent,
-        NeighborState::Other(_) => next_hop::NeighborState::Other,
+        NudState::None => next_hop::NeighborState::None,
+        NudState::Incomplete => next_hop::NeighborState::Incomplete,
+        NudState::Reachable => next_hop::NeighborState::Reachable,
+        NudState::Stale => next_hop::NeighborState::Stale,
+        NudState::Delay => next_hop::NeighborState::Delay,
+        NudState::Probe => next_hop::NeighborState::Probe,
+        NudState::Failed => next_hop::NeighborState::Failed,
+        NudState::Noarp => next_hop::NeighborState::Noarp,
+        NudState::Permanent => next_hop::NeighborState::Permanent,
+        NudState::Other(_) => next_hop::NeighborState::Other,
     }
 }
 

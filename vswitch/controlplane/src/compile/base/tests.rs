@@ -12,11 +12,11 @@ use proptest::prelude::*;
 
 use super::super::adjacency::{Adjacencies, Known};
 use super::super::rib;
-use super::super::route::Route;
+use super::super::route::RibRoute;
 use super::super::tests::{Node, ROUTER};
 use super::super::{Input, compile};
 use super::{Base, SPARE};
-use crate::kernel::{Hop, Judgement, Learned, Way};
+use crate::kernel::{Hop, Judgement, LearnedRoutes, Way};
 use crate::model::Edit;
 use crate::next_hop::NextHop;
 
@@ -150,8 +150,8 @@ fn destination(number: u8) -> IpNet {
 }
 
 /// Some of the routes are within this node's own prefix, and hide a pod's or do not.
-fn learned(routes: &[(u8, u8)]) -> Learned {
-    let mut learned = Learned::default();
+fn learned(routes: &[(u8, u8)]) -> LearnedRoutes {
+    let mut learned = LearnedRoutes::default();
     for (net, gateway) in routes {
         let hop = Hop { gateway: underlay(*gateway), weight: 1, overlay: false };
         learned.set(destination(*net + 5), Some(Judgement::Take(Way::Hops(vec![hop]))));
@@ -180,7 +180,7 @@ fn leads(tables: &Tables, address: IpAddr) -> String {
 }
 
 /// Likewise, as the RIB says.
-fn should_lead(input: &Input<'_>, routes: &[Route<'_>], address: IpAddr) -> String {
+fn should_lead(input: &Input<'_>, routes: &[RibRoute<'_>], address: IpAddr) -> String {
     let within = routes.iter().filter(|route| route.prefix.contains(&address));
     let best = within.max_by_key(|route| route.prefix.prefix_len());
     let mut tables = Tables::default();

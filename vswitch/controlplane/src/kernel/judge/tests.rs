@@ -1,5 +1,5 @@
 use super::super::lines::{HOST, UPLINK, route};
-use super::super::{Learned, Way};
+use super::super::{LearnedRoutes, Way};
 use super::{Mirror, Scope, judge};
 
 fn nets(texts: &[&str]) -> Vec<ipnet::IpNet> {
@@ -21,7 +21,7 @@ fn scope() -> Scope {
     }
 }
 
-fn judged(scope: &Scope, lines: &[&str]) -> Learned {
+fn judged(scope: &Scope, lines: &[&str]) -> LearnedRoutes {
     let mut mirror = Mirror::new(254, &scope.prefixes);
     for line in lines {
         mirror.read(route(line));
@@ -30,7 +30,7 @@ fn judged(scope: &Scope, lines: &[&str]) -> Learned {
 }
 
 /// As one line a route.
-fn shown(learned: &Learned) -> Vec<String> {
+fn shown(learned: &LearnedRoutes) -> Vec<String> {
     let way = |way: &Way| match way {
         Way::Hops(hops) => {
             let hops = hops.iter().map(|hop| {

@@ -2,7 +2,7 @@ use crate::kernel::Placement::{Appended, First, Replaces};
 use proptest::prelude::*;
 
 use super::super::lines::route;
-use super::{Mirror, Outcome};
+use super::{Mirror, MirrorChange};
 use crate::kernel::{KernelRoute, Placement};
 
 fn mirror(prefixes: &[&str]) -> Mirror {
@@ -32,7 +32,7 @@ fn what_lies_elsewhere_is_not_kept() {
         "fd00:19::/32 via fd77::1 dev eth0",
     ] {
         let mut mirror = mirror(&["198.18.0.0/16", "fd00:18::/32"]);
-        assert_eq!(mirror.changed(&route(line), First), Outcome::Same, "{line}");
+        assert_eq!(mirror.changed(&route(line), First), MirrorChange::Same, "{line}");
         mirror.read(route(line));
         assert_eq!(mirror.best().count(), 0, "{line}");
     }
@@ -44,15 +44,15 @@ fn of_chosen_protocols_alone() {
     let by = |protocol, via| {
         route(&format!("198.18.2.0/24 via 198.51.100.{via} dev eth0 proto {protocol}"))
     };
-    assert_eq!(mirror.changed(&by(4, 4), First), Outcome::Same);
+    assert_eq!(mirror.changed(&by(4, 4), First), MirrorChange::Same);
     mirror.read(by(3, 3));
     assert_eq!(shown(&mirror), [""; 0]);
-    assert_eq!(mirror.changed(&by(12, 1), First), Outcome::Changed);
-    assert_eq!(mirror.gone(&by(4, 4)), Outcome::Same);
-    assert_eq!(mirror.changed(&by(186, 2), Replaces), Outcome::Changed);
+    assert_eq!(mirror.changed(&by(12, 1), First), MirrorChange::Changed);
+    assert_eq!(mirror.gone(&by(4, 4)), MirrorChange::Same);
+    assert_eq!(mirror.changed(&by(186, 2), Replaces), MirrorChange::Changed);
     assert_eq!(shown(&mirror), ["198.18.2.0/24 198.51.100.2"]);
     // Somebody else's takes its place: the kernel has no word for the one that went.
-    assert_eq!(mirror.changed(&by(4, 4), Replaces), Outcome::Unclear);
+    assert_eq!(mirror.changed(&by(4, 4), Replaces), MirrorChange::Unclear);
 }
 
 #[test]
@@ -64,23 +64,23 @@ fn the_lowest_metric_is_what_the_kernel_uses() {
     }
     assert_eq!(shown(&mirror), ["198.18.2.0/24 198.51.100.2"]);
     let gone = route("198.18.2.0/24 via 198.51.100.2 dev eth0 metric 20");
-    assert_eq!(mirror.gone(&gone), Outcome::Changed);
+    assert_eq!(mirror.gone(&gone), MirrorChange::Changed);
     assert_eq!(shown(&mirror), ["198.18.2.0/24 198.51.100.5"]);
-    assert_eq!(mirror.gone(&gone), Outcome::Same);
+    assert_eq!(mirror.gone(&gone), MirrorChange::Same);
 }
 
 #[test]
 fn several_of_one_metric_are_read_in_the_kernels_order() {
     let mut mirror = mirror(&["198.18.0.0/16"]);
     let [a, b] = [1, 2].map(|n| route(&format!("198.18.2.0/24 via 198.51.100.{n} dev eth0")));
-    assert_eq!(mirror.changed(&a, First), Outcome::Changed);
-    assert_eq!(mirror.changed(&b, Appended), Outcome::Unclear);
-    assert_eq!(mirror.changed(&b, First), Outcome::Unclear);
+    assert_eq!(mirror.changed(&a, First), MirrorChange::Changed);
+    assert_eq!(mirror.changed(&b, Appended), MirrorChange::Unclear);
+    assert_eq!(mirror.changed(&b, First), MirrorChange::Unclear);
     mirror.read(b);
     assert_eq!(shown(&mirror), ["198.18.2.0/24 198.51.100.1"]);
-    assert_eq!(mirror.gone(&a), Outcome::Changed);
+    assert_eq!(mirror.gone(&a), MirrorChange::Changed);
     assert_eq!(shown(&mirror), ["198.18.2.0/24 198.51.100.2"]);
-    assert_eq!(mirror.changed(&a, Replaces), Outcome::Changed);
+    assert_eq!(mirror.changed(&a, Replaces), MirrorChange::Changed);
     assert_eq!(shown(&mirror), ["198.18.2.0/24 198.51.100.1"]);
 }
 
@@ -90,8 +90,8 @@ fn a_next_hop_of_several_that_goes_by_itself_is_unclear() {
     let both = "fd00:18:2::/64 nexthop via fd77::1 dev eth0 nexthop via fd77::2 dev eth0";
     mirror.changed(&route(both), First);
     let one = route("fd00:18:2::/64 via fd77::1 dev eth0");
-    assert_eq!(mirror.gone(&one), Outcome::Unclear);
-    assert_eq!(mirror.changed(&one, Appended), Outcome::Unclear);
+    assert_eq!(mirror.gone(&one), MirrorChange::Unclear);
+    assert_eq!(mirror.changed(&one, Appended), MirrorChange::Unclear);
 }
 
 #[test]
@@ -152,7 +152,7 @@ impl Kernel {
 /// A route, and where it was put; `None` if it is gone.
 type Event = (KernelRoute, Option<Placement>);
 
-fn follow(mirror: &mut Mirror, (route, placement): &Event) -> Outcome {
+fn follow(mirror: &mut Mirror, (route, placement): &Event) -> MirrorChange {
     match placement {
         Some(placement) => mirror.changed(route, *placement),
         None => mirror.gone(route),
@@ -180,7 +180,7 @@ proptest! {
         let (mut kernel, mut mirror) = (Kernel::default(), mirror(&["198.18.0.0/16"]));
         for command in commands {
             if let Some(event) = run(&mut kernel, command)
-                && follow(&mut mirror, &event) == Outcome::Unclear
+                && follow(&mut mirror, &event) == MirrorChange::Unclear
             {
                 mirror = kernel.dump();
             }
@@ -204,7 +204,7 @@ proptest! {
         }
         let mut mirror = kernel.dump();
         let outcomes: Vec<_> = told.iter().map(|event| follow(&mut mirror, event)).collect();
-        if !outcomes.contains(&Outcome::Unclear) && !several {
+        if !outcomes.contains(&MirrorChange::Unclear) && !several {
             prop_assert_eq!(&mirror, &kernel.dump());
         }
     }

@@ -336,10 +336,10 @@ proptest! {
         let config = config();
         let mut model = Model::new(&config);
         for (complete, peers, gone) in syncs {
-            let before = model.said.peers.get(&Source::Kubernetes).cloned().unwrap_or_default();
+            let before = model.source_rib.peers.get(&Source::Kubernetes).cloned().unwrap_or_default();
             let gone: Vec<_> = gone.iter().map(String::as_str).collect();
             take(&mut model, complete, &peers, &gone);
-            let said = &model.said.peers.get(&Source::Kubernetes).cloned().unwrap_or_default();
+            let said = &model.source_rib.peers.get(&Source::Kubernetes).cloned().unwrap_or_default();
             let last: BTreeMap<_, _> = peers.iter().map(|peer| (&peer.name, peer)).collect();
             for (name, peer) in &last {
                 let is_refused = model.refused.get(&(Source::Kubernetes, name.to_string()));

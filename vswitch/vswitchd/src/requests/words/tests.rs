@@ -7,7 +7,7 @@ use api::TracePacket;
 use dataplane::tables::adjacency::{Ends, Outer};
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, Fdb, FdbTarget, Gateway, Member,
-    Multipath, Offloads, Peer, PeerId, Port, PortId, PortKind, RemoteVtep, Tables, Template,
+    Multipath, Offloads, Peer, PeerId, Port, PortId, PortRole, RemoteVtep, Tables, Template,
     Tunnels,
 };
 use dataplane::wire::{MacAddr, Vni};
@@ -52,10 +52,10 @@ fn tables() -> Tables {
         })
     };
     tables.ports = vec![
-        port(HOST, PortKind::Host, Attachment::Routed, &[]),
-        port(UPLINK, PortKind::Uplink, Attachment::Routed, &[]),
-        port(POD, PortKind::Pod, Attachment::Routed, &["198.18.1.2", "fd00:18:1::2"]),
-        port(BRIDGED, PortKind::Pod, Attachment::Bridged(BRIDGE), &["198.18.1.3"]),
+        port(HOST, PortRole::Host, Attachment::Routed, &[]),
+        port(UPLINK, PortRole::Uplink, Attachment::Routed, &[]),
+        port(POD, PortRole::Pod, Attachment::Routed, &["198.18.1.2", "fd00:18:1::2"]),
+        port(BRIDGED, PortRole::Pod, Attachment::Bridged(BRIDGE), &["198.18.1.3"]),
     ];
     tables.gateway = Gateway {
         mac: Gateway::MAC,
