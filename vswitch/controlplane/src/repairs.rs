@@ -89,7 +89,7 @@ impl Repairs {
             record.latest.pop_front();
         }
         record.latest.push_back(now);
-        let by = by.map(|by| format!(", changed by {by}")).unwrap_or_default();
+        let by = by.map(|by| format!("; {by} did it")).unwrap_or_default();
         let label = part.label();
         let is_fight = record.latest.len() == MOST
             && record.latest.front().is_some_and(|first| now.since(*first) < WINDOW_MS);
