@@ -15,7 +15,7 @@ packages_for() {
             ;;
         lab)
             echo iproute2 iputils-ping tcpdump nftables ethtool curl jq python3 python3-scapy \
-                containernetworking-plugins iptables procps util-linux
+                containernetworking-plugins iptables bpftool procps util-linux
             ;;
         vm) echo qemu-system-x86 ;;
         bgp) echo bird2 frr ;;

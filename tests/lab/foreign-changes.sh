@@ -21,6 +21,7 @@ main() {
     check "a pod and its node reach one another" reach
     host_port
     nftables
+    xdp
     fight
     killed
     queues
@@ -64,6 +65,19 @@ nftables() {
     check "status names the table, and nft" \
         status_has '.repairs[] | select(.part | contains("nftables")) | .by | contains("nft")'
 }
+
+# A program detached by the number of its link.
+xdp() {
+    local program link
+    program=$(in_ip node-a -json -details link show dev eth0 | jq '.[0].xdp.prog.id')
+    link=$(bpftool -j link | jq ".[] | select(.prog_id == $program) | .id")
+    bpftool link detach id "$link"
+    check "the XDP program detached: put right" until_deadline "$RIGHT_SECONDS" has_xdp
+    check "and pods of two nodes reach one another" until_deadline "$RIGHT_SECONDS" pings a1 "$(address b1 4)"
+    check "and it is counted" repaired "the XDP program on the NIC"
+}
+
+has_xdp() { in_ip node-a link show dev eth0 | grep -q prog/xdp; }
 
 # Another program has the host port down again and again: after three times it is left alone.
 fight() {

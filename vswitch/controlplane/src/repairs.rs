@@ -26,6 +26,8 @@ pub enum Part {
     NftTable,
     /// Kernel settings of the host port.
     Sysctl,
+    /// The XDP program on the NIC.
+    XdpProgram,
 }
 
 impl Part {
@@ -35,6 +37,7 @@ impl Part {
         match self {
             Self::HostPort => "the host port",
             Self::NftTable => "the nftables table inet vswitch",
+            Self::XdpProgram => "the XDP program on the NIC",
             Self::Sysctl => "the kernel's setting for IPv6 on the host port",
         }
     }

@@ -17,6 +17,8 @@ pub struct OpenUplink {
     control: UplinkControl,
     /// What the machine says of it.
     pub facts: Facts,
+    /// The kernel has removed it.
+    pub is_gone: bool,
 }
 
 impl OpenUplink {
@@ -46,7 +48,7 @@ impl OpenUplink {
                 let mode = mode.to_string();
                 Err(Error::NotNative { interface: uplink.interface.clone(), mode })
             }
-            _ => Ok((Self { control, facts }, queues)),
+            _ => Ok((Self { control, facts, is_gone: false }, queues)),
         }
     }
 
@@ -70,6 +72,14 @@ impl OpenUplink {
     /// If the kernel refuses; what was taken before is taken still.
     pub fn steer(&mut self, wanted: &Steering) -> netio::Result<()> {
         self.control.steer(&program(wanted))
+    }
+
+    /// Puts back what another program took from the NIC of ours; true if something was missing.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn settle(&mut self) -> netio::Result<bool> {
+        self.control.settle()
     }
 
     /// For the log and `status`.

@@ -17,6 +17,7 @@ const MAP_UPDATE_ELEM: libc::c_int = 2;
 const MAP_DELETE_ELEM: libc::c_int = 3;
 const PROG_LOAD: libc::c_int = 5;
 const PROG_TEST_RUN: libc::c_int = 10;
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
 
@@ -112,6 +113,32 @@ struct Link {
     second: u32,
     attach_type_or_flags: u32,
     flags_or_old_fd: u32,
+}
+
+#[repr(C)]
+struct InfoByFd {
+    fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_prog_info`.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    _kind: u32,
+    id: u32,
+}
+
+/// The beginning of `struct bpf_link_info`, for a link of XDP: its union is aligned to eight bytes.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    _kind: u32,
+    _id: u32,
+    program_id: u32,
+    _padding: u32,
+    ifindex: u32,
 }
 
 static VALUE: [u8; 1] = [1];
@@ -339,6 +366,32 @@ pub(super) fn replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(
     unsafe { bpf(LINK_UPDATE, &attributes) }
         .map(drop)
         .map_err(refused("replace the XDP program; the interface may be gone"))
+}
+
+/// The kernel's number of a program.
+pub(super) fn program_id(program: BorrowedFd<'_>) -> Result<u32> {
+    let mut info = ProgramInfo::default();
+    read_info(program, &mut info).map_err(refused("ask for the XDP program's number"))?;
+    Ok(info.id)
+}
+
+/// Interface and program of a link; an interface of 0 if it was detached.
+pub(super) fn attached_to(link: BorrowedFd<'_>) -> Result<(u32, u32)> {
+    let mut info = LinkInfo::default();
+    read_info(link, &mut info).map_err(refused("ask what the XDP program is attached to"))?;
+    Ok((info.ifindex, info.program_id))
+}
+
+fn read_info<T>(of: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
+    let attributes = InfoByFd {
+        fd: of.as_raw_fd() as u32,
+        info_len: size_of::<T>() as u32,
+        info: std::ptr::from_mut(info) as u64,
+    };
+    // SAFETY: OBJ_GET_INFO_BY_FD writes at most `info_len` bytes to `info`, which is as long and
+    // lives until the call returns; it holds numbers alone, so that any bytes are valid. The length
+    // that it writes back into the attributes stays within them.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &attributes) }.map(drop)
 }
 
 fn refused(action: &'static str) -> impl FnOnce(io::Error) -> Error {

@@ -69,6 +69,9 @@ pub enum AttachMode {
 #[derive(Debug)]
 pub struct Pinhole {
     link: OwnedFd,
+    ifindex: u32,
+    /// The kernel's number of the program that the link is to have.
+    program_id: u32,
     sockets: XskMap,
     peers: PeerMap,
     /// What the program was made of; its peers are those of the map.
@@ -119,7 +122,16 @@ impl Pinhole {
         let sockets = XskMap::new(queues)?;
         let peers = PeerMap::new(&steering.peers)?;
         let program = Program::load(steering, &sockets, &peers)?;
-        let attached = |link, mode| Self { link, sockets, peers, steering: steering.clone(), mode };
+        let program_id = bpf::program_id(program.fd.as_fd())?;
+        let attached = |link, mode| Self {
+            link,
+            ifindex,
+            program_id,
+            sockets,
+            peers,
+            steering: steering.clone(),
+            mode,
+        };
         let attach = |hook| bpf::attach(program.fd.as_fd(), ifindex, hook);
         let busy = |error: &std::io::Error| {
             matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
@@ -151,17 +163,56 @@ impl Pinhole {
             self.peers.add(&steering.peers)?;
             if !steering.is_same_program(&self.steering) {
                 let program = Program::load(steering, &self.sockets, &self.peers)?;
-                bpf::replace(self.link.as_fd(), program.fd.as_fd())?;
+                self.replace(&program)?;
             }
         } else {
             // The old map goes with the old program.
             let peers = PeerMap::new(&steering.peers)?;
             let program = Program::load(steering, &self.sockets, &peers)?;
-            bpf::replace(self.link.as_fd(), program.fd.as_fd())?;
+            self.replace(&program)?;
             self.peers = peers;
         }
         self.steering.clone_from(steering);
         self.peers.retain(&steering.peers)
+    }
+
+    fn replace(&mut self, program: &Program) -> Result<()> {
+        bpf::replace(self.link.as_fd(), program.fd.as_fd())?;
+        self.program_id = bpf::program_id(program.fd.as_fd())?;
+        Ok(())
+    }
+
+    /// Whether the interface still has our program: another program may detach it by its link's
+    /// number, or put another in its place.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn is_in_place(&self) -> Result<bool> {
+        Ok(bpf::attached_to(self.link.as_fd())? == (self.ifindex, self.program_id))
+    }
+
+    /// Puts our program back, with its maps and so with its sockets.
+    ///
+    /// # Errors
+    /// If another XDP program is there by now, or the interface is gone.
+    pub fn put_back(&mut self) -> Result<()> {
+        let program = Program::load(&self.steering, &self.sockets, &self.peers)?;
+        let (ifindex, _) = bpf::attached_to(self.link.as_fd())?;
+        if ifindex == self.ifindex {
+            return self.replace(&program);
+        }
+        let hook = match self.mode {
+            AttachMode::Native => Hook::Native,
+            AttachMode::Generic { .. } => Hook::Generic,
+        };
+        let attached = bpf::attach(program.fd.as_fd(), self.ifindex, hook);
+        self.link = attached.map_err(|source| Error::XdpAttach {
+            ifindex: self.ifindex,
+            native: "it was detached".to_owned(),
+            source,
+        })?;
+        self.program_id = bpf::program_id(program.fd.as_fd())?;
+        Ok(())
     }
 
     /// Which hook was got, and why.

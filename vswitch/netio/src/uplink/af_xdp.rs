@@ -44,6 +44,13 @@ impl AfXdp {
         self.pinhole.update(steering)
     }
 
+    pub(super) fn settle(&mut self) -> Result<bool> {
+        if self.pinhole.is_in_place()? {
+            return Ok(false);
+        }
+        self.pinhole.put_back().map(|()| true)
+    }
+
     pub(super) fn ifindex(&self) -> u32 {
         self.ifindex
     }

@@ -132,6 +132,16 @@ impl UplinkControl {
         }
     }
 
+    /// Puts back what another program took from the NIC of ours; true if something was missing.
+    ///
+    /// # Errors
+    /// If the kernel refuses: another program is in its place, or the NIC is gone.
+    pub fn settle(&mut self) -> Result<bool> {
+        match self {
+            Self::AfXdp(control) => control.settle(),
+        }
+    }
+
     /// Takes what `steering` names from now on, and nothing else.
     ///
     /// # Errors

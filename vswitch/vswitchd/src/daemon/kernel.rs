@@ -112,6 +112,7 @@ impl Daemon {
             return;
         }
         if !is_there {
+            uplink.is_gone = true;
             let name = link.name;
             self.warn(format!("uplink {name} is gone; restart the daemon when it is back"));
             return;
@@ -155,6 +156,7 @@ impl Daemon {
                 underlay.go_round();
             }
             self.look_at_queues();
+            self.settle_xdp_program(now);
         }
         if let Some(by) = self.agenda.host_port.take() {
             self.settle_host_port(by.as_deref(), now);

@@ -139,6 +139,23 @@ impl Daemon {
         }
     }
 
+    /// The NIC has our XDP program, unless it is gone itself.
+    pub(super) fn settle_xdp_program(&mut self, now: Instant) {
+        let now = self.millis(now);
+        let Some(uplink) = &mut self.node.uplink else { return };
+        if uplink.is_gone || !self.repairs.is_allowed(Part::XdpProgram, now) {
+            return;
+        }
+        match uplink.settle() {
+            Ok(false) => self.repairs.is_fine(Part::XdpProgram),
+            Ok(true) => {
+                let what = "it was detached or replaced";
+                log(&self.repairs.repaired(Part::XdpProgram, what, None, now));
+            }
+            Err(error) => self.is_broken(Part::XdpProgram, &chain(&error)),
+        }
+    }
+
     /// A queue of the NIC that came at run time has no socket: what it receives for pods is lost to
     /// them.
     pub(super) fn look_at_queues(&mut self) {
