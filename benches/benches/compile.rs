@@ -1,8 +1,8 @@
 //! What the control thread does for a large cluster: 10,000 peers with ten prefixes each.
 //!
 //! `all` makes tables of a model. `attach` makes them again for one more pod, `join` for a peer whose
-//! next hop has another MAC. `resolve` is what one word of the cluster costs before that, and `judge`
-//! what it costs to hear all of it again.
+//! next hop has another MAC. `resolve` is what one message of the cluster costs before that, and `judge`
+//! what it costs to receive all of it again.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;

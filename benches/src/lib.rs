@@ -1,7 +1,7 @@
 //! What the benchmarks of the pure core share: a node with live tables, and traffic for it.
 //!
 //! Enters: a choice of attachment, encapsulation and routes, from `benches/*.rs`. Leaves: a
-//! [`Node`] whose [`turn`](Node::turn) takes a batch through `Dataplane::process` and says how long
+//! [`Node`] with a [`turn`](Node::turn) that takes a batch through `Dataplane::process` and returns how long
 //! that took. Nothing here touches a port or the kernel's network.
 //!
 //! | file | holds |

@@ -60,7 +60,7 @@ pub fn bridged() -> Node {
     Node::new(tables, Fdb::new(16_384, 300_000), ring)
 }
 
-/// Between stations behind the pods, whose 10,000 MACs were learned.
+/// A node that bridges between stations behind the pods, with their 10,000 MACs learned.
 #[must_use]
 pub fn learned() -> Node {
     let mut tables = tables(Path::Direct, Attachment::Bridged(BridgeId(0)));

@@ -20,9 +20,9 @@ use crate::BATCH;
 pub struct Ready {
     /// The port that it came by.
     pub ingress: PortId,
-    /// From the Ethernet header on.
+    /// The frame, from the Ethernet header on.
     pub bytes: Vec<u8>,
-    /// What its sender left undone.
+    /// Offloads that its sender left undone.
     pub offload: Offload,
 }
 

@@ -23,9 +23,9 @@ pub const SEGMENTS: usize = 45;
 /// Two stations.
 #[derive(Debug, Clone, Copy)]
 pub struct Macs {
-    /// Who sends.
+    /// MAC of the sender.
     pub source: MacAddr,
-    /// Whom it is for.
+    /// MAC of the receiver.
     pub destination: MacAddr,
 }
 

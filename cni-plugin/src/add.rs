@@ -128,7 +128,7 @@ fn reserve<'a>(
         mac: wanted.mac,
     });
     let outcome = client::call(socket, "reserve addresses for the pod", &request, None, deadline);
-    // A refused reservation holds nothing; and if the refusal says that the attachment exists, it
+    // A refused reservation holds nothing; and if the refusal reports that the attachment exists, it
     // is another's, and not ours to take back.
     if !matches!(outcome, Err(Error::Daemon { .. } | Error::Unreachable(_))) {
         undo.push("release the reservation", move || {

@@ -18,7 +18,7 @@ use crate::pod;
 /// Answers with a line for each.
 ///
 /// # Errors
-/// If the daemon does not say what there is to do.
+/// If the daemon does not report what there is to do.
 pub(crate) fn adjust(socket: &Path, deadline: &Deadline) -> Result<Vec<Outcome>, Error> {
     let doing = "say which pods to adjust";
     let adjustments = match client::call(socket, doing, &Request::Adjustments, None, deadline)? {
@@ -40,7 +40,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// For the log.
+    /// The outcome as a line for the log.
     pub(crate) fn line(&self) -> String {
         let Adjustment { attachment, netns, mtu } = &self.adjustment;
         let name = format!("{} of container {}", attachment.ifname, attachment.container_id);

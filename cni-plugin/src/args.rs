@@ -19,16 +19,16 @@ const UNSUPPORTED: [&str; 4] = ["portMappings", "bandwidth", "infinibandGUID", "
 pub struct Wanted {
     /// K8S_POD_NAMESPACE and K8S_POD_NAME.
     pub pod: Option<PodName>,
-    /// At most one a family.
+    /// Addresses that the pod must get, at most one a family.
     pub addresses: Vec<IpAddr>,
-    /// Of the pod's interface.
+    /// MAC of the pod's interface.
     pub mac: Option<Mac>,
     /// The `dns` capability.
     pub dns: Option<Value>,
 }
 
 impl Wanted {
-    /// Collects the wishes; keys that nobody here knows are ignored.
+    /// Collects the wishes; keys that are unknown here are ignored.
     ///
     /// # Errors
     /// `Env` for malformed CNI_ARGS, `Unsupported` for a capability that cannot be honoured, and
@@ -117,7 +117,7 @@ fn strings(from: &str, value: &Value) -> Result<Vec<String>, Error> {
 fn one_a_family(texts: &[String]) -> Result<Vec<IpAddr>, Error> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for text in texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
-        // With or without the length of its prefix, which is the daemon's to say.
+        // With or without the length of its prefix, which is the daemon's to set.
         let address = text
             .parse::<IpAddr>()
             .or_else(|_| text.parse::<IpNet>().map(|net| net.addr()))

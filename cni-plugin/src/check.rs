@@ -1,4 +1,4 @@
-//! CHECK: what `prevResult` says is compared with the pod's namespace, then the daemon is asked, then
+//! CHECK: `prevResult` is compared with the pod's namespace, then the daemon is asked, then
 //! the IPAM plugin. What other plugins added since is none of our business.
 
 use api::{Check, Mac, Request};

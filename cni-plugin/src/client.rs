@@ -13,7 +13,7 @@ use crate::error::Error;
 /// "vswitchd cannot …".
 ///
 /// # Errors
-/// `Unreachable` if nobody has it, `NoAnswer` if the request may or may not have been carried out,
+/// `Unreachable` if no daemon has it, `NoAnswer` if the request may or may not have been carried out,
 /// `Daemon` if it was refused.
 pub(crate) fn call(
     socket: &Path,
@@ -30,7 +30,7 @@ pub(crate) fn call(
     })
 }
 
-/// As `call`, for a request whose only good answer is `Done`.
+/// As `call`, for a request with `Done` as its only good answer.
 ///
 /// # Errors
 /// As `call`.

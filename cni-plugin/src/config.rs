@@ -1,4 +1,4 @@
-//! What the runtime says: environment and stdin in, a validated `Call` out, to the command that it
+//! The runtime's call: environment and stdin in, a validated `Call` out, to the command that it
 //! names. Nothing here touches the system, except for reading stdin.
 //!
 //! DEL must work with whatever is left of an attachment, so what only ADD and CHECK need
@@ -26,11 +26,11 @@ const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// One execution of the plugin.
 #[derive(Debug)]
 pub struct Call {
-    /// What to do.
+    /// The command.
     pub command: Command,
-    /// For whom.
+    /// Its environment.
     pub env: Env,
-    /// How.
+    /// Its configuration.
     pub conf: NetConf,
     /// The configuration as it came, for a delegated plugin.
     pub stdin: Vec<u8>,
@@ -144,7 +144,7 @@ pub struct NetConf {
     pub socket: PathBuf,
     /// `mode` and `bridge`; the daemon's default if absent.
     pub mode: Option<Mode>,
-    /// `mtu`: an upper bound to what the daemon says, bytes.
+    /// `mtu`: an upper bound to the daemon's MTU, bytes.
     pub mtu: Option<u32>,
     /// `ipam`.
     pub ipam: IpamChoice,
@@ -160,7 +160,7 @@ pub struct NetConf {
     pub valid_attachments: Option<Value>,
 }
 
-/// Who allocates addresses.
+/// The allocator of addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IpamChoice {
     /// The daemon, from the node's prefixes.
@@ -190,7 +190,7 @@ struct RawConf {
 }
 
 impl NetConf {
-    /// Decodes and validates; keys that nobody here knows are ignored.
+    /// Decodes and validates; keys that are unknown here are ignored.
     ///
     /// # Errors
     /// `Decode` for what is not JSON or has a key of the wrong type, `Version`, and `Invalid`.

@@ -6,7 +6,7 @@
 //! by container id and interface name.
 //!
 //! With the daemon away DEL fails with code 11, after all else was done, and the runtime repeats it:
-//! the daemon's journal holds the address across its restart, and nobody else could free it.
+//! the daemon's journal holds the address across its restart, and nothing else could free it.
 
 use crate::client;
 use crate::config::Call;

@@ -16,7 +16,7 @@ pub enum Error {
     Unsupported {
         /// The field.
         key: String,
-        /// Its value, as JSON.
+        /// Value of the field, as JSON.
         value: String,
     },
     /// Environment that is missing or malformed.
@@ -25,7 +25,7 @@ pub enum Error {
     /// Reading or writing on behalf of the runtime.
     #[error("cannot {doing}")]
     Io {
-        /// In words.
+        /// The operation, in words.
         doing: &'static str,
         /// The cause.
         source: io::Error,
@@ -33,7 +33,7 @@ pub enum Error {
     /// Not the JSON that it should be.
     #[error("cannot decode {what}")]
     Decode {
-        /// In words.
+        /// The input, in words.
         what: String,
         /// The cause.
         source: serde_json::Error,
@@ -58,9 +58,9 @@ pub enum Error {
     /// The daemon refused.
     #[error("vswitchd cannot {doing}: {reply}")]
     Daemon {
-        /// In words.
+        /// The operation, in words.
         doing: &'static str,
-        /// Its answer.
+        /// The daemon's answer.
         reply: ErrorReply,
     },
     /// The plugin cannot serve ADD.
@@ -69,7 +69,7 @@ pub enum Error {
     /// The kernel refused.
     #[error("cannot {doing}")]
     Kernel {
-        /// In words, with the object's name.
+        /// The operation, in words, with the object's name.
         doing: String,
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -85,19 +85,19 @@ pub enum Error {
     /// The delegated IPAM plugin failed, with its own code.
     #[error("{msg}")]
     Delegate {
-        /// Its code.
+        /// Code of the plugin's error.
         code: u32,
-        /// Its message, with its name before it.
+        /// Message of the plugin, with its name before it.
         msg: String,
-        /// Its details.
+        /// Details of the plugin's error.
         details: String,
     },
-    /// The delegated IPAM plugin did not even say why.
+    /// The delegated IPAM plugin gave not even a reason.
     #[error("IPAM plugin {plugin} {why}")]
     DelegateBroken {
         /// `ipam.type`.
         plugin: String,
-        /// What it did.
+        /// What the plugin did.
         why: String,
     },
     /// CHECK: something is not as ADD left it.
@@ -139,7 +139,7 @@ impl Error {
         }
     }
 
-    /// What caused it, from the nearest cause to the farthest; empty if the message says all.
+    /// What caused it, from the nearest cause to the farthest; empty if the message is complete.
     #[must_use]
     pub fn details(&self) -> String {
         if let Self::Delegate { details, .. } = self {

@@ -1,5 +1,5 @@
 //! Delegation to an IPAM plugin: it is executed with our environment and stdin, so that it sees what
-//! the runtime said; its result or error comes back. Called by the commands.
+//! the runtime gave; its result or error comes back. Called by the commands.
 
 use std::io::{Read, Write};
 use std::net::IpAddr;
@@ -22,10 +22,10 @@ use crate::version::Command;
 /// A result is some hundred bytes.
 const MAX_STDOUT_BYTES: u64 = 1 << 20;
 
-/// Between two looks at whether the plugin, which has said all, has also ended.
+/// Pause between two looks at whether the plugin, which has answered, has also ended.
 const EXIT_POLL: Duration = Duration::from_millis(2);
 
-/// The plugin that the configuration names, and the call on whose behalf it runs.
+/// The plugin that the configuration names, and the call that it runs for.
 #[derive(Clone)]
 pub(crate) struct Delegate<'a> {
     name: &'a str,
@@ -125,13 +125,13 @@ impl<'a> Delegate<'a> {
         })
     }
 
-    /// Feeds the child and collects what it says. Both pipes have a thread, as a child that reads
+    /// Feeds the child and collects its output. Both pipes have a thread, as a child that reads
     /// nothing, or closes nothing, must not outlast the deadline.
     fn talk(&self, child: &mut Child, deadline: &Deadline) -> Result<(bool, Vec<u8>), Error> {
         let mut stdin = child.stdin.take().expect("it was spawned with a pipe");
         let stdout = child.stdout.take().expect("it was spawned with a pipe");
         let bytes = self.stdin.to_vec();
-        // A child that does not want its stdin closes it; its exit status tells the rest.
+        // A child that does not want its stdin closes it; its exit status shows the rest.
         thread::spawn(move || _ = stdin.write_all(&bytes));
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {

@@ -30,7 +30,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) routes: &'a [Route],
 }
 
-/// What a look at the pod's interface found.
+/// The pod's interface as it was found.
 pub(crate) struct Found {
     pub(crate) link: Link,
     pub(crate) addresses: Vec<IpNet>,
@@ -140,7 +140,7 @@ pub(crate) fn look(ifname: &str) -> Result<Option<Found>, Error> {
 }
 
 /// Removes the interface if it is there and is the TAP that was made for `attachment`. The namespace
-/// may have been given to another container meanwhile, whose interface has the same name.
+/// may have been given to another container meanwhile, with an interface of the same name.
 ///
 /// # Errors
 /// `Kernel`.
@@ -174,7 +174,7 @@ pub(crate) fn is_ours(link: &Link, attachment: &AttachmentId) -> bool {
     link.kind.as_deref() == Some("tun") && link.alias.as_deref() == Some(&mark(attachment))
 }
 
-/// The alias by which `ip link` shows whose interface it is, and by which DEL knows it.
+/// The alias by which `ip link` shows the interface's owner, and by which DEL knows it.
 fn mark(attachment: &AttachmentId) -> String {
     let mut text = format!("vswitch {}/{}", attachment.container_id, attachment.ifname);
     // Container ids and interface names that were validated are ASCII up to here.

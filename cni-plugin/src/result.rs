@@ -21,10 +21,10 @@ pub(crate) struct Route {
     /// Next hop; the address's gateway if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) gw: Option<IpAddr>,
-    /// Bytes.
+    /// MTU, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mtu: Option<u32>,
-    /// Bytes.
+    /// Advertised MSS, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) advmss: Option<u32>,
     /// Metric.
@@ -36,7 +36,7 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// To `dst` by way of `gw`, in the main table.
+    /// A route to `dst` by way of `gw`, in the main table.
     pub(crate) fn via(dst: IpNet, gw: Option<IpAddr>) -> Self {
         Self { dst, gw, mtu: None, advmss: None, priority: None, table: None }
     }
@@ -196,7 +196,7 @@ impl Previous {
 /// A CNI error.
 pub(crate) fn error(error: &Error, command: Option<Command>, version: Option<String>) -> Value {
     let text = |text: String| match command {
-        // go-cni takes a failed DEL whose error has these words for a success, and the runtime then
+        // go-cni takes a failed DEL with these words in its error for a success, and the runtime then
         // forgets the pod while its address is still held.
         Some(Command::Del) => text.replace("not found", "absent"),
         _ => text,

@@ -1,5 +1,5 @@
 //! STATUS: could an ADD succeed now? The daemon must answer and know its pod prefixes, and so must
-//! the IPAM plugin answer if there is one. Code 50 says no.
+//! the IPAM plugin answer if there is one. Code 50 means no.
 
 use api::{ErrorKind, ErrorReply, Reply, Request};
 

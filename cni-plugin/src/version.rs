@@ -14,7 +14,7 @@ pub enum Command {
     Del,
     /// Verifies that what ADD made stands.
     Check,
-    /// Tells whether ADD could work.
+    /// Reports whether ADD could work.
     Status,
     /// Frees what no listed attachment uses.
     Gc,
@@ -39,7 +39,7 @@ impl Command {
         })
     }
 
-    /// As in CNI_COMMAND.
+    /// The command as in CNI_COMMAND.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -82,7 +82,7 @@ impl SpecVersion {
     /// The newest.
     pub const LATEST: Self = Self::V1_1_0;
 
-    /// As in `cniVersion`.
+    /// The version as in `cniVersion`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -93,12 +93,12 @@ impl SpecVersion {
         }
     }
 
-    /// The version of a configuration whose `cniVersion` is `text`, provided that it has `command`.
+    /// The version of a configuration with the `cniVersion` `text`, provided that it has `command`.
     ///
     /// # Errors
     /// `Version`, whether the version is unknown or older than the command.
     pub fn of_conf(text: Option<&str>, command: Command) -> Result<Self, Error> {
-        // "If absent, assume 0.1.0", says the specification of versions that had no such key.
+        // "If absent, assume 0.1.0" is in the specification of versions that had no such key.
         let text = text.unwrap_or("0.1.0");
         let supported = Self::ALL.map(Self::as_str).join(", ");
         let version =

@@ -130,7 +130,7 @@ impl Asked {
                 let doing = format!("watch the directory {} any longer", self.directory.display());
                 return Err(Error::kernel(doing)(gone));
             }
-            // After an overflow nobody knows what was missed.
+            // After an overflow it is not known what was missed.
             is_asked |= event.events().contains(ReadFlags::QUEUE_OVERFLOW)
                 || event.file_name().is_some_and(|name| {
                     self.file.file_name().is_some_and(|file| file.as_bytes() == name.to_bytes())

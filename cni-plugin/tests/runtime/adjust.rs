@@ -33,7 +33,7 @@ fn a_live_pod_gets_another_mtu_and_nobody_else_does() {
     assert!(added.success, "{added:?}");
     assert!(pod.ip("link show eth0").contains("mtu 1450"));
 
-    // A stranger is said to be where this pod is, and another where nothing is.
+    // One adjustment names another container at this pod's place, another a place where nothing is.
     let stranger = adjustment("c2", &pod.path(), 1300);
     let gone = adjustment("c3", Path::new("/nowhere"), 1300);
     daemon.state().adjustments = vec![gone, stranger, adjustment("c1", &pod.path(), 1400)];

@@ -117,7 +117,7 @@ fn in_the_pod(pod: &NetNs, v4: &str, v6: &str) {
     assert!(link.contains("alias vswitch c1/eth0"), "{link}");
     let addresses = pod.ip("-o addr show eth0");
     assert!(addresses.contains(v4) && addresses.contains(v6), "{addresses}");
-    // The kernel settles the link-local address, which nobody was told, in its own time.
+    // The kernel settles the link-local address, which it alone chose, in its own time.
     let told = |line: &&str| line.contains("scope global");
     assert!(!addresses.lines().filter(told).any(|line| line.contains("tentative")), "{addresses}");
     assert!(pod.ip("-o addr show lo").contains("127.0.0.1"), "lo is up");
@@ -352,7 +352,7 @@ fn a_pod_that_dies_takes_its_interface_and_shows_at_the_descriptor() {
     let state = lab.daemon.state();
     let tap = &state.attached[0].1;
     let patience = Timespec { tv_sec: 30, tv_nsec: 0 };
-    // What the pod still said comes first. The kernel wakes only who waits for input.
+    // What the pod still sent comes first. The kernel wakes only those that wait for input.
     loop {
         let mut watched = [PollFd::new(&tap, PollFlags::IN)];
         assert_eq!(poll(&mut watched, Some(&patience)), Ok(1), "the namespace is not pinned");

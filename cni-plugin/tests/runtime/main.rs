@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `contract` | what it says and refuses: every version, without root |
+//! | `contract` | what it prints and refuses: every version, without root |
 //! | `attach`   | what it does to a pod's namespace and undoes again, as root |
 //! | `adjust` `watch` | MTUs of live pods |
 //! | `lab`      | what these share: namespaces, a daemon that is played, the runtime's role |

@@ -126,7 +126,7 @@ fn a_daemon_that_does_not_run_is_waited_for() {
     watcher.says("watching");
     assert_eq!(watcher.process.try_wait().expect("ours"), None);
 
-    // What it watches goes: it ends, and says why.
+    // What it watches goes: it ends, and prints why.
     drop(dir);
     watcher.says("any longer");
     let status = watcher.ended();

@@ -12,8 +12,8 @@ use vswitch_agent::sync::Held;
 
 const NODES: u16 = 5_000;
 
-/// A Node as a kubelet of a busy cluster leaves it: some ten kilobytes, most of which nobody here
-/// reads.
+/// A Node as a kubelet of a busy cluster leaves it: some ten kilobytes, most of which is not read
+/// here.
 fn node(index: u16) -> Value {
     let [high, low] = index.to_be_bytes();
     let name = format!("node-{index:04}.example.com");

@@ -105,7 +105,7 @@ impl Agent {
         }
     }
 
-    /// Works until it is dropped; what it told the daemon stays.
+    /// Works until it is dropped; what it sent to the daemon stays.
     pub async fn run(mut self, nodes: impl Stream<Item = Seen>) {
         let mut nodes = std::pin::pin!(nodes);
         self.sign_of_life();
@@ -207,7 +207,7 @@ impl Agent {
         }
     }
 
-    /// Makes the daemon have what the Nodes say.
+    /// Makes the daemon have what the Nodes ask for.
     async fn settle(&mut self) {
         self.burst = None;
         self.reconsider = Instant::now() + RECONSIDER;
@@ -252,7 +252,7 @@ impl Agent {
         }
     }
 
-    /// None as long as that is not for us to say: it has only just begun, or may be over soon.
+    /// None as long as that is not for us to report: it has only just begun, or may be over soon.
     fn health(&self, own: &Own) -> Option<Health> {
         let down = |reason, message: String| Some(Health::Down { reason, message });
         let prefixes = match &own.pod_prefixes {
@@ -329,7 +329,7 @@ impl Burst {
     }
 }
 
-/// Keeps a Node; true if it says anything that it did not say before.
+/// Keeps a Node; true if it differs from what it was before.
 fn note(own_name: &str, nodes: &mut Nodes, own: &mut Option<Own>, object: &NodeObject) -> bool {
     let node = ClusterNode::judge(object);
     let mut is_new = false;
@@ -338,7 +338,7 @@ fn note(own_name: &str, nodes: &mut Nodes, own: &mut Option<Own>, object: &NodeO
         is_new = *own != new;
         *own = new;
     }
-    // Every node's status comes every few minutes, and hardly ever says anything new.
+    // Every node's status comes every few minutes, and hardly ever brings anything new.
     if nodes.get(&node.name) != Some(&node) {
         nodes.insert(node.name.clone(), node);
         is_new = true;

@@ -35,18 +35,18 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const SETTLED: Duration = Duration::from_secs(1);
 /// Between two patches of the own Node, should another controller contradict ours.
 const PATCH_PAUSE: Duration = Duration::from_secs(2);
-/// So many Events at once, and one more each pause: a cluster of conflicts is told in the log.
+/// So many Events at once, and one more each pause: a cluster of conflicts is reported in the log.
 const EVENT_BURST: u32 = 20;
 const EVENT_PAUSE: Duration = Duration::from_secs(10);
 /// Objects of one page of a list: at some ten kilobytes a Node, a few megabytes.
 const PAGE: u32 = 500;
 
-/// What is to be said of the own Node, and what is said there now.
+/// What is to be written to the own Node, and what is written there now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Publication {
-    /// As the server has it.
+    /// The own Node as the server has it.
     pub own: Own,
-    /// This node's end of the tunnels, once the daemon has told.
+    /// This node's end of the tunnels, once the daemon has reported it.
     pub vtep: Option<Vtep>,
     /// Whether flannel's annotations are written too.
     pub flannel: bool,
@@ -72,7 +72,7 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client> {
     Client::try_from(config).map_err(Error::Client)
 }
 
-/// What the watch tells.
+/// What the watch reports.
 #[derive(Debug)]
 pub enum Seen {
     /// A Node, or the begin or end of a list of all.
@@ -110,7 +110,7 @@ impl<S: Stream<Item = watcher::Result<watcher::Event<NodeObject>>>> Watch<S> {
     async fn next(&mut self) -> Option<Seen> {
         let event = if self.is_lost {
             self.wait_for_server().await;
-            // kube does not say that a watch has begun; but it says soon that one has not.
+            // kube does not announce that a watch has begun; but it soon reports that one has not.
             match timeout(SETTLED, self.events.next()).await {
                 Ok(event) => event,
                 Err(_) => {
@@ -141,7 +141,7 @@ impl<S: Stream<Item = watcher::Result<watcher::Event<NodeObject>>>> Watch<S> {
         loop {
             sleep(self.attempts.delay()).await;
             match timeout(PATIENCE, self.client.apiserver_version()).await {
-                // One that refuses to say answers, too.
+                // A server that refuses the answer answers, too.
                 Ok(Err(kube::Error::Api(status))) if status.code < 500 => return,
                 Ok(Ok(_)) => return,
                 _ => {}
@@ -150,7 +150,7 @@ impl<S: Stream<Item = watcher::Result<watcher::Event<NodeObject>>>> Watch<S> {
     }
 }
 
-/// Keeps the own Node as the newest publication says; ends when the sender is gone.
+/// Keeps the own Node as the newest publication has it; ends when the sender is gone.
 pub async fn publish(
     client: Client,
     name: String,
@@ -202,7 +202,7 @@ pub async fn report(client: Client, own: String, mut refusals: mpsc::Receiver<Ke
         let params = PostParams::default();
         let written = timeout(PATIENCE, events.create(&params, &event)).await;
         match flatten(written) {
-            // Another node's agent has said the same.
+            // Another node's agent has written the same.
             Err(Failure::Server(kube::Error::Api(status))) if status.code == 409 => {}
             written => {
                 outage.notice(written);

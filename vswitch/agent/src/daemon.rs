@@ -30,7 +30,7 @@ impl DaemonClient {
     /// Connects.
     ///
     /// # Errors
-    /// If nobody listens.
+    /// If no process listens.
     pub async fn connect(path: &Path) -> Result<Self> {
         let connected = timeout(PATIENCE, UnixStream::connect(path)).await;
         let stream = connected
@@ -39,7 +39,7 @@ impl DaemonClient {
         Ok(Self { path: path.to_owned(), stream, decoder: Decoder::for_responses() })
     }
 
-    /// What runs.
+    /// Asks what runs.
     ///
     /// # Errors
     /// If there is no answer.
@@ -50,7 +50,7 @@ impl DaemonClient {
         }
     }
 
-    /// Every peer, whoever told of it.
+    /// Asks for every peer, of whatever source.
     ///
     /// # Errors
     /// If there is no answer.
@@ -61,7 +61,7 @@ impl DaemonClient {
         }
     }
 
-    /// Tells of peers, and is told which were not taken.
+    /// Sends peers, and returns which were not taken.
     ///
     /// # Errors
     /// If there is no answer, or none of them was taken.
@@ -72,7 +72,7 @@ impl DaemonClient {
         }
     }
 
-    /// Says what the pods get their addresses from.
+    /// Sends the prefixes that the pods get their addresses from.
     ///
     /// # Errors
     /// If there is no answer, or the daemon will not have them.
@@ -92,7 +92,7 @@ impl DaemonClient {
             }
             match self.stream.try_read(&mut byte) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // Nobody asked anything: what comes is the end, or nothing to be understood.
+                // No request is open: what comes is the end, or nothing to be understood.
                 _ => return,
             }
         }
@@ -106,7 +106,7 @@ impl DaemonClient {
     }
 
     async fn exchange(&mut self, request: &[u8]) -> Result<Response> {
-        // A daemon that refuses us closes before it has read everything: its answer says why.
+        // A daemon that refuses us closes before it has read everything: its answer gives the reason.
         let sent = self.stream.write_all(request).await;
         let mut chunk = vec![0; READ_BYTES];
         loop {

@@ -6,7 +6,7 @@
 //!
 //! Two rules. Of two nodes that claim overlapping prefixes or the same address the older keeps it:
 //! by creation, then by name. And a node that spoils its own object keeps what it had, as long as
-//! nobody else claims that: a bad annotation is no reason to cut off pods that were reached before.
+//! no other claims that: a bad annotation is no reason to cut off pods that were reached before.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,10 +21,10 @@ pub type Nodes = BTreeMap<String, ClusterNode>;
 /// Peers by name.
 pub type Peers = BTreeMap<String, PeerSpec>;
 
-/// What should be.
+/// The peers that there should be, and the nodes that are kept out.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// Of the daemon.
+    /// Peers that the daemon should have.
     pub peers: Peers,
     /// Nodes that are kept out, by name, and why.
     pub refused: BTreeMap<String, String>,
@@ -32,7 +32,7 @@ pub struct Desired {
     pub pending: usize,
 }
 
-/// The peers that `nodes` make for the node `own`, whose VNI is `vni`, and whose daemon has `held`.
+/// The peers that `nodes` make for the node `own` with the VNI `vni`, where its daemon has `held`.
 #[must_use]
 pub fn desired(nodes: &Nodes, own: &str, vni: Option<u32>, held: &Peers) -> Desired {
     let mut by_age: Vec<&ClusterNode> = nodes.values().collect();
@@ -63,7 +63,7 @@ pub fn desired(nodes: &Nodes, own: &str, vni: Option<u32>, held: &Peers) -> Desi
             }
         }
     }
-    // Last, so that what is past stands back behind what is said now.
+    // Last, so that what is past stands back behind what is claimed now.
     let spoiled = by_age.iter().filter(|node| out.refused.contains_key(&node.name));
     for node in spoiled.filter(|node| node.name != own) {
         let kept: Vec<PeerSpec> = held_by(held, &node.name).cloned().collect();
@@ -90,7 +90,7 @@ fn check_vni(theirs: Option<u32>, ours: Option<u32>) -> Result<(), String> {
     }
 }
 
-/// Who has which addresses: prefixes that never overlap, so that a neighbour in the order is all
+/// The owner of each address: prefixes that never overlap, so that a neighbour in the order is all
 /// that there is to compare with.
 #[derive(Default)]
 struct Claims<'n> {

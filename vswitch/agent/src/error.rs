@@ -13,7 +13,7 @@ pub enum Error {
         "the API server cannot be used: {0}; name a kubeconfig by --kubeconfig, or run in a pod"
     )]
     Credentials(String),
-    /// What they say cannot be used.
+    /// The credentials cannot be used.
     #[error("the credentials for the API server cannot be used")]
     Client(#[source] kube::Error),
     /// The daemon cannot be reached, does not answer, or refuses.
@@ -22,19 +22,19 @@ pub enum Error {
     /// A file cannot be read or written.
     #[error("cannot {action} {path}")]
     File {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// On what.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The daemon was waited for in vain.
     #[error("after {} seconds vswitchd still does not network pods: {why}", waited.as_secs())]
     NotReady {
-        /// So long.
+        /// How long it was waited for.
         waited: Duration,
-        /// What it lacks.
+        /// What the daemon lacks.
         why: String,
     },
     /// A probe found the agent not ready.
@@ -43,9 +43,9 @@ pub enum Error {
     /// The system refuses what the program is made of.
     #[error("cannot {action}")]
     System {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }

@@ -24,11 +24,11 @@ const SHORTEST_V6: u8 = 16;
 pub struct NodeReach {
     /// One; or two, if each family of its pods has an underlay address of its own.
     pub peers: Vec<PeerSpec>,
-    /// The network identifier that the node says it uses; to be compared with ours.
+    /// The network identifier that the node names; to be compared with ours.
     pub vni: Option<u32>,
 }
 
-/// The one place that turns a judged node into what the daemon is told.
+/// The one place that turns a judged node into a peer for the daemon.
 pub(crate) fn peer(
     name: String,
     address: IpAddr,

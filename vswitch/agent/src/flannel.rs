@@ -30,10 +30,10 @@ pub const PUBLIC_IP: &str = "flannel.alpha.coreos.com/public-ip";
 pub const PUBLIC_IPV6: &str = "flannel.alpha.coreos.com/public-ipv6";
 /// Set by an operator: flannel publishes this instead of what it detected.
 pub const PUBLIC_IP_OVERWRITE: &str = "flannel.alpha.coreos.com/public-ip-overwrite";
-/// Likewise.
+/// Likewise for IPv6.
 pub const PUBLIC_IPV6_OVERWRITE: &str = "flannel.alpha.coreos.com/public-ipv6-overwrite";
 
-/// As flannel names them.
+/// Settings of the backend as flannel names them.
 #[derive(Debug, Deserialize)]
 struct BackendData {
     #[serde(rename = "VNI")]
@@ -89,7 +89,7 @@ fn backend_data(object: &NodeObject, key: &'static str) -> Result<(u32, Mac), No
     Ok((data.vni, parse_mac(key, &data.vtep_mac)?))
 }
 
-/// What makes flannel's nodes program this one, in each family of `addresses`; an operator's word
+/// What makes flannel's nodes program this one, in each family of `addresses`; an operator's setting
 /// among the annotations that are there goes before, as flannel has it.
 #[must_use]
 pub fn annotations(

@@ -23,7 +23,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(2);
 /// A file, and the directory that it goes into under its own name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstallTarget {
-    /// What to install.
+    /// The file to install.
     pub file: PathBuf,
     /// The runtime's directory.
     pub directory: PathBuf,

@@ -1,4 +1,4 @@
-//! The Kubernetes agent of a node: what the API server says of the cluster's Nodes becomes vswitchd's
+//! The Kubernetes agent of a node: the cluster's Nodes in the API server become vswitchd's
 //! peers and pod prefixes, and what vswitchd is becomes annotations and a condition of the own Node.
 //!
 //! ```text
@@ -17,15 +17,15 @@
 //! | `flannel` | the annotations of flannel's nodes, read and written |
 //! | `desired` | all Nodes to the peers that there should be; conflicts |
 //! | `sync`    | the difference to what the daemon has, in messages |
-//! | `publish` | the patch that says what this node is |
-//! | `report`  | who is kept out: the log, Events, the state file |
+//! | `publish` | the patch that describes this node |
+//! | `report`  | nodes that are kept out: the log, Events, the state file |
 //! | `agent`   | the loop: what comes from either side, and when something is done about it |
 //! | `link`    | the daemon, there or gone, and what it holds |
 //! | `cluster`, `daemon` | the two sides: the API server, the control socket |
 //! | `install` | the plugin's binary and the conflist, on the node |
 //!
 //! The upper half is pure; only the lower half knows clocks, sockets and files. If either side is
-//! gone, nothing is taken back: vswitchd forwards on with what it was told last.
+//! gone, nothing is taken back: vswitchd forwards on with what it received last.
 
 #![forbid(unsafe_code)]
 

@@ -41,7 +41,7 @@ struct Connected {
     held: Held,
 }
 
-/// What the daemon did not take.
+/// Peers and prefixes that the daemon did not take.
 #[derive(Default)]
 pub(crate) struct Refused {
     pub(crate) peers: Vec<RefusedPeer>,
@@ -68,7 +68,7 @@ impl Link {
         self.due
     }
 
-    /// What the daemon said last, while it is there.
+    /// The daemon's last status, while it is there.
     pub(crate) fn status(&self) -> Option<&Status> {
         self.connected.as_ref().map(|connected| &connected.status)
     }
@@ -176,7 +176,7 @@ impl Link {
                     // Each answer names all that are refused by then.
                     refused.peers = answer;
                 }
-                // All of the message: what it told of is as good as refused one by one.
+                // All of the message: what it carried is as good as refused one by one.
                 Err(ClientError::Refused(reply)) => {
                     let all = message.peers.iter().map(|peer| RefusedPeer {
                         name: peer.name.clone(),
@@ -191,7 +191,7 @@ impl Link {
     }
 }
 
-/// In whatever order.
+/// Whether both have the same prefixes, in whatever order.
 pub(crate) fn same(a: &[IpNet], b: &[IpNet]) -> bool {
     a.len() == b.len() && a.iter().all(|prefix| b.contains(prefix))
 }

@@ -19,7 +19,7 @@ use vswitch_agent::report::State;
 
 /// kube logs each attempt that fails; we log that they begin to fail.
 const LOG: &str = "info,kube_client=off,kube_runtime=off";
-/// Refusals that wait to become Events; of more, the log alone tells.
+/// Refusals that wait to become Events; more than these go to the log alone.
 const REFUSALS: usize = 64;
 
 /// Tells this node's vswitchd of the cluster's other nodes, as the Kubernetes API server has them,
@@ -170,7 +170,7 @@ async fn run(run: Run) -> Result<()> {
     Ok(())
 }
 
-/// Nobody takes the next agent for ready by the state of this one.
+/// So that the next agent is not taken for ready by the state of this one.
 fn remove_state(path: &Path) {
     if let Err(error) = std::fs::remove_file(path) {
         tracing::debug!("{} stays behind: {error}", path.display());

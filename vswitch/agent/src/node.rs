@@ -1,6 +1,6 @@
-//! Judges what a Node says of itself.
+//! Judges a Node's own fields.
 //!
-//! Enters: a [`NodeObject`], whose every field may be hostile: who can write a Node's annotations or
+//! Enters: a [`NodeObject`], any field of which may be hostile: a writer of a Node's annotations or
 //! status would otherwise steer the packets of all others. Leaves: a [`Node`], slim and parsed, to
 //! `desired`: the peers that it makes, or the named [`Problem`] that keeps it out. Pure.
 
@@ -19,7 +19,7 @@ pub const VTEP_MAC: &str = "vswitch.dev/vtep-mac";
 /// Another node, or this one, as far as packets to it are concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterNode {
-    /// Its name, unique in the cluster.
+    /// Name of the node, unique in the cluster.
     pub name: String,
     /// When the object was made, in seconds since 1970: the older node keeps what two claim.
     pub created_seconds: i64,
@@ -28,7 +28,7 @@ pub struct ClusterNode {
 }
 
 impl ClusterNode {
-    /// What a Node says, judged.
+    /// Judges a Node by its fields.
     #[must_use]
     pub fn judge(object: &NodeObject) -> Self {
         let created = object.metadata.creation_timestamp.as_ref();
@@ -43,7 +43,7 @@ impl ClusterNode {
 fn reach(object: &NodeObject) -> Result<NodeReach, NodeProblem> {
     check_name(object.name())?;
     let prefixes = pod_cidrs(object)?;
-    // Our own agent's word goes before flannel's, so that a node in both roles is one of ours.
+    // Our own agent's annotation goes before flannel's, so that a node in both roles is one of ours.
     if let Some(address) = object.annotation(UNDERLAY_ADDRESS) {
         let address = parse_address(UNDERLAY_ADDRESS, address)?;
         let mac = object.annotation(VTEP_MAC).map(|mac| parse_mac(VTEP_MAC, mac)).transpose()?;

@@ -18,10 +18,10 @@ pub struct NodeObject {
     /// Name, annotations, age.
     #[serde(default)]
     pub metadata: ObjectMeta,
-    /// What the cluster assigned.
+    /// The part that the cluster assigned.
     #[serde(default)]
     pub spec: Spec,
-    /// What the node says.
+    /// The part that the node reports.
     #[serde(default)]
     pub status: NodeStatus,
 }
@@ -32,7 +32,7 @@ pub struct Spec {
     /// The first of `pod_cidrs`; alone on servers before dual stack.
     #[serde(rename = "podCIDR")]
     pub pod_cidr: Option<String>,
-    /// One a family.
+    /// Pod CIDRs, one a family.
     #[serde(rename = "podCIDRs")]
     pub pod_cidrs: Option<Vec<String>>,
 }
@@ -40,9 +40,9 @@ pub struct Spec {
 /// `status` of a Node.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct NodeStatus {
-    /// By type.
+    /// Addresses by type.
     pub addresses: Option<Vec<NodeAddress>>,
-    /// By type.
+    /// Conditions by type.
     pub conditions: Option<Vec<Condition>>,
 }
 
@@ -52,7 +52,7 @@ pub struct NodeAddress {
     /// `InternalIP`, `Hostname` and others.
     #[serde(rename = "type", default)]
     pub kind: String,
-    /// As text.
+    /// The address, as text.
     #[serde(default)]
     pub address: String,
 }
@@ -66,14 +66,14 @@ pub struct Condition {
     /// `True`, `False` or `Unknown`.
     #[serde(default)]
     pub status: String,
-    /// In one word.
+    /// Reason in one word.
     pub reason: Option<String>,
-    /// For people.
+    /// Text for people.
     pub message: Option<String>,
 }
 
 impl NodeObject {
-    /// Its name; every stored object has one.
+    /// Name of the Node; every stored object has one.
     #[must_use]
     pub fn name(&self) -> &str {
         self.metadata.name.as_deref().unwrap_or_default()

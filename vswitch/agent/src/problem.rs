@@ -17,7 +17,7 @@ pub enum NodeProblem {
     /// A podCIDR that pods cannot have.
     #[error("its podCIDR {cidr} {why}")]
     PodCidr {
-        /// As far as it is shown.
+        /// The CIDR, as far as it is shown.
         cidr: String,
         /// Completes the sentence.
         why: &'static str,
@@ -30,7 +30,7 @@ pub enum NodeProblem {
     Address {
         /// `InternalIP` or the annotation.
         source_name: &'static str,
-        /// As far as it is shown.
+        /// The address, as far as it is shown.
         address: String,
         /// Completes the sentence.
         why: &'static str,
@@ -45,7 +45,7 @@ pub enum NodeProblem {
     VtepMac {
         /// Which one.
         annotation: &'static str,
-        /// As far as it is shown.
+        /// The value, as far as it is shown.
         value: String,
     },
     /// flannel's annotation is not what flannel writes.
@@ -53,10 +53,10 @@ pub enum NodeProblem {
     FlannelData {
         /// Which one.
         annotation: &'static str,
-        /// As far as it is shown.
+        /// The value, as far as it is shown.
         value: String,
     },
-    /// flannel encapsulates in a way that we do not speak.
+    /// flannel encapsulates in a way that we do not support.
     #[error(
         "its flannel backend {0} is none that vswitchd speaks; it takes vxlan, ipip and host-gw"
     )]

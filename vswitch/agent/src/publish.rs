@@ -1,4 +1,4 @@
-//! What this node says of itself to the cluster.
+//! What this node publishes of itself to the cluster.
 //!
 //! Enters: the own Node as the API server has it, and the daemon's state. Leaves: one patch of
 //! `nodes/status`, or none if all of it is there already. Pure.
@@ -20,13 +20,13 @@ use crate::object::{Condition, NodeObject};
 use crate::problem::NodeProblem;
 
 const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
-/// The annotations that are ours to write, or that tell what to write.
+/// The annotations that are ours to write, or that decide what to write.
 const PREFIXES: [&str; 2] = ["vswitch.dev/", "flannel.alpha.coreos.com/"];
 
 /// The own Node, as far as it matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Own {
-    /// What its pods get their addresses from.
+    /// Prefixes that its pods get their addresses from.
     pub pod_prefixes: Result<Vec<IpNet>, NodeProblem>,
     annotations: BTreeMap<String, String>,
     condition: Option<Condition>,
@@ -37,7 +37,7 @@ pub struct Own {
 pub struct Vtep {
     /// Underlay address.
     pub address: IpAddr,
-    /// One of IPv6 beside an IPv4 one.
+    /// IPv6 underlay address beside an IPv4 one.
     pub address6: Option<Ipv6Addr>,
     /// MAC for the inner Ethernet header.
     pub mac: Mac,
@@ -52,9 +52,9 @@ pub struct Vtep {
 pub enum Health {
     /// The daemon answers, has the pods' prefixes and knows the other nodes.
     Up,
-    /// Not so: in one word, and for people.
+    /// Pods cannot be networked: in one word, and for people.
     Down {
-        /// As Kubernetes' reasons are written.
+        /// Reason, as Kubernetes' reasons are written.
         reason: &'static str,
         /// What is wrong.
         message: String,
@@ -62,7 +62,7 @@ pub enum Health {
 }
 
 impl Own {
-    /// Of the own Node's object.
+    /// Takes what matters of the own Node's object.
     #[must_use]
     pub fn of(object: &NodeObject) -> Self {
         let all = object.metadata.annotations.iter().flatten();
@@ -75,7 +75,7 @@ impl Own {
         }
     }
 
-    /// The patch that makes the Node say what holds, or none if it does. `now` is in RFC 3339.
+    /// The patch that makes the Node show what holds, or none if it does. `now` is in RFC 3339.
     #[must_use]
     pub fn patch(
         &self,
@@ -131,7 +131,7 @@ impl Own {
 }
 
 impl Vtep {
-    /// Of what the daemon says of its uplink; none before that has an address.
+    /// The end of an uplink in the daemon's status; none before that has an address.
     #[must_use]
     pub fn of(uplink: &UplinkStatus) -> Option<Self> {
         Some(Self {
@@ -145,7 +145,7 @@ impl Vtep {
 }
 
 impl Health {
-    /// Of a node whose daemon has its pods' prefixes.
+    /// Health of a node with a daemon that has its pods' prefixes.
     #[must_use]
     pub fn of(uplink: Option<&UplinkStatus>) -> Self {
         match uplink {

@@ -1,7 +1,7 @@
-//! Who is kept out, and how the agent is.
+//! Which nodes are kept out, and how the agent is.
 //!
 //! Enters: refusals of `desired` and of the daemon, and the agent's state. Leaves: log lines, Events
-//! to `cluster`, and the state file, which the readiness probe and people read. Each refusal is told
+//! to `cluster`, and the state file, which the readiness probe and people read. Each refusal is reported
 //! when it begins, when its reason changes, and when it ends.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use crate::node::node_of;
 
 /// The file lists so many; the rest is counted.
 const LISTED: usize = 100;
-/// At once so many are logged; the rest is counted.
+/// So many are logged at once; the rest is counted.
 const LOGGED: usize = 20;
 /// A state that was not written anew for so long is that of an agent that hangs.
 const STALE: Duration = Duration::from_secs(30);
@@ -26,13 +26,13 @@ const STALE: Duration = Duration::from_secs(30);
 /// A node that is kept out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptOut {
-    /// Its name.
+    /// Name of the node.
     pub node: String,
     /// Completes "node … is kept out: ".
     pub why: String,
 }
 
-/// Tells refusals apart into those that begin and those that end.
+/// Divides refusals into those that begin and those that end.
 #[derive(Debug)]
 pub struct Report {
     standing: BTreeMap<String, String>,
@@ -94,7 +94,7 @@ pub struct State {
     pub pending: usize,
     /// Peers that vswitchd has from here.
     pub peers: usize,
-    /// Messages to vswitchd that told of peers, since the agent started.
+    /// Messages with peers to vswitchd, since the agent started.
     pub sync_messages: u64,
     /// Nodes that are kept out.
     pub refused_count: usize,
@@ -103,7 +103,7 @@ pub struct State {
 }
 
 impl State {
-    /// Fills in who is kept out.
+    /// Fills in the nodes that are kept out.
     #[must_use]
     pub fn with_refused(mut self, standing: &BTreeMap<String, String>) -> Self {
         self.refused_count = standing.len();
@@ -124,7 +124,7 @@ impl State {
         fs::write(&new, text).and_then(|()| fs::rename(&new, path)).map_err(failed)
     }
 
-    /// What the probe says of the file.
+    /// What the probe makes of the file.
     ///
     /// # Errors
     /// If the agent is not ready, or there is no sign of its life.

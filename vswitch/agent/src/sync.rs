@@ -14,7 +14,7 @@ use api::{MAX_REQUEST_BYTES, PeerEntry, PeerSpec, PeerSync, RefusedPeer, Source}
 
 use crate::desired::Peers;
 
-/// For the frame around the peers of a message.
+/// Room for the frame around the peers of a message.
 const ENVELOPE_BYTES: usize = 1024;
 /// State of a peer that the daemon remembers and has not taken.
 const REFUSED: &str = "refused";
@@ -28,7 +28,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// What the daemon says that it has.
+    /// What the daemon has, as it shows it.
     #[must_use]
     pub fn shown(entries: Vec<PeerEntry>) -> Self {
         let mut held = Self::default();
@@ -55,7 +55,7 @@ impl Held {
     }
 
     /// The messages that make `wanted` of it, those that withdraw before those that add. What was
-    /// refused is said again: the answer to it tells whether it still is.
+    /// refused is sent again: the answer to it shows whether it still is.
     #[must_use]
     pub fn messages(&self, wanted: &Peers) -> Vec<PeerSync> {
         let known: BTreeSet<&String> = self.peers.keys().chain(&self.doubtful).collect();

@@ -1,4 +1,4 @@
-//! A pod's interface on its way in and out.
+//! Messages that attach and detach a pod's interface.
 //!
 //! The plugin first reserves (addresses, MTU, gateway), then builds the interface, then attaches it
 //! by passing its file descriptor. `Detach` undoes both, in whatever state they are.
@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Mac;
 
-/// Whose interface: the key of every CNI call. Never the path of a network namespace, which may be
-/// gone or reused.
+/// Key of a pod's interface in every CNI call. It is never the path of a network namespace, which
+/// may be gone or reused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AttachmentId {
     /// CNI_CONTAINERID.
@@ -49,14 +49,14 @@ pub enum Mode {
 /// and is listed among the ports, so that a runtime's GC frees what was never attached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reserve {
-    /// Whose.
+    /// The attachment to reserve for.
     pub attachment: AttachmentId,
-    /// For people.
+    /// Name of the pod, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodName>,
     /// Path of the pod's network namespace, for messages only.
     pub netns: String,
-    /// The daemon's default if absent.
+    /// How the port is to be attached; the daemon's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// Addresses that were allocated by a delegated IPAM plugin; the daemon allocates if absent.
@@ -71,7 +71,7 @@ pub struct Reserve {
     pub mac: Option<Mac>,
 }
 
-/// What a delegated IPAM plugin answered.
+/// Addresses that a delegated IPAM plugin allocated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delegated {
     /// Addresses with the length of their subnet.
@@ -86,7 +86,7 @@ pub struct Reserved {
     /// Addresses to configure, with the length to configure: /32 and /128 when routed, the node
     /// prefix's when bridged.
     pub addresses: Vec<IpNet>,
-    /// One a family: the next hop of the default route.
+    /// Next hops of the default routes, one a family.
     pub gateways: Vec<IpAddr>,
     /// The gateway's MAC, to be installed as a permanent neighbour.
     pub gateway_mac: Mac,
@@ -103,7 +103,7 @@ pub struct Reserved {
 /// worker forwards for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attach {
-    /// Whose; it must have been reserved.
+    /// The attachment; it must have been reserved.
     pub attachment: AttachmentId,
     /// The interface's MAC as the kernel shows it.
     pub mac: Mac,
@@ -112,7 +112,7 @@ pub struct Attach {
 /// Asks whether the attachment stands as it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// Whose.
+    /// The attachment to check.
     pub attachment: AttachmentId,
     /// Addresses that the pod has, without their length.
     pub addresses: Vec<IpAddr>,
@@ -120,14 +120,14 @@ pub struct Check {
     pub mac: Mac,
 }
 
-/// What a live pod's interface is to become.
+/// Change that a live pod's interface needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adjustment {
-    /// Whose.
+    /// The attachment of the pod.
     pub attachment: AttachmentId,
     /// Path of the pod's network namespace, as its runtime gave it. The interface there is the pod's
     /// only if it bears the attachment's mark: the path may lead elsewhere by now.
     pub netns: String,
-    /// Bytes.
+    /// MTU that the interface is to have, bytes.
     pub mtu: u32,
 }

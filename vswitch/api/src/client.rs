@@ -1,7 +1,7 @@
 //! One request over the control socket, and its reply, for a program that waits for it.
 //!
 //! Enters: the path of vswitchd's socket, a request, and the port's descriptor where one travels with
-//! it. Leaves: the reply, or an error that says what to do. The CNI plugin and vswitchctl call
+//! it. Leaves: the reply, or an error with what to do. The CNI plugin and vswitchctl call
 //! [`call`]; the agent, which waits for more than one thing, keeps an asynchronous connection and has
 //! the same errors.
 
@@ -21,11 +21,11 @@ use rustix::net::{
 
 use crate::{CodecError, Decoder, ErrorReply, Reply, Request, Response, encode_request};
 
-/// How long a client waits for a daemon that says nothing. It answers within a second, about
+/// How long a client waits for a silent daemon. It answers within a second, about
 /// thousands of peers or a million routes within a few.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A client reads so much at once.
+/// Bytes that a client reads at once.
 pub const READ_BYTES: usize = 64 * 1024;
 
 /// Pause between two attempts to connect while the daemon's backlog is full.
@@ -54,14 +54,14 @@ impl Wait {
 /// Why a client of the control socket has no reply.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens.
+    /// No process listens.
     #[error(
         "no vswitchd listens at {path}; start it (systemctl start vswitchd), or name the socket of the one that runs"
     )]
     NotRunning {
         /// The socket.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The socket is not this user's.
@@ -81,7 +81,7 @@ pub enum ClientError {
     Connect {
         /// The socket.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The request is too large to be sent.
@@ -103,10 +103,10 @@ pub enum ClientError {
     Broken {
         /// The socket.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// What came is no reply of this protocol.
+    /// The answer is no reply of this protocol.
     #[error("vswitchd at {path} speaks another protocol; install the same version of both")]
     Reply {
         /// The socket.
@@ -189,7 +189,7 @@ pub fn call(
     let bytes = encode_request(request).map_err(ClientError::Request)?;
     let mut stream = open(path, wait).map_err(|error| ClientError::of_connect(path, error))?;
     let failed = |error| ClientError::of_exchange(path, patience, error);
-    // A daemon that refuses us closes before it has read everything: its answer says why.
+    // A daemon that refuses us closes before it has read everything: its answer gives the reason.
     let sent = send(&mut stream, &bytes, descriptor, wait);
     let response = receive(&mut stream, wait).map_err(|failure| match (failure, sent) {
         (Failure::Codec(source), _) => ClientError::Reply { path: path.to_owned(), source },

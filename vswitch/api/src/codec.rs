@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The length is bounded before anything is allocated for it, so that a hostile prefix costs its
-//! sender a closed connection and nobody anything else.
+//! sender a closed connection, and others nothing.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 

@@ -1,4 +1,4 @@
-//! What travels over vswitchd's control socket.
+//! Messages that travel over vswitchd's control socket.
 //!
 //! A client (`vswitch-cni`, `vswitchctl`, an agent) connects to the unix stream socket, writes one
 //! [`Request`], reads one [`Response`], and may go on. `Attach` carries the port's file descriptor
@@ -7,14 +7,14 @@
 //! | file | holds |
 //! |---|---|
 //! | `message`    | requests, replies and errors |
-//! | `attachment` | a pod's interface: who it belongs to, its addresses, its mode |
+//! | `attachment` | a pod's interface: its key, its addresses, its mode |
 //! | `state`      | what `status` and `show` answer |
 //! | `trace`      | a described packet, and the doors that it passed |
 //! | `codec`      | length prefix and JSON, bounded |
 //! | `client`     | a request and its reply, for a program that waits for it |
 //! | `error`      | an error with its causes in one line |
 //! | `mac`        | a MAC address as text |
-//! | `prefix`     | what two prefixes are to one another |
+//! | `prefix`     | how two prefixes relate |
 
 #![forbid(unsafe_code)]
 
@@ -55,5 +55,5 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// IPv6 away from a smaller one.
 pub const IPV6_MIN_MTU: u32 = 1280;
 
-/// Where the daemon listens unless it is told otherwise.
+/// Path of the control socket unless another is configured.
 pub const DEFAULT_SOCKET: &str = "/run/vswitch/vswitch.sock";

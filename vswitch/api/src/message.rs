@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", content = "with", rename_all = "kebab-case")]
 pub enum Request {
-    /// What runs, and why it was chosen so.
+    /// Shows what runs, and why it was chosen so.
     Status,
     /// Every port with its counters.
     ShowPorts,
@@ -25,28 +25,28 @@ pub enum Request {
     ShowFib,
     /// IP to MAC: pods, and the kernel's entries for underlay next hops.
     ShowNeighbors,
-    /// The other nodes.
+    /// Every peer, and how it is reached.
     ShowPeers,
     /// Dropped packets by reason, with the accounting that closes over them.
     ShowDrops,
     /// Walks a described packet through the live tables, without side effect.
     Trace(TracePacket),
 
-    /// First half of a CNI ADD.
+    /// First half of a CNI ADD: reserves addresses.
     Reserve(Reserve),
-    /// Second half; carries one file descriptor.
+    /// Second half of a CNI ADD; carries one file descriptor.
     Attach(Attach),
     /// Frees everything that the attachment holds; succeeds if it holds nothing.
     Detach(AttachmentId),
     /// CNI CHECK.
     Check(Check),
-    /// Live pods whose interface is to have another MTU, which is set from inside their namespace.
+    /// Live pods that need another MTU of their interface, which is set from inside their namespace.
     Adjustments,
-    /// A pod's interface has this MTU.
+    /// Reports that a pod's interface has this MTU.
     Adjusted {
-        /// Whose.
+        /// The attachment of the pod.
         attachment: AttachmentId,
-        /// Bytes.
+        /// MTU of the interface, bytes.
         mtu: u32,
     },
 
@@ -58,10 +58,10 @@ pub enum Request {
     AddPeer(PeerSpec),
     /// Removes a peer, with its routes, by name.
     DeletePeer(String),
-    /// What a source says of the other nodes.
+    /// Adds, replaces and withdraws peers of one source.
     SyncPeers(PeerSync),
-    /// The prefixes that this node's pods get their addresses from, one a family, as the cluster
-    /// assigned them; for a node whose configuration names none.
+    /// Sets the prefixes that this node's pods get their addresses from, one a family, as the cluster
+    /// assigned them; for a node that has none in its configuration.
     SetPodPrefixes(Vec<IpNet>),
     /// Adds a static FDB entry.
     AddFdb {
@@ -69,7 +69,7 @@ pub enum Request {
         bridge: String,
         /// Destination MAC.
         mac: Mac,
-        /// Underlay address of the VTEP behind which it lives.
+        /// Underlay address of the VTEP behind which it is.
         vtep: IpAddr,
     },
     /// Removes a static FDB entry that was added at run time.
@@ -83,16 +83,16 @@ pub enum Request {
     AddNeighbor {
         /// Bridge domain.
         bridge: String,
-        /// Its address.
+        /// Address of the host.
         address: IpAddr,
-        /// Its MAC.
+        /// MAC of the host.
         mac: Mac,
     },
     /// Removes a static neighbour that was added at run time.
     DeleteNeighbor {
         /// Bridge domain.
         bridge: String,
-        /// Its address.
+        /// Address of the host.
         address: IpAddr,
     },
 }
@@ -100,33 +100,33 @@ pub enum Request {
 /// Answer to a [`Request`].
 pub type Response = Result<Reply, ErrorReply>;
 
-/// What the daemon answers when it could do as asked.
+/// Answer of the daemon that did as asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", content = "with", rename_all = "kebab-case")]
 pub enum Reply {
-    /// Done; there is nothing more to say.
+    /// Done; there is nothing more to report.
     Done,
-    /// To `Status`.
+    /// Answer to `Status`.
     Status(Box<Status>),
-    /// To `ShowPorts`.
+    /// Answer to `ShowPorts`.
     Ports(Vec<PortEntry>),
-    /// To `ShowFdb`.
+    /// Answer to `ShowFdb`.
     Fdb(Vec<FdbEntry>),
-    /// To `ShowFib`.
+    /// Answer to `ShowFib`.
     Fib(Vec<FibEntry>),
-    /// To `ShowNeighbors`.
+    /// Answer to `ShowNeighbors`.
     Neighbors(Vec<NeighborEntry>),
-    /// To `ShowPeers`.
+    /// Answer to `ShowPeers`.
     Peers(Vec<PeerEntry>),
-    /// To `ShowDrops`.
+    /// Answer to `ShowDrops`.
     Drops(Drops),
-    /// To `Trace`.
+    /// Answer to `Trace`.
     Trace(TraceResult),
-    /// To `Reserve`.
+    /// Answer to `Reserve`.
     Reserved(Reserved),
-    /// To `Adjustments`.
+    /// Answer to `Adjustments`.
     Adjustments(Vec<Adjustment>),
-    /// To `SyncPeers`: every peer of this source that is refused now, also those of an earlier
+    /// Answer to `SyncPeers`: every peer of this source that is refused now, also those of an earlier
     /// request. Everything else is taken.
     Synced(Vec<RefusedPeer>),
 }
@@ -135,9 +135,9 @@ pub enum Reply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct ErrorReply {
-    /// For programs.
+    /// Class of the error, for programs.
     pub kind: ErrorKind,
-    /// For people: what failed, on what, and what to do.
+    /// Text for people: what failed, on what, and what to do.
     pub message: String,
 }
 
@@ -149,12 +149,12 @@ pub enum ErrorKind {
     Invalid,
     /// It contradicts what is there: an address in use, another attachment of the same name.
     Conflict,
-    /// What it names is not there.
+    /// What the request names does not exist.
     Unknown,
     /// No address, port or memory is left.
     Exhausted,
-    /// Try again later.
+    /// The daemon is not ready; try again later.
     NotReady,
-    /// The daemon failed; its log says more.
+    /// The daemon failed; its log has the details.
     Internal,
 }

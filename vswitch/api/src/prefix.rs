@@ -1,4 +1,4 @@
-//! What two prefixes are to one another.
+//! How two prefixes relate.
 
 use ipnet::IpNet;
 

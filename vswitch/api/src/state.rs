@@ -31,7 +31,7 @@ pub enum Encapsulate {
     Never,
 }
 
-/// Who says that a peer or a route is there. For the same prefix the earlier one wins.
+/// Origin of a peer or a route. For the same prefix the earlier one wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
@@ -39,14 +39,14 @@ pub enum Source {
     Config,
     /// A request at run time; it survives a restart.
     Runtime,
-    /// The kernel's routing table, and whoever writes there: BIRD, FRR, `ip route`.
+    /// The kernel's routing table, and the programs that write to it: BIRD, FRR, `ip route`.
     Kernel,
     /// The cluster's API server, by `vswitch-agent`; it survives a restart.
     Kubernetes,
 }
 
 impl Source {
-    /// As it is shown.
+    /// Name of the source as it is shown.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -61,17 +61,17 @@ impl Source {
 /// The daemon as a whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// Of the daemon.
+    /// Version of the daemon.
     pub version: String,
-    /// Of this node.
+    /// Name of this node.
     pub node: String,
-    /// Since the daemon started.
+    /// Seconds since the daemon started.
     pub uptime_seconds: u64,
-    /// Of the published tables.
+    /// Epoch of the published tables.
     pub epoch: u64,
-    /// This node's pods come from these.
+    /// Prefixes of this node's pods.
     pub pod_prefixes: Vec<IpNet>,
-    /// Everything that is a pod of this cluster.
+    /// Prefixes of all pods of this cluster.
     pub cluster_prefixes: Vec<IpNet>,
     /// MTU of the pods' interfaces, bytes.
     pub pod_mtu: u32,
@@ -79,21 +79,21 @@ pub struct Status {
     pub pods: usize,
     /// Peers in force.
     pub peers: usize,
-    /// What each source says of peers and routes; those that say something.
+    /// Counts of the peers and routes of each source that names any.
     #[serde(default)]
     pub sources: Vec<SourceStatus>,
     /// The NIC; absent on a node without one.
     pub uplink: Option<UplinkStatus>,
-    /// Pinned threads.
+    /// The pinned worker threads.
     pub workers: Vec<WorkerStatus>,
     /// Name of the host port's interface.
     pub host_interface: Option<String>,
     /// How pods' traffic to the world outside is masqueraded, if it is.
     pub masquerade: Option<MasqueradeStatus>,
-    /// What is made of the kernel's routing table, if it is a source.
+    /// Counts of the kernel's routes, if its routing table is a source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_routes: Option<KernelRoutes>,
-    /// What of the node was found changed by others and put right since the daemon started.
+    /// Parts of the node that others changed and the daemon put right since it started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repairs: Vec<RepairStatus>,
     /// Time from publishing tables to every worker's using them, microseconds: p50, p99, max.
@@ -107,13 +107,13 @@ pub struct Status {
 /// A part of the node that was found changed by others and put right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairStatus {
-    /// What it is, in words.
+    /// The part, in words.
     pub part: String,
     /// How often it was put right.
     pub count: u64,
     /// What was wrong the last time.
     pub last: String,
-    /// The program that had changed it then, as far as the kernel tells.
+    /// The program that had changed it then, as far as the kernel reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }
@@ -123,14 +123,14 @@ pub struct RepairStatus {
 pub struct MasqueradeStatus {
     /// Connections that were masqueraded since the rules were set; absent if the rules are gone.
     pub connections: Option<u64>,
-    /// What sees pods' own addresses beside the cluster itself.
+    /// Destinations that see pods' own addresses, beside the cluster itself.
     pub exceptions: Vec<IpNet>,
 }
 
-/// What a source says, in numbers.
+/// Counts of the peers and routes of one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStatus {
-    /// Who.
+    /// The source.
     pub source: Source,
     /// Its peers in force.
     pub peers: usize,
@@ -144,16 +144,16 @@ pub struct SourceStatus {
     pub refused_total: u64,
 }
 
-/// What is made of the kernel's routing table.
+/// Counts of the kernel's routes by what became of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelRoutes {
-    /// Prefixes that are routed as the kernel says.
+    /// Prefixes that are routed as in the kernel's table.
     pub taken: usize,
     /// Routes that mean nothing here, such as those within this node's own prefix.
     pub ignored: usize,
     /// Routes that would do harm.
     pub refused: usize,
-    /// The first of those.
+    /// The first of the refused routes.
     pub refusals: Vec<RefusedRoute>,
 }
 
@@ -162,14 +162,14 @@ pub struct KernelRoutes {
 pub struct RefusedRoute {
     /// Destination.
     pub prefix: IpNet,
-    /// What is wrong with it, for people.
+    /// What is wrong with it, in words.
     pub reason: String,
 }
 
 /// The NIC that carries the pods' traffic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UplinkStatus {
-    /// Its name.
+    /// Name of its interface.
     pub interface: String,
     /// How packets come from the NIC: `af_xdp`.
     pub kind: String,
@@ -186,11 +186,11 @@ pub struct UplinkStatus {
     /// IPv6 underlay address beside an IPv4 one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address6: Option<Ipv6Addr>,
-    /// Bytes.
+    /// MTU of the NIC, bytes.
     pub mtu: u32,
     /// Default encapsulation.
     pub encapsulation: Encapsulation,
-    /// Whether it is used, by default.
+    /// Whether packets to a peer are encapsulated, by default.
     pub encapsulate: Encapsulate,
     /// VXLAN network identifier.
     pub vni: u32,
@@ -198,7 +198,7 @@ pub struct UplinkStatus {
     pub vxlan_port: u16,
     /// MAC that peers of `address` put into the inner Ethernet header of VXLAN.
     pub vtep_mac: Option<Mac>,
-    /// Likewise those of `address6`.
+    /// MAC that peers of `address6` put there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vtep_mac6: Option<Mac>,
 }
@@ -206,7 +206,7 @@ pub struct UplinkStatus {
 /// One pinned thread.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
-    /// Its number.
+    /// Number of the worker.
     pub id: usize,
     /// The core that it is pinned to, unless that was refused.
     pub core: Option<usize>,
@@ -216,26 +216,26 @@ pub struct WorkerStatus {
     /// without an uplink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sends_by: Option<String>,
-    /// Pods and host port whose packets it receives.
+    /// Pods' ports and host port that it receives from.
     pub ports: usize,
     /// Epoch of the tables that it uses.
     pub epoch: u64,
-    /// Packet frames free, of all.
+    /// Packet frames that are free.
     pub frames_free: usize,
-    /// Packet frames in all.
+    /// Packet frames in all, free or not.
     pub frames_total: usize,
     /// The longest turn of its loop that had packets, microseconds, since the last `status`.
     #[serde(default)]
     pub longest_turn_us: u64,
 }
 
-/// What a port is.
+/// Kind of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PortKind {
     /// A pod's TAP.
     Pod,
-    /// The node's own.
+    /// The host port, to the node's own kernel.
     Host,
     /// The NIC.
     Uplink,
@@ -244,30 +244,30 @@ pub enum PortKind {
 /// One port, summed over workers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortEntry {
-    /// Its number in the datapath.
+    /// Number of the port in the datapath.
     pub id: u16,
     /// `namespace/pod` or container id for a pod, else the interface.
     pub name: String,
-    /// What it is.
+    /// Kind of the port.
     pub kind: PortKind,
     /// False for a pod that was reserved and not attached yet, and once its namespace is gone and its
     /// DEL has not come.
     pub up: bool,
-    /// Of the pod's interface, or ours towards it.
+    /// MAC of the pod's interface; of any other port, its own.
     pub mac: Option<Mac>,
-    /// The pod's.
+    /// Addresses of the pod.
     pub addresses: Vec<IpAddr>,
-    /// Bytes.
+    /// MTU, bytes.
     pub mtu: u32,
     /// Offloads in words: `csum tso uso`.
     pub offloads: String,
-    /// For a pod.
+    /// Attachment, if it is a pod's port.
     pub attachment: Option<AttachmentId>,
-    /// For a pod whose runtime named it.
+    /// Name of the pod, if its runtime gave one.
     pub pod: Option<PodName>,
-    /// For a pod.
+    /// How the port is attached, if it is a pod's.
     pub mode: Option<Mode>,
-    /// The worker that receives from it; none for the uplink, whose queues are spread.
+    /// The worker that receives from it; none for the uplink, as its queues are spread.
     pub worker: Option<usize>,
     /// Packets and bytes.
     pub counters: PortCounters,
@@ -276,13 +276,13 @@ pub struct PortEntry {
 /// Packets and bytes of one port; rx and tx as seen from the switch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortCounters {
-    /// From the port.
+    /// Packets received from the port.
     pub rx_packets: u64,
-    /// From the port.
+    /// Bytes received from the port.
     pub rx_bytes: u64,
-    /// To the port.
+    /// Packets sent to the port.
     pub tx_packets: u64,
-    /// To the port.
+    /// Bytes sent to the port.
     pub tx_bytes: u64,
     /// Packets from this port that were dropped.
     pub dropped: u64,
@@ -301,9 +301,9 @@ pub struct FdbEntry {
     pub vtep: Option<IpAddr>,
     /// `static`, `runtime` or `learned`.
     pub source: String,
-    /// For a learned one: since it was last seen.
+    /// Seconds since a learned MAC was last seen; absent for others.
     pub age_seconds: Option<u64>,
-    /// For a learned one: who learned it.
+    /// The worker that learned a learned MAC; absent for others.
     pub worker: Option<usize>,
 }
 
@@ -321,16 +321,16 @@ pub struct RouteSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "to", rename_all = "kebab-case")]
 pub enum RouteTarget {
-    /// To the peer of this name.
+    /// The peer of this name.
     Peer {
-        /// Its name.
+        /// Name of the peer.
         name: String,
     },
-    /// To the node's kernel.
+    /// The node's kernel.
     Host,
-    /// Nowhere, silently (counted).
+    /// Dropped silently (counted).
     Blackhole,
-    /// Nowhere, answered by ICMP unreachable.
+    /// Dropped, and answered by ICMP unreachable.
     Unreachable,
 }
 
@@ -339,7 +339,7 @@ pub enum RouteTarget {
 pub struct FibEntry {
     /// Destination.
     pub prefix: IpNet,
-    /// In words: `pod default/web`, `peer node-b vxlan via 198.51.100.1`, `host`, `gateway`.
+    /// Where it leads: `pod default/web`, `peer node-b vxlan via 198.51.100.1`, `host`, `gateway`.
     pub target: String,
     /// Where it comes from: `attachment`, `node`, or a [`Source`].
     pub source: String,
@@ -368,16 +368,16 @@ pub struct NeighborEntry {
 /// A peer as configured or added at run time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerSpec {
-    /// Unique.
+    /// Name of the peer; unique.
     pub name: String,
     /// Underlay address.
     pub address: IpAddr,
-    /// Its pods.
+    /// Prefixes of its pods.
     pub prefixes: Vec<IpNet>,
-    /// The node's default if absent.
+    /// Encapsulation of packets to it; the node's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encapsulation: Option<Encapsulation>,
-    /// The node's default if absent.
+    /// Whether packets to it are encapsulated; the node's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encapsulate: Option<Encapsulate>,
     /// MAC of its VXLAN device; derived from its address if absent, as our own nodes do.
@@ -385,20 +385,20 @@ pub struct PeerSpec {
     pub vtep_mac: Option<Mac>,
 }
 
-/// What a source says of the other nodes: all of it, or what changed. The daemon takes what it can;
+/// Peers that a source names: all of them, or what changed. The daemon takes what it can;
 /// a peer that it refuses does not keep the others out. What it knows already costs nothing.
 ///
-/// All of it is one request of at most `MAX_REQUEST_BYTES`, some ten thousand peers. A source with
+/// A complete list is one request of at most `MAX_REQUEST_BYTES`, some ten thousand peers. A source with
 /// more sends parts with `complete` false, and names those that are gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerSync {
-    /// Who says so; [`Source::Kubernetes`] alone may.
+    /// The source; [`Source::Kubernetes`] alone may send this.
     pub source: Source,
-    /// Peers of this source that are not in `peers` are withdrawn.
+    /// Whether peers of this source that are not in `peers` are withdrawn.
     pub complete: bool,
-    /// Added, or replaced if they differ.
+    /// Peers to add, or to replace if they differ.
     pub peers: Vec<PeerSpec>,
-    /// Withdrawn, by name.
+    /// Names of the peers to withdraw.
     pub gone: Vec<String>,
 }
 
@@ -408,24 +408,24 @@ pub struct PeerSync {
 pub struct RefusedPeer {
     /// Its name.
     pub name: String,
-    /// What is wrong with it, for people.
+    /// What is wrong with it, in words.
     pub reason: String,
 }
 
 /// A peer, as it is reached now, or hidden or refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerEntry {
-    /// As configured.
+    /// The peer as configured.
     #[serde(flatten)]
     pub spec: PeerSpec,
-    /// In force.
+    /// Encapsulation in force.
     pub in_force: Encapsulation,
     /// Whether packets are to be encapsulated, as decided for this peer.
     pub policy: Encapsulate,
     /// What decided on `in_force`: `as configured`, `on the uplink's link`, `behind router ADDRESS`,
     /// `the way there is unknown`.
     pub reason: String,
-    /// A [`Source`].
+    /// Name of its [`Source`].
     pub source: String,
     /// Why it, or it with these prefixes, is not in force; absent if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]

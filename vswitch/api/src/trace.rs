@@ -30,7 +30,7 @@ pub struct TracePacket {
     /// Destination port.
     #[serde(default)]
     pub dst_port: u16,
-    /// Bytes of the IP packet.
+    /// Length of the IP packet, bytes.
     pub len: u32,
     /// TTL or hop limit.
     pub ttl: u8,
@@ -52,12 +52,12 @@ pub struct Door {
 pub struct TraceResult {
     /// The packet as tcpdump would print it.
     pub packet: String,
-    /// In order.
+    /// The doors in the order in which the packet passed them.
     pub doors: Vec<Door>,
     /// The verdict in words.
     pub verdict: String,
     /// Name of the reason if it is dropped.
     pub dropped: Option<String>,
-    /// What leaves, as tcpdump would print it, each with the name of its port.
+    /// Packets that leave, as tcpdump would print them, each with the name of its port.
     pub leaves: Vec<String>,
 }

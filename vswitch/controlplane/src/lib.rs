@@ -1,7 +1,7 @@
 //! The control plane of a node: what the node should be, and the tables that make it so.
 //!
 //! Everything here is a function of its arguments: no interface, no file, no socket, no thread and
-//! no clock. `vswitchd` reads files, netlink and requests, hands over what they say, and carries
+//! no clock. `vswitchd` reads files, netlink and requests, hands over what they hold, and carries
 //! out what comes back; time is an argument.
 //!
 //! | module | holds |

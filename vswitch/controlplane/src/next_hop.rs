@@ -15,9 +15,9 @@ pub type NextHops = Arc<BTreeMap<IpAddr, NextHop>>;
 /// How an address is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// As the kernel routes.
+    /// It is reached as the kernel routes.
     Routed,
-    /// It is a neighbour on the uplink, as a kernel route with a gateway there tells.
+    /// It is a neighbour on the uplink, as a kernel route with a gateway there shows.
     OnLink,
 }
 
@@ -28,7 +28,7 @@ pub struct NextHop {
     pub via: Option<IpAddr>,
     /// Its MAC, once resolved.
     pub mac: Option<MacAddr>,
-    /// The largest packet that passes, bytes, as far as the kernel's route tells.
+    /// The largest packet that passes, bytes, as far as the kernel's route shows.
     pub mtu: Option<u32>,
     /// The state of the kernel's neighbour entry.
     pub neighbor: Option<NeighborState>,
@@ -70,7 +70,7 @@ pub enum NeighborState {
 }
 
 impl NeighborState {
-    /// Its word, as `ip neighbour` prints it.
+    /// Name of the state, as `ip neighbour` prints it.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {

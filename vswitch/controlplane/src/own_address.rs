@@ -11,20 +11,20 @@ use dataplane::tables::LocalAddresses;
 
 use crate::config::{self, Config, Problem};
 
-/// What may be chosen from.
+/// Addresses that may be chosen from.
 #[derive(Debug)]
 pub struct Candidates {
     interface: String,
     v4: Family<Ipv4Addr>,
     v6: Family<Ipv6Addr>,
-    /// Nothing says which family the underlay has.
+    /// No setting names the family of the underlay.
     silent: bool,
 }
 
-/// What was chosen.
+/// Addresses that were chosen.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// One of each family at most.
+    /// The addresses, one of each family at most.
     pub addresses: LocalAddresses,
     /// What does not stand in the way of that: a family that is still to come, or one of which the
     /// operator must choose.
@@ -54,7 +54,7 @@ impl Candidates {
                 configured: uplink.address,
                 all: all.iter().copied().filter_map(v4).collect(),
                 lasting: lasting.iter().copied().filter_map(v4).collect(),
-                // Without a word about it, the underlay is IPv4 where there is IPv4.
+                // Without a setting for it, the underlay is IPv4 where there is IPv4.
                 is_needed: to_v4 || (silent && has_v4),
             },
             v6: Family {
@@ -69,7 +69,7 @@ impl Candidates {
         }
     }
 
-    /// The configured one of each family, else the only one. A family that nobody needs may have
+    /// The configured one of each family, else the only one. A family that no peer needs may have
     /// none, or several; one that is needed may come yet.
     pub fn choose(&self, config: &Config) -> Result<Choice, Problem> {
         let refuse = |(key, message): Wrong| config.origin.problem(key, message);
@@ -218,7 +218,7 @@ pub(crate) fn admitted(
     (LocalAddresses { v4, v6 }, refusals)
 }
 
-/// What stands against these as this node's addresses: they are nobody else's, and outside of the
+/// What stands against these as this node's addresses: another node has one of them, or one lies in the
 /// cluster.
 #[must_use]
 pub fn check_own_addresses(config: &Config, own: LocalAddresses) -> Vec<Problem> {
@@ -369,7 +369,7 @@ mod tests {
             ("2001:db8::1", both, "", both, None),
             ("", "", "", "", Some("uplink eth0 has no address yet")),
             (v4, v4, to_v6, v4, Some("uplink eth0 has no IPv6 address yet")),
-            // Of two that come at once somebody must choose, if there is a peer to reach by one.
+            // Of two that come at once the operator must choose, if there is a peer to reach by one.
             (v4, "198.51.100.1 2001:db8::1 2001:db8::2", "", v4, None),
             (v4, "198.51.100.1 2001:db8::1 2001:db8::2", to_v6, v4, Some(several)),
             ("", "2001:db8::1 2001:db8::2", "", "", Some(several)),
@@ -396,7 +396,7 @@ mod tests {
         text.split_whitespace().map(|address| address.parse().expect("an address")).collect()
     }
 
-    /// With keys of `[uplink]`, and of a peer.
+    /// A configuration with keys of `[uplink]`, and of a peer.
     fn config(uplink: &str, peer: &str) -> Config {
         let peer = if peer.is_empty() {
             String::new()
@@ -444,7 +444,7 @@ mod tests {
                 vec![inside],
             ),
             ("", "198.18.9.9 2001:db8::12", "", vec![inside, peer]),
-            // Whoever was is not judged again.
+            // An address that was the node's is not judged again.
             ("198.18.9.9", "198.18.9.9", "198.18.9.9", vec![]),
         ] {
             let (found, said) = admitted(&config, "eth0", own(old), own(fresh));

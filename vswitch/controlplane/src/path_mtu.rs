@@ -1,8 +1,8 @@
-//! What is known of the ways through the underlay: how large a packet gets through to a peer.
+//! How large a packet gets through the underlay to a peer, as far as it is known.
 //!
-//! Enters: what routers of the underlay said to the workers; time. Leaves: for a tunnel's other end
-//! the largest outer packet, to `compile` and `show peers`. A way may have become wider, and nobody
-//! tells: what was said counts for ten minutes (RFC 1191, section 6.3), then the next packet that is
+//! Enters: what routers of the underlay reported to the workers; time. Leaves: for a tunnel's other end
+//! the largest outer packet, to `compile` and `show peers`. A way may have become wider, and no router
+//! reports that: a report counts for ten minutes (RFC 1191, section 6.3), then the next packet that is
 //! too large brings it again.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use dataplane::{Millis, PathMtu};
 /// RFC 1191, section 6.3: "the recommended value for this timeout is 10 minutes".
 const LIFETIME_MS: u64 = 600_000;
 
-/// Path MTUs by underlay address; at most as many as there are peers, as a worker hears of no other.
+/// Path MTUs by underlay address; at most as many as there are peers, as workers accept no others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PathMtus {
     known: BTreeMap<IpAddr, Known>,
@@ -26,7 +26,7 @@ struct Known {
 }
 
 impl PathMtus {
-    /// Notes what a router said; true if forwarding is to change. What is larger than the known one
+    /// Notes what a router reported; true if forwarding is to change. What is larger than the known one
     /// is about another of several ways, or was under way for long: it changes nothing.
     pub fn note(&mut self, heard: PathMtu, now: Millis) -> bool {
         let fresh = Known { mtu: heard.mtu, noted: now };
@@ -44,7 +44,7 @@ impl PathMtus {
         }
     }
 
-    /// Forgets what was said too long ago; true if forwarding is to change.
+    /// Forgets what was reported too long ago; true if forwarding is to change.
     pub fn expire(&mut self, now: Millis) -> bool {
         let before = self.known.len();
         self.known.retain(|_, known| now.since(known.noted) < LIFETIME_MS);
@@ -57,7 +57,7 @@ impl PathMtus {
         ends.filter(|end| self.to(*end) != other.to(*end))
     }
 
-    /// The largest packet that gets through to this address, bytes, if a router said so.
+    /// The largest packet that gets through to this address, bytes, if a router reported one.
     #[must_use]
     pub fn to(&self, address: IpAddr) -> Option<u32> {
         self.known.get(&address).map(|known| known.mtu.into())

@@ -21,7 +21,7 @@ const FIRST_POD: u16 = 2;
 /// A pod's port.
 #[derive(Debug, Clone)]
 pub struct LivePort {
-    /// What the pod's kernel takes undone.
+    /// Offloads that the pod's kernel accepts.
     pub offloads: Offloads,
     /// The worker that receives from it.
     pub worker: usize,
@@ -72,7 +72,7 @@ impl Ports {
         self.numbers.get(attachment).copied()
     }
 
-    /// Who has this number.
+    /// The attachment that has this number.
     #[must_use]
     pub fn attachment_of(&self, id: PortId) -> Option<&AttachmentId> {
         self.numbers.iter().find(|(_, number)| **number == id).map(|(attachment, _)| attachment)
@@ -164,7 +164,7 @@ impl Ports {
     }
 }
 
-/// In words.
+/// Offloads in words.
 #[must_use]
 pub fn describe(offloads: Offloads) -> String {
     let words = [(offloads.checksum, "csum"), (offloads.tso, "tso"), (offloads.uso, "uso")];

@@ -2,7 +2,7 @@
 //!
 //! Enters: what was found different from what it is to be, from `vswitchd`, which compares and puts
 //! right. Leaves: when not to, because another program changes it back each time; and what `status`
-//! tells of all that.
+//! reports of all that.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,7 +14,7 @@ use crate::change::Note;
 /// So many repairs in so short a time are a fight with another program.
 const MOST: usize = 3;
 const WINDOW_MS: u64 = 10_000;
-/// The other program has the last word for this long.
+/// How long the other program's change is left alone.
 const BACK_OFF_MS: u64 = 60_000;
 
 /// A part of the node that is compared and put right by itself.
@@ -31,7 +31,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// Its words in sentences.
+    /// Name of the part in sentences.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ struct Record {
     /// The latest repairs, oldest first; [`MOST`] at most.
     latest: VecDeque<Millis>,
     last: String,
-    /// The program that had changed it, as far as the kernel tells.
+    /// The program that had changed it, as far as the kernel reports it.
     by: Option<String>,
     waits_until: Option<Millis>,
     /// Why it cannot be put right.
@@ -63,7 +63,7 @@ struct Record {
 }
 
 impl Repairs {
-    /// Whether a part may be put right: nobody has just been fighting for it.
+    /// Whether a part may be put right: no other program has just been fighting for it.
     #[must_use]
     pub fn is_allowed(&self, part: Part, now: Millis) -> bool {
         self.records
@@ -79,7 +79,7 @@ impl Repairs {
         }
     }
 
-    /// A part was put right: what had been wrong, and by which program if the kernel told. The line
+    /// A part was put right: what had been wrong, and by which program if the kernel reported it. The line
     /// for the log.
     pub fn repaired(&mut self, part: Part, what: &str, by: Option<&str>, now: Millis) -> Note {
         let record = self.records.entry(part).or_default();

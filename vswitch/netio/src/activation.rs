@@ -1,7 +1,7 @@
 //! Sockets that the service manager opened before it executed us: sd_listen_fds(3) without the
 //! library.
 //!
-//! Enters: LISTEN_PID and LISTEN_FDS of the environment. Leaves: the descriptors, once, to whoever
+//! Enters: LISTEN_PID and LISTEN_FDS of the environment. Leaves: the descriptors, once, to the code that
 //! starts the daemon. What connects to such a socket while no daemon runs waits in its queue.
 
 use std::env;
@@ -44,7 +44,7 @@ pub fn take_listen_fds() -> io::Result<Vec<OwnedFd>> {
 fn take(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: F_SETFD takes an integer; a descriptor that is not open is refused with EBADF.
     check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    // SAFETY: it is open, as fcntl has just said; by the protocol, which names our own pid, it was
+    // SAFETY: it is open, as fcntl has just shown; by the protocol, which names our own pid, it was
     // opened for us before we were executed, so that nothing in this process owns it; and `TAKEN`
     // lets nobody come here twice for it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })

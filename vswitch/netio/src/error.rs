@@ -29,9 +29,9 @@ pub enum Error {
     /// An operation on a port failed while it was set up.
     #[error("cannot {action} on the port")]
     PortSetup {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 
@@ -45,11 +45,11 @@ pub enum Error {
     /// A call of bpf(2) failed.
     #[error("cannot {action}; it needs CAP_BPF and CAP_NET_ADMIN{detail}")]
     Bpf {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
         /// The verifier's log, or nothing.
         detail: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 
@@ -93,11 +93,11 @@ pub enum Error {
         queue: u32,
         /// Size of the memory in MiB.
         mib: usize,
-        /// What xsk-rs said.
+        /// The error of xsk-rs.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
-    /// The queue belongs to somebody else.
+    /// The queue belongs to another program.
     #[error(
         "queue {queue} of {ifname} is in use by another AF_XDP socket; stop the program that holds it"
     )]
@@ -115,36 +115,36 @@ pub enum Error {
         ifname: String,
         /// The queue.
         queue: u32,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 
     /// An operation on an AF_XDP socket failed.
     #[error("cannot {action} on the AF_XDP socket")]
     Xsk {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 
     /// A packet socket failed.
     #[error("cannot {action}; it needs CAP_NET_RAW, and an interface that is up")]
     PacketSocket {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 
     /// An ethtool request failed.
     #[error("cannot {action} of {ifname}")]
     Ethtool {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
         /// The interface.
         ifname: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }

@@ -15,9 +15,9 @@ const ETHTOOL_GCHANNELS: u32 = 0x3c;
 /// The driver of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Driver {
-    /// Its name: `veth`, `ice`, `mlx5_core`.
+    /// Name of the driver: `veth`, `ice`, `mlx5_core`.
     pub name: String,
-    /// Its version; often the kernel's.
+    /// Version of the driver; often the kernel's.
     pub version: String,
     /// Where the device is: a PCI address; empty for a virtual one.
     pub bus: String,
@@ -54,7 +54,7 @@ struct Channels {
 /// The driver of an interface in the calling thread's namespace.
 ///
 /// # Errors
-/// If there is no such interface, or its driver does not tell.
+/// If there is no such interface, or its driver does not report it.
 pub fn driver(ifname: &str) -> Result<Driver> {
     let mut info = DriverInfo {
         cmd: ETHTOOL_GDRVINFO,
@@ -80,7 +80,7 @@ pub fn driver(ifname: &str) -> Result<Driver> {
 }
 
 /// How many queues of an interface receive now, in the calling thread's namespace; `None` if its
-/// driver does not tell, and then `Link::rx_queues` bounds it.
+/// driver does not report it, and then `Link::rx_queues` bounds it.
 ///
 /// # Errors
 /// If there is no such interface.

@@ -1,4 +1,4 @@
-//! Bytes with file descriptors over a unix stream socket, and who is at its other end.
+//! Bytes with file descriptors over a unix stream socket, and the process at its other end.
 //!
 //! The control thread calls it: a TAP arrives here from the CNI plugin and leaves to `port`.
 //! A stream keeps no boundaries, but the kernel never joins bytes across one that carried fds, so
@@ -14,7 +14,7 @@ use crate::sys::check;
 pub const MAX_FDS: usize = 4;
 
 /// Bytes of fds that a message is given room for. More than [`MAX_FDS`], so that a few too many
-/// are seen as such; the kernel closes what does not fit and says so by MSG_CTRUNC.
+/// are seen as such; the kernel closes what does not fit and reports it by MSG_CTRUNC.
 const CONTROL_FDS: usize = 16;
 
 /// Room for one control message of `CONTROL_FDS` fds: its header is 16 bytes on a 64-bit machine
@@ -37,7 +37,7 @@ pub struct Credentials {
 ///
 /// # Errors
 /// `InvalidInput` for more than [`MAX_FDS`] fds, or fds without a byte to carry them; otherwise
-/// what the kernel says.
+/// the kernel's error.
 pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
     if fds.len() > MAX_FDS || (bytes.is_empty() && !fds.is_empty()) {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -73,7 +73,7 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Resu
 ///
 /// # Errors
 /// `InvalidData` if there were more than [`MAX_FDS`] fds, all of which are then closed; otherwise
-/// what the kernel says, `WouldBlock` included.
+/// the kernel's error, `WouldBlock` included.
 pub fn recv(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut control: Control = [0; CONTROL_WORDS];
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
@@ -95,7 +95,7 @@ pub fn recv(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<Owne
     Ok((received, fds))
 }
 
-/// Who connected.
+/// The credentials of the process that connected.
 ///
 /// # Errors
 /// If the socket is not a connected unix socket.

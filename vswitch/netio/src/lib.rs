@@ -11,7 +11,7 @@
 //! | [`pinhole`] | the XDP program that takes only what is ours from the NIC |
 //! | [`xsk`]     | one AF_XDP socket for each NIC queue |
 //! | [`ethtool`] | a NIC's driver and the number of its queues |
-//! | [`fdpass`]  | file descriptors over a unix socket, and who sent them |
+//! | [`fdpass`]  | file descriptors over a unix socket, and the process that sent them |
 //! | [`activation`] | sockets that the service manager opened for us |
 
 pub mod activation;

@@ -15,6 +15,6 @@ pub(crate) fn check(result: c_int) -> io::Result<c_int> {
 /// `result` is the return value of such a call, which nobody else has taken.
 pub(crate) unsafe fn check_fd(result: c_int) -> io::Result<OwnedFd> {
     let fd = check(result)?;
-    // SAFETY: the call succeeded, so `fd` is open, and the caller says that it is nobody else's.
+    // SAFETY: the call succeeded, so `fd` is open, and the caller promises that it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -11,30 +11,30 @@ pub enum Error {
     /// The netlink socket failed.
     #[error("cannot {action} the netlink socket")]
     Socket {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 
     /// The kernel refused a request.
     #[error("the kernel refused to {action}{}", advice(.source))]
     Refused {
-        /// What was asked for, and on what.
+        /// The request, and its object.
         action: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 
     /// The kernel's answer could not be read.
     #[error("the kernel's answer to a netlink request is malformed: {reason}")]
     Malformed {
-        /// What is wrong with it.
+        /// What is wrong with the answer.
         reason: String,
     },
 }
 
-/// What to do about a refusal, where its number tells.
+/// What to do about a refusal, where its number shows it.
 fn advice(source: &io::Error) -> &'static str {
     match source.raw_os_error() {
         Some(libc::EPERM) => "; it needs CAP_NET_ADMIN in this network namespace",

@@ -1,4 +1,4 @@
-//! The kernel's routing tables, whoever filled them.
+//! The kernel's routing tables, whatever filled them.
 //!
 //! Enters: `rtmsg` messages, from `monitor` and from dumps. Leaves: [`FibRoute`]s. They come a
 //! hundred thousand at a time, so that they are read in place by the few attributes that matter:
@@ -49,7 +49,7 @@ pub struct FibRoute {
     pub tos: u8,
     /// Which of several routes to one destination wins: the lowest.
     pub metric: u32,
-    /// Who made it: RTPROT_*, 4 for `ip route`, 12 for BIRD, 186 for BGP by FRR.
+    /// Protocol of the program that made it: RTPROT_*, 4 for `ip route`, 12 for BIRD, 186 for BGP by FRR.
     pub protocol: u8,
     /// What becomes of packets.
     pub kind: FibRouteKind,
@@ -60,13 +60,13 @@ pub struct FibRoute {
 /// One of a route's next hops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FibHop {
-    /// The interface that packets leave by; 0 if the kernel did not say.
+    /// The interface that packets leave by; 0 if the kernel named none.
     pub oif: u32,
-    /// Who forwards them; `None`: the destination is on the link.
+    /// The router that forwards them; `None`: the destination is on the link.
     pub gateway: Option<IpAddr>,
     /// Its share among the others', 1 to 256.
     pub weight: u16,
-    /// The gateway is on the link, whatever the addresses say.
+    /// The gateway is on the link, whatever the addresses suggest.
     pub onlink: bool,
     /// The interface is up and has its carrier.
     pub usable: bool,
@@ -81,9 +81,9 @@ pub enum FibRouteKind {
     Local,
     /// Drops them.
     Blackhole,
-    /// Drops them and says that nobody is there.
+    /// Drops them and reports that the destination is unreachable.
     Unreachable,
-    /// Drops them and says that it is forbidden.
+    /// Drops them and reports that it is forbidden.
     Prohibit,
     /// Broadcast, anycast, multicast and what this program does not know.
     Other(u8),
@@ -125,7 +125,7 @@ pub struct RouteFilter {
 }
 
 impl RouteFilter {
-    /// The routes of one table, whoever made them.
+    /// The routes of one table, whatever program made them.
     #[must_use]
     pub fn of_table(table: u32) -> Self {
         Self { table: Some(table), protocol: None }
@@ -150,7 +150,7 @@ impl RouteFilter {
 }
 
 impl fmt::Display for RouteFilter {
-    /// As `table 254, protocol 86`.
+    /// Written as `table 254, protocol 86`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.table {
             Some(table) => write!(f, "table {table}")?,
@@ -184,7 +184,7 @@ impl FibRoute {
 
 impl Netlink {
     /// Every such route, of both families. A route that comes or goes meanwhile may be among them
-    /// or not: a monitor that was open before tells of it.
+    /// or not: a monitor that was open before announces it.
     ///
     /// # Errors
     /// If the kernel does not answer.
@@ -229,7 +229,7 @@ pub(crate) fn read(payload: &[u8]) -> Option<FibRoute> {
         _ => return None,
     };
     let longest = if destination.is_ipv4() { 32 } else { 128 };
-    // One that is for some senders alone (IPv6) says nothing of all others.
+    // One that is for some senders alone (IPv6) does not concern all others.
     if len > longest || source_len > 0 || flags & CLONED != 0 {
         return None;
     }

@@ -3,7 +3,7 @@
 //! The daemon's control thread calls it: for the links and addresses of the underlay, for the way to
 //! each peer (the kernel's route and the kernel's neighbour: it resolves, we never send ARP on the
 //! NIC), for the routes that others gave the kernel, and to route the cluster's prefixes to the host's
-//! TAP. [`Monitor`] tells when any of it changed. The CNI plugin calls it to configure a pod's
+//! TAP. [`Monitor`] announces when any of it changed. The CNI plugin calls it to configure a pod's
 //! interface from inside the pod's namespace.
 //!
 //! A [`Netlink`] belongs to the network namespace in which it was opened. Attributes that are not

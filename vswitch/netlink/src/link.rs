@@ -13,19 +13,19 @@ use crate::{Netlink, Result};
 /// An interface as the kernel has it now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Link {
-    /// Its number in this namespace.
+    /// Index of the interface in this namespace.
     pub index: u32,
-    /// Its name.
+    /// Name of the interface.
     pub name: String,
     /// Its MAC address, if it is an Ethernet.
     pub mac: Option<[u8; 6]>,
-    /// Bytes of an IP packet, at most.
+    /// MTU: bytes of an IP packet, at most.
     pub mtu: u32,
     /// Switched on (IFF_UP).
     pub up: bool,
     /// Can carry packets: operationally up, or of a kind that does not know.
     pub carrier: bool,
-    /// Receive queues that it was made with; `rx_queues` tells how many are in use.
+    /// Receive queues that it was made with; `rx_queues` shows how many are in use.
     pub rx_queues: u32,
     /// Transmit queues that it was made with.
     pub tx_queues: u32,
@@ -33,7 +33,7 @@ pub struct Link {
     pub kind: Option<String>,
     /// An XDP program is attached.
     pub xdp: bool,
-    /// The text that somebody gave it (`ip link set … alias`).
+    /// The alias that it was given (`ip link set … alias`).
     pub alias: Option<String>,
 }
 
@@ -42,16 +42,16 @@ pub struct Link {
 pub struct LinkChange<'a> {
     /// Switched on or off; after everything else.
     pub up: Option<bool>,
-    /// Bytes of an IP packet, at most.
+    /// MTU: bytes of an IP packet, at most.
     pub mtu: Option<u32>,
-    /// Its MAC address.
+    /// MAC address of the interface.
     pub mac: Option<[u8; 6]>,
     /// A text that `ip link` shows, 255 bytes at most.
     pub alias: Option<&'a str>,
 }
 
 impl fmt::Display for LinkChange<'_> {
-    /// As `up, MTU 1400`.
+    /// Written as `up, MTU 1400`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         parts.extend(self.up.map(|up| if up { "up".to_owned() } else { "down".to_owned() }));

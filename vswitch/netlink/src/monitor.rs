@@ -1,7 +1,7 @@
 //! What changes in the kernel, as it changes.
 //!
 //! Enters: notifications of rtnetlink. Leaves: [`KernelEvent`]s, to the control thread, which polls the
-//! fd. When the kernel had no room for all of them it says so, and the reader must look at
+//! fd. When the kernel had no room for all of them it reports that, and the reader must look at
 //! everything anew.
 
 use std::io;
@@ -36,7 +36,7 @@ const GROUPS: [u32; 7] = [
 /// kernel's memory.
 const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
 
-/// A socket that hears of changes in the namespace in which it was opened.
+/// A socket that receives changes in the namespace in which it was opened.
 #[derive(Debug)]
 pub struct Monitor {
     socket: Socket,
@@ -64,7 +64,7 @@ pub enum KernelEvent {
     AddressChanged {
         /// The interface.
         ifindex: u32,
-        /// The address; `None` if the kernel did not say.
+        /// The address; `None` if the kernel named none.
         address: Option<IpAddr>,
     },
     /// Notifications were lost: anything may have changed.
@@ -88,8 +88,8 @@ impl Monitor {
         Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM_BYTES) })
     }
 
-    /// Tells all that has happened since the last call, in order, each with the number of the socket
-    /// whose request led to it: for most, that of its process; 0 for the kernel itself.
+    /// Returns all that has happened since the last call, in order, each with the number of the socket
+    /// that asked for it: for most, that of its process; 0 for the kernel itself.
     ///
     /// # Errors
     /// If the socket fails otherwise than by an overrun, which is an event.
@@ -106,7 +106,7 @@ impl Monitor {
                 }
                 Err(source) => return Err(Error::Socket { action: "read from", source }),
             };
-            // Only the kernel's word counts.
+            // Only the kernel's messages count.
             if from.port_number() == 0 {
                 for part in parts(&self.datagram) {
                     let writer = Header::of(part).map_or(0, |header| header.port);
@@ -152,7 +152,7 @@ fn event(part: &[u8]) -> Option<KernelEvent> {
             _ => {}
         }
     }
-    // One that cannot be read is as good as lost.
+    // A message that cannot be read is as good as lost.
     let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(part) else {
         return Some(KernelEvent::Overrun);
     };

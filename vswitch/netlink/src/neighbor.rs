@@ -1,4 +1,4 @@
-//! Neighbours: who has which MAC address on a link, as the kernel found out.
+//! Neighbours: the MAC address of each on a link, as the kernel found out.
 
 use std::net::IpAddr;
 
@@ -15,9 +15,9 @@ use crate::{Netlink, Result};
 pub struct Neighbor {
     /// The link.
     pub ifindex: u32,
-    /// Whose MAC address.
+    /// The address of the neighbour.
     pub ip: IpAddr,
-    /// The MAC address, unless it is still looked for.
+    /// Its MAC address, unless that is still looked for.
     pub mac: Option<[u8; 6]>,
     /// How sure the kernel is.
     pub state: NudState,
@@ -44,7 +44,7 @@ pub enum NudState {
     Noarp,
     /// Set by hand.
     Permanent,
-    /// One that this program does not know.
+    /// A state that this program does not know.
     Other(u16),
 }
 

@@ -12,7 +12,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use crate::{FibRouteKind, Netlink, Result, RouteFilter};
 
 /// Marks our routes in the kernel (`ip route show proto 86`), so that they are recognized after a
-/// restart and nobody else's is removed. Unassigned in include/uapi/linux/rtnetlink.h and in
+/// restart and no other is removed. Unassigned in include/uapi/linux/rtnetlink.h and in
 /// iproute2's rt_protos.
 pub const ROUTE_PROTOCOL: u8 = 86;
 
@@ -53,7 +53,7 @@ impl Route {
         Self { oif: Some(oif), ..Self::without_hop(destination, FibRouteKind::Unicast) }
     }
 
-    /// A route of ours, in the main table, that drops packets and tells their senders.
+    /// A route of ours, in the main table, that drops packets and answers their senders.
     #[must_use]
     pub fn unreachable(destination: (IpAddr, u8)) -> Self {
         Self::without_hop(destination, FibRouteKind::Unreachable)
@@ -86,19 +86,19 @@ impl Route {
 pub struct RouteLookup {
     /// The interface that packets leave by.
     pub oif: u32,
-    /// Who forwards them; `None`: the destination is on the link.
+    /// The router that forwards them; `None`: the destination is on the link.
     pub gateway: Option<IpAddr>,
     /// The source address that the kernel would take.
     pub source: Option<IpAddr>,
-    /// The largest packet that passes, bytes, if the route says so (`mtu`) or the kernel has heard it
-    /// of this destination lately (its cache of path MTUs).
+    /// The largest packet that passes, bytes, if the route has it (`mtu`) or the kernel has received it
+    /// for this destination lately (its cache of path MTUs).
     pub mtu: Option<u32>,
     /// The destination is this node itself.
     pub local: bool,
 }
 
 impl Netlink {
-    /// Adds a route; one to the same destination with the same metric is replaced, whoever made it.
+    /// Adds a route; one to the same destination with the same metric is replaced, whatever made it.
     ///
     /// # Errors
     /// If the kernel refuses: the interface is down, most likely.
@@ -154,7 +154,7 @@ impl Netlink {
     }
 
     /// Such routes, of both families. One with several next hops has neither `gateway` nor `oif`
-    /// here; [`Netlink::kernel_routes`] tells them.
+    /// here; [`Netlink::kernel_routes`] returns them.
     ///
     /// # Errors
     /// If the kernel does not answer.
@@ -222,7 +222,7 @@ fn message(route: &Route) -> RouteMessage {
     message
 }
 
-/// What a route's attributes say, whoever made it.
+/// What a route's attributes hold, whatever made it.
 #[derive(Default)]
 struct Attributes {
     destination: Option<IpAddr>,
@@ -287,7 +287,7 @@ fn read(message: &RouteMessage) -> Option<Route> {
     }
     let found = attributes(message);
     let kind = FibRouteKind::from(u8::from(header.kind));
-    // IPv6 has the loopback interface for routes that drop, which nobody wrote.
+    // IPv6 has the loopback interface for routes that drop, which no program wrote.
     let has_hop = !matches!(
         kind,
         FibRouteKind::Blackhole | FibRouteKind::Unreachable | FibRouteKind::Prohibit

@@ -30,7 +30,7 @@ const PROCESS_NAME: u16 = 3;
 /// NLA_F_NESTED and NLA_F_NET_BYTEORDER.
 const TYPE_FLAGS: u16 = 0xc000;
 
-/// A socket that hears of changes of one table, in the namespace in which it was opened.
+/// A socket that receives changes of one table, in the namespace in which it was opened.
 #[derive(Debug)]
 pub struct RulesetMonitor {
     socket: Socket,
@@ -43,9 +43,9 @@ pub struct RulesetMonitor {
 /// The program that changed the ruleset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Writer {
-    /// Its process.
+    /// Number of its process.
     pub pid: u32,
-    /// Its name, as the kernel has it: 15 bytes at most.
+    /// Name of its process, as the kernel has it: 15 bytes at most.
     pub name: String,
 }
 

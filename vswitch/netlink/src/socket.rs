@@ -41,7 +41,7 @@ impl Netlink {
         let failed = |source| Error::Socket { action: "open", source };
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
         socket.bind_auto().map_err(failed)?;
-        // Has the kernel filter dumps by what the request says (Linux 4.20). Without it we filter
+        // Has the kernel filter dumps by the request's attributes (Linux 4.20). Without it we filter
         // alone, as we do in any case.
         let _ = socket.set_netlink_get_strict_chk(true);
         Ok(Self { socket, sequence: 0 })
@@ -99,7 +99,7 @@ impl Netlink {
     }
 
     /// As `dump`, for a great many: each message's type, flags and payload as they come. What
-    /// changes meanwhile may be told or not; the monitor tells it in any case.
+    /// changes meanwhile may be among them or not; the monitor announces it in any case.
     pub(crate) fn dump_each(
         &mut self,
         message: RouteNetlinkMessage,
@@ -161,7 +161,7 @@ impl Netlink {
         }
     }
 
-    /// Gives the messages of the answer to `take`, until that says that it was the last.
+    /// Gives the messages of the answer to `take`, until one is marked as the last.
     fn receive(
         &mut self,
         mut take: impl FnMut(&[u8]) -> std::result::Result<bool, Failure>,
@@ -225,14 +225,14 @@ pub(crate) struct Header<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     sequence: u32,
-    /// The socket whose request led to a notification, which for most is its process's number; 0 for
+    /// The socket that asked for what a notification announces, mostly its process's number; 0 for
     /// the kernel itself.
     pub(crate) port: u32,
     pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Header<'a> {
-    /// Of one of [`parts`].
+    /// The header of one of [`parts`].
     pub(crate) fn of(part: &'a [u8]) -> Option<Self> {
         let ([_, _, _, _, k0, k1, f0, f1, s0, s1, s2, s3, port @ ..], payload) =
             part.split_first_chunk::<16>()?;

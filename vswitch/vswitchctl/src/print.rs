@@ -30,7 +30,7 @@ pub(crate) fn json(reply: &Reply) -> String {
     }
 }
 
-/// For people.
+/// A reply as text for people.
 pub(crate) fn text(reply: &Reply) -> String {
     match reply {
         Reply::Done | Reply::Reserved(_) | Reply::Synced(_) | Reply::Adjustments(_) => {
@@ -92,7 +92,7 @@ pub(crate) fn text(reply: &Reply) -> String {
         }
         Reply::Fib(entries) => {
             let mut header = vec!["PREFIX", "TO", "SOURCE", "MTU"];
-            // A column of its own only if somebody asked for those that are hidden.
+            // A column of its own only if the hidden ones were asked for.
             let has_hidden = entries.iter().any(|entry| entry.hidden.is_some());
             header.extend(has_hidden.then_some("HIDDEN BECAUSE"));
             let mut table = Table::new(&header);

@@ -12,7 +12,7 @@ pub enum Refusal {
     Unreadable {
         /// Which.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// What is wrong in it; never empty.

@@ -23,17 +23,17 @@ pub enum Error {
     AlreadyRunning {
         /// The lock.
         path: PathBuf,
-        /// The configuration key that would tell them apart.
+        /// The configuration key that would keep them apart.
         key: &'static str,
     },
     /// A file or socket of the daemon's own.
     #[error("cannot {action} {path}")]
     File {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// On what.
+        /// The file or socket.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The service manager's socket is not the one that clients look for.
@@ -43,7 +43,7 @@ pub enum Error {
     Inherited {
         /// control.socket.
         path: PathBuf,
-        /// What it did instead.
+        /// What the service manager did instead.
         why: String,
     },
     /// The state cannot be used.
@@ -52,7 +52,7 @@ pub enum Error {
     /// The NIC cannot be used.
     #[error("the uplink {interface} cannot be used")]
     Uplink {
-        /// Its name.
+        /// Name of the interface.
         interface: String,
         /// Why.
         source: netio::Error,
@@ -64,13 +64,13 @@ pub enum Error {
     NotNative {
         /// The NIC.
         interface: String,
-        /// What it gave, and why.
+        /// The mode that it gave, and why.
         mode: String,
     },
     /// The host port's TAP cannot be made.
     #[error("the host port {interface} cannot be made")]
     HostTap {
-        /// Its name.
+        /// Name of the interface.
         interface: String,
         /// Why.
         source: netio::Error,
@@ -78,7 +78,7 @@ pub enum Error {
     /// The host port cannot be given its addresses, neighbours or routes.
     #[error("the host port {interface} cannot be set up")]
     Host {
-        /// Its name.
+        /// Name of the interface.
         interface: String,
         /// Why.
         source: netlink::Error,
@@ -101,9 +101,9 @@ pub enum Error {
     /// The control thread cannot wait for events.
     #[error("the control thread cannot {action}")]
     Control {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }

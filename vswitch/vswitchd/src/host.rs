@@ -25,11 +25,11 @@ pub const MAC: [u8; 6] = [0x02, 0x76, 0x73, 0x00, 0x00, 0x02];
 /// The interface.
 #[derive(Debug)]
 pub struct HostInterface {
-    /// Its file descriptor.
+    /// File descriptor of the TAP.
     pub port: Arc<PortFd>,
-    /// Its name.
+    /// Name of the interface.
     pub name: String,
-    /// Its number.
+    /// Index of the interface.
     pub ifindex: u32,
 }
 
@@ -82,7 +82,7 @@ impl HostInterface {
         Ok(netlink.link_by_index(self.ifindex)?.is_some())
     }
 
-    /// What the kernel has of it. Addresses outside of the cluster are somebody else's.
+    /// What the kernel has of it. Addresses outside of the cluster belong to others.
     ///
     /// # Errors
     /// If the kernel does not answer.
@@ -232,7 +232,7 @@ fn ipv4_route(line: &str) -> Option<(IpNet, String)> {
     let len = number(7)?.to_bits().leading_ones() as u8;
     let net = Ipv4Net::new(number(1)?, len).ok()?;
     let interface = *fields.first()?;
-    // It leads nowhere: ours, which stays when a daemon dies.
+    // It leads nowhere: ours, which stays when a daemon ends.
     (interface != "*").then(|| (net.into(), interface.to_owned()))
 }
 
@@ -242,7 +242,7 @@ fn ipv6_route(line: &str) -> Option<(IpNet, String)> {
     let address = Ipv6Addr::from_bits(u128::from_str_radix(fields.first()?, 16).ok()?);
     let len = u8::from_str_radix(fields.get(1)?, 16).ok()?;
     let interface = *fields.last()?;
-    // The kernel's own entries that say "nobody" are no routes.
+    // The kernel's own unreachable entries are no routes.
     if interface == "lo" {
         return None;
     }

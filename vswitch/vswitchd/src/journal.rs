@@ -36,11 +36,11 @@ pub enum JournalError {
     /// The system refused.
     #[error("cannot {action} {path}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Another version wrote it.
@@ -51,7 +51,7 @@ pub enum JournalError {
     Newer {
         /// The file.
         path: PathBuf,
-        /// Its format.
+        /// Format of the file.
         theirs: u32,
     },
     /// An edit that JSON cannot hold: never of this program's making.
@@ -62,7 +62,7 @@ pub enum JournalError {
 /// What was found at the start.
 #[derive(Debug, Default)]
 pub struct Replay {
-    /// In order.
+    /// The edits, in order.
     pub edits: Vec<Edit>,
     /// What was wrong, for the log and for `status`.
     pub warnings: Vec<String>,
@@ -246,8 +246,8 @@ fn edits_of(number: usize, line: &[u8]) -> Option<Vec<Edit>> {
     serde_json::from_slice(json).ok()
 }
 
-/// FNV-1a of 64 bits over the line's number and its bytes: against accidents, not against people
-/// who can write the file.
+/// FNV-1a of 64 bits over the line's number and its bytes: against accidents, not against programs
+/// that can write the file.
 fn sum(number: usize, bytes: &[u8]) -> u64 {
     let number = (number as u64).to_le_bytes();
     number.iter().chain(bytes).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

@@ -1,4 +1,4 @@
-//! The daemon of a node: what it should be, what forwards, and who may change it.
+//! The daemon of a node: what it should be, what forwards, and which clients may change it.
 //!
 //! Requests enter by the control socket and change the model of `controlplane`, which compiles it to
 //! tables; workers forward by them. One control thread owns everything but the packets.
@@ -6,7 +6,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`config_file`] | the configuration, read |
-//! | [`machine`]    | what only the machine can say of a configuration |
+//! | [`machine`]    | what only the machine can show of a configuration |
 //! | [`journal`]    | the model's changes on disk |
 //! | [`kernel`]     | reads the kernel's routing table, a source of routes |
 //! | [`underlay`]   | the kernel's routes and neighbours towards the other nodes |

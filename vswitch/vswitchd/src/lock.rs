@@ -20,7 +20,7 @@ pub struct Locks {
 }
 
 impl Locks {
-    /// Takes both, or says who has them. Directories that are missing are made.
+    /// Takes both, or names the process that has them. Directories that are missing are made.
     ///
     /// # Errors
     /// If another daemon has one, or the files cannot be made.

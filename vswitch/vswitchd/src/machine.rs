@@ -1,4 +1,4 @@
-//! What can be said of a configuration only on the machine itself.
+//! What can be checked of a configuration only on the machine itself.
 //!
 //! Enters: a configuration and the kernel's interfaces. Leaves: the facts about the uplink, or
 //! problems with their lines, as `config` gives them. `--check` and the start share it.
@@ -20,9 +20,9 @@ use worker::cores::given;
 /// The NIC as it is.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// As the kernel has it.
+    /// The interface as the kernel has it.
     pub link: Link,
-    /// Its MAC.
+    /// MAC of the NIC.
     pub mac: [u8; 6],
     /// The underlay addresses.
     pub addresses: LocalAddresses,
@@ -30,9 +30,9 @@ pub struct Facts {
     pub mtu: u32,
     /// Queues that receive.
     pub queues: u32,
-    /// Name of its driver; empty if that does not tell.
+    /// Name of its driver; empty if the driver does not report it.
     pub driver: String,
-    /// What needs attention.
+    /// Sentences that need the operator's attention.
     pub warnings: Vec<String>,
     /// The underlay addresses that are still to come.
     pub awaited: Vec<String>,
@@ -47,7 +47,7 @@ pub fn examine(config: &Config) -> Result<Option<Facts>, Error> {
     check(config, &mut netlink).map_err(|problems| Error::Config(Refusal::Problems(problems)))
 }
 
-/// Checks what the machine has to say; the facts are of the uplink, if there is to be one.
+/// Checks a configuration against the machine; the facts are of the uplink, if there is to be one.
 ///
 /// # Errors
 /// What is wrong with the configuration on this machine.

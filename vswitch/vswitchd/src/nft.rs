@@ -1,7 +1,7 @@
 //! The program `nft`.
 //!
 //! Enters: commands, from `masquerade`. Leaves: what it printed, or why it failed; and what its
-//! listings say of our table and of the node's firewall. Nothing but our own table is ever changed.
+//! listings show of our table and of the node's firewall. Nothing but our own table is ever changed.
 
 use std::fs;
 use std::io::Write as _;
@@ -11,21 +11,21 @@ use controlplane::desired::nft_table::{OWNER_MARK, TABLE};
 
 use crate::error::{Error, Result};
 
-/// What nft says of a table that is not there.
+/// What nft prints about a table that is not there.
 const ABSENT: &str = "No such file or directory";
 
-/// Whose the table with our name is.
+/// The owner of the table with our name.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Owner {
     /// There is none.
     Nobody,
     /// This daemon, or one that ended without removing it.
     Us,
-    /// Somebody else, as the sentence says.
+    /// Another program, as the sentence names it.
     Other(String),
 }
 
-/// Who made the table that is there.
+/// The owner of the table that is there.
 ///
 /// # Errors
 /// If `nft` is missing, or cannot list the table.
@@ -54,7 +54,7 @@ fn is_interface(name: &str) -> bool {
     table.lines().filter_map(|line| line.split_once(':')).any(|(known, _)| known.trim() == name)
 }
 
-/// Chains of others that drop what they are not told to let through, out of a listing of chains.
+/// Chains of others that drop what no rule of theirs accepts, out of a listing of chains.
 #[must_use]
 pub fn forward_droppers(listed: &str) -> Vec<String> {
     let (mut table, mut chain) = ("", "");
@@ -99,10 +99,10 @@ fn without_counts(listed: &str) -> String {
     plain.join(" ")
 }
 
-/// What nft printed.
+/// Runs nft; what it printed.
 ///
 /// # Errors
-/// If it is missing, or says why it cannot.
+/// If nft is missing, or reports an error.
 pub fn run(input: &str) -> Result<String> {
     let failed = |why: String| Error::Masquerade(why);
     let mut child = Command::new("nft")
@@ -120,7 +120,7 @@ pub fn run(input: &str) -> Result<String> {
             _ => failed(format!("cannot run nft: {error}")),
         })?;
     let mut stdin = child.stdin.take().expect("a pipe was asked for");
-    // An nft that ends early says why on its stderr.
+    // An nft that ends early gives the reason on its stderr.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     let output = child
@@ -141,7 +141,7 @@ mod tests {
     fn a_table_is_ours_by_its_mark_alone() {
         let ours = "table inet vswitch {\n  chain owner {\n    return comment \"vswitchd, host port vsw0\"\n  }\n}\n";
         assert_eq!(judge(ours, "vsw0", |_| true), Owner::Us);
-        // Of a daemon that has ended, under another name.
+        // A table of a daemon that has ended, under another name.
         assert_eq!(judge(ours, "vsw1", |name| name != "vsw0"), Owner::Us);
         assert!(matches!(judge(ours, "vsw1", |_| true), Owner::Other(why) if why.contains("vsw0")));
         let foreign =

@@ -1,8 +1,8 @@
 //! The nftables table `inet vswitch` in the kernel.
 //!
 //! Enters: the table that the control plane wants. Leaves: that table in place of the one that was
-//! there, by way of `nft`; nobody else's rules are changed. A table that an earlier daemon left is
-//! replaced in the same transaction, one that somebody else made is never touched.
+//! there, by way of `nft`; no other rules are changed. A table that an earlier daemon left is
+//! replaced in the same transaction, one that another program made is never touched.
 
 use controlplane::desired::NftTable;
 use controlplane::desired::nft_table::TABLE;
@@ -25,7 +25,7 @@ struct SetTable {
     droppers: Vec<String>,
 }
 
-/// What the kernel has to say of the rules.
+/// What the kernel shows of the rules.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Observed {
     /// Connections to the world that were masqueraded since the rules were set; `None` if the rules are
@@ -39,7 +39,7 @@ impl NftRules {
     /// Puts the table in place of the one that is there, or removes ours.
     ///
     /// # Errors
-    /// If `nft` is missing, the kernel refuses, or the table is somebody else's; the old rules are in
+    /// If `nft` is missing, the kernel refuses, or the table is another program's; the old rules are in
     /// force then.
     pub fn set(&mut self, table: Option<&NftTable>) -> Result<()> {
         let Some(table) = table else { return self.remove() };
@@ -49,7 +49,7 @@ impl NftRules {
             )));
         }
         nft::run(table.script())?;
-        // The droppers are looked for here, not whenever somebody asks: on a node with many services
+        // The droppers are looked for here, not at each request: on a node with many services
         // it takes nft a tenth of a second.
         self.set = Some(SetTable {
             table: table.clone(),

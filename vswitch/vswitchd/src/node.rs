@@ -48,7 +48,7 @@ pub struct Node {
     pub netlink: Netlink,
     /// Everything that is a pod of the cluster: addresses of the host port that are ours.
     pub cluster: Vec<IpNet>,
-    /// A file that calls whoever may enter pods' namespaces, by being written.
+    /// A file that, by being written, calls the program that may enter pods' namespaces.
     pub adjuster_file: PathBuf,
     /// The port that came with the request.
     pub arriving: Option<Arc<PortFd>>,

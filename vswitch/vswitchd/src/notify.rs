@@ -1,4 +1,4 @@
-//! What systemd is told: sd_notify(3) without the library.
+//! Messages to systemd: sd_notify(3) without the library.
 //!
 //! Enters: NOTIFY_SOCKET of the environment. Leaves: datagrams. Without it nothing is sent.
 
@@ -14,7 +14,7 @@ pub struct Notify {
 }
 
 impl Notify {
-    /// As the environment says.
+    /// A notifier for the socket that the environment names, if it names one.
     #[must_use]
     pub fn from_env() -> Self {
         let Some(path) = env::var_os("NOTIFY_SOCKET") else { return Self::default() };

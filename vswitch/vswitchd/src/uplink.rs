@@ -1,4 +1,4 @@
-//! Opens the NIC, and says which of its packets are this node's.
+//! Opens the NIC, and decides which of its packets are this node's.
 //!
 //! Enters: the configuration and the machine's facts. Leaves: queues for the workers, and every
 //! choice with its reason. The NIC itself stays Linux's.
@@ -15,7 +15,7 @@ use crate::machine::Facts;
 /// The NIC, opened. Dropping it gives everything back to Linux.
 pub struct OpenUplink {
     control: UplinkControl,
-    /// What the machine says of it.
+    /// The NIC as it is on the machine.
     pub facts: Facts,
     /// The kernel has removed it.
     pub is_gone: bool,
@@ -25,7 +25,7 @@ impl OpenUplink {
     /// Takes the NIC's packets that are this node's; with it come its queues, in their order.
     ///
     /// # Errors
-    /// If somebody else has the NIC's XDP hook or one of its queues, or the kernel refuses.
+    /// If another program has the NIC's XDP hook or one of its queues, or the kernel refuses.
     pub fn open(
         uplink: &config::UplinkSettings,
         steering: &Steering,
@@ -82,7 +82,7 @@ impl OpenUplink {
         self.control.settle()
     }
 
-    /// For the log and `status`.
+    /// What was chosen and why, for the log and `status`.
     #[must_use]
     pub fn choices(&self, state: &UplinkState) -> Vec<String> {
         let (facts, name) = (&self.facts, &self.facts.link.name);
@@ -103,7 +103,7 @@ impl OpenUplink {
     }
 }
 
-/// As the pinhole's program has it.
+/// The steering as the pinhole's program has it.
 fn program(steering: &Steering) -> pinhole::PinholeFilter {
     let Steering { local, vxlan_ports, ipip, peers, prefixes, neighbors } = steering;
     pinhole::PinholeFilter {

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// The cores that this process was started with, in order, as far as the kernel says. Asked for the
+/// The cores that this process was started with, in order, as far as the kernel reports. Asked for the
 /// first time while it starts: a thread that has left some of them to the workers sees fewer.
 pub fn given() -> &'static [usize] {
     static GIVEN: OnceLock<Vec<usize>> = OnceLock::new();
@@ -18,7 +18,7 @@ pub fn given() -> &'static [usize] {
     })
 }
 
-/// Pins this thread. core_affinity says no more than yes or no.
+/// Pins this thread. core_affinity answers no more than yes or no.
 pub(super) fn pin(core: Option<usize>) -> bool {
     let Some(id) = core else { return false };
     let pinned = core_affinity::set_for_current(core_affinity::CoreId { id });

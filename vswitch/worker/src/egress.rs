@@ -2,7 +2,7 @@
 //!
 //! Enters: packets from `Dataplane::process`. Leaves: writes to TAPs, at once; frames in the NIC's
 //! transmit ring, which `flush` hands to the kernel at the end of the turn. A full queue drops, and
-//! says so; nothing here waits.
+//! reports so; nothing here waits.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ impl EgressPorts {
         self.handles.get(usize::from(id.0))?.as_ref().map(|port| &port.io)
     }
 
-    /// Tells the control thread, once, that a port's device has ended.
+    /// Reports to the control thread, once, that a port's device has ended.
     pub(super) fn note_gone(&mut self, id: PortId) {
         if let Some(Some(port)) = self.handles.get_mut(usize::from(id.0))
             && !port.gone

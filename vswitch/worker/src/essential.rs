@@ -18,7 +18,7 @@ use std::thread::{self, JoinHandle};
 const EXIT_CODE: i32 = 1;
 
 /// Starts a thread of that name. The thread ends by returning from `body`, which it does when it is
-/// told to stop; a panic ends the process instead.
+/// asked to stop; a panic ends the process instead.
 pub(crate) fn spawn(
     name: &str,
     body: impl FnOnce() + Send + 'static,
@@ -66,7 +66,7 @@ pub(crate) mod testing {
     const PATIENCE: Duration = Duration::from_secs(20);
 
     /// Runs `doomed` in a child, in which `test`, the caller's full name, runs again and comes here.
-    /// Returns what the child said on standard error before it ended with exit code 1.
+    /// Returns what the child printed on standard error before it ended with exit code 1.
     pub(crate) fn ends_its_process(test: &str, doomed: impl FnOnce()) -> String {
         if env::var_os(IN_CHILD).is_some() {
             doomed();

@@ -27,8 +27,8 @@ pub(super) struct FdbReader {
 }
 
 impl FdbReader {
-    /// A reader of a worker that holds at most `max` entries, and the sender that the worker answers
-    /// by.
+    /// A reader of a worker that holds at most `max` entries, and the sender by which the worker
+    /// answers.
     pub(super) fn new(max: u32) -> (Self, Sender<FdbEntries>) {
         let (answer, answers) = bounded(1);
         (Self { max: max as usize, is_requested: AtomicBool::new(false), answers }, answer)

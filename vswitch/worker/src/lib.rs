@@ -14,7 +14,7 @@
 //! | `egress`    | transmit handles: the way out of the walk |
 //! | `cores`     | which thread runs on which core |
 //! | `closer`    | closes TAPs, which takes milliseconds, away from the pinned cores |
-//! | `essential` | threads whose panic ends the process |
+//! | `essential` | threads that end the process if they panic |
 //!
 //! # Threads, and what each may touch
 //! Packets meet no lock. Three kinds of thread share a few words, channels and file descriptors:
@@ -77,7 +77,7 @@ pub enum Idle {
 
 /// One worker to be started.
 pub struct WorkerSpec {
-    /// Its number.
+    /// Number of the worker.
     pub id: usize,
     /// Where to pin it.
     pub core: Option<usize>,
@@ -89,11 +89,11 @@ pub struct WorkerSpec {
     pub fdb_max: u32,
     /// How long a learned MAC is kept.
     pub fdb_ageing_ms: u64,
-    /// What it has of the NIC.
+    /// Its share of the NIC.
     pub uplink: Option<WorkerUplink>,
 }
 
-/// What one worker has of the NIC.
+/// One worker's share of the NIC.
 pub struct WorkerUplink {
     /// The NIC's port.
     pub port: PortId,
@@ -147,10 +147,10 @@ struct Handle {
     thread: JoinHandle<()>,
 }
 
-/// What one worker is doing.
+/// State of one worker.
 #[derive(Debug, Clone)]
 pub struct WorkerState {
-    /// Its number.
+    /// Number of the worker.
     pub id: usize,
     /// The core that it is pinned to; none if it asked for none or was refused.
     pub core: Option<usize>,
@@ -160,7 +160,7 @@ pub struct WorkerState {
     pub sends_by: Option<UplinkKind>,
     /// The tables that it uses.
     pub epoch: Epoch,
-    /// Turns of its loop so far: a worker that lives makes at least one a second.
+    /// Turns of its loop so far: a worker that runs makes at least one a second.
     pub turns: u64,
     /// Packet frames that are free.
     pub frames_free: usize,
@@ -308,13 +308,13 @@ impl Workers {
         }
     }
 
-    /// One block each, in the order of their numbers.
+    /// The counters of each worker, in the order of their numbers.
     #[must_use]
     pub fn counters(&self) -> Vec<Arc<Counters>> {
         self.handles.iter().map(|handle| Arc::clone(&handle.shared.counters)).collect()
     }
 
-    /// What each is doing. The longest turn is forgotten by that, so that the next look tells of the
+    /// State of each worker. The longest turn is forgotten by that, so that the next look covers the
     /// time between.
     #[must_use]
     pub fn look(&self) -> Vec<WorkerState> {
@@ -325,7 +325,7 @@ impl Workers {
         states
     }
 
-    /// What each is doing.
+    /// State of each worker.
     #[must_use]
     pub fn states(&self) -> Vec<WorkerState> {
         self.handles
@@ -360,7 +360,7 @@ impl Workers {
             .collect()
     }
 
-    /// Ports whose device has gone since the last call: the pod's namespace ended.
+    /// Ports that lost their device since the last call: the pod's namespace ended.
     #[must_use]
     pub fn gone_ports(&self) -> Vec<PortId> {
         self.gone_ports.try_iter().collect()
@@ -386,7 +386,7 @@ impl Workers {
 
 impl Handle {
     fn send(&self, command: Command) {
-        // A worker that could not be started has dropped its ports; nothing is left to tell.
+        // A worker that could not be started has dropped its ports; nothing is left to send to.
         let _ = self.commands.send(command);
         self.wake();
     }

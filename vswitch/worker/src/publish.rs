@@ -16,7 +16,7 @@ use crate::Workers;
 /// How long a publication is waited for. A turn takes microseconds; a second is a stuck worker.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Longest latency that is told from longer ones, microseconds.
+/// Longest latency that is distinguished from longer ones, microseconds.
 const MAX_LATENCY_US: u64 = 60_000_000;
 
 /// The published tables.
@@ -47,7 +47,7 @@ impl Publisher {
         }
     }
 
-    /// What workers look at.
+    /// The tables that workers look at.
     #[must_use]
     pub fn shared(&self) -> &Arc<ArcSwap<Tables>> {
         &self.current
@@ -59,7 +59,7 @@ impl Publisher {
         self.current.load_full()
     }
 
-    /// Of the published tables.
+    /// Epoch of the published tables.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch

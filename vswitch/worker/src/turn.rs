@@ -34,7 +34,7 @@ use super::{Command, Idle, Shared, WAKE, WorkerSpec, WorkerUplink};
 /// Packets from one source in a turn: amortizes the kick of a batch, bounds the wait of the others.
 const BUDGET: usize = 32;
 
-/// A sleeping worker turns at least this often, to age its table and to show that it lives.
+/// A sleeping worker turns at least this often, to age its table and to show that it runs.
 const NAP: Duration = Duration::from_secs(1);
 
 /// Learned MACs that are looked at for ageing in one nap.
@@ -64,7 +64,7 @@ pub(super) struct Turn {
 
 /// Channels by which a worker sends to other threads.
 pub(super) struct Outbox {
-    /// Ports whose device has gone, to the control thread.
+    /// Ports that lost their device, to the control thread.
     pub(super) port_gone: Sender<PortId>,
     /// Path MTUs that routers of the underlay have reported, to the control thread.
     pub(super) path_mtu: Sender<PathMtu>,

@@ -1,5 +1,5 @@
 //! vswitchd, played: answers the control socket from a table, keeps what it was sent, and can be
-//! told to refuse, to hang up, or to hang.
+//! made to refuse, to hang up, or to hang.
 
 use std::io::{IoSliceMut, Write};
 use std::mem::MaybeUninit;
@@ -39,9 +39,9 @@ pub(crate) struct State {
     pub(crate) requests: Vec<Request>,
     pub(crate) reserved: Vec<AttachmentId>,
     pub(crate) attached: Vec<(AttachmentId, OwnedFd)>,
-    /// What it says to `Adjustments`.
+    /// Its answer to `Adjustments`.
     pub(crate) adjustments: Vec<Adjustment>,
-    /// The node's, of which `Status` tells.
+    /// Pod prefixes of the node, for `Status`.
     pub(crate) pod_prefixes: Vec<IpNet>,
     fault: Option<Fault>,
     stopped: bool,
@@ -202,7 +202,7 @@ fn answer(state: &mut State, request: Request, descriptor: Option<OwnedFd>) -> R
     }
 }
 
-/// Routed unless asked otherwise; the third and fourth byte of the address tell pods apart.
+/// Routed unless asked otherwise; the third and fourth byte of the address distinguish pods.
 fn reserved(reserve: &Reserve) -> Reserved {
     let mode = reserve.mode.clone().unwrap_or(Mode::Routed);
     let host_part =

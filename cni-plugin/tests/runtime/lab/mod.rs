@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 pub(crate) const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
-/// False, said aloud, where namespaces cannot be made.
+/// False, with a message, where namespaces cannot be made.
 pub(crate) fn is_root(test: &str) -> bool {
-    // Who owns its own entry in /proc is who runs.
+    // The owner of a process's entry in /proc is the user that runs it.
     let root = fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0);
     if !root {
         skipped(test, "it needs root for its network namespaces");
@@ -28,7 +28,7 @@ pub(crate) fn skipped(test: &str, why: &str) {
     let _ = std::io::stderr().write_all(format!("\nSKIPPED {test}: {why}\n").as_bytes());
 }
 
-/// A network namespace that lives as long as a process in it, which ends with its stdin: whatever
+/// A network namespace that lasts as long as a process in it, which ends with its stdin: whatever
 /// ends this test, an interrupt included, ends the namespace.
 pub(crate) struct NetNs {
     holder: Child,
@@ -42,7 +42,7 @@ impl NetNs {
             .stdout(Stdio::piped())
             .spawn()
             .expect("unshare of util-linux");
-        // The echo tells that `cat` runs, and so that its namespace is the new one.
+        // The echo shows that `cat` runs, and so that its namespace is the new one.
         holder.stdin.as_mut().expect("piped").write_all(b".").expect("cat reads");
         holder.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("cat answers");
         Self { holder }
@@ -129,7 +129,7 @@ impl Run {
         .set("CNI_PATH", "/usr/lib/cni")
     }
 
-    /// In the namespace that plays the node's.
+    /// Runs it in the namespace that plays the node's.
     pub(crate) fn on(mut self, node: &NetNs) -> Self {
         self.inside = Some(node.path());
         self
@@ -203,7 +203,7 @@ pub(crate) fn answer(output: Output) -> Answer {
     }
 }
 
-/// An IPAM plugin that notes each command it gets in a file, and does as `script` says.
+/// An IPAM plugin that notes each command it gets in a file, and runs `script`.
 pub(crate) struct FakeIpam {
     dir: tempfile::TempDir,
 }

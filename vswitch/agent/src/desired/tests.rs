@@ -1,4 +1,4 @@
-//! Who gets what, and who is kept out.
+//! Which node gets what, and which is kept out.
 
 use std::collections::BTreeMap;
 
@@ -95,7 +95,7 @@ fn a_node_that_spoils_its_object_keeps_what_it_had_until_another_claims_it() {
     let out = desired(&all([spoiled.clone()]), "own", None, &held);
     assert_eq!(names(&out), ["b", "b/v6"], "and what is gone is gone");
     assert!(out.refused.contains_key("b"));
-    // Even the youngest, if it says so now.
+    // Even the youngest, if it claims it now.
     let nodes = all([spoiled, plain("c", 99, 3, "198.18.2.0/24")]);
     assert_eq!(names(&desired(&nodes, "own", None, &held)), ["c"]);
 }
@@ -143,7 +143,7 @@ proptest! {
                 prop_assert!(!b.prefixes[0].contains(&a.prefixes[0]));
             }
         }
-        // Whoever is kept out stands behind an older one.
+        // A node that is kept out stands behind an older one.
         for name in out.refused.keys() {
             let Ok(reach) = &nodes[name].reach else { unreachable!("all are well") };
             let mine = &reach.peers[0];

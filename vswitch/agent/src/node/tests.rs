@@ -1,4 +1,4 @@
-//! What Nodes say, well and badly meant.
+//! Nodes with well and badly meant fields.
 
 use api::{Encapsulation, Mac};
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! What the own Node is made to say.
+//! What is written to the own Node.
 
 use api::{Encapsulate, Encapsulation, Mac, UplinkStatus};
 use serde_json::{Value, json};

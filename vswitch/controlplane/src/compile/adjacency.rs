@@ -25,7 +25,7 @@ pub(super) type Known = HashMap<Shared, AdjacencyId>;
 pub(super) struct Adjacencies<'a, 'i> {
     input: &'a Input<'i>,
     known: &'a mut Known,
-    /// Of pods' interfaces.
+    /// MTU of pods' interfaces, bytes.
     pod_mtu: u32,
     tables: &'a mut Tables,
 }
@@ -33,7 +33,7 @@ pub(super) struct Adjacencies<'a, 'i> {
 /// What many routes may lead to, and has one adjacency for all of them.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) enum Shared {
-    /// By underlay address: no two peers have the same.
+    /// A peer, by underlay address: no two peers have the same.
     Peer(IpAddr),
     Direct(IpAddr),
     Several(Vec<(AdjacencyId, u16)>),

@@ -1,4 +1,4 @@
-//! What of the tables no pod of this node changes: other nodes, routes, what sources say.
+//! The tables that no pod of this node changes: other nodes, routes, what sources name.
 //!
 //! Enters: the same input as `compile`. Leaves: tables, which follow what comes and goes: there may be
 //! a hundred thousand routes beside it, which are not to be compiled again for that. A pod changes
@@ -35,14 +35,14 @@ pub struct Base {
     /// The adjacency of each prefix.
     routes: BTreeMap<IpNet, AdjacencyId>,
     known: Known,
-    /// Addresses whose routes depend on there being no other.
+    /// Addresses with routes that depend on there being no other.
     gaps: BTreeSet<IpAddr>,
     /// Adjacencies at first. Those that nothing leads to any more stay.
     made: usize,
 }
 
 impl Base {
-    /// Of this input, whatever pods it has: the former one, if it suits or can follow.
+    /// The base of this input, whatever pods it has: the former one, if it suits or can follow.
     #[must_use]
     pub fn renew(former: Option<Self>, input: &Input<'_>) -> Self {
         if let Some(mut base) = former
@@ -53,7 +53,7 @@ impl Base {
         Self::of(input)
     }
 
-    /// Of this input, made anew.
+    /// The base of this input, made anew.
     #[must_use]
     pub fn of(input: &Input<'_>) -> Self {
         let none = BTreeMap::new();

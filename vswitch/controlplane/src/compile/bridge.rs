@@ -1,4 +1,4 @@
-//! Who shares the stretched L2 segment.
+//! Members of the stretched L2 segment.
 //!
 //! Enters: bridged pods, VTEPs of the configuration, MACs that a source names. Leaves: the bridge.
 

@@ -1,4 +1,4 @@
-//! Which routes are to be had, from whomever.
+//! Routes that may be had, of every source.
 //!
 //! Enters: the same input as `compile`. Leaves: routes to `rib`, several for a prefix that several
 //! sources name.
@@ -39,7 +39,7 @@ impl Among<'_> {
     }
 }
 
-/// Whatever the model and the node have to say, in any order.
+/// Whatever routes the model and the node have, in any order.
 pub(super) fn candidates<'a>(input: &Input<'a>, among: Among<'_>) -> Vec<RibRoute<'a>> {
     let model = input.model;
     let mut routes = Vec::with_capacity(among.at_most(input));
@@ -92,8 +92,8 @@ pub(super) fn candidates<'a>(input: &Input<'a>, among: Among<'_>) -> Vec<RibRout
     routes
 }
 
-/// What the kernel's routing table says. A next hop that is a peer's underlay address is that peer,
-/// whoever named it.
+/// Routes of the kernel's table. A next hop that is a peer's underlay address is that peer,
+/// whichever source named it.
 fn kernel<'a>(
     input: &Input<'a>,
     among: Among<'_>,
@@ -143,8 +143,8 @@ fn by_address<'a>(input: &Input<'a>) -> HashMap<IpAddr, &'a PeerSpec> {
 
 /// The addresses that pods reach without the node's kernel: those of nodes and routers that packets
 /// to other pods reach without a tunnel. What they send from such an address comes past the kernel
-/// too, and its conntrack would know only the answers. Unless a route says where the address leads:
-/// who closes it to pods means it.
+/// too, and its conntrack would know only the answers. Unless a route names where the address leads:
+/// one that closes it to pods is meant.
 pub(super) fn reached_directly<'a>(input: &Input<'a>) -> Vec<(IpAddr, Target<'a>)> {
     let (model, learned): (_, &LearnedRoutes) = (input.model, &input.model.kernel);
     if input.uplink.is_none() {

@@ -1,4 +1,4 @@
-//! How each peer is reached, by which encapsulation or by none; and what is heard from the peers.
+//! How each peer is reached, by which encapsulation or by none; and what is accepted from the peers.
 //!
 //! Enters: the configuration, peers, and the kernel's way to their underlay addresses. Leaves: a
 //! [`EncapsulationChoice`] for each, to `compile`, `requests` and `mtu`; and what is [`Accepted`], to `compile`
@@ -38,7 +38,7 @@ pub enum Reason {
     OnLink,
     /// The kernel reaches it by this router.
     Router(IpAddr),
-    /// The kernel has told no way yet. A tunnel arrives wherever the underlay leads, a pod's
+    /// The kernel has reported no way yet. A tunnel arrives wherever the underlay leads, a pod's
     /// address does not.
     Unknown,
 }
@@ -54,7 +54,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// How to reach a peer. Whether it is in another subnet is what the kernel's route says, never what
+/// How to reach a peer. Whether it is in another subnet is what the kernel's route shows, never what
 /// a mask suggests: nodes with /32 addresses are neighbours if there is a route on the link, and two
 /// addresses under one mask are not if a router stands between them.
 #[must_use]
@@ -168,13 +168,13 @@ pub fn accepted(config: &Config, model: &Model) -> Accepted {
     accepted
 }
 
-/// The underlay addresses of all who are accepted: the peers, and the VTEPs of the bridge domain.
+/// The underlay addresses of all tunnel ends that are accepted: the peers, and the bridge domain's VTEPs.
 pub fn tunnel_ends<'a>(config: &'a Config, model: &'a Model) -> impl Iterator<Item = IpAddr> + 'a {
     let peers = model.all_peers().map(|peer| peer.address);
     peers.chain(config.bridge.vteps.iter().copied())
 }
 
-/// Whether routes of the kernel's lead to the uplink's link and to nobody who is a peer.
+/// Whether routes of the kernel's lead to the uplink's link and to no peer.
 fn is_direct(model: &Model) -> bool {
     if model.kernel.direct.is_empty() {
         return false;
@@ -300,7 +300,7 @@ mod tests {
                 "",
                 Accepted { vxlan_ports: vec![4789, 8472], vnis: vec![10, 1], ..none.clone() },
             ),
-            // Who may be reached either way may come either way.
+            // A peer that may be reached either way may send either way.
             (
                 "accept = []\nencapsulate = \"cross-subnet\"",
                 "",

@@ -125,7 +125,7 @@ fn a_gateway_on_the_host_port_is_reached_and_heard_through_the_overlay() {
 
 #[test]
 fn a_gateway_that_is_a_peer_is_that_peer() {
-    // c speaks IPIP; the route's interface decides nothing.
+    // c uses IPIP; the route's interface decides nothing.
     for interface in ["eth0", "vsw0"] {
         let line = format!("198.18.9.0/24 via 203.0.113.13 dev {interface} onlink");
         let node = learned(&[&line]);

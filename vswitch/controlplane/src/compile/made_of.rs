@@ -1,7 +1,7 @@
 //! All that a base depends on, and what an input has otherwise.
 //!
-//! Enters: the input that a base was made of, then another. Leaves: the prefixes whose routes may be
-//! different, and the ends whose adjacencies may be, to `base`.
+//! Enters: the input that a base was made of, then another. Leaves: the prefixes that may have other
+//! routes, and the ends that may have other adjacencies, to `base`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -54,7 +54,7 @@ fn hop(hop: &NextHop) -> Hop {
 /// What is different.
 #[derive(Debug, Default)]
 pub(super) struct Difference {
-    /// Prefixes that may have other routes, or whose routes may lead to another adjacency.
+    /// Prefixes that may have other routes, or routes that lead to another adjacency.
     pub(super) prefixes: BTreeSet<IpNet>,
     /// Underlay addresses and neighbours that packets may have to be sent to otherwise.
     pub(super) ends: BTreeSet<IpAddr>,

@@ -1,6 +1,6 @@
 //! From what should be to what forwards.
 //!
-//! Enters: the model, the ports, and what the kernel says of the underlay. Leaves: [`Tables`], for
+//! Enters: the model, the ports, and the kernel's ways to underlay addresses. Leaves: [`Tables`], for
 //! `publish`. A pure function: the same input gives the same tables, and a test needs neither
 //! interfaces nor time.
 //!
@@ -11,9 +11,9 @@
 //! | `rib`           | which of them wins for each prefix |
 //! | `encapsulation` | how a peer is reached, and how pods' packets may come |
 //! | `adjacency`     | what goes in front of a packet |
-//! | `tunnels`       | who is heard, and with which inner sources |
+//! | `tunnels`       | what is accepted from which peers, with which inner sources |
 //! | `ports`         | what is attached here |
-//! | `bridge`        | who shares the L2 segment |
+//! | `bridge`        | what shares the L2 segment |
 //! | `base`          | what of all this is as before |
 //! | `made_of`       | what is not |
 
@@ -55,9 +55,9 @@ const DEFAULT_BRIDGE: BridgeId = BridgeId(0);
 /// The NIC, as far as forwarding needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UplinkPort {
-    /// Its number.
+    /// Number of the port.
     pub id: PortId,
-    /// Its MAC.
+    /// MAC of the NIC.
     pub mac: MacAddr,
     /// Underlay addresses.
     pub addresses: LocalAddresses,
@@ -68,22 +68,22 @@ pub struct UplinkPort {
 /// The host port, as far as forwarding needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPort {
-    /// Its number.
+    /// Number of the port.
     pub id: PortId,
     /// The TAP's MAC.
     pub mac: MacAddr,
     /// Largest IP packet, bytes.
     pub mtu: u32,
-    /// What the kernel takes undone.
+    /// Offloads that the kernel accepts.
     pub offloads: Offloads,
 }
 
 /// A pod's live port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PodPort {
-    /// Its number.
+    /// Number of the port.
     pub id: PortId,
-    /// What the pod's kernel takes undone.
+    /// Offloads that the pod's kernel accepts.
     pub offloads: Offloads,
 }
 
@@ -102,9 +102,9 @@ pub struct Input<'a> {
     pub uplink: Option<&'a UplinkPort>,
     /// How the kernel reaches underlay addresses.
     pub next_hops: &'a BTreeMap<IpAddr, NextHop>,
-    /// What routers said of the ways there.
+    /// MTUs that routers reported of the ways there.
     pub path_mtus: &'a PathMtus,
-    /// Of the tables to be.
+    /// Epoch of the tables to be.
     pub epoch: Epoch,
 }
 
@@ -127,10 +127,10 @@ impl Input<'_> {
         pod_mtu(self.config, self.model, self.uplink.map(|uplink| uplink.mtu))
     }
 
-    /// What an encapsulation to this address leaves. What routers say is about tunnel packets: of
-    /// the others their senders hear it themselves. What the kernel's route says is about all that
-    /// goes there; but the kernel may have it from an ICMP message that anybody forged, so it lowers
-    /// nobody's packets below what every pod's interface has.
+    /// The MTU that an encapsulation to this address leaves. Routers report on tunnel packets: of
+    /// others their senders get the reports. What the kernel's route has is about all that
+    /// goes there; but the kernel may have it from a forged ICMP message, so it lowers
+    /// no packet below what every pod's interface has.
     fn mtu_within(
         &self,
         encapsulation: Encapsulation,
@@ -160,7 +160,7 @@ pub fn vtep_mac(config: &Config, own: IpAddr) -> MacAddr {
 
 fn gateway(model: &Model) -> Gateway {
     let mut gateway = Gateway { mac: Gateway::MAC, ..Gateway::default() };
-    // The current ones last: they are whom pods hear from.
+    // The current ones last: the switch's own packets to pods come from them.
     for address in model.pods.gateways().collect::<Vec<_>>().into_iter().rev() {
         match address {
             IpAddr::V4(v4) => gateway.v4 = Some(v4),

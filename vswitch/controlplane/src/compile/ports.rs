@@ -1,6 +1,6 @@
 //! What is attached here.
 //!
-//! Enters: the ports that are live, and what the model says of pods. Leaves: ports by number.
+//! Enters: the ports that are live, and the model's pods. Leaves: ports by number.
 
 use api::Mode;
 use dataplane::tables::{Attachment, Offloads, Port, PortId, PortRole};

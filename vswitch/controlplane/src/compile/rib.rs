@@ -3,8 +3,8 @@
 //! Enters: the same input as `compile`. Leaves: one route a prefix, to `compile` and to `show fib`.
 //! Longer prefixes win in the FIB; for the same prefix the order here decides: the node's own
 //! pods and gateways, then the sources in the order of `api::Source`, each one's routes before the
-//! prefixes of its peers, and last what closes the gaps: an address of the cluster that nobody has
-//! is answered as unreachable and never leaves for the host, whose kernel would send it back.
+//! prefixes of its peers, and last what closes the gaps: an address of the cluster that no pod has
+//! is answered as unreachable and never leaves for the host's kernel, which would send it back.
 
 use std::collections::BTreeSet;
 
@@ -17,9 +17,9 @@ use super::route::{RibRoute, RouteOrigin};
 /// Every route that is to be had.
 #[derive(Debug)]
 pub struct Rib<'a> {
-    /// Those that forward, by prefix; one a prefix.
+    /// Routes that forward, by prefix; one a prefix.
     pub routes: Vec<RibRoute<'a>>,
-    /// Those that do not, and who has their prefix.
+    /// Routes that do not forward, and what has their prefix.
     pub hidden: Vec<(RibRoute<'a>, RouteOrigin)>,
 }
 
@@ -29,7 +29,7 @@ pub fn routes<'a>(input: &Input<'a>) -> Rib<'a> {
     select(candidates(input, Among::All))
 }
 
-/// What wins for these prefixes; nothing for those that nobody has a route for.
+/// The routes that win for these prefixes; none for those that have no route.
 #[must_use]
 pub fn routes_for<'a>(input: &Input<'a>, prefixes: &BTreeSet<IpNet>) -> Vec<RibRoute<'a>> {
     select(candidates(input, Among::These(prefixes))).routes

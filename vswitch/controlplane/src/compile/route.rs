@@ -1,4 +1,4 @@
-//! A route, as far as tables are made of it: a prefix, where it leads, and who says so.
+//! A route, as far as tables are made of it: a prefix, where it leads, and its origin.
 //!
 //! Made by `candidates`; `rib` selects among them, `adjacency` has them forward and `show fib` shows
 //! them.
@@ -16,7 +16,7 @@ use crate::model::Lease;
 pub enum Target<'a> {
     /// A pod of this node.
     Pod {
-        /// Whose.
+        /// The attachment of the pod.
         attachment: &'a AttachmentId,
         /// What it holds.
         lease: &'a Lease,
@@ -31,7 +31,7 @@ pub enum Target<'a> {
     Peer(&'a PeerSpec),
     /// A router or node on the uplink's own link, as it is.
     Direct(IpAddr),
-    /// One of several, by weight.
+    /// One of several exits, by weight.
     Several(Vec<(Exit<'a>, u16)>),
     /// A host of a bridge domain.
     Neighbor {
@@ -42,7 +42,7 @@ pub enum Target<'a> {
     },
     /// Dropped.
     Blackhole,
-    /// Dropped, and the sender told.
+    /// Dropped, and the sender gets an ICMP error.
     Unreachable,
 }
 
@@ -56,7 +56,7 @@ pub enum Exit<'a> {
 }
 
 impl<'a> Exit<'a> {
-    /// As the target of a route that has no other.
+    /// The exit as the target of a route that has no other.
     #[must_use]
     pub fn target(&self) -> Target<'a> {
         match self {
@@ -104,7 +104,7 @@ pub enum RouteOrigin {
 }
 
 impl RouteOrigin {
-    /// As it is shown.
+    /// Name of the origin as it is shown.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Tables from configurations and models, judged by what they say of addresses.
+//! Tables from configurations and models, judged by what they have for addresses.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -144,7 +144,7 @@ fn a_pods_addresses_lead_to_its_port() {
     let port = tables.port(PortId(5)).expect("attached");
     assert_eq!(port.attachment, Attachment::Routed);
     assert_eq!(port.addresses.len(), 2);
-    // Its port gone, the address is nobody's.
+    // Its port gone, no pod has the address.
     node.pods.clear();
     let tables = node.tables();
     assert_eq!(route(&tables, "198.18.1.2"), Some(&Adjacency::Unreachable));
@@ -258,7 +258,7 @@ fn direct_peers_get_ethernet_alone() {
 fn direct_peers_own_addresses_are_reached_past_the_kernel() {
     let text = CONFIG.replace("encapsulation = \"ipip\"", "encapsulation = \"direct\"");
     let tables = Node::new(&text).tables();
-    // The one of a tunnel is the world's, as is an address that nobody has.
+    // The one of a tunnel is the world's, as is an address that no node has.
     for address in ["203.0.113.12", "203.0.113.14"] {
         assert!(matches!(route(&tables, address), Some(Adjacency::Port { port: PortId(0), .. })));
     }
@@ -267,7 +267,7 @@ fn direct_peers_own_addresses_are_reached_past_the_kernel() {
         panic!("no route to peer c's own address")
     };
     assert_eq!(template.encap(), Encap::None);
-    // Whoever says where nodes are to be reached is heard.
+    // A route that names where nodes are to be reached is obeyed.
     let text = text.replace("203.0.113.192/26", "203.0.113.0/24");
     let tables = Node::new(&text).tables();
     assert!(matches!(route(&tables, "203.0.113.13"), Some(Adjacency::Blackhole)));
@@ -445,11 +445,11 @@ fn what_the_kernels_route_says_lowers_that_way_with_a_tunnel_or_without() {
         Some(Adjacency::Remote { mtu: 1350, .. })
     ));
     assert_eq!(node.tables().bridges[0].vteps[0].mtu, 1350);
-    // The smallest of all that is said.
+    // The smallest of all that are reported.
     let said = dataplane::PathMtu { address: [203, 0, 113, 12].into(), mtu: 1390 };
     node.path_mtus.note(said, dataplane::Millis(0));
     assert_eq!(mtus(&node), [1340, 1380]);
-    // Whoever forges a message to the kernel takes no IPv6 from pods.
+    // A forged message to the kernel takes no IPv6 from pods.
     narrow(&mut node, 552);
     assert_eq!(mtus(&node), [1280, 1280]);
 

@@ -1,4 +1,4 @@
-//! Our end of the overlay: what is accepted, from whom, and with which inner sources.
+//! Our end of the overlay: what is accepted, from which peers, and with which inner sources.
 //!
 //! Enters: the configuration and the model. Leaves: tunnels.
 
@@ -66,7 +66,7 @@ pub(super) fn tunnels(input: &Input<'_>) -> Tunnels {
     for peer in model.kernel.peers.values() {
         add(peer.address, IpNet::aggregate(&peer.prefixes));
     }
-    // A VTEP that is no peer is heard in its bridge domain alone: it has no prefix to route from.
+    // A VTEP that is no peer is accepted in its bridge domain alone: it has no prefix to route from.
     for vtep in &config.bridge.vteps {
         add(*vtep, Vec::new());
     }

@@ -2,7 +2,7 @@
 //!
 //! Enters: this node's addresses and prefixes, then one peer after the other, of any source: the
 //! file, a request, the cluster's API server. Leaves: what is wrong with a peer beside those. This
-//! is the only judge, and it knows nothing of who asks. Each question costs a few look-ups however
+//! is the only judge, and it does not know which source asks. Each question costs a few look-ups however
 //! many peers there are.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -20,10 +20,10 @@ use super::values::{
 /// More than any node has. A tunnel packet's inner source is compared with each of them.
 const MAX_PREFIXES: usize = 256;
 
-/// Whose this node's prefixes are, in messages.
+/// Owner of this node's prefixes, in messages.
 pub(crate) const THIS_NODE: &str = "this node";
 
-/// What `overlay` says of peers that do not say otherwise.
+/// What `overlay` has for peers without settings of their own.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usual {
     encapsulation: Encapsulation,
@@ -31,7 +31,7 @@ pub(crate) struct Usual {
 }
 
 impl Usual {
-    /// What this configuration says.
+    /// The settings of this configuration.
     pub(crate) fn of(config: &Config) -> Self {
         let overlay = &config.overlay;
         Self { encapsulation: overlay.encapsulation, encapsulate: overlay.encapsulate }
@@ -49,14 +49,14 @@ impl Usual {
 pub(crate) struct Claims<'a> {
     cluster: &'a [IpNet],
     own: LocalAddresses,
-    /// These are all of them.
+    /// The node has no other underlay addresses than these.
     own_is_complete: bool,
-    /// Of peers that do not say otherwise, if it is known.
+    /// How peers without settings of their own are reached, if it is known.
     usual: Option<Usual>,
     names: HashSet<&'a str>,
     addresses: HashMap<IpAddr, &'a str>,
-    /// Whose, by first address. None overlaps another: whatever overlaps a prefix has its neighbour
-    /// in this order.
+    /// Prefixes and their owners, by first address. None overlaps another: whatever overlaps a prefix is
+    /// its neighbour in this order.
     prefixes: BTreeMap<IpAddr, (IpNet, &'a str)>,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Claims<'a> {
         claims
     }
 
-    /// Notes a prefix, unless somebody has a part of it.
+    /// Notes a prefix, unless a part of it is taken.
     pub(crate) fn take_prefix(&mut self, prefix: IpNet, whose: &'a str) {
         if self.overlapping(&prefix).is_none() {
             self.prefixes.insert(prefix.network(), (prefix, whose));
@@ -134,7 +134,7 @@ impl<'a> Claims<'a> {
         self.names.contains(name)
     }
 
-    /// Whose this very prefix is.
+    /// The owner of this very prefix.
     pub(crate) fn owner(&self, prefix: &IpNet) -> Option<&'a str> {
         let (held, whose) = self.prefixes.get(&prefix.network())?;
         (held == prefix).then_some(*whose)
@@ -190,7 +190,7 @@ impl<'a> Claims<'a> {
         problems
     }
 
-    /// Whether a prefix may be that of somebody new.
+    /// Whether a new owner may have a prefix.
     ///
     /// # Errors
     /// What stands against it.

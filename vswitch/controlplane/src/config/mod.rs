@@ -34,10 +34,10 @@ pub use former::Former;
 pub use read::{KeyLines, Problem};
 pub(crate) use semantic::{check_pod_prefixes, check_route_prefix};
 
-/// Everything that the operator decided.
+/// All settings of the operator's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Who this node is and which addresses are its pods'.
+    /// The node's name and its pods' prefixes.
     pub node: NodeSettings,
     /// The NIC; a node without one reaches only its own pods.
     pub uplink: Option<UplinkSettings>,
@@ -45,13 +45,13 @@ pub struct Config {
     pub overlay: OverlaySettings,
     /// The node's own port, if it has one.
     pub host: Option<HostSettings>,
-    /// How a pod is attached unless its request says otherwise.
+    /// How a pod is attached unless its request names another mode.
     pub attachment: Mode,
     /// The default bridge domain.
     pub bridge: BridgeSettings,
     /// The pinned threads.
     pub workers: WorkerSettings,
-    /// Socket and state.
+    /// Control socket and state directory.
     pub control: ControlSettings,
     /// The other nodes.
     pub peers: Vec<PeerSpec>,
@@ -66,11 +66,11 @@ pub struct Config {
 /// `[node]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeSettings {
-    /// For status, logs and peers.
+    /// Name of the node, for status, logs and peers.
     pub name: String,
-    /// One a family; empty if the cluster tells them at run time.
+    /// Prefixes of this node's pods, one a family; empty if the cluster assigns them at run time.
     pub pod_prefixes: Vec<IpNet>,
-    /// Everything that is a pod of this cluster.
+    /// Prefixes of all pods of this cluster.
     pub cluster_prefixes: Vec<IpNet>,
 }
 
@@ -81,9 +81,9 @@ pub struct UplinkSettings {
     pub interface: String,
     /// IPv4 underlay address; the interface's only one if absent.
     pub address: Option<Ipv4Addr>,
-    /// IPv6 underlay address; likewise, link-local and passing ones aside.
+    /// IPv6 underlay address; likewise, apart from link-local ones and those that do not last.
     pub address6: Option<Ipv6Addr>,
-    /// Answer who asks the underlay's link for a pod of this node.
+    /// Answer requests on the underlay's link for addresses of this node's pods.
     pub proxy_neighbors: bool,
     /// Where the XDP program runs.
     pub xdp: Xdp,
@@ -105,11 +105,11 @@ pub enum Xdp {
 /// `[overlay]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OverlaySettings {
-    /// For peers that name none.
+    /// Encapsulation for peers that name none.
     pub encapsulation: Encapsulation,
-    /// Whether it is used, for peers that do not say.
+    /// Whether packets are encapsulated, for peers that do not name it.
     pub encapsulate: Encapsulate,
-    /// What is taken from peers beside what is sent to them.
+    /// Encapsulations that are accepted from peers beside the one sent to them.
     pub accept: Vec<Encapsulation>,
     /// Further UDP ports on which VXLAN is taken.
     pub accept_vxlan_ports: Vec<u16>,
@@ -139,18 +139,18 @@ pub struct HostSettings {
     /// Masquerade what pods send to the world outside the cluster, and what the kernel translates from
     /// pod to pod.
     pub masquerade: bool,
-    /// Further destinations to which it is not.
+    /// Further destinations to which nothing is masqueraded.
     pub non_masquerade_prefixes: Vec<IpNet>,
 }
 
 /// `[bridge]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BridgeSettings {
-    /// Of the domain.
+    /// Name of the domain.
     pub name: String,
-    /// LearnedRoutes MACs at most, of each worker.
+    /// Learned MACs at most, of each worker.
     pub fdb_max: u32,
-    /// A learned MAC is kept so long.
+    /// How long a learned MAC is kept, seconds.
     pub ageing_seconds: u64,
     /// Set if the segment is stretched over VXLAN.
     pub vni: Option<u32>,
@@ -172,9 +172,9 @@ pub struct WorkerSettings {
 /// `[control]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlSettings {
-    /// Where the daemon listens.
+    /// Path of the control socket.
     pub socket: PathBuf,
-    /// Where the journal is.
+    /// Directory of the journal.
     pub state_dir: PathBuf,
 }
 
@@ -229,7 +229,7 @@ impl Config {
 }
 
 impl OverlaySettings {
-    /// What a peer gets that the configuration knows nothing of.
+    /// Encapsulation of a peer without settings of its own.
     #[must_use]
     pub fn usual(&self) -> Encapsulation {
         match self.encapsulate {

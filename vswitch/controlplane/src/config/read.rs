@@ -17,7 +17,7 @@ use toml::de::{DeTable, DeValue};
 pub struct Problem {
     /// Name of the file.
     pub file: String,
-    /// Where, counted from one.
+    /// Line of the file, counted from one.
     pub line: usize,
     /// Full name of the key; empty if the file is no TOML.
     pub key: String,
@@ -94,7 +94,7 @@ impl<'t> Reader<'t> {
         Section { path: String::new(), table: Some(table), taken: BTreeSet::new() }
     }
 
-    /// The keys that nobody asked for are mistakes.
+    /// Keys that were not read are mistakes.
     pub(super) fn finish(&mut self, section: Section<'_>) {
         for (name, _) in section.table.into_iter().flatten() {
             if section.taken.contains(name.get_ref().as_ref()) {
@@ -383,7 +383,7 @@ impl<'t> Reader<'t> {
 }
 
 impl Section<'_> {
-    /// One that is not there.
+    /// A section that is not there.
     pub(super) fn absent(path: &str) -> Self {
         Self { path: path.to_owned(), table: None, taken: BTreeSet::new() }
     }

@@ -31,7 +31,7 @@ const ENCAPSULATES: [(&str, Encapsulate); 3] = [
     ("cross-subnet", Encapsulate::CrossSubnet),
     ("never", Encapsulate::Never),
 ];
-/// Who wrote a route into the kernel's table: RTPROT_* of include/uapi/linux/rtnetlink.h, by the
+/// Protocols of routes in the kernel's table: RTPROT_* of include/uapi/linux/rtnetlink.h, by the
 /// names of iproute2.
 const ROUTE_PROTOCOLS: [(&str, u8); 21] = [
     ("redirect", 1),
@@ -75,7 +75,7 @@ const TABLES: std::ops::RangeInclusive<u64> = 1..=0xffff_ffff;
 /// CPU_SETSIZE of glibc.
 const CORES: std::ops::RangeInclusive<u64> = 0..=1023;
 
-/// What the file says, unless something essential is missing, and what is wrong with it.
+/// The settings of the file, unless something essential is missing, and what is wrong with it.
 pub(super) fn read(file: &str, text: &str) -> (Option<Config>, Vec<Problem>) {
     let mut reader = Reader::new(file, text);
     let document = match DeTable::parse(text) {
@@ -199,8 +199,8 @@ fn overlay<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> OverlaySettin
     overlay
 }
 
-/// A node has a host port unless it says no, with or without an uplink. One that has neither is for
-/// its own pods alone, and needs no privileges.
+/// A node has a host port unless the file turns it off, with or without an uplink. One that has neither is
+/// for its own pods alone, and needs no privileges.
 fn host<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<HostSettings> {
     let mut section = reader.section(root, "host");
     let enabled = reader.boolean(&mut section, "enabled").unwrap_or(true);
@@ -327,7 +327,7 @@ fn kernel_routes<'t>(
             "at least one is needed; without this key routes of every protocol are taken",
         );
     }
-    // A node of an overlay has a default route too, which says nothing of pods.
+    // A node of an overlay has a default route too, which does not concern pods.
     let covering = reader
         .boolean(&mut section, "covering")
         .unwrap_or(overlay.usual() == Encapsulation::Direct);

@@ -1,4 +1,4 @@
-//! What a value must be by itself, whoever says it.
+//! What a value must be by itself, whatever source it comes from.
 //!
 //! Enters: names, prefixes, addresses, words. Leaves: a sentence for what cannot be meant, to
 //! `semantic`, `claims` and `sections`.

@@ -44,7 +44,7 @@ pub struct HostPortState {
 /// A route that vswitchd gives the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HostRoute {
-    /// To pods, by the port.
+    /// A route to pods, by the port.
     ByPort {
         /// Destination.
         prefix: IpNet,
@@ -175,7 +175,7 @@ impl HostRoute {
         }
     }
 
-    /// Whether the kernel, told of this route, puts it in place of the other.
+    /// Whether the kernel, given this route, puts it in place of the other.
     fn is_in_place_of(&self, other: &Self) -> bool {
         (self.prefix(), self.metric()) == (other.prefix(), other.metric())
     }

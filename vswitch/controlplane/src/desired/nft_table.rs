@@ -3,9 +3,9 @@
 //! Enters: the configuration and the node's pod prefixes. Leaves: the script that makes the table, to
 //! `vswitchd`, which runs it.
 //!
-//! Pods that speak to another node's underlay address are of two kinds. Towards one that is reached
+//! Pods that send to another node's underlay address are of two kinds. Towards one that is reached
 //! through a tunnel they are masqueraded like all others: the underlay may drop a pod's address, and
-//! the answer comes back to this node. One that is reached without may itself speak to pods from its
+//! the answer comes back to this node. One that is reached without may itself send to pods from its
 //! underlay address, and its packets come to the pod past this node's kernel: the answers, of which
 //! conntrack has seen no question, would be masqueraded (UDP) or be invalid to a firewall (TCP).
 //! `compile::rib` therefore routes such addresses like the pods behind them, and they never come here:
@@ -14,7 +14,7 @@
 //! kube-proxy and the plugin `portmap` have the kernel translate what a pod sends to a Service or to a
 //! hostPort. If the endpoint is a pod, its answer would go from pod to pod past the kernel, untranslated,
 //! and the first pod would take it for a stranger's. Such connections come from the node's gateway address
-//! therefore: by the chain `services`, whose counter is none of those of masqueraded connections.
+//! therefore: by the chain `services`; its counter is none of those of masqueraded connections.
 
 use std::fmt::Write as _;
 
@@ -63,7 +63,7 @@ impl NftTable {
 }
 
 /// The first two lines remove the table whether or not it was there. Nothing jumps to the chain `owner`:
-/// it tells whose the table is. The chain `services` knows neither
+/// it names the table's owner. The chain `services` knows neither
 /// prefixes nor protocols: what enters and leaves by the host port goes from pod to pod.
 fn script(node: &NodeSettings, host: &HostSettings, pods: &PodPrefixes) -> String {
     let mut text = format!("{TABLE}\ndelete {TABLE}\n{TABLE} {{\n");

@@ -1,7 +1,7 @@
 //! Follows the kernel's table, and judges what changes.
 //!
-//! Enters: the table as it was read, every change of it, and who this node is. Leaves: judgements,
-//! into a [`Tracked`]; and when the table is to be read anew, because the events alone do not tell
+//! Enters: the table as it was read, every change of it, and the node's `Scope`. Leaves: judgements,
+//! into a [`Tracked`]; and when the table is to be read anew, because the events alone do not show
 //! what it has. No I/O: `vswitchd` reads the table and hands it over.
 
 #[cfg(test)]
@@ -21,7 +21,7 @@ use crate::config;
 
 /// The table is read anew this often even if nothing asks for it.
 const PERIOD_MS: u64 = 60_000;
-/// And this soon after it was read while it changed.
+/// The table is read again this soon after it was read while it changed.
 const AGAIN_MS: u64 = 1_000;
 
 /// What the kernel announced, as far as its routes are concerned.

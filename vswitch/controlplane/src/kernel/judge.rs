@@ -1,6 +1,6 @@
 //! What the kernel's routes mean for pods.
 //!
-//! Enters: the mirror, and who this node is. Leaves: a [`LearnedRoutes`]: where each prefix leads, and
+//! Enters: the mirror, and the node's `Scope`. Leaves: a [`LearnedRoutes`]: where each prefix leads, and
 //! which routes were refused, with the reason. A pure function.
 //!
 //! | the kernel has | the vSwitch |
@@ -24,16 +24,16 @@ use super::mirror::Mirror;
 use super::route::{KernelHop, KernelRoute, RouteKind};
 use super::{HOST_METRIC, Hop, Judgement, LearnedRoutes, Way};
 
-/// Who this node is.
+/// What of this node routes are judged by.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// Routes within these are taken.
+    /// Prefixes within which routes are taken.
     pub prefixes: Vec<IpNet>,
     /// A route that covers one of them is taken for all of it.
     pub covering: bool,
-    /// This node's pods come from these.
+    /// Prefixes of this node's pods.
     pub own: Vec<IpNet>,
-    /// Everything that is a pod of the cluster; the host port has the kernel's routes to it.
+    /// Prefixes of all pods of the cluster; the host port has the kernel's routes to them.
     pub cluster: Vec<IpNet>,
     /// Addresses of this node's pods.
     pub pods: BTreeSet<IpAddr>,

@@ -1,6 +1,6 @@
 //! What the kernel's routes come to.
 //!
-//! Enters: what `judge` makes of each prefix. Leaves: where prefixes lead and who is behind which
+//! Enters: what `judge` makes of each prefix. Leaves: where prefixes lead and which nodes are behind which
 //! next hop, to `compile`, `show` and `status`. A change of one prefix costs as much whether there
 //! are ten or a hundred thousand beside it.
 
@@ -31,13 +31,13 @@ pub struct LearnedRoutes {
 /// Where a prefix leads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Way {
-    /// To these, by weight.
+    /// To these next hops, by weight.
     Hops(Vec<Hop>),
     /// To the kernel, which forwards by another interface.
     Host,
     /// Nowhere, silently.
     Blackhole,
-    /// Nowhere, and the sender is told.
+    /// Nowhere, and the sender gets an ICMP error.
     Unreachable,
 }
 
@@ -59,12 +59,12 @@ pub enum Judgement {
     Take(Way),
     /// It means nothing here.
     Ignore,
-    /// It would do harm: a sentence that says which.
+    /// It would do harm: a sentence that names which.
     Refuse(String),
 }
 
 impl LearnedRoutes {
-    /// Whether some routes lead to neighbours on the uplink that are nobody's underlay address, and
+    /// Whether some routes lead to neighbours on the uplink that are no node's underlay address, and
     /// so packets come and go as they are.
     #[must_use]
     pub fn is_direct(&self, is_peer: impl Fn(&IpAddr) -> bool) -> bool {
@@ -158,7 +158,7 @@ impl LearnedRoutes {
             address: hop.gateway,
             prefixes: Vec::new(),
             encapsulation: None,
-            // The route says so: it leads into the host port, not along the link.
+            // The route shows it: it leads into the host port, not along the link.
             encapsulate: Some(Encapsulate::Always),
             vtep_mac: None,
         };

@@ -2,7 +2,7 @@
 //!
 //! Enters: a whole table, and every change of it in order. Leaves: for each destination the route
 //! that the kernel would take, to `judge`. No I/O: the same events give the same mirror, and what
-//! cannot be followed by the events alone is said to be unclear, so that the table is read anew.
+//! cannot be followed by the events alone is reported as unclear, so that the table is read anew.
 
 #[cfg(test)]
 mod tests;
@@ -31,9 +31,9 @@ pub enum MirrorChange {
 pub struct Mirror {
     table: u32,
     prefixes: Vec<IpNet>,
-    /// Of these protocols; of all if empty.
+    /// Routes of these protocols are kept; of all if empty.
     protocols: Vec<u8>,
-    /// By destination and metric, in the order in which the kernel looks at them.
+    /// Routes by destination and metric, in the order in which the kernel looks at them.
     routes: BTreeMap<(IpNet, u32), Vec<KernelRoute>>,
     /// How many next hops leave by each interface.
     leaving: BTreeMap<u32, usize>,
@@ -128,7 +128,7 @@ impl Mirror {
         }
         let routes = self.routes.entry(key).or_default();
         if let Some(known) = routes.iter_mut().find(|known| known.is_same_as(route)) {
-            // Told again, or read a moment ago. If it stood behind others by then, what became of
+            // Announced again, or read a moment ago. If it stood behind others by then, what became of
             // those is not known.
             if placement == Placement::Appended {
                 return MirrorChange::Unclear;

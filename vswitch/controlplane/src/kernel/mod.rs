@@ -2,14 +2,14 @@
 //! BIRD, FRR, `ip route`.
 //!
 //! Enters: the table, once, and every change of it, as plain values. Leaves: what the node learns by
-//! that, into the [`Tracked`] that the model keeps beside what other sources say. A change of some
+//! that, into the [`Tracked`] that the model keeps beside what other sources name. A change of some
 //! routes touches those alone.
 //!
 //! | file | does |
 //! |---|---|
 //! | `route`   | a route as plain values |
 //! | `mirror`  | keeps the routes that may concern pods |
-//! | `judge`   | says what each route means for pods |
+//! | `judge`   | decides what each route means for pods |
 //! | `follow`  | follows the changes of the table, and judges what they touch |
 //! | `learned` | holds the outcome |
 //! | `tracked` | knows which prefixes of the outcome changed lately |

@@ -18,7 +18,7 @@ pub struct KernelRoute {
     pub tos: u8,
     /// Which of several routes to one destination wins: the lowest.
     pub metric: u32,
-    /// Who made it: RTPROT_*, 4 for `ip route`, 12 for BIRD, 186 for BGP by FRR.
+    /// Protocol of the program that made it: RTPROT_*, 4 for `ip route`, 12 for BIRD, 186 for BGP by FRR.
     pub protocol: u8,
     /// What becomes of packets.
     pub kind: RouteKind,
@@ -29,13 +29,13 @@ pub struct KernelRoute {
 /// One of a route's next hops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KernelHop {
-    /// The interface that packets leave by; 0 if the kernel did not say.
+    /// The interface that packets leave by; 0 if the kernel named none.
     pub oif: u32,
     /// The router that forwards them; `None`: the destination is on the link.
     pub gateway: Option<IpAddr>,
     /// Its share among the others', 1 to 256.
     pub weight: u16,
-    /// The gateway is on the link, whatever the addresses say.
+    /// The gateway is on the link, whatever the addresses suggest.
     pub onlink: bool,
     /// The interface is up and has its carrier.
     pub usable: bool,
@@ -50,7 +50,7 @@ pub enum RouteKind {
     Local,
     /// Drops them.
     Blackhole,
-    /// Drops them and reports that nobody is there.
+    /// Drops them and reports that the destination is unreachable.
     Unreachable,
     /// Drops them and reports that it is forbidden.
     Prohibit,

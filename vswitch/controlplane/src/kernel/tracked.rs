@@ -1,4 +1,4 @@
-//! What was learned, and which prefixes changed lately: whoever made something of it can follow
+//! What was learned, and which prefixes changed lately: a reader that made something of it can follow
 //! without looking at all of it again.
 //!
 //! Enters: judgements, from `KernelSource`. Leaves: a [`LearnedRoutes`] to read, and the prefixes that are
@@ -59,7 +59,7 @@ impl From<LearnedRoutes> for Tracked {
 }
 
 impl Tracked {
-    /// Of the present state.
+    /// Revision of the present state.
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.revision

@@ -1,7 +1,7 @@
 //! Judges what a CNI call asks for.
 //!
 //! Enters: `Reserve`, `Attach`, `Detach`, `Check`. Leaves: the edits that grant it, or a refusal
-//! that says what stands against it. Nothing is changed here.
+//! that names what stands against it. Nothing is changed here.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -17,7 +17,7 @@ use crate::config::Config;
 const MAX_ID: usize = 256;
 
 impl Model {
-    /// What an attachment gets. One that has a lease but no port gets the same again: its runtime
+    /// Judges a reservation. An attachment with a lease but no port gets the same again: its runtime
     /// tries anew.
     ///
     /// # Errors
@@ -190,7 +190,7 @@ impl Model {
         edits
     }
 
-    /// Compares what the runtime knows with what the model says.
+    /// Compares what the runtime has with what the model has.
     ///
     /// # Errors
     /// The first difference.
@@ -225,7 +225,7 @@ impl Model {
     }
 }
 
-/// How people know an attachment in messages.
+/// Name of an attachment in messages.
 pub fn name(attachment: &AttachmentId) -> String {
     format!("{} of container {}", attachment.ifname, attachment.container_id)
 }
@@ -282,7 +282,7 @@ fn gateways(pods: &[IpNet], addresses: &[IpNet], delegated: Option<&Delegated>) 
     gateways
 }
 
-/// 02:70 and the IPv4 address, 02:71 and the end of the IPv6 address: whoever gets the address next
+/// 02:70 and the IPv4 address, 02:71 and the end of the IPv6 address: the next pod with the address
 /// gets the MAC with it, so that a neighbour entry somewhere that outlived the old pod is right.
 fn derived_mac(address: IpAddr) -> Mac {
     let (kind, [a, b, c, d]) = match address {

@@ -18,29 +18,29 @@ use super::{Lease, Model, PodPrefixes, Source};
 pub enum Edit {
     /// The attachment holds this.
     Lease {
-        /// Whose.
+        /// The attachment that this lease belongs to.
         attachment: AttachmentId,
-        /// What.
+        /// What it holds.
         lease: Lease,
     },
     /// The attachment holds nothing.
     NoLease {
-        /// Whose.
+        /// The attachment that holds nothing.
         attachment: AttachmentId,
     },
-    /// A peer that was told at run time.
+    /// A peer that a source named at run time.
     Peer {
-        /// All of it.
+        /// The whole peer.
         peer: PeerSpec,
-        /// Who told.
+        /// The source that named it.
         #[serde(default = "runtime", skip_serializing_if = "is_runtime")]
         source: Source,
     },
-    /// The source knows no such peer.
+    /// The source names no such peer.
     NoPeer {
-        /// Its name.
+        /// Name of the peer.
         name: String,
-        /// Who told.
+        /// The source that named it before.
         #[serde(default = "runtime", skip_serializing_if = "is_runtime")]
         source: Source,
     },
@@ -51,7 +51,7 @@ pub enum Edit {
         /// Where it goes.
         target: RouteTarget,
     },
-    /// No route of this prefix.
+    /// No route has this prefix.
     NoRoute {
         /// Destination.
         prefix: IpNet,
@@ -62,7 +62,7 @@ pub enum Edit {
         bridge: String,
         /// Destination.
         mac: Mac,
-        /// Where it is.
+        /// Underlay address of its VTEP.
         vtep: IpAddr,
     },
     /// No static FDB entry.
@@ -76,7 +76,7 @@ pub enum Edit {
     Neighbor {
         /// Bridge domain.
         bridge: String,
-        /// Whose.
+        /// Address of the neighbour.
         address: IpAddr,
         /// Its MAC.
         mac: Mac,
@@ -85,12 +85,12 @@ pub enum Edit {
     NoNeighbor {
         /// Bridge domain.
         bridge: String,
-        /// Whose.
+        /// Address of the neighbour.
         address: IpAddr,
     },
     /// This node's prefixes for pods.
     PodPrefixes {
-        /// All of them.
+        /// All of the prefixes.
         pods: PodPrefixes,
     },
     /// The allocator gave out this address last, in its prefix.
@@ -100,7 +100,7 @@ pub enum Edit {
     },
 }
 
-/// A journal that names no source has what was added at run time.
+/// The source of an edit that names none in the journal: it was added at run time.
 fn runtime() -> Source {
     Source::Runtime
 }

@@ -11,12 +11,12 @@ use ipnet::IpNet;
 
 use crate::config::Config;
 
-/// The node's pod prefixes and who has what of them.
+/// The node's pod prefixes and which of their addresses are leased.
 #[derive(Debug, Clone, Default)]
 pub struct Ipam {
     pools: Vec<Pool>,
     /// Every leased address, also those outside of the pools, with the number of its leases: more
-    /// than one only if a journal says so.
+    /// than one only after a journal that has it so.
     leased: BTreeMap<IpAddr, usize>,
 }
 
@@ -25,28 +25,28 @@ struct Pool {
     prefix: IpNet,
     first: u128,
     last: u128,
-    /// Given out last.
+    /// The address that was given out last.
     cursor: Option<u128>,
     freed_last: Option<u128>,
-    /// Pods still have addresses of it; nobody gets one.
+    /// Pods still have addresses of it; no new pod gets one.
     is_retired: bool,
 }
 
 /// Why an address cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IpamError {
-    /// Somebody has it.
+    /// It is taken already.
     #[error("{0} is in use by another pod")]
     InUse(IpAddr),
-    /// It is none that a pod may have.
+    /// A pod may not have it.
     #[error("{address} cannot be a pod's: {reason}")]
     Unusable {
         /// The address.
         address: IpAddr,
-        /// Why not.
+        /// Why a pod may not have it.
         reason: String,
     },
-    /// Everything is given out.
+    /// All addresses are given out.
     #[error("no address of {0} is left; delete pods or give the node a larger prefix")]
     Exhausted(IpNet),
 }
@@ -110,7 +110,7 @@ impl Ipam {
             .collect()
     }
 
-    /// Whether an address that somebody else allocated can be a pod's.
+    /// Whether an address that another allocator gave out can be a pod's.
     ///
     /// # Errors
     /// If it is leased, or one of the node's own.
@@ -188,7 +188,7 @@ impl Ipam {
 }
 
 impl Pool {
-    /// Network, gateway and, for IPv4, broadcast are nobody's. Of IPv6 the first is the subnet
+    /// Network, gateway and, for IPv4, broadcast are no pod's. Of IPv6 the first is the subnet
     /// router's anycast address (RFC 4291 section 2.6.1).
     fn new(prefix: &IpNet) -> Self {
         let gateway = bits(Config::gateway_of(prefix));

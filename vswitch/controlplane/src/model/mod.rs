@@ -5,7 +5,7 @@
 //! [`Edit`]s that was judged before (`attachments`, `overlay`, `sync`, `prefixes`), is applied by
 //! [`Model::apply_all`], and can be taken back by the edits which that returns.
 //!
-//! Several sources may name the same peer or prefix. Each keeps what it says (`said`); what is in
+//! Several sources may name the same peer or prefix. What each names is kept (`source_rib`); what is in
 //! force is made of that anew with every change, so that nothing is lost while something better
 //! hides it.
 
@@ -38,21 +38,21 @@ pub use source_rib::{Hidden, Refused, SourceRib};
 /// What an attachment holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// For people.
+    /// Name of the pod, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodName>,
     /// Path of the pod's namespace, for messages.
     pub netns: String,
-    /// With the bridge domain named.
+    /// How the port is attached, with the bridge domain named.
     #[serde(flatten)]
     pub mode: Mode,
-    /// As they are configured in the pod.
+    /// Addresses as they are configured in the pod.
     pub addresses: Vec<IpNet>,
-    /// One a family.
+    /// Gateways, one a family.
     pub gateways: Vec<IpAddr>,
-    /// The pod's.
+    /// MAC of the pod.
     pub mac: Mac,
-    /// Of the pod's interface, bytes.
+    /// MTU of the pod's interface, bytes.
     pub mtu: u32,
     /// Another IPAM plugin allocated the addresses.
     #[serde(default)]
@@ -65,18 +65,18 @@ pub struct Lease {
 /// The desired state of a node.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
-    /// By container and interface.
+    /// Leases by container and interface.
     pub attachments: BTreeMap<AttachmentId, Lease>,
-    /// The peers in force, by name; each with the prefixes that no source above has. Made of what
-    /// was said.
+    /// The peers in force, by name; each with the prefixes that no source above has. Made of
+    /// `source_rib`.
     pub peers: Arc<BTreeMap<String, (PeerSpec, Source)>>,
-    /// The routes in force, by destination. Made of what was said.
+    /// The routes in force, by destination. Made of `source_rib`.
     pub routes: Arc<BTreeMap<IpNet, (RouteTarget, Source)>>,
-    /// What each source says of peers and routes, in force or not.
+    /// Peers and routes that each source names, in force or not.
     pub source_rib: SourceRib,
-    /// What was said and is not in force.
+    /// Peers and routes of `source_rib` that are not in force.
     pub hidden: Hidden,
-    /// What a source said last and could not be taken at all; judged again with its next word.
+    /// Peers that a source named last and could not have at all; judged again at its next message.
     pub refused: Refused,
     /// This node's prefixes for pods.
     pub pods: PodPrefixes,
@@ -86,16 +86,16 @@ pub struct Model {
     pub neighbors: BTreeMap<(String, IpAddr), Mac>,
     /// The node's own addresses for pods.
     pub ipam: Ipam,
-    /// Everything that is a pod of the cluster.
+    /// Prefixes of all pods of the cluster.
     pub cluster_prefixes: Vec<IpNet>,
     /// The node's underlay addresses, once they are known.
     own: LocalAddresses,
     /// They are all known, not just those of the configuration.
     own_is_complete: bool,
-    /// How peers are reached that do not say otherwise.
+    /// How peers are reached that have no settings of their own.
     usual: Option<Usual>,
-    /// What the kernel's routing table says. No edit makes it, and it is not journalled: at the next
-    /// start it is read again.
+    /// Routes of the kernel's routing table. No edit makes them, and they are not journalled: at the
+    /// next start they are read again.
     pub kernel: Tracked,
 }
 
@@ -113,12 +113,12 @@ impl Model {
     pub fn restored(config: &Config, edits: &[Edit]) -> Self {
         let mut model = Self::new(config);
         model.apply_all(edits);
-        // What was configured last time may have been replaced by what the cluster told then.
+        // What was configured last time may have been replaced by what the cluster assigned then.
         model.take_config(config);
         model
     }
 
-    /// Replaces what came from the configuration by what it says now. What other sources say stays,
+    /// Replaces what came from the configuration by what it has now. What other sources name stays,
     /// in force or hidden by that.
     pub fn take_config(&mut self, config: &Config) {
         self.cluster_prefixes.clone_from(&config.node.cluster_prefixes);
@@ -135,7 +135,7 @@ impl Model {
         self.resolve();
     }
 
-    /// The addresses by which the other nodes know this one: no peer's. While there is none at all,
+    /// Sets the addresses by which other nodes know this one; no peer has them. While there is none at all,
     /// no peer is judged by that: each is of a family that may come.
     pub fn set_own_addresses(&mut self, own: LocalAddresses) {
         self.own_is_complete = own != LocalAddresses::default();

@@ -1,8 +1,8 @@
 //! Judges changes of peers, routes and static entries at run time.
 //!
-//! Enters: requests. Leaves: the edits that grant them, or a refusal. What the configuration says
-//! is changed in the configuration alone: at the next start it would be back. Who types a command
-//! that could have no effect beside it is told so; what less trusted sources say is overruled.
+//! Enters: requests. Leaves: the edits that grant them, or a refusal. What the configuration has
+//! is changed there alone: at the next start it would be back. A command that could have no effect
+//! beside it is refused; what less trusted sources name is overruled.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ impl Model {
         if self.source_rib.peer(Source::Config, &peer.name).is_some() {
             return Err(configured(config, &format!("peer \"{}\"", peer.name)));
         }
-        // What sources below say does not count: it is hidden by this one.
+        // What sources below name does not count: it is hidden by this one.
         let mut claims = self.claims_with_pods();
         let others = self
             .source_rib

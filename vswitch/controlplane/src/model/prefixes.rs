@@ -33,12 +33,12 @@ impl PodPrefixes {
         &self.current
     }
 
-    /// Everything that is this node's, the current ones first.
+    /// All prefixes of this node, the current ones first.
     pub fn all(&self) -> impl Iterator<Item = &IpNet> + Clone {
         self.current.iter().chain(&self.retired)
     }
 
-    /// The gateway of each, the current ones first.
+    /// The gateway of each prefix, the current ones first.
     pub fn gateways(&self) -> impl Iterator<Item = IpAddr> + Clone + '_ {
         self.all().map(Config::gateway_of)
     }
@@ -49,20 +49,20 @@ impl PodPrefixes {
         self.all().any(|prefix| api::is_v4(prefix) == is_v4)
     }
 
-    /// Nothing is this node's.
+    /// Whether this node has no prefix.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.current.is_empty() && self.retired.is_empty()
     }
 
-    /// Whether the current ones are these, in whatever order.
+    /// Whether the current prefixes are these, in whatever order.
     #[must_use]
     pub fn is_same(&self, prefixes: &[IpNet]) -> bool {
         self.current.len() == prefixes.len()
             && prefixes.iter().all(|prefix| self.current.contains(prefix))
     }
 
-    /// With other current ones; of the old those that still have a lease are retired.
+    /// These prefixes with other current ones; of the old those that still have a lease are retired.
     pub(super) fn followed_by(
         &self,
         prefixes: &[IpNet],
@@ -84,7 +84,7 @@ impl Model {
     /// Sets the prefixes that the cluster assigned to this node; nothing if it has them already.
     ///
     /// # Errors
-    /// If the configuration names others, or somebody has a part of them.
+    /// If the configuration names others, or another node has a part of them.
     pub fn set_pod_prefixes(
         &self,
         config: &Config,

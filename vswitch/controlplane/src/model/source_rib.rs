@@ -1,8 +1,8 @@
-//! What each source says of peers and routes, and what of that is in force.
+//! Peers and routes that each source names, and which of them are in force.
 //!
 //! Enters: the configuration, edits. Leaves: the peers and routes of the model, and what is hidden,
-//! with the reason. The sources are asked in their order: whoever comes first has the name, the
-//! address, the prefix; who comes later keeps what is left, and the rest of it waits.
+//! with the reason. The sources are taken in their order: the first one has the name, the
+//! address, the prefix; a later one keeps what is left, and the rest of it waits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use ipnet::IpNet;
 use super::{Edit, Model};
 use crate::config::{Claims, Config, THIS_NODE};
 
-/// What each source says.
+/// Peers and routes that each source names.
 #[derive(Debug, Clone, Default)]
 pub struct SourceRib {
-    /// By source, then by name.
+    /// Peers by source, then by name.
     pub peers: BTreeMap<Source, BTreeMap<String, PeerSpec>>,
-    /// By source, then by destination.
+    /// Routes by source, then by destination.
     pub routes: BTreeMap<Source, BTreeMap<IpNet, RouteTarget>>,
 }
 
-/// What was said and is not in force.
+/// Peers and routes that are named and not in force.
 #[derive(Debug, Clone, Default)]
 pub struct Hidden {
     /// Peers, with those of their prefixes that are not in force.
@@ -34,9 +34,9 @@ pub struct Hidden {
 /// A peer that is not in force, or not with these prefixes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HiddenPeer {
-    /// As its source says, with the prefixes that are not in force alone.
+    /// The peer as its source names it, with the prefixes that are not in force alone.
     pub peer: PeerSpec,
-    /// Who says so.
+    /// The source that names it.
     pub source: Source,
     /// What stands against it.
     pub reason: String,
@@ -49,17 +49,17 @@ pub struct HiddenRoute {
     pub prefix: IpNet,
     /// Where it would lead.
     pub target: RouteTarget,
-    /// Who says so.
+    /// The source that names it.
     pub source: Source,
     /// What stands against it.
     pub reason: String,
 }
 
-/// Peers that were told and not taken: the last word of each source, with what is wrong with it.
+/// Peers that were named and not taken: the last form from each source, with what is wrong with it.
 pub type Refused = BTreeMap<(Source, String), (PeerSpec, String)>;
 
 impl SourceRib {
-    /// Replaces what the configuration says.
+    /// Replaces what the configuration names.
     pub(super) fn take_config(&mut self, config: &Config) {
         let peers = config.peers.iter().map(|peer| (peer.name.clone(), peer.clone())).collect();
         self.peers.insert(Source::Config, peers);
@@ -72,13 +72,13 @@ impl SourceRib {
         self.routes.entry(Source::Runtime).or_default()
     }
 
-    /// A peer, as this source has it.
+    /// The peer of this name, as this source has it.
     #[must_use]
     pub fn peer(&self, source: Source, name: &str) -> Option<&PeerSpec> {
         self.peers.get(&source)?.get(name)
     }
 
-    /// A route, as this source has it.
+    /// The route to this prefix, as this source has it.
     #[must_use]
     pub fn route(&self, source: Source, prefix: &IpNet) -> Option<&RouteTarget> {
         self.routes.get(&source)?.get(prefix)
@@ -89,7 +89,7 @@ impl SourceRib {
         self.peers.get(&source).into_iter().flat_map(BTreeMap::values)
     }
 
-    /// The edits that say again what only the journal knows.
+    /// The edits that make again what only the journal has.
     pub(super) fn edits(&self) -> impl Iterator<Item = Edit> + '_ {
         let peers = [Source::Runtime, Source::Kubernetes].into_iter().flat_map(|source| {
             self.peers_of(source).map(move |peer| Edit::Peer { peer: peer.clone(), source })
@@ -102,7 +102,7 @@ impl SourceRib {
 }
 
 impl Model {
-    /// What this node itself has: nobody else's.
+    /// What this node itself has and no other may have.
     pub(super) fn claims(&self) -> Claims<'_> {
         let mut claims = Claims::new(&self.cluster_prefixes, self.own, self.usual);
         if self.own_is_complete {
@@ -114,8 +114,8 @@ impl Model {
         claims
     }
 
-    /// As `claims`, with the pods' addresses that are of no prefix of this node's. Who comes must
-    /// respect them; who was there before they were given is not asked again.
+    /// As `claims`, with the pods' addresses that are of no prefix of this node's. A newcomer must
+    /// respect them; one that was there before they were given is not judged again.
     pub(super) fn claims_with_pods(&self) -> Claims<'_> {
         let mut claims = self.claims();
         for net in self.attachments.values().flat_map(|lease| &lease.addresses) {
@@ -124,7 +124,7 @@ impl Model {
         claims
     }
 
-    /// Makes what is in force of what was said.
+    /// Makes what is in force of what the sources name.
     pub(super) fn resolve(&mut self) {
         let mut claims = self.claims();
         let mut peers: BTreeMap<String, (PeerSpec, Source)> = BTreeMap::new();
@@ -179,7 +179,7 @@ fn above_all(source: Source) -> String {
     format!("{} says otherwise, and stands above", source.label())
 }
 
-/// A peer with what of it nobody has already, and why not with all.
+/// A peer with what of it is still free, and why not with all.
 fn what_is_left(claims: &Claims<'_>, peer: &PeerSpec) -> (Option<PeerSpec>, Option<String>) {
     let problems = claims.judge(peer);
     let Some((field, message)) = problems.first() else { return (Some(peer.clone()), None) };

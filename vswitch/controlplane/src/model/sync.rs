@@ -1,8 +1,8 @@
-//! What a source says of the other nodes: judged peer by peer.
+//! Judges what a source names of the other nodes, peer by peer.
 //!
 //! Enters: `SyncPeers`. Leaves: edits for what changed and may be, and a reason for each peer that
-//! may not. Nobody loses what he has to somebody who claims it too: whoever was there stays, in
-//! his old form if the new one cannot be, and a newcomer waits until it is free.
+//! may not. No peer loses what it has to another that claims it too: the one that was there stays, in
+//! its old form if the new one cannot be, and a newcomer waits until it is free.
 
 #[cfg(test)]
 mod tests;
@@ -14,11 +14,11 @@ use api::{ErrorKind, ErrorReply, PeerSpec, PeerSync, Source};
 use super::{Edit, Model, Refused, refuse};
 use crate::config::Claims;
 
-/// Old and new claims may depend on one another in long chains. After so many rounds whoever is
-/// still undecided stays as he was; the source's next word is judged by that.
+/// Old and new claims may depend on one another in long chains. After so many rounds a peer that is
+/// still undecided stays as it was; the source's next message is judged by that.
 const ROUNDS: usize = 8;
 
-/// What else stands against a peer, that the model does not know of.
+/// What else stands against a peer, that the model does not have.
 pub type Admit<'a> = &'a dyn Fn(&PeerSpec) -> Option<String>;
 
 /// The judgement of a sync.
@@ -31,10 +31,10 @@ pub struct Synced {
 }
 
 impl Model {
-    /// Judges what a source says.
+    /// Judges what a source names.
     ///
     /// # Errors
-    /// If it is not the source's business.
+    /// If the source may not send it.
     pub fn sync_peers(&self, sync: PeerSync, admit: Admit<'_>) -> Result<Synced, ErrorReply> {
         if sync.source != Source::Kubernetes {
             return Err(refuse(
@@ -48,7 +48,7 @@ impl Model {
         Ok(self.judge_sync(sync, admit))
     }
 
-    /// Judges anew what a source said last and could not have.
+    /// Judges anew what a source named last and could not have.
     #[must_use]
     pub fn retry_refused(&self, source: Source, admit: Admit<'_>) -> Synced {
         let nothing = PeerSync { source, complete: false, peers: Vec::new(), gone: Vec::new() };
@@ -59,8 +59,8 @@ impl Model {
         let PeerSync { source, complete, peers, gone } = sync;
         let none = BTreeMap::new();
         let known = self.source_rib.peers.get(&source).unwrap_or(&none);
-        // The last word on each, in the order in which they were told; who waits already comes
-        // before who is new.
+        // The last form of each, in the order in which they came; those that wait already come
+        // before new ones.
         let gone: HashSet<&str> = gone.iter().map(String::as_str).collect();
         let mut wanted: BTreeMap<&str, &PeerSpec> = BTreeMap::new();
         let mut order: Vec<&str> = Vec::new();
@@ -130,8 +130,8 @@ impl Model {
         Synced { edits, refused }
     }
 
-    /// Of the known peers that are to change, those that can all at once; and what everybody has
-    /// then. Whoever cannot keeps what he has, and others may not have it.
+    /// Of the known peers that are to change, those that can all at once; and what each peer has
+    /// then. One that cannot keeps what it has, and others may not have it.
     fn decide_changed<'a>(
         &'a self,
         known: &'a BTreeMap<String, PeerSpec>,

@@ -218,7 +218,7 @@ impl AddressSet {
         let attributes = MapCreate {
             map_type: MAP_TYPE_HASH,
             key_size: key_bytes,
-            // Nothing is said of an address but that it is there; the kernel wants a value.
+            // Nothing is kept of an address but that it is there; the kernel wants a value.
             value_size: VALUE.len() as u32,
             max_entries: capacity,
             map_flags: READ_ONLY_TO_PROGRAMS,

@@ -81,10 +81,10 @@ pub struct Pinhole {
 
 impl Program {
     /// Assembles the program and has the kernel check it. Its peers are those that the map has and
-    /// will have, whatever the steering says of them.
+    /// will have, whatever the steering has of them.
     ///
     /// # Errors
-    /// If the steering is impossible, saying why, or the kernel refuses.
+    /// If the steering is impossible, with the reason, or the kernel refuses.
     pub fn load(steering: &PinholeFilter, sockets: &XskMap, peers: &PeerMap) -> Result<Self> {
         let maps = Maps::new(sockets.as_fd().as_raw_fd(), peers);
         let instructions =

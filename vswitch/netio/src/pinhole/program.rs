@@ -19,10 +19,10 @@
 //! port; the kernel may reassemble it, and drops it without a socket. A VXLAN packet with IPv4
 //! options passes likewise, one with IPv6 extension headers, and a frame with a VLAN tag.
 //!
-//! Who is a peer is looked up in a [`PeerMap`]. Protocols 4 and 41 have no ports: those of all other
+//! Peers are looked up in a [`PeerMap`]. Protocols 4 and 41 have no ports: those of all other
 //! hosts may be a tunnel of the kernel's own (ipip, sit), and so are the kernel's. A VXLAN port is
-//! one program's on a node, as any UDP port is, and this one is ours whoever sends there: a packet
-//! from nobody we know is dropped by the workers, who count and name it (`unknown-peer`,
+//! one program's on a node, as any UDP port is, and this one is ours whatever sends there: a packet
+//! from an unknown sender is dropped by the workers, which count and name it (`unknown-peer`,
 //! `unknown-vni`). Another VXLAN device of the kernel's needs a port of its own. `pinhole` alone
 //! calls this.
 

@@ -5,8 +5,8 @@
 //!                                                  └─ UDP to `vxlan_ports` ─ to a peer ─ ours
 //!   IPv6 header ─ ICMPv6 2 ─── quoted IPv6 header ─── UDP to `vxlan_ports` ─ to a peer ─ ours
 //! ```
-//! A router of the underlay says that a tunnel packet was too large. The kernel has no socket that
-//! sent it, and so nobody to tell: unless it went to somebody who is no peer, as those of the
+//! A router of the underlay reports that a tunnel packet was too large. The kernel has no socket that
+//! sent it, and so no receiver for it: unless it went to a host that is no peer, as those of the
 //! kernel's own tunnels do. All other ICMP stays Linux's, and so does what has IPv4 options
 //! or extension headers, outside or quoted: the quoted ports would be at a variable place, and our
 //! packets have none. `program` alone calls this, for packets to one of our addresses.
@@ -18,14 +18,14 @@ use super::packet::{
 };
 use super::steering::PinholeFilter;
 
-/// Of ICMP and ICMPv6 alike.
+/// Length of an ICMP or ICMPv6 header.
 const ICMP_BYTES: i16 = 8;
 /// Type 3, destination unreachable; code 4, fragmentation needed (RFC 792).
 const FRAGMENTATION_NEEDED: u16 = 0x0304;
 /// Type 2 (RFC 4443); the code is ignored.
 const PACKET_TOO_BIG: u32 = 2;
 
-/// From here on: an ICMP packet whose IPv4 header was looked at.
+/// Filters from here on an ICMP packet with a checked IPv4 header.
 pub(super) fn too_big4(
     asm: &mut Assembler,
     steering: &PinholeFilter,

@@ -2,7 +2,7 @@
 //!
 //! Frames enter here from pods, each behind a virtio header that becomes its `Offload`, and leave
 //! the same way. Ports are made by this process or arrive over the control socket, from a client
-//! that is not trusted to have sent what it says. A socketpair of SOCK_SEQPACKET keeps the
+//! that is not trusted to have sent what it claims. A socketpair of SOCK_SEQPACKET keeps the
 //! boundaries of frames as a TAP does, so that a whole daemon runs without privileges.
 //!
 //! Workers share a port by `Arc`: only one of them reads it, any may write to it, and the kernel
@@ -28,7 +28,7 @@ pub struct PortFd {
     offloads: TapOffloads,
 }
 
-/// What a port is made of.
+/// Kind of file descriptor behind a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortFdKind {
     /// A TAP device.
@@ -75,13 +75,13 @@ impl PortFd {
         Ok(Self { file: fd.into(), kind: PortFdKind::Tap, offloads })
     }
 
-    /// Makes a port of an fd that somebody sent: a TAP with IFF_NO_PI and IFF_VNET_HDR, or a
+    /// Makes a port of an fd that a client sent: a TAP with IFF_NO_PI and IFF_VNET_HDR, or a
     /// SOCK_SEQPACKET socket.
     ///
     /// The fd becomes non-blocking, for the sender's copy of it too.
     ///
     /// # Errors
-    /// If it is anything else, saying what it lacks.
+    /// If it is anything else, with what it lacks.
     pub fn adopt(fd: OwnedFd) -> Result<Self> {
         let setup = |action| move |source| Error::PortSetup { action, source };
         let (kind, offloads) = if tap::is_tun(fd.as_fd()).map_err(setup("tell the kind of file"))? {
@@ -115,7 +115,7 @@ impl PortFd {
         Ok((Self::adopt(a)?, Self::adopt(b)?))
     }
 
-    /// What the port is made of.
+    /// Kind of file descriptor behind the port.
     #[must_use]
     pub fn kind(&self) -> PortFdKind {
         self.kind
@@ -131,13 +131,13 @@ impl PortFd {
         }
     }
 
-    /// What was agreed with the kernel.
+    /// The offloads that were agreed with the kernel.
     #[must_use]
     pub fn offloads(&self) -> TapOffloads {
         self.offloads
     }
 
-    /// Takes the next frame, into `packet`, whose earlier content is gone in any case.
+    /// Takes the next frame, into `packet`; its earlier content is gone in any case.
     pub fn recv(&self, packet: &mut Packet) -> Recv {
         let frame = &mut packet.frame;
         frame.reset();
@@ -182,9 +182,9 @@ impl PortFd {
         whole[..vnet::HEADER_BYTES].copy_from_slice(&header);
         self.write(whole).map_err(|error| match error.raw_os_error() {
             Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => SendError::WouldBlock,
-            // tun_get_user (drivers/net/tun.c) says EIO while the device is not IFF_UP.
+            // tun_get_user (drivers/net/tun.c) returns EIO while the device is not IFF_UP.
             Some(libc::EIO) => SendError::Down,
-            // What tun_get_user says of a frame that it can't make a packet of.
+            // What tun_get_user returns for a frame that it can't make a packet of.
             Some(libc::EINVAL | libc::EMSGSIZE | libc::EFAULT) => SendError::Refused,
             _ => SendError::Gone,
         })
@@ -203,7 +203,7 @@ impl PortFd {
             }
         };
         outcome.map_err(|error| match error.kind() {
-            // An interrupted read took nothing; whoever polls comes back.
+            // An interrupted read took nothing; the caller polls and comes back.
             ErrorKind::WouldBlock | ErrorKind::Interrupted => Recv::WouldBlock,
             _ => Recv::Gone,
         })
@@ -213,7 +213,7 @@ impl PortFd {
         match self.kind {
             PortFdKind::Tap => (&self.file).write(bytes).map(drop),
             PortFdKind::Seqpacket => {
-                // The other end may clear O_NONBLOCK for both, so it is said with each call; and
+                // The other end may clear O_NONBLOCK for both, so each call sets MSG_DONTWAIT; and
                 // that it was closed is no reason to kill the process.
                 let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
                 // SAFETY: pointer and length are those of a live slice.

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Virtio 1.2, section 5.1.6, in the host's byte order, as a TAP has it without TUNSETVNETLE.
-//! Enters: bytes from a TAP, or from a socketpair whose other end may send anything; leaves: an
-//! [`Offload`] whose checksum offsets lie in the packet. `port` alone calls it.
+//! Enters: bytes from a TAP, or from a socketpair with an untrusted other end; leaves: an
+//! [`Offload`] with checksum offsets that lie in the packet. `port` alone calls it.
 
 use frame::{Checksum, Gso, GsoKind, Offload};
 

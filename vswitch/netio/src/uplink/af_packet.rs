@@ -90,7 +90,7 @@ impl PacketTx {
                     Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => {
                         return outcome;
                     }
-                    // What packet_snd (net/packet/af_packet.c) says of the frame, not of the NIC.
+                    // What packet_snd (net/packet/af_packet.c) returns for the frame, not for the NIC.
                     Some(libc::EMSGSIZE | libc::EINVAL) => {
                         self.taken += 1;
                         outcome = Err(failed(error));

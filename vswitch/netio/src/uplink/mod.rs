@@ -42,9 +42,9 @@ pub enum UplinkKind {
 pub struct UplinkConfig<'a> {
     /// Name of the interface, in the namespace of the calling thread.
     pub interface: &'a str,
-    /// Its index.
+    /// Index of the interface.
     pub ifindex: u32,
-    /// Its receive queues.
+    /// Number of its receive queues.
     pub queues: u32,
     /// How the XDP program is attached.
     pub attach: AttachWish,
@@ -55,11 +55,11 @@ pub struct UplinkConfig<'a> {
 /// One receive queue of the NIC, both ways.
 #[derive(Debug)]
 pub struct UplinkQueue {
-    /// Its number.
+    /// Number of the queue.
     pub number: u32,
-    /// From the NIC.
+    /// Its receiving half, from the NIC.
     pub rx: Rx,
-    /// To the NIC.
+    /// Its sending half, to the NIC.
     pub tx: Tx,
 }
 
@@ -73,16 +73,16 @@ pub enum UplinkControl {
 /// The receiving half of a queue.
 #[derive(Debug)]
 pub enum Rx {
-    /// By AF_XDP.
+    /// An AF_XDP socket.
     AfXdp(XskRx),
 }
 
 /// A transmit handle for the NIC.
 #[derive(Debug)]
 pub enum Tx {
-    /// By AF_XDP.
+    /// An AF_XDP socket.
     AfXdp(XskTx),
-    /// By a packet socket.
+    /// A packet socket.
     AfPacket(PacketTx),
 }
 
@@ -176,7 +176,7 @@ impl UplinkControl {
         }
     }
 
-    /// What was chosen and why, one sentence each.
+    /// Choices that were made and why, one sentence each.
     #[must_use]
     pub fn choices(&self) -> Vec<String> {
         match self {

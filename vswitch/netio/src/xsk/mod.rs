@@ -66,9 +66,9 @@ impl Default for XskConfig {
 /// One AF_XDP socket. Dropping it gives the queue back to the kernel.
 #[derive(Debug)]
 pub struct XskSocket {
-    /// From the NIC.
+    /// The receiving half, from the NIC.
     pub rx: XskRx,
-    /// To the NIC.
+    /// The sending half, to the NIC.
     pub tx: XskTx,
     mode: XskMode,
 }
@@ -113,7 +113,7 @@ impl XskSocket {
     /// most.
     ///
     /// # Errors
-    /// If the sizes are impossible, the memory cannot be had, the queue is somebody else's or does
+    /// If the sizes are impossible, the memory cannot be had, the queue is another program's or does
     /// not exist, or has no place in the map.
     pub fn open(ifname: &str, queue: u32, config: &XskConfig, map: &XskMap) -> Result<Self> {
         tap::interface_name(ifname)?;
@@ -147,7 +147,7 @@ impl XskSocket {
     /// The kernel's counters since the socket was opened.
     ///
     /// # Errors
-    /// If the kernel does not tell.
+    /// If the kernel does not report them.
     pub fn statistics(&self) -> Result<XskStatistics> {
         let counters = self
             .rx

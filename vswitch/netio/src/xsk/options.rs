@@ -1,4 +1,4 @@
-//! Socket options of AF_XDP that xsk-rs has no word for: include/uapi/linux/if_xdp.h.
+//! Socket options of AF_XDP that xsk-rs has no name for: include/uapi/linux/if_xdp.h.
 
 use std::io;
 use std::os::fd::RawFd;

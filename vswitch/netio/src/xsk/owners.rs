@@ -1,4 +1,4 @@
-//! Who has each chunk of a UMEM: we, or the kernel by one of the rings.
+//! The owner of each chunk of a UMEM: we, or the kernel by one of the rings.
 //!
 //! The rings are memory that the kernel writes. A descriptor in one is believed only if it lies in
 //! one chunk of ours and the kernel had that chunk by that way: a faulty driver that hands a chunk
@@ -8,7 +8,7 @@
 /// Size of a chunk and its alignment: what AF_XDP allows at most without huge pages.
 pub(super) const CHUNK_BYTES: usize = 4096;
 
-/// Who has a chunk.
+/// The owner of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
     /// We, and nothing is in it.
@@ -37,7 +37,7 @@ impl Chunks {
         Self { first, owners: vec![Owner::Free; count], free, violations: 0 }
     }
 
-    /// Takes a free chunk; it is nobody's until it is lent or put back.
+    /// Takes a free chunk; it has no owner until it is lent or put back.
     pub(super) fn take(&mut self) -> Option<usize> {
         self.free.pop()
     }

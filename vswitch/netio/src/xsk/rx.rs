@@ -84,8 +84,8 @@ impl XskRx {
             self.chunks.lend(chunk, Owner::InFillRing);
             lent = true;
         }
-        // A driver with zero-copy that ran out of chunks sleeps until it is told; in copy mode the
-        // flag is never set. An error is that of a device that is gone, which epoll tells.
+        // A driver with zero-copy that ran out of chunks sleeps until it is woken; in copy mode the
+        // flag is never set. An error is that of a device that is gone, which epoll reports.
         if lent && self.fill.needs_wakeup() {
             let _ = self.rx.poll(0);
         }

@@ -93,7 +93,7 @@ impl XskTx {
 
     /// Has the kernel take what is queued, and takes back what it has sent.
     ///
-    /// In copy mode a `sendto` sends few frames and says nothing of the rest, so it is repeated
+    /// In copy mode a `sendto` sends few frames and reports nothing of the rest, so it is repeated
     /// until the ring is empty or the NIC takes no more for now; what is left goes with the next
     /// call.
     ///

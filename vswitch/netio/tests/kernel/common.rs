@@ -23,7 +23,7 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// `None`, said loudly, where this process may not make one.
+    /// `None`, with a message, where this process may not make one.
     pub(crate) fn new(test: &str) -> Option<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let (ready, entered) = mpsc::channel();
@@ -64,7 +64,7 @@ impl Namespace {
         }
     }
 
-    /// What `ip link … netns` takes for this namespace.
+    /// The name of this namespace for `ip link … netns`.
     pub(crate) fn id(&self) -> String {
         self.thread_id.to_string()
     }
@@ -79,7 +79,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Says that a test was not run, past the test harness's capture of output.
+/// Prints that a test was not run, past the test harness's capture of output.
 pub(crate) fn skip(test: &str, reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
 }

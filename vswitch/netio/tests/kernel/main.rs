@@ -1,6 +1,6 @@
 //! Against the kernel, in network namespaces of the tests' own: nothing outside them is touched.
 //!
-//! They need root. Where it, or something of the kernel, is missing, a test says so on standard
+//! They need root. Where it, or something of the kernel, is missing, a test reports so on standard
 //! error and ends.
 
 mod common;

@@ -63,7 +63,7 @@ fn placeholder_socket() -> io::Result<OwnedFd> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
 }
 
-/// A map whose queue 0 has a socket, unless the kernel or our privileges lack something.
+/// A map with a socket at queue 0, unless the kernel or our privileges lack something.
 fn map_with_socket(test: &str) -> Option<(XskMap, OwnedFd)> {
     let made = XskMap::new(4).map_err(|error| format!("{error}")).and_then(|map| {
         let socket = placeholder_socket().map_err(|error| format!("AF_XDP: {error}"))?;
@@ -73,7 +73,7 @@ fn map_with_socket(test: &str) -> Option<(XskMap, OwnedFd)> {
     made.map_err(|reason| skip(test, &reason)).ok()
 }
 
-/// A program whose map has the peers of the steering.
+/// A program with a map that has the peers of the steering.
 fn load(steering: &PinholeFilter, map: &XskMap) -> netio::Result<Program> {
     Program::load(steering, map, &PeerMap::new(&steering.peers).expect("a map of peers"))
 }

@@ -27,7 +27,7 @@ fn plugged() -> PortFd {
     port
 }
 
-/// The next IPv4 packet of a protocol; the kernel says other things, too.
+/// The next IPv4 packet of a protocol; the kernel sends other things, too.
 fn next_ipv4(port: &PortFd, packet: &mut Packet, protocol: u8) {
     eventually("a packet from the kernel", || match port.recv(packet) {
         Recv::Packet => {

@@ -31,7 +31,7 @@ fn open() -> (UplinkControl, Vec<UplinkQueue>) {
     UplinkControl::open(&config, &steering).expect("the NIC is free")
 }
 
-/// With a transmit handle beside the queues.
+/// An uplink with a transmit handle beside the queues.
 fn open_with_extra() -> (UplinkControl, Vec<UplinkQueue>, Tx) {
     let (control, queues) = open();
     let extra = control.extra_tx().expect("root may");

@@ -31,7 +31,7 @@ fn host(name: &str, address: Ipv4Addr, mac: [u8; 6], neighbor: (Ipv4Addr, [u8; 6
     netlink.replace_neighbor(index, neighbor.0.into(), neighbor.1).expect("set");
 }
 
-/// Node and peer, connected; `None` if that cannot be, said loudly.
+/// Node and peer, connected; `None`, with a message, if that cannot be.
 pub(crate) fn lab(test: &str) -> Option<(Namespace, Namespace)> {
     let node = Namespace::new(test)?;
     let peer = Namespace::new(test)?;

@@ -423,7 +423,7 @@ fn made(netlink: &mut Netlink) -> Vec<FibRoute> {
     routes
 }
 
-/// What was told of such routes since the last time.
+/// Events about such routes since the last time.
 fn made_since(monitor: &mut Monitor) -> Vec<KernelEvent> {
     let mut told = Vec::new();
     monitor.drain(|event, _| told.push(event)).expect("open");

@@ -25,7 +25,7 @@ pub(super) enum Progress {
     Waiting,
     /// Another turn: there may be another request.
     More,
-    /// To be closed.
+    /// The connection is to be closed.
     Closed,
 }
 

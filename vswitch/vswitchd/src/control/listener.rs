@@ -1,4 +1,4 @@
-//! The unix socket: who may connect.
+//! The unix socket, and which processes may connect.
 
 use std::fs;
 use std::io;
@@ -13,8 +13,8 @@ use netio::fdpass;
 
 use crate::error::{Error, Result};
 
-/// The listening socket. Dropping it removes its file, unless that is the service manager's: who
-/// connects then waits for the next daemon.
+/// The listening socket. Dropping it removes its file, unless that is the service manager's: a client
+/// that connects then waits for the next daemon.
 pub struct Socket {
     pub(super) listener: UnixListener,
     /// The file that we made.
@@ -23,7 +23,7 @@ pub struct Socket {
 
 impl Socket {
     /// Listens at a path, with mode 0600. A socket that a killed daemon left there is replaced: the
-    /// lock beside it says that no daemon lives.
+    /// lock beside it shows that no daemon runs.
     ///
     /// # Errors
     /// If something else is there, or the system refuses.
@@ -90,7 +90,7 @@ impl Drop for Socket {
     }
 }
 
-/// Root may connect, and whoever the daemon runs as.
+/// Root may connect, and the user that the daemon runs as.
 pub(super) fn admit(stream: impl AsFd) -> std::result::Result<(), ErrorReply> {
     let refuse = |message: String| ErrorReply { kind: ErrorKind::Invalid, message };
     let peer = fdpass::peer_credentials(stream)

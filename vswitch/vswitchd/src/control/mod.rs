@@ -36,7 +36,7 @@ const FIRST_CLIENT: usize = 16;
 
 /// Clients at once: a node starts some tens of pods at a time.
 const MAX_CLIENTS: usize = 256;
-/// Whoever has not asked for so long makes room for another if there are too many.
+/// A client without a request for so long makes room for another if there are too many.
 const ROOM_AFTER: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(1);
 
@@ -48,7 +48,7 @@ pub struct ControlLoop {
     notify: Notify,
     poll: Poll,
     clients: BTreeMap<Token, Client>,
-    /// Clients that may have more to do, though no event will say so.
+    /// Clients that may have more to do, though no event will announce it.
     ready: VecDeque<Token>,
     next_token: usize,
 }
@@ -106,7 +106,7 @@ impl ControlLoop {
         })
     }
 
-    /// Serves until it is told to stop, then stops the daemon.
+    /// Serves until it is signalled to stop, then stops the daemon.
     ///
     /// # Errors
     /// If readiness can no longer be waited for.
@@ -114,7 +114,7 @@ impl ControlLoop {
         self.notify.send("READY=1");
         let result = self.serve();
         self.notify.send("STOPPING=1");
-        // First of all nobody connects any more.
+        // First of all no client connects any more.
         drop(self.socket);
         drop(self.clients);
         self.daemon.stop();

@@ -36,9 +36,9 @@ pub(super) struct Agenda {
     /// The uplink, if it was announced.
     link: Option<plane::UplinkLink>,
     looked_at: Instant,
-    /// The host port may lack something, and who may have taken it.
+    /// The host port may lack something, and the program that may have taken it.
     host_port: Option<Option<String>>,
-    /// The nftables table may be another, and who may have changed it.
+    /// The nftables table may be another, and the program that may have changed it.
     nft_table: Option<Option<String>>,
     compared_at: Instant,
 }
@@ -139,7 +139,7 @@ impl Daemon {
         self.agenda.since.map(|since| since + self.agenda.debounce)
     }
 
-    /// Acts upon events whose swarm is over, and looks round once a second.
+    /// Acts upon swarms of events that are over, and looks round once a second.
     pub(super) fn follow_kernel(&mut self, now: Instant) {
         let swarm_is_over = self.deadline().is_some_and(|deadline| now >= deadline);
         let is_time = now >= self.agenda.looked_at + UNDERLAY_PERIOD;
@@ -191,7 +191,7 @@ impl Daemon {
         uplink.choices(state)
     }
 
-    /// What was chosen of the uplink is told as it is now.
+    /// Brings what was chosen of the uplink up to date.
     fn renew_choices(&mut self, before: &[String]) {
         for (before, after) in before.iter().zip(self.uplink_choices()) {
             if *before == after {
@@ -204,7 +204,7 @@ impl Daemon {
         }
     }
 
-    /// Reads the kernel's routing table, where it is a source and its events alone do not tell.
+    /// Reads the kernel's routing table, where it is a source and its events alone do not suffice.
     pub(super) fn read_kernel_table(&mut self, now: Instant) {
         let now = self.millis(now);
         let Some(follower) = self.plane.follower() else { return };

@@ -39,23 +39,23 @@ const WORKER_PATIENCE: Duration = Duration::from_secs(4);
 
 /// A running daemon.
 pub struct Daemon {
-    /// What decides.
+    /// The control plane, which decides.
     pub(crate) plane: ControlPlane,
-    /// What is done.
+    /// The node, on which it is done.
     pub(crate) node: Node,
     config_path: PathBuf,
     /// The kernel's announcements, if the node has an interface that they may concern.
     monitor: Option<Monitor>,
-    /// The changes of our nftables table, if the kernel tells of them.
+    /// The changes of our nftables table, if the kernel announces them.
     ruleset: Option<RulesetMonitor>,
     /// What had to be put right of the node.
     pub(crate) repairs: Repairs,
     /// Queues of the NIC without a socket, as a sentence.
     pub(crate) queue_note: Option<String>,
     queue_logged: Option<String>,
-    /// What was chosen at the start, and why.
+    /// Choices that were made at the start, and why.
     pub(crate) choices: Vec<String>,
-    /// What needs attention since then.
+    /// Sentences that need the operator's attention since then.
     pub(crate) warnings: Vec<String>,
     pub(crate) started: Instant,
     /// Frames for `trace`.
@@ -173,7 +173,7 @@ fn log(note: &Note) {
     }
 }
 
-/// What a port's kernel takes undone.
+/// Offloads that a port's kernel accepts.
 pub(crate) fn offloads(tap: TapOffloads) -> Offloads {
     Offloads { checksum: tap.checksum, tso: tap.tso, uso: tap.uso }
 }

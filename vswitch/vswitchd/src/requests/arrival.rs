@@ -1,6 +1,6 @@
 //! How a packet of another node's pod arrives by the NIC.
 //!
-//! Enters: the inner packet that `trace` describes, and the peer whose pod sends it. Leaves: the
+//! Enters: the inner packet that `trace` describes, and the peer with the pod that sends it. Leaves: the
 //! frame that the peer would send us, by its encapsulation. As in `packet`, etherparse writes it.
 
 use std::net::IpAddr;

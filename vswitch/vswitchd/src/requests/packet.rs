@@ -93,7 +93,7 @@ fn protocol(packet: &TracePacket, icmp: IpNumber) -> Result<IpNumber, String> {
     })
 }
 
-/// A frame in one line; `vxlan_port` tells which UDP port hides another frame.
+/// A frame in one line; `vxlan_port` is the UDP port behind which another frame is.
 pub(super) fn describe(frame: &[u8], vxlan_port: u16) -> String {
     match SlicedPacket::from_ethernet(frame) {
         Ok(packet) => {

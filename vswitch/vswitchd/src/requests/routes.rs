@@ -25,7 +25,7 @@ impl Daemon {
                 .iter()
                 .map(|route| self.fib_entry(input, route, pod_mtu, None))
                 .collect();
-            // What closes gaps twice is nobody's statement.
+            // What closes gaps twice is no source's statement.
             let stated = rib.hidden.iter().filter(|(route, _)| route.origin != RouteOrigin::Gap);
             entries.extend(stated.map(|(route, above)| {
                 self.fib_entry(
@@ -103,7 +103,7 @@ impl Daemon {
         FibEntry { prefix: route.prefix, target, source, mtu, hidden }
     }
 
-    /// By name; who is in force stands before who waits.
+    /// All peers by name; one in force stands before one that waits.
     pub(super) fn show_peers(&self) -> Vec<PeerEntry> {
         self.plane.with_input(|input| self.peer_entries(input))
     }
@@ -167,7 +167,7 @@ impl Daemon {
         entries
     }
 
-    /// What each source says, in numbers.
+    /// Counts of the peers and routes of each source.
     pub(super) fn source_status(&self) -> Vec<SourceStatus> {
         let model = self.plane.model();
         let of = |source| {
@@ -200,7 +200,7 @@ impl Daemon {
         known.chain(self.source_warnings()).collect()
     }
 
-    /// What of the sources does.
+    /// Sentences on the sources that need attention.
     fn source_warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.plane.model().pods.current().is_empty() {

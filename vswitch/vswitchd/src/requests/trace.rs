@@ -53,7 +53,7 @@ impl Daemon {
         })?;
         let mac = |given: Option<api::Mac>, or| given.map_or(or, |mac| MacAddr(mac.0));
         let invalid = |message| refuse(ErrorKind::Invalid, message);
-        // A pod of another node comes as its node sends it; anybody else as he is.
+        // A pod of another node comes as its node sends it; any other sender as it is.
         let uplink = self.plane.uplink().map(|uplink| &uplink.port);
         let arrives = uplink.filter(|uplink| uplink.id == ingress).and_then(|uplink| {
             let peer = self.peer_of(source)?;
@@ -110,7 +110,7 @@ impl Daemon {
         })
     }
 
-    /// The node whose pod has this address.
+    /// The node of the pod with this address.
     fn peer_of(&self, address: IpAddr) -> Option<&PeerSpec> {
         let has = |peer: &&PeerSpec| peer.prefixes.iter().any(|prefix| prefix.contains(&address));
         self.plane.model().peers.values().map(|(peer, _)| peer).find(has)

@@ -1,4 +1,4 @@
-//! What a trace tells people.
+//! The sentences of a trace.
 //!
 //! Enters: what each door of the walk found, and how ports are called here. Leaves: one line a
 //! door, and one for the verdict, as `vswitchctl trace` prints them.

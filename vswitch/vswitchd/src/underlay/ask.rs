@@ -24,7 +24,7 @@ impl Underlay {
         Ok(all.into_iter().map(|(address, _)| address).collect())
     }
 
-    /// Those of them by which others may know this node.
+    /// The addresses by which others may know this node.
     ///
     /// # Errors
     /// If the kernel does not answer.
@@ -32,7 +32,7 @@ impl Underlay {
         self.netlink.lasting_addresses(self.ifindex)
     }
 
-    /// Its events may have been lost.
+    /// Looks at the link, as its events may have been lost.
     pub(super) fn look_at_link(&mut self) {
         match self.netlink.link_by_index(self.ifindex) {
             Ok(link) => self.is_up = link.as_ref().is_some_and(can_carry),
@@ -51,7 +51,7 @@ impl Underlay {
         }
     }
 
-    /// The neighbour by which the kernel routes, and what the route says of sizes.
+    /// The neighbour by which the kernel routes, and the route's MTU.
     fn ask(&mut self, address: IpAddr) -> Result<(IpAddr, Option<u32>), String> {
         let silent = |error| format!("the kernel did not answer: {}", crate::error::chain(&error));
         let Some(route) = self.netlink.route_to(address).map_err(silent)? else {
@@ -86,7 +86,7 @@ impl Underlay {
             })
         };
         if let Err(error) = answer {
-            // Whoever was not told of is asked for again when its turn comes.
+            // A neighbour that got no answer is asked for again when its turn comes.
             tracing::error!("{}", crate::error::chain(&error));
             self.doubts.neighbors.extend(wanted);
         }
@@ -105,7 +105,7 @@ impl Underlay {
         if !self.is_up {
             return;
         }
-        // The interface is down, most likely, and that is told elsewhere.
+        // The interface is down, most likely, and that is reported elsewhere.
         if let Err(error) = self.netlink.resolve(self.ifindex, ip) {
             tracing::debug!("{}", crate::error::chain(&error));
         }

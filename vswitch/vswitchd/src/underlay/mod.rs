@@ -13,7 +13,7 @@
 //! |---|---|
 //! | `known` | what the kernel has of a neighbour |
 //! | `ask`   | asks the kernel for routes and neighbours, and to resolve them |
-//! | `round` | picks whose turn it is |
+//! | `round` | picks the next few of many |
 
 mod ask;
 mod known;
@@ -35,7 +35,7 @@ const ROUND_SECONDS: usize = 5;
 /// Looked at again in a second, at most: two system calls each.
 const LOOKS: usize = 128;
 /// Every neighbour in use is asked whether it is still there within so many seconds, unless there
-/// are too many: a router's MAC may change without a word.
+/// are too many: a router's MAC may change without notice.
 const CONFIRM_SECONDS: usize = 10;
 /// Asked in a second, at most: each is an ARP request.
 const PROBES: usize = 64;
@@ -73,7 +73,7 @@ pub struct Underlay {
     /// How far the rounds have come.
     way_cursor: Option<IpAddr>,
     neighbor_cursor: Option<IpAddr>,
-    /// Addresses whose loss was logged.
+    /// Lost addresses that were logged.
     lost: BTreeSet<IpAddr>,
 }
 
@@ -280,7 +280,7 @@ fn can_carry(link: &Link) -> bool {
     link.up && link.carrier
 }
 
-/// The control plane's own word for it.
+/// The same state as the control plane names it.
 fn plain(state: NudState) -> next_hop::NeighborState {
     match state {
         NudState::None => next_hop::NeighborState::None,

@@ -1,4 +1,4 @@
-//! Whose turn it is, where all would be too many at once.
+//! Picks the next few, where all would be too many at once.
 //!
 //! Enters: a map, and how far the last turn came. Leaves: the next few of its keys.
 

@@ -1,4 +1,4 @@
-//! The built daemon, end to end and without root: its ports are socketpairs, its clients speak the
+//! The built daemon, end to end and without root: its ports are socketpairs, its clients use the
 //! control protocol as the plugin and vswitchctl do.
 
 mod mtu;
@@ -29,7 +29,7 @@ fn two_pods_talk_and_everything_is_accounted_for() {
     b.send_udp(&a, b"hello from b");
     assert!(a.receive().is_some());
 
-    // Nobody has this address: a is told, and the loss has a reason and a name.
+    // No pod has this address: a gets an error, and the loss has a reason and a name.
     a.send_udp_to("198.18.1.200".parse().expect("an address"), b"anyone?");
     let told = a.receive().expect("an ICMP error");
     assert_eq!((told[23], told[34]), (1, 3), "ICMP destination unreachable");
@@ -179,7 +179,7 @@ fn hostile_clients_cost_themselves_and_nobody_else() {
         netio::fdpass::send(&client, b"\0", &many).expect("the daemon reads");
     }
     let idle: Vec<UnixStream> = (0..100).map(|_| daemon.connect()).collect();
-    // Who asks without end and reads nothing stands in nobody's way.
+    // A client that asks without end and reads nothing stands in no other's way.
     let mut greedy = daemon.connect();
     greedy.set_nonblocking(true).expect("a socket");
     let question = api::encode_request(&Request::Status).expect("small");
@@ -297,7 +297,7 @@ fn a_reload_takes_over_a_good_file_and_leaves_a_bad_one() {
     let prefixes: Vec<_> = fib(&daemon).iter().map(|entry| entry.prefix.to_string()).collect();
     assert!(prefixes.contains(&"198.18.77.0/24".to_owned()), "{prefixes:?}");
 
-    // What needs a restart is said, and nothing of it happens.
+    // What needs a restart is reported, and nothing of it happens.
     node.write(&good.replace("198.18.1.0/24", "198.18.2.0/24"));
     daemon.reload("needs a restart");
     a.send_udp(&b, b"still here");

@@ -37,7 +37,7 @@ fn a_live_pods_mtu_follows_once_somebody_has_set_it() {
     let written = std::fs::read_to_string(node.file("vswitch.sock.adjust"));
     assert_eq!(written.expect("whoever may adjust is called"), "1400\n");
 
-    // Who has set it says so; then it is forwarded by, shown, and remembered.
+    // The program that has set it reports so; then it is forwarded by, shown, and remembered.
     let adjusted = |mtu| daemon.try_ask(&Request::Adjusted { attachment: Pod::id("a"), mtu });
     assert_eq!(adjusted(67).expect_err("impossible").kind, ErrorKind::Invalid);
     assert_eq!(adjusted(1400), Ok(Reply::Done));

@@ -25,7 +25,7 @@ pub(crate) struct Node {
     dir: TempDir,
 }
 
-/// Its running daemon; killed if a test fails.
+/// The running daemon of the node; killed if a test fails.
 pub(crate) struct Running<'n> {
     node: &'n Node,
     child: Child,
@@ -59,7 +59,7 @@ impl Node {
         node
     }
 
-    /// Waits for the cluster to tell its prefixes.
+    /// Waits for the cluster to assign its prefixes.
     pub(crate) fn without_prefixes() -> Self {
         let node = Self::new("");
         node.write(&node.text().replace("pod_prefixes = [\"198.18.1.0/24\"]\n", ""));
@@ -98,7 +98,7 @@ impl Node {
         command
     }
 
-    /// Runs the daemon until it ends by itself: its exit code and everything that it said.
+    /// Runs the daemon until it ends by itself: its exit code and everything that it printed.
     pub(crate) fn run_to_end(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let output = self.command().args(arguments).output().expect("the daemon can be executed");
         let said = [output.stdout, output.stderr].concat();
@@ -109,7 +109,7 @@ impl Node {
         self.dir.path().join(name)
     }
 
-    /// As systemd executes it: the socket is descriptor 3, and the environment says so.
+    /// Starts it as systemd does: the socket is descriptor 3, and the environment announces it.
     pub(crate) fn activated(&self, socket: &UnixListener) -> Command {
         let socket = socket.try_clone().expect("a descriptor is free");
         let daemon = self.command();
@@ -159,7 +159,7 @@ impl Running<'_> {
     pub(crate) fn try_ask(&self, request: &Request) -> Result<Reply, ErrorReply> {
         let mut stream = self.connect();
         let bytes = encode_request(request).expect("a request is small");
-        // One that refuses us closes before it has read everything: its answer says why.
+        // One that refuses us closes before it has read everything: its answer gives the reason.
         let _ = stream.write_all(&bytes);
         self.answer(stream)
     }
@@ -236,7 +236,7 @@ impl Running<'_> {
         true
     }
 
-    /// SIGHUP; returns once the log says these words anew.
+    /// Sends SIGHUP; returns once the log has these words anew.
     pub(crate) fn reload(&self, words: &str) {
         let lines = || self.node.log().lines().filter(|line| line.contains(words)).count();
         let before = lines();

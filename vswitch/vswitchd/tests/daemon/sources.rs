@@ -1,4 +1,4 @@
-//! Peers and pod prefixes that the cluster's agent tells, in a daemon that is restarted.
+//! Peers and pod prefixes that the cluster's agent sends, in a daemon that is restarted.
 
 use std::net::Ipv4Addr;
 
@@ -78,7 +78,7 @@ fn what_the_cluster_says_survives_a_crash_and_is_not_said_twice() {
     let peers = [peer("b", 12, "198.18.2.0/24"), peer("c", 13, "198.18.3.0/24")];
     assert_eq!(daemon.sync(true, &peers, &[]), []);
     let (epoch, journal) = (daemon.status().epoch, node.journal());
-    // An agent that starts anew tells everything again.
+    // An agent that starts anew sends everything again.
     assert_eq!(daemon.sync(true, &peers, &[]), []);
     assert_eq!((daemon.status().epoch, node.journal()), (epoch, journal));
     assert_eq!(daemon.routes("198.18.2.0/24"), [forwards("kubernetes")]);
@@ -134,7 +134,7 @@ fn bad_peers_are_refused_by_name_and_keep_nobody_out() {
     a.send_udp(&b, b"still here");
     assert!(b.receive().is_some());
 
-    // What worked before stays, until its owner gives it up; then who waited has it.
+    // What worked before stays, until its owner gives it up; then the one that waited has it.
     let stolen = peer("c", 13, "198.18.2.0/24");
     assert!(daemon.sync(false, &[stolen], &[]).iter().any(|refused| refused.name == "c"));
     assert_eq!(daemon.routes("198.18.3.0/24"), [forwards("kubernetes")]);
@@ -142,7 +142,7 @@ fn bad_peers_are_refused_by_name_and_keep_nobody_out() {
     assert!(!refused.iter().any(|refused| refused.name == "c"), "{refused:?}");
     assert_eq!(daemon.routes("198.18.3.0/24"), []);
     assert_eq!(daemon.routes("198.18.2.0/24"), [forwards("kubernetes")]);
-    // None of it is a secret after a restart either: the agent tells again.
+    // All of it is known again after a restart too: the agent sends it again.
     daemon.stop();
     let daemon = node.start();
     assert_eq!(daemon.routes("198.18.2.0/24"), [forwards("kubernetes")]);
@@ -208,7 +208,7 @@ fn a_node_without_prefixes_waits_for_the_clusters_word_and_remembers_it() {
     assert_eq!(daemon.status().pod_prefixes, ["198.18.4.0/24".parse().expect("a prefix")]);
     let (a, b) = (daemon.plug("a"), daemon.plug("b"));
     assert_eq!(a.address.to_string(), "198.18.4.2", "as before");
-    // The cluster gives another one: who has an old address keeps it, and talks to the new ones.
+    // The cluster gives another one: a pod with an old address keeps it, and reaches the new ones.
     assert_eq!(daemon.set_pod_prefixes(&["198.18.5.0/24"]), Ok(Reply::Done));
     let c = daemon.plug("c");
     assert_eq!(c.address.to_string(), "198.18.5.2");

@@ -1,5 +1,5 @@
 //! Whatever happens to a node, and in whatever order: tables of a base that follows are those of one
-//! made anew, and lead where the RIB says.
+//! made anew, and lead where the RIB leads.
 
 use std::net::IpAddr;
 
@@ -179,7 +179,7 @@ fn leads(tables: &Tables, address: IpAddr) -> String {
     }
 }
 
-/// Likewise, as the RIB says.
+/// Likewise, by the RIB.
 fn should_lead(input: &Input<'_>, routes: &[RibRoute<'_>], address: IpAddr) -> String {
     let within = routes.iter().filter(|route| route.prefix.contains(&address));
     let best = within.max_by_key(|route| route.prefix.prefix_len());
@@ -191,7 +191,7 @@ fn should_lead(input: &Input<'_>, routes: &[RibRoute<'_>], address: IpAddr) -> S
     leads(&tables, address)
 }
 
-/// Whom the node hears, and what from.
+/// Which tunnel ends the node accepts, and what from each.
 fn hears(tables: &Tables) -> String {
     let tunnels = &tables.tunnels;
     let ids: Vec<_> = (0..5).map(|number| tunnels.by_address.get(underlay(number))).collect();

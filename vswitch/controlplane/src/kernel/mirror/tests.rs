@@ -51,7 +51,7 @@ fn of_chosen_protocols_alone() {
     assert_eq!(mirror.gone(&by(4, 4)), MirrorChange::Same);
     assert_eq!(mirror.changed(&by(186, 2), Replaces), MirrorChange::Changed);
     assert_eq!(shown(&mirror), ["198.18.2.0/24 198.51.100.2"]);
-    // Somebody else's takes its place: the kernel has no word for the one that went.
+    // Another program's takes its place: the kernel has no message for the one that went.
     assert_eq!(mirror.changed(&by(4, 4), Replaces), MirrorChange::Unclear);
 }
 
@@ -188,7 +188,7 @@ proptest! {
         }
     }
 
-    /// What happens while the table is read may be in it already, and is told afterwards. Where
+    /// What happens while the table is read may be in it already, and is announced afterwards. Where
     /// there never were several of one metric, that does no harm.
     #[test]
     fn events_that_a_dump_has_in_it_already_do_no_harm(

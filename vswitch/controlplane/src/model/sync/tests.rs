@@ -1,4 +1,4 @@
-//! What the cluster says, well or ill, beside what others say.
+//! What the cluster names, well or ill, beside what other sources name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -42,7 +42,7 @@ fn peer(name: &str, host: u8, texts: &[&str]) -> PeerSpec {
     }
 }
 
-/// Takes a sync; what changed and who is refused.
+/// Takes a sync; what changed and which peers are refused.
 fn take(
     model: &mut Model,
     complete: bool,
@@ -90,7 +90,7 @@ fn the_first_stays_and_the_second_is_taken_once_the_first_is_gone() {
     assert_eq!((changes, refused.as_slice()), (0, ["d".to_owned()].as_slice()));
     let (_, reason) = &model.refused[&(Source::Kubernetes, "d".to_owned())];
     assert_eq!(reason, "prefixes: 198.18.3.0/25 overlaps 198.18.3.0/24 of m");
-    // A newcomer does not overtake who waits.
+    // A newcomer does not overtake one that waits.
     let third = peer("a", 15, &["198.18.3.0/24"]);
     let (_, refused) = take(&mut model, false, &[third], &["m"]);
     assert_eq!(refused, ["a"]);
@@ -346,7 +346,7 @@ proptest! {
                 let is_taken = said.get(*name) == Some(*peer);
                 prop_assert!(is_taken != is_refused.is_some(), "{name:?}: {is_refused:?}");
             }
-            // Who was known and is still named is still known, in one form or the other.
+            // A peer that was known and is still named is still known, in one form or the other.
             for name in before.keys().filter(|name| last.contains_key(name)) {
                 prop_assert!(said.contains_key(name), "{name:?} is lost");
             }
