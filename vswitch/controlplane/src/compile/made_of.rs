@@ -13,8 +13,8 @@ use ipnet::IpNet;
 
 use super::{HostPort, Input, UplinkPort};
 use crate::config::Config;
-use crate::kernel::Revision;
-use crate::model::PodPrefixes;
+use crate::kernel::{Revision, Tracked};
+use crate::model::{Model, PodPrefixes};
 use crate::next_hop::NextHop;
 use crate::path_mtu::PathMtus;
 
@@ -60,21 +60,88 @@ pub(super) struct Difference {
     pub(super) ends: BTreeSet<IpAddr>,
 }
 
+/// What a base depends on, in one input. Taken apart by name: whatever else an input or a model will
+/// have does not compile until it is judged here.
+struct Parts<'a> {
+    config: &'a Config,
+    peers: &'a Arc<Peers>,
+    routes: &'a Arc<BTreeMap<IpNet, (RouteTarget, Source)>>,
+    kernel: &'a Tracked,
+    neighbors: &'a BTreeMap<(String, IpAddr), Mac>,
+    pods: &'a PodPrefixes,
+    cluster_prefixes: &'a [IpNet],
+    host: Option<&'a HostPort>,
+    uplink: Option<&'a UplinkPort>,
+    next_hops: &'a BTreeMap<IpAddr, NextHop>,
+    path_mtus: &'a PathMtus,
+}
+
+impl<'a> Parts<'a> {
+    fn of(input: &Input<'a>) -> Self {
+        // Pods, and what is attached to them, are no part of a base; an epoch is each tables' own.
+        let Input { config, model, pods: _, host, uplink, next_hops, path_mtus, epoch: _ } = *input;
+        let Model {
+            // With the pods' ports.
+            attachments: _,
+            fdb: _,
+            ipam: _,
+            peers,
+            routes,
+            // What is in force of these is in `peers` and `routes`.
+            source_rib: _,
+            hidden: _,
+            refused: _,
+            own: _,
+            own_is_complete: _,
+            usual: _,
+            pods,
+            neighbors,
+            cluster_prefixes,
+            kernel,
+        } = model;
+        Self {
+            config,
+            peers,
+            routes,
+            kernel,
+            neighbors,
+            pods,
+            cluster_prefixes,
+            host,
+            uplink,
+            next_hops,
+            path_mtus,
+        }
+    }
+}
+
 impl MadeOf {
     pub(super) fn new(input: &Input<'_>) -> Self {
-        let model = input.model;
+        let Parts {
+            config,
+            peers,
+            routes,
+            kernel,
+            neighbors,
+            pods,
+            cluster_prefixes,
+            host,
+            uplink,
+            next_hops,
+            path_mtus,
+        } = Parts::of(input);
         Self {
-            config: input.config.clone(),
-            peers: Arc::clone(&model.peers),
-            routes: Arc::clone(&model.routes),
-            kernel: model.kernel.revision(),
-            neighbors: model.neighbors.clone(),
-            pods: model.pods.clone(),
-            cluster_prefixes: model.cluster_prefixes.clone(),
-            host: input.host.cloned(),
-            uplink: input.uplink.cloned(),
-            hops: input.next_hops.iter().map(|(end, next)| (*end, hop(next))).collect(),
-            path_mtus: input.path_mtus.clone(),
+            config: config.clone(),
+            peers: Arc::clone(peers),
+            routes: Arc::clone(routes),
+            kernel: kernel.revision(),
+            neighbors: neighbors.clone(),
+            pods: pods.clone(),
+            cluster_prefixes: cluster_prefixes.to_vec(),
+            host: host.cloned(),
+            uplink: uplink.cloned(),
+            hops: next_hops.iter().map(|(end, next)| (*end, hop(next))).collect(),
+            path_mtus: path_mtus.clone(),
             pod_mtu: input.pod_mtu(),
         }
     }
@@ -87,32 +154,40 @@ impl MadeOf {
 
     /// What this input has otherwise; `None` if that may be anything.
     pub(super) fn difference(&self, input: &Input<'_>) -> Option<Difference> {
-        if !self.is_same_node(input) {
+        let Parts {
+            config,
+            peers,
+            routes,
+            kernel,
+            neighbors,
+            pods,
+            cluster_prefixes,
+            host,
+            uplink,
+            next_hops: _,
+            path_mtus,
+        } = Parts::of(input);
+        let is_same_node = self.host.as_ref() == host
+            && self.uplink.as_ref() == uplink
+            && self.pods == *pods
+            && self.cluster_prefixes == cluster_prefixes
+            && self.neighbors == *neighbors
+            && self.pod_mtu == input.pod_mtu()
+            && self.config == *config;
+        if !is_same_node {
             return None;
         }
-        let model = input.model;
         let mut difference = Difference {
-            prefixes: model.kernel.since(self.kernel)?,
-            ends: self.path_mtus.differing(input.path_mtus).collect(),
+            prefixes: kernel.since(self.kernel)?,
+            ends: self.path_mtus.differing(path_mtus).collect(),
         };
         difference.ends.extend(self.other_hops(input));
-        difference.add_peers(&self.peers, &model.peers);
-        if !Arc::ptr_eq(&self.routes, &model.routes) {
-            difference.prefixes.extend(differing(&self.routes, &model.routes));
+        difference.add_peers(&self.peers, peers);
+        if !Arc::ptr_eq(&self.routes, routes) {
+            difference.prefixes.extend(differing(&self.routes, routes));
         }
         difference.add_what_leads_to_ends(input);
         (difference.prefixes.len() <= MOST).then_some(difference)
-    }
-
-    fn is_same_node(&self, input: &Input<'_>) -> bool {
-        let model = input.model;
-        self.host.as_ref() == input.host
-            && self.uplink.as_ref() == input.uplink
-            && self.pods == model.pods
-            && self.cluster_prefixes == model.cluster_prefixes
-            && self.neighbors == model.neighbors
-            && self.pod_mtu == input.pod_mtu()
-            && self.config == *input.config
     }
 
     fn other_hops(&self, input: &Input<'_>) -> Vec<IpAddr> {

@@ -89,11 +89,11 @@ pub struct Model {
     /// Prefixes of all pods of the cluster.
     pub cluster_prefixes: Vec<IpNet>,
     /// The node's underlay addresses, once they are known.
-    own: LocalAddresses,
+    pub(crate) own: LocalAddresses,
     /// They are all known, not just those of the configuration.
-    own_is_complete: bool,
+    pub(crate) own_is_complete: bool,
     /// How peers are reached that have no settings of their own.
-    usual: Option<Usual>,
+    pub(crate) usual: Option<Usual>,
     /// Routes of the kernel's routing table. No edit makes them, and they are not journalled: at the
     /// next start they are read again.
     pub kernel: Tracked,
