@@ -8,6 +8,7 @@ use api::Reply;
 use super::{ControlPlane, fresh_warnings};
 use crate::change::{Action, Change, Note, OnFailure, Rollback};
 use crate::mtu;
+use crate::next_hop::NextHops;
 
 /// What stands in a list before and behind that which follows from the model.
 #[derive(Debug, Default)]
@@ -23,6 +24,11 @@ pub(super) struct Frame {
 impl ControlPlane {
     /// What a request comes to; it goes back if an action fails.
     pub(super) fn request(&mut self, frame: Frame, rollback: Rollback, notes: Vec<Note>) -> Change {
+        let rollback = Rollback {
+            mtu_notes: Some(self.mtu_notes.clone()),
+            next_hops: Some(NextHops::clone(&self.next_hops)),
+            ..rollback
+        };
         let (actions, more) = self.list(frame);
         let notes = notes.into_iter().chain(more).collect();
         Change { actions, notes, failure: OnFailure::Reverse(rollback) }

@@ -314,7 +314,7 @@ impl ControlPlane {
 
     /// Goes back to what was before a request that failed.
     pub(crate) fn go_back(&mut self, rollback: Rollback) {
-        let Rollback { undo, ports, refused, reloaded } = rollback;
+        let Rollback { undo, ports, refused, reloaded, mtu_notes, next_hops } = rollback;
         self.model.apply_all(&undo);
         if let Some(ports) = ports {
             self.ports = ports;
@@ -322,10 +322,18 @@ impl ControlPlane {
         if let Some(refused) = refused {
             self.model.refused = refused;
         }
+        if let Some(mtu_notes) = mtu_notes {
+            self.mtu_notes = mtu_notes;
+        }
+        if let Some(next_hops) = next_hops {
+            self.next_hops = next_hops;
+        }
         if let Some(reloaded) = reloaded {
             let Reloaded { config, model, former, follower } = *reloaded;
-            (self.config, self.model) = (config, model);
-            (self.former, self.follower) = (former, follower);
+            (self.config, self.model, self.former) = (config, model, former);
+            if let Some(follower) = follower {
+                self.follower = follower;
+            }
         }
     }
 
