@@ -96,8 +96,11 @@ impl Ports {
         self.live.values().filter(|live| live.up).count()
     }
 
-    /// Notes a port that was handed over.
+    /// Notes a port that was handed over. A former one of the same number has not to be closed any
+    /// more: workers have this one in its place.
     pub fn insert(&mut self, attachment: &AttachmentId, live: LivePort) {
+        let number = self.number_of(attachment);
+        self.leaving.retain(|id| Some(*id) != number);
         self.live.insert(attachment.clone(), live);
     }
 
@@ -133,6 +136,18 @@ impl Ports {
     #[must_use]
     pub fn leaving(&self) -> &[PortId] {
         &self.leaving
+    }
+
+    /// Whether all of these are.
+    #[must_use]
+    pub fn are_leaving(&self, ids: &[PortId]) -> bool {
+        ids.iter().all(|id| self.leaving.contains(id))
+    }
+
+    /// No table names these any more, and workers may still have them.
+    pub fn leave(&mut self, ids: &[PortId]) {
+        let fresh: Vec<_> = ids.iter().filter(|id| !self.leaving.contains(id)).copied().collect();
+        self.leaving.extend(fresh);
     }
 
     /// Every worker has let go of these.

@@ -92,9 +92,17 @@ impl Action {
     }
 
     /// Whether what follows in a list relies on it: a port must not be closed while a worker has
-    /// tables that name it.
+    /// tables that name it. On the journal a fact does not: nobody was answered.
     pub(super) fn is_relied_upon(&self) -> bool {
-        matches!(self, Self::Journal { .. } | Self::AcceptTunnels | Self::Publish)
+        matches!(self, Self::AcceptTunnels | Self::Publish)
+    }
+
+    /// Whether a part of it may be done although it failed, which its reversal takes back.
+    pub(super) fn may_be_half_done(&self) -> bool {
+        matches!(
+            self,
+            Self::SetHostPort { .. } | Self::AcceptTunnels | Self::ForgetVteps | Self::Publish
+        )
     }
 
     /// Whether it only takes away what nothing uses any more. A list that has come so far is done:

@@ -33,6 +33,7 @@ pub use perform::{Performed, Performer};
 use crate::config::{Config, Former};
 use crate::kernel::Follower;
 use crate::model::{Edit, Model, Refused};
+use crate::next_hop::NextHops;
 use crate::ports::Ports;
 
 /// What an event comes to.
@@ -66,6 +67,10 @@ pub(crate) struct Rollback {
     pub(crate) refused: Option<Refused>,
     /// What a reload replaces.
     pub(crate) reloaded: Option<Box<Reloaded>>,
+    /// What was wrong with MTUs, and was said.
+    pub(crate) mtu_notes: Option<Vec<String>>,
+    /// The ways to those other nodes that there were.
+    pub(crate) next_hops: Option<NextHops>,
 }
 
 /// What a reload replaces.
@@ -74,7 +79,8 @@ pub(crate) struct Reloaded {
     pub(crate) config: Config,
     pub(crate) model: Model,
     pub(crate) former: Former,
-    pub(crate) follower: Option<Follower>,
+    /// If that was replaced, too.
+    pub(crate) follower: Option<Option<Follower>>,
 }
 
 /// A line for the log.

@@ -108,14 +108,17 @@ impl ControlPlane {
                 OnFailure::Reverse(_) => {
                     let OnFailure::Reverse(rollback) = failure else { break };
                     self.go_back(rollback);
-                    let is_attempted = matches!(action, Action::AcceptTunnels | Action::Publish);
-                    let done = if is_attempted { at + 1 } else { at };
+                    let done = if action.may_be_half_done() { at + 1 } else { at };
                     let failed = self.reverse(actions.get(..done).unwrap_or_default(), performer);
                     return Err(told_of(refusal, &failed));
                 }
                 OnFailure::GoOn => {
                     notes.push(Note::error(format!("cannot {action}: {}", refusal.message)));
+                    if let Action::Journal { edits, .. } = action {
+                        self.unwritten.extend(edits.iter().cloned());
+                    }
                     if action.is_relied_upon() {
+                        self.broke_off();
                         break;
                     }
                 }
@@ -126,15 +129,33 @@ impl ControlPlane {
 
     /// Takes back what was done, last first; what cannot be.
     fn reverse(&mut self, done: &[Action], performer: &mut impl Performer) -> Vec<String> {
+        // Tables that are published on the way name the MTU that the host port has at its end.
+        let host_port = done.iter().find_map(|action| match action {
+            Action::SetHostPort { from, .. } => Some(from.mtu),
+            _ => None,
+        });
+        if let (Some(host), Some(mtu)) = (&mut self.host, host_port) {
+            host.port.mtu = mtu;
+        }
         let mut failed = Vec::new();
-        let mut is_published = false;
+        let (mut is_published, mut do_all_follow) = (false, true);
         for reversal in done.iter().rev().filter_map(Action::reversal) {
-            // Once: the tables are those of before already.
-            if reversal == Action::Publish && std::mem::replace(&mut is_published, true) {
-                continue;
+            match &reversal {
+                // Once: the tables are those of before already.
+                Action::Publish if std::mem::replace(&mut is_published, true) => continue,
+                // A worker that does not follow may still have tables that name them.
+                Action::RemovePorts(ids) if !do_all_follow || self.ports.are_leaving(ids) => {
+                    self.ports.leave(ids);
+                    continue;
+                }
+                _ => {}
             }
-            if let Err(refusal) = self.perform(&reversal, performer) {
-                failed.push(format!("cannot {reversal}: {}", refusal.message));
+            let Err(refusal) = self.perform(&reversal, performer) else { continue };
+            failed.push(format!("cannot {reversal}: {}", refusal.message));
+            match reversal {
+                Action::Publish => do_all_follow = false,
+                Action::Journal { edits, .. } => self.unwritten.extend(edits),
+                _ => {}
             }
         }
         failed
@@ -143,12 +164,20 @@ impl ControlPlane {
     /// Performs one action, and notes what it has brought about.
     fn perform(&mut self, action: &Action, performer: &mut impl Performer) -> Performed {
         match action {
-            Action::Journal { edits, .. } => performer.journal(edits)?,
+            Action::Journal { edits, .. } if self.unwritten.is_empty() => {
+                performer.journal(edits)?;
+            }
+            Action::Journal { edits, .. } => {
+                let all: Vec<_> = self.unwritten.iter().chain(edits).cloned().collect();
+                performer.journal(&all)?;
+                self.unwritten.clear();
+            }
             Action::SetNftTable { to, .. } => {
                 performer.set_nft_table(to.as_ref())?;
                 self.in_force.nft_table.clone_from(to);
             }
             Action::SetHostPort { to, .. } => {
+                self.in_force.is_host_port_known = false;
                 performer.set_host_port(to)?;
                 self.host_port_is(to);
             }
@@ -176,12 +205,16 @@ impl ControlPlane {
             Action::Publish => {
                 let tables = self.compile();
                 performer.publish(tables)?;
+                self.is_broken_off = false;
             }
             Action::RemovePorts(ids) => {
                 performer.remove_ports(ids);
                 self.ports.have_left(ids);
             }
-            Action::CallAdjuster { mtu } => performer.call_adjuster(*mtu)?,
+            // What nobody heard is said again with the next list.
+            Action::CallAdjuster { mtu } => {
+                performer.call_adjuster(*mtu).inspect_err(|_| self.mtu_notes.clear())?;
+            }
             Action::Answer(reply) => performer.answer(reply),
         }
         Ok(())
@@ -189,7 +222,7 @@ impl ControlPlane {
 }
 
 /// The refusal, with what could not be taken back: it stays until the next comparison with the
-/// kernel, or, in the journal, until the next start.
+/// kernel, or, in the journal, until its next line.
 fn told_of(mut refusal: ErrorReply, failed: &[String]) -> ErrorReply {
     for failed in failed {
         refusal.message.push_str("; besides, ");

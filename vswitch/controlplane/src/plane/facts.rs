@@ -226,8 +226,11 @@ impl ControlPlane {
         if notes.is_empty() { nothing(notes) } else { self.fact(Frame::default(), notes) }
     }
 
-    /// Ports that waited for a worker are closed.
-    pub(super) fn workers_caught_up(&self) -> Change {
+    /// Ports that waited for a worker are closed, and a list that broke off goes on.
+    pub(super) fn workers_caught_up(&mut self) -> Change {
+        if self.is_broken_off {
+            return self.fact(Frame::default(), Vec::new());
+        }
         let leaving = self.ports.leaving();
         let actions = if leaving.is_empty() {
             Vec::new()

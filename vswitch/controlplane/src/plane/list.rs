@@ -8,6 +8,7 @@ use api::Reply;
 use super::{ControlPlane, fresh_warnings};
 use crate::change::{Action, Change, Note, OnFailure, Rollback};
 use crate::mtu;
+use crate::next_hop::NextHops;
 
 /// What stands in a list before and behind that which follows from the model.
 #[derive(Debug, Default)]
@@ -23,13 +24,21 @@ pub(super) struct Frame {
 impl ControlPlane {
     /// What a request comes to; it goes back if an action fails.
     pub(super) fn request(&mut self, frame: Frame, rollback: Rollback, notes: Vec<Note>) -> Change {
+        let rollback = Rollback {
+            mtu_notes: Some(self.mtu_notes.clone()),
+            next_hops: Some(NextHops::clone(&self.next_hops)),
+            ..rollback
+        };
         let (actions, more) = self.list(frame);
         let notes = notes.into_iter().chain(more).collect();
         Change { actions, notes, failure: OnFailure::Reverse(rollback) }
     }
 
     /// What a fact comes to; it stays one whatever fails.
-    pub(super) fn fact(&mut self, frame: Frame, notes: Vec<Note>) -> Change {
+    pub(super) fn fact(&mut self, mut frame: Frame, notes: Vec<Note>) -> Change {
+        if frame.first.is_empty() && !self.unwritten.is_empty() {
+            frame.first.push(Action::Journal { edits: Vec::new(), undo: Vec::new() });
+        }
         let (actions, more) = self.list(frame);
         let notes = notes.into_iter().chain(more).collect();
         Change { actions, notes, failure: OnFailure::GoOn }
@@ -49,7 +58,10 @@ impl ControlPlane {
         }
         let host_port = self.host_port_state();
         let wide_host_port = self.in_force.host_port.widened(&host_port);
-        if wide_host_port != self.in_force.host_port {
+        // What the kernel has left undone is no reason to refuse a client.
+        let is_overdue =
+            answer.is_none() && self.host.is_some() && !self.in_force.is_host_port_known;
+        if wide_host_port != self.in_force.host_port || is_overdue {
             let from = self.in_force.host_port.clone();
             actions.push(Action::SetHostPort { to: wide_host_port.clone(), from });
         }

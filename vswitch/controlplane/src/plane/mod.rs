@@ -30,7 +30,7 @@ use crate::compile::{Base, HostPort, Input, UplinkPort};
 use crate::config::{Config, Former};
 use crate::desired::{HostPortState, NftTable, Steering};
 use crate::kernel::Follower;
-use crate::model::Model;
+use crate::model::{Edit, Model};
 use crate::mtu;
 use crate::next_hop::{NextHops, Reach};
 use crate::path_mtu::PathMtus;
@@ -66,6 +66,8 @@ pub struct HostState {
 pub(crate) struct InForce {
     pub(crate) nft_table: Option<NftTable>,
     pub(crate) host_port: HostPortState,
+    /// Otherwise the kernel may have a part of something else.
+    pub(crate) is_host_port_known: bool,
     pub(crate) steering: Steering,
 }
 
@@ -85,6 +87,10 @@ pub struct ControlPlane {
     /// Number of workers; a port's is one of them.
     pub(crate) workers: usize,
     pub(crate) in_force: InForce,
+    /// A fact's list broke off because of a worker, and goes on when that has caught up.
+    pub(crate) is_broken_off: bool,
+    /// Edits that the journal refused, and that the model has: they come before those of its next line.
+    pub(crate) unwritten: Vec<Edit>,
     /// What of the compiled tables is not pods.
     base: Option<Base>,
     /// Of the tables that were compiled last.
@@ -114,6 +120,8 @@ impl ControlPlane {
             former: Former::default(),
             workers,
             in_force: InForce::default(),
+            is_broken_off: false,
+            unwritten: Vec::new(),
             base: None,
             epoch: Epoch(0),
             refusals: BTreeMap::new(),
@@ -310,11 +318,18 @@ impl ControlPlane {
             host.port.mtu = state.mtu;
         }
         self.in_force.host_port.clone_from(state);
+        self.in_force.is_host_port_known = true;
+    }
+
+    /// A list broke off: what it was to say of MTUs is said by the one that goes on.
+    pub(crate) fn broke_off(&mut self) {
+        self.is_broken_off = true;
+        self.mtu_notes.clear();
     }
 
     /// Goes back to what was before a request that failed.
     pub(crate) fn go_back(&mut self, rollback: Rollback) {
-        let Rollback { undo, ports, refused, reloaded } = rollback;
+        let Rollback { undo, ports, refused, reloaded, mtu_notes, next_hops } = rollback;
         self.model.apply_all(&undo);
         if let Some(ports) = ports {
             self.ports = ports;
@@ -322,10 +337,18 @@ impl ControlPlane {
         if let Some(refused) = refused {
             self.model.refused = refused;
         }
+        if let Some(mtu_notes) = mtu_notes {
+            self.mtu_notes = mtu_notes;
+        }
+        if let Some(next_hops) = next_hops {
+            self.next_hops = next_hops;
+        }
         if let Some(reloaded) = reloaded {
             let Reloaded { config, model, former, follower } = *reloaded;
-            (self.config, self.model) = (config, model);
-            (self.former, self.follower) = (former, follower);
+            (self.config, self.model, self.former) = (config, model, former);
+            if let Some(follower) = follower {
+                self.follower = follower;
+            }
         }
     }
 

@@ -49,7 +49,7 @@ impl ControlPlane {
             follower: None,
         };
         if other_kernel_routes {
-            reloaded.follower = std::mem::replace(&mut self.follower, follower);
+            reloaded.follower = Some(std::mem::replace(&mut self.follower, follower));
             self.model.kernel = Tracked::default();
             self.learn(&mut notes);
         }

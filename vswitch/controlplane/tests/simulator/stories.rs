@@ -1,0 +1,243 @@
+//! Short stories of which every action goes wrong in turn, in every way: once by itself, and once with a
+//! second fault behind it, which meets what takes the first one back.
+//!
+//! Enters: a few happenings each, and a node on which they go well. Leaves: nothing, or the text of the
+//! first story that breaks a rule.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use api::{
+    Attach, AttachmentId, Encapsulation, Mac, PeerSpec, PeerSync, Request, RouteSpec, RouteTarget,
+    Source,
+};
+
+use crate::events::{Happening, Move, address, container, net, reserve};
+use crate::faults::{Fault, Faults};
+use crate::node::Node;
+use crate::settings::Setting;
+use crate::story::Story;
+use crate::{SEEDS_VARIABLE, number};
+
+/// The longest list, with what takes it back.
+const CALLS: usize = 16;
+
+/// A story: a node, and what happens to it.
+struct Short {
+    name: &'static str,
+    setting: Setting,
+    happenings: Vec<Happening>,
+}
+
+fn setting(kind: usize, variant: usize) -> Setting {
+    Setting { kind, variant }
+}
+
+fn add(attachment: &AttachmentId) -> [Happening; 2] {
+    [Happening::Ask(Request::Reserve(reserve(attachment.clone()))), attach(attachment)]
+}
+
+/// With the MAC of its lease.
+fn attach(attachment: &AttachmentId) -> Happening {
+    Happening::Ask(Request::Attach(Attach { attachment: attachment.clone(), mac: Mac([0; 6]) }))
+}
+
+fn delete(attachment: &AttachmentId) -> Happening {
+    Happening::Ask(Request::Detach(attachment.clone()))
+}
+
+fn prefixes(texts: &[&str]) -> Happening {
+    Happening::Ask(Request::SetPodPrefixes(texts.iter().map(|text| net(text)).collect()))
+}
+
+fn peer(number: u8, encapsulation: Option<Encapsulation>) -> PeerSpec {
+    PeerSpec {
+        name: format!("n{number}"),
+        address: [198, 51, 100, 10 + number].into(),
+        prefixes: vec![net(&format!("198.18.{number}.0/24"))],
+        encapsulation,
+        encapsulate: None,
+        vtep_mac: None,
+    }
+}
+
+fn sync(complete: bool, peers: Vec<PeerSpec>, gone: &[&str]) -> Happening {
+    let gone = gone.iter().map(ToString::to_string).collect();
+    let source = Source::Kubernetes;
+    Happening::Ask(Request::SyncPeers(PeerSync { source, complete, peers, gone }))
+}
+
+fn stories() -> Vec<Short> {
+    let (one, other) = (container(1), container(2));
+    let direct = Some(Encapsulation::Direct);
+    let short = |name, setting, happenings| Short { name, setting, happenings };
+    vec![
+        short(
+            "a pod comes, goes, and comes again",
+            setting(0, 0),
+            [add(&one).to_vec(), vec![delete(&one)], add(&one).to_vec()].concat(),
+        ),
+        short(
+            "a pod's interface goes, and its runtime tries anew",
+            setting(0, 0),
+            [add(&one).to_vec(), vec![Happening::PortGoes(one.clone())], add(&one).to_vec()]
+                .concat(),
+        ),
+        short(
+            "the cluster changes the node's prefixes, and the last pod of the old ones goes",
+            setting(1, 0),
+            [
+                vec![prefixes(&["198.18.1.0/29"])],
+                add(&one).to_vec(),
+                vec![
+                    prefixes(&["198.18.7.0/29", "fd00:18:7::/125"]),
+                    sync(true, vec![peer(1, None)], &[]),
+                    delete(&one),
+                ],
+                add(&other).to_vec(),
+            ]
+            .concat(),
+        ),
+        short(
+            "nodes come, change and go",
+            setting(0, 0),
+            vec![
+                sync(true, vec![peer(2, None), peer(3, direct)], &[]),
+                Happening::Ask(Request::AddRoute(RouteSpec {
+                    prefix: net("198.18.77.0/24"),
+                    target: RouteTarget::Peer { name: "n2".into() },
+                })),
+                sync(false, vec![peer(2, Some(Encapsulation::Ipip))], &["n3"]),
+                Happening::Ask(Request::AddPeer(peer(4, direct))),
+                Happening::Ask(Request::DeletePeer("n4".into())),
+                sync(true, Vec::new(), &[]),
+            ],
+        ),
+        short(
+            "the encapsulation is changed, and changed back",
+            setting(0, 12),
+            [
+                add(&one).to_vec(),
+                vec![
+                    Happening::Reload(setting(0, 36)),
+                    Happening::Reload(setting(0, 72)),
+                    Happening::Reload(setting(0, 12)),
+                ],
+            ]
+            .concat(),
+        ),
+        short(
+            "masquerading ends, and the VTEPs of a stretched segment are others",
+            setting(3, 1),
+            [
+                add(&one).to_vec(),
+                vec![Happening::Reload(setting(3, 14)), Happening::Reload(setting(3, 2))],
+            ]
+            .concat(),
+        ),
+        short(
+            "the kernel moves the node, and its NIC takes less",
+            setting(2, 0),
+            [
+                add(&one).to_vec(),
+                vec![
+                    sync(true, vec![peer(2, None)], &[]),
+                    Happening::KernelMoves(vec![Move::Mtu(1400)]),
+                    Happening::KernelMoves(vec![Move::Addresses(vec![address("198.51.100.12")])]),
+                    Happening::KernelMoves(vec![
+                        Move::Addresses(vec![address("198.51.100.21")]),
+                        Move::Mtu(1500),
+                    ]),
+                ],
+            ]
+            .concat(),
+        ),
+        short(
+            "the daemon ends, in order and not",
+            setting(0, 4),
+            [add(&one).to_vec(), vec![Happening::Kill, Happening::Stop, attach(&one)]].concat(),
+        ),
+    ]
+}
+
+/// One telling, with these faults in one of its happenings.
+fn tell(
+    short: &Short,
+    at: usize,
+    faults: &Faults,
+    story: &Rc<RefCell<Story>>,
+) -> Result<(), String> {
+    let mut node = Node::new(short.setting, None, Rc::clone(story))?;
+    for (number, happening) in short.happenings.iter().enumerate() {
+        let faults = if number == at { faults.clone() } else { Faults::none() };
+        node.happens(happening.clone(), &faults)?;
+    }
+    node.comes_to_rest()
+}
+
+/// Tells a story in silence, and aloud if a rule is broken.
+fn try_telling(short: &Short, at: usize, faults: &[(usize, Fault)]) {
+    let faults = Faults::at(faults);
+    let silent = Rc::new(RefCell::new(Story::new(false)));
+    let Err(rule) = tell(short, at, &faults, &silent) else { return };
+    let aloud = Rc::new(RefCell::new(Story::new(true)));
+    let _ = tell(short, at, &faults, &aloud);
+    panic!("{}\n{}\n{rule}", short.name, aloud.borrow().text());
+}
+
+/// How many calls a happening makes, at most.
+fn calls(short: &Short, at: usize) -> usize {
+    let silent = Rc::new(RefCell::new(Story::new(false)));
+    let mut node = Node::new(short.setting, None, silent).expect("it starts");
+    let mut most = 0;
+    for happening in short.happenings.iter().take(at + 1) {
+        most = node.calls_of(happening.clone()).unwrap_or(CALLS);
+    }
+    most.min(CALLS)
+}
+
+/// All of them where seeds are asked for; a debug build, which is slow, has some of them, evenly.
+fn tells_all() -> bool {
+    number(SEEDS_VARIABLE).is_some()
+}
+
+#[test]
+fn every_action_of_a_short_story_goes_wrong_in_every_way() {
+    let step = if tells_all() { 1 } else { 7 };
+    let mut tellings = 0..;
+    for short in stories() {
+        for at in 0..short.happenings.len() {
+            for call in 0..calls(&short, at) {
+                for fault in Fault::ALL {
+                    if tellings.next().is_some_and(|telling| telling % step == 0) {
+                        try_telling(&short, at, &[(call, fault)]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_takes_back_goes_wrong_too() {
+    // Each kind that is not the process's end, which nothing follows.
+    const FIRST: [Fault; 3] = [Fault::Refused, Fault::HalfRefused, Fault::WorkerStopsInTurn(1)];
+    let step = if tells_all() { 1 } else { 61 };
+    let mut tellings = 0..;
+    for short in stories() {
+        for at in 0..short.happenings.len() {
+            let calls = calls(&short, at);
+            for call in 0..calls {
+                for second in call + 1..(2 * calls).min(CALLS) {
+                    for first in FIRST {
+                        for fault in [Fault::Refused, Fault::HalfRefused, Fault::DiesIn] {
+                            if tellings.next().is_some_and(|telling| telling % step == 0) {
+                                try_telling(&short, at, &[(call, first), (second, fault)]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
