@@ -22,6 +22,7 @@ main() {
     host_port
     nftables
     xdp
+    forwarding
     fight
     killed
     queues
@@ -75,6 +76,26 @@ xdp() {
     check "the XDP program detached: put right" until_deadline "$RIGHT_SECONDS" has_xdp
     check "and pods of two nodes reach one another" until_deadline "$RIGHT_SECONDS" pings a1 "$(address b1 4)"
     check "and it is counted" repaired "the XDP program on the NIC"
+    peer_map
+}
+
+# A peer that is removed from the program's map is missed at the next comparison of all, as at a reload.
+peer_map() {
+    local map key
+    # shellcheck disable=SC2206 # four bytes
+    key=(${HOST_ADDRESS[node-b]//./ })
+    for map in $(bpftool -j map | jq '.[] | select(.name == "vswitch_peers4") | .id'); do
+        if bpftool map lookup id "$map" key "${key[@]}" >/dev/null 2>&1; then break; fi
+    done
+    bpftool map delete id "$map" key "${key[@]}"
+    kill -HUP "$(lab_pid vswitchd-node-a)"
+    check "a peer removed from the program's map: put right" \
+        until_deadline "$RIGHT_SECONDS" bpftool map lookup id "$map" key "${key[@]}"
+}
+
+forwarding() {
+    changed "ip_forward 0" sysctl -qw net.ipv4.ip_forward=0
+    check "and the kernel forwards" test "$(in_ns node-a sysctl -n net.ipv4.ip_forward)" = 1
 }
 
 has_xdp() { in_ip node-a link show dev eth0 | grep -q prog/xdp; }

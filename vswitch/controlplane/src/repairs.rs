@@ -26,7 +26,9 @@ pub enum Part {
     NftTable,
     /// Kernel settings of the host port.
     Sysctl,
-    /// The XDP program on the NIC.
+    /// Forwarding by the kernel.
+    Forwarding,
+    /// The XDP program on the NIC, and its map of peers.
     XdpProgram,
 }
 
@@ -37,6 +39,7 @@ impl Part {
         match self {
             Self::HostPort => "the host port",
             Self::NftTable => "the nftables table inet vswitch",
+            Self::Forwarding => "forwarding by the kernel",
             Self::XdpProgram => "the XDP program on the NIC",
             Self::Sysctl => "the kernel's setting for IPv6 on the host port",
         }

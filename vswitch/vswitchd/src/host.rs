@@ -249,24 +249,25 @@ fn ipv6_route(line: &str) -> Option<(IpNet, String)> {
     Some((Ipv6Net::new(address, len).ok()?.into(), interface.to_owned()))
 }
 
-/// What the kernel needs beside the interface, as warnings with the cure.
+/// The settings by which the kernel forwards what these pods exchange with the world, one a family.
+pub fn forwarding(pods: &PodPrefixes) -> impl Iterator<Item = &'static str> {
+    let of = |is_v4: bool, name| pods.has_family(is_v4).then_some(name);
+    let v4 = of(true, "net.ipv4.ip_forward");
+    v4.into_iter().chain(of(false, "net.ipv6.conf.all.forwarding"))
+}
+
+/// What pods lack while a setting of [`forwarding`] is 0, and the cure.
 #[must_use]
-pub fn sysctl_warnings(pods: &PodPrefixes, interface: &str) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let has = |is_v4: bool| pods.has_family(is_v4);
-    for (is_v4, name) in [(true, "net.ipv4.ip_forward"), (false, "net.ipv6.conf.all.forwarding")] {
-        if has(is_v4) && sysctl(name).is_some_and(|value| value == 0) {
-            warnings.push(format!(
-                "pods do not reach the world outside: {name} is 0; run `sysctl -w {name}=1`"
-            ));
-        }
-    }
-    if has(true) && is_strict(interface) {
-        warnings.push(format!(
-            "the kernel checks strictly who may come by {interface} (rp_filter is 1): pods with an address outside of the cluster prefixes, which only a delegated IPAM gives, do not reach the node; run `sysctl -w net.ipv4.conf.{interface}.rp_filter=2` if there are any"
-        ));
-    }
-    warnings
+pub fn not_forwarding(name: &str) -> String {
+    format!("pods do not reach the world outside: {name} is 0; run `sysctl -w {name}=1`")
+}
+
+/// Why the node does not hear some pods, and the cure.
+#[must_use]
+pub fn strict_host_warning(pods: &PodPrefixes, interface: &str) -> Option<String> {
+    (pods.has_family(true) && is_strict(interface)).then(|| format!(
+        "the kernel checks strictly who may come by {interface} (rp_filter is 1): pods with an address outside of the cluster prefixes, which only a delegated IPAM gives, do not reach the node; run `sysctl -w net.ipv4.conf.{interface}.rp_filter=2` if there are any"
+    ))
 }
 
 /// Why the kernel drops what peers' pods send to this node's own address, where that comes without
@@ -284,10 +285,23 @@ fn is_strict(interface: &str) -> bool {
     conf("all").max(conf(interface)) == Some(1)
 }
 
+/// A setting of the kernel's, if it is there.
+#[must_use]
+pub fn sysctl(name: &str) -> Option<i64> {
+    fs::read_to_string(sysctl_path(name)).ok()?.trim().parse().ok()
+}
+
+/// Sets a setting of the kernel's.
+///
+/// # Errors
+/// If it may not be written: the shipped unit has it read-only.
+pub fn set_sysctl(name: &str, value: i64) -> std::io::Result<()> {
+    fs::write(sysctl_path(name), value.to_string())
+}
+
 /// Dots become slashes; an interface's name with a dot in it is none of ours.
-fn sysctl(name: &str) -> Option<i64> {
-    let path = format!("/proc/sys/{}", name.replace('.', "/"));
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+fn sysctl_path(name: &str) -> String {
+    format!("/proc/sys/{}", name.replace('.', "/"))
 }
 
 #[cfg(test)]

@@ -82,6 +82,14 @@ impl OpenUplink {
         self.control.settle()
     }
 
+    /// As `settle`, for the maps of the program: a call of the kernel for each peer.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn settle_maps(&mut self) -> netio::Result<bool> {
+        self.control.settle_maps()
+    }
+
     /// What was chosen and why, for the log and `status`.
     #[must_use]
     pub fn choices(&self, state: &UplinkState) -> Vec<String> {

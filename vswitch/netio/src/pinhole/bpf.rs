@@ -13,6 +13,7 @@ use crate::sys::{check, check_fd};
 use crate::{Error, Result};
 
 const MAP_CREATE: libc::c_int = 0;
+const MAP_LOOKUP_ELEM: libc::c_int = 1;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
 const MAP_DELETE_ELEM: libc::c_int = 3;
 const PROG_LOAD: libc::c_int = 5;
@@ -243,6 +244,16 @@ impl AddressSet {
             .map_err(refused("add a peer's address to the map"))
     }
 
+    /// Whether an address is there.
+    pub(super) fn has(&self, address: IpAddr) -> Result<bool> {
+        let mut value = VALUE;
+        match self.change(MAP_LOOKUP_ELEM, address, value.as_mut_ptr() as u64) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(refused("look a peer's address up in the map")(error)),
+        }
+    }
+
     /// Removes an address, whether it was there or not.
     pub(super) fn remove(&self, address: IpAddr) -> Result<()> {
         self.change(MAP_DELETE_ELEM, address, 0)
@@ -253,7 +264,8 @@ impl AddressSet {
             .map_err(refused("remove a peer's address from the map"))
     }
 
-    /// `value` is the address of what an update writes, and zero for all else.
+    /// `value` is the address of what an update reads or a look-up writes, one byte, and zero for all
+    /// else.
     fn change(&self, command: libc::c_int, of: IpAddr, value: u64) -> io::Result<()> {
         let (v4, v6);
         let key: &[u8] = match of {
@@ -274,8 +286,9 @@ impl AddressSet {
             value,
             flags: 0,
         };
-        // SAFETY: both commands read `key_bytes` bytes at the key, which has as many, and an update
-        // one byte at the value, which is `VALUE`; both live until the call returns.
+        // SAFETY: every command reads `key_bytes` bytes at the key, which has as many; an update reads
+        // one byte at the value, which is `VALUE`, and a look-up writes one, into a variable of the
+        // caller's. All of them live until the call returns.
         unsafe { bpf(command, &attributes) }.map(drop)
     }
 }

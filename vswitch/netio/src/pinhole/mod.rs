@@ -191,6 +191,15 @@ impl Pinhole {
         Ok(bpf::attached_to(self.link.as_fd())? == (self.ifindex, self.program_id))
     }
 
+    /// Adds peers again that another program removed from the program's map; how many. The map of the
+    /// sockets cannot be compared: the kernel does not let a XSKMAP be read.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn restore_peers(&mut self) -> Result<usize> {
+        self.peers.restore()
+    }
+
     /// Puts our program back, with its maps and so with its sockets.
     ///
     /// # Errors

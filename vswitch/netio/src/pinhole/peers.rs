@@ -72,6 +72,22 @@ impl PeerMap {
         Ok(())
     }
 
+    /// Adds those addresses again that another program removed; how many.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn restore(&mut self) -> Result<usize> {
+        let mut missing = 0;
+        for address in &self.held {
+            let set = self.set_of(*address);
+            if !set.has(*address)? {
+                set.insert(*address)?;
+                missing += 1;
+            }
+        }
+        Ok(missing)
+    }
+
     /// The map's fd for instructions that look for an IPv4 address.
     pub(super) fn fd4(&self) -> i32 {
         self.v4.as_fd().as_raw_fd()

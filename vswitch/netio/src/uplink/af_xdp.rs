@@ -51,6 +51,10 @@ impl AfXdp {
         self.pinhole.put_back().map(|()| true)
     }
 
+    pub(super) fn settle_maps(&mut self) -> Result<bool> {
+        self.pinhole.restore_peers().map(|missing| missing > 0)
+    }
+
     pub(super) fn ifindex(&self) -> u32 {
         self.ifindex
     }

@@ -142,6 +142,17 @@ impl UplinkControl {
         }
     }
 
+    /// Puts back what another program took from the maps of our program; true if something was
+    /// missing. A call of the kernel for each peer.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn settle_maps(&mut self) -> Result<bool> {
+        match self {
+            Self::AfXdp(control) => control.settle_maps(),
+        }
+    }
+
     /// Takes what `steering` names from now on, and nothing else.
     ///
     /// # Errors

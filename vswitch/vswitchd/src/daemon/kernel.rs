@@ -157,6 +157,7 @@ impl Daemon {
             }
             self.look_at_queues();
             self.settle_xdp_program(now);
+            self.settle_forwarding(now);
         }
         if let Some(by) = self.agenda.host_port.take() {
             self.settle_host_port(by.as_deref(), now);

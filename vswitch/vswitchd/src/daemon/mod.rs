@@ -17,6 +17,7 @@ mod start;
 mod stop;
 mod workers;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,10 @@ pub struct Daemon {
     /// Queues of the NIC without a socket, as a sentence.
     pub(crate) queue_note: Option<String>,
     queue_logged: Option<String>,
+    /// Settings by which the kernel was seen to forward.
+    forwards: BTreeSet<&'static str>,
+    /// What of the kernel's settings stands in pods' way now.
+    pub(crate) sysctl_notes: Vec<String>,
     /// Choices that were made at the start, and why.
     pub(crate) choices: Vec<String>,
     /// Sentences that need the operator's attention since then.

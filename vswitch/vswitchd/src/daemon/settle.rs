@@ -57,6 +57,7 @@ impl Daemon {
     pub(super) fn settle_all(&mut self, now: Instant) {
         self.settle_host_port(None, now);
         self.settle_nft_table(None, now);
+        self.settle_maps(now);
     }
 
     /// The host port has its interface, MTU, addresses, neighbours and routes.
@@ -103,13 +104,11 @@ impl Daemon {
     /// takes none.
     fn settle_sysctl(&mut self, by: Option<&str>, now: Millis) {
         let Some(host) = &self.node.host else { return };
-        let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", host.name);
-        let is_disabled = fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1");
-        if !is_disabled || !self.plane.model().pods.has_family(false) {
+        let name = format!("net.ipv6.conf.{}.disable_ipv6", host.name);
+        if host::sysctl(&name) != Some(1) || !self.plane.model().pods.has_family(false) {
             return self.repairs.is_fine(Part::Sysctl);
         }
-        let name = format!("net.ipv6.conf.{}.disable_ipv6", host.name);
-        match fs::write(&path, "0") {
+        match host::set_sysctl(&name, 0) {
             Ok(()) => {
                 let what = format!("{name} was 1");
                 log(&self.repairs.repaired(Part::Sysctl, &what, by, now));
@@ -121,6 +120,32 @@ impl Daemon {
                 ),
             ),
         }
+    }
+
+    /// The kernel forwards, if it did at the start; what cannot be put right is told for as long as it
+    /// is so.
+    pub(super) fn settle_forwarding(&mut self, now: Instant) {
+        let now = self.millis(now);
+        let Some(host) = self.plane.host().map(|host| host.name.clone()) else { return };
+        let pods = &self.plane.model().pods;
+        let mut notes: Vec<String> = host::strict_host_warning(pods, &host).into_iter().collect();
+        for name in host::forwarding(pods) {
+            if host::sysctl(name) != Some(0) {
+                self.forwards.insert(name);
+                continue;
+            }
+            let is_allowed = self.repairs.is_allowed(Part::Forwarding, now);
+            if is_allowed && self.forwards.contains(name) && host::set_sysctl(name, 1).is_ok() {
+                let what = format!("{name} was 0");
+                log(&self.repairs.repaired(Part::Forwarding, &what, None, now));
+            } else {
+                notes.push(host::not_forwarding(name));
+            }
+        }
+        for note in notes.iter().filter(|note| !self.sysctl_notes.contains(note)) {
+            tracing::warn!("{note}");
+        }
+        self.sysctl_notes = notes;
     }
 
     /// The nftables table is the one that was set.
@@ -150,6 +175,23 @@ impl Daemon {
             Ok(false) => self.repairs.is_fine(Part::XdpProgram),
             Ok(true) => {
                 let what = "it was detached or replaced";
+                log(&self.repairs.repaired(Part::XdpProgram, what, None, now));
+            }
+            Err(error) => self.is_broken(Part::XdpProgram, &chain(&error)),
+        }
+    }
+
+    /// The program's map has every peer.
+    fn settle_maps(&mut self, now: Instant) {
+        let now = self.millis(now);
+        let Some(uplink) = &mut self.node.uplink else { return };
+        if !self.repairs.is_allowed(Part::XdpProgram, now) {
+            return;
+        }
+        match uplink.settle_maps() {
+            Ok(false) => {}
+            Ok(true) => {
+                let what = "its map lacked peers";
                 log(&self.repairs.repaired(Part::XdpProgram, what, None, now));
             }
             Err(error) => self.is_broken(Part::XdpProgram, &chain(&error)),

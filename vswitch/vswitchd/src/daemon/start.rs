@@ -3,6 +3,7 @@
 //! Everything that can be refused is refused before anything of the node is changed; what was
 //! changed is undone by dropping it, should a later step fail.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -22,7 +23,7 @@ use worker::publish::Publisher;
 use super::settle::host_state;
 use super::{Daemon, kernel, log, workers};
 use crate::error::{Error, Result, chain};
-use crate::host::{HostInterface, sysctl_warnings};
+use crate::host::HostInterface;
 use crate::journal::Journal;
 use crate::lock::Locks;
 use crate::machine::{self, Facts};
@@ -104,9 +105,6 @@ impl Daemon {
             }
             None => {}
         }
-        if let Some(host) = &host {
-            warnings.extend(sysctl_warnings(&model.pods, &host.name));
-        }
         for hidden in &model.hidden.peers {
             let (name, source) = (&hidden.peer.name, hidden.source.label());
             tracing::info!("peer {name:?} ({source}) is hidden: {}", hidden.reason);
@@ -138,6 +136,8 @@ impl Daemon {
             repairs: Repairs::default(),
             queue_note: None,
             queue_logged: None,
+            forwards: BTreeSet::new(),
+            sysctl_notes: Vec::new(),
             choices,
             warnings,
             started: now,
@@ -183,6 +183,7 @@ impl Daemon {
         }
         self.read_kernel_table(now);
         let own = self.own_addresses();
+        self.settle_forwarding(now);
         // A first table that a worker does not take in time is published again with the next.
         self.follow(Event::Ready { own });
         Ok(())

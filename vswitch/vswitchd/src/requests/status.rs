@@ -21,6 +21,7 @@ impl Daemon {
         let mut warnings = self.attention();
         warnings.extend(self.repairs.attention(self.millis(Instant::now())));
         warnings.extend(self.queue_note.clone());
+        warnings.extend(self.sysctl_notes.clone());
         warnings.extend(self.strict_uplink());
         warnings.extend(observed.iter().flat_map(|observed| observed.problems.clone()));
         Status {
