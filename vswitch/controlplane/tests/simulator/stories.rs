@@ -11,6 +11,8 @@ use api::{
     Attach, AttachmentId, Encapsulation, Mac, PeerSpec, PeerSync, Request, RouteSpec, RouteTarget,
     Source,
 };
+use controlplane::next_hop::NextHop;
+use dataplane::wire::MacAddr;
 
 use crate::events::{Happening, Move, address, container, net, reserve};
 use crate::faults::{Fault, Faults};
@@ -131,7 +133,14 @@ fn stories() -> Vec<Short> {
             setting(3, 1),
             [
                 add(&one).to_vec(),
-                vec![Happening::Reload(setting(3, 14)), Happening::Reload(setting(3, 2))],
+                vec![
+                    Happening::Reload(setting(3, 14)),
+                    Happening::KernelMoves(vec![Move::Way(
+                        address("203.0.113.42"),
+                        Some(NextHop::resolved(MacAddr([2, 0, 0, 0, 1, 1]))),
+                    )]),
+                    Happening::Reload(setting(3, 1)),
+                ],
             ]
             .concat(),
         ),
@@ -151,6 +160,11 @@ fn stories() -> Vec<Short> {
                 ],
             ]
             .concat(),
+        ),
+        short(
+            "masquerading ends where the kernel's routes are followed",
+            setting(2, 0),
+            vec![Happening::Reload(setting(2, 4))],
         ),
         short(
             "the daemon ends, in order and not",
