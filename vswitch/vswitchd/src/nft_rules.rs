@@ -49,12 +49,13 @@ impl NftRules {
             )));
         }
         nft::run(table.script())?;
-        // The droppers are looked for here, not at each request: on a node with many services
-        // it takes nft a tenth of a second.
+        // The table is set by now: without a listing the next comparison sets it once more. The
+        // droppers are looked for here, not at each request: on a node with many services it takes
+        // nft a tenth of a second.
         self.set = Some(SetTable {
             table: table.clone(),
-            listed: nft::listed()?,
-            droppers: nft::forward_droppers(&nft::run("list chains\n")?),
+            listed: nft::listed().unwrap_or_default(),
+            droppers: nft::forward_droppers(&nft::run("list chains\n").unwrap_or_default()),
         });
         Ok(())
     }
