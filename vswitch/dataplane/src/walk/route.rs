@@ -148,6 +148,11 @@ fn addresses_may_be_routed(ip: &Ip) -> Result<(), DropReason> {
             Ok(())
         }
         Addresses::V4 { source, destination } => may_be_routed4(source, destination),
+        Addresses::V6 { source, destination }
+            if is_plain_unicast6(source) && is_plain_unicast6(destination) =>
+        {
+            Ok(())
+        }
         Addresses::V6 { source, destination } => may_be_routed6(source, destination),
     }
 }
@@ -170,7 +175,7 @@ fn may_be_routed4(source: Ipv4Addr, destination: Ipv4Addr) -> Result<(), DropRea
 }
 
 /// RFC 4291, section 2.5.
-#[inline(always)]
+#[inline(never)]
 fn may_be_routed6(source: Ipv6Addr, destination: Ipv6Addr) -> Result<(), DropReason> {
     let stays_on_link = |address: Ipv6Addr| {
         address.is_multicast() || address.is_unicast_link_local() || address.is_unspecified()
@@ -191,6 +196,14 @@ fn may_be_routed6(source: Ipv6Addr, destination: Ipv6Addr) -> Result<(), DropRea
 fn is_plain_unicast(address: Ipv4Addr) -> bool {
     let [first, ..] = address.octets();
     (1..224).contains(&first) && first != 127
+}
+
+/// Whether the address is of 2000::/3, global unicast, or fc00::/7, unique local (RFC 4291, section
+/// 2.4; RFC 4193).
+#[inline(always)]
+fn is_plain_unicast6(address: Ipv6Addr) -> bool {
+    let [first, ..] = address.octets();
+    first & 0b1110_0000 == 0x20 || first & 0b1111_1110 == 0xfc
 }
 
 /// IPv4 in the notation of IPv6 never appears on a wire (RFC 6890).
@@ -273,5 +286,27 @@ fn way_back(tables: &Tables, sender: IpAddr) -> Option<AdjacencyId> {
             group.members().iter().map(|member| member.adjacency).find(leads_there)
         }
         _ => Some(id).filter(leads_there),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::Ipv6Addr;
+
+    use super::{is_plain_unicast6, may_be_routed6};
+
+    #[test]
+    fn a_plain_address_may_be_routed_whatever_its_rest_is() {
+        let rests = [0, 1, 0xffff_c612_0102, u128::MAX >> 16];
+        let addresses = (0..=0xffff_u128)
+            .flat_map(|prefix| rests.map(|rest| Ipv6Addr::from_bits(prefix << 112 | rest)));
+        let plain = addresses.filter(|address| is_plain_unicast6(*address));
+        let mut count = 0;
+        for address in plain {
+            assert_eq!(may_be_routed6(address, address), Ok(()), "{address}");
+            count += 1;
+        }
+        // An eighth of all, and a 128th.
+        assert_eq!(count, 4 * (0x2000 + 0x200));
     }
 }
