@@ -199,6 +199,10 @@ wire() {
     tr '\n' ' ' <"$seen" | grep -Eq "$pattern"
 }
 
+# finds WORD…: as `grep -q`, but it reads to the end: what writes to a pipe that is closed early is killed,
+# and by pipefail that is a failure.
+finds() { grep "$@" >/dev/null; }
+
 gone() { ! kill -0 "$1" 2>/dev/null; }
 
 # until_deadline SECONDS COMMAND…: a try that begins in time counts, however long it takes on a loaded

@@ -154,7 +154,7 @@ agent_starts_alone() {
 not_ready() { ! agent_ready "$1"; }
 
 # logged_in_last NODE TEXT: by the agent that runs.
-logged_in_last() { tac "$LAB_DIR/logs/agent-$1.log" | sed '/vswitch-agent .* starts for/q' | grep -q "$2"; }
+logged_in_last() { tac "$LAB_DIR/logs/agent-$1.log" | sed '/vswitch-agent .* starts for/q' | finds "$2"; }
 
 daemon_restarts() {
     heading "vswitchd restarts"

@@ -192,7 +192,7 @@ conflicts() {
 }
 
 # refused NODE NAME TEXT: the agent's state says so.
-refused() { agent_state "$1" ".refused[\"$2\"] // \"\"" | grep -q "$3"; }
+refused() { agent_state "$1" ".refused[\"$2\"] // \"\"" | finds "$3"; }
 
 refused_count() { agent_state "$1" ".refused_count == $2"; }
 

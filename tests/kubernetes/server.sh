@@ -105,7 +105,7 @@ subjects:
   name: agent
   namespace: vswitch-test
 YAML
-    kube_service_account vswitch-test agent | grep -q '^    token: .'
+    kube_service_account vswitch-test agent | finds '^    token: .'
 }
 
 # as TOKEN METHOD PATH: by its bearer.
@@ -116,7 +116,7 @@ as() {
 
 user_is_refused() {
     local pki=$KUBE_DIR/pki
-    kube_user somebody | grep -q '^    client-certificate-data: .' || return 1
+    kube_user somebody | finds '^    client-certificate-data: .' || return 1
     refused 403 kube_in curl -sS --fail-with-body --noproxy '*' --max-time 10 \
         --cacert "$pki/ca.crt" --cert "$pki/user-somebody.crt" --key "$pki/user-somebody.key" \
         "$(kube_url)/api/v1/nodes"

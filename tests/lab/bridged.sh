@@ -25,7 +25,7 @@ main() {
     report_end
 }
 
-in_prefix() { in_ip "$1" -4 -oneline address show dev eth0 | grep -q '/24 '; }
+in_prefix() { in_ip "$1" -4 -oneline address show dev eth0 | finds '/24 '; }
 
 mac_of() { in_ip "$1" -json link show dev eth0 | jq -r '.[0].address'; }
 
@@ -34,6 +34,6 @@ resolved() {
         jq -e --arg mac "$(mac_of "$2")" 'any(.lladdr == $mac)'
 }
 
-learned() { ctl "$1" show fdb --json | grep -qi "$(mac_of "$2")"; }
+learned() { ctl "$1" show fdb --json | finds -i "$(mac_of "$2")"; }
 
 main "$@"

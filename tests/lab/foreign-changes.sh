@@ -98,7 +98,7 @@ forwarding() {
     check "and the kernel forwards" test "$(in_ns node-a sysctl -n net.ipv4.ip_forward)" = 1
 }
 
-has_xdp() { in_ip node-a link show dev eth0 | grep -q prog/xdp; }
+has_xdp() { in_ip node-a link show dev eth0 | finds prog/xdp; }
 
 # Another program has the host port down again and again: after three times it is left alone.
 fight() {
@@ -146,20 +146,20 @@ is_right() {
     local link
     link=$(in_ip node-a -json link show dev vsw0) || return 1
     jq -e '.[0] | .mtu == 1450 and (.flags | index("UP"))' <<<"$link" || return 1
-    in_ip node-a -4 address show dev vsw0 | grep -q "$(address node-a 4)/32" || return 1
-    in_ip node-a -6 address show dev vsw0 | grep -q "$(address node-a 6)/128" || return 1
-    in_ip node-a route show 198.18.0.0/16 | grep -q 'dev vsw0' || return 1
-    in_ip node-a route show type unreachable 198.18.0.0/16 | grep -q 4000000000 || return 1
-    in_ip node-a -6 route show fd00:18::/32 | grep -q 'dev vsw0' || return 1
-    in_ip node-a neigh show dev vsw0 | grep -q '169.254.118.1 .*PERMANENT' || return 1
-    in_ns node-a nft list table inet vswitch | grep -q 'masquerade'
+    in_ip node-a -4 address show dev vsw0 | finds "$(address node-a 4)/32" || return 1
+    in_ip node-a -6 address show dev vsw0 | finds "$(address node-a 6)/128" || return 1
+    in_ip node-a route show 198.18.0.0/16 | finds 'dev vsw0' || return 1
+    in_ip node-a route show type unreachable 198.18.0.0/16 | finds 4000000000 || return 1
+    in_ip node-a -6 route show fd00:18::/32 | finds 'dev vsw0' || return 1
+    in_ip node-a neigh show dev vsw0 | finds '169.254.118.1 .*PERMANENT' || return 1
+    in_ns node-a nft list table inet vswitch | finds 'masquerade'
 }
 
 is_down() { ! in_ip node-a -json link show dev vsw0 | jq -e '.[0].flags | index("UP")'; }
 
 leads_nowhere() { ! in_ip node-a route get "$1"; }
 
-leads_by_port() { in_ip node-a route get 198.18.2.9 | grep -q 'dev vsw0'; }
+leads_by_port() { in_ip node-a route get 198.18.2.9 | finds 'dev vsw0'; }
 
 status_has() { ctl node-a status --json | jq -e "$1"; }
 

@@ -62,7 +62,7 @@ has_neighbor() {
     in_ip "$1" -json neigh show "$2" dev eth0 | jq -e --arg mac "$3" 'any(.lladdr == $mac)'
 }
 
-has_gateway() { in_ip "$1" -oneline address show dev vsw0 | grep -qF " $2/"; }
+has_gateway() { in_ip "$1" -oneline address show dev vsw0 | finds -F " $2/"; }
 
 no_gateway() { ! has_gateway "$@"; }
 

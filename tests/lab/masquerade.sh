@@ -147,7 +147,7 @@ excepted() {
 
 names_exceptions() { ctl node-a status | grep '^masquerade .*not towards 203.0.113.0/24'; }
 
-no_table() { ! in_ns node-a nft list tables | grep -q '^table inet vswitch$'; }
+no_table() { ! in_ns node-a nft list tables | finds '^table inet vswitch$'; }
 
 # host_section LINE: what [host] has, from a reload on.
 host_section() {

@@ -85,7 +85,7 @@ refused() {
         fail "$1 is refused" "it ran (exit code $code): $(tail -n 2 "$said")"
     elif ! grep -Eiq "$2" "$said"; then
         fail "$1 is refused" "the message does not say what to change: $(cat "$said")"
-    elif ((code == 101)) || grep -q 'panicked' "$said"; then
+    elif ((code == 101)) || finds 'panicked' "$said"; then
         fail "$1 is refused" "it panicked: $(cat "$said")"
     else
         pass "$1 is refused: $(tail -n 1 "$said")"

@@ -40,7 +40,7 @@ main() {
     report_end
 }
 
-no_xdp() { ! in_ip node-a link show dev eth0 | grep -q xdp; }
+no_xdp() { ! in_ip node-a link show dev eth0 | finds xdp; }
 
 says() { ctl node-a status --json | jq -e "$1"; }
 

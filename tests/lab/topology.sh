@@ -43,7 +43,7 @@ nics() {
     check "the wire to a node completes checksums" completes_checksums
 }
 
-completes_checksums() { in_ns router ethtool -k to-node-a | grep -q '^tx-checksumming: off'; }
+completes_checksums() { in_ns router ethtool -k to-node-a | finds '^tx-checksumming: off'; }
 
 leaves_nothing() {
     local id=$LAB_ID dir=$LAB_DIR pids

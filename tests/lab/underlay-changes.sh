@@ -40,7 +40,7 @@ router_mac() {
     done
 }
 
-knows_mac() { ctl "$1" show neighbors --json | grep -q "$2"; }
+knows_mac() { ctl "$1" show neighbors --json | finds "$2"; }
 
 # node-b is reached by another router of the same subnet.
 other_gateway() {
@@ -57,7 +57,7 @@ other_gateway() {
     check "and b1 is reached" recovers a1 b1
 }
 
-goes_by() { ctl "$1" show peers --json | grep -q "\"$2\""; }
+goes_by() { ctl "$1" show peers --json | finds "\"$2\""; }
 
 nic_flap() {
     in_ip node-a link set eth0 down
@@ -80,7 +80,7 @@ address_lost() {
     check "and status does not name it any more" wait_until 5 says_nothing_lost node-a
 }
 
-says_lost() { ctl "$1" status --json | grep -q 'does not have'; }
+says_lost() { ctl "$1" status --json | finds 'does not have'; }
 
 says_nothing_lost() { ctl "$1" status --json | jq -e 'all(.warnings[]; contains("does not have") | not)'; }
 
@@ -93,7 +93,7 @@ nic_gone() {
     check "vswitchd ends well" lab_signal vswitchd-node-a TERM
 }
 
-says_gone() { ctl "$1" status --json | grep -q 'eth0 is gone'; }
+says_gone() { ctl "$1" status --json | finds 'eth0 is gone'; }
 
 recovers() { wait_until "$PATIENCE_SECONDS" in_ns "$1" ping -q -n -c 1 -W 1 "$(address "$2" 4)"; }
 

@@ -64,6 +64,6 @@ has_only() {
         == $(($(tr -cd + <<<"$2" | wc -c))) ]]
 }
 
-no_xdp() { ! in_ip "$1" link show dev eth0 | grep -q xdp; }
+no_xdp() { ! in_ip "$1" link show dev eth0 | finds xdp; }
 
 main "$@"
