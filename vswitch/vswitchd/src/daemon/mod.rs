@@ -100,12 +100,14 @@ impl Daemon {
     /// # Errors
     /// Why a request is refused, or could not be carried out.
     pub(crate) fn react(&mut self, event: Event) -> Result<Option<Reply>, ErrorReply> {
-        let change = self.plane.on(event)?;
-        let outcome = self.plane.carry_out(change, &mut self.node);
+        let outcome = self.plane.on(event).and_then(|change| {
+            let outcome = self.plane.carry_out(change, &mut self.node);
+            outcome.inspect_err(|refusal| tracing::error!("{refusal}"))
+        });
+        // A port that no worker took is closed.
         self.node.arriving = None;
         let answer = self.node.answer.take();
-        let notes = outcome.inspect_err(|refusal| tracing::error!("{refusal}"))?;
-        notes.iter().for_each(log);
+        outcome?.iter().for_each(log);
         Ok(answer)
     }
 

@@ -150,9 +150,13 @@ fn a_file_descriptor_that_is_no_port_is_refused() {
 fn an_attachment_must_be_reserved_first() {
     let node = Node::new("");
     let daemon = node.start();
-    let (port, _theirs) = netio::port::PortFd::pair().expect("a socketpair");
+    let (port, theirs) = netio::port::PortFd::pair().expect("a socketpair");
     let refused = daemon.attach("stranger", Mac([2, 0, 0, 0, 0, 9]), port.into());
     assert_eq!(refused.expect_err("unknown").kind, ErrorKind::Unknown);
+    // When it is answered, the refused port is closed.
+    let mut theirs = UnixStream::from(OwnedFd::from(theirs));
+    theirs.set_nonblocking(true).expect("a socket");
+    assert_eq!(theirs.read(&mut [0; 64]).expect("it is closed"), 0);
     daemon.stop();
 }
 
