@@ -117,31 +117,19 @@ impl<'a> Parts<'a> {
 
 impl MadeOf {
     pub(super) fn new(input: &Input<'_>) -> Self {
-        let Parts {
-            config,
-            peers,
-            routes,
-            kernel,
-            neighbors,
-            pods,
-            cluster_prefixes,
-            host,
-            uplink,
-            next_hops,
-            path_mtus,
-        } = Parts::of(input);
+        let parts = Parts::of(input);
         Self {
-            config: config.clone(),
-            peers: Arc::clone(peers),
-            routes: Arc::clone(routes),
-            kernel: kernel.revision(),
-            neighbors: neighbors.clone(),
-            pods: pods.clone(),
-            cluster_prefixes: cluster_prefixes.to_vec(),
-            host: host.cloned(),
-            uplink: uplink.cloned(),
-            hops: next_hops.iter().map(|(end, next)| (*end, hop(next))).collect(),
-            path_mtus: path_mtus.clone(),
+            config: parts.config.clone(),
+            peers: Arc::clone(parts.peers),
+            routes: Arc::clone(parts.routes),
+            kernel: parts.kernel.revision(),
+            neighbors: parts.neighbors.clone(),
+            pods: parts.pods.clone(),
+            cluster_prefixes: parts.cluster_prefixes.to_vec(),
+            host: parts.host.cloned(),
+            uplink: parts.uplink.cloned(),
+            hops: parts.next_hops.iter().map(|(end, next)| (*end, hop(next))).collect(),
+            path_mtus: parts.path_mtus.clone(),
             pod_mtu: input.pod_mtu(),
         }
     }
@@ -154,6 +142,7 @@ impl MadeOf {
 
     /// What this input has otherwise; `None` if that may be anything.
     pub(super) fn difference(&self, input: &Input<'_>) -> Option<Difference> {
+        // By name here, too: a part that is kept and not compared does not compile.
         let Parts {
             config,
             peers,
