@@ -65,12 +65,6 @@ impl Publisher {
         self.epoch
     }
 
-    /// The epoch that the next tables must have.
-    #[must_use]
-    pub fn next_epoch(&self) -> Epoch {
-        Epoch(self.epoch.0 + 1)
-    }
-
     /// Publishes tables and waits for every worker; false if one does not follow.
     pub fn publish(&mut self, tables: Tables, workers: &Workers) -> bool {
         let begin = Instant::now();

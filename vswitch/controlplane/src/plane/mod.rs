@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::{Adjustment, AttachmentId, ErrorReply, Source};
-use dataplane::tables::{Epoch, FdbTarget, PortId, Tables};
+use dataplane::tables::{Epoch, FdbTarget, Tables};
 
 use crate::change::{Change, Note, Reloaded, Rollback};
 use crate::compile::{Base, HostPort, Input, UplinkPort};
@@ -34,7 +34,7 @@ use crate::model::{Edit, Model};
 use crate::mtu;
 use crate::next_hop::{NextHops, Reach};
 use crate::path_mtu::PathMtus;
-use crate::ports::{self, Ports};
+use crate::ports::Ports;
 
 pub use event::{Event, UplinkLink};
 pub use reload::needs_restart;
@@ -362,12 +362,6 @@ impl ControlPlane {
         };
         // A pod's further interfaces have names of their own.
         if attachment.ifname == "eth0" { name } else { format!("{name}:{}", attachment.ifname) }
-    }
-
-    /// The attachment that has a port, unless it is the node's own or the NIC's.
-    #[must_use]
-    pub fn attachment_of(&self, id: PortId) -> Option<&AttachmentId> {
-        (id != ports::HOST && id != ports::UPLINK).then(|| self.ports.attachment_of(id)).flatten()
     }
 }
 

@@ -192,7 +192,7 @@ pub(crate) fn workers_have_the_ports_that_tables_name(world: &World, plane: &Con
 pub(crate) fn every_port_is_a_pods_that_is_there(world: &World, plane: &ControlPlane) -> Held {
     for id in named(&world.workers.current) {
         let is_pod = world.workers.current.port(id).is_some_and(|port| port.kind == PortRole::Pod);
-        let attachment = plane.attachment_of(id);
+        let attachment = plane.ports().attachment_of(id);
         let is_there = attachment.is_some_and(|attachment| {
             plane.model().attachments.get(attachment).is_some_and(|lease| lease.attached)
                 && plane.ports().is_up(attachment)
