@@ -15,12 +15,13 @@
 //! | take the port   | tables that name a port are published when every worker can send by it |
 //! | look up         | tables have the next hops of new peers, as far as the kernel knows them |
 //! | accept tunnels, then steer | before anything is sent another way, what may come back that way is accepted: by the workers first, then by the NIC, which never gives them what they do not know |
+//! | forget VTEPs    | only where VTEPs change: what was learned from them names numbers that will mean others |
 //! | publish         | every worker forwards by the new tables when this is done |
 //! | remove ports    | a port is closed when no worker has tables that name it |
 //! | steer, narrowed | what no table accepts any more is the kernel's again |
 //! | host port, narrowed | likewise for addresses and routes |
 //! | call the adjuster | pods' interfaces get their other MTU, where it changed |
-//! | answer          | last: what it tells is so |
+//! | answer          | last: what it reports is so |
 //!
 //! [`ControlPlane::on`]: crate::plane::ControlPlane::on
 

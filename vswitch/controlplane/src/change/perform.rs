@@ -101,7 +101,7 @@ impl ControlPlane {
                 continue;
             };
             match &failure {
-                // Everything that the answer tells is so already.
+                // Everything that the answer reports is so already.
                 OnFailure::Reverse(_) if is_published || action.is_clearing_up() => {
                     notes.push(Note::error(format!("cannot {action}: {}", refusal.message)));
                 }
@@ -211,7 +211,7 @@ impl ControlPlane {
                 performer.remove_ports(ids);
                 self.ports.have_left(ids);
             }
-            // What nobody heard is said again with the next list.
+            // A call that failed is made again with the next list.
             Action::CallAdjuster { mtu } => {
                 performer.call_adjuster(*mtu).inspect_err(|_| self.mtu_notes.clear())?;
             }

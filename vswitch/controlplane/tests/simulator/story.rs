@@ -1,6 +1,6 @@
 //! What happened, as lines of text: one an event, one an action of its list, and what became of each.
 //!
-//! Enters: sentences, while a run goes on. Leaves: the text, for whoever has to find out why a run
+//! Enters: sentences, while a run goes on. Leaves: the text, by which a developer finds out why a run
 //! failed. A run that is one of thousands tells nothing: it is run again if it fails.
 
 use std::fmt::Write as _;
