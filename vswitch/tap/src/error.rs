@@ -24,6 +24,15 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// A TAP that outlived its descriptors could not be opened again.
+    #[error("cannot open the TAP {name} again; a TAP that another process has open says EBUSY")]
+    Reattach {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
     /// A file descriptor is not that of a TAP with the switch's framing.
     #[error("the file descriptor is no TAP of ours: {reason}")]
     NotOurs {

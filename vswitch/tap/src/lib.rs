@@ -4,10 +4,13 @@
 //! framing that the switch has, no packet information and a virtio header of 12 bytes, and the
 //! offloads that the kernel agreed to. netio calls it for its ports, the CNI plugin for a pod's
 //! interface. A crate of its own, because the plugin must not link what AF_XDP needs.
+//!
+//! A TAP that is persistent outlives its descriptors, with its addresses and routes: [`reattach`] opens
+//! it again. It ends when it is deleted, or with the namespace that it is in.
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
 mod error;
@@ -48,6 +51,9 @@ const OFFLOADS: [(TapOffloads, libc::c_uint); 3] = [
 /// The device number of `/dev/net/tun`: Documentation/admin-guide/devices.txt.
 const TUN_DEVICE: (u32, u32) = (10, 200);
 
+/// include/uapi/linux/sockios.h.
+const SIOCGSKNS: libc::c_ulong = 0x894C;
+
 /// Makes a TAP in the namespace of the calling thread: down, non-blocking, and gone with its last
 /// descriptor. The kernel puts the first free number for a `%d` in the name.
 ///
@@ -57,22 +63,63 @@ const TUN_DEVICE: (u32, u32) = (10, 200);
 /// # Errors
 /// If the name is impossible or taken, or the kernel refuses.
 pub fn create(name: &str) -> Result<(OwnedFd, TapOffloads)> {
+    // IFF_TUN_EXCL: a TAP of that name that is there already is somebody's.
+    open(name, libc::IFF_TUN_EXCL, |source| Error::Create { name: name.to_owned(), source })
+}
+
+/// Opens a persistent TAP of the calling thread's namespace that has no descriptor. The caller knows
+/// that it is there: the kernel would make a new one of that name.
+///
+/// The descriptor keeps the namespace alive, as it is opened in it.
+///
+/// # Errors
+/// If the name is impossible, another process has the TAP open, or the kernel refuses.
+pub fn reattach(name: &str) -> Result<(OwnedFd, TapOffloads)> {
+    open(name, 0, |source| Error::Reattach { name: name.to_owned(), source })
+}
+
+fn open(
+    name: &str,
+    more_flags: libc::c_int,
+    failed: impl Fn(io::Error) -> Error,
+) -> Result<(OwnedFd, TapOffloads)> {
     let ifr_name = interface_name(name)?;
-    let failed = |source| Error::Create { name: name.to_owned(), source };
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open("/dev/net/tun")
-        .map_err(failed)?;
-    // IFF_TUN_EXCL: a persistent TAP of that name is somebody's; it is adopted, never taken.
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL;
+        .map_err(&failed)?;
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | more_flags;
     let mut request = ifreq(ifr_name, flags);
     // SAFETY: TUNSETIFF reads and writes one ifreq, which outlives the call.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })
-        .map_err(failed)?;
+        .map_err(&failed)?;
     let offloads = configure(file.as_fd())?;
     Ok((file.into(), offloads))
+}
+
+/// Has a TAP outlive its descriptors, or end with the last of them.
+///
+/// # Errors
+/// If the device is gone, or the kernel refuses.
+pub fn set_persistent(fd: BorrowedFd<'_>, is_persistent: bool) -> Result<()> {
+    let value = libc::c_ulong::from(is_persistent);
+    // SAFETY: TUNSETPERSIST takes its argument by value.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST, value) })
+        .map(drop)
+        .map_err(|source| Error::Setup { action: "set whether the TAP outlives us", source })
+}
+
+/// The network namespace that the device is in, wherever the descriptor was opened.
+///
+/// # Errors
+/// If the device is gone, or the kernel refuses: it wants CAP_NET_ADMIN over that namespace.
+pub fn namespace(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: SIOCGSKNS reads and writes no memory of ours.
+    let namespace = check(unsafe { libc::ioctl(fd.as_raw_fd(), SIOCGSKNS) })?;
+    // SAFETY: on success it is a new descriptor, which nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(namespace) })
 }
 
 /// An interface name in the form that `ifreq` wants.

@@ -13,6 +13,7 @@ mod vnet;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 
 use frame::{CAPACITY_BYTES, Packet};
 pub use tap::TapOffloads;
@@ -73,6 +74,38 @@ impl PortFd {
     pub fn create_tap(name: &str) -> Result<Self> {
         let (fd, offloads) = tap::create(name)?;
         Ok(Self { file: fd.into(), kind: PortFdKind::Tap, offloads })
+    }
+
+    /// A persistent TAP of the calling thread's namespace that no process has open.
+    ///
+    /// # Errors
+    /// If there is none, another process has it, or the kernel refuses.
+    pub fn reattach_tap(name: &str) -> Result<Self> {
+        let (fd, offloads) = tap::reattach(name)?;
+        Ok(Self { file: fd.into(), kind: PortFdKind::Tap, offloads })
+    }
+
+    /// Has the TAP outlive this process, or end with its last descriptor. A socketpair does neither.
+    ///
+    /// # Errors
+    /// If the device is gone, or the kernel refuses.
+    pub fn set_persistent(&self, is_persistent: bool) -> Result<()> {
+        match self.kind {
+            PortFdKind::Tap => Ok(tap::set_persistent(self.file.as_fd(), is_persistent)?),
+            PortFdKind::Seqpacket => Ok(()),
+        }
+    }
+
+    /// The network namespace that the TAP is in, as device and inode of its file; `None` for a
+    /// socketpair, for a TAP that is gone, and where the kernel does not tell.
+    #[must_use]
+    pub fn namespace(&self) -> Option<(u64, u64)> {
+        let namespace = match self.kind {
+            PortFdKind::Tap => tap::namespace(self.file.as_fd()).ok()?,
+            PortFdKind::Seqpacket => return None,
+        };
+        let metadata = File::from(namespace).metadata().ok()?;
+        Some((metadata.dev(), metadata.ino()))
     }
 
     /// Makes a port of an fd that a client sent: a TAP with IFF_NO_PI and IFF_VNET_HDR, or a
