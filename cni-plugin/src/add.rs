@@ -1,15 +1,14 @@
-//! ADD: allocate, make the TAP, move it into the pod, configure it there, hand it to the daemon.
+//! ADD: allocate, make the TAP in the pod, configure it there, hand it to the daemon.
 //!
 //! Everything that is refused is refused before anything is made. From then on each step pushes its
 //! reversal; the caller disarms them once the runtime has the result.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use api::{Attach, Delegated, IPV6_MIN_MTU, Reply, Request, Reserve, Reserved};
 use ipnet::IpNet;
-use netlink::Netlink;
 use serde_json::Value;
 
 use crate::args::Wanted;
@@ -23,9 +22,6 @@ use crate::pod::{self, Plan};
 use crate::result::{self, Plugged, Route};
 use crate::undo::Undo;
 use crate::version::Command;
-
-/// The kernel fills in the number: unique in the namespace, which the device leaves at once.
-const TAP_NAME: &str = "vswtap%d";
 
 /// Plugs the pod in. Answers with the result to print, and with what takes it all back.
 ///
@@ -58,9 +54,14 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
     }
     let routes = routes(&reserved, allocation.as_ref());
 
-    // In the plugin's namespace: the descriptor would keep the pod's alive.
-    let (tap, _) = tap::create(TAP_NAME).map_err(Error::kernel("make the pod's interface"))?;
-    move_into(tap.as_fd(), &netns, &attachment.ifname)?;
+    // Made there, not moved there: a move takes the kernel 20 ms, most of an ADD (its
+    // `__dev_change_net_namespace` ends in an `rcu_barrier`). The daemon closes the descriptor, which
+    // keeps the pod's namespace alive, when the pod ends.
+    let make = || {
+        tap::create(&attachment.ifname)
+            .map_err(Error::kernel(format!("make {} in the pod", attachment.ifname)))
+    };
+    let (tap, _) = netns.run(make)?;
     let inside = Rc::clone(&netns);
     undo.push("remove the interface", move || {
         inside.run(|| pod::remove(attachment)).map_err(|error| error.sentence())
@@ -76,8 +77,8 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
     };
     let mac = netns.run(|| pod::configure(&plan))?;
 
-    let attach = Request::Attach(Attach { attachment: attachment.clone(), mac });
-    client::order(&conf.socket, "attach the pod", &attach, Some(tap.as_fd()), deadline)?;
+    let attach = Attach { attachment: attachment.clone(), mac };
+    client::attach(&conf.socket, attach, tap.as_fd(), netns.process(), deadline)?;
 
     let plugged = Plugged {
         ifname: &attachment.ifname,
@@ -127,7 +128,7 @@ fn reserve<'a>(
         delegated,
         mac: wanted.mac,
     });
-    let outcome = client::call(socket, "reserve addresses for the pod", &request, None, deadline);
+    let outcome = client::call(socket, "reserve addresses for the pod", &request, deadline);
     // A refused reservation holds nothing; and if the refusal reports that the attachment exists, it
     // is another's, and not ours to take back.
     if !matches!(outcome, Err(Error::Daemon { .. } | Error::Unreachable(_))) {
@@ -161,16 +162,6 @@ fn routes(reserved: &Reserved, allocation: Option<&Allocation>) -> Vec<Route> {
         ..route.clone()
     };
     given.iter().map(by_gateway).collect()
-}
-
-fn move_into(tap: BorrowedFd<'_>, netns: &NetNs, ifname: &str) -> Result<(), Error> {
-    let doing = || format!("move the TAP device into the pod as {ifname}");
-    let name = tap::name(tap).map_err(Error::kernel(doing()))?;
-    let mut netlink = Netlink::open().map_err(Error::kernel("open a netlink socket"))?;
-    let link = netlink.link(&name).map_err(Error::kernel(doing()))?;
-    let gone = || std::io::Error::from_raw_os_error(libc::ENODEV);
-    let link = link.ok_or_else(|| Error::kernel(doing())(gone()))?;
-    netlink.move_link(link.index, netns.as_fd(), ifname).map_err(Error::kernel(doing()))
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub(crate) fn check(call: &Call, deadline: &Deadline) -> Result<(), Error> {
         addresses: previous.addresses.iter().map(|ip| ip.address.addr()).collect(),
         mac,
     });
-    client::order(&call.conf.socket, "confirm the attachment", &request, None, deadline)?;
+    client::order(&call.conf.socket, "confirm the attachment", &request, deadline)?;
     match Delegate::of(call)? {
         Some(delegate) => delegate.order(Command::Check, deadline),
         None => Ok(()),

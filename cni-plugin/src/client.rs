@@ -4,7 +4,7 @@
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use api::{AttachmentId, ClientError, Reply, Request, Wait};
+use api::{Attach, AttachmentId, ClientError, Reply, Request, Wait};
 
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -19,15 +19,43 @@ pub(crate) fn call(
     socket: &Path,
     doing: &'static str,
     request: &Request,
-    descriptor: Option<BorrowedFd<'_>>,
+    deadline: &Deadline,
+) -> Result<Reply, Error> {
+    send(socket, doing, request, &[], deadline)
+}
+
+fn send(
+    socket: &Path,
+    doing: &'static str,
+    request: &Request,
+    descriptors: &[BorrowedFd<'_>],
     deadline: &Deadline,
 ) -> Result<Reply, Error> {
     let wait = Wait::Until(deadline.moment());
-    api::call(socket, request, descriptor, wait).map_err(|error| match error {
+    api::call(socket, request, descriptors, wait).map_err(|error| match error {
         ClientError::Refused(reply) => Error::Daemon { doing, reply },
         error if error.is_unsent() => Error::Unreachable(error),
         error => Error::NoAnswer(error),
     })
+}
+
+/// Hands a pod's interface over: the TAP, and the process whose namespace it is in, if its path names
+/// one.
+///
+/// # Errors
+/// As `call`.
+pub(crate) fn attach(
+    socket: &Path,
+    attach: Attach,
+    tap: BorrowedFd<'_>,
+    process: Option<BorrowedFd<'_>>,
+    deadline: &Deadline,
+) -> Result<(), Error> {
+    let descriptors: Vec<_> = std::iter::once(tap).chain(process).collect();
+    match send(socket, "attach the pod", &Request::Attach(attach), &descriptors, deadline)? {
+        Reply::Done => Ok(()),
+        other => Err(unexpected(socket, &other)),
+    }
 }
 
 /// As `call`, for a request with `Done` as its only good answer.
@@ -38,10 +66,9 @@ pub(crate) fn order(
     socket: &Path,
     doing: &'static str,
     request: &Request,
-    descriptor: Option<BorrowedFd<'_>>,
     deadline: &Deadline,
 ) -> Result<(), Error> {
-    match call(socket, doing, request, descriptor, deadline)? {
+    match call(socket, doing, request, deadline)? {
         Reply::Done => Ok(()),
         other => Err(unexpected(socket, &other)),
     }
@@ -56,7 +83,7 @@ pub(crate) fn detach(
     attachment: &AttachmentId,
     deadline: &Deadline,
 ) -> Result<(), Error> {
-    order(socket, "detach the pod", &Request::Detach(attachment.clone()), None, deadline)
+    order(socket, "detach the pod", &Request::Detach(attachment.clone()), deadline)
 }
 
 /// The error for a reply to another request.
@@ -86,7 +113,7 @@ mod tests {
 
     fn ask(path: &Path, deadline_ms: u64) -> Result<Reply, Error> {
         let deadline = Deadline::after(Duration::from_millis(deadline_ms));
-        call(path, "say so", &Request::Status, None, &deadline)
+        call(path, "say so", &Request::Status, &deadline)
     }
 
     fn answered(response: Option<Response>) -> Result<Reply, Error> {

@@ -29,7 +29,7 @@ pub(crate) fn gc(call: &Call, deadline: &Deadline) -> Result<(), Error> {
     let socket = &call.conf.socket;
     let valid = valid_attachments(&call.conf)?;
     let mut errors = Vec::new();
-    match client::call(socket, "list the pods", &Request::ShowPorts, None, deadline) {
+    match client::call(socket, "list the pods", &Request::ShowPorts, deadline) {
         Ok(Reply::Ports(ports)) => {
             let stale = ports.into_iter().filter_map(|port| port.attachment);
             for attachment in stale.filter(|attachment| !valid.contains(attachment)) {

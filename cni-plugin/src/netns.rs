@@ -3,11 +3,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::error::Error;
@@ -19,6 +20,7 @@ const NSFS_MAGIC: u64 = 0x6e73_6673;
 pub(crate) struct NetNs {
     file: File,
     path: PathBuf,
+    process: Option<OwnedFd>,
 }
 
 impl NetNs {
@@ -28,6 +30,8 @@ impl NetNs {
     /// `Netns` if the path is not there, is no network namespace, or is the plugin's own one.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let refuse = |why: String| Error::Netns { path: path.to_owned(), why };
+        // Before the path is followed: that the number is another process's by now would show below.
+        let process = process_of(path);
         // Non-blocking: what is there instead of a namespace may be a FIFO.
         let file = OpenOptions::new()
             .read(true)
@@ -44,7 +48,12 @@ impl NetNs {
         if (own.dev(), own.ino()) == (metadata.dev(), metadata.ino()) {
             return Err(refuse("is the one that the plugin itself runs in".into()));
         }
-        Ok(Self { file, path: path.to_owned() })
+        Ok(Self { file, path: path.to_owned(), process })
+    }
+
+    /// The process whose namespace this is, if the path names one: a descriptor that shows its end.
+    pub(crate) fn process(&self) -> Option<BorrowedFd<'_>> {
+        self.process.as_ref().map(|process| process.as_fd())
     }
 
     /// Runs `work` inside, in a thread that ends with it: no other ever enters.
@@ -68,6 +77,13 @@ impl NetNs {
             Err(panic) => std::panic::resume_unwind(panic),
         })
     }
+}
+
+/// The process of a path such as `/proc/123/ns/net`.
+fn process_of(path: &Path) -> Option<OwnedFd> {
+    let mut parts = path.strip_prefix("/proc").ok()?.components();
+    let pid = parts.next()?.as_os_str().to_str()?.parse().ok()?;
+    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
 }
 
 impl AsFd for NetNs {

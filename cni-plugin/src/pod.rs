@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
 use api::{AttachmentId, Mac};
 use ipnet::IpNet;
@@ -151,6 +152,25 @@ pub(crate) fn remove(attachment: &AttachmentId) -> Result<(), Error> {
     let Some(link) = link.filter(|link| is_ours(link, attachment)) else { return Ok(()) };
     // That it is gone is as good: the daemon's closing of the descriptor was faster.
     netlink.delete_link(link.index).map(drop).map_err(Error::kernel(format!("remove {ifname}")))
+}
+
+/// Opens the interface again if it is there and is the TAP that was made for `attachment`; `None` if
+/// not. The descriptor keeps the namespace alive: whoever gets it closes it when the pod ends.
+///
+/// # Errors
+/// `Kernel`; another process has the interface open, most likely.
+pub(crate) fn reattach(attachment: &AttachmentId) -> Result<Option<OwnedFd>, Error> {
+    let ifname = &attachment.ifname;
+    let find = |netlink: &mut Netlink| -> Result<Option<Link>, Error> {
+        let link = netlink.link(ifname).map_err(Error::kernel(format!("look for {ifname}")))?;
+        Ok(link.filter(|link| is_ours(link, attachment)))
+    };
+    let mut netlink = open()?;
+    let Some(link) = find(&mut netlink)? else { return Ok(None) };
+    let (tap, _) = tap::reattach(ifname).map_err(Error::kernel(format!("open {ifname} again")))?;
+    // Had it gone in between, the kernel would have made another, which goes with this descriptor.
+    let is_same = find(&mut netlink)?.is_some_and(|found| found.index == link.index);
+    Ok(is_same.then_some(tap))
 }
 
 /// Gives the interface another MTU if it is there and is the TAP that was made for `attachment`; false

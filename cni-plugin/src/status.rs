@@ -16,7 +16,7 @@ use crate::version::Command;
 /// `NotAvailable` with the daemon's reason; the IPAM plugin's own error.
 pub(crate) fn status(call: &Call, deadline: &Deadline) -> Result<(), Error> {
     let socket = &call.conf.socket;
-    match client::call(socket, "tell its status", &Request::Status, None, deadline) {
+    match client::call(socket, "tell its status", &Request::Status, deadline) {
         Ok(Reply::Status(status)) if status.pod_prefixes.is_empty() => {
             let message = "this node has no pod prefixes yet; the cluster's agent tells them, or \
                            node.pod_prefixes in the daemon's configuration"

@@ -131,3 +131,15 @@ pub struct Adjustment {
     /// MTU that the interface is to have, bytes.
     pub mtu: u32,
 }
+
+/// Pod's interface that is to be opened again: the daemon was started anew, and its descriptor is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reattachment {
+    /// The attachment of the pod.
+    pub attachment: AttachmentId,
+    /// Path of the pod's network namespace, as its runtime gave it. The interface there is the pod's
+    /// only if it bears the attachment's mark: the path may lead elsewhere by now.
+    pub netns: String,
+    /// MAC of the interface.
+    pub mac: Mac,
+}

@@ -175,14 +175,17 @@ impl ClientError {
     }
 }
 
-/// Sends `request` on a connection of its own, and with it a descriptor; reads the reply.
+/// Descriptors that a request carries at most.
+const MAX_DESCRIPTORS: usize = 2;
+
+/// Sends `request` on a connection of its own, and with it at most two descriptors; reads the reply.
 ///
 /// # Errors
 /// If the daemon cannot be reached, does not answer in time, or refuses.
 pub fn call(
     path: &Path,
     request: &Request,
-    descriptor: Option<BorrowedFd<'_>>,
+    descriptors: &[BorrowedFd<'_>],
     wait: Wait,
 ) -> Result<Reply, ClientError> {
     let patience = wait.left().unwrap_or_default();
@@ -190,7 +193,7 @@ pub fn call(
     let mut stream = open(path, wait).map_err(|error| ClientError::of_connect(path, error))?;
     let failed = |error| ClientError::of_exchange(path, patience, error);
     // A daemon that refuses us closes before it has read everything: its answer gives the reason.
-    let sent = send(&mut stream, &bytes, descriptor, wait);
+    let sent = send(&mut stream, &bytes, descriptors, wait);
     let response = receive(&mut stream, wait).map_err(|failure| match (failure, sent) {
         (Failure::Codec(source), _) => ClientError::Reply { path: path.to_owned(), source },
         (Failure::Closed, Err(error)) => failed(error),
@@ -225,19 +228,17 @@ fn open(path: &Path, wait: Wait) -> io::Result<UnixStream> {
 fn send(
     stream: &mut UnixStream,
     mut bytes: &[u8],
-    descriptor: Option<BorrowedFd<'_>>,
+    descriptors: &[BorrowedFd<'_>],
     wait: Wait,
 ) -> io::Result<()> {
     stream.set_write_timeout(Some(time_left(wait)?))?;
-    if let Some(descriptor) = descriptor {
+    if !descriptors.is_empty() {
         // unix(7): ancillary data belongs to the first byte that is sent with it.
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [descriptor];
-        assert!(
-            control.push(SendAncillaryMessage::ScmRights(&descriptors)),
-            "the buffer has space for one descriptor"
-        );
+        if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let sent = loop {
             match sendmsg(stream.as_fd(), &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
             {

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Adjustment, Attach, AttachmentId, Check, Drops, FdbEntry, FibEntry, Mac, NeighborEntry,
-    PeerEntry, PeerSpec, PeerSync, PortEntry, RefusedPeer, Reserve, Reserved, RouteSpec, Status,
-    TracePacket, TraceResult,
+    PeerEntry, PeerSpec, PeerSync, PortEntry, Reattachment, RefusedPeer, Reserve, Reserved,
+    RouteSpec, Status, TracePacket, TraceResult,
 };
 
 /// One question or order to the daemon.
@@ -34,14 +34,20 @@ pub enum Request {
 
     /// First half of a CNI ADD: reserves addresses.
     Reserve(Reserve),
-    /// Second half of a CNI ADD; carries one file descriptor.
+    /// Second half of a CNI ADD; carries the interface's file descriptor, and behind it that of the
+    /// process (pidfd_open(2)) if the path of the namespace names one.
     Attach(Attach),
     /// Frees everything that the attachment holds; succeeds if it holds nothing.
     Detach(AttachmentId),
+    /// Detaches every pod, removes what the daemon has set up of the node, and ends the daemon for good.
+    Drain,
     /// CNI CHECK.
     Check(Check),
     /// Live pods that need another MTU of their interface, which is set from inside their namespace.
     Adjustments,
+    /// Pods that were attached and have no port: their interface is to be opened again in its namespace,
+    /// and handed over by `Attach`.
+    Reattachments,
     /// Reports that a pod's interface has this MTU.
     Adjusted {
         /// The attachment of the pod.
@@ -126,6 +132,16 @@ pub enum Reply {
     Reserved(Reserved),
     /// Answer to `Adjustments`.
     Adjustments(Vec<Adjustment>),
+    /// Answer to `Reattachments`.
+    Reattachments(Vec<Reattachment>),
+    /// Answer to `Drain`.
+    Drained {
+        /// Pods that were detached.
+        pods: usize,
+        /// Those of them that had no port, by name: their interfaces stay, dead, until their namespaces
+        /// end.
+        without_port: Vec<String>,
+    },
     /// Answer to `SyncPeers`: every peer of this source that is refused now, also those of an earlier
     /// request. Everything else is taken.
     Synced(Vec<RefusedPeer>),

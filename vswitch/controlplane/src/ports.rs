@@ -114,6 +114,13 @@ impl Ports {
         Some(attachment)
     }
 
+    /// No worker has the port: the attachment is without one.
+    pub fn was_not_taken(&mut self, id: PortId) {
+        if let Some(attachment) = self.attachment_of(id).cloned() {
+            self.live.remove(&attachment);
+        }
+    }
+
     /// Forgets the port and the number, which stays taken until [`Ports::have_left`]; true if the port
     /// was live.
     pub fn forget(&mut self, attachment: &AttachmentId) -> bool {

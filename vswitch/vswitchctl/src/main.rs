@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     // clap ends with 2 if the command line is wrong.
     let arguments = Arguments::parse();
     let request = arguments.command.request();
-    let reply = api::call(&arguments.socket, &request, None, Wait::Silence(PATIENCE));
+    let reply = api::call(&arguments.socket, &request, &[], Wait::Silence(PATIENCE));
     let text = match reply.map(|reply| arguments.command.select(reply)) {
         Ok(reply) if arguments.json => print::json(&reply),
         Ok(Reply::Done) => String::new(),

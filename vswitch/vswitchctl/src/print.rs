@@ -27,15 +27,21 @@ pub(crate) fn json(reply: &Reply) -> String {
         Reply::Reserved(reserved) => pretty(reserved),
         Reply::Synced(refused) => pretty(refused),
         Reply::Adjustments(adjustments) => pretty(adjustments),
+        Reply::Reattachments(pods) => pretty(pods),
+        // Nothing of this program asks for it.
+        Reply::Drained { pods, .. } => pretty(pods),
     }
 }
 
 /// A reply as text for people.
 pub(crate) fn text(reply: &Reply) -> String {
     match reply {
-        Reply::Done | Reply::Reserved(_) | Reply::Synced(_) | Reply::Adjustments(_) => {
-            String::new()
-        }
+        Reply::Done
+        | Reply::Reserved(_)
+        | Reply::Synced(_)
+        | Reply::Adjustments(_)
+        | Reply::Drained { .. }
+        | Reply::Reattachments(_) => String::new(),
         Reply::Status(status) => status_text(status),
         Reply::Drops(drops) => drops_text(drops),
         Reply::Trace(trace) => trace_text(trace),

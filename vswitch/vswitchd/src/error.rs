@@ -98,6 +98,11 @@ pub enum Error {
     /// A worker cannot start.
     #[error("the workers cannot be started")]
     Workers(#[source] std::io::Error),
+    /// The daemon that was asked to drain the node did not.
+    #[error(
+        "the node is not drained; a daemon has to run for that, as it has the pods' ports open"
+    )]
+    Drain(#[source] api::ClientError),
     /// The control thread cannot wait for events.
     #[error("the control thread cannot {action}")]
     Control {
@@ -112,6 +117,9 @@ impl Error {
     /// The exit code of a daemon that ends by this: 2 if the configuration has to be changed.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Config(_)) { 2 } else { 1 }
+        if matches!(self, Self::Config(_)) { Self::CONFIGURATION } else { 1 }
     }
+
+    /// The exit code of a daemon whose configuration has to be changed.
+    pub const CONFIGURATION: u8 = 2;
 }

@@ -1,9 +1,9 @@
 //! The node's own port: a TAP in the daemon's namespace.
 //!
 //! Enters: what the control plane wants of it. Leaves: what the kernel has of it, and the changes that
-//! lead from one to the other. The kernel removes interface, addresses, neighbours and the routes by
-//! it when the TAP is closed, however the daemon ends; the `unreachable` routes stay, so that pods'
-//! addresses never leave by the node's default route.
+//! lead from one to the other. The TAP outlives the daemon with its addresses, neighbours and routes,
+//! however that ends. The `unreachable` routes stay even where it is deleted, so that pods' addresses
+//! never leave by the node's default route.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,7 +15,9 @@ use controlplane::model::PodPrefixes;
 use dataplane::tables::Gateway;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netio::port::PortFd;
-use netlink::{FibRouteKind, MAIN_TABLE, Netlink, NudState, ROUTE_PROTOCOL, Route, RouteFilter};
+use netlink::{
+    FibRouteKind, Link, MAIN_TABLE, Netlink, NudState, ROUTE_PROTOCOL, Route, RouteFilter,
+};
 
 use crate::error::{Error, Result, chain};
 
@@ -34,28 +36,36 @@ pub struct HostInterface {
 }
 
 impl HostInterface {
-    /// Makes the TAP, without addresses and routes.
+    /// The TAP of a former daemon, with what it has, or a new one without addresses and routes. `left`
+    /// is its descriptor, if somebody kept that.
     ///
     /// # Errors
     /// If its name or one of the cluster's prefixes is taken, or the kernel refuses.
-    pub fn create(
+    pub fn open(
         netlink: &mut Netlink,
         host: &config::HostSettings,
         config: &Config,
+        left: Option<PortFd>,
     ) -> Result<Self> {
         let name = &host.interface;
         let failed = |source| Error::Host { interface: name.clone(), source };
-        if netlink.link(name).map_err(failed)?.is_some() {
-            return Err(Error::HostTaken(format!(
-                "there is an interface {name} already; stop the vswitchd that made it, or give this one another host.interface"
-            )));
-        }
         // Where others' routes are followed, theirs stand beside ours.
         let is_alone = config.kernel_routes.is_none();
-        if is_alone && let Some(taken) = taken_prefix(&config.node.cluster_prefixes) {
+        if is_alone && let Some(taken) = taken_prefix(&config.node.cluster_prefixes, name) {
             return Err(Error::HostTaken(taken));
         }
-        Self::make(netlink, name)
+        match netlink.link(name).map_err(failed)? {
+            None => Self::make(netlink, name),
+            Some(link) if is_ours(&link) => {
+                let port = left.map_or_else(|| PortFd::reattach_tap(name), Ok);
+                let port =
+                    port.map_err(|source| Error::HostTap { interface: name.clone(), source })?;
+                Ok(Self { port: Arc::new(port), name: name.clone(), ifindex: link.index })
+            }
+            Some(_) => Err(Error::HostTaken(format!(
+                "there is an interface {name} already, which is not ours; give ours another host.interface"
+            ))),
+        }
     }
 
     /// Makes the TAP where nothing stands in its way, or where it was removed.
@@ -72,6 +82,15 @@ impl HostInterface {
         })?;
         netlink.set_mac(link.index, MAC).map_err(failed)?;
         Ok(Self { port: Arc::new(port), name: name.to_owned(), ifindex: link.index })
+    }
+
+    /// Has the interface outlive the daemon.
+    ///
+    /// # Errors
+    /// If it was removed meanwhile.
+    pub fn keep(&self) -> Result<()> {
+        let failed = |source| Error::HostTap { interface: self.name.clone(), source };
+        self.port.set_persistent(true).map_err(failed)
     }
 
     /// Whether the kernel still has the interface.
@@ -189,12 +208,12 @@ impl HostInterface {
     }
 }
 
-/// Removes the `unreachable` routes that stay when the port goes: the operator stops the daemon for
-/// good.
+/// Removes the port, and the `unreachable` routes that stay when it goes: the operator drains the node.
 ///
 /// # Errors
 /// If the kernel does not answer, or refuses.
-pub fn remove_unreachable(netlink: &mut Netlink) -> netlink::Result<()> {
+pub fn remove(netlink: &mut Netlink, host: &HostInterface) -> netlink::Result<()> {
+    netlink.delete_link(host.ifindex)?;
     let ours = RouteFilter { table: Some(MAIN_TABLE), protocol: Some(ROUTE_PROTOCOL) };
     for route in netlink.routes(ours)? {
         if route.kind == FibRouteKind::Unreachable {
@@ -208,12 +227,34 @@ fn host_len(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-/// A kernel route of one of the prefixes: two routes of equal length would hide one another.
-fn taken_prefix(prefixes: &[IpNet]) -> Option<String> {
+/// Whether a daemon made the interface for its node: a TAP with the MAC that no other has.
+fn is_ours(link: &Link) -> bool {
+    link.kind.as_deref() == Some("tun") && link.mac == Some(MAC)
+}
+
+/// Removes host ports of another name than the one that is wanted: a former configuration's.
+///
+/// # Errors
+/// If the kernel does not answer, or refuses.
+pub fn remove_others(netlink: &mut Netlink, wanted: Option<&str>) -> netlink::Result<()> {
+    for link in netlink.links()? {
+        if is_ours(&link) && Some(link.name.as_str()) != wanted {
+            tracing::info!("removing the former host port {}", link.name);
+            netlink.delete_link(link.index)?;
+        }
+    }
+    Ok(())
+}
+
+/// A kernel route of one of the prefixes by another interface than ours: two routes of equal length
+/// would hide one another.
+fn taken_prefix(prefixes: &[IpNet], ours: &str) -> Option<String> {
     let v4 = fs::read_to_string("/proc/net/route").unwrap_or_default();
     let v6 = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
     let routes = v4.lines().filter_map(ipv4_route).chain(v6.lines().filter_map(ipv6_route));
-    let taken: Vec<_> = routes.filter(|(prefix, _)| prefixes.contains(prefix)).collect();
+    let taken: Vec<_> = routes
+        .filter(|(prefix, interface)| prefixes.contains(prefix) && interface != ours)
+        .collect();
     taken.first().map(|(prefix, interface)| {
         format!(
             "the kernel routes the cluster prefix {prefix} by {interface} already; remove that route, or correct node.cluster_prefixes"

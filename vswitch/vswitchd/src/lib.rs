@@ -17,23 +17,29 @@
 //! | [`daemon`]     | events in, lists of actions performed |
 //! | [`requests`]   | what each request does |
 //! | [`control`]    | the loop: socket, signals, kernel, time |
-//! | [`lock`], [`notify`] | one daemon a socket; systemd |
+//! | [`lock`], [`notify`] | one daemon a socket; the service manager |
+//! | [`namespaces`] | when pods' network namespaces end |
+//! | [`supervise`] | plays the service manager where there is none |
+//! | [`descriptors`] | descriptors that the service manager keeps over a restart |
 
 #![forbid(unsafe_code)]
 
 pub mod config_file;
 pub mod control;
 pub mod daemon;
+pub mod descriptors;
 pub mod error;
 pub mod host;
 pub mod journal;
 pub mod kernel;
 pub mod lock;
 pub mod machine;
+pub mod namespaces;
 pub mod nft;
 pub mod nft_rules;
 pub mod node;
 pub mod notify;
 pub mod requests;
+pub mod supervise;
 pub mod underlay;
 pub mod uplink;

@@ -111,14 +111,6 @@ impl NftRules {
     }
 }
 
-impl Drop for NftRules {
-    fn drop(&mut self) {
-        if let Err(error) = self.remove() {
-            tracing::warn!("the nftables {TABLE} stays behind: {error}");
-        }
-    }
-}
-
 /// Removes the table that a killed daemon left, for one that masquerades nothing.
 pub fn remove_leftover(host_interface: &str) {
     // Without nft there is nothing that it could have left.

@@ -3,7 +3,7 @@
 //! Enters: actions, from the control plane's lists. Leaves: lines of the journal, the kernel's state,
 //! tables and ports to the workers, an answer. Nothing is decided here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -16,14 +16,15 @@ use controlplane::model::{Edit, refuse};
 use controlplane::next_hop::{NextHops, Reach};
 use dataplane::tables::{PortId, Tables};
 use ipnet::IpNet;
-use netio::port::PortFd;
 use netlink::Netlink;
 use worker::Workers;
 use worker::publish::Publisher;
 
+use crate::descriptors::{DescriptorStore, PortFds};
 use crate::error::chain;
 use crate::host::HostInterface;
 use crate::journal::Journal;
+use crate::namespaces::{Namespaces, Since};
 use crate::nft_rules::NftRules;
 use crate::underlay::Underlay;
 use crate::uplink::OpenUplink;
@@ -50,10 +51,41 @@ pub struct Node {
     pub cluster: Vec<IpNet>,
     /// A file that, by being written, calls the program that may enter pods' namespaces.
     pub adjuster_file: PathBuf,
-    /// The port that came with the request.
-    pub arriving: Option<Arc<PortFd>>,
+    /// Ports that came with the event, in the order in which they are taken.
+    pub arriving: VecDeque<Arriving>,
+    /// What keeps descriptors while no daemon runs.
+    pub store: DescriptorStore,
+    /// The pods' ports.
+    pub pods: BTreeMap<PortId, PodPort>,
+    /// Pods' namespaces, watched for their end.
+    pub namespaces: Namespaces,
     /// The answer to the request.
     pub answer: Option<Reply>,
+}
+
+/// A pod's port as the node has it.
+#[derive(Debug)]
+pub struct PodPort {
+    /// The name under which the service manager keeps it.
+    pub name: String,
+    /// Its descriptors.
+    pub fds: PortFds,
+    /// Its pod has ended, as far as we see: the interface goes with the namespace, or stays with it if
+    /// we are wrong.
+    pub has_ended: bool,
+}
+
+/// A pod's port on its way in.
+#[derive(Debug)]
+pub struct Arriving {
+    /// The name under which the service manager is to keep it.
+    pub name: String,
+    /// Its descriptors.
+    pub fds: PortFds,
+    /// Path of the pod's network namespace.
+    pub netns: PathBuf,
+    /// The service manager has it already.
+    pub is_kept: bool,
 }
 
 impl Performer for Node {
@@ -73,8 +105,21 @@ impl Performer for Node {
     }
 
     fn take_port(&mut self, id: PortId, worker: usize) -> Performed {
-        let io = self.arriving.take().ok_or_else(|| internal("no port came with the request"))?;
-        self.workers.add_port(id, &io, worker);
+        let arriving = self.arriving.pop_front();
+        let Arriving { name, fds, netns, is_kept } =
+            arriving.ok_or_else(|| internal("no port came with the request"))?;
+        // From now on the interface is the pod's, whatever becomes of this process. If it is gone
+        // already, the workers tell.
+        if let Err(error) = fds.port.set_persistent(true) {
+            tracing::warn!("{name}: {}", chain(&error));
+        }
+        self.workers.add_port(id, &fds.port, worker);
+        if !is_kept {
+            self.store.keep(&name, fds.clone());
+        }
+        let since = if is_kept { Since::Before } else { Since::Now };
+        self.namespaces.watch(id, &netns, &fds, since);
+        self.pods.insert(id, PodPort { name, fds, has_ended: false });
         Ok(())
     }
 
@@ -112,7 +157,18 @@ impl Performer for Node {
     }
 
     fn remove_ports(&mut self, ids: &[PortId]) {
-        ids.iter().for_each(|id| self.workers.remove_port(*id));
+        for id in ids {
+            self.workers.remove_port(*id);
+            if let Some(pod) = self.pods.remove(id) {
+                // The interface ends with its last descriptor, also where nobody can enter its
+                // namespace to remove it; if it is gone, that is as good.
+                if !pod.has_ended {
+                    let _ = pod.fds.port.set_persistent(false);
+                }
+                self.namespaces.forget(*id);
+                self.store.forget(&pod.name);
+            }
+        }
     }
 
     fn call_adjuster(&mut self, mtu: u32) -> Performed {

@@ -22,7 +22,7 @@ fn socket() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn status(path: &Path, wait: Wait) -> Result<Reply, ClientError> {
-    call(path, &Request::Status, None, wait)
+    call(path, &Request::Status, &[], wait)
 }
 
 fn read_request(stream: &mut UnixStream) -> Request {
@@ -132,7 +132,7 @@ fn a_refusal_before_the_request_is_read_is_still_heard() {
     });
     // More than a socket holds, so that the rest of it finds the connection closed.
     let prefixes = vec!["2001:db8:ffff:ffff::/64".parse().expect("a prefix"); 100_000];
-    let error = call(&path, &Request::SetPodPrefixes(prefixes), None, LONG).expect_err("refused");
+    let error = call(&path, &Request::SetPodPrefixes(prefixes), &[], LONG).expect_err("refused");
     assert!(matches!(&error, ClientError::Refused(reply) if *reply == refusal), "{error}");
     drop(daemon.join().expect("the daemon's thread"));
 }
@@ -160,7 +160,7 @@ fn a_descriptor_travels_with_the_first_byte() {
         descriptors.into_iter().next().expect("one")
     });
     let (mut ours, theirs) = UnixStream::pair().expect("a pair");
-    let reply = call(&path, &Request::Status, Some(theirs.as_fd()), LONG);
+    let reply = call(&path, &Request::Status, &[theirs.as_fd()], LONG);
     assert!(matches!(reply, Ok(Reply::Done)));
     drop(theirs);
     let mut arrived = UnixStream::from(daemon.join().expect("the daemon's thread"));

@@ -117,6 +117,10 @@ impl ControlPlane {
                     if let Action::Journal { edits, .. } = action {
                         self.unwritten.extend(edits.iter().cloned());
                     }
+                    // No table may name it.
+                    if let Action::TakePort { id, .. } = action {
+                        self.ports.was_not_taken(*id);
+                    }
                     if action.is_relied_upon() {
                         self.broke_off();
                         break;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use api::{Attach, Request};
+use api::{Attach, AttachmentId, Request};
 use dataplane::tables::{Offloads, PortId};
 use dataplane::wire::MacAddr;
 use dataplane::{Millis, PathMtu};
@@ -27,6 +27,8 @@ pub enum Event {
     Ready {
         /// The NIC's addresses: all of them, and those that last.
         own: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
+        /// Pods' ports that a former daemon left, with what each pod's kernel takes undone.
+        left: Vec<(AttachmentId, Offloads)>,
     },
     /// The host port was removed and made again.
     HostPortMade(HostState),

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use api::AttachmentId;
-use dataplane::tables::{LocalAddresses, PortId};
+use dataplane::tables::{LocalAddresses, Offloads, PortId};
 use dataplane::{Millis, PathMtu};
 use ipnet::IpNet;
 
@@ -18,7 +18,7 @@ use crate::kernel::Scope;
 use crate::model::attachments;
 use crate::next_hop::NextHops;
 use crate::own_address::{self, Candidates, Choice};
-use crate::ports;
+use crate::ports::{self, LivePort};
 
 /// A table may have thousands of refused routes; the log has no more than so many at once.
 const REFUSALS_LOGGED: usize = 20;
@@ -44,14 +44,26 @@ impl ControlPlane {
         Change { actions, notes: Vec::new(), failure }
     }
 
-    /// The first tables.
-    pub(super) fn ready(&mut self, own: Option<(Vec<IpAddr>, Vec<IpAddr>)>) -> Change {
+    /// The first tables, and the ports that a former daemon left. Workers read from a port once tables
+    /// name it: nothing passes before everything is as it was.
+    pub(super) fn ready(
+        &mut self,
+        own: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
+        left: &[(AttachmentId, Offloads)],
+    ) -> Change {
         let mut notes = Vec::new();
+        let first = left.iter().filter_map(|(attachment, offloads)| {
+            let id = self.ports.number(attachment)?;
+            let worker = self.ports.least_loaded(self.workers);
+            self.ports.insert(attachment, LivePort { offloads: *offloads, worker, up: true });
+            Some(Action::TakePort { id, worker })
+        });
+        let first = first.collect();
         if let Some((has, lasting)) = own {
             self.renumber(&has, &lasting, &mut notes);
         }
         self.learn(&mut notes);
-        self.fact(Frame::default(), notes)
+        self.fact(Frame { first, ..Frame::default() }, notes)
     }
 
     /// The host port has another number in the kernel, which has nothing else of it yet.

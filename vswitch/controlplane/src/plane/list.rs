@@ -13,7 +13,7 @@ use crate::next_hop::NextHops;
 /// What stands in a list before and behind that which follows from the model.
 #[derive(Debug, Default)]
 pub(super) struct Frame {
-    /// Journal, and the port that is handed over.
+    /// Journal, and the ports that are handed over.
     pub(super) first: Vec<Action>,
     /// VTEPs have other numbers now.
     pub(super) forgets_vteps: bool,
@@ -46,10 +46,10 @@ impl ControlPlane {
 
     /// The whole list.
     fn list(&mut self, frame: Frame) -> (Vec<Action>, Vec<Note>) {
-        let Frame { first: mut actions, forgets_vteps, answer } = frame;
-        // A journal's line comes first; a port is taken after the kernel knows where pods are.
-        let port = actions.iter().position(|action| matches!(action, Action::TakePort { .. }));
-        let port = port.map(|at| actions.remove(at));
+        let Frame { first, forgets_vteps, answer } = frame;
+        // A journal's line comes first; ports are taken after the kernel knows where pods are.
+        let (ports, mut actions): (Vec<_>, Vec<_>) =
+            first.into_iter().partition(|action| matches!(action, Action::TakePort { .. }));
 
         let nft_table = self.nft_table();
         if nft_table != self.in_force.nft_table {
@@ -65,7 +65,7 @@ impl ControlPlane {
             let from = self.in_force.host_port.clone();
             actions.push(Action::SetHostPort { to: wide_host_port.clone(), from });
         }
-        actions.extend(port);
+        actions.extend(ports);
         let steering = self.steering();
         let wide_steering = self.in_force.steering.union(&steering);
         if self.uplink.is_some() {

@@ -22,7 +22,7 @@ mod requests;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use api::{Adjustment, AttachmentId, ErrorReply, Source};
+use api::{Adjustment, AttachmentId, ErrorReply, Reattachment, Source};
 use dataplane::tables::{Epoch, FdbTarget, Tables};
 
 use crate::change::{Change, Note, Reloaded, Rollback};
@@ -137,7 +137,7 @@ impl ControlPlane {
     pub fn on(&mut self, event: Event) -> Result<Change, ErrorReply> {
         match event {
             Event::Started { uplink, host } => Ok(self.started(uplink, host)),
-            Event::Ready { own } => Ok(self.ready(own)),
+            Event::Ready { own, left } => Ok(self.ready(own, &left)),
             Event::HostPortMade(host) => Ok(self.host_port_made(host)),
             Event::Request(request) => self.on_request(request),
             Event::Attach { request, offloads } => self.attach(&request, offloads),
@@ -226,6 +226,21 @@ impl ControlPlane {
                 attachment: attachment.clone(),
                 netns: lease.netns.clone(),
                 mtu,
+            })
+            .collect()
+    }
+
+    /// Pods that were attached and have no port: their interface is to be opened again, in its
+    /// namespace.
+    #[must_use]
+    pub fn reattachments(&self) -> Vec<Reattachment> {
+        let leases = self.model.attachments.iter();
+        leases
+            .filter(|(attachment, lease)| lease.attached && !self.ports.is_up(attachment))
+            .map(|(attachment, lease)| Reattachment {
+                attachment: attachment.clone(),
+                netns: lease.netns.clone(),
+                mac: lease.mac,
             })
             .collect()
     }

@@ -22,6 +22,7 @@ impl ControlPlane {
         let edits = match request {
             Request::Reserve(reserve) => return self.reserve(&reserve),
             Request::Detach(attachment) => return Ok(self.detach(&attachment)),
+            Request::Drain => return Ok(self.drain()),
             Request::Adjusted { attachment, mtu } => self.adjusted(&attachment, mtu),
             Request::AddRoute(route) => model.add_route(config, route),
             Request::DeleteRoute(prefix) => model.delete_route(config, prefix),
@@ -49,6 +50,7 @@ impl ControlPlane {
             | Request::ShowPeers
             | Request::ShowDrops
             | Request::Adjustments
+            | Request::Reattachments
             | Request::Trace(_) => Err(refuse(ErrorKind::Internal, "this request changes nothing")),
         }?;
         let note = Note::info(format!("changed: {edits:?}"));
@@ -148,6 +150,27 @@ impl ControlPlane {
         }
         let actions = vec![journal, Action::Answer(Reply::Done)];
         Change { actions, notes, failure: OnFailure::Reverse(rollback) }
+    }
+
+    /// Frees everything that pods hold; their ports are closed when it is answered.
+    fn drain(&mut self) -> Change {
+        let without_port = self.reattachments();
+        let without_port = without_port.iter().map(|pod| self.port_name(&pod.attachment)).collect();
+        let attachments: Vec<_> = self.model.attachments.keys().cloned().collect();
+        let ports = self.ports.clone();
+        let (mut edits, mut undo) = (Vec::new(), Vec::new());
+        for attachment in &attachments {
+            let freed = self.model.detach(attachment);
+            // What was done last is taken back first.
+            undo.splice(0..0, self.model.apply_all(&freed));
+            edits.extend(freed);
+            self.ports.forget(attachment);
+        }
+        let rollback = Rollback { undo: undo.clone(), ports: Some(ports), ..Rollback::default() };
+        let answer = Reply::Drained { pods: attachments.len(), without_port };
+        let first = vec![Action::Journal { edits, undo }];
+        let frame = Frame { first, answer: Some(answer), ..Frame::default() };
+        self.request(frame, rollback, vec![Note::info("every pod is detached")])
     }
 
     /// A pod's interface has another MTU.

@@ -3,7 +3,7 @@
 //! Enters: events, from `node`. Leaves: what became of each, after its list was carried out on the
 //! world; or the rule that was broken.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use api::{AttachmentId, ErrorReply, Reply};
@@ -150,7 +150,12 @@ impl Node {
             read_kernel_table(&self.world.kernel, follower, now);
         }
         let own = own_addresses(&self.world.kernel, plane);
-        let ready = self.react(Event::Ready { own }, &faults.after(CALLS_OF_STARTED))?;
+        let leases = &plane.model().attachments;
+        let is_known = |port: &AttachmentId| leases.get(port).is_some_and(|lease| lease.attached);
+        self.world.store.retain(is_known);
+        let left = self.world.store.iter();
+        let left = left.map(|attachment| (attachment.clone(), Offloads::default())).collect();
+        let ready = self.react(Event::Ready { own, left }, &faults.after(CALLS_OF_STARTED))?;
         Ok(matches!(ready, Outcome::Done(_)))
     }
 
@@ -183,9 +188,13 @@ impl Node {
     pub(crate) fn react(&mut self, event: Event, faults: &Faults) -> Result<Outcome, String> {
         let is_settled = self.is_at_rest();
         let Some(mut plane) = self.plane.take() else { return Err("no daemon runs".into()) };
-        let has_port = matches!(event, Event::Attach { .. });
+        let arriving: VecDeque<_> = match &event {
+            Event::Attach { request, .. } => [request.attachment.clone()].into(),
+            Event::Ready { left, .. } => left.iter().map(|(left, _)| left.clone()).collect(),
+            _ => VecDeque::new(),
+        };
         // What the kernel has left undone is no reason to refuse a client: a fact's list does it.
-        let is_clients = has_port || matches!(event, Event::Request(_));
+        let is_clients = matches!(event, Event::Attach { .. } | Event::Request(_));
         let is_start = matches!(event, Event::Started { .. });
         let config = matches!(event, Event::Reload { .. }).then(|| plane.config().clone());
         let before = Before::of(&plane, &self.world, config);
@@ -194,7 +203,7 @@ impl Node {
             faults: faults.clone(),
             steering: (before.steering.clone(), plane.steering()),
             is_settled,
-            has_port,
+            arriving,
             ..Course::default()
         };
         let mut change = match made {

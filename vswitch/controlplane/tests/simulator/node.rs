@@ -119,6 +119,8 @@ impl Node {
             }
             Happening::Stop => {
                 self.die();
+                // systemd keeps descriptors over a restart alone.
+                self.world.store.clear();
                 self.world.kernel.process_has_cleared_up();
                 self.recover(faults)
             }
@@ -151,7 +153,13 @@ impl Node {
         if self.is_behind || self.journal_is_behind {
             return Err("a list that goes well leaves something to be done".into());
         }
-        self.happens(Happening::Kill, &Faults::none())
+        let ports = self.plane()?.ports().compiled().into_keys().collect::<Vec<_>>();
+        self.happens(Happening::Kill, &Faults::none())?;
+        let left: Vec<_> = self.plane()?.ports().compiled().into_keys().collect();
+        if ports == left {
+            return Ok(());
+        }
+        Err(format!("a restart has made of the ports of {ports:?} those of {left:?}"))
     }
 
     pub(crate) fn plane(&self) -> Result<&ControlPlane, String> {

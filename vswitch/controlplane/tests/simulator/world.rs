@@ -6,11 +6,11 @@
 //! that hold at every moment are checked here, after every action.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use api::{ErrorKind, Reply};
+use api::{AttachmentId, ErrorKind, Reply};
 use controlplane::change::{Performed, Performer};
 use controlplane::desired::{HostPortState, NftTable, Steering};
 use controlplane::model::{Edit, refuse};
@@ -43,8 +43,8 @@ pub(crate) struct Course {
     pub(crate) answer: Option<Reply>,
     /// The journal has taken a line.
     pub(crate) has_journalled: bool,
-    /// A port comes with the request.
-    pub(crate) has_port: bool,
+    /// Whose ports come with the event, in the order in which they are taken.
+    pub(crate) arriving: VecDeque<AttachmentId>,
     pub(crate) calls: usize,
 }
 
@@ -53,6 +53,10 @@ pub(crate) struct World {
     pub(crate) disk: Disk,
     pub(crate) kernel: Kernel,
     pub(crate) workers: Workers,
+    /// Pods' ports that the service manager keeps.
+    pub(crate) store: BTreeSet<AttachmentId>,
+    /// Whose the ports are that the process has.
+    owners: BTreeMap<PortId, AttachmentId>,
     /// The process is there.
     pub(crate) is_alive: bool,
     pub(crate) course: Course,
@@ -71,6 +75,8 @@ impl World {
             disk: Disk::default(),
             kernel: Kernel::new(),
             workers: Workers::spawned(WORKERS, false),
+            store: BTreeSet::new(),
+            owners: BTreeMap::new(),
             is_alive: false,
             course: Course::default(),
             adjuster_mtu: None,
@@ -85,6 +91,7 @@ impl World {
         self.is_alive = false;
         self.kernel.process_is_gone();
         self.workers = Workers::spawned(WORKERS, false);
+        self.owners.clear();
         self.adjuster_mtu = None;
     }
 
@@ -237,10 +244,12 @@ impl Performer for World {
     fn take_port(&mut self, id: PortId, worker: usize) -> Performed {
         let what = || format!("give {id} to the workers, to receive: {worker}");
         self.act("take port", what, |world, _| {
-            if !std::mem::take(&mut world.course.has_port) {
+            let Some(attachment) = world.course.arriving.pop_front() else {
                 return Err(refuse(ErrorKind::Internal, "no port came with the request"));
-            }
+            };
             world.workers.add(id);
+            world.store.insert(attachment.clone());
+            world.owners.insert(id, attachment);
             Ok(())
         })
     }
@@ -289,7 +298,12 @@ impl Performer for World {
             return self.do_so("remove ports", what, |_| ());
         }
         self.do_so("remove ports", what, |world| {
-            ids.iter().for_each(|id| world.workers.remove(*id));
+            for id in ids {
+                world.workers.remove(*id);
+                if let Some(attachment) = world.owners.remove(id) {
+                    world.store.remove(&attachment);
+                }
+            }
         });
     }
 

@@ -48,6 +48,11 @@ impl Socket {
         Ok(Self { listener, path: Some(path.to_owned()) })
     }
 
+    /// Leaves the file in its place: the service manager keeps the socket for the next daemon.
+    pub(super) fn outlives_us(&mut self) {
+        self.path = None;
+    }
+
     /// The socket that the service manager listens at for us, if it passed one.
     ///
     /// # Errors

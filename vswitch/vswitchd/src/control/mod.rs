@@ -21,6 +21,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::daemon::Daemon;
+use crate::descriptors::DescriptorStore;
 use crate::error::{Error, Result};
 use crate::notify::Notify;
 use client::{Client, Progress};
@@ -32,6 +33,7 @@ const STOP: Token = Token(1);
 const RELOAD: Token = Token(2);
 const KERNEL: Token = Token(3);
 const RULESET: Token = Token(4);
+const NAMESPACES: Token = Token(5);
 const FIRST_CLIENT: usize = 16;
 
 /// Clients at once: a node starts some tens of pods at a time.
@@ -67,7 +69,13 @@ impl ControlLoop {
         let failed = |action| move |source| Error::Control { action, source };
         let mut socket = match inherited {
             Some(socket) => socket,
-            None => Socket::bind(daemon.socket())?,
+            None => {
+                let mut socket = Socket::bind(daemon.socket())?;
+                if DescriptorStore::keep_socket(&notify, &socket.listener) {
+                    socket.outlives_us();
+                }
+                socket
+            }
         };
         let mut signals = signals;
         let poll = Poll::new().map_err(failed("make its readiness queue"))?;
@@ -84,6 +92,10 @@ impl ControlLoop {
                     Interest::READABLE,
                 ),
                 None => Ok(()),
+            })
+            .and_then(|()| {
+                let namespaces = daemon.namespaces().as_raw_fd();
+                registry.register(&mut SourceFd(&namespaces), NAMESPACES, Interest::READABLE)
             })
             .and_then(|()| match daemon.ruleset() {
                 Some(ruleset) => registry.register(
@@ -106,19 +118,20 @@ impl ControlLoop {
         })
     }
 
-    /// Serves until it is signalled to stop, then stops the daemon.
+    /// Serves until it is signalled to stop, or drained; then stops the daemon. True if it was drained.
     ///
     /// # Errors
     /// If readiness can no longer be waited for.
-    pub fn run(mut self) -> Result<()> {
+    pub fn run(mut self) -> Result<bool> {
         self.notify.send("READY=1");
         let result = self.serve();
+        let is_drained = self.daemon.is_drained();
         self.notify.send("STOPPING=1");
         // First of all no client connects any more.
         drop(self.socket);
         drop(self.clients);
         self.daemon.stop();
-        result
+        result.map(|()| is_drained)
     }
 
     fn serve(&mut self) -> Result<()> {
@@ -146,6 +159,7 @@ impl ControlLoop {
                     }
                     RELOAD => self.reload(),
                     KERNEL => self.daemon.on_kernel_event(),
+                    NAMESPACES => self.daemon.on_namespace_event(),
                     RULESET => self.daemon.on_ruleset_event(),
                     token if !self.ready.contains(&token) => self.ready.push_back(token),
                     _ => {}
@@ -154,6 +168,10 @@ impl ControlLoop {
             // One request of each that has one, then the others have their turn.
             for token in std::mem::take(&mut self.ready) {
                 self.progress(token);
+            }
+            // The one that asked for it has its answer by the turn after.
+            if self.daemon.is_drained() && self.ready.is_empty() {
+                return Ok(());
             }
             let now = Instant::now();
             if self.daemon.deadline().is_some_and(|deadline| now >= deadline) {

@@ -27,12 +27,13 @@ use controlplane::plane::{ControlPlane, Event};
 use controlplane::ports;
 use controlplane::repairs::Repairs;
 use dataplane::Millis;
-use dataplane::tables::Offloads;
+use dataplane::tables::{Offloads, PortId};
 use frame::Pool;
 use netio::port::TapOffloads;
 use netlink::{Monitor, RulesetMonitor};
 
 use crate::lock::Locks;
+use crate::namespaces::Namespaces;
 use crate::node::Node;
 
 /// A worker turns at least once a second; the watchdog is not fed for one that does not.
@@ -63,6 +64,8 @@ pub struct Daemon {
     /// Sentences that need the operator's attention since then.
     pub(crate) warnings: Vec<String>,
     pub(crate) started: Instant,
+    /// Told to leave nothing behind.
+    pub(crate) is_drained: bool,
     /// Frames for `trace`.
     pub(crate) trace_pool: Pool,
     agenda: kernel::Agenda,
@@ -75,6 +78,12 @@ impl Daemon {
     /// The control plane's time: milliseconds since the start.
     pub(crate) fn millis(&self, now: Instant) -> Millis {
         Millis(now.saturating_duration_since(self.started).as_millis() as u64)
+    }
+
+    /// Whether it was told to end and leave nothing behind.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.is_drained
     }
 
     /// Where clients connect.
@@ -105,7 +114,7 @@ impl Daemon {
             outcome.inspect_err(|refusal| tracing::error!("{refusal}"))
         });
         // A port that no worker took is closed.
-        self.node.arriving = None;
+        self.node.arriving.clear();
         let answer = self.node.answer.take();
         outcome?.iter().for_each(log);
         Ok(answer)
@@ -127,6 +136,7 @@ impl Daemon {
             self.follow(Event::WorkersCaughtUp);
         }
         self.compact_journal();
+        self.node.store.settle();
     }
 
     /// A pod's namespace ended before its DEL came, or another program removed the host port.
@@ -139,6 +149,36 @@ impl Daemon {
             self.settle_host_port(None, Instant::now());
         }
         self.follow(Event::PortsGone(gone));
+    }
+
+    /// Pods have ended, as the kernel announces: what keeps their namespaces alive is closed.
+    pub fn on_namespace_event(&mut self) {
+        let ended = self.node.namespaces.ended();
+        self.close_ended(ended);
+    }
+
+    /// Likewise by looking at each pod.
+    pub(super) fn look_at_namespaces(&mut self) {
+        let ended = self.node.namespaces.look();
+        self.close_ended(ended);
+    }
+
+    fn close_ended(&mut self, ended: BTreeSet<PortId>) {
+        if ended.is_empty() {
+            return;
+        }
+        for id in &ended {
+            if let Some(pod) = self.node.pods.get_mut(id) {
+                pod.has_ended = true;
+            }
+        }
+        self.follow(Event::PortsGone(ended.into_iter().collect()));
+    }
+
+    /// Pods' namespaces, to be watched for readiness.
+    #[must_use]
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.node.namespaces
     }
 
     /// Something that needs attention until the daemon ends.

@@ -6,6 +6,7 @@
 //! control plane's `repairs` decides when to stop.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use controlplane::compile;
@@ -18,6 +19,7 @@ use dataplane::wire::MacAddr;
 use netlink::ROUTE_PROTOCOL;
 
 use super::{Daemon, log, offloads};
+use crate::descriptors::{self, PortFds};
 use crate::error::chain;
 use crate::host::{self, HostInterface};
 
@@ -58,6 +60,7 @@ impl Daemon {
         self.settle_host_port(None, now);
         self.settle_nft_table(None, now);
         self.settle_maps(now);
+        self.look_at_namespaces();
     }
 
     /// The host port has its interface, MTU, addresses, neighbours and routes.
@@ -92,8 +95,12 @@ impl Daemon {
         let name = host.name.clone();
         let fresh =
             HostInterface::make(&mut self.node.netlink, &name).map_err(|error| chain(&error))?;
+        fresh.keep().map_err(|error| chain(&error))?;
         self.node.workers.remove_port(ports::HOST);
         self.node.workers.add_port(ports::HOST, &fresh.port, 0);
+        self.node.store.forget(descriptors::HOST);
+        let port = Arc::clone(&fresh.port);
+        self.node.store.keep(descriptors::HOST, PortFds { port, process: None });
         let host = host_state(&fresh, self.plane.pod_mtu());
         self.node.host = Some(fresh);
         self.follow(Event::HostPortMade(host));

@@ -3,32 +3,40 @@
 //! Everything that can be refused is refused before anything of the node is changed; what was
 //! changed is undone by dropping it, should a later step fail.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
+use api::AttachmentId;
+use controlplane::change::Performer;
 use controlplane::config::Config;
 use controlplane::desired::nft_table;
 use controlplane::model::Model;
 use controlplane::plane::{ControlPlane, Event, UplinkState};
 use controlplane::repairs::Repairs;
 use controlplane::{compile, ports};
+use dataplane::tables::Offloads;
 use dataplane::wire::MacAddr;
 use frame::Pool;
+use netio::port::PortFd;
 use netlink::{Monitor, Netlink, RulesetMonitor};
 use worker::Workers;
 use worker::cores::leave_to_workers;
 use worker::publish::Publisher;
 
 use super::settle::host_state;
-use super::{Daemon, kernel, log, workers};
+use super::{Daemon, kernel, log, offloads, workers};
+use crate::descriptors::{self, DescriptorStore, Left, PortFds};
 use crate::error::{Error, Result, chain};
-use crate::host::HostInterface;
+use crate::host::{self, HostInterface};
 use crate::journal::Journal;
 use crate::lock::Locks;
 use crate::machine::{self, Facts};
+use crate::namespaces::Namespaces;
 use crate::nft_rules::{self, NftRules};
-use crate::node::Node;
+use crate::node::{Arriving, Node};
+use crate::notify::Notify;
 use crate::underlay::Underlay;
 use crate::uplink::OpenUplink;
 
@@ -40,7 +48,12 @@ impl Daemon {
     ///
     /// # Errors
     /// What is in the way, and what to do about it.
-    pub fn start(config: Config, config_path: PathBuf) -> Result<Self> {
+    pub fn start(
+        config: Config,
+        config_path: PathBuf,
+        mut left: Left,
+        notify: Notify,
+    ) -> Result<Self> {
         let locks = Locks::take(&config.control)?;
         let facts = machine::examine(&config)?;
         let (mut choices, mut warnings) = (Vec::new(), Vec::new());
@@ -88,10 +101,8 @@ impl Daemon {
         }
         let workers = Workers::spawn(specs, publisher.shared()).map_err(Error::Workers)?;
         let mut netlink = Netlink::open().map_err(Error::Netlink)?;
-        let host = match &config.host {
-            Some(settings) => Some(HostInterface::create(&mut netlink, settings, &config)?),
-            None => None,
-        };
+        let mut store = DescriptorStore::new(notify);
+        let host = open_host_port(&mut netlink, &config, left.host.take(), &mut store)?;
         if let Some(host) = &host {
             workers.add_port(ports::HOST, &host.port, 0);
         }
@@ -111,6 +122,7 @@ impl Daemon {
         }
 
         let now = Instant::now();
+        let failed = |source| Error::Control { action: "watch pods' namespaces", source };
         let mut adjuster_file = config.control.socket.clone().into_os_string();
         adjuster_file.push(".adjust");
         let node = Node {
@@ -123,7 +135,10 @@ impl Daemon {
             netlink,
             cluster: config.node.cluster_prefixes.clone(),
             adjuster_file: adjuster_file.into(),
-            arriving: None,
+            arriving: VecDeque::new(),
+            store,
+            pods: BTreeMap::new(),
+            namespaces: Namespaces::new().map_err(failed)?,
             answer: None,
             workers,
         };
@@ -141,12 +156,13 @@ impl Daemon {
             choices,
             warnings,
             started: now,
+            is_drained: false,
             trace_pool: Pool::new(TRACE_FRAMES),
             agenda: kernel::Agenda::new(now),
             turns: Vec::new(),
             _locks: locks,
         };
-        daemon.forward(uplink_state, now)?;
+        daemon.forward(uplink_state, left, now)?;
         for choice in &daemon.choices {
             tracing::info!("{choice}");
         }
@@ -156,8 +172,9 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// The kernel gets what it is to have, and the workers their first tables.
-    fn forward(&mut self, uplink: Option<UplinkState>, now: Instant) -> Result<()> {
+    /// The kernel gets what it is to have, and the workers their first tables with the ports that they
+    /// name.
+    fn forward(&mut self, uplink: Option<UplinkState>, left: Left, now: Instant) -> Result<()> {
         let host = self.node.host.as_ref().map(|host| host_state(host, 0));
         let refused = |refusal: api::ErrorReply| Error::NotStarted(refusal.message);
         let change = self.plane.on(Event::Started { uplink, host }).map_err(refused)?;
@@ -176,7 +193,11 @@ impl Daemon {
         let config = self.plane.config();
         let why = if config.overlay.pod_mtu.is_some() { "configured" } else { "computed" };
         let restored = self.plane.model().attachments.len();
-        let first = format!("pods: MTU {mtu} ({why}), {restored} attachment(s) restored");
+        let left = self.take_left(left);
+        let first = format!(
+            "pods: MTU {mtu} ({why}), {restored} attachment(s) restored, {} with their port open",
+            left.len()
+        );
         self.choices.insert(0, first);
         if let Some(host) = &self.node.host {
             self.choices.push(format!("host port {}: MTU {mtu}", host.name));
@@ -185,9 +206,74 @@ impl Daemon {
         let own = self.own_addresses();
         self.settle_forwarding(now);
         // A first table that a worker does not take in time is published again with the next.
-        self.follow(Event::Ready { own });
+        self.follow(Event::Ready { own, left });
+        // What a start that fails has made goes with it; from here on it stays.
+        if let Some(host) = &self.node.host {
+            host.keep()?;
+        }
+        // Pods may have ended while no daemon ran.
+        self.look_at_namespaces();
+        self.ask_for_reattachments();
         Ok(())
     }
+
+    /// Puts the ports that a former daemon left before the workers' door; whose they are. What the
+    /// journal knows nothing of is closed, and its interface left alone: a journal that lost a line must
+    /// not cost a pod its interface.
+    fn take_left(&mut self, mut left: Left) -> Vec<(AttachmentId, Offloads)> {
+        let mut taken = Vec::new();
+        for (attachment, lease) in &self.plane.model().attachments {
+            let Some(fds) = left.take(attachment).filter(|_| lease.attached) else { continue };
+            taken.push((attachment.clone(), offloads(fds.port.offloads())));
+            let name = descriptors::name_of(attachment);
+            let netns = lease.netns.clone().into();
+            self.node.arriving.push_back(Arriving { name, fds, netns, is_kept: true });
+        }
+        for name in left.into_names() {
+            tracing::warn!("descriptor {name} is closed: it is of no pod that the journal knows");
+            self.node.store.forget(&name);
+        }
+        taken
+    }
+
+    /// Has the interfaces of pods that have no port opened again, by the program that may enter their
+    /// namespaces.
+    fn ask_for_reattachments(&mut self) {
+        let missing = self.plane.reattachments().len();
+        if missing == 0 {
+            return;
+        }
+        tracing::info!(
+            "{missing} pod(s) have no port yet: their interfaces are to be opened again by `vswitch-cni --adjust`"
+        );
+        if let Err(refusal) = self.node.call_adjuster(self.plane.pod_mtu()) {
+            tracing::error!("{refusal}");
+        }
+    }
+}
+
+/// The node's own port, if there is to be one; an interface that a former configuration wanted goes.
+fn open_host_port(
+    netlink: &mut Netlink,
+    config: &Config,
+    left: Option<PortFd>,
+    store: &mut DescriptorStore,
+) -> Result<Option<HostInterface>> {
+    let wanted = config.host.as_ref().map(|host| host.interface.as_str());
+    let left = left.filter(|left| left.name().as_deref() == wanted);
+    host::remove_others(netlink, wanted).map_err(Error::Netlink)?;
+    let Some(settings) = &config.host else {
+        store.forget(descriptors::HOST);
+        return Ok(None);
+    };
+    let is_left = left.is_some();
+    let host = HostInterface::open(netlink, settings, config, left)?;
+    if !is_left {
+        store.forget(descriptors::HOST);
+        let port = Arc::clone(&host.port);
+        store.keep(descriptors::HOST, PortFds { port, process: None });
+    }
+    Ok(Some(host))
 }
 
 /// The model as it was when the last daemon ended.

@@ -8,7 +8,7 @@ use controlplane::plane::Event;
 use super::Daemon;
 use crate::config_file;
 use crate::error::chain;
-use crate::{host, kernel, machine};
+use crate::{descriptors, host, kernel, machine};
 
 impl Daemon {
     /// Reads the configuration again and takes over what can be taken over while running. A file
@@ -48,19 +48,24 @@ impl Daemon {
         Ok(())
     }
 
-    /// Ends: the NIC goes back to Linux, then the workers stop, and the host port goes with its
-    /// routes. Attachments stay in the journal.
+    /// Ends as a kill would: the next daemon goes on where this one ended. The NIC goes back to Linux;
+    /// pods' interfaces, the host port with its routes and the nftables table stay, unless it was
+    /// drained.
     pub fn stop(self) {
         let mut node = self.node;
-        drop(node.nft);
         drop(node.uplink);
         node.workers.stop();
-        if node.host.is_some()
-            && let Err(error) = host::remove_unreachable(&mut node.netlink)
-        {
-            tracing::warn!("unreachable routes stay behind: {}", chain(&error));
+        if !self.is_drained {
+            return tracing::info!("stopped; pods keep their interfaces for the next start");
         }
-        drop(node.host);
-        tracing::info!("stopped");
+        let nft = node.nft.set(None).map_err(|error| chain(&error));
+        let host = node.host.map_or(Ok(()), |host| {
+            node.store.forget(descriptors::HOST);
+            host::remove(&mut node.netlink, &host).map_err(|error| chain(&error))
+        });
+        for why in [nft, host].into_iter().filter_map(Result::err) {
+            tracing::warn!("something stays behind: {why}");
+        }
+        tracing::info!("drained");
     }
 }

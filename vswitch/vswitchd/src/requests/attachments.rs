@@ -10,7 +10,9 @@ use netio::port::PortFd;
 
 use super::refused;
 use crate::daemon::{Daemon, offloads};
+use crate::descriptors::{self, PortFds};
 use crate::error::chain;
+use crate::node::Arriving;
 
 impl Daemon {
     /// Takes the pod's port out of a request; the workers get it by the event's list.
@@ -19,16 +21,21 @@ impl Daemon {
         request: Attach,
         fds: Vec<OwnedFd>,
     ) -> Result<Event, ErrorReply> {
-        let [fd] = <[OwnedFd; 1]>::try_from(fds).map_err(|fds| {
+        let count = fds.len();
+        let mut fds = fds.into_iter();
+        let (Some(fd), process, None) = (fds.next(), fds.next(), fds.next()) else {
             let message = format!(
-                "an attach request carries exactly one file descriptor, this one {}",
-                fds.len()
+                "an attach request carries a port's file descriptor and at most a process's, this one {count}"
             );
-            refuse(ErrorKind::Invalid, message)
-        })?;
-        let io = PortFd::adopt(fd).map_err(|error| refuse(ErrorKind::Invalid, chain(&error)))?;
-        let offloads = offloads(io.offloads());
-        self.node.arriving = Some(Arc::new(io));
+            return refused(ErrorKind::Invalid, message);
+        };
+        let port = PortFd::adopt(fd).map_err(|error| refuse(ErrorKind::Invalid, chain(&error)))?;
+        let offloads = offloads(port.offloads());
+        let fds = PortFds { port: Arc::new(port), process: process.map(Arc::new) };
+        let name = descriptors::name_of(&request.attachment);
+        let lease = self.plane.model().attachments.get(&request.attachment);
+        let netns = lease.map(|lease| lease.netns.clone().into()).unwrap_or_default();
+        self.node.arriving.push_back(Arriving { name, fds, netns, is_kept: false });
         Ok(Event::Attach { request, offloads })
     }
 
@@ -38,7 +45,7 @@ impl Daemon {
             return refused(
                 ErrorKind::NotReady,
                 format!(
-                    "{} has no live port: its interface is gone, or the daemon was restarted; delete and add it",
+                    "{} has no port: its interface is gone, or is yet to be opened again after a restart; if it stays so, delete and add it",
                     attachments::name(&request.attachment)
                 ),
             );

@@ -47,6 +47,14 @@ impl Daemon {
             Request::Trace(packet) => return self.trace(&packet).map(Reply::Trace),
             Request::Check(check) => return self.check(&check).map(|()| Reply::Done),
             Request::Adjustments => return Ok(Reply::Adjustments(self.plane.adjustments())),
+            Request::Reattachments => {
+                return Ok(Reply::Reattachments(self.plane.reattachments()));
+            }
+            Request::Drain => {
+                let answer = self.react(Event::Request(Request::Drain))?;
+                self.is_drained = true;
+                return answer.ok_or_else(|| refuse(ErrorKind::Internal, "a change has no answer"));
+            }
             Request::Attach(request) => self.arrival(request, fds)?,
             change => Event::Request(change),
         };

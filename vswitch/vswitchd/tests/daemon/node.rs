@@ -123,6 +123,13 @@ impl Node {
         command
     }
 
+    /// Starts it under a supervisor, which then is what runs.
+    pub(crate) fn supervised(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vswitchd"));
+        command.arg("supervise").arg("--config").arg(self.config()).stdin(Stdio::null());
+        command
+    }
+
     pub(crate) fn start(&self) -> Running<'_> {
         self.start_as(self.command())
     }
@@ -253,6 +260,42 @@ impl Running<'_> {
         assert!(status.expect("kill can be executed").success());
     }
 
+    /// The process of the daemon that a supervisor runs.
+    pub(crate) fn daemon_of_supervisor(&self) -> Option<u32> {
+        let own = self.child.id().to_string();
+        let processes = fs::read_dir("/proc").expect("every Linux has it").flatten();
+        processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(|pid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // proc_pid_stat(5): the name may have anything in it, but it ends with the last parenthesis.
+            let after = stat.rsplit_once(") ").map(|(_, after)| after).unwrap_or_default();
+            after.split(' ').nth(1) == Some(own.as_str())
+        })
+    }
+
+    /// Signals the daemon that a supervisor runs; returns once another is there.
+    pub(crate) fn ends_daemon(&self, signal: &str) {
+        let former = self.daemon_of_supervisor().expect("one runs");
+        let status = Command::new("kill").args([signal, &former.to_string()]).status();
+        assert!(status.expect("kill can be executed").success());
+        let deadline = Instant::now() + PATIENCE;
+        while self.daemon_of_supervisor().is_none_or(|pid| pid == former) {
+            assert!(Instant::now() < deadline, "no other daemon comes:\n{}", self.node.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The exit code of what ends by itself.
+    pub(crate) fn ended(mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "it does not end:\n{}", self.node.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// SIGTERM; it must end well and in time.
     pub(crate) fn stop(mut self) {
         self.signal("-TERM");
@@ -291,7 +334,7 @@ impl Pod {
         Reserve {
             attachment: Self::id(name),
             pod: None,
-            netns: "/nowhere".to_owned(),
+            netns: "/nowhere/netns/pod".to_owned(),
             mode: None,
             delegated: None,
             requested: Vec::new(),

@@ -74,9 +74,52 @@ fn the_service_manager_hears_of_its_beginning_its_life_and_its_end() {
     let mut command = node.command();
     command.env("NOTIFY_SOCKET", node.file("notify"));
     let daemon = node.start_as(command);
+    assert_eq!(hears(), "FDSTOREREMOVE=1\nFDNAME=host", "it has none");
+    assert_eq!(hears(), "FDSTORE=1\nFDPOLL=0\nFDNAME=control");
     assert_eq!(hears(), "READY=1");
     assert_eq!((hears(), hears()), ("WATCHDOG=1".to_owned(), "WATCHDOG=1".to_owned()));
     daemon.stop();
     let last = std::iter::repeat_with(hears).find(|said| said != "WATCHDOG=1");
     assert_eq!(last.as_deref(), Some("STOPPING=1"));
+}
+
+#[test]
+fn a_supervised_daemon_goes_on_where_the_former_one_ended() {
+    let node = Node::new("");
+    let running = node.start_as(node.supervised());
+    let (a, b) = (running.plug("a"), running.plug("b"));
+    for (number, signal) in ["-KILL", "-TERM"].into_iter().enumerate() {
+        running.ends_daemon(signal);
+        // What is sent before the next one serves waits in the port.
+        let payload = format!("after {number}");
+        a.send_udp(&b, payload.as_bytes());
+        let received = b.receive().expect("b gets the datagram");
+        assert_eq!(&received[42..], payload.as_bytes());
+    }
+    assert_eq!(running.try_ask(&Request::Detach(Pod::id("a"))), Ok(Reply::Done));
+    assert!(a.is_closed(), "neither daemon nor supervisor has it open");
+    running.ends_daemon("-KILL");
+    let Reply::Ports(ports) = running.ask(&Request::ShowPorts) else { panic!("not ports") };
+    let pods: Vec<_> = ports.iter().filter_map(|port| port.attachment.clone()).collect();
+    assert_eq!(pods, [Pod::id("b")]);
+    running.stop();
+    assert!(b.is_closed(), "with the supervisor its descriptors end");
+}
+
+#[test]
+fn a_supervisor_ends_where_another_daemon_would_be_of_no_use() {
+    let node = Node::new("");
+    let running = node.start_as(node.supervised());
+    let _a = running.plug("a");
+    let Reply::Drained { pods: 1, without_port } = running.ask(&Request::Drain) else {
+        panic!("not drained")
+    };
+    assert!(without_port.is_empty());
+    assert_eq!(running.ended(), Some(3));
+
+    node.write("[node]\nname = 1\n");
+    let output = node.supervised().output().expect("it can be executed");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("node.name"), "{said}");
 }

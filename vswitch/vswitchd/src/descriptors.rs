@@ -1,0 +1,235 @@
+//! Descriptors that outlive the daemon: the service manager keeps them, and passes them to the next one.
+//!
+//! Enters: the descriptor of each port and the listening socket, when they are made or arrive; those
+//! that a former daemon left. Leaves: messages to the service manager; ports by name, to the start. What
+//! a pod sends while no daemon runs waits in its TAP's queue, as the TAP is still open.
+//!
+//! | name | is |
+//! |---|---|
+//! | `control`     | the listening socket, where the daemon made it itself |
+//! | `host`        | the host port |
+//! | `pod-IFNAME-CONTAINER-HASH` | a pod's port, and the process whose namespace it is in, if its path names one |
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use api::AttachmentId;
+use netio::activation::Inherited;
+use netio::port::PortFd;
+use rustix::io::Errno;
+
+use crate::error::chain;
+use crate::notify::Notify;
+
+/// The listening socket.
+pub const CONTROL: &str = "control";
+/// The host port.
+pub const HOST: &str = "host";
+/// What pods' names begin with.
+const POD: &str = "pod-";
+
+/// The name of a pod's descriptors: what people recognize of the attachment, and a hash of all of it,
+/// as a name has no more than 255 characters and no colon (sd_pid_notify_with_fds(3)).
+#[must_use]
+pub fn name_of(attachment: &AttachmentId) -> String {
+    let AttachmentId { container_id, ifname } = attachment;
+    let plain = |text: &str| -> String {
+        let is_plain = |char: char| char.is_ascii_alphanumeric() || "._-".contains(char);
+        text.chars().take(15).map(|char| if is_plain(char) { char } else { '_' }).collect()
+    };
+    // FNV-1a; the slash is in neither.
+    let bytes = ifname.bytes().chain([b'/']).chain(container_id.bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{POD}{}-{}-{hash:016x}", plain(ifname), plain(container_id))
+}
+
+/// A port's descriptors.
+#[derive(Debug, Clone)]
+pub struct PortFds {
+    /// The TAP.
+    pub port: Arc<PortFd>,
+    /// The process whose namespace the TAP is in, if the namespace's path names one.
+    pub process: Option<Arc<OwnedFd>>,
+}
+
+/// The service manager's store of descriptors.
+#[derive(Debug, Default)]
+pub struct DescriptorStore {
+    notify: Notify,
+    /// Messages that the service manager did not take yet, in order.
+    owed: VecDeque<Message>,
+}
+
+#[derive(Debug)]
+enum Message {
+    Keep(String, PortFds),
+    Forget(String),
+}
+
+impl DescriptorStore {
+    /// The store of this service manager.
+    #[must_use]
+    pub fn new(notify: Notify) -> Self {
+        Self { notify, owed: VecDeque::new() }
+    }
+
+    /// Has a port's descriptors kept under a name.
+    pub fn keep(&mut self, name: &str, fds: PortFds) {
+        self.owed.push_back(Message::Keep(name.to_owned(), fds));
+        self.settle();
+    }
+
+    /// Has the listening socket kept; true if there is somebody to keep it.
+    pub fn keep_socket(notify: &Notify, socket: impl AsFd) -> bool {
+        let message = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={CONTROL}");
+        notify.is_heard() && notify.send_with(&message, &[socket.as_fd()]).is_ok()
+    }
+
+    /// Has the descriptors of this name forgotten.
+    pub fn forget(&mut self, name: &str) {
+        self.owed.push_back(Message::Forget(name.to_owned()));
+        self.settle();
+    }
+
+    /// Sends what the service manager had no room for.
+    pub fn settle(&mut self) {
+        while let Some(message) = self.owed.front() {
+            let sent = match message {
+                // Not watched: each packet would wake the service manager's watch of it, too.
+                Message::Keep(name, PortFds { port, process }) => {
+                    let fds: Vec<_> = std::iter::once(port.as_fd())
+                        .chain(process.iter().map(|process| process.as_fd()))
+                        .collect();
+                    self.notify.send_with(&format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), &fds)
+                }
+                Message::Forget(name) => {
+                    self.notify.send_with(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
+                }
+            };
+            match sent {
+                Err(Errno::AGAIN | Errno::NOBUFS | Errno::INTR) => return,
+                Err(error) => {
+                    tracing::warn!("the service manager does not take {message:?}: {error}")
+                }
+                Ok(()) => {}
+            }
+            self.owed.pop_front();
+        }
+    }
+}
+
+/// What a former daemon left with the service manager.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Sockets: the listening one, if there is one.
+    pub sockets: Vec<OwnedFd>,
+    /// The host port.
+    pub host: Option<PortFd>,
+    /// Pods' ports, by name.
+    pods: BTreeMap<String, PortFds>,
+    /// Names under which nothing is that can be used.
+    unusable: Vec<String>,
+}
+
+impl Left {
+    /// Tells them apart by their names.
+    #[must_use]
+    pub fn sort(inherited: Vec<Inherited>) -> Self {
+        let mut left = Self::default();
+        let mut processes = BTreeMap::new();
+        for Inherited { name, fd } in inherited {
+            if name != HOST && !name.starts_with(POD) {
+                left.sockets.push(fd);
+                continue;
+            }
+            if name != HOST && is_process(&fd) {
+                processes.insert(name, Arc::new(fd));
+                continue;
+            }
+            match PortFd::adopt(fd) {
+                Ok(port) if name == HOST => left.host = Some(port),
+                Ok(port) => {
+                    left.pods.insert(name, PortFds { port: Arc::new(port), process: None });
+                }
+                // The pod ended meanwhile, and its device with it.
+                Err(error) => {
+                    tracing::info!("descriptor {name} is of no use any more: {}", chain(&error));
+                    left.unusable.push(name);
+                }
+            }
+        }
+        for (name, process) in processes {
+            match left.pods.get_mut(&name) {
+                Some(fds) => fds.process = Some(process),
+                None => left.unusable.push(name),
+            }
+        }
+        left
+    }
+
+    /// The port of an attachment.
+    pub fn take(&mut self, attachment: &AttachmentId) -> Option<PortFds> {
+        self.pods.remove(&name_of(attachment))
+    }
+
+    /// Names of what nobody took: ports that the journal does not know, and those that are unusable. The
+    /// interfaces stay: what knows nothing of a pod must not cut it off for good.
+    #[must_use]
+    pub fn into_names(self) -> Vec<String> {
+        self.pods.into_keys().chain(self.unusable).collect()
+    }
+}
+
+/// A pidfd: `/proc/self/fd` shows it as such.
+fn is_process(fd: &OwnedFd) -> bool {
+    let link = rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new());
+    link.is_ok_and(|link| link.to_bytes() == b"anon_inode:[pidfd]")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use api::AttachmentId;
+    use netio::activation::Inherited;
+    use netio::port::PortFd;
+
+    use super::{HOST, Left, name_of};
+
+    fn id(container_id: &str) -> AttachmentId {
+        AttachmentId { container_id: container_id.into(), ifname: "eth0".into() }
+    }
+
+    #[test]
+    fn names_are_short_plain_and_different() {
+        let (a, b) = (id(&"a".repeat(256)), id(&format!("{}b", "a".repeat(255))));
+        let names = [name_of(&a), name_of(&b), name_of(&id("x:y\n"))];
+        assert_ne!(names[0], names[1]);
+        assert!(names.iter().all(|name| name.len() < 64 && !name.contains([':', '\n'])));
+        assert!(names[2].starts_with("pod-eth0-x_y_-"), "{}", names[2]);
+    }
+
+    #[test]
+    fn what_was_left_is_found_by_name_and_the_rest_is_named() {
+        let (a, _other_a) = PortFd::pair().expect("a socketpair");
+        let (b, _other_b) = PortFd::pair().expect("a socketpair");
+        let (host, _other_host) = PortFd::pair().expect("a socketpair");
+        let null = std::fs::File::open("/dev/null").expect("every Linux has it");
+        let inherited = [
+            (name_of(&id("a")), a.into()),
+            (name_of(&id("b")), b.into()),
+            (HOST.to_owned(), host.into()),
+            (name_of(&id("gone")), null.into()),
+        ];
+        let inherited = inherited.map(|(name, fd)| Inherited { name, fd });
+        let mut left = Left::sort(inherited.into());
+        assert!(left.host.is_some() && left.sockets.is_empty());
+        let a = left.take(&id("a")).expect("it is there");
+        assert_eq!(Arc::strong_count(&a.port), 1);
+        assert!(left.take(&id("c")).is_none());
+        assert_eq!(left.into_names(), [name_of(&id("b")), name_of(&id("gone"))]);
+    }
+}
