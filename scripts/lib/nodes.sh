@@ -90,17 +90,25 @@ node_up() {
 
 # Words before vswitchd's command line: what it is run under.
 VSWITCHD_UNDER=()
+# `supervise` has it started again whenever it ends.
+VSWITCHD_ROLE=
 
 # node_start NODE: vswitchd with the configuration that is there; returns once it answers.
 node_start() {
     local node=$1
     lab_spawn "vswitchd-$node" "$node" \
         env RUST_LOG="${RUST_LOG:-info}" NO_COLOR=1 "${VSWITCHD_UNDER[@]}" "$bin/vswitchd" \
-        --config "$(node_dir "$node")/vswitch.toml"
+        ${VSWITCHD_ROLE:+"$VSWITCHD_ROLE"} --config "$(node_dir "$node")/vswitch.toml"
     wait_until 10 node_settled "$node" && ctl "$node" status >/dev/null 2>&1 && return 0
     say "vswitchd on $node did not come up; the end of its log:" >&2
     tail -n 20 "$LAB_DIR/logs/vswitchd-$node.log" >&2
     return 1
+}
+
+# node_drain NODE: its daemon leaves nothing behind, and ends.
+node_drain() {
+    "$bin/vswitchd" --config "$(node_dir "$1")/vswitch.toml" --drain &&
+        wait_until 5 lab_gone "vswitchd-$1"
 }
 
 # It answers, or it will not any more.
@@ -108,7 +116,7 @@ node_settled() { lab_gone "vswitchd-$1" || ctl "$1" status; }
 
 # cni NODE COMMAND POD [PREVIOUS_RESULT]: executes the plugin as a runtime on that node does: in the
 # node's namespace, CNI_* in the environment, the network's configuration on stdin. CNI_CONFLIST
-# names another conflist than the one that is shipped.
+# names another conflist than the one that is shipped, CNI_NETNS_PATH another path of the pod's namespace.
 cni() {
     local node=$1 command=$2 pod=$3 previous=${4:-null}
     jq --arg socket "$(node_socket "$node")" --argjson previous "$previous" '
@@ -116,7 +124,7 @@ cni() {
         + (if $previous == null then {} else {prevResult: $previous} end)
     ' "${CNI_CONFLIST:-$root/config/10-vswitch.conflist}" |
         in_ns "$node" env -i PATH="$PATH" CNI_COMMAND="$command" \
-            CNI_CONTAINERID="$(ns "$pod")" CNI_NETNS="/run/netns/$(ns "$pod")" CNI_IFNAME=eth0 \
+            CNI_CONTAINERID="$(ns "$pod")" CNI_NETNS="${CNI_NETNS_PATH-/run/netns/$(ns "$pod")}" CNI_IFNAME=eth0 \
             CNI_PATH="$bin:/usr/lib/cni" \
             CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=demo;K8S_POD_NAME=$pod" \
             timeout 20 "$bin/vswitch-cni"

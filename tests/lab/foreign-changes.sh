@@ -130,7 +130,9 @@ queues() {
 # Without a daemon pods' addresses lead nowhere, and not out by the default route.
 killed() {
     lab_signal vswitchd-node-a KILL
-    check "a killed daemon's pods are unreachable, not elsewhere" leads_nowhere 198.18.2.9
+    check "a killed daemon's pods are where they were" leads_by_port
+    in_ip node-a link delete vsw0
+    check "without its port they are unreachable, not elsewhere" leads_nowhere 198.18.2.9
     check "IPv6 too" leads_nowhere fd00:18:2::9
     check "the next daemon starts" node_start node-a
     check "and routes them again" leads_by_port

@@ -1,8 +1,9 @@
 """A TCP connection that is held and used all the time: the part of somebody's ssh session.
 
 held_connection.py serve PORT          echoes
-held_connection.py hold ADDRESS PORT   sends a line twenty times a second and waits for its echo,
-                                       until SIGINT; fails as soon as one takes a second
+held_connection.py hold ADDRESS PORT [SECONDS]
+                                       sends a line twenty times a second and waits for its echo,
+                                       until SIGINT; fails as soon as one takes so long, or a second
 """
 
 import signal
@@ -19,10 +20,10 @@ def serve(port):
             connection.sendall(data)
 
 
-def hold(address, port):
+def hold(address, port, patience):
     # A job in the background may have been started with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    connection = socket.create_connection((address, port), timeout=1)
+    connection = socket.create_connection((address, port), timeout=patience)
     exchanged = 0
     try:
         while True:
@@ -41,4 +42,4 @@ def hold(address, port):
 if sys.argv[1] == "serve":
     serve(int(sys.argv[2]))
 else:
-    hold(sys.argv[2], int(sys.argv[3]))
+    hold(sys.argv[2], int(sys.argv[3]), float((sys.argv[4:] or [1])[0]))

@@ -182,7 +182,7 @@ ends() {
     lab_signal vswitchd-node-a KILL
     check "a killed daemon: others' rules are untouched" others_are_untouched
     check "the next one starts" node_start node-a
-    # No service manager kept a1's port.
+    # No service manager kept a1's port, and nobody has opened it again.
     pod_plug node-a a2
     check "and masquerades" seen_as "$NODE" a2
     check "others' rules are untouched by it" others_are_untouched
@@ -193,7 +193,10 @@ ends() {
     check "and masquerades, too" seen_as "$NODE" a3
     host_port vsw0
     lab_signal vswitchd-node-a TERM
-    check "a stopped daemon: others' rules are the only ones" only_others
+    check "a stopped daemon: others' rules are untouched" others_are_untouched
+    node_start node-a
+    check "it is drained" node_drain node-a
+    check "others' rules are the only ones" only_others
 }
 
 # nft parts the tables of one listing by empty lines.

@@ -42,7 +42,7 @@ main() {
     check "a1 to outside, seen as its node" sees a1 "${HOST_ADDRESS[outside]}" \
         "${HOST_ADDRESS[node-a]} ${HOST_ADDRESS[outside]}"
     check "DEL of a1" pod_unplug node-a a1
-    check "SIGTERM ends it" lab_signal vswitchd-node-a TERM
+    check "it is drained" node_drain node-a
     check "its table is gone" test -z "$(in_ns node-a nft list tables)"
     check "its XDP program is gone" no_xdp node-a
     report_end
