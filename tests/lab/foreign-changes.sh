@@ -129,6 +129,9 @@ queues() {
 
 # Without a daemon pods' addresses lead nowhere, and not out by the default route.
 killed() {
+    # The one that runs still backs off.
+    lab_signal vswitchd-node-a KILL
+    node_start node-a
     lab_signal vswitchd-node-a KILL
     check "a killed daemon's pods are where they were" leads_by_port
     in_ip node-a link delete vsw0
