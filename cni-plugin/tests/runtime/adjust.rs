@@ -1,9 +1,10 @@
 //! `--adjust` on a live pod, against a daemon that is played: as root.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 
-use api::{Adjustment, AttachmentId, Request};
+use api::{Adjustment, AttachmentId, Mac, Reattachment, Request};
 
 use crate::lab::daemon::Daemon;
 use crate::lab::{self, NetNs, Run};
@@ -62,6 +63,50 @@ fn a_live_pod_gets_another_mtu_and_nobody_else_does() {
     assert!(pod.ip("link show eth0").contains("mtu 1480"));
     assert!(run.check(&added.json()).success, "CHECK finds nothing wrong with it");
     assert!(run.del().success);
+}
+
+#[test]
+fn an_interface_whose_descriptor_is_lost_is_opened_again_and_no_other() {
+    if !lab::is_root("an_interface_whose_descriptor_is_lost_is_opened_again") {
+        return;
+    }
+    let (daemon, node, pod) = (Daemon::new(), NetNs::new(), NetNs::new());
+    let run = Run::new("1.0.0", &daemon.socket()).on(&node).container("c1", &pod.path());
+    let added = run.add();
+    assert!(added.success, "{added:?}");
+    // As the daemon does, whose end it is to outlive.
+    let attached = daemon.state().attached.remove(0);
+    tap::set_persistent(attached.tap.as_fd(), true).expect("a TAP");
+    drop(attached);
+    let before = pod.ip("-o link show eth0");
+    assert!(before.contains("NO-CARRIER"), "{before}");
+
+    let missing = |container: &str, netns: &Path| Reattachment {
+        attachment: AttachmentId { container_id: container.into(), ifname: "eth0".into() },
+        netns: netns.display().to_string(),
+        mac: Mac([2, 0, 0, 0, 1, 7]),
+    };
+    let stranger = missing("c2", &pod.path());
+    let gone = missing("c3", Path::new("/nowhere"));
+    daemon.state().reattachments = vec![gone, stranger, missing("c1", &pod.path())];
+    let (is_well, log) = adjust(&node, &daemon);
+    assert!(!is_well, "one namespace cannot be opened: {log}");
+    assert!(log.contains("eth0 of container c1: its interface is open again"), "{log}");
+    assert!(log.contains("c2: not in") && log.contains("c3: network namespace"), "{log}");
+    let opened: Vec<_> =
+        daemon.state().attached.iter().map(|one| one.id.container_id.clone()).collect();
+    assert_eq!(opened, ["c1"]);
+    let after = pod.ip("-o link show eth0");
+    assert_eq!(after.split(':').next(), before.split(':').next(), "its index is the same");
+    assert!(after.contains("LOWER_UP"), "{after}");
+    assert!(run.check(&added.json()).success, "CHECK finds nothing wrong with it");
+
+    // What somebody has open is left to it.
+    daemon.state().reattachments = vec![missing("c1", &pod.path())];
+    let (is_well, log) = adjust(&node, &daemon);
+    assert!(!is_well && log.contains("c1: cannot open eth0 again"), "{log}");
+    assert!(run.del().success);
+    assert!(pod.links().is_empty());
 }
 
 #[test]

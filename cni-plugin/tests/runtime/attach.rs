@@ -1,9 +1,9 @@
 //! ADD, CHECK and DEL in namespaces of their own, against a daemon that is played: as root.
 
 use std::io::Write;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::lab::daemon::{Daemon, Fault, GATEWAY_MAC};
 use crate::lab::{self, FakeIpam, NetNs, Run, VERSIONS};
@@ -289,7 +289,7 @@ fn check_notices_what_was_altered_in_the_pod_and_in_the_daemon() {
     }
     let run = lab.run("1.1.0");
     let result = run.add().json();
-    lab.daemon.state().attached.iter_mut().for_each(|(id, _)| id.container_id = "other".into());
+    lab.daemon.state().attached.iter_mut().for_each(|one| one.id.container_id = "other".into());
     assert_eq!(run.check(&result).code(), 3, "the daemon does not know it");
     assert_eq!(lab.run("1.1.0").run("CHECK").code(), 7, "no prevResult");
 }
@@ -345,23 +345,25 @@ fn the_plugins_own_namespace_is_refused() {
 }
 
 #[test]
-fn a_pod_that_dies_takes_its_interface_and_shows_at_the_descriptor() {
-    let Some(mut lab) = Lab::new("a_pod_that_dies_takes_its_interface") else { return };
+fn a_pod_that_dies_shows_at_its_process_and_goes_when_the_port_is_closed() {
+    let Some(mut lab) = Lab::new("a_pod_that_dies_shows_at_its_process") else { return };
     assert!(lab.run("1.0.0").add().success);
+    // It goes with the pod's namespace, and with nothing else.
+    let node = lab.node.process();
+    lab.pod.ip(&format!("link add mark type veth peer name mark netns {node}"));
+
     lab.pod = NetNs::new(); // the former one ends here
-    let state = lab.daemon.state();
-    let tap = &state.attached[0].1;
+    let attached = lab.daemon.state().attached.remove(0);
     let patience = Timespec { tv_sec: 30, tv_nsec: 0 };
-    // What the pod still sent comes first. The kernel wakes only those that wait for input.
-    loop {
-        let mut watched = [PollFd::new(&tap, PollFlags::IN)];
-        assert_eq!(poll(&mut watched, Some(&patience)), Ok(1), "the namespace is not pinned");
-        if watched[0].revents().contains(PollFlags::ERR) {
-            break;
-        }
-        rustix::io::read(tap.as_fd(), &mut [0; 4096]).expect("a frame");
+    let mut watched = [PollFd::new(&attached.process, PollFlags::IN)];
+    assert_eq!(poll(&mut watched, Some(&patience)), Ok(1), "its end is told");
+    assert_eq!(lab.node.links().len(), 1, "the descriptor keeps the namespace");
+    drop(attached);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !lab.node.links().is_empty() {
+        assert!(Instant::now() < deadline, "without it the namespace ends");
+        thread::sleep(Duration::from_millis(10));
     }
-    assert!(rustix::io::read(tap.as_fd(), &mut [0; 64]).is_err());
 }
 
 #[test]
@@ -422,7 +424,7 @@ fn pods_come_concurrently_and_gc_keeps_those_that_are_listed() {
     let gc = |run: Run| ipam.used_by(run).conf("cni.dev/valid-attachments", list.clone());
     assert_eq!(gc(lab.run("1.1.0")).run("GC").code(), 0);
     let mut kept: Vec<_> =
-        lab.daemon.state().attached.iter().map(|(id, _)| id.container_id.clone()).collect();
+        lab.daemon.state().attached.iter().map(|one| one.id.container_id.clone()).collect();
     kept.sort();
     assert_eq!(kept, ["c1", "c2"]);
     assert_eq!(ipam.log(), ["GC"]);

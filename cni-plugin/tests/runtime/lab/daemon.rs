@@ -12,7 +12,7 @@ use std::thread;
 
 use api::{
     Adjustment, AttachmentId, Decoder, ErrorKind, ErrorReply, Mac, Mode, PortCounters, PortEntry,
-    PortKind, Reply, Request, Reserve, Reserved, Response, Status,
+    PortKind, Reattachment, Reply, Request, Reserve, Reserved, Response, Status,
 };
 use ipnet::IpNet;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -38,13 +38,23 @@ pub(crate) struct Daemon {
 pub(crate) struct State {
     pub(crate) requests: Vec<Request>,
     pub(crate) reserved: Vec<AttachmentId>,
-    pub(crate) attached: Vec<(AttachmentId, OwnedFd)>,
+    pub(crate) attached: Vec<Attached>,
+    /// Its answer to `Reattachments`.
+    pub(crate) reattachments: Vec<Reattachment>,
     /// Its answer to `Adjustments`.
     pub(crate) adjustments: Vec<Adjustment>,
     /// Pod prefixes of the node, for `Status`.
     pub(crate) pod_prefixes: Vec<IpNet>,
     fault: Option<Fault>,
     stopped: bool,
+}
+
+/// What came with an `Attach`.
+pub(crate) struct Attached {
+    pub(crate) id: AttachmentId,
+    pub(crate) tap: OwnedFd,
+    /// The process by which the pod's namespace is named.
+    pub(crate) process: OwnedFd,
 }
 
 impl Daemon {
@@ -119,7 +129,9 @@ fn serve(mut stream: &UnixStream, state: &Mutex<State>) {
             continue;
         };
         let is_attach = matches!(request, Request::Attach(_));
-        assert_eq!(descriptors.len(), usize::from(is_attach), "one descriptor, with Attach alone");
+        // The port's, and that of the process by which the pod's namespace is named.
+        let expected = if is_attach { 2 } else { 0 };
+        assert_eq!(descriptors.len(), expected, "two descriptors, with Attach alone");
         let response = {
             let mut state = state.lock().expect("no thread panicked");
             let name = name(&request);
@@ -135,7 +147,7 @@ fn serve(mut stream: &UnixStream, state: &Mutex<State>) {
                 Fault::Refuse(at, kind) if at == name => {
                     Err(ErrorReply { kind, message: "the test says so".into() })
                 }
-                _ => answer(&mut state, request, descriptors.pop()),
+                _ => answer(&mut state, request, std::mem::take(&mut descriptors)),
             }
         };
         let bytes = api::encode_response(&response).expect("encodes");
@@ -163,7 +175,7 @@ fn receive(stream: &UnixStream) -> (Vec<u8>, Vec<OwnedFd>) {
     (bytes, descriptors)
 }
 
-fn answer(state: &mut State, request: Request, descriptor: Option<OwnedFd>) -> Response {
+fn answer(state: &mut State, request: Request, descriptors: Vec<OwnedFd>) -> Response {
     match request {
         Request::Reserve(reserve) => {
             let reserved = reserved(&reserve);
@@ -171,29 +183,31 @@ fn answer(state: &mut State, request: Request, descriptor: Option<OwnedFd>) -> R
             Ok(Reply::Reserved(reserved))
         }
         Request::Attach(attach) => {
-            let descriptor = descriptor.expect("it was counted");
-            state.attached.push((attach.attachment, descriptor));
+            let [tap, process] = descriptors.try_into().expect("they were counted");
+            state.reattachments.retain(|pod| pod.attachment != attach.attachment);
+            state.attached.push(Attached { id: attach.attachment, tap, process });
             Ok(Reply::Done)
         }
         Request::Detach(attachment) => {
             state.reserved.retain(|id| *id != attachment);
-            state.attached.retain(|(id, _)| *id != attachment);
+            state.attached.retain(|attached| attached.id != attachment);
             Ok(Reply::Done)
         }
-        Request::Check(check) if state.attached.iter().any(|(id, _)| *id == check.attachment) => {
+        Request::Check(check) if state.attached.iter().any(|one| one.id == check.attachment) => {
             Ok(Reply::Done)
         }
         Request::Check(_) => {
             Err(ErrorReply { kind: ErrorKind::Unknown, message: "no such attachment".into() })
         }
         Request::Status => Ok(Reply::Status(Box::new(status(&state.pod_prefixes)))),
+        Request::Reattachments => Ok(Reply::Reattachments(state.reattachments.clone())),
         Request::Adjustments => Ok(Reply::Adjustments(state.adjustments.clone())),
         Request::Adjusted { attachment, .. } => {
             state.adjustments.retain(|adjustment| adjustment.attachment != attachment);
             Ok(Reply::Done)
         }
         Request::ShowPorts => {
-            Ok(Reply::Ports(state.attached.iter().map(|(id, _)| port(id)).collect()))
+            Ok(Reply::Ports(state.attached.iter().map(|attached| port(&attached.id)).collect()))
         }
         other => Err(ErrorReply {
             kind: ErrorKind::Internal,

@@ -52,6 +52,11 @@ impl NetNs {
         format!("/proc/{}/ns/net", self.holder.id()).into()
     }
 
+    /// The process that it lasts as long as.
+    pub(crate) fn process(&self) -> u32 {
+        self.holder.id()
+    }
+
     /// A command that runs inside.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
