@@ -46,7 +46,11 @@ fn reattach_all(socket: &Path, deadline: &Deadline) -> Result<Vec<Outcome>, Erro
 fn reattach(socket: &Path, pod: &Reattachment, deadline: &Deadline) -> Result<bool, Error> {
     let Reattachment { attachment, netns, mac } = pod;
     let netns = NetNs::open(&PathBuf::from(netns))?;
-    let Some(tap) = netns.run(|| pod::reattach(attachment))? else { return Ok(false) };
+    let Some(tap) = netns.run(|| pod::reattach(attachment))? else {
+        let request = Request::InterfaceNotFound(attachment.clone());
+        client::order(socket, "note that a pod lost its interface", &request, deadline)?;
+        return Ok(false);
+    };
     let attach = Attach { attachment: attachment.clone(), mac: *mac };
     client::attach(socket, attach, tap.as_fd(), netns.process(), deadline)?;
     Ok(true)

@@ -48,6 +48,8 @@ pub enum Request {
     /// Pods that were attached and have no port: their interface is to be opened again in its namespace,
     /// and handed over by `Attach`.
     Reattachments,
+    /// Reports that the interface of one of them is not in its namespace.
+    InterfaceNotFound(AttachmentId),
     /// Reports that a pod's interface has this MTU.
     Adjusted {
         /// The attachment of the pod.

@@ -23,6 +23,7 @@ use std::time::Duration;
 use dataplane::tables::PortId;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
@@ -132,33 +133,28 @@ impl Namespaces {
         }
     }
 
-    /// Ports whose pods have ended, as far as the kernel has announced it since the last call.
-    pub fn ended(&mut self) -> BTreeSet<PortId> {
-        let mut ended = BTreeSet::new();
+    /// Whether the kernel has announced since the last call that a pod may have ended.
+    pub fn may_have_ended(&mut self) -> bool {
         if self.poll.poll(&mut self.events, Some(Duration::ZERO)).is_err() {
-            return ended;
+            return true;
         }
-        let mut is_something_removed = false;
+        let mut may_have = false;
         for event in &self.events {
-            match event.token() {
-                DIRECTORIES => is_something_removed = true,
-                Token(port) => ended.extend(u16::try_from(port).map(PortId)),
-            }
+            may_have |= match event.token() {
+                DIRECTORIES => {
+                    let removed = self.removed();
+                    self.pods.values().any(|pod| pod.may_be(&removed))
+                }
+                _ => true,
+            };
         }
-        if is_something_removed {
-            let removed = self.removed();
-            let pods = self.pods.iter();
-            ended.extend(
-                pods.filter(|(_, pod)| pod.may_be(&removed) && pod.has_ended()).map(|(id, _)| *id),
-            );
-        }
-        ended
+        may_have
     }
 
-    /// As `ended`, by looking at each: an announcement may have been missed.
+    /// Whether the pod of a port has ended; `None` if it is not watched.
     #[must_use]
-    pub fn look(&self) -> BTreeSet<PortId> {
-        self.pods.iter().filter(|(_, pod)| pod.has_ended()).map(|(id, _)| *id).collect()
+    pub fn has_ended(&self, id: PortId) -> Option<bool> {
+        self.pods.get(&id).map(Pod::has_ended)
     }
 
     /// Names of files that were removed; `None` if it is not known which.
@@ -197,19 +193,35 @@ impl Pod {
 
     /// Whether the path leads to the pod's namespace no more.
     fn has_ended(&self) -> bool {
-        let Self::Path { path, namespace } = self else { return false };
-        let Some(directory) = path.parent() else { return false };
-        match fs::metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => directory.is_dir(),
-            Err(_) => false,
-            // Where mounts made outside do not show, what is there is an empty file.
-            Ok(found) => namespace.is_some_and(|(device, inode)| {
+        let (path, namespace) = match self {
+            Self::Process(process) => return is_readable(process),
+            Self::Path { path, namespace } => (path, namespace),
+        };
+        if is_gone(path) {
+            return true;
+        }
+        // Where mounts made outside do not show, what is there is an empty file.
+        fs::metadata(path).is_ok_and(|found| {
+            namespace.is_some_and(|(device, inode)| {
                 let is_namespace =
                     rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type as u64 == NSFS_MAGIC);
                 is_namespace && (found.dev(), found.ino()) != (device, inode)
-            }),
-        }
+            })
+        })
     }
+}
+
+/// Whether a path leads to no namespace any more: there is none, though the directory is to be seen.
+#[must_use]
+pub fn is_gone(path: &Path) -> bool {
+    let is_missing = fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    is_missing && path.parent().is_some_and(Path::is_dir)
+}
+
+/// A process's descriptor is readable once the process has ended: pidfd_open(2).
+fn is_readable(process: &OwnedFd) -> bool {
+    let mut ready = [PollFd::new(process, PollFlags::IN)];
+    poll(&mut ready, Some(&Timespec::default())).is_ok_and(|count| count > 0)
 }
 
 impl AsRawFd for Namespaces {
@@ -221,7 +233,6 @@ impl AsRawFd for Namespaces {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::fs;
     use std::process::{Command, Stdio};
     use std::sync::Arc;
@@ -247,13 +258,19 @@ mod tests {
             fs::write(&path, "").expect("room");
             namespaces.watch(PortId(number), &path, &fds(), Since::Now);
         }
-        assert_eq!(namespaces.ended(), BTreeSet::new());
+        let ended = |namespaces: &Namespaces| {
+            [2, 3, 4, 5].map(|number| namespaces.has_ended(PortId(number)))
+        };
+        fs::write(dir.path().join("another"), "").expect("room");
+        fs::remove_file(dir.path().join("another")).expect("there");
+        assert!(!namespaces.may_have_ended(), "no pod's");
         fs::remove_file(dir.path().join("3")).expect("there");
         fs::rename(dir.path().join("4"), dir.path().join("other")).expect("there");
-        assert_eq!(namespaces.ended(), BTreeSet::from([PortId(3), PortId(4)]));
-        assert_eq!(namespaces.look(), BTreeSet::from([PortId(3), PortId(4)]));
+        assert!(namespaces.may_have_ended());
+        assert!(!namespaces.may_have_ended(), "it was told");
+        assert_eq!(ended(&namespaces), [Some(false), Some(true), Some(true), None]);
         namespaces.forget(PortId(3));
-        assert_eq!(namespaces.look(), BTreeSet::from([PortId(4)]));
+        assert_eq!(ended(&namespaces), [Some(false), None, Some(true), None]);
         (2..5).for_each(|number| namespaces.forget(PortId(number)));
         assert!(namespaces.directories.is_empty());
     }
@@ -267,10 +284,16 @@ mod tests {
         let process_fd = pidfd_open(pid, PidfdFlags::empty()).expect("it runs");
         let fds = PortFds { process: Some(Arc::new(process_fd)), ..fds() };
         namespaces.watch(PortId(2), "/proc/1/ns/net".as_ref(), &fds, Since::Now);
-        assert_eq!(namespaces.ended(), BTreeSet::new());
+        assert_eq!(
+            (namespaces.may_have_ended(), namespaces.has_ended(PortId(2))),
+            (false, Some(false))
+        );
         drop(process.stdin.take());
         process.wait().expect("ours");
-        assert_eq!(namespaces.ended(), BTreeSet::from([PortId(2)]));
+        assert_eq!(
+            (namespaces.may_have_ended(), namespaces.has_ended(PortId(2))),
+            (true, Some(true))
+        );
     }
 
     #[test]
@@ -278,12 +301,12 @@ mod tests {
         let mut namespaces = Namespaces::new().expect("room");
         let dir = tempfile::TempDir::new().expect("a directory");
         for (path, since, expected) in [
-            ("/nowhere/netns/x".into(), Since::Before, BTreeSet::new()),
-            (dir.path().join("x"), Since::Now, BTreeSet::new()),
-            (dir.path().join("x"), Since::Before, BTreeSet::from([PortId(2)])),
+            ("/nowhere/netns/x".into(), Since::Before, None),
+            (dir.path().join("x"), Since::Now, None),
+            (dir.path().join("x"), Since::Before, Some(true)),
         ] {
             namespaces.watch(PortId(2), &path, &fds(), since);
-            assert_eq!(namespaces.look(), expected, "{path:?} {since:?}");
+            assert_eq!(namespaces.has_ended(PortId(2)), expected, "{path:?} {since:?}");
         }
     }
 }

@@ -201,6 +201,10 @@ fn answer(state: &mut State, request: Request, descriptors: Vec<OwnedFd>) -> Res
         }
         Request::Status => Ok(Reply::Status(Box::new(status(&state.pod_prefixes)))),
         Request::Reattachments => Ok(Reply::Reattachments(state.reattachments.clone())),
+        Request::InterfaceNotFound(pod) => {
+            state.reattachments.retain(|missing| missing.attachment != pod);
+            Ok(Reply::Done)
+        }
         Request::Adjustments => Ok(Reply::Adjustments(state.adjustments.clone())),
         Request::Adjusted { attachment, .. } => {
             state.adjustments.retain(|adjustment| adjustment.attachment != attachment);

@@ -85,6 +85,7 @@ impl<'a> Parts<'a> {
             attachments: _,
             fdb: _,
             ipam: _,
+            boot: _,
             peers,
             routes,
             // What is in force of these is in `peers` and `routes`.

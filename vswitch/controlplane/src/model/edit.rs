@@ -93,6 +93,11 @@ pub enum Edit {
         /// All of the prefixes.
         pods: PodPrefixes,
     },
+    /// The machine's present life, as the kernel names it.
+    Boot {
+        /// `/proc/sys/kernel/random/boot_id`.
+        id: String,
+    },
     /// The allocator gave out this address last, in its prefix.
     Cursor {
         /// The address.
@@ -183,6 +188,10 @@ impl Model {
                     Some(mac) => Edit::Neighbor { bridge, address, mac },
                     None => Edit::NoNeighbor { bridge, address },
                 }
+            }
+            Edit::Boot { id } => {
+                let old = self.boot.replace(id.clone());
+                Edit::Boot { id: old.unwrap_or(id) }
             }
             Edit::Cursor { address } => {
                 let old = self.ipam.set_cursor(address);

@@ -86,6 +86,8 @@ pub struct Model {
     pub neighbors: BTreeMap<(String, IpAddr), Mac>,
     /// The node's own addresses for pods.
     pub ipam: Ipam,
+    /// The machine's life in which the leases were given, if a journal had it.
+    pub boot: Option<String>,
     /// Prefixes of all pods of the cluster.
     pub cluster_prefixes: Vec<IpNet>,
     /// The node's underlay addresses, once they are known.
@@ -152,8 +154,10 @@ impl Model {
             lease: lease.clone(),
         });
         let pods = (!self.pods.is_empty()).then(|| Edit::PodPrefixes { pods: self.pods.clone() });
+        let boot = self.boot.iter().map(|id| Edit::Boot { id: id.clone() });
         // Before the leases, which are taken from them.
         pods.into_iter()
+            .chain(boot)
             .chain(leases)
             .chain(self.source_rib.edits())
             .chain(self.fdb.iter().map(|((bridge, mac), vtep)| Edit::Fdb {
@@ -168,6 +172,20 @@ impl Model {
             }))
             .chain(self.ipam.cursors().map(|address| Edit::Cursor { address }))
             .collect()
+    }
+
+    /// Notes the machine's present life. No pod outlives a reboot, whatever its runtime remembers: leases of
+    /// a former life are freed; how many.
+    pub fn begin_boot(&mut self, id: &str) -> usize {
+        let is_another = self.boot.as_ref().is_some_and(|former| former != id);
+        let stale: Vec<_> =
+            if is_another { self.attachments.keys().cloned().collect() } else { Vec::new() };
+        for attachment in &stale {
+            let edits = self.detach(attachment);
+            self.apply_all(&edits);
+        }
+        self.boot = Some(id.to_owned());
+        stale.len()
     }
 
     /// Every other node: those that were named, and those that the kernel's routes lead to.

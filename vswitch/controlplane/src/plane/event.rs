@@ -1,5 +1,6 @@
 //! What the control plane reacts to.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use api::{Attach, AttachmentId, Request};
@@ -43,6 +44,13 @@ pub enum Event {
     },
     /// Devices of ports are gone.
     PortsGone(Vec<PortId>),
+    /// Somebody has looked whose network namespaces are gone.
+    NamespacesGone {
+        /// The pods whose path leads to none any more; all of them.
+        gone: BTreeSet<AttachmentId>,
+        /// The time.
+        now: Millis,
+    },
     /// Routers of the underlay reported how large a packet may be, or it is time to forget such
     /// reports.
     PathMtus {

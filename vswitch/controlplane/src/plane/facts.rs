@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use api::AttachmentId;
-use dataplane::tables::{LocalAddresses, Offloads, PortId};
+use dataplane::tables::{LocalAddresses, Offloads};
 use dataplane::{Millis, PathMtu};
 use ipnet::IpNet;
 
@@ -15,10 +15,9 @@ use super::{ControlPlane, HostState, UplinkLink, UplinkState};
 use crate::change::{Action, Change, Note, OnFailure, Rollback};
 use crate::desired::HostPortState;
 use crate::kernel::Scope;
-use crate::model::attachments;
 use crate::next_hop::NextHops;
 use crate::own_address::{self, Candidates, Choice};
-use crate::ports::{self, LivePort};
+use crate::ports::LivePort;
 
 /// A table may have thousands of refused routes; the log has no more than so many at once.
 const REFUSALS_LOGGED: usize = 20;
@@ -63,6 +62,7 @@ impl ControlPlane {
             self.renumber(&has, &lasting, &mut notes);
         }
         self.learn(&mut notes);
+        self.note_pods();
         self.fact(Frame { first, ..Frame::default() }, notes)
     }
 
@@ -227,17 +227,6 @@ impl ControlPlane {
         if is_changed { self.fact(Frame::default(), notes) } else { nothing(notes) }
     }
 
-    /// Pods' namespaces ended before their DEL came: their addresses stay leased, their ports go.
-    pub(super) fn ports_gone(&mut self, ids: &[PortId]) -> Change {
-        let mut notes = Vec::new();
-        for id in ids.iter().filter(|id| **id != ports::HOST) {
-            if let Some(attachment) = self.ports.mark_down(*id) {
-                notes.push(Note::warning(gone(*id, &attachment)));
-            }
-        }
-        if notes.is_empty() { nothing(notes) } else { self.fact(Frame::default(), notes) }
-    }
-
     /// Ports that waited for a worker are closed, and a list that broke off goes on.
     pub(super) fn workers_caught_up(&mut self) -> Change {
         if self.is_broken_off {
@@ -251,11 +240,6 @@ impl ControlPlane {
         };
         Change { actions, notes: Vec::new(), failure: OnFailure::GoOn }
     }
-}
-
-fn gone(id: PortId, attachment: &AttachmentId) -> String {
-    let name = attachments::name(attachment);
-    format!("{id}: {name} is gone; its addresses stay leased until its DEL")
 }
 
 pub(super) fn nothing(notes: Vec<Note>) -> Change {

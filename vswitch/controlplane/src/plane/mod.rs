@@ -9,6 +9,7 @@
 //! | `requests` | what clients ask for: leases, ports, run-time entries |
 //! | `cluster`  | what the cluster tells: peers, this node's prefixes |
 //! | `facts`    | what the kernel, routers of the underlay and time tell |
+//! | `pods`     | what becomes of pods that end without a DEL, or lose their interface |
 //! | `reload`   | another configuration |
 //! | `list`     | the order of a change's actions |
 
@@ -16,13 +17,15 @@ mod cluster;
 mod event;
 mod facts;
 mod list;
+mod pods;
 mod reload;
 mod requests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use api::{Adjustment, AttachmentId, ErrorReply, Reattachment, Source};
+use api::{Adjustment, AttachmentId, ErrorReply, Source};
+use dataplane::Millis;
 use dataplane::tables::{Epoch, FdbTarget, Tables};
 
 use crate::change::{Change, Note, Reloaded, Rollback};
@@ -101,6 +104,12 @@ pub struct ControlPlane {
     pub(crate) mtu_notes: Vec<String>,
     /// What is wrong with the uplink's addresses as things are.
     pub(crate) address_notes: Vec<String>,
+    /// Pods whose network namespace is gone, and since when.
+    pub(crate) ended: BTreeMap<AttachmentId, Millis>,
+    /// Pods that are there and have lost their interface.
+    pub(crate) lost: BTreeSet<AttachmentId>,
+    /// What is wrong with pods as things are.
+    pub(crate) pod_notes: Vec<String>,
 }
 
 impl ControlPlane {
@@ -127,6 +136,9 @@ impl ControlPlane {
             refusals: BTreeMap::new(),
             mtu_notes: Vec::new(),
             address_notes: Vec::new(),
+            ended: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            pod_notes: Vec::new(),
         }
     }
 
@@ -142,6 +154,7 @@ impl ControlPlane {
             Event::Request(request) => self.on_request(request),
             Event::Attach { request, offloads } => self.attach(&request, offloads),
             Event::PortsGone(ids) => Ok(self.ports_gone(&ids)),
+            Event::NamespacesGone { gone, now } => Ok(self.namespaces_gone(&gone, now)),
             Event::PathMtus { reported, now } => Ok(self.path_mtus_reported(reported, now)),
             Event::KernelChanged { link, own, next_hops } => {
                 Ok(self.kernel_changed(link, own, next_hops))
@@ -204,9 +217,9 @@ impl ControlPlane {
         self.refusals.get(&source).copied().unwrap_or(0)
     }
 
-    /// What is wrong with MTUs and addresses as things are, for an operator.
+    /// What is wrong with MTUs, addresses and pods as things are, for an operator.
     pub fn attention(&self) -> impl Iterator<Item = &String> {
-        self.mtu_notes.iter().chain(&self.address_notes)
+        self.mtu_notes.iter().chain(&self.address_notes).chain(&self.pod_notes)
     }
 
     /// MTU that pods' interfaces are to have, bytes.
@@ -226,21 +239,6 @@ impl ControlPlane {
                 attachment: attachment.clone(),
                 netns: lease.netns.clone(),
                 mtu,
-            })
-            .collect()
-    }
-
-    /// Pods that were attached and have no port: their interface is to be opened again, in its
-    /// namespace.
-    #[must_use]
-    pub fn reattachments(&self) -> Vec<Reattachment> {
-        let leases = self.model.attachments.iter();
-        leases
-            .filter(|(attachment, lease)| lease.attached && !self.ports.is_up(attachment))
-            .map(|(attachment, lease)| Reattachment {
-                attachment: attachment.clone(),
-                netns: lease.netns.clone(),
-                mac: lease.mac,
             })
             .collect()
     }
@@ -365,6 +363,7 @@ impl ControlPlane {
                 self.follower = follower;
             }
         }
+        self.note_pods();
     }
 
     /// The port of an attachment, as messages name it.

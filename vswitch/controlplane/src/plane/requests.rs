@@ -23,6 +23,7 @@ impl ControlPlane {
             Request::Reserve(reserve) => return self.reserve(&reserve),
             Request::Detach(attachment) => return Ok(self.detach(&attachment)),
             Request::Drain => return Ok(self.drain()),
+            Request::InterfaceNotFound(pod) => return self.interface_not_found(&pod),
             Request::Adjusted { attachment, mtu } => self.adjusted(&attachment, mtu),
             Request::AddRoute(route) => model.add_route(config, route),
             Request::DeleteRoute(prefix) => model.delete_route(config, prefix),
@@ -120,6 +121,8 @@ impl ControlPlane {
         let rollback = Rollback { undo: undo.clone(), ports: Some(ports), ..Rollback::default() };
         let first = vec![Action::Journal { edits, undo }, Action::TakePort { id, worker }];
         let note = Note::info(format!("{id}: {} is attached", attachments::name(attachment)));
+        self.ended.remove(attachment);
+        self.note_pods();
         let frame = Frame { first, answer: Some(Reply::Done), ..Frame::default() };
         Ok(self.request(frame, rollback, vec![note]))
     }
@@ -136,6 +139,8 @@ impl ControlPlane {
         let ports = self.ports.clone();
         let mut undo = self.model.apply_all(&edits);
         let was_live = self.ports.forget(attachment);
+        self.ended.remove(attachment);
+        self.note_pods();
         let mut notes = vec![Note::info(format!("{} is detached", attachments::name(attachment)))];
         let refused = self.retry_refused(&mut edits, &mut undo, &mut notes);
         // The last lease of a prefix takes the prefix with it, and a peer may have waited for either.
@@ -166,6 +171,7 @@ impl ControlPlane {
             edits.extend(freed);
             self.ports.forget(attachment);
         }
+        self.note_pods();
         let rollback = Rollback { undo: undo.clone(), ports: Some(ports), ..Rollback::default() };
         let answer = Reply::Drained { pods: attachments.len(), without_port };
         let first = vec![Action::Journal { edits, undo }];

@@ -85,7 +85,8 @@ impl Node {
             (self.is_behind, self.journal_is_behind) = (false, false);
             self.world.story.borrow_mut().detail(|| "the daemon starts".into());
             if self.try_start(&faults)? {
-                return self.check().and_then(|()| self.on_time(&Faults::none()));
+                self.check().and_then(|()| self.on_time(&Faults::none()))?;
+                return self.look_at_namespaces(&Faults::none());
             }
             faults = Faults::none();
         }
@@ -105,6 +106,7 @@ impl Node {
         };
         let world = &mut self.world;
         let mut model = Model::restored(&config, &world.disk.read()?);
+        model.begin_boot(&format!("boot {}", world.boots));
         world.disk.replace(&model.snapshot());
         model.set_own_addresses(addresses);
         world.is_alive = true;

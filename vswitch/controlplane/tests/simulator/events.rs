@@ -33,8 +33,10 @@ pub(crate) enum Happening {
     PathMtu(IpAddr, u16),
     /// So many milliseconds go by.
     Time(u64),
-    /// A pod's namespace ends.
+    /// A pod's interface is deleted in its namespace.
     PortGoes(AttachmentId),
+    /// A pod's namespace ends.
+    PodEnds(AttachmentId),
     /// A worker that stopped gets on.
     WorkerGetsOn(usize),
     /// The daemon writes its journal anew.
@@ -43,6 +45,8 @@ pub(crate) enum Happening {
     Kill,
     /// The process is stopped in order, and started again.
     Stop,
+    /// The machine is started anew.
+    Reboot,
 }
 
 /// One thing that others do to the kernel.
@@ -73,10 +77,14 @@ impl fmt::Display for Happening {
             Self::PortGoes(attachment) => {
                 write!(f, "the interface of {} goes", attachment.container_id)
             }
+            Self::PodEnds(attachment) => {
+                write!(f, "the namespace of {} ends", attachment.container_id)
+            }
             Self::WorkerGetsOn(worker) => write!(f, "worker {worker} gets on"),
             Self::Compact => f.write_str("the journal is written anew"),
             Self::Kill => f.write_str("the process is killed"),
             Self::Stop => f.write_str("the process is stopped in order"),
+            Self::Reboot => f.write_str("the machine is started anew"),
         }
     }
 }
@@ -94,11 +102,13 @@ impl Happening {
             80..83 => Self::Look,
             83..85 => Self::PathMtu(underlay(random), random.of(&[1280, 1400, 1420])),
             85..87 => Self::Time(random.of(&[1_000, 61_000, 700_000])),
-            87..91 => Self::PortGoes(pod(random)),
+            87..89 => Self::PortGoes(pod(random)),
+            89..91 => Self::PodEnds(pod(random)),
             91..95 => Self::WorkerGetsOn(random.below(2)),
             95..96 => Self::Compact,
-            96..99 => Self::Kill,
-            _ => Self::Stop,
+            96..98 => Self::Kill,
+            98..99 => Self::Stop,
+            _ => Self::Reboot,
         }
     }
 }

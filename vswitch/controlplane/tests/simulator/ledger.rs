@@ -133,6 +133,26 @@ impl Ledger {
         }
     }
 
+    /// Of what a pod holds nothing is promised any more.
+    pub(crate) fn forget_lease(&mut self, pod: &AttachmentId) {
+        self.leases.remove(pod);
+    }
+
+    /// Likewise of what all pods hold.
+    pub(crate) fn forget_leases(&mut self) {
+        self.leases.clear();
+    }
+
+    /// Whether a pod was promised something.
+    pub(crate) fn is_promised(&self, pod: &AttachmentId) -> bool {
+        matches!(self.leases.get(pod), Some(Some(_)))
+    }
+
+    /// A pod that has ended holds nothing.
+    pub(crate) fn is_freed(&mut self, pod: &AttachmentId) {
+        self.leases.insert(pod.clone(), None);
+    }
+
     /// The node may have been told other prefixes by its configuration.
     pub(crate) fn forget_pod_prefixes(&mut self) {
         self.pods = None;

@@ -23,6 +23,9 @@ use crate::settings::{self, Setting};
 use crate::story::Story;
 use crate::world::{WORKERS, World};
 
+/// Milliseconds from the end of a pod's namespace until another may have its addresses.
+const QUARANTINE: u64 = 30_000;
+
 /// A rule that was broken, in words.
 pub(crate) type Kept = Result<(), String>;
 
@@ -95,13 +98,18 @@ impl Node {
             Happening::Time(millis) => {
                 self.now += millis;
                 let now = Millis(self.now);
-                self.follow(Event::PathMtus { reported: Vec::new(), now }, faults)
+                self.follow(Event::PathMtus { reported: Vec::new(), now }, faults)?;
+                self.look_at_namespaces(&Faults::none())
             }
             Happening::PortGoes(attachment) => {
                 let plane = self.plane()?;
                 let gone = plane.ports().number_of(&attachment);
                 let gone = gone.filter(|_| plane.ports().is_up(&attachment));
                 self.follow(Event::PortsGone(gone.into_iter().collect()), faults)
+            }
+            Happening::PodEnds(attachment) => {
+                self.world.ended.entry(attachment).or_insert(self.now);
+                self.look_at_namespaces(faults)
             }
             Happening::WorkerGetsOn(worker) => {
                 self.world.resume(worker);
@@ -123,6 +131,14 @@ impl Node {
                 self.world.store.clear();
                 self.world.kernel.process_has_cleared_up();
                 self.recover(faults)
+            }
+            Happening::Reboot => {
+                self.die();
+                self.world.machine_starts();
+                self.ledger.forget_leases();
+                self.recover(faults)?;
+                let left = self.plane()?.model().attachments.keys().next();
+                left.map_or(Ok(()), |left| Err(format!("{left:?} has outlived a reboot")))
             }
         }
     }
@@ -173,6 +189,10 @@ impl Node {
             && let Some(lease) = leases.get(attachment)
         {
             *mac = lease.mac;
+        }
+        if let Request::Reserve(reserve) = &request {
+            // Its runtime has made it a namespace.
+            self.world.ended.remove(&reserve.attachment);
         }
         let event = match &request {
             Request::Attach(attach) => {
@@ -260,6 +280,28 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Whose namespaces are gone is acted upon.
+    pub(crate) fn look_at_namespaces(&mut self, faults: &Faults) -> Kept {
+        let gone = self.world.ended.keys().cloned().collect();
+        let event = Event::NamespacesGone { gone, now: Millis(self.now) };
+        let outcome = self.react(event, faults)?;
+        if matches!(outcome, Outcome::Died) {
+            // Of each that was due anything may have become.
+            self.world.ended.keys().for_each(|pod| self.ledger.forget_lease(pod));
+            return self.recover(&Faults::none());
+        }
+        let leases = &self.plane()?.model().attachments;
+        let freed: Vec<_> =
+            self.world.ended.iter().filter(|(pod, _)| !leases.contains_key(*pod)).collect();
+        for (pod, since) in freed {
+            if self.ledger.is_promised(pod) && self.now < since + QUARANTINE {
+                return Err(format!("what {pod:?} held is free before it may be"));
+            }
+            self.ledger.is_freed(pod);
+        }
+        self.check().and_then(|()| self.on_time(&Faults::none()))
     }
 
     /// What the kernel has is acted upon.

@@ -57,6 +57,10 @@ pub(crate) struct World {
     pub(crate) store: BTreeSet<AttachmentId>,
     /// Whose the ports are that the process has.
     owners: BTreeMap<PortId, AttachmentId>,
+    /// Pods whose namespace has ended, and since when.
+    pub(crate) ended: BTreeMap<AttachmentId, u64>,
+    /// How often the machine was started.
+    pub(crate) boots: usize,
     /// The process is there.
     pub(crate) is_alive: bool,
     pub(crate) course: Course,
@@ -77,6 +81,8 @@ impl World {
             workers: Workers::spawned(WORKERS, false),
             store: BTreeSet::new(),
             owners: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            boots: 1,
             is_alive: false,
             course: Course::default(),
             adjuster_mtu: None,
@@ -93,6 +99,14 @@ impl World {
         self.workers = Workers::spawned(WORKERS, false);
         self.owners.clear();
         self.adjuster_mtu = None;
+    }
+
+    /// Everything ends but the disk.
+    pub(crate) fn machine_starts(&mut self) {
+        self.kernel.process_has_cleared_up();
+        self.store.clear();
+        self.ended.clear();
+        self.boots += 1;
     }
 
     /// A worker that stopped gets on.

@@ -27,13 +27,13 @@ use controlplane::plane::{ControlPlane, Event};
 use controlplane::ports;
 use controlplane::repairs::Repairs;
 use dataplane::Millis;
-use dataplane::tables::{Offloads, PortId};
+use dataplane::tables::Offloads;
 use frame::Pool;
 use netio::port::TapOffloads;
 use netlink::{Monitor, RulesetMonitor};
 
 use crate::lock::Locks;
-use crate::namespaces::Namespaces;
+use crate::namespaces::{self, Namespaces};
 use crate::node::Node;
 
 /// A worker turns at least once a second; the watchdog is not fed for one that does not.
@@ -148,31 +148,35 @@ impl Daemon {
         if gone.contains(&ports::HOST) {
             self.settle_host_port(None, Instant::now());
         }
+        // A device that went with its namespace was not lost.
+        self.look_at_namespaces();
         self.follow(Event::PortsGone(gone));
     }
 
-    /// Pods have ended, as the kernel announces: what keeps their namespaces alive is closed.
+    /// Pods may have ended, as the kernel announces.
     pub fn on_namespace_event(&mut self) {
-        let ended = self.node.namespaces.ended();
-        self.close_ended(ended);
-    }
-
-    /// Likewise by looking at each pod.
-    pub(super) fn look_at_namespaces(&mut self) {
-        let ended = self.node.namespaces.look();
-        self.close_ended(ended);
-    }
-
-    fn close_ended(&mut self, ended: BTreeSet<PortId>) {
-        if ended.is_empty() {
-            return;
+        if self.node.namespaces.may_have_ended() {
+            self.look_at_namespaces();
         }
-        for id in &ended {
-            if let Some(pod) = self.node.pods.get_mut(id) {
-                pod.has_ended = true;
+    }
+
+    /// Looks whose network namespaces are gone: their ports are closed at once, as a descriptor keeps a
+    /// namespace alive.
+    pub(super) fn look_at_namespaces(&mut self) {
+        let leases = &self.plane.model().attachments;
+        let gone = leases.iter().filter(|(pod, lease)| {
+            let port = self.plane.ports().number_of(pod);
+            port.and_then(|port| self.node.namespaces.has_ended(port))
+                .unwrap_or_else(|| namespaces::is_gone(lease.netns.as_ref()))
+        });
+        let gone: BTreeSet<_> = gone.map(|(pod, _)| pod.clone()).collect();
+        for pod in &gone {
+            let port = self.plane.ports().number_of(pod);
+            if let Some(port) = port.and_then(|port| self.node.pods.get_mut(&port)) {
+                port.has_ended = true;
             }
         }
-        self.follow(Event::PortsGone(ended.into_iter().collect()));
+        self.follow(Event::NamespacesGone { gone, now: self.millis(Instant::now()) });
     }
 
     /// Pods' namespaces, to be watched for readiness.

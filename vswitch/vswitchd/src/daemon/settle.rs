@@ -61,6 +61,7 @@ impl Daemon {
         self.settle_nft_table(None, now);
         self.settle_maps(now);
         self.look_at_namespaces();
+        self.ask_for_reattachments();
     }
 
     /// The host port has its interface, MTU, addresses, neighbours and routes.

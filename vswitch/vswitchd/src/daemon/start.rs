@@ -4,6 +4,7 @@
 //! changed is undone by dropping it, should a later step fail.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,6 +40,9 @@ use crate::node::{Arriving, Node};
 use crate::notify::Notify;
 use crate::underlay::Underlay;
 use crate::uplink::OpenUplink;
+
+/// random(4): different after each boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Frames that a trace may use at once: the packet, and copies for a flooded segment.
 const TRACE_FRAMES: u32 = 64;
@@ -238,7 +242,7 @@ impl Daemon {
 
     /// Has the interfaces of pods that have no port opened again, by the program that may enter their
     /// namespaces.
-    fn ask_for_reattachments(&mut self) {
+    pub(super) fn ask_for_reattachments(&mut self) {
         let missing = self.plane.reattachments().len();
         if missing == 0 {
             return;
@@ -280,7 +284,16 @@ fn open_host_port(
 fn restore(config: &Config, warnings: &mut Vec<String>) -> Result<(Journal, Model)> {
     let (mut journal, replay) = Journal::open(&config.control.state_dir)?;
     warnings.extend(replay.warnings);
-    let model = Model::restored(config, &replay.edits);
+    let mut model = Model::restored(config, &replay.edits);
+    // A kernel that does not tell has no life that could be told from another.
+    if let Ok(boot) = fs::read_to_string(BOOT_ID) {
+        match model.begin_boot(boot.trim()) {
+            0 => {}
+            stale => {
+                tracing::info!("the machine was started anew: {stale} lease(s) of before are free")
+            }
+        }
+    }
     warnings.extend(model.shared_addresses());
     journal.compact(&model.snapshot())?;
     Ok((journal, model))
