@@ -1,5 +1,5 @@
 #!/bin/bash
-# What is left of a pod goes with it, whoever says so first. A TAP's descriptor keeps the network namespace
+# What is left of a pod goes with it, whoever says so first, and what it held is free, whoever says nothing. A TAP's descriptor keeps the network namespace
 # alive in which it was opened: so the daemon closes it when the path of the namespace is removed, when
 # the process ends that the path names, at DEL, and at its start for pods that ended while none ran.
 set -euo pipefail
@@ -15,6 +15,8 @@ main() {
     underlay_attach_node node-a
     node_up node-a vxlan
 
+    pod_plug node-a silent
+    lab_delete_ns silent
     pod_plug node-a p1 && marked p1
     lab_delete_ns p1
     check "a pod that ends without DEL takes its namespace with it" wait_until 3 ended p1
@@ -40,6 +42,9 @@ main() {
     of_a_process
     without_namespace
     many
+    lost
+    check "what a pod held that ended without a word is free after a while" wait_until 70 lacks_lease silent
+    reboot
     report_end
 }
 
@@ -96,6 +101,40 @@ many() {
     done
     check "of twenty such pods nothing is left" wait_until 5 all_ended
     check "nor a descriptor" wait_until 5 few_descriptors
+}
+
+# An interface that is deleted in its pod is nothing that the daemon can make again.
+lost() {
+    pod_plug node-a p6
+    in_ip p6 link delete eth0
+    check "a pod that has lost its interface is named in status" wait_until 5 attention "lost their interface"
+    check "by its name" attention "demo/p6"
+    lab_signal vswitchd-node-a KILL
+    node_start node-a
+    node_adjust node-a || true
+    check "and after a restart" wait_until 5 attention "lost their interface"
+    check "DEL of it" pod_unplug node-a p6
+    check "then it is not" no_attention "lost their interface"
+}
+
+attention() { ctl node-a status --json | jq -e --arg words "$1" 'any(.warnings[]; contains($words))'; }
+no_attention() { ! attention "$1"; }
+
+lacks_lease() { ctl node-a show ports --json | jq -e --arg pod "demo/$1" 'all(.[]; .name != $pod)'; }
+
+# The state directory is kept, everything else is new: the kernel says so by another boot id.
+reboot() {
+    local number
+    for number in {1..3}; do pod_plug node-a "r$number"; done
+    lab_signal vswitchd-node-a KILL
+    for number in {1..3}; do lab_delete_ns "r$number"; done
+    in_ip node-a link delete vsw0
+    printf '11111111-2222-3333-4444-555555555555\n' >"$LAB_DIR/boot_id"
+    # shellcheck disable=SC2016  # The shell that is executed expands it.
+    VSWITCHD_UNDER=(unshare --mount sh -c
+        'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"' "$LAB_DIR/boot_id")
+    check "after a reboot it starts" node_start node-a
+    for number in {1..3}; do check "no lease of pod $number stays" lacks_lease "r$number"; done
 }
 
 all_ended() { ! in_ip node-a -oneline link show type veth | grep -q mark-; }
