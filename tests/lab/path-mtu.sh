@@ -70,6 +70,12 @@ narrowed() {
     check "$mode: node-b is not concerned" peer_takes node-b "$before"
     check "$mode: node-a accounts for every packet" accounts node-a
     check "$mode: node-b accounts for every packet" accounts node-b
+    lab_signal vswitchd-node-a KILL
+    check "$mode: node-a starts again" node_start node-a
+    node_adjust node-a
+    check "$mode: and knows what passes, though no router said it anew" peer_takes node-a "$after"
+    check "$mode: the pod is told at once" \
+        is_told "mtu ?= ?$after" -M "do" -s $((after - 27)) "$(address b1 4)"
 }
 
 # kernel_knows MODE MTU: node-b's kernel is told of its own packets, by the same router; and its routes

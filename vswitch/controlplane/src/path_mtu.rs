@@ -3,7 +3,8 @@
 //! Enters: what routers of the underlay reported to the workers; time. Leaves: for a tunnel's other end
 //! the largest outer packet, to `compile` and `show peers`. A way may have become wider, and no router
 //! reports that: a report counts for ten minutes (RFC 1191, section 6.3), then the next packet that is
-//! too large brings it again.
+//! too large brings it again. The journal has what is known, so that a restart costs no packet; the ten
+//! minutes begin anew then.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -49,6 +50,11 @@ impl PathMtus {
         let before = self.known.len();
         self.known.retain(|_, known| now.since(known.noted) < LIFETIME_MS);
         self.known.len() != before
+    }
+
+    /// What is known, by address.
+    pub fn known(&self) -> impl Iterator<Item = (IpAddr, u16)> + '_ {
+        self.known.iter().map(|(address, known)| (*address, known.mtu))
     }
 
     /// The addresses of which others know something else.

@@ -86,6 +86,8 @@ impl<'a> Parts<'a> {
             fdb: _,
             ipam: _,
             boot: _,
+            // As the control plane knows them, below.
+            path_mtus: _,
             peers,
             routes,
             // What is in force of these is in `peers` and `routes`.

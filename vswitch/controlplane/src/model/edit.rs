@@ -93,6 +93,18 @@ pub enum Edit {
         /// All of the prefixes.
         pods: PodPrefixes,
     },
+    /// No larger tunnel packet gets through to an underlay address.
+    PathMtu {
+        /// The address.
+        address: IpAddr,
+        /// Bytes.
+        mtu: u16,
+    },
+    /// Nothing is known of what gets through to it.
+    NoPathMtu {
+        /// The address.
+        address: IpAddr,
+    },
     /// The machine's present life, as the kernel names it.
     Boot {
         /// `/proc/sys/kernel/random/boot_id`.
@@ -189,6 +201,10 @@ impl Model {
                     None => Edit::NoNeighbor { bridge, address },
                 }
             }
+            Edit::PathMtu { address, mtu } => {
+                undo_path_mtu(address, self.path_mtus.insert(address, mtu))
+            }
+            Edit::NoPathMtu { address } => undo_path_mtu(address, self.path_mtus.remove(&address)),
             Edit::Boot { id } => {
                 let old = self.boot.replace(id.clone());
                 Edit::Boot { id: old.unwrap_or(id) }
@@ -212,6 +228,13 @@ impl Edit {
                 | Self::NoRoute { .. }
                 | Self::PodPrefixes { .. }
         )
+    }
+}
+
+fn undo_path_mtu(address: IpAddr, old: Option<u16>) -> Edit {
+    match old {
+        Some(mtu) => Edit::PathMtu { address, mtu },
+        None => Edit::NoPathMtu { address },
     }
 }
 

@@ -86,6 +86,9 @@ pub struct Model {
     pub neighbors: BTreeMap<(String, IpAddr), Mac>,
     /// The node's own addresses for pods.
     pub ipam: Ipam,
+    /// The largest tunnel packet that gets through to an underlay address, bytes, as routers reported it:
+    /// what the journal has of [`crate::path_mtu::PathMtus`].
+    pub path_mtus: BTreeMap<IpAddr, u16>,
     /// The machine's life in which the leases were given, if a journal had it.
     pub boot: Option<String>,
     /// Prefixes of all pods of the cluster.
@@ -170,6 +173,11 @@ impl Model {
                 address: *address,
                 mac: *mac,
             }))
+            .chain(
+                self.path_mtus
+                    .iter()
+                    .map(|(address, mtu)| Edit::PathMtu { address: *address, mtu: *mtu }),
+            )
             .chain(self.ipam.cursors().map(|address| Edit::Cursor { address }))
             .collect()
     }

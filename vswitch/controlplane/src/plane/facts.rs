@@ -15,6 +15,7 @@ use super::{ControlPlane, HostState, UplinkLink, UplinkState};
 use crate::change::{Action, Change, Note, OnFailure, Rollback};
 use crate::desired::HostPortState;
 use crate::kernel::Scope;
+use crate::model::Edit;
 use crate::next_hop::NextHops;
 use crate::own_address::{self, Candidates, Choice};
 use crate::ports::LivePort;
@@ -224,7 +225,19 @@ impl ControlPlane {
                 is_changed = true;
             }
         }
-        if is_changed { self.fact(Frame::default(), notes) } else { nothing(notes) }
+        if !is_changed {
+            return nothing(notes);
+        }
+        let former = &self.model.path_mtus;
+        let gone = former.keys().filter(|address| self.path_mtus.to(**address).is_none());
+        let gone = gone.map(|address| Edit::NoPathMtu { address: *address });
+        let fresh =
+            self.path_mtus.known().filter(|(address, mtu)| former.get(address) != Some(mtu));
+        let fresh = fresh.map(|(address, mtu)| Edit::PathMtu { address, mtu });
+        let edits: Vec<_> = gone.chain(fresh).collect();
+        let undo = self.model.apply_all(&edits);
+        let first = vec![Action::Journal { edits, undo }];
+        self.fact(Frame { first, ..Frame::default() }, notes)
     }
 
     /// Ports that waited for a worker are closed, and a list that broke off goes on.

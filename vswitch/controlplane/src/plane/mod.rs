@@ -25,8 +25,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use api::{Adjustment, AttachmentId, ErrorReply, Source};
-use dataplane::Millis;
 use dataplane::tables::{Epoch, FdbTarget, Tables};
+use dataplane::{Millis, PathMtu};
 
 use crate::change::{Change, Note, Reloaded, Rollback};
 use crate::compile::{Base, HostPort, Input, UplinkPort};
@@ -116,6 +116,10 @@ impl ControlPlane {
     /// A node that forwards nothing yet, with the model that its journal made.
     #[must_use]
     pub fn new(config: Config, model: Model, workers: usize) -> Self {
+        let mut path_mtus = PathMtus::default();
+        for (address, mtu) in &model.path_mtus {
+            path_mtus.note(PathMtu { address: *address, mtu: *mtu }, Millis(0));
+        }
         let follower = config.kernel_routes.as_ref().map(Follower::new);
         Self {
             ports: Ports::numbered(model.attachments.keys()),
@@ -124,7 +128,7 @@ impl ControlPlane {
             uplink: None,
             host: None,
             next_hops: NextHops::default(),
-            path_mtus: PathMtus::default(),
+            path_mtus,
             follower,
             former: Former::default(),
             workers,
