@@ -139,12 +139,16 @@ drained() {
     check_not "host port and table are gone" traces
     check_not "so are the pods' interfaces" in_ip a2 link show dev eth0
     check "no unit has failed" says_nothing failed_units
+    check "it starts again" inside node-a systemctl start vswitchd
+    check "ADD of a4" systemd_pod_plug node-a a4
 }
 
 is_inactive() { [[ $(inside node-a systemctl show --property ActiveState --value vswitchd) == inactive ]]; }
 
 uninstalls() {
     check "scripts/install --uninstall" inside node-a /source/scripts/install --uninstall
+    check_not "host port and table are gone" traces
+    check_not "and the pod's interface" in_ip a4 link show dev eth0
     check "the units are gone" test -z "$(inside node-a systemctl list-unit-files 'vswitch*' --no-legend)"
     check "and no unit has failed" says_nothing failed_units
 }
