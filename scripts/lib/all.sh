@@ -29,6 +29,10 @@ bin=
 . "$root/scripts/lib/vm_image.sh"
 # shellcheck source=scripts/lib/vm_node.sh
 . "$root/scripts/lib/vm_node.sh"
+# shellcheck source=scripts/lib/systemd_root.sh
+. "$root/scripts/lib/systemd_root.sh"
+# shellcheck source=scripts/lib/systemd_node.sh
+. "$root/scripts/lib/systemd_node.sh"
 # shellcheck source=scripts/lib/bgp.sh
 . "$root/scripts/lib/bgp.sh"
 # shellcheck source=scripts/lib/checks.sh

@@ -3,8 +3,8 @@
 # `lab_down` removes everything whoever calls it and however far `up` came. Everything is written
 # down before it is made. Several labs can stand at once, each with its own id.
 #
-# Leaves behind, while it stands: namespaces vsw-ID-NAME, and LAB_DIR with namespaces, pids/, logs/
-# and a directory for each node. Sourced after report.sh.
+# Leaves behind, while it stands: namespaces vsw-ID-NAME, cgroups if a process of it makes some, and
+# LAB_DIR with namespaces, cgroups, pids/, logs/ and a directory for each node. Sourced after report.sh.
 
 LAB_PARENT=${XDG_RUNTIME_DIR:-/tmp}
 LAB_ID=
@@ -151,8 +151,19 @@ lab_down() {
     done
     mapfile -t names <"$LAB_DIR/namespaces"
     for name in "${names[@]}"; do lab_delete_ns "$name"; done
+    lab_delete_cgroups
     rm -rf "$LAB_DIR"
     LAB_DIR=
+}
+
+# With all that is below them: a cgroup is removed once no process is in it.
+lab_delete_cgroups() {
+    local path
+    [[ -f $LAB_DIR/cgroups ]] || return 0
+    while read -r path; do
+        [[ -d $path ]] || continue
+        wait_until 5 find "$path" -depth -type d -exec rmdir {} + || say "The cgroup $path stays" >&2
+    done <"$LAB_DIR/cgroups"
 }
 
 # lab_trap: from here on the script's end, failure or Ctrl-C takes the lab down.

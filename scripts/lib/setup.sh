@@ -6,7 +6,7 @@
 : "${root:?the sourcing script sets it to the repository}"
 
 # Debian packages by purpose: to build, to run the lab, a VM in it, to run the tests, to run a
-# Kubernetes API server and to build it.
+# Kubernetes API server and to build it, and a machine with systemd.
 packages_for() {
     case $1 in
         build)
@@ -20,6 +20,7 @@ packages_for() {
         vm) echo qemu-system-x86 ;;
         bgp) echo bird2 frr ;;
         test) echo shellcheck systemd ;;
+        systemd-node) echo mmdebstrap systemd-container procps util-linux ;;
         etcd) echo etcd-server ;;
         kubernetes) echo curl jq openssl iproute2 procps util-linux ;;
         kubernetes-build)

@@ -15,8 +15,17 @@ pub enum Error {
         name: String,
     },
 
+    /// `/dev/net/tun` could not be opened.
+    #[error("cannot open /dev/net/tun, of which every TAP is made; {advice}")]
+    Device {
+        /// What stands in the way, and what to do about it.
+        advice: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
     /// A TAP could not be made.
-    #[error("cannot make the TAP {name}; it needs /dev/net/tun, CAP_NET_ADMIN and a free name")]
+    #[error("cannot make the TAP {name}; it needs CAP_NET_ADMIN and a free name")]
     Create {
         /// The name it should have had.
         name: String,

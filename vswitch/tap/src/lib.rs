@@ -8,11 +8,12 @@
 //! A TAP that is persistent outlives its descriptors, with its addresses and routes: [`reattach`] opens
 //! it again. It ends when it is deleted, or with the namespace that it is in.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
+mod device;
 mod error;
 
 pub use error::{Error, Result};
@@ -81,20 +82,15 @@ pub fn reattach(name: &str) -> Result<(OwnedFd, TapOffloads)> {
 fn open(
     name: &str,
     more_flags: libc::c_int,
-    failed: impl Fn(io::Error) -> Error,
+    failed: impl FnOnce(io::Error) -> Error,
 ) -> Result<(OwnedFd, TapOffloads)> {
     let ifr_name = interface_name(name)?;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-        .open("/dev/net/tun")
-        .map_err(&failed)?;
+    let file = device::open()?;
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | more_flags;
     let mut request = ifreq(ifr_name, flags);
     // SAFETY: TUNSETIFF reads and writes one ifreq, which outlives the call.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })
-        .map_err(&failed)?;
+        .map_err(failed)?;
     let offloads = configure(file.as_fd())?;
     Ok((file.into(), offloads))
 }
