@@ -102,6 +102,31 @@ pub struct Status {
     pub choices: Vec<String>,
     /// What needs the operator's attention.
     pub warnings: Vec<String>,
+    /// Why an ADD would fail, or pods suffer, now; empty if all is well. CNI's STATUS is made of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+}
+
+/// What keeps the node from serving its pods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What it does to pods.
+    pub kind: ProblemKind,
+    /// What is wrong, and what to do about it.
+    pub reason: String,
+}
+
+/// What a [`Problem`] does to pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemKind {
+    /// No pod can be added; those that are there are well.
+    AddsFail,
+    /// The daemon has no address for another pod. One whose addresses another IPAM plugin allocates can
+    /// be added.
+    NoAddress,
+    /// Pods that are there lose packets, or reach less than they should.
+    PodsSuffer,
 }
 
 /// A part of the node that was found changed by others and put right.

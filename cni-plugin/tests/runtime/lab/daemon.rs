@@ -264,6 +264,7 @@ fn status(pod_prefixes: &[IpNet]) -> Status {
         publish_latency_us: None,
         choices: Vec::new(),
         warnings: Vec::new(),
+        problems: Vec::new(),
     }
 }
 

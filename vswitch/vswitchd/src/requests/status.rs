@@ -44,6 +44,7 @@ impl Daemon {
             publish_latency_us: self.node.publisher.latency_us(),
             choices: self.choices.clone(),
             warnings,
+            problems: Vec::new(),
         }
     }
 
