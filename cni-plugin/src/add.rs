@@ -121,6 +121,7 @@ fn reserve<'a>(
     let request = Request::Reserve(Reserve {
         attachment: attachment.clone(),
         pod: wanted.pod.clone(),
+        network: Some(call.conf.name.clone()),
         netns: call.env.netns.as_deref().unwrap_or("".as_ref()).to_string_lossy().into_owned(),
         mode: call.conf.mode.clone(),
         // A delegated plugin has seen the wishes itself.

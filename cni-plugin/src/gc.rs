@@ -1,9 +1,11 @@
-//! GC: detaches every pod that the runtime's list does not name, and lets the IPAM plugin do the
-//! same. One that fails does not keep the others.
+//! GC: the daemon frees every pod of this network that the runtime's list does not name, and the IPAM
+//! plugin does the same. One that fails does not keep the other. Pods of other networks stay, and so do
+//! those whose network the daemon does not know, as an older version added them: one that the list
+//! names is this network's from then on.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
-use api::{AttachmentId, Reply, Request};
+use api::{AttachmentId, Collect, Request};
 use serde::Deserialize;
 
 use crate::client;
@@ -23,25 +25,19 @@ struct Listed {
 /// Frees what is not listed.
 ///
 /// # Errors
-/// `Invalid` without a list: an absent one is no empty one, and would unplug the whole node. Else all
-/// that failed.
+/// `Invalid` without a list: an absent one is no empty one, and would unplug the whole network. Else
+/// all that failed.
 pub(crate) fn gc(call: &Call, deadline: &Deadline) -> Result<(), Error> {
-    let socket = &call.conf.socket;
     let valid = valid_attachments(&call.conf)?;
+    let collect = Request::Collect(Collect { network: call.conf.name.clone(), valid });
+    let doing = "free pods that the runtime does not list";
     let mut errors = Vec::new();
-    match client::call(socket, "list the pods", &Request::ShowPorts, deadline) {
-        Ok(Reply::Ports(ports)) => {
-            let stale = ports.into_iter().filter_map(|port| port.attachment);
-            for attachment in stale.filter(|attachment| !valid.contains(attachment)) {
-                errors.extend(client::detach(socket, &attachment, deadline).err());
-            }
-        }
-        Ok(other) => errors.push(client::unexpected(socket, &other)),
-        Err(error) => errors.push(error),
-    }
+    errors.extend(client::order(&call.conf.socket, doing, &collect, deadline).err());
     match Delegate::of(call) {
         Ok(None) => {}
-        Ok(Some(delegate)) => errors.extend(delegate.order(Command::Gc, deadline).err()),
+        Ok(Some(delegate)) => {
+            errors.extend(delegate.order(Command::Gc, deadline).err());
+        }
         Err(error) => errors.push(error),
     }
     Error::all(errors)
@@ -51,7 +47,7 @@ pub(crate) fn gc(call: &Call, deadline: &Deadline) -> Result<(), Error> {
 ///
 /// # Errors
 /// `Invalid` if it is absent, `Decode` if it is none.
-pub(crate) fn valid_attachments(conf: &NetConf) -> Result<HashSet<AttachmentId>, Error> {
+pub(crate) fn valid_attachments(conf: &NetConf) -> Result<BTreeSet<AttachmentId>, Error> {
     let Some(value) = &conf.valid_attachments else {
         return Err(Error::Invalid(
             "GC needs the list `cni.dev/valid-attachments`; without it every pod would go".into(),

@@ -284,6 +284,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
     let attachment = AttachmentId { container_id: "c1".into(), ifname: "eth0".into() };
     let reserve = Reserve {
         attachment: attachment.clone(),
+        network: None,
         pod: None,
         netns: "/run/netns/pod".into(),
         mode: None,

@@ -116,12 +116,14 @@ node_settled() { lab_gone "vswitchd-$1" || ctl "$1" status; }
 
 # cni NODE COMMAND POD [PREVIOUS_RESULT]: executes the plugin as a runtime on that node does: in the
 # node's namespace, CNI_* in the environment, the network's configuration on stdin. CNI_CONFLIST
-# names another conflist than the one that is shipped, CNI_NETNS_PATH another path of the pod's namespace.
+# names another conflist than the one that is shipped, CNI_NETNS_PATH another path of the pod's namespace;
+# CNI_EXTRA has keys for the configuration, as JSON.
 cni() {
-    local node=$1 command=$2 pod=$3 previous=${4:-null}
-    jq --arg socket "$(node_socket "$node")" --argjson previous "$previous" '
+    local node=$1 command=$2 pod=$3 previous=${4:-null} extra=${CNI_EXTRA:-}
+    jq --arg socket "$(node_socket "$node")" \
+        --argjson previous "$previous" --argjson extra "${extra:-null}" '
         {cniVersion, name} + .plugins[0] + {socket: $socket}
-        + (if $previous == null then {} else {prevResult: $previous} end)
+        + (if $previous == null then {} else {prevResult: $previous} end) + ($extra // {})
     ' "${CNI_CONFLIST:-$root/config/10-vswitch.conflist}" |
         in_ns "$node" env -i PATH="$PATH" CNI_COMMAND="$command" \
             CNI_CONTAINERID="$(ns "$pod")" CNI_NETNS="${CNI_NETNS_PATH-/run/netns/$(ns "$pod")}" CNI_IFNAME=eth0 \

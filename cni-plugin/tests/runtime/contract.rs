@@ -179,11 +179,24 @@ fn status_passes_on_what_the_ipam_plugin_says() {
 }
 
 #[test]
-fn gc_without_a_list_is_refused() {
+fn gc_hands_over_the_runtimes_list_with_the_networks_name() {
     let daemon = Daemon::new();
-    let run = Run::new("1.1.0", &daemon.socket());
-    assert_eq!(run.run("GC").code(), 7);
+    let ipam = FakeIpam::new("cat >/dev/null");
+    let run = ipam.used_by(Run::new("1.1.0", &daemon.socket())).conf("name", "one");
+    assert_eq!(run.run("GC").code(), 7, "an absent list is no empty one");
     assert_eq!(daemon.heard(), [""; 0]);
-    assert_eq!(run.conf("cni.dev/valid-attachments", json!([])).run("GC").code(), 0);
-    assert_eq!(daemon.heard(), ["show-ports"]);
+    let listed = |id: &str| json!({"containerID": id, "ifname": "eth0"});
+    let list = json!([listed("c1"), listed("c1"), listed("c2")]);
+    for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
+        assert_eq!(run.clone().conf(key, list.clone()).run("GC").code(), 0);
+        let collect = daemon.state().collected.pop().expect("asked");
+        let ids: Vec<_> = collect.valid.iter().map(|id| id.container_id.as_str()).collect();
+        assert_eq!((collect.network.as_str(), ids), ("one", vec!["c1", "c2"]), "{key}");
+    }
+    assert_eq!(ipam.log(), ["GC"; 2]);
+    // A daemon that fails does not keep the delegate from its part.
+    daemon.fail(Fault::Refuse("collect", ErrorKind::Internal));
+    assert_eq!(run.conf("cni.dev/valid-attachments", json!([])).run("GC").code(), 102);
+    assert_eq!(ipam.log(), ["GC"; 3]);
+    assert_eq!(daemon.heard(), ["collect"; 3]);
 }

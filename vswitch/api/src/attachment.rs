@@ -3,6 +3,7 @@
 //! The plugin first reserves (addresses, MTU, gateway), then builds the interface, then attaches it
 //! by passing its file descriptor. `Detach` undoes both, in whatever state they are.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -45,12 +46,16 @@ pub enum Mode {
 
 /// Asks for addresses and for everything else that the plugin needs to build the interface.
 /// Repeated for the same attachment, it gives the same answer; for one that has a live port it is
-/// a conflict, as its runtime must delete it first. What is reserved stays so until its `Detach`,
-/// and is listed among the ports, so that a runtime's GC frees what was never attached.
+/// a conflict, as its runtime must delete it first. What is reserved stays so until its `Detach`, or
+/// until a [`Collect`] does not list it, whether it was attached or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reserve {
     /// The attachment to reserve for.
     pub attachment: AttachmentId,
+    /// Name of the network whose configuration asks: GC of another network leaves the attachment alone.
+    /// Older plugins name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Name of the pod, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodName>,
@@ -107,6 +112,17 @@ pub struct Attach {
     pub attachment: AttachmentId,
     /// The interface's MAC as the kernel shows it.
     pub mac: Mac,
+}
+
+/// Frees what a network's runtime does not know any more: CNI GC. An attachment that is listed and has
+/// no network, as an older version reserved it, is this network's from then on; one that is not
+/// listed and has no network is left alone, as it may be another network's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collect {
+    /// Name of the network.
+    pub network: String,
+    /// All of the network's attachments that the runtime knows.
+    pub valid: BTreeSet<AttachmentId>,
 }
 
 /// Asks whether the attachment stands as it was made.

@@ -29,8 +29,8 @@ mod state;
 mod trace;
 
 pub use attachment::{
-    Adjustment, Attach, AttachmentId, Check, Delegated, Mode, PodName, Reattachment, Reserve,
-    Reserved,
+    Adjustment, Attach, AttachmentId, Check, Collect, Delegated, Mode, PodName, Reattachment,
+    Reserve, Reserved,
 };
 pub use client::{ClientError, PATIENCE, READ_BYTES, Wait, call};
 pub use codec::{

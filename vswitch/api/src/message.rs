@@ -6,9 +6,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adjustment, Attach, AttachmentId, Check, Drops, FdbEntry, FibEntry, Mac, NeighborEntry,
-    PeerEntry, PeerSpec, PeerSync, PortEntry, Reattachment, RefusedPeer, Reserve, Reserved,
-    RouteSpec, Status, TracePacket, TraceResult,
+    Adjustment, Attach, AttachmentId, Check, Collect, Drops, FdbEntry, FibEntry, Mac,
+    NeighborEntry, PeerEntry, PeerSpec, PeerSync, PortEntry, Reattachment, RefusedPeer, Reserve,
+    Reserved, RouteSpec, Status, TracePacket, TraceResult,
 };
 
 /// One question or order to the daemon.
@@ -39,6 +39,8 @@ pub enum Request {
     Attach(Attach),
     /// Frees everything that the attachment holds; succeeds if it holds nothing.
     Detach(AttachmentId),
+    /// Frees every attachment of a network but those that are listed: CNI GC.
+    Collect(Collect),
     /// Detaches every pod, removes what the daemon has set up of the node, and ends the daemon for good.
     Drain,
     /// CNI CHECK.

@@ -288,6 +288,9 @@ pub struct PortEntry {
     pub offloads: String,
     /// Attachment, if it is a pod's port.
     pub attachment: Option<AttachmentId>,
+    /// Name of the network that the pod was attached to, if its plugin gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Name of the pod, if its runtime gave one.
     pub pod: Option<PodName>,
     /// How the port is attached, if it is a pod's.

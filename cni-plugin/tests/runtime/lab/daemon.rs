@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use api::{
-    Adjustment, AttachmentId, Decoder, ErrorKind, ErrorReply, Mac, Mode, PortCounters, PortEntry,
-    PortKind, Reattachment, Reply, Request, Reserve, Reserved, Response, Status,
+    Adjustment, AttachmentId, Collect, Decoder, ErrorKind, ErrorReply, Mac, Mode, Reattachment,
+    Reply, Request, Reserve, Reserved, Response, Status,
 };
 use ipnet::IpNet;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub(crate) requests: Vec<Request>,
     pub(crate) reserved: Vec<AttachmentId>,
     pub(crate) attached: Vec<Attached>,
+    /// What GC asked for.
+    pub(crate) collected: Vec<Collect>,
     /// Its answer to `Reattachments`.
     pub(crate) reattachments: Vec<Reattachment>,
     /// Its answer to `Adjustments`.
@@ -199,6 +201,10 @@ fn answer(state: &mut State, request: Request, descriptors: Vec<OwnedFd>) -> Res
         Request::Check(_) => {
             Err(ErrorReply { kind: ErrorKind::Unknown, message: "no such attachment".into() })
         }
+        Request::Collect(collect) => {
+            state.collected.push(collect);
+            Ok(Reply::Done)
+        }
         Request::Status => Ok(Reply::Status(Box::new(status(&state.pod_prefixes)))),
         Request::Reattachments => Ok(Reply::Reattachments(state.reattachments.clone())),
         Request::InterfaceNotFound(pod) => {
@@ -209,9 +215,6 @@ fn answer(state: &mut State, request: Request, descriptors: Vec<OwnedFd>) -> Res
         Request::Adjusted { attachment, .. } => {
             state.adjustments.retain(|adjustment| adjustment.attachment != attachment);
             Ok(Reply::Done)
-        }
-        Request::ShowPorts => {
-            Ok(Reply::Ports(state.attached.iter().map(|attached| port(&attached.id)).collect()))
         }
         other => Err(ErrorReply {
             kind: ErrorKind::Internal,
@@ -265,23 +268,5 @@ fn status(pod_prefixes: &[IpNet]) -> Status {
         choices: Vec::new(),
         warnings: Vec::new(),
         problems: Vec::new(),
-    }
-}
-
-fn port(id: &AttachmentId) -> PortEntry {
-    PortEntry {
-        id: 1,
-        name: id.container_id.clone(),
-        kind: PortKind::Pod,
-        up: true,
-        mac: None,
-        addresses: Vec::new(),
-        mtu: MTU,
-        offloads: String::new(),
-        attachment: Some(id.clone()),
-        pod: None,
-        mode: Some(Mode::Routed),
-        worker: Some(0),
-        counters: PortCounters::default(),
     }
 }

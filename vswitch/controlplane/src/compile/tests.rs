@@ -89,6 +89,7 @@ impl Node {
         let attachment = AttachmentId { container_id: container.into(), ifname: "eth0".into() };
         let request = Reserve {
             attachment: attachment.clone(),
+            network: None,
             pod: None,
             netns: String::new(),
             mode: Some(mode),

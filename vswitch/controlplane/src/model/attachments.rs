@@ -1,11 +1,13 @@
 //! Judges what a CNI call asks for.
 //!
-//! Enters: `Reserve`, `Attach`, `Detach`, `Check`. Leaves: the edits that grant it, or a refusal
+//! Enters: `Reserve`, `Attach`, `Detach`, `Collect`, `Check`. Leaves: the edits that grant it, or a refusal
 //! that names what stands against it. Nothing is changed here.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use api::{AttachmentId, Check, Delegated, ErrorKind, ErrorReply, Mac, Mode, Reserve, Reserved};
+use api::{
+    AttachmentId, Check, Collect, Delegated, ErrorKind, ErrorReply, Mac, Mode, Reserve, Reserved,
+};
 use dataplane::tables::Gateway;
 use ipnet::IpNet;
 
@@ -13,7 +15,8 @@ use super::ipam::IpamError;
 use super::{Edit, Lease, Model, refuse};
 use crate::config::Config;
 
-/// Container ids are 64 hexadecimal digits; anything much longer is no runtime's.
+/// Container ids are 64 hexadecimal digits, names of networks some letters; anything much longer is no
+/// runtime's.
 const MAX_ID: usize = 256;
 
 impl Model {
@@ -30,6 +33,7 @@ impl Model {
         has_port: bool,
     ) -> Result<(Vec<Edit>, Reserved), ErrorReply> {
         check_id(&request.attachment)?;
+        request.network.as_deref().map_or(Ok(()), check_network)?;
         if has_port {
             return Err(refuse(
                 ErrorKind::Conflict,
@@ -42,7 +46,12 @@ impl Model {
         if let Some(lease) = self.attachments.get(&request.attachment)
             && satisfies(lease, request)
         {
-            return Ok((Vec::new(), reserved(lease)));
+            let mut edits = Vec::new();
+            if request.network.is_some() && request.network != lease.network {
+                let lease = Lease { network: request.network.clone(), ..lease.clone() };
+                edits.push(Edit::Lease { attachment: request.attachment.clone(), lease });
+            }
+            return Ok((edits, reserved(lease)));
         }
         if self.pods.current().is_empty() {
             return Err(refuse(
@@ -103,6 +112,7 @@ impl Model {
         };
         let delegated = request.delegated.as_ref();
         Ok(Lease {
+            network: request.network.clone(),
             pod: request.pod.clone(),
             netns: request.netns.clone(),
             gateways: gateways(self.pods.current(), &addresses, delegated),
@@ -188,6 +198,29 @@ impl Model {
         let mut edits = vec![Edit::NoLease { attachment: attachment.clone() }];
         edits.extend(self.retire_without(attachment, lease));
         edits
+    }
+
+    /// What GC of a network comes to: the attachments that go, and the edits that give the network's
+    /// name to those that are listed and have none.
+    ///
+    /// # Errors
+    /// If the network's name can be none.
+    pub fn collect(&self, collect: &Collect) -> Result<(Vec<AttachmentId>, Vec<Edit>), ErrorReply> {
+        let Collect { network, valid } = collect;
+        check_network(network)?;
+        let (mut stale, mut named) = (Vec::new(), Vec::new());
+        for (attachment, lease) in &self.attachments {
+            match (&lease.network, valid.contains(attachment)) {
+                (Some(of), false) if of == network => stale.push(attachment.clone()),
+                (None, true) => {
+                    let lease = Lease { network: Some(network.clone()), ..lease.clone() };
+                    named.push(Edit::Lease { attachment: attachment.clone(), lease });
+                }
+                // Another network's, or of one that is not known: nobody but its DEL may free it.
+                _ => {}
+            }
+        }
+        Ok((stale, named))
     }
 
     /// Compares what the runtime has with what the model has.
@@ -293,19 +326,22 @@ fn derived_mac(address: IpAddr) -> Mac {
 }
 
 fn check_id(attachment: &AttachmentId) -> Result<(), ErrorReply> {
-    for (what, text, max) in [
-        ("container id", &attachment.container_id, MAX_ID),
-        ("interface name", &attachment.ifname, 15),
-    ] {
-        if text.is_empty() || text.len() > max || !text.bytes().all(|byte| byte.is_ascii_graphic())
-        {
-            return Err(refuse(
-                ErrorKind::Invalid,
-                format!("the {what} must have 1 to {max} printable characters and no space"),
-            ));
-        }
+    check_name("container id", &attachment.container_id, MAX_ID)?;
+    check_name("interface name", &attachment.ifname, 15)
+}
+
+fn check_network(name: &str) -> Result<(), ErrorReply> {
+    check_name("network's name", name, MAX_ID)
+}
+
+fn check_name(what: &str, text: &str, max: usize) -> Result<(), ErrorReply> {
+    if (1..=max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
     }
-    Ok(())
+    Err(refuse(
+        ErrorKind::Invalid,
+        format!("the {what} must have 1 to {max} printable characters and no space"),
+    ))
 }
 
 pub(super) fn check_bridge(config: &Config, bridge: &str) -> Result<(), ErrorReply> {

@@ -38,6 +38,9 @@ pub use source_rib::{Hidden, Refused, SourceRib};
 /// What an attachment holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
+    /// Name of the network that the pod was attached to; absent where an older version wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Name of the pod, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodName>,

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use api::{
-    AttachmentId, Check, Delegated, ErrorKind, Mac, Mode, PeerSpec, Reserve, Reserved, RouteSpec,
-    RouteTarget, Source,
+    AttachmentId, Check, Collect, Delegated, ErrorKind, Mac, Mode, PeerSpec, Reserve, Reserved,
+    RouteSpec, RouteTarget, Source,
 };
 use dataplane::tables::LocalAddresses;
 use proptest::prelude::*;
@@ -43,6 +43,7 @@ fn id(container: &str) -> AttachmentId {
 fn request(container: &str) -> Reserve {
     Reserve {
         attachment: id(container),
+        network: None,
         pod: None,
         netns: "/run/netns/x".into(),
         mode: None,
@@ -67,6 +68,73 @@ fn peer(name: &str, address: &str, prefix: &str) -> PeerSpec {
         encapsulate: None,
         vtep_mac: None,
     }
+}
+
+fn named(network: &str, container: &str) -> Reserve {
+    Reserve { network: Some(network.into()), ..request(container) }
+}
+
+/// The containers that GC of a network frees, and those that it takes for the network's.
+fn collected(model: &Model, network: &str, valid: &[&str]) -> (Vec<String>, Vec<String>) {
+    let valid = valid.iter().map(|container| id(container)).collect();
+    let (stale, edits) =
+        model.collect(&Collect { network: network.into(), valid }).expect("a network's name");
+    let named = edits.into_iter().map(|edit| match edit {
+        Edit::Lease { attachment, lease } => {
+            assert_eq!(lease.network.as_deref(), Some(network));
+            attachment.container_id
+        }
+        other => panic!("{other:?}"),
+    });
+    (stale.into_iter().map(|id| id.container_id).collect(), named.collect())
+}
+
+#[test]
+fn gc_frees_what_its_own_network_does_not_list() {
+    let mut model = Model::new(&config());
+    for request in [named("one", "a"), named("one", "b"), named("two", "c"), request("old")] {
+        reserve(&mut model, &request).expect("free");
+    }
+    let none: Vec<String> = Vec::new();
+    assert_eq!(collected(&model, "one", &["a", "unheard-of"]), (vec!["b".into()], none.clone()));
+    assert_eq!(collected(&model, "two", &["c"]), (none.clone(), none.clone()));
+    assert_eq!(collected(&model, "three", &[]), (none.clone(), none.clone()));
+    // One of an older version's: nobody's, until a network lists it.
+    assert_eq!(collected(&model, "two", &["c", "old"]), (none.clone(), vec!["old".into()]));
+    // A network lists what another has: that has made it, and keeps it.
+    assert_eq!(collected(&model, "two", &["a", "c"]), (none.clone(), none));
+    for network in ["", "a b", &"n".repeat(257)] {
+        let collect = Collect { network: network.into(), valid: Default::default() };
+        assert_eq!(model.collect(&collect).expect_err("no name").kind, ErrorKind::Invalid);
+        let refused = model.reserve(&config(), &named(network, "x"), 1450, false);
+        assert_eq!(refused.expect_err("no name").kind, ErrorKind::Invalid);
+    }
+}
+
+#[test]
+fn a_repeated_reservation_names_the_network_that_an_older_one_left_out() {
+    let mut model = Model::new(&config());
+    let first = reserve(&mut model, &request("a")).expect("free");
+    assert_eq!(reserve(&mut model, &named("one", "a")), Ok(first.clone()));
+    assert_eq!(model.attachments[&id("a")].network.as_deref(), Some("one"));
+    // An older plugin again: what is known stays.
+    assert_eq!(reserve(&mut model, &request("a")), Ok(first));
+    assert_eq!(model.attachments[&id("a")].network.as_deref(), Some("one"));
+}
+
+#[test]
+fn a_lease_of_an_older_journal_has_no_network() {
+    let line = r#"{"edit":"lease","attachment":{"container_id":"a","ifname":"eth0"},"lease":{
+        "netns":"/run/netns/x","mode":"routed","addresses":["198.18.1.2/32"],
+        "gateways":["198.18.1.1"],"mac":"02:70:c6:12:01:02","mtu":1450,"delegated":false,
+        "attached":true}}"#;
+    let edit: Edit = serde_json::from_str(line).expect("an edit");
+    let model = Model::restored(&config(), &[edit]);
+    assert_eq!(model.attachments[&id("a")].network, None);
+    // And what is written of it is what that version wrote.
+    let lease = model.snapshot().into_iter().find(|edit| matches!(edit, Edit::Lease { .. }));
+    let text = serde_json::to_value(lease.expect("there")).expect("encodes");
+    assert_eq!(text, serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
 }
 
 #[test]

@@ -21,7 +21,11 @@ impl ControlPlane {
         let (config, model) = (&self.config, &self.model);
         let edits = match request {
             Request::Reserve(reserve) => return self.reserve(&reserve),
-            Request::Detach(attachment) => return Ok(self.detach(&attachment)),
+            Request::Detach(attachment) => return Ok(self.detach(&[attachment], Vec::new())),
+            Request::Collect(collect) => {
+                let (stale, named) = model.collect(&collect)?;
+                return Ok(self.detach(&stale, named));
+            }
             Request::Drain => return Ok(self.drain()),
             Request::InterfaceNotFound(pod) => return self.interface_not_found(&pod),
             Request::Adjusted { attachment, mtu } => self.adjusted(&attachment, mtu),
@@ -127,28 +131,41 @@ impl ControlPlane {
         Ok(self.request(frame, rollback, vec![note]))
     }
 
-    /// Frees everything; nothing to free is success. The address is free when it is answered, the
-    /// port's file descriptor is closed once no worker can use it any more.
-    fn detach(&mut self, attachment: &AttachmentId) -> Change {
-        let mut edits = self.model.detach(attachment);
+    /// Frees all that these attachments hold, after other edits of leases, in one transaction; nothing
+    /// to free is success. An address is free when it is answered, a port's file descriptor is closed
+    /// once no worker can use it any more.
+    fn detach(&mut self, attachments: &[AttachmentId], first: Vec<Edit>) -> Change {
+        let ports = self.ports.clone();
+        let mut undos = vec![self.model.apply_all(&first)];
+        let (mut edits, mut notes, mut was_live) = (first, Vec::new(), false);
+        for attachment in attachments {
+            // Each by what the others have left: the last of a prefix gives that up.
+            let own = self.model.detach(attachment);
+            if own.is_empty() {
+                continue;
+            }
+            undos.push(self.model.apply_all(&own));
+            edits.extend(own);
+            was_live |= self.ports.forget(attachment);
+            self.ended.remove(attachment);
+            notes.push(Note::info(format!("{} is detached", attachments::name(attachment))));
+        }
         if edits.is_empty() {
             let actions = vec![Action::Answer(Reply::Done)];
             let failure = OnFailure::Reverse(Rollback::default());
-            return Change { actions, notes: Vec::new(), failure };
+            return Change { actions, notes, failure };
         }
-        let ports = self.ports.clone();
-        let mut undo = self.model.apply_all(&edits);
-        let was_live = self.ports.forget(attachment);
-        self.ended.remove(attachment);
         self.note_pods();
-        let mut notes = vec![Note::info(format!("{} is detached", attachments::name(attachment)))];
+        // What was done last is taken back first.
+        let mut undo: Vec<_> = undos.into_iter().rev().flatten().collect();
         let refused = self.retry_refused(&mut edits, &mut undo, &mut notes);
         // The last lease of a prefix takes the prefix with it, and a peer may have waited for either.
-        let is_alone = edits.len() == 1;
+        let are_leases =
+            edits.iter().all(|edit| matches!(edit, Edit::Lease { .. } | Edit::NoLease { .. }));
         let rollback =
             Rollback { undo: undo.clone(), ports: Some(ports), refused, ..Rollback::default() };
         let journal = Action::Journal { edits, undo };
-        if was_live || !is_alone {
+        if was_live || !are_leases {
             let first = vec![journal];
             let frame = Frame { first, answer: Some(Reply::Done), ..Frame::default() };
             return self.request(frame, rollback, notes);

@@ -7,8 +7,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use api::{
-    Attach, AttachmentId, Delegated, Encapsulate, Encapsulation, Mac, Mode, PeerSpec, PeerSync,
-    Request, Reserve, RouteSpec, RouteTarget, Source,
+    Attach, AttachmentId, Collect, Delegated, Encapsulate, Encapsulation, Mac, Mode, PeerSpec,
+    PeerSync, Request, Reserve, RouteSpec, RouteTarget, Source,
 };
 use controlplane::kernel::{KernelHop, KernelRoute, RouteKind};
 use controlplane::next_hop::NextHop;
@@ -227,6 +227,7 @@ pub(crate) fn reserve(attachment: AttachmentId) -> Reserve {
     let netns = format!("/run/netns/{}", attachment.container_id);
     Reserve {
         attachment,
+        network: None,
         pod: None,
         netns,
         mode: None,
@@ -244,7 +245,11 @@ fn request(random: &mut Random) -> Request {
             let mac = if random.percent(95) { Mac([0; 6]) } else { Mac([2, 9, 9, 9, 9, 9]) };
             Request::Attach(Attach { attachment: pod(random), mac })
         }
-        38..52 => Request::Detach(pod(random)),
+        38..49 => Request::Detach(pod(random)),
+        49..52 => Request::Collect(Collect {
+            network: random.of(&NETWORKS).into(),
+            valid: (0..random.below(6)).map(|_| pod(random)).collect(),
+        }),
         52..55 => {
             Request::Adjusted { attachment: pod(random), mtu: random.of(&[1300, 1430, 1450, 1500]) }
         }
@@ -286,8 +291,12 @@ fn request(random: &mut Random) -> Request {
     }
 }
 
+const NETWORKS: [&str; 2] = ["one", "two"];
+
 fn random_reserve(random: &mut Random) -> Reserve {
     let mut asked = reserve(pod(random));
+    // An older plugin names none.
+    asked.network = random.percent(80).then(|| random.of(&NETWORKS).into());
     if random.percent(20) {
         asked.mode = Some(random.of(&[Mode::Routed, Mode::Bridged { bridge: None }]));
     }

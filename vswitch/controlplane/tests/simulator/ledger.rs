@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use api::{Attach, AttachmentId, Mac, PeerSpec, Reply, Request, Reserved, RouteTarget, Source};
+use api::{
+    Attach, AttachmentId, Collect, Mac, PeerSpec, Reply, Request, Reserved, RouteTarget, Source,
+};
 use controlplane::model::Model;
 use ipnet::IpNet;
 
@@ -14,6 +16,8 @@ use ipnet::IpNet;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Promised {
     pub(crate) reserved: Reserved,
+    /// The network that its last reservation named; unknown if that named none.
+    network: Option<String>,
     /// Unknown if nothing was promised before, as a request that nobody answered may have done it.
     pub(crate) is_attached: Option<bool>,
 }
@@ -41,7 +45,8 @@ impl Ledger {
                     Some(Some(before)) if before.reserved == *reserved => before.is_attached,
                     Some(_) => Some(false),
                 };
-                let promised = Promised { reserved: reserved.clone(), is_attached };
+                let network = reserve.network.clone();
+                let promised = Promised { reserved: reserved.clone(), network, is_attached };
                 self.leases.insert(reserve.attachment.clone(), Some(promised));
             }
             (Request::Attach(Attach { attachment, mac }), _) => {
@@ -51,6 +56,18 @@ impl Ledger {
             }
             (Request::Detach(attachment), _) => {
                 self.leases.insert(attachment.clone(), None);
+            }
+            (Request::Collect(Collect { network, valid }), _) => {
+                self.leases.retain(|attachment, promised| match promised {
+                    Some(Promised { network: None, .. }) => valid.contains(attachment),
+                    _ => true,
+                });
+                for (attachment, promised) in &mut self.leases {
+                    let of = promised.as_ref().and_then(|promised| promised.network.as_ref());
+                    if of == Some(network) && !valid.contains(attachment) {
+                        *promised = None;
+                    }
+                }
             }
             (Request::Adjusted { attachment, mtu }, _) => {
                 if let Some(Some(promised)) = self.leases.get_mut(attachment) {
@@ -111,6 +128,12 @@ impl Ledger {
             Request::Attach(Attach { attachment, .. })
             | Request::Detach(attachment)
             | Request::Adjusted { attachment, .. } => drop(self.leases.remove(attachment)),
+            Request::Collect(Collect { network, valid }) => {
+                let of = |promised: &Option<Promised>| promised.as_ref()?.network.clone();
+                self.leases.retain(|attachment, promised| {
+                    valid.contains(attachment) || of(promised).is_some_and(|of| of != *network)
+                });
+            }
             Request::AddRoute(route) => drop(self.routes.remove(&route.prefix)),
             Request::DeleteRoute(prefix) => drop(self.routes.remove(prefix)),
             Request::AddPeer(peer) => {
@@ -166,8 +189,9 @@ impl Ledger {
                 let lease = model.attachments.get(attachment);
                 let is_kept = match (promised, lease) {
                     (None, None) => true,
-                    (Some(Promised { reserved, is_attached }), Some(lease)) => {
+                    (Some(Promised { reserved, network, is_attached }), Some(lease)) => {
                         reserved.addresses == lease.addresses
+                            && (network.is_none() || *network == lease.network)
                             && reserved.gateways == lease.gateways
                             && (reserved.mac, reserved.mtu) == (lease.mac, lease.mtu)
                             && is_attached.is_none_or(|is_attached| is_attached == lease.attached)

@@ -8,8 +8,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use api::{
-    Attach, AttachmentId, Encapsulation, Mac, PeerSpec, PeerSync, Request, RouteSpec, RouteTarget,
-    Source,
+    Attach, AttachmentId, Collect, Encapsulation, Mac, PeerSpec, PeerSync, Request, Reserve,
+    RouteSpec, RouteTarget, Source,
 };
 use controlplane::next_hop::NextHop;
 use dataplane::wire::MacAddr;
@@ -37,6 +37,17 @@ fn setting(kind: usize, variant: usize) -> Setting {
 
 fn add(attachment: &AttachmentId) -> [Happening; 2] {
     [Happening::Ask(Request::Reserve(reserve(attachment.clone()))), attach(attachment)]
+}
+
+fn add_to(network: &str, attachment: &AttachmentId) -> [Happening; 2] {
+    let network = Some(network.into());
+    let reserve = Reserve { network, ..reserve(attachment.clone()) };
+    [Happening::Ask(Request::Reserve(reserve)), attach(attachment)]
+}
+
+fn collect(network: &str, valid: &[&AttachmentId]) -> Happening {
+    let valid = valid.iter().copied().cloned().collect();
+    Happening::Ask(Request::Collect(Collect { network: network.into(), valid }))
 }
 
 /// With the MAC of its lease.
@@ -84,6 +95,19 @@ fn stories() -> Vec<Short> {
             setting(0, 0),
             [add(&one).to_vec(), vec![Happening::PortGoes(one.clone())], add(&one).to_vec()]
                 .concat(),
+        ),
+        short(
+            "a network's runtime knows one of its two pods, and nothing of another network's",
+            setting(0, 0),
+            [
+                add_to("one", &one).to_vec(),
+                add_to("one", &other).to_vec(),
+                add_to("two", &container(3)).to_vec(),
+                add(&container(4)).to_vec(),
+                vec![collect("one", &[&one, &container(4)]), collect("two", &[&container(3)])],
+                vec![collect("one", &[])],
+            ]
+            .concat(),
         ),
         short(
             "the cluster changes the node's prefixes, and the last pod of the old ones goes",

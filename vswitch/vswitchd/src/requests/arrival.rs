@@ -125,6 +125,7 @@ mod tests {
         let attachment = AttachmentId { container_id: "p".into(), ifname: "eth0".into() };
         let reserve = Reserve {
             attachment: attachment.clone(),
+            network: None,
             pod: None,
             netns: String::new(),
             mode: None,

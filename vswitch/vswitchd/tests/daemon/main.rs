@@ -2,6 +2,7 @@
 //! control protocol as the plugin and vswitchctl do.
 
 mod mtu;
+mod networks;
 mod node;
 mod service;
 mod sources;
@@ -117,7 +118,7 @@ fn what_is_reserved_and_never_attached_is_shown_and_ends_with_its_del() {
     let reserve = || daemon.try_ask(&Request::Reserve(Pod::reserve("a")));
     let first = reserve().expect("an address is free");
     assert_eq!(reserve(), Ok(first), "its runtime tries anew");
-    // As a plugin that was killed between the two leaves it: GC finds it by this list.
+    // As a plugin that was killed between the two leaves it.
     let Reply::Ports(ports) = daemon.ask(&Request::ShowPorts) else { panic!("not ports") };
     let [port] = ports.as_slice() else { panic!("{ports:?}") };
     assert_eq!((port.attachment.as_ref(), port.up), (Some(&Pod::id("a")), false));

@@ -333,6 +333,7 @@ impl Pod {
     pub(crate) fn reserve(name: &str) -> Reserve {
         Reserve {
             attachment: Self::id(name),
+            network: None,
             pod: None,
             netns: "/nowhere/netns/pod".to_owned(),
             mode: None,

@@ -214,6 +214,7 @@ fn unnamed() -> Model {
 fn reserve(model: &mut Model, container: &str) -> Result<Vec<String>, api::ErrorReply> {
     let request = Reserve {
         attachment: AttachmentId { container_id: container.into(), ifname: "eth0".into() },
+        network: None,
         pod: None,
         netns: String::new(),
         mode: None,
