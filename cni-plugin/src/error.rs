@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use api::{ClientError, ErrorKind, ErrorReply};
+use api::{ClientError, ErrorKind, ErrorReply, Problem, ProblemKind};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -63,9 +63,17 @@ pub enum Error {
         /// The daemon's answer.
         reply: ErrorReply,
     },
-    /// The plugin cannot serve ADD.
-    #[error("no pod can be plugged in now")]
-    NotAvailable(#[source] Box<Error>),
+    /// STATUS: the daemon does not answer, or refuses to.
+    #[error("{}", not_well(*.pods_suffer))]
+    NotAvailable {
+        /// Pods that are there suffer as well: the daemon that should forward for them is away.
+        pods_suffer: bool,
+        /// The cause.
+        source: Box<Error>,
+    },
+    /// STATUS: the daemon reports what keeps it from serving pods.
+    #[error("{}", not_well(pods_suffer(.0)))]
+    NotWell(Vec<Problem>),
     /// The kernel refused.
     #[error("cannot {doing}")]
     Kernel {
@@ -128,7 +136,8 @@ impl Error {
                 ErrorKind::Conflict => 101,
                 ErrorKind::Internal => 102,
             },
-            Self::NotAvailable(_) => 50,
+            Self::NotAvailable { pods_suffer, .. } => status_code(*pods_suffer),
+            Self::NotWell(problems) => status_code(pods_suffer(problems)),
             Self::Kernel { .. } => 100,
             Self::Exists { .. } => 103,
             Self::Delegate { code, .. } => *code,
@@ -142,8 +151,13 @@ impl Error {
     /// What caused it, from the nearest cause to the farthest; empty if the message is complete.
     #[must_use]
     pub fn details(&self) -> String {
-        if let Self::Delegate { details, .. } = self {
-            return details.clone();
+        match self {
+            Self::Delegate { details, .. } => return details.clone(),
+            Self::NotWell(problems) => {
+                let reasons: Vec<_> = problems.iter().map(|one| one.reason.as_str()).collect();
+                return reasons.join("; ");
+            }
+            _ => {}
         }
         let mut causes = Vec::new();
         let mut next = std::error::Error::source(self);
@@ -182,6 +196,25 @@ impl Error {
     }
 }
 
+/// Whether one of the problems touches pods that are there.
+fn pods_suffer(problems: &[Problem]) -> bool {
+    problems.iter().any(|problem| problem.kind == ProblemKind::PodsSuffer)
+}
+
+/// The specification's codes of STATUS: 50, "the plugin is not available", and 51, "the plugin is not
+/// available, and existing containers in the network may have limited connectivity".
+fn status_code(pods_suffer: bool) -> u32 {
+    if pods_suffer { 51 } else { 50 }
+}
+
+fn not_well(pods_suffer: bool) -> &'static str {
+    if pods_suffer {
+        "pods may have no network now, or a part of it"
+    } else {
+        "no pod can be plugged in now"
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -209,10 +242,8 @@ mod tests {
     #[test]
     fn details_are_the_causes_and_are_not_repeated_in_the_message() {
         let refused = io::Error::from_raw_os_error(111);
-        let error = Error::NotAvailable(Box::new(Error::Unreachable(ClientError::of_connect(
-            "/run/s".as_ref(),
-            refused,
-        ))));
+        let unreachable = Error::Unreachable(ClientError::of_connect("/run/s".as_ref(), refused));
+        let error = Error::NotAvailable { pods_suffer: false, source: Box::new(unreachable) };
         assert_eq!(error.to_string(), "no pod can be plugged in now");
         assert_eq!(
             error.details(),

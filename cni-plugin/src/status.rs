@@ -1,10 +1,11 @@
-//! STATUS: could an ADD succeed now? The daemon must answer and know its pod prefixes, and so must
-//! the IPAM plugin answer if there is one. Code 50 means no.
+//! STATUS: could an ADD succeed now, and are the pods that are there well? The daemon must answer and
+//! have no problem, and the IPAM plugin must answer if there is one. Code 50 means that no pod can be
+//! added, 51 that pods suffer besides: without a daemon nothing forwards for them.
 
-use api::{ErrorKind, ErrorReply, Reply, Request};
+use api::{ProblemKind, Reply, Request};
 
 use crate::client;
-use crate::config::Call;
+use crate::config::{Call, IpamChoice};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::ipam::Delegate;
@@ -13,21 +14,25 @@ use crate::version::Command;
 /// Asks the daemon, then the IPAM plugin.
 ///
 /// # Errors
-/// `NotAvailable` with the daemon's reason; the IPAM plugin's own error.
+/// `NotAvailable` or `NotWell`, with the reasons; the IPAM plugin's own error.
 pub(crate) fn status(call: &Call, deadline: &Deadline) -> Result<(), Error> {
     let socket = &call.conf.socket;
-    match client::call(socket, "tell its status", &Request::Status, deadline) {
-        Ok(Reply::Status(status)) if status.pod_prefixes.is_empty() => {
-            let message = "this node has no pod prefixes yet; the cluster's agent tells them, or \
-                           node.pod_prefixes in the daemon's configuration"
-                .to_owned();
-            let reply = ErrorReply { kind: ErrorKind::NotReady, message };
-            let doing = "give a pod an address";
-            return Err(Error::NotAvailable(Box::new(Error::Daemon { doing, reply })));
-        }
-        Ok(Reply::Status(_)) => {}
-        Ok(other) => return Err(Error::NotAvailable(Box::new(client::unexpected(socket, &other)))),
-        Err(error) => return Err(Error::NotAvailable(Box::new(error))),
+    let outcome = client::call(socket, "tell its status", &Request::Status, deadline);
+    let status = outcome.and_then(|reply| match reply {
+        Reply::Status(status) => Ok(status),
+        other => Err(client::unexpected(socket, &other)),
+    });
+    let status = status.map_err(|error| Error::NotAvailable {
+        // One that refuses runs, and forwards.
+        pods_suffer: !matches!(error, Error::Daemon { .. }),
+        source: Box::new(error),
+    })?;
+    let allocates_itself = call.conf.ipam == IpamChoice::Own;
+    let concerns = |kind| kind != ProblemKind::NoAddress || allocates_itself;
+    let problems: Vec<_> =
+        status.problems.into_iter().filter(|problem| concerns(problem.kind)).collect();
+    if !problems.is_empty() {
+        return Err(Error::NotWell(problems));
     }
     match Delegate::of(call)? {
         Some(delegate) => delegate.order(Command::Status, deadline),

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use api::ErrorKind;
+use api::{ErrorKind, Problem, ProblemKind};
 use serde_json::json;
 
 use crate::lab::daemon::{Daemon, Fault};
@@ -144,33 +144,44 @@ fn a_daemon_that_hangs_holds_nobody_up() {
 }
 
 #[test]
-fn status_says_whether_add_could_succeed() {
+fn status_says_whether_add_could_succeed_and_pods_are_well() {
     let run = Run::new("1.1.0", Path::new(NO_DAEMON));
     let answer = run.run("STATUS");
-    assert_eq!(answer.code(), 50);
+    assert_eq!(answer.code(), 51, "nothing forwards");
     assert!(answer.message().contains(NO_DAEMON), "{answer:?}");
 
     let daemon = Daemon::new();
+    let own = Run::new("1.1.0", &daemon.socket());
     let ipam = FakeIpam::new(FakeIpam::RESULT);
-    let run = ipam.used_by(Run::new("1.1.0", &daemon.socket()));
-    let answer = run.run("STATUS");
-    assert_eq!(answer.code(), 50);
-    assert!(answer.message().contains("this node has no pod prefixes yet"), "{answer:?}");
-    assert_eq!(ipam.log(), [""; 0]);
+    let delegated = ipam.used_by(own.clone());
+    assert_eq!(own.run("STATUS").code(), 0);
+    assert_eq!(delegated.run("STATUS").code(), 0);
+    assert_eq!(ipam.log(), ["STATUS"]);
 
-    daemon.state().pod_prefixes = vec!["198.18.1.0/24".parse().expect("a prefix")];
-    assert_eq!(run.run("STATUS").code(), 0);
-    assert_eq!(ipam.log(), ["STATUS"]);
+    let problem = |kind, reason: &str| Problem { kind, reason: reason.into() };
+    let no_address = problem(ProblemKind::NoAddress, "no address is left");
+    let no_adds = problem(ProblemKind::AddsFail, "no pod prefixes");
+    let suffer = problem(ProblemKind::PodsSuffer, "the uplink is gone");
+    let table = [
+        (vec![no_address.clone()], 50, "no address is left", 0),
+        (vec![no_adds.clone()], 50, "no pod prefixes", 50),
+        (vec![suffer.clone()], 51, "the uplink is gone", 51),
+        (vec![no_address, suffer], 51, "no address is left; the uplink is gone", 51),
+    ];
+    for (problems, code, details, code_delegated) in table {
+        daemon.state().problems = problems;
+        let answer = own.run("STATUS");
+        assert_eq!((answer.code(), &answer.json()["details"]), (code, &json!(details)));
+        assert_eq!(delegated.run("STATUS").code(), code_delegated, "{details}");
+    }
+    assert_eq!(ipam.log(), ["STATUS"; 2]);
     daemon.fail(Fault::Refuse("status", ErrorKind::NotReady));
-    assert_eq!(run.run("STATUS").code(), 50);
-    assert_eq!(ipam.log(), ["STATUS"]);
-    assert_eq!(daemon.heard(), ["status"; 3]);
+    assert_eq!(own.run("STATUS").code(), 50, "it runs, and forwards");
 }
 
 #[test]
 fn status_passes_on_what_the_ipam_plugin_says() {
     let daemon = Daemon::new();
-    daemon.state().pod_prefixes = vec!["198.18.1.0/24".parse().expect("a prefix")];
     let ipam =
         FakeIpam::new(r#"cat >/dev/null; echo '{"code": 51, "msg": "range is full"}'; exit 1"#);
     let answer = ipam.used_by(Run::new("1.1.0", &daemon.socket())).run("STATUS");

@@ -4,7 +4,7 @@
 //! `compile`. An attachment has its number from the reservation to its deletion, with or without a
 //! live port: it is shown under it all that time. The file descriptors are the workers'.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::AttachmentId;
 use dataplane::tables::{MAX_PORTS, Offloads, PortId};
@@ -17,6 +17,8 @@ pub const HOST: PortId = PortId(0);
 pub const UPLINK: PortId = PortId(1);
 /// The first number of a pod.
 const FIRST_POD: u16 = 2;
+/// Numbers that pods can have.
+const POD_NUMBERS: u16 = MAX_PORTS as u16 - FIRST_POD;
 
 /// A pod's port.
 #[derive(Debug, Clone)]
@@ -54,16 +56,20 @@ impl Ports {
         if let Some(id) = self.numbers.get(attachment) {
             return Some(*id);
         }
-        let count = MAX_PORTS as u16 - FIRST_POD;
-        let candidates =
-            (0..count).map(|step| PortId(FIRST_POD + (self.cursor.wrapping_add(step)) % count));
-        let taken: std::collections::BTreeSet<_> =
-            self.numbers.values().chain(&self.leaving).map(|id| id.0).collect();
-        let id = candidates.into_iter().find(|id| !taken.contains(&id.0))?;
+        let id = self.next_free()?;
         // Round robin, so that a number in an old log line seldom means a new port.
-        self.cursor = (id.0 - FIRST_POD + 1) % count;
+        self.cursor = (id.0 - FIRST_POD + 1) % POD_NUMBERS;
         self.numbers.insert(attachment.clone(), id);
         Some(id)
+    }
+
+    /// The number that the next attachment would get; `None` if all are taken.
+    pub(crate) fn next_free(&self) -> Option<PortId> {
+        let mut candidates = (0..POD_NUMBERS)
+            .map(|step| PortId(FIRST_POD + (self.cursor.wrapping_add(step)) % POD_NUMBERS));
+        let taken: BTreeSet<_> =
+            self.numbers.values().chain(&self.leaving).map(|id| id.0).collect();
+        candidates.find(|id| !taken.contains(&id.0))
     }
 
     /// The number that the attachment has.
@@ -213,6 +219,7 @@ mod tests {
             assert_eq!(ports.number(&id(number)), Some(port));
         }
         assert_eq!(ports.number(&id(5000)), None);
+        assert_eq!(ports.next_free(), None);
         let freed = ports.number_of(&id(7));
         ports.insert(&id(7), LivePort { offloads: Offloads::default(), worker: 0, up: true });
         assert!(ports.forget(&id(7)));

@@ -138,22 +138,29 @@ impl Repairs {
     /// What is not as it should be now, for an operator.
     #[must_use]
     pub fn attention(&self, now: Millis) -> Vec<String> {
-        let mut sentences = Vec::new();
+        self.broken(now).into_iter().map(|(_, sentence)| sentence).collect()
+    }
+
+    /// Parts that are not put right now, each with the reason.
+    #[must_use]
+    pub fn broken(&self, now: Millis) -> Vec<(Part, String)> {
+        let mut broken = Vec::new();
         for (part, record) in &self.records {
             let label = part.label();
             if let Some(problem) = &record.problem {
-                sentences.push(format!("{label} cannot be put right: {problem}"));
+                broken.push((*part, format!("{label} cannot be put right: {problem}")));
             }
             if let Some(until) = record.waits_until.filter(|until| now < *until) {
                 let by = record.by.as_deref().unwrap_or("another program");
-                sentences.push(format!(
+                let sentence = format!(
                     "{by} changes {label} again and again ({}); it is put right next in {} s: stop that program, or configure it to leave our part alone",
                     record.last,
                     until.since(now).div_ceil(1000)
-                ));
+                );
+                broken.push((*part, sentence));
             }
         }
-        sentences
+        broken
     }
 }
 

@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use api::{
-    Drops, MasqueradeStatus, RefusedRoute, RepairStatus, Reply, SourceStatus, Status, TraceResult,
+    Drops, MasqueradeStatus, Problem, ProblemKind, RefusedRoute, RepairStatus, Reply, SourceStatus,
+    Status, TraceResult,
 };
 use serde::Serialize;
 
@@ -269,6 +270,16 @@ fn status_text(status: &Status) -> String {
             let by = by.as_ref().map(|by| format!(", by {by}")).unwrap_or_default();
             line(&mut text, &format!("  {part}: {count} time(s), the last time as {last}{by}"));
         }
+    }
+    if !status.problems.is_empty() {
+        line(&mut text, "\nproblems");
+    }
+    for Problem { kind, reason } in &status.problems {
+        let what = match kind {
+            ProblemKind::AddsFail | ProblemKind::NoAddress => "no pod can be added",
+            ProblemKind::PodsSuffer => "pods suffer",
+        };
+        line(&mut text, &format!("  {what}: {reason}"));
     }
     for (title, items) in [("chosen at start", &status.choices), ("attention", &status.warnings)] {
         if !items.is_empty() {

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use api::{
-    Adjustment, AttachmentId, Collect, Decoder, ErrorKind, ErrorReply, Mac, Mode, Reattachment,
-    Reply, Request, Reserve, Reserved, Response, Status,
+    Adjustment, AttachmentId, Collect, Decoder, ErrorKind, ErrorReply, Mac, Mode, Problem,
+    Reattachment, Reply, Request, Reserve, Reserved, Response, Status,
 };
 use ipnet::IpNet;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -45,8 +45,8 @@ pub(crate) struct State {
     pub(crate) reattachments: Vec<Reattachment>,
     /// Its answer to `Adjustments`.
     pub(crate) adjustments: Vec<Adjustment>,
-    /// Pod prefixes of the node, for `Status`.
-    pub(crate) pod_prefixes: Vec<IpNet>,
+    /// What it reports to `Status`.
+    pub(crate) problems: Vec<Problem>,
     fault: Option<Fault>,
     stopped: bool,
 }
@@ -205,7 +205,7 @@ fn answer(state: &mut State, request: Request, descriptors: Vec<OwnedFd>) -> Res
             state.collected.push(collect);
             Ok(Reply::Done)
         }
-        Request::Status => Ok(Reply::Status(Box::new(status(&state.pod_prefixes)))),
+        Request::Status => Ok(Reply::Status(Box::new(status(&state.problems)))),
         Request::Reattachments => Ok(Reply::Reattachments(state.reattachments.clone())),
         Request::InterfaceNotFound(pod) => {
             state.reattachments.retain(|missing| missing.attachment != pod);
@@ -246,13 +246,13 @@ fn reserved(reserve: &Reserve) -> Reserved {
     Reserved { addresses, gateways, gateway_mac: GATEWAY_MAC, mac, mtu: MTU, mode }
 }
 
-fn status(pod_prefixes: &[IpNet]) -> Status {
+fn status(problems: &[Problem]) -> Status {
     Status {
         version: "0".into(),
         node: "a".into(),
         uptime_seconds: 1,
         epoch: 1,
-        pod_prefixes: pod_prefixes.to_vec(),
+        pod_prefixes: Vec::new(),
         cluster_prefixes: Vec::new(),
         pod_mtu: MTU,
         pods: 0,
@@ -267,6 +267,6 @@ fn status(pod_prefixes: &[IpNet]) -> Status {
         publish_latency_us: None,
         choices: Vec::new(),
         warnings: Vec::new(),
-        problems: Vec::new(),
+        problems: problems.to_vec(),
     }
 }

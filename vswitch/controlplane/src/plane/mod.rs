@@ -11,6 +11,7 @@
 //! | `facts`    | what the kernel, routers of the underlay and time tell |
 //! | `pods`     | what becomes of pods that end without a DEL, or lose their interface |
 //! | `reload`   | another configuration |
+//! | `problems` | why the next pod would be refused, and which pods suffer |
 //! | `list`     | the order of a change's actions |
 
 mod cluster;
@@ -18,6 +19,7 @@ mod event;
 mod facts;
 mod list;
 mod pods;
+mod problems;
 mod reload;
 mod requests;
 

@@ -131,25 +131,31 @@ impl ControlPlane {
         self.lost.iter().map(|pod| self.port_name(pod))
     }
 
+    /// The sentence about them, if there are any.
+    pub(super) fn lost_note(&self) -> Option<String> {
+        let lost: Vec<_> = self.lost_pods().collect();
+        note(&lost, "lost their interface: delete these pods, so that they are made anew")
+    }
+
     /// What an operator should know of pods as they are.
     pub(super) fn note_pods(&mut self) {
         let leases = &self.model.attachments;
         self.lost.retain(|pod| leases.contains_key(pod) && !self.ports.is_up(pod));
-        let lost: Vec<_> = self.lost_pods().collect();
         let ended: Vec<_> = self.ended.keys().map(|pod| self.port_name(pod)).collect();
         let missing = self.reattachments();
         let missing: Vec<_> = missing.iter().map(|pod| self.port_name(&pod.attachment)).collect();
-        let sentences = [
-            (lost, "lost their interface: delete these pods, so that they are made anew"),
-            (missing, "have no port until `vswitch-cni --adjust` has opened their interface again"),
-            (ended, "ended without a DEL; what they hold is free soon"),
-        ];
-        self.pod_notes = sentences
-            .iter()
-            .filter(|(pods, _)| !pods.is_empty())
-            .map(|(pods, what)| format!("{} pod(s) {what}: {}", pods.len(), some(pods)))
-            .collect();
+        let missing = note(
+            &missing,
+            "have no port until `vswitch-cni --adjust` has opened their interface again",
+        );
+        let ended = note(&ended, "ended without a DEL; what they hold is free soon");
+        self.pod_notes = [self.lost_note(), missing, ended].into_iter().flatten().collect();
     }
+}
+
+/// A sentence about these pods, if there are any.
+fn note(pods: &[String], what: &str) -> Option<String> {
+    (!pods.is_empty()).then(|| format!("{} pod(s) {what}: {}", pods.len(), some(pods)))
 }
 
 /// The first of them by name.

@@ -8,6 +8,7 @@
 //! | `start`  | from a configuration to a daemon that forwards |
 //! | `kernel` | gathers what the kernel announces, and has it acted upon |
 //! | `settle` | compares what the kernel is to have with what it has |
+//! | `turns`  | which workers turn |
 //! | `workers` | what each worker is started with |
 //! | `stop`   | reload and end |
 
@@ -15,11 +16,12 @@ mod kernel;
 mod settle;
 mod start;
 mod stop;
+mod turns;
 mod workers;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use api::{ErrorReply, Reply};
 use controlplane::change::{Level, Note};
@@ -35,9 +37,7 @@ use netlink::{Monitor, RulesetMonitor};
 use crate::lock::Locks;
 use crate::namespaces::{self, Namespaces};
 use crate::node::Node;
-
-/// A worker turns at least once a second; the watchdog is not fed for one that does not.
-const WORKER_PATIENCE: Duration = Duration::from_secs(4);
+use turns::Turns;
 
 /// A running daemon.
 pub struct Daemon {
@@ -69,8 +69,7 @@ pub struct Daemon {
     /// Frames for `trace`.
     pub(crate) trace_pool: Pool,
     agenda: kernel::Agenda,
-    /// Turns of each worker, and when they were last seen to grow.
-    turns: Vec<(u64, Instant)>,
+    turns: Turns,
     _locks: Locks,
 }
 
@@ -202,16 +201,15 @@ impl Daemon {
         }
     }
 
-    /// Whether every worker's loop has turned lately.
-    pub fn workers_are_alive(&mut self, now: Instant) -> bool {
+    /// Workers whose loop has not turned lately.
+    pub(crate) fn stalled_workers(&mut self, now: Instant) -> Vec<usize> {
         let states = self.node.workers.states();
-        self.turns.resize(states.len(), (u64::MAX, now));
-        for (seen, state) in self.turns.iter_mut().zip(states) {
-            if seen.0 != state.turns {
-                *seen = (state.turns, now);
-            }
-        }
-        self.turns.iter().all(|(_, since)| now.duration_since(*since) < WORKER_PATIENCE)
+        self.turns.stalled(states.iter().map(|state| state.turns), now)
+    }
+
+    /// Whether every worker's loop has turned lately: the watchdog is fed only then.
+    pub fn workers_are_alive(&mut self, now: Instant) -> bool {
+        self.stalled_workers(now).is_empty()
     }
 }
 

@@ -27,6 +27,7 @@ use worker::cores::leave_to_workers;
 use worker::publish::Publisher;
 
 use super::settle::host_state;
+use super::turns::Turns;
 use super::{Daemon, kernel, log, offloads, workers};
 use crate::descriptors::{self, DescriptorStore, Left, PortFds};
 use crate::error::{Error, Result, chain};
@@ -163,7 +164,7 @@ impl Daemon {
             is_drained: false,
             trace_pool: Pool::new(TRACE_FRAMES),
             agenda: kernel::Agenda::new(now),
-            turns: Vec::new(),
+            turns: Turns::default(),
             _locks: locks,
         };
         daemon.forward(uplink_state, left, now)?;

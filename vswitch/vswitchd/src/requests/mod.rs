@@ -9,6 +9,7 @@
 //! | `show`        | `show ports`, `fdb`, `neighbors`, `drops` |
 //! | `routes`      | `show fib`, `peers`: in force or hidden |
 //! | `status`      | `status` |
+//! | `problems`    | what keeps the node from serving its pods |
 //! | `trace`       | `trace` |
 //! | `words`       | what the walk found, in words |
 //! | `packet`      | builds and prints packets for it |
@@ -17,6 +18,7 @@
 mod arrival;
 mod attachments;
 mod packet;
+mod problems;
 mod routes;
 mod show;
 mod status;

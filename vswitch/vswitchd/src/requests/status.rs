@@ -16,7 +16,8 @@ use controlplane::compile::vtep_mac;
 const REFUSALS_SHOWN: usize = 20;
 
 impl Daemon {
-    pub(super) fn status(&self) -> Status {
+    pub(super) fn status(&mut self) -> Status {
+        let problems = self.problems(Instant::now());
         let observed = self.node.nft.observe();
         let mut warnings = self.attention();
         warnings.extend(self.repairs.attention(self.millis(Instant::now())));
@@ -44,7 +45,7 @@ impl Daemon {
             publish_latency_us: self.node.publisher.latency_us(),
             choices: self.choices.clone(),
             warnings,
-            problems: Vec::new(),
+            problems,
         }
     }
 

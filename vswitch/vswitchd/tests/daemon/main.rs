@@ -12,7 +12,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use api::{AttachmentId, Check, ErrorKind, Mac, Mode, Reply, Request, Reserve, TracePacket};
+use api::{
+    AttachmentId, Check, ErrorKind, Mac, Mode, Problem, ProblemKind, Reply, Request, Reserve,
+    TracePacket,
+};
 
 use node::{Node, Pod, Running};
 
@@ -204,12 +207,33 @@ fn addresses_run_out_with_a_word_of_why() {
     let node = Node::new("198.18.1.0/30");
     let daemon = node.start();
     // .0 is the network, .1 the gateway, .3 broadcast.
-    daemon.plug("only");
+    let _only = daemon.plug("only");
     let refused = daemon.try_ask(&Request::Reserve(Pod::reserve("one-more"))).expect_err("full");
     assert_eq!(refused.kind, ErrorKind::Exhausted);
+    let [problem] = &problems(&daemon)[..] else { panic!("one problem") };
+    assert_eq!((problem.kind, &problem.reason), (ProblemKind::NoAddress, &refused.message));
     assert!(refused.message.contains("198.18.1.0/30"), "{}", refused.message);
     assert_eq!(daemon.ask(&Request::Detach(Pod::id("only"))), Reply::Done);
+    assert_eq!(problems(&daemon), []);
     daemon.plug("one-more");
+    daemon.stop();
+}
+
+fn problems(daemon: &Running<'_>) -> Vec<Problem> {
+    let Reply::Status(status) = daemon.ask(&Request::Status) else { panic!("not a status") };
+    status.problems
+}
+
+#[test]
+fn a_node_without_prefixes_says_that_no_pod_can_be_added() {
+    let node = Node::without_prefixes();
+    let daemon = node.start();
+    let [problem] = &problems(&daemon)[..] else { panic!("one problem") };
+    assert_eq!(problem.kind, ProblemKind::AddsFail);
+    assert!(problem.reason.contains("no pod prefixes"), "{}", problem.reason);
+    let prefix = "198.18.1.0/24".parse().expect("a prefix");
+    assert_eq!(daemon.ask(&Request::SetPodPrefixes(vec![prefix])), Reply::Done);
+    assert_eq!(problems(&daemon), []);
     daemon.stop();
 }
 

@@ -1,0 +1,66 @@
+//! What keeps the node from serving its pods, for `status` and for CNI's STATUS.
+//!
+//! Enters: the control plane's own problems; workers, host port and uplink as they are now. Leaves: one
+//! list, each with what it does to pods. What an operator should know beside that is among the warnings.
+
+use std::time::Instant;
+
+use api::{Problem, ProblemKind};
+use controlplane::repairs::Part;
+
+use crate::daemon::Daemon;
+
+impl Daemon {
+    pub(super) fn problems(&mut self, now: Instant) -> Vec<Problem> {
+        let mut problems = self.plane.problems();
+        let mut suffer = self.stalled(now);
+        suffer.extend(self.broken_parts(now));
+        suffer.extend(self.uplink_problem());
+        let kind = ProblemKind::PodsSuffer;
+        problems.extend(suffer.into_iter().map(|reason| Problem { kind, reason }));
+        problems
+    }
+
+    fn stalled(&mut self, now: Instant) -> Vec<String> {
+        let stalled = self.stalled_workers(now).into_iter();
+        stalled
+            .map(|number| {
+                format!(
+                    "worker {number} does not turn: packets of its ports are lost, and no change reaches it; see what takes its core, or restart vswitchd"
+                )
+            })
+            .collect()
+    }
+
+    /// Parts of the node that are not as they should be and are not put right.
+    fn broken_parts(&mut self, now: Instant) -> Vec<String> {
+        let time = self.millis(now);
+        let mut broken = self.repairs.broken(time);
+        // Another program that fights for it may have left it whole.
+        if broken.iter().any(|(part, _)| *part == Part::HostPort) && self.host_port_is_whole() {
+            broken.retain(|(part, _)| *part != Part::HostPort);
+        }
+        broken.into_iter().map(|(_, reason)| reason).collect()
+    }
+
+    fn host_port_is_whole(&mut self) -> bool {
+        let Some(host) = &self.node.host else { return true };
+        let wanted = self.plane.host_port_state();
+        host.exists(&mut self.node.netlink).is_ok_and(|exists| exists)
+            && host
+                .actual(&mut self.node.netlink, &self.node.cluster)
+                .is_ok_and(|actual| wanted.repairs(&actual).is_empty())
+    }
+
+    fn uplink_problem(&self) -> Option<String> {
+        let uplink = self.node.uplink.as_ref()?;
+        let (name, link) = (&uplink.facts.link.name, &uplink.facts.link);
+        let what = match (uplink.is_gone, link.up, link.carrier) {
+            (true, _, _) => "is gone; restart vswitchd when it is back",
+            (_, false, _) => "is down; run `ip link set` with it, and `up`",
+            (_, _, false) => "has no carrier; see to its cable or its switch",
+            _ => return None,
+        };
+        Some(format!("pods reach no other node: the uplink {name} {what}"))
+    }
+}
