@@ -12,6 +12,7 @@
 //! | `trace`      | a described packet, and the doors that it passed |
 //! | `codec`      | length prefix and JSON, bounded |
 //! | `client`     | a request and its reply, for a program that waits for it |
+//! | `detach_queue` | what a CNI plugin asks of a daemon that is away |
 //! | `error`      | an error with its causes in one line |
 //! | `mac`        | a MAC address as text |
 //! | `prefix`     | how two prefixes relate |
@@ -21,6 +22,7 @@
 mod attachment;
 mod client;
 mod codec;
+mod detach_queue;
 mod error;
 mod mac;
 mod message;
@@ -36,6 +38,7 @@ pub use client::{ClientError, PATIENCE, READ_BYTES, Wait, call};
 pub use codec::{
     CodecError, Decoder, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, encode_request, encode_response,
 };
+pub use detach_queue::{DEFAULT_STATE_DIR, DetachQueue, MAX_QUEUED, QueueError, QueueLock, Queued};
 pub use error::chain;
 pub use mac::{Mac, MacParseError};
 pub use message::{ErrorKind, ErrorReply, Reply, Request, Response};

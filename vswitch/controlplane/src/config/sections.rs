@@ -262,7 +262,7 @@ fn control<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> ControlSettin
     reader.finish(section);
     ControlSettings {
         socket: PathBuf::from(socket.unwrap_or_else(|| api::DEFAULT_SOCKET.into())),
-        state_dir: PathBuf::from(state_dir.unwrap_or_else(|| "/var/lib/vswitch".into())),
+        state_dir: PathBuf::from(state_dir.unwrap_or_else(|| api::DEFAULT_STATE_DIR.into())),
     }
 }
 

@@ -123,6 +123,7 @@ impl ControlLoop {
     /// # Errors
     /// If readiness can no longer be waited for.
     pub fn run(mut self) -> Result<bool> {
+        self.daemon.socket_is_open();
         self.notify.send("READY=1");
         let result = self.serve();
         let is_drained = self.daemon.is_drained();

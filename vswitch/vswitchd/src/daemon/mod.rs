@@ -8,11 +8,13 @@
 //! | `start`  | from a configuration to a daemon that forwards |
 //! | `kernel` | gathers what the kernel announces, and has it acted upon |
 //! | `settle` | compares what the kernel is to have with what it has |
+//! | `queued` | detaches pods whose DEL came while no daemon ran |
 //! | `turns`  | which workers turn |
 //! | `workers` | what each worker is started with |
 //! | `stop`   | reload and end |
 
 mod kernel;
+mod queued;
 mod settle;
 mod start;
 mod stop;
@@ -37,6 +39,7 @@ use netlink::{Monitor, RulesetMonitor};
 use crate::lock::Locks;
 use crate::namespaces::{self, Namespaces};
 use crate::node::Node;
+use queued::QueueWatch;
 use turns::Turns;
 
 /// A running daemon.
@@ -70,6 +73,7 @@ pub struct Daemon {
     pub(crate) trace_pool: Pool,
     agenda: kernel::Agenda,
     turns: Turns,
+    queue_watch: QueueWatch,
     _locks: Locks,
 }
 
@@ -131,6 +135,7 @@ impl Daemon {
         let reported = self.node.workers.heard_path_mtus();
         self.follow(Event::PathMtus { reported, now: self.millis(now) });
         self.notice_gone_ports();
+        self.look_at_queued(now);
         if self.node.publisher.settle(&self.node.workers) {
             self.follow(Event::WorkersCaughtUp);
         }

@@ -26,6 +26,7 @@ use worker::Workers;
 use worker::cores::leave_to_workers;
 use worker::publish::Publisher;
 
+use super::queued::{AtStart, QueueWatch};
 use super::settle::host_state;
 use super::turns::Turns;
 use super::{Daemon, kernel, log, offloads, workers};
@@ -165,6 +166,7 @@ impl Daemon {
             trace_pool: Pool::new(TRACE_FRAMES),
             agenda: kernel::Agenda::new(now),
             turns: Turns::default(),
+            queue_watch: QueueWatch::new(now),
             _locks: locks,
         };
         daemon.forward(uplink_state, left, now)?;
@@ -295,8 +297,10 @@ fn restore(config: &Config, warnings: &mut Vec<String>) -> Result<(Journal, Mode
             }
         }
     }
+    let queued = AtStart::apply(&config.control.state_dir, &mut model, warnings);
     warnings.extend(model.shared_addresses());
     journal.compact(&model.snapshot())?;
+    queued.empty_queue();
     Ok((journal, model))
 }
 

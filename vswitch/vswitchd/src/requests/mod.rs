@@ -26,6 +26,7 @@ mod trace;
 mod words;
 
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use api::{ErrorKind, ErrorReply, Reply, Request, Response};
 use controlplane::model::refuse;
@@ -58,6 +59,11 @@ impl Daemon {
                 return answer.ok_or_else(|| refuse(ErrorKind::Internal, "a change has no answer"));
             }
             Request::Attach(request) => self.arrival(request, fds)?,
+            Request::Reserve(request) => {
+                // The attachment's own DEL may be queued, and came before.
+                self.detach_queued(Instant::now());
+                Event::Request(Request::Reserve(request))
+            }
             change => Event::Request(change),
         };
         let answer = self.react(event)?;

@@ -1,6 +1,7 @@
 //! The built daemon, end to end and without root: its ports are socketpairs, its clients use the
 //! control protocol as the plugin and vswitchctl do.
 
+mod del_queue;
 mod mtu;
 mod networks;
 mod node;
