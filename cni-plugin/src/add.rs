@@ -15,6 +15,7 @@ use crate::args::Wanted;
 use crate::client;
 use crate::config::Call;
 use crate::deadline::Deadline;
+use crate::detach;
 use crate::error::Error;
 use crate::ipam::{Allocation, Delegate};
 use crate::netns::NetNs;
@@ -120,8 +121,8 @@ fn reserve<'a>(
     });
     let request = Request::Reserve(Reserve {
         attachment: attachment.clone(),
-        pod: wanted.pod.clone(),
         network: Some(call.conf.name.clone()),
+        pod: wanted.pod.clone(),
         netns: call.env.netns.as_deref().unwrap_or("".as_ref()).to_string_lossy().into_owned(),
         mode: call.conf.mode.clone(),
         // A delegated plugin has seen the wishes itself.
@@ -134,7 +135,7 @@ fn reserve<'a>(
     // is another's, and not ours to take back.
     if !matches!(outcome, Err(Error::Daemon { .. } | Error::Unreachable(_))) {
         undo.push("release the reservation", move || {
-            client::detach(socket, attachment, &Deadline::of_undo_step())
+            detach::detach(&call.conf, attachment, &Deadline::of_undo_step())
                 .map_err(|error| error.sentence())
         });
     }

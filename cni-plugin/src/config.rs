@@ -142,6 +142,8 @@ pub struct NetConf {
     pub name: String,
     /// `socket`: where the daemon listens.
     pub socket: PathBuf,
+    /// `stateDir`: the daemon's `control.state_dir`, where a DEL waits for a daemon that is away.
+    pub state_dir: PathBuf,
     /// `mode` and `bridge`; the daemon's default if absent.
     pub mode: Option<Mode>,
     /// `mtu`: an upper bound to the daemon's MTU, bytes.
@@ -173,6 +175,8 @@ pub enum IpamChoice {
 struct RawConf {
     name: Option<String>,
     socket: Option<PathBuf>,
+    #[serde(rename = "stateDir")]
+    state_dir: Option<PathBuf>,
     mode: Option<String>,
     bridge: Option<String>,
     mtu: Option<u32>,
@@ -225,6 +229,13 @@ impl NetConf {
                  {MAX_SOCKET_PATH_BYTES} bytes"
             )));
         }
+        let state_dir = raw.state_dir.unwrap_or_else(|| api::DEFAULT_STATE_DIR.into());
+        if !state_dir.is_absolute() {
+            return Err(Error::Invalid(format!(
+                "`stateDir` is {state_dir:?}; expected an absolute path, control.state_dir of the \
+                 daemon's configuration"
+            )));
+        }
         if let Some(mtu) = raw.mtu.filter(|mtu| !(68..=65535).contains(mtu)) {
             return Err(Error::Invalid(format!("`mtu` is {mtu}; expected 68 to 65535 bytes")));
         }
@@ -232,6 +243,7 @@ impl NetConf {
             version,
             name,
             socket,
+            state_dir,
             mode: mode(raw.mode.as_deref(), raw.bridge)?,
             mtu: raw.mtu,
             ipam: IpamChoice::from_conf(raw.ipam.as_ref())?,

@@ -5,20 +5,28 @@
 //! Nothing here reads `prevResult`, and the namespace's path is only a hint: the attachment is known
 //! by container id and interface name.
 //!
-//! With the daemon away DEL fails with code 11, after all else was done, and the runtime repeats it:
-//! the daemon's journal holds the address across its restart, and nothing else could free it.
+//! With the daemon away the order waits for it on disk (`detach`), and DEL succeeds. Only where that
+//! cannot be DEL fails with code 11, after all else was done, and the runtime repeats it: nothing else
+//! could free the address that the daemon's journal holds.
 
-use crate::client;
+use std::path::Path;
+use std::time::Duration;
+
+use api::AttachmentId;
+
 use crate::config::Call;
-use crate::deadline::Deadline;
+use crate::deadline::{self, Deadline};
+use crate::detach;
 use crate::error::Error;
 use crate::ipam::Delegate;
 use crate::netns::NetNs;
 use crate::pod;
 use crate::version::Command;
 
-/// What a delegated DEL may take even if the daemon used up all the time before.
-const DELEGATE_SHARE: std::time::Duration = std::time::Duration::from_millis(1000);
+/// What the daemon may take: the rest is for the queue, the interface, and the IPAM plugin.
+const DAEMONS_SHARE: Duration = Duration::from_millis(2000);
+/// What the pod's namespace may take.
+const NAMESPACES_SHARE: Duration = Duration::from_millis(800);
 
 /// Unplugs the pod.
 ///
@@ -27,21 +35,30 @@ const DELEGATE_SHARE: std::time::Duration = std::time::Duration::from_millis(100
 pub(crate) fn del(call: &Call, deadline: &Deadline) -> Result<(), Error> {
     let attachment = &call.env.attachment;
     let mut errors = Vec::new();
-    errors.extend(client::detach(&call.conf.socket, attachment, deadline).err());
-    // A namespace that is gone, or is no namespace any more, took the interface with it.
-    if let Some(netns) = call.env.netns.as_deref().and_then(|path| NetNs::open(path).ok()) {
-        errors.extend(netns.run(|| pod::remove(attachment)).err());
+    let daemons = Deadline::after(DAEMONS_SHARE).min(*deadline);
+    errors.extend(detach::detach(&call.conf, attachment, &daemons).err());
+    if let Some(path) = call.env.netns.as_deref() {
+        errors.extend(remove_interface(path, attachment).err());
     }
     match Delegate::of(call) {
         Ok(None) => {}
         Ok(Some(delegate)) => {
-            let share = match deadline.remaining() {
-                Some(left) if left > DELEGATE_SHARE => *deadline,
-                _ => Deadline::after(DELEGATE_SHARE),
-            };
-            errors.extend(delegate.order(Command::Del, &share).err());
+            errors.extend(delegate.order(Command::Del, &deadline.or_delegates_share()).err());
         }
         Err(error) => errors.push(error),
     }
     Error::all(errors)
+}
+
+/// A namespace that is gone, or is no namespace any more, took the interface with it. One whose file
+/// system hangs must not keep the IPAM plugin from its part.
+fn remove_interface(path: &Path, attachment: &AttachmentId) -> Result<(), Error> {
+    let (of, attachment) = (path.to_owned(), attachment.clone());
+    let remove = move || match NetNs::open(&of) {
+        Ok(netns) => netns.run(|| pod::remove(&attachment)),
+        Err(_) => Ok(()),
+    };
+    deadline::within(NAMESPACES_SHARE, remove).unwrap_or_else(|| {
+        Err(Error::Netns { path: path.to_owned(), why: "hangs, and is tried again".into() })
+    })
 }

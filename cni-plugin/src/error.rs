@@ -2,8 +2,9 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use api::{ClientError, ErrorKind, ErrorReply, Problem, ProblemKind};
+use api::{ClientError, ErrorKind, ErrorReply, Problem, ProblemKind, QueueError};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +75,24 @@ pub enum Error {
     /// STATUS: the daemon reports what keeps it from serving pods.
     #[error("{}", not_well(pods_suffer(.0)))]
     NotWell(Vec<Problem>),
+    /// The daemon is away, and what it should be told cannot be left for it on disk.
+    #[error("{}; nor can that wait on disk for a daemon", .away.sentence())]
+    NotQueued {
+        /// What became of the request.
+        away: Box<Error>,
+        /// The cause.
+        source: QueueError,
+    },
+    /// A system call hung, on which no deadline is set.
+    #[error(
+        "{command} did not end within {bound:?}: something of the node hangs, such as the file system of a path that it was given"
+    )]
+    Hung {
+        /// The command.
+        command: &'static str,
+        /// The bound.
+        bound: Duration,
+    },
     /// The kernel refused.
     #[error("cannot {doing}")]
     Kernel {
@@ -128,7 +147,10 @@ impl Error {
             Self::Decode { .. } => 6,
             Self::Invalid(_) => 7,
             Self::Netns { .. } => 8,
-            Self::Unreachable(_) | Self::NoAnswer(_) => 11,
+            Self::Unreachable(_)
+            | Self::NoAnswer(_)
+            | Self::NotQueued { .. }
+            | Self::Hung { .. } => 11,
             Self::Daemon { reply, .. } => match reply.kind {
                 ErrorKind::Unknown => 3,
                 ErrorKind::Invalid => 7,

@@ -36,7 +36,7 @@ pub(crate) fn gc(call: &Call, deadline: &Deadline) -> Result<(), Error> {
     match Delegate::of(call) {
         Ok(None) => {}
         Ok(Some(delegate)) => {
-            errors.extend(delegate.order(Command::Gc, deadline).err());
+            errors.extend(delegate.order(Command::Gc, &deadline.or_delegates_share()).err());
         }
         Err(error) => errors.push(error),
     }

@@ -18,6 +18,8 @@
 //! | `add` `del` `check` `status` `gc` | one command each |
 //! | `adjust` `watch` | `--adjust`, which is no command of a runtime: once, or whenever the daemon asks |
 //! | `client`   | requests to vswitchd, bounded in time |
+//! | `detach`   | the end of an attachment, also with vswitchd away |
+//! | `deadline` | how long a command may take |
 //! | `ipam`     | delegation to an IPAM plugin |
 //! | `pod`      | the interface inside the pod's namespace |
 //! | `netns`    | the pod's network namespace |
@@ -35,6 +37,7 @@ mod client;
 mod config;
 mod deadline;
 mod del;
+mod detach;
 mod error;
 mod gc;
 mod ipam;
@@ -52,7 +55,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use deadline::Deadline;
+use deadline::{Deadline, Watchdog};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_shutdown;
 
@@ -102,14 +105,16 @@ pub fn run() -> ExitCode {
     if command == Command::Version {
         return print(&result::versions());
     }
-    let deadline = Deadline::of_command();
+    let (watchdog, deadline) = (Watchdog::over(command), Deadline::of_command());
     let mut stdin = Vec::new();
     let outcome = config::read_stdin(&deadline)
         .and_then(|bytes| {
             stdin = bytes;
+            watchdog.note_version(config::version_text(&stdin));
             Call::new(command, |name| std::env::var_os(name), &stdin)
         })
-        .and_then(|call| execute(&call, &deadline));
+        .and_then(|call| execute(&call, &deadline, &watchdog));
+    watchdog.answer();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -151,10 +156,11 @@ fn watch(socket: &Path) -> ExitCode {
     }
 }
 
-fn execute(call: &Call, deadline: &Deadline) -> Result<(), Error> {
+fn execute(call: &Call, deadline: &Deadline, watchdog: &Watchdog) -> Result<(), Error> {
     match call.command {
         Command::Add => {
             let (result, undo) = add::add(call, deadline)?;
+            watchdog.answer();
             // Only a runtime that has the result can be held to a DEL for it.
             write_json(&result)
                 .map_err(|source| Error::Io { doing: "print the result", source })?;

@@ -159,7 +159,8 @@ scale_routes() {
 # scale_cni COMMAND POD: makes an executable that does this and nothing else, and prints its path.
 scale_cni() {
     local file=$LAB_DIR/cni-$1
-    jq --arg socket "$(node_socket node-a)" '{cniVersion, name} + .plugins[0] + {socket: $socket}' \
+    jq --arg socket "$(node_socket node-a)" --arg state "$(node_dir node-a)/state" \
+        '{cniVersion, name} + .plugins[0] + {socket: $socket, stateDir: $state}' \
         "$root/config/10-vswitch.conflist" >"$file.json"
     cat >"$file" <<SH
 #!/bin/sh

@@ -120,9 +120,9 @@ node_settled() { lab_gone "vswitchd-$1" || ctl "$1" status; }
 # CNI_EXTRA has keys for the configuration, as JSON.
 cni() {
     local node=$1 command=$2 pod=$3 previous=${4:-null} extra=${CNI_EXTRA:-}
-    jq --arg socket "$(node_socket "$node")" \
+    jq --arg socket "$(node_socket "$node")" --arg state "$(node_dir "$node")/state" \
         --argjson previous "$previous" --argjson extra "${extra:-null}" '
-        {cniVersion, name} + .plugins[0] + {socket: $socket}
+        {cniVersion, name} + .plugins[0] + {socket: $socket, stateDir: $state}
         + (if $previous == null then {} else {prevResult: $previous} end) + ($extra // {})
     ' "${CNI_CONFLIST:-$root/config/10-vswitch.conflist}" |
         in_ns "$node" env -i PATH="$PATH" CNI_COMMAND="$command" \

@@ -94,10 +94,10 @@ chained() {
     local node=$1 command=$2 pod=$3 index=$4 previous=$5 program
     program=$(jq -r --argjson index "$index" '.plugins[$index].type' "$root/config/10-vswitch.conflist")
     [[ -x $bin/$program ]] && program=$bin/$program || program=$PLUGINS/$program
-    jq --arg socket "$(node_socket "$node")" --argjson index "$index" --argjson previous "$previous" \
+    jq --arg socket "$(node_socket "$node")" --arg state "$(node_dir "$node")/state" --argjson index "$index" --argjson previous "$previous" \
         --slurpfile mappings "$(node_dir "$node")/pods/$pod.json.mappings" '
         {cniVersion, name} + .plugins[$index]
-        | if .type == "vswitch-cni" then .socket = $socket else . end
+        | if .type == "vswitch-cni" then .socket = $socket | .stateDir = $state else . end
         | if .capabilities.portMappings then .runtimeConfig = {portMappings: $mappings[0]} else . end
         | del(.capabilities)
         | if $previous == null then . else .prevResult = $previous end

@@ -42,10 +42,22 @@ main() {
     check "a1 to outside, seen as its node" sees a1 "${HOST_ADDRESS[outside]}" \
         "${HOST_ADDRESS[node-a]} ${HOST_ADDRESS[outside]}"
     check "DEL of a1" pod_unplug node-a a1
+    queued
     check "it is drained" node_drain node-a
     check "its table is gone" test -z "$(in_ns node-a nft list tables)"
     check "its XDP program is gone" no_xdp node-a
     report_end
+}
+
+# The plugin runs as root, and leaves a DEL to this user.
+queued() {
+    pod_plug node-a a2
+    lab_signal vswitchd-node-a KILL
+    check "DEL of a2 while it is away" pod_unplug node-a a2
+    check "waits for it" test -n "$(ls -A "$(node_dir node-a)/state/del-queue")"
+    check "it starts again" node_start node-a
+    check "and has no pod" test "$(ctl node-a show ports --json | jq '[.[] | select(.attachment)] | length')" = 0
+    check "and nothing waits" test -z "$(ls -A "$(node_dir node-a)/state/del-queue")"
 }
 
 # +net_admin,+net_raw,… from the unit.

@@ -42,7 +42,25 @@ main() {
     inside node-a ip netns del a2
     lab_delete_ns a2
     check "and one less for a namespace that ends without DEL" wait_until 5 holds_descriptors 0
+    del_while_stopped
     report_end
+}
+
+# The plugin is root, and leaves the DEL to the unit's own user.
+del_while_stopped() {
+    systemd_pod_plug node-a a3
+    inside node-a systemctl stop vswitchd.socket vswitchd.service
+    check "DEL of a3 while the units are stopped" systemd_pod_unplug node-a a3
+    check_not "waits on disk" queue_is_empty
+    inside node-a systemctl start vswitchd.socket vswitchd.service
+    check "and no more once they are started" queue_is_empty
+    check "nothing is wrong with the queue" quiet_about_queue
+}
+
+queue_is_empty() { [[ -z $(inside node-a ls /var/lib/vswitch/del-queue) ]]; }
+
+quiet_about_queue() {
+    ! inside node-a journalctl --quiet --unit vswitchd | finds -e 'may keep their addresses' -e 'del-queue'
 }
 
 restarted() { inside node-a systemctl restart vswitchd; }

@@ -77,6 +77,7 @@ fn cni_path_is_a_list_and_relative_directories_are_not_searched() {
 fn defaults_are_the_daemons() {
     let conf = parse(json!({"ipam": {}, "unheardOf": [1, 2]})).expect("valid");
     assert_eq!(conf.socket.to_str(), Some(api::DEFAULT_SOCKET));
+    assert_eq!(conf.state_dir.to_str(), Some(api::DEFAULT_STATE_DIR));
     assert_eq!((conf.mode, conf.mtu, conf.ipam), (None, None, IpamChoice::Own));
 }
 
@@ -102,6 +103,7 @@ fn what_cannot_work_is_refused_with_its_code() {
         (json!({"name": 5}), 6),
         (json!({"socket": "relative.sock"}), 7),
         (json!({"socket": long}), 7),
+        (json!({"stateDir": "relative"}), 7),
         (json!({"mode": "switched"}), 7),
         (json!({"bridge": "blue"}), 7),
         (json!({"mode": "routed", "bridge": "blue"}), 7),
@@ -169,6 +171,7 @@ fn conf_like() -> impl Strategy<Value = Vec<u8>> {
     let key = prop::sample::select(vec![
         "name",
         "socket",
+        "stateDir",
         "mode",
         "bridge",
         "mtu",

@@ -93,13 +93,15 @@ fn a_missing_environment_is_reported_at_once() {
 }
 
 #[test]
-fn del_with_the_daemon_away_is_to_be_repeated_but_the_delegate_runs() {
+fn del_that_cannot_be_left_on_disk_is_to_be_repeated_but_the_delegate_runs() {
     for version in VERSIONS {
         let ipam = FakeIpam::new(FakeIpam::RESULT);
         let answer = ipam.used_by(run(version)).del();
         assert_eq!(answer.code(), 11);
         assert_eq!(ipam.log(), ["DEL"]);
-        assert!(!answer.message().contains("not found"), "{answer:?}");
+        let message = answer.message();
+        assert!(message.contains(NO_DAEMON) && message.contains("cannot open"), "{message}");
+        assert!(!message.contains("not found"), "{message}");
     }
 }
 
@@ -131,16 +133,6 @@ fn del_of_what_was_never_added_succeeds_whatever_netns_and_prev_result_are() {
             }
         }
     }
-}
-
-#[test]
-fn a_daemon_that_hangs_holds_nobody_up() {
-    let daemon = Daemon::new();
-    daemon.fail(Fault::Hang("detach"));
-    let ipam = FakeIpam::new(FakeIpam::RESULT);
-    let run = Run::new("1.0.0", &daemon.socket()).container("c1", Path::new(""));
-    assert_eq!(ipam.used_by(run).del().code(), 11);
-    assert_eq!(ipam.log(), ["DEL"]);
 }
 
 #[test]

@@ -61,7 +61,10 @@ pub(crate) struct Attached {
 
 impl Daemon {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
+        Self::in_directory(tempfile::tempdir().expect("a directory"))
+    }
+
+    pub(crate) fn in_directory(dir: tempfile::TempDir) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let listener = UnixListener::bind(dir.path().join("s")).expect("bound");
         let shared = Arc::clone(&state);

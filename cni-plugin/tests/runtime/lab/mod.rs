@@ -7,8 +7,14 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use api::DetachQueue;
 use serde_json::{Value, json};
+
+/// A command bounds its own time to five seconds; this is for a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
@@ -123,11 +129,13 @@ impl Answer {
 }
 
 impl Run {
+    /// For the daemon with this socket, whose state directory is that of the socket.
     pub(crate) fn new(version: &str, socket: &Path) -> Self {
         Self {
             env: Vec::new(),
             conf: json!({
                 "cniVersion": version, "name": "pods", "type": "vswitch-cni", "socket": socket,
+                "stateDir": socket.parent(),
             }),
             inside: None,
         }
@@ -181,7 +189,24 @@ impl Run {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
             written => written.expect("the plugin reads"),
         }
-        answer(child.wait_with_output().expect("the plugin ends"))
+        finished(child)
+    }
+
+    /// Runs it in a mount namespace in which nobody answers for what is below `mount`.
+    pub(crate) fn run_on_hung_mount(&self, command: &str, mount: &Path) -> Answer {
+        let script = "exec 3<>/dev/fuse &&
+            mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 hung \"$1\" && exec \"$2\"";
+        let plugin = self.process(command);
+        let mut process = Command::new("unshare");
+        process.args(["--mount", "sh", "-c", script, "sh"]).arg(mount).arg(plugin.get_program());
+        process.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        for (name, value) in plugin.get_envs() {
+            process.env(name, value.unwrap_or_default());
+        }
+        let mut child = process.spawn().expect("unshare of util-linux");
+        let conf = self.conf.to_string();
+        child.stdin.take().expect("piped").write_all(conf.as_bytes()).expect("the plugin reads");
+        finished(child)
     }
 
     pub(crate) fn process(&self, command: &str) -> Command {
@@ -201,11 +226,38 @@ impl Run {
     }
 }
 
+/// The answer of a plugin, which ends by itself: killed if it does not.
+pub(crate) fn finished(mut child: Child) -> Answer {
+    let deadline = Instant::now() + PATIENCE;
+    while !has_ended(&mut child) {
+        if Instant::now() >= deadline {
+            child.kill().expect("it runs");
+            panic!("the plugin does not end");
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    answer(child.wait_with_output().expect("it has ended"))
+}
+
+pub(crate) fn has_ended(child: &mut Child) -> bool {
+    child.try_wait().expect("it is our child").is_some()
+}
+
 pub(crate) fn answer(output: Output) -> Answer {
     Answer {
         success: output.status.success(),
         stdout: String::from_utf8(output.stdout).expect("UTF-8"),
     }
+}
+
+/// Containers whose detachment waits in a state directory.
+pub(crate) fn queued(state_dir: &Path) -> Vec<String> {
+    let queue = DetachQueue::open(state_dir).expect("a state directory");
+    let queued = queue.queued().expect("readable");
+    assert_eq!(queued.damaged, [""; 0].map(PathBuf::from));
+    let mut ids: Vec<_> = queued.attachments.into_iter().map(|id| id.container_id).collect();
+    ids.sort();
+    ids
 }
 
 /// An IPAM plugin that notes each command it gets in a file, and runs `script`.
