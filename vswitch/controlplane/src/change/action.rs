@@ -6,7 +6,7 @@ use api::Reply;
 use dataplane::tables::PortId;
 
 use crate::desired::{HostPortState, NftTable, Steering};
-use crate::model::Edit;
+use crate::model::{Edit, frees};
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +95,12 @@ impl Action {
     /// tables that name it. On the journal a fact does not: nobody was answered.
     pub(super) fn is_relied_upon(&self) -> bool {
         matches!(self, Self::AcceptTunnels | Self::Publish)
+    }
+
+    /// Whether it is a request's line that frees what a pod held. The pod is gone, whether or not that
+    /// can be written: the line is owed, and written before the next.
+    pub(super) fn may_be_owed(&self) -> bool {
+        matches!(self, Self::Journal { edits, .. } if frees(edits))
     }
 
     /// Whether a part of it may be done although it failed, which its reversal takes back.

@@ -21,10 +21,11 @@ pub type Performed = Result<(), ErrorReply>;
 /// What a node can be made to do. Each call is one action; a call that fails has done nothing, or
 /// what the action's reversal takes back.
 pub trait Performer {
-    /// Adds edits to the journal, as one transaction. They are on disk when it returns.
+    /// Adds edits to the journal, as one transaction. They outlive the process when it returns; an
+    /// answer is held back until they outlive the machine.
     ///
     /// # Errors
-    /// If they are not; the journal is as before then.
+    /// If they do not; the journal is as before then.
     fn journal(&mut self, edits: &[Edit]) -> Performed;
 
     /// Puts the nftables table in place of the one that is there, or removes ours.
@@ -105,6 +106,10 @@ impl ControlPlane {
                 OnFailure::Reverse(_) if is_published || action.is_clearing_up() => {
                     notes.push(Note::error(format!("cannot {action}: {}", refusal.message)));
                 }
+                OnFailure::Reverse(_) if action.may_be_owed() => {
+                    notes.push(Note::error(format!("cannot {action} yet: {}", refusal.message)));
+                    self.owe(action);
+                }
                 OnFailure::Reverse(_) => {
                     let OnFailure::Reverse(rollback) = failure else { break };
                     self.go_back(rollback);
@@ -114,9 +119,7 @@ impl ControlPlane {
                 }
                 OnFailure::GoOn => {
                     notes.push(Note::error(format!("cannot {action}: {}", refusal.message)));
-                    if let Action::Journal { edits, .. } = action {
-                        self.unwritten.extend(edits.iter().cloned());
-                    }
+                    self.owe(action);
                     // No table may name it.
                     if let Action::TakePort { id, .. } = action {
                         self.ports.was_not_taken(*id);
@@ -129,6 +132,13 @@ impl ControlPlane {
             }
         }
         Ok(notes)
+    }
+
+    /// Edits that the journal has refused, and that the model has, are written before its next line.
+    fn owe(&mut self, action: &Action) {
+        if let Action::Journal { edits, .. } = action {
+            self.unwritten.extend(edits.iter().cloned());
+        }
     }
 
     /// Takes back what was done, last first; what cannot be.

@@ -238,6 +238,14 @@ fn undo_path_mtu(address: IpAddr, old: Option<u16>) -> Edit {
     }
 }
 
+/// Whether edits free what an attachment held, and lease nothing: a DEL's. It is carried out whether or
+/// not it can be written.
+#[must_use]
+pub fn frees(edits: &[Edit]) -> bool {
+    edits.iter().any(|edit| matches!(edit, Edit::NoLease { .. }))
+        && !edits.iter().any(|edit| matches!(edit, Edit::Lease { .. }))
+}
+
 fn undo_lease(attachment: AttachmentId, old: Option<Lease>) -> Edit {
     match old {
         Some(lease) => Edit::Lease { attachment, lease },

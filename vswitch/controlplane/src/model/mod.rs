@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Usual};
 use crate::kernel::Tracked;
-pub use edit::Edit;
+pub use edit::{Edit, frees};
 use ipam::Ipam;
 pub use prefixes::PodPrefixes;
 pub use source_rib::{Hidden, Refused, SourceRib};

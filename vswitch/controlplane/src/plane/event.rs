@@ -78,6 +78,8 @@ pub enum Event {
     },
     /// Every worker uses the tables that it did not take in time.
     WorkersCaughtUp,
+    /// The journal takes lines again.
+    JournalMended,
 }
 
 /// The NIC, as the kernel announces it.

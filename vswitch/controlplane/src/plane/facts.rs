@@ -240,6 +240,16 @@ impl ControlPlane {
         self.fact(Frame { first, ..Frame::default() }, notes)
     }
 
+    /// What the journal has refused is written.
+    pub(super) fn journal_mended(&mut self) -> Change {
+        let actions = if self.owes_lines() {
+            vec![Action::Journal { edits: Vec::new(), undo: Vec::new() }]
+        } else {
+            Vec::new()
+        };
+        Change { actions, notes: Vec::new(), failure: OnFailure::GoOn }
+    }
+
     /// Ports that waited for a worker are closed, and a list that broke off goes on.
     pub(super) fn workers_caught_up(&mut self) -> Change {
         if self.is_broken_off {

@@ -167,6 +167,7 @@ impl ControlPlane {
             }
             Event::Reload { config, follower } => self.reload(*config, follower),
             Event::WorkersCaughtUp => Ok(self.workers_caught_up()),
+            Event::JournalMended => Ok(self.journal_mended()),
         }
     }
 
@@ -215,6 +216,12 @@ impl ControlPlane {
     #[must_use]
     pub fn follows_kernel(&self) -> bool {
         self.follower.is_some()
+    }
+
+    /// Whether there are edits that the journal has refused, and that are still to be written.
+    #[must_use]
+    pub fn owes_lines(&self) -> bool {
+        !self.unwritten.is_empty()
     }
 
     /// How often peers of a source were refused, since the start.

@@ -12,6 +12,8 @@ use controlplane::change::Action;
 pub(crate) enum Broken {
     /// The journal says that it has the edits, and has not.
     JournalsNothing,
+    /// Clients are answered before the disk has what was written.
+    AnswersBeforeSync,
     /// The nftables table is not set.
     SetsNoNftTable,
     /// Workers keep their ports.
@@ -41,8 +43,9 @@ pub(crate) enum Broken {
 }
 
 impl Broken {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::JournalsNothing,
+        Self::AnswersBeforeSync,
         Self::SetsNoNftTable,
         Self::RemovesNoPorts,
         Self::JournalsLast,
@@ -64,7 +67,10 @@ impl Broken {
         let is_steer = |action: &Action| matches!(action, Action::Steer { .. });
         let is_publish = |action: &Action| *action == Action::Publish;
         match self {
-            Self::JournalsNothing | Self::SetsNoNftTable | Self::RemovesNoPorts => {}
+            Self::JournalsNothing
+            | Self::AnswersBeforeSync
+            | Self::SetsNoNftTable
+            | Self::RemovesNoPorts => {}
             Self::JournalsLast => {
                 let at = actions.iter().position(is_journal);
                 let journal = at.map(|at| actions.remove(at));

@@ -233,6 +233,8 @@ impl Node {
             self.world.story.borrow_mut().detail(|| "the process is dead".into());
             let config = plane.config().clone();
             self.dying = Some(Dying { config, before: before.durable, after });
+            // A pod is gone whether or not that could be written: what is owed dies with the process.
+            self.journal_is_behind |= plane.owes_lines();
             return Ok(Outcome::Died);
         }
         let refused = std::mem::take(&mut self.world.course.refused);

@@ -1,7 +1,8 @@
 //! The journal on disk: a line a transaction, as `vswitchd` writes it.
 //!
 //! Enters: edits. Leaves: at the next start, the edits again. A crash may leave half a line, behind
-//! which nothing must be written.
+//! which nothing must be written. What was written outlives the process; what was synced outlives the
+//! machine.
 
 use controlplane::model::Edit;
 
@@ -9,6 +10,10 @@ use controlplane::model::Edit;
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
     text: String,
+    /// Bytes that outlive the machine.
+    synced: usize,
+    /// A sync has failed: no line is taken until all is written anew.
+    pub(crate) is_lost: bool,
 }
 
 impl Disk {
@@ -29,6 +34,27 @@ impl Disk {
     pub(crate) fn replace(&mut self, snapshot: &[Edit]) {
         self.text.clear();
         snapshot.iter().for_each(|edit| self.append(std::slice::from_ref(edit)));
+        self.is_lost = false;
+        self.sync();
+    }
+
+    /// What was written is on disk.
+    pub(crate) fn sync(&mut self) {
+        self.synced = self.text.len();
+    }
+
+    /// It may not be, and is cut off.
+    pub(crate) fn fails_to_sync(&mut self) {
+        self.text.truncate(self.synced);
+        self.is_lost = true;
+    }
+
+    /// The machine stops: of what was not synced so many percent are there.
+    pub(crate) fn power_fails(&mut self, percent: usize) {
+        let rest = &self.text[self.synced..];
+        let kept =
+            rest.char_indices().nth(rest.len() * percent / 100).map_or(rest.len(), |(at, _)| at);
+        self.text.truncate(self.synced + kept);
     }
 
     /// All edits. Half a line at the end was never acknowledged.

@@ -45,8 +45,8 @@ pub(crate) enum Happening {
     Kill,
     /// The process is stopped in order, and started again.
     Stop,
-    /// The machine is started anew.
-    Reboot,
+    /// The machine stops, in order or not, and starts: of what was not synced so many percent are there.
+    Reboot(usize),
 }
 
 /// One thing that others do to the kernel.
@@ -84,7 +84,9 @@ impl fmt::Display for Happening {
             Self::Compact => f.write_str("the journal is written anew"),
             Self::Kill => f.write_str("the process is killed"),
             Self::Stop => f.write_str("the process is stopped in order"),
-            Self::Reboot => f.write_str("the machine is started anew"),
+            Self::Reboot(percent) => {
+                write!(f, "the machine starts anew, with {percent} % of what was not synced")
+            }
         }
     }
 }
@@ -104,11 +106,11 @@ impl Happening {
             85..87 => Self::Time(random.of(&[1_000, 61_000, 700_000])),
             87..89 => Self::PortGoes(pod(random)),
             89..91 => Self::PodEnds(pod(random)),
-            91..95 => Self::WorkerGetsOn(random.below(2)),
-            95..96 => Self::Compact,
+            91..94 => Self::WorkerGetsOn(random.below(2)),
+            94..96 => Self::Compact,
             96..98 => Self::Kill,
             98..99 => Self::Stop,
-            _ => Self::Reboot,
+            _ => Self::Reboot(random.below(101)),
         }
     }
 }

@@ -58,6 +58,8 @@ impl fmt::Display for Fault {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Faults {
     at: Vec<(usize, Fault)>,
+    /// What was written cannot be synced.
+    pub(crate) fails_to_sync: bool,
 }
 
 impl Faults {
@@ -67,7 +69,12 @@ impl Faults {
 
     /// The calls of these numbers, from 0, go wrong.
     pub(crate) fn at(faults: &[(usize, Fault)]) -> Self {
-        Self { at: faults.to_vec() }
+        Self { at: faults.to_vec(), fails_to_sync: false }
+    }
+
+    /// All is done, and the journal cannot be synced.
+    pub(crate) fn sync() -> Self {
+        Self { at: Vec::new(), fails_to_sync: true }
     }
 
     /// None mostly, else one; sometimes two, of which the second meets what takes back.
@@ -76,7 +83,7 @@ impl Faults {
         const CALLS: usize = 12;
         let count = [0, 0, 0, 0, 0, 1, 1, 1, 2, 2][random.below(10)];
         let at = (0..count).map(|_| (random.below(CALLS), random.of(&Fault::ALL))).collect();
-        Self { at }
+        Self { at, fails_to_sync: random.percent(3) }
     }
 
     pub(crate) fn are_none(&self) -> bool {
@@ -86,7 +93,8 @@ impl Faults {
     /// Those of a list that begins when so many calls were made.
     pub(crate) fn after(&self, calls: usize) -> Self {
         let later = self.at.iter().filter(|(at, _)| *at >= calls);
-        Self { at: later.map(|(at, fault)| (at - calls, *fault)).collect() }
+        let at = later.map(|(at, fault)| (at - calls, *fault)).collect();
+        Self { at, ..*self }
     }
 
     /// What becomes of the call of this number.

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use api::{Attach, ErrorReply, Request};
+use api::{Attach, ErrorReply, Reply, Request};
 use controlplane::kernel::{Follower, KernelRoute, Placement, TableEvent};
 use controlplane::plane::{ControlPlane, Event};
 use dataplane::tables::Offloads;
@@ -115,12 +115,7 @@ impl Node {
                 self.world.resume(worker);
                 self.on_time(faults)
             }
-            Happening::Compact => {
-                let snapshot = self.plane()?.model().snapshot();
-                self.world.disk.replace(&snapshot);
-                self.journal_is_behind = false;
-                self.check()
-            }
+            Happening::Compact => self.mend_journal(faults),
             Happening::Kill => {
                 self.die();
                 self.recover(faults)
@@ -132,8 +127,9 @@ impl Node {
                 self.world.kernel.process_has_cleared_up();
                 self.recover(faults)
             }
-            Happening::Reboot => {
+            Happening::Reboot(percent) => {
                 self.die();
+                self.world.disk.power_fails(percent);
                 self.world.machine_starts();
                 self.ledger.forget_leases();
                 self.recover(faults)?;
@@ -162,10 +158,15 @@ impl Node {
         self.world.story.borrow_mut().event(self.number + 1, || "the node comes to rest".into());
         (0..WORKERS).for_each(|worker| self.world.resume(worker));
         self.on_time(&Faults::none())?;
+        if self.world.disk.is_lost {
+            self.mend_journal(&Faults::none())?;
+        }
         let ends = self.plane()?.underlay_ends();
         let (next_hops, _) = self.world.kernel.look_up(&ends);
         let all = Event::KernelChanged { link: None, own: None, next_hops: Some(next_hops) };
         self.follow(all, &Faults::none())?;
+        // A port may have been handed over for a pod that had ended.
+        self.look_at_namespaces(&Faults::none())?;
         if self.is_behind || self.journal_is_behind {
             return Err("a list that goes well leaves something to be done".into());
         }
@@ -201,12 +202,14 @@ impl Node {
             other => Event::Request(other.clone()),
         };
         match self.react(event, faults)? {
-            Outcome::Done(Some(reply)) => self.ledger.answered(&request, &reply),
+            Outcome::Done(Some(reply)) => self.told(&request, &reply, faults),
             Outcome::Done(None) => return Err("a client is not answered".into()),
+            // What was taken back is on disk, too.
+            Outcome::Refused(_) if self.world.course.has_journalled => self.sync(faults),
             Outcome::Refused(_) => {}
             Outcome::Died => {
                 match self.world.course.answer.take() {
-                    Some(reply) => self.ledger.answered(&request, &reply),
+                    Some(reply) => self.told(&request, &reply, &Faults::none()),
                     None => self.ledger.unanswered(&request),
                 }
                 return self.recover(&Faults::none());
@@ -214,6 +217,34 @@ impl Node {
         }
         self.check()?;
         self.on_time(&Faults::none())
+    }
+
+    /// The client is told when the disk has what was written; a release also if it has not.
+    fn told(&mut self, request: &Request, reply: &Reply, faults: &Faults) {
+        self.sync(faults);
+        if self.world.disk.is_lost && !matches!(request, Request::Detach(_)) {
+            self.ledger.unanswered(request);
+        } else {
+            self.ledger.answered(request, reply);
+        }
+    }
+
+    fn sync(&mut self, faults: &Faults) {
+        let disk = &mut self.world.disk;
+        if faults.fails_to_sync {
+            disk.fails_to_sync();
+            self.journal_is_behind = true;
+        } else if self.world.broken != Some(Broken::AnswersBeforeSync) && !disk.is_lost {
+            disk.sync();
+        }
+    }
+
+    /// The journal is written anew, from the model, and has what it refused.
+    fn mend_journal(&mut self, faults: &Faults) -> Kept {
+        let snapshot = self.plane()?.model().snapshot();
+        self.world.disk.replace(&snapshot);
+        self.journal_is_behind = false;
+        self.follow(Event::JournalMended, faults)
     }
 
     fn reload(&mut self, setting: Setting, faults: &Faults) -> Kept {

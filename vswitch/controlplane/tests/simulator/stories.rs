@@ -191,6 +191,16 @@ fn stories() -> Vec<Short> {
             vec![Happening::Reload(setting(2, 4))],
         ),
         short(
+            "a pod goes while the journal takes no line, and the machine stops once it has it",
+            setting(0, 0),
+            [
+                add(&one).to_vec(),
+                add(&other).to_vec(),
+                vec![delete(&one), Happening::Compact, Happening::Reboot(0), attach(&other)],
+            ]
+            .concat(),
+        ),
+        short(
             "the daemon ends, in order and not",
             setting(0, 4),
             [add(&one).to_vec(), vec![Happening::Kill, Happening::Stop, attach(&one)]].concat(),
@@ -251,6 +261,18 @@ fn every_action_of_a_short_story_goes_wrong_in_every_way() {
                         try_telling(&short, at, &[(call, fault)]);
                     }
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_sync_of_a_short_story_is_relied_upon_before_it_is_done() {
+    for short in stories() {
+        for at in 0..short.happenings.len() {
+            let silent = Rc::new(RefCell::new(Story::new(false)));
+            if let Err(rule) = tell(&short, at, &Faults::sync(), &silent) {
+                panic!("{}, sync {at} fails: {rule}", short.name);
             }
         }
     }

@@ -221,6 +221,9 @@ impl Performer for World {
             return self.act("journal", what, |_, _| Ok(()));
         }
         self.act("journal", what, |world, extent| {
+            if world.disk.is_lost {
+                return Err(refuse(ErrorKind::NotReady, "the journal has to be written anew"));
+            }
             match extent {
                 Extent::Half => world.disk.append_half(edits),
                 Extent::Whole => world.disk.append(edits),
