@@ -90,7 +90,7 @@ pub struct Arriving {
 
 impl Performer for Node {
     fn journal(&mut self, edits: &[Edit]) -> Performed {
-        self.journal.append(edits).map_err(|error| internal(&chain(&error)))
+        self.journal.append(edits).map_err(|error| refuse(ErrorKind::NotReady, chain(&error)))
     }
 
     fn set_nft_table(&mut self, table: Option<&NftTable>) -> Performed {

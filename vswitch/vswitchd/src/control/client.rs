@@ -1,8 +1,8 @@
 //! One connection.
 //!
 //! Enters: bytes and file descriptors. Leaves: whole requests to the daemon, their answers back.
-//! While an answer is not read nothing more is read from the client: it holds one request and one
-//! answer at most.
+//! While an answer is awaited or not read nothing more is read from the client: it holds one request and
+//! one answer at most.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -35,6 +35,8 @@ pub(super) struct Client {
     /// Came with bytes that are not yet a whole request.
     fds: Vec<OwnedFd>,
     answer: Vec<u8>,
+    /// A request was taken that has no answer yet.
+    is_awaiting: bool,
     sent: usize,
     /// Closed once the answer is sent.
     is_last: bool,
@@ -48,6 +50,7 @@ impl Client {
             decoder: Decoder::for_requests(),
             fds: Vec::new(),
             answer: Vec::new(),
+            is_awaiting: false,
             sent: 0,
             is_last: false,
             active: Instant::now(),
@@ -75,13 +78,15 @@ impl Client {
 
     /// Since when it has neither asked nor been answered.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        (self.answer.is_empty() && self.decoder.is_empty()).then_some(self.active)
+        let has_nothing = self.answer.is_empty() && self.decoder.is_empty() && !self.is_awaiting;
+        has_nothing.then_some(self.active)
     }
 
-    /// Sends what is left of an answer, else serves one request, else reads.
+    /// Sends what is left of an answer, else serves one request, else reads. A request that `handle`
+    /// has no answer for yet is answered by [`Self::answer`].
     pub(super) fn progress(
         &mut self,
-        handle: impl FnOnce(Request, Vec<OwnedFd>) -> Response,
+        handle: impl FnOnce(Request, Vec<OwnedFd>) -> Option<Response>,
     ) -> Progress {
         match self.flush() {
             Ok(true) if self.is_last => return Progress::Closed,
@@ -89,13 +94,19 @@ impl Client {
             Ok(false) => return Progress::Waiting,
             Err(_) => return Progress::Closed,
         }
+        if self.is_awaiting {
+            return Progress::Waiting;
+        }
         loop {
             match self.decoder.next_request() {
                 Ok(Some(request)) => {
                     // They belong to this request: none of the next one's bytes came with them.
                     let fds = std::mem::take(&mut self.fds);
-                    let response = handle(request, fds);
-                    self.answer_with(&response);
+                    self.is_awaiting = true;
+                    match handle(request, fds) {
+                        Some(response) => self.answer(&response),
+                        None => return Progress::Waiting,
+                    }
                     return Progress::More;
                 }
                 Ok(None) => {}
@@ -119,6 +130,12 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Answers the request that was taken; `progress` sends it.
+    pub(super) fn answer(&mut self, response: &Response) {
+        self.is_awaiting = false;
+        self.answer_with(response);
     }
 
     /// Reads once; false at the end.

@@ -24,6 +24,7 @@ use crate::daemon::Daemon;
 use crate::descriptors::DescriptorStore;
 use crate::error::{Error, Result};
 use crate::notify::Notify;
+use crate::requests::{Handled, Held};
 use client::{Client, Progress};
 pub use listener::Socket;
 pub use signals::Signals;
@@ -34,6 +35,7 @@ const RELOAD: Token = Token(2);
 const KERNEL: Token = Token(3);
 const RULESET: Token = Token(4);
 const NAMESPACES: Token = Token(5);
+const JOURNAL: Token = Token(6);
 const FIRST_CLIENT: usize = 16;
 
 /// Clients at once: a node starts some tens of pods at a time.
@@ -50,6 +52,8 @@ pub struct ControlLoop {
     notify: Notify,
     poll: Poll,
     clients: BTreeMap<Token, Client>,
+    /// Answers that wait for the disk, with those who wait for them; the oldest first.
+    held: VecDeque<(Token, Held)>,
     /// Clients that may have more to do, though no event will announce it.
     ready: VecDeque<Token>,
     next_token: usize,
@@ -105,6 +109,10 @@ impl ControlLoop {
                 ),
                 None => Ok(()),
             })
+            .and_then(|()| {
+                let bell = daemon.journal_bell().as_raw_fd();
+                registry.register(&mut SourceFd(&bell), JOURNAL, Interest::READABLE)
+            })
             .map_err(watch)?;
         Ok(Self {
             daemon,
@@ -113,6 +121,7 @@ impl ControlLoop {
             notify,
             poll,
             clients: BTreeMap::new(),
+            held: VecDeque::new(),
             ready: VecDeque::new(),
             next_token: FIRST_CLIENT,
         })
@@ -162,6 +171,7 @@ impl ControlLoop {
                     KERNEL => self.daemon.on_kernel_event(),
                     NAMESPACES => self.daemon.on_namespace_event(),
                     RULESET => self.daemon.on_ruleset_event(),
+                    JOURNAL => self.daemon.on_journal_event(),
                     token if !self.ready.contains(&token) => self.ready.push_back(token),
                     _ => {}
                 }
@@ -170,8 +180,9 @@ impl ControlLoop {
             for token in std::mem::take(&mut self.ready) {
                 self.progress(token);
             }
+            self.answer_held();
             // The one that asked for it has its answer by the turn after.
-            if self.daemon.is_drained() && self.ready.is_empty() {
+            if self.daemon.is_drained() && self.ready.is_empty() && self.held.is_empty() {
                 return Ok(());
             }
             let now = Instant::now();
@@ -244,10 +255,29 @@ impl ControlLoop {
 
     fn progress(&mut self, token: Token) {
         let Some(client) = self.clients.get_mut(&token) else { return };
-        match client.progress(|request, fds| self.daemon.handle(request, fds)) {
+        let handle = |request, fds| match self.daemon.handle(request, fds) {
+            Handled::Now(response) => Some(response),
+            Handled::OnceOnDisk(held) => {
+                self.held.push_back((token, held));
+                None
+            }
+        };
+        match client.progress(handle) {
             Progress::Waiting => {}
             Progress::More => self.ready.push_back(token),
             Progress::Closed => self.close(token),
+        }
+    }
+
+    /// Answers all whose changes are on disk, or cannot be.
+    fn answer_held(&mut self) {
+        while let Some((token, held)) = self.held.front() {
+            let Some(answer) = held.answer(self.daemon.is_on_disk(held.line())) else { return };
+            if let Some(client) = self.clients.get_mut(token) {
+                client.answer(&answer);
+                self.ready.push_back(*token);
+            }
+            self.held.pop_front();
         }
     }
 
@@ -264,6 +294,7 @@ impl ControlLoop {
     }
 
     fn close(&mut self, token: Token) {
+        self.held.retain(|(waiting, _)| *waiting != token);
         if let Some(mut client) = self.clients.remove(&token)
             && let Err(error) = self.poll.registry().deregister(client.stream_mut())
         {

@@ -24,7 +24,7 @@ fn serve(client: &mut Client) -> (Vec<(Request, usize)>, Progress) {
     loop {
         let progress = client.progress(|request, fds| {
             asked.push((request, fds.len()));
-            Ok(Reply::Done)
+            Some(Ok(Reply::Done))
         });
         if progress != Progress::More {
             return (asked, progress);
@@ -88,7 +88,7 @@ fn descriptors_that_drip_in_are_bounded() {
     let mut held: Vec<OwnedFd> = Vec::new();
     while client.progress(|_, fds| {
         held = fds;
-        Ok(Reply::Done)
+        Some(Ok(Reply::Done))
     }) == Progress::More
     {}
     assert_eq!(held.len(), netio::fdpass::MAX_FDS);
@@ -110,14 +110,17 @@ fn who_does_not_read_is_not_read_from_and_stalls() {
     let (mut client, mut theirs) = pair();
     let request = encode_request(&Request::ShowFib).expect("small");
     theirs.write_all(&request).expect("room");
-    let long = || Err(api::ErrorReply { kind: ErrorKind::Internal, message: "x".repeat(8 << 20) });
+    let long = || {
+        let message = "x".repeat(8 << 20);
+        Some(Err(api::ErrorReply { kind: ErrorKind::Internal, message }))
+    };
     assert_eq!(client.progress(|_, _| long()), Progress::More);
     theirs.write_all(&request).expect("room");
     let mut asked = 0;
     for _ in 0..3 {
         let progress = client.progress(|_, _| {
             asked += 1;
-            Ok(Reply::Done)
+            Some(Ok(Reply::Done))
         });
         assert_eq!(progress, Progress::Waiting);
     }
@@ -128,4 +131,19 @@ fn who_does_not_read_is_not_read_from_and_stalls() {
     // Between requests it may wait longer.
     let (idle, _theirs) = pair();
     assert!(!idle.has_stalled(now + Duration::from_secs(11)));
+}
+
+#[test]
+fn who_waits_for_an_answer_is_not_read_from_and_then_served_in_order() {
+    let (mut client, mut theirs) = pair();
+    let requests = [Request::Status, Request::ShowFib].map(|one| encode_request(&one));
+    theirs.write_all(&requests.map(|one| one.expect("small")).concat()).expect("room");
+    assert_eq!(client.progress(|_, _| None), Progress::Waiting);
+    // Whatever wakes it, it waits, and it is not one that has nothing to do.
+    assert_eq!(serve(&mut client), (Vec::new(), Progress::Waiting));
+    assert_eq!((client.idle_since(), answers(&mut theirs)), (None, Vec::new()));
+    client.answer(&Ok(Reply::Peers(Vec::new())));
+    assert_eq!(serve(&mut client), (vec![(Request::ShowFib, 0)], Progress::Waiting));
+    assert_eq!(answers(&mut theirs), [Ok(Reply::Peers(Vec::new())), Ok(Reply::Done)]);
+    assert!(client.idle_since().is_some());
 }

@@ -22,6 +22,7 @@ mod turns;
 mod workers;
 
 use std::collections::BTreeSet;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -36,6 +37,7 @@ use frame::Pool;
 use netio::port::TapOffloads;
 use netlink::{Monitor, RulesetMonitor};
 
+use crate::journal::OnDisk;
 use crate::lock::Locks;
 use crate::namespaces::{self, Namespaces};
 use crate::node::Node;
@@ -66,6 +68,8 @@ pub struct Daemon {
     pub(crate) choices: Vec<String>,
     /// Sentences that need the operator's attention since then.
     pub(crate) warnings: Vec<String>,
+    /// What was wrong with the journal, and was logged.
+    journal_notes: Vec<String>,
     pub(crate) started: Instant,
     /// Told to leave nothing behind.
     pub(crate) is_drained: bool,
@@ -107,6 +111,17 @@ impl Daemon {
         self.ruleset.as_ref()
     }
 
+    /// Readable when the disk has news of the journal.
+    #[must_use]
+    pub fn journal_bell(&self) -> BorrowedFd<'_> {
+        self.node.journal.bell()
+    }
+
+    /// Whether a line of the journal is on disk.
+    pub(crate) fn is_on_disk(&self, line: u64) -> OnDisk {
+        self.node.journal.is_on_disk(line)
+    }
+
     /// Has the control plane make a list of an event, and carries it out; the answer, if it has one.
     ///
     /// # Errors
@@ -139,7 +154,7 @@ impl Daemon {
         if self.node.publisher.settle(&self.node.workers) {
             self.follow(Event::WorkersCaughtUp);
         }
-        self.compact_journal();
+        self.mend_journal(now);
         self.node.store.settle();
     }
 
@@ -197,12 +212,34 @@ impl Daemon {
         }
     }
 
-    fn compact_journal(&mut self) {
+    /// The disk has news of the journal.
+    pub fn on_journal_event(&mut self) {
+        self.node.journal.on_event();
+        self.mend_journal(Instant::now());
+    }
+
+    /// What is wrong with the journal is put right, as far as the disk allows; log and `status` have
+    /// the rest.
+    fn mend_journal(&mut self, now: Instant) {
         let journal = &mut self.node.journal;
-        if journal.wants_compaction()
-            && let Err(error) = journal.compact(&self.plane.model().snapshot())
-        {
-            tracing::warn!("the journal cannot be compacted: {}", api::chain(&error));
+        journal.mend(now);
+        if journal.wants_rewrite(now) {
+            journal.rewrite(self.plane.model().snapshot());
+        }
+        let trouble = journal.trouble().map(|why| format!("no pod can be added: {why}"));
+        let known: Vec<_> = trouble.into_iter().chain(journal.growth().cloned()).collect();
+        for problem in known.iter().filter(|problem| !self.journal_notes.contains(problem)) {
+            tracing::error!("{problem}");
+        }
+        if known.is_empty() && !self.journal_notes.is_empty() {
+            tracing::info!("the journal is as it should be again");
+        }
+        self.journal_notes = known;
+        for warning in self.node.journal.take_warnings() {
+            self.warn(warning);
+        }
+        if self.node.journal.trouble().is_none() && self.plane.owes_lines() {
+            self.follow(Event::JournalMended);
         }
     }
 

@@ -65,6 +65,10 @@ impl AtStart {
         Self { queue: Some(queue), queued }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.queued.attachments.is_empty()
+    }
+
     /// The journal has it all: the queue is not needed any more.
     pub(super) fn empty_queue(self) {
         let Some(queue) = self.queue else { return };
@@ -96,6 +100,10 @@ impl Daemon {
         }
     }
 
+    fn journal_has_all(&self) -> bool {
+        self.node.journal.trouble().is_none() && !self.plane.owes_lines()
+    }
+
     /// Detaches what is queued.
     pub(crate) fn detach_queued(&mut self, now: Instant) {
         let outcome = self.try_detach_queued();
@@ -118,6 +126,9 @@ impl Daemon {
         for attachment in queued.attachments {
             // A failure is logged there, and the pod stays queued.
             match self.react(Event::Request(Request::Detach(attachment.clone()))) {
+                // Otherwise the lease would be there again at the next start. No other pod gets the
+                // attachment's name until then: the journal takes no lease.
+                Ok(_) if !self.journal_has_all() => {}
                 Ok(_) => queue.remove(&attachment)?,
                 Err(_) => is_done = false,
             }

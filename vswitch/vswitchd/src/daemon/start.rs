@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
+use std::mem::discriminant;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +14,7 @@ use api::AttachmentId;
 use controlplane::change::Performer;
 use controlplane::config::Config;
 use controlplane::desired::nft_table;
-use controlplane::model::Model;
+use controlplane::model::{Edit, Model};
 use controlplane::plane::{ControlPlane, Event, UplinkState};
 use controlplane::repairs::Repairs;
 use controlplane::{compile, ports};
@@ -161,6 +162,7 @@ impl Daemon {
             sysctl_notes: Vec::new(),
             choices,
             warnings,
+            journal_notes: Vec::new(),
             started: now,
             is_drained: false,
             trace_pool: Pool::new(TRACE_FRAMES),
@@ -226,7 +228,7 @@ impl Daemon {
 
     /// Puts the ports that a former daemon left before the workers' door; whose they are. What the
     /// journal knows nothing of is closed, and its interface left alone: a journal that lost a line must
-    /// not cost a pod its interface.
+    /// not cost a pod its interface. While the journal cannot be read they stay with the service manager.
     fn take_left(&mut self, mut left: Left) -> Vec<(AttachmentId, Offloads)> {
         let mut taken = Vec::new();
         for (attachment, lease) in &self.plane.model().attachments {
@@ -235,6 +237,9 @@ impl Daemon {
             let name = descriptors::name_of(attachment);
             let netns = lease.netns.clone().into();
             self.node.arriving.push_back(Arriving { name, fds, netns, is_kept: true });
+        }
+        if self.node.journal.is_unread() {
+            return taken;
         }
         for name in left.into_names() {
             tracing::warn!("descriptor {name} is closed: it is of no pod that the journal knows");
@@ -299,9 +304,24 @@ fn restore(config: &Config, warnings: &mut Vec<String>) -> Result<(Journal, Mode
     }
     let queued = AtStart::apply(&config.control.state_dir, &mut model, warnings);
     warnings.extend(model.shared_addresses());
-    journal.compact(&model.snapshot())?;
-    queued.empty_queue();
+    let snapshot = model.snapshot();
+    let is_enough = queued.is_empty() && has_what_a_start_decides(&replay.edits, &snapshot);
+    journal.begin(snapshot, is_enough);
+    warnings.extend(journal.take_warnings());
+    if journal.trouble().is_none() {
+        queued.empty_queue();
+    }
     Ok((journal, model))
+}
+
+/// Whether edits have the machine's life and the node's prefixes as they are now. Otherwise a lease that
+/// was written behind them would be taken for one of another life, or of no prefix.
+fn has_what_a_start_decides(edits: &[Edit], snapshot: &[Edit]) -> bool {
+    let is_decided = |edit: &&Edit| matches!(edit, Edit::Boot { .. } | Edit::PodPrefixes { .. });
+    snapshot.iter().filter(is_decided).all(|wanted| {
+        let is_same_kind = |edit: &&Edit| discriminant(*edit) == discriminant(wanted);
+        edits.iter().rfind(is_same_kind) == Some(wanted)
+    })
 }
 
 fn uplink_state(facts: &Facts) -> UplinkState {

@@ -1,63 +1,47 @@
 //! The model's changes on disk.
 //!
-//! Enters: edits, before the reply that acknowledges them. Leaves: at the next start, the edits
-//! again. One line a transaction:
+//! Enters: edits, before what they bring about is done. Leaves: at the next start, the edits again. A
+//! line is written at once, and outlives the process then. It is on disk, and outlives the machine, when
+//! a thread of its own has synced it; no client is answered before that, and nobody else waits.
 //!
-//! ```text
-//!   vswitch-journal 1
-//!   1b2c3d4e5f607182 [{"edit":"lease",…}]
-//! ```
+//! | file | has |
+//! |---|---|
+//! | `format` | lines, their sums, and what damage costs |
+//! | `file`   | the files of the state directory |
+//! | `disk`   | the thread that waits for the disk |
+//! | `found`  | what a file comes to at the start |
+//! | `mend`   | how it is written anew, and put right |
+//! | `error`  | what is wrong, and what to do |
 //!
-//! The number before a line is a hash of the rest and of its place, so that a line that was cut,
-//! changed or moved is known. The last line may be torn by a crash: its transaction was never
-//! acknowledged, and is dropped. Anything else that does not fit is damage: what can be read is
-//! used, and the damaged file is kept aside under another name, never deleted.
+//! While something is wrong with the directory the daemon runs: see `trouble`. Lines that free
+//! something find room in a reserve that was made beforehand. When the journal can be written again it
+//! is written anew, from the model.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+mod disk;
+mod error;
+mod file;
+mod format;
+mod found;
+mod mend;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use controlplane::model::Edit;
+use controlplane::model::{Edit, frees};
 
-const NAME: &str = "journal";
-const MAGIC: &str = "vswitch-journal ";
-const VERSION: u32 = 1;
+use disk::{Disk, Order};
+pub use error::JournalError;
+use error::{described, is_full, unread};
+use file::Lines;
+use found::Found;
 
-/// Rewritten when it has this many lines more than twice what a snapshot has.
-const SLACK_LINES: usize = 256;
-/// Or this many bytes more than twice a snapshot's: a line of a large cluster's peers has megabytes.
-const SLACK_BYTES: u64 = 16 * 1024 * 1024;
-
-/// Why there is no journal, or no line more in it.
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// The system refused.
-    #[error("cannot {action} {path}")]
-    Io {
-        /// The operation that failed.
-        action: &'static str,
-        /// The file or directory.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// Another version wrote it.
-    #[error(
-        "{path} was written by a newer version (format {theirs}, this one reads {VERSION}); \
-         start that version, or move the file away to begin without state"
-    )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Format of the file.
-        theirs: u32,
-    },
-    /// An edit that JSON cannot hold: never of this program's making.
-    #[error("an edit cannot be written")]
-    Unwritable(#[source] serde_json::Error),
-}
+/// A start without a journal that lines can be added to waits so long for one.
+const START_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What was found at the start.
 #[derive(Debug, Default)]
@@ -68,46 +52,135 @@ pub struct Replay {
     pub warnings: Vec<String>,
 }
 
+/// What is known of a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OnDisk {
+    /// It is on disk, with all before it.
+    Yes,
+    /// It is written, and will be.
+    NotYet,
+    /// It may not be, and why.
+    Failed(String),
+}
+
+/// How far writing it anew has come.
+#[derive(Debug)]
+enum Rewrite {
+    /// It is not under way.
+    No,
+    /// A snapshot is being written beside the journal; these lines came after it.
+    Snapshot(VecDeque<(u64, Vec<u8>)>),
+    /// It has all lines, gets each further one too, and is being put in the journal's place.
+    Replacing(Lines),
+}
+
 /// An open journal.
 #[derive(Debug)]
 pub struct Journal {
-    path: PathBuf,
-    file: File,
+    dir: PathBuf,
+    disk: Disk,
+    /// Lines can be added to it.
+    current: Option<Lines>,
+    rewrite: Rewrite,
+    /// Number of the last line that was written, and of the last that is on disk.
+    written: u64,
+    synced: u64,
+    /// Lines in the file.
     lines: usize,
-    /// Bytes that are known to be whole lines on disk.
-    len: u64,
-    lines_of_snapshot: usize,
-    len_of_snapshot: u64,
+    snapshot: Size,
+    /// The journal that is there is damaged, and has to be kept.
+    keeps_former: bool,
+    /// The journal that is there could not be read: it must not be replaced from the part that could.
+    unread: Option<String>,
+    has_reserve: Option<bool>,
+    is_making_room: bool,
+    trouble: Option<String>,
+    /// Why it grows, though it was to be written anew.
+    growth: Option<String>,
+    tried: Option<Instant>,
+    warnings: Vec<String>,
+}
+
+/// Lines and bytes of the last snapshot.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    lines: usize,
+    bytes: u64,
 }
 
 impl Journal {
-    /// Opens the journal of a state directory, makes it if there is none, and reads it.
+    /// Opens and reads the journal of a state directory. Whatever is wrong with the directory is
+    /// trouble, and no reason not to start.
     ///
     /// # Errors
-    /// If the directory cannot be used, or a newer version wrote the journal.
+    /// If a newer version wrote the journal, or the kernel has no thread for it.
     pub fn open(dir: &Path) -> Result<(Self, Replay), JournalError> {
-        fs::create_dir_all(dir).map_err(failed("make the directory", dir))?;
-        let path = dir.join(NAME);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(failed("read", &path)(error)),
-        };
-        let (mut replay, damaged) = read(&path, &bytes)?;
-        if damaged {
-            let aside = set_aside(dir, &path)?;
-            replay.warnings.push(format!(
-                "{} was damaged; what could be read is used, and the file is kept as {}: compare before deleting it",
-                path.display(),
-                aside.display()
-            ));
+        let path = dir.join(file::NAME);
+        let mut found = Found::default();
+        match file::read(&path) {
+            Ok(None) => {}
+            Ok(Some(bytes)) => found.take(&path, bytes)?,
+            Err(error) => found.unread = Some(unread(&error)),
         }
-        // Rewriting also removes a torn last line, behind which nothing must be appended.
-        let journal = Self::create(&path, &replay.edits)?;
-        Ok((journal, replay))
+        let trouble = found.unread.clone().or_else(|| found.trouble.take());
+        let clone = match &found.current {
+            Some(lines) => Some(lines.file.try_clone().map_err(file::failed("open", &path))?),
+            None => None,
+        };
+        let disk = Disk::start(dir, clone).map_err(file::failed("start a thread for", &path))?;
+        let mut journal = Self {
+            dir: dir.to_owned(),
+            disk,
+            current: found.current,
+            rewrite: Rewrite::No,
+            written: 0,
+            synced: 0,
+            lines: found.lines,
+            snapshot: Size::default(),
+            keeps_former: found.is_damaged,
+            unread: found.unread,
+            has_reserve: None,
+            is_making_room: false,
+            trouble,
+            growth: None,
+            tried: None,
+            warnings: Vec::new(),
+        };
+        journal.make_room();
+        // A process that was killed has left lines that may not be on disk yet.
+        journal.written = 1;
+        if journal.current.is_some() {
+            journal.disk.order(Order::Sync(journal.written));
+        }
+        Ok((journal, found.replay))
     }
 
-    /// Adds a transaction; it is on disk when this returns.
+    /// Writes it anew from the model that it made, and waits for that if no line can be added before:
+    /// because of the file, or unless what was read `is_enough` for what is written behind it.
+    pub fn begin(&mut self, snapshot: Vec<Edit>, is_enough: bool) {
+        if self.unread.is_some() {
+            return;
+        }
+        if !is_enough {
+            self.current = None;
+        }
+        self.rewrite(snapshot);
+        let deadline = Instant::now() + START_PATIENCE;
+        while self.current.is_none() && !matches!(self.rewrite, Rewrite::No) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Some(report) = self.disk.wait(left) else { break };
+            self.hear(report);
+        }
+    }
+
+    /// Readable when [`Self::on_event`] has something to do.
+    #[must_use]
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.disk.bell()
+    }
+
+    /// Adds a transaction. The line outlives this process when it returns; it is on disk when
+    /// [`Self::is_on_disk`] says so.
     ///
     /// # Errors
     /// If it cannot be written; the journal is then as it was.
@@ -115,297 +188,93 @@ impl Journal {
         if edits.is_empty() {
             return Ok(());
         }
-        let line = line(self.lines, edits).map_err(JournalError::Unwritable)?;
-        let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
-        if let Err(error) = written {
-            // Half a line must not stay in front of the next one.
-            let _ = self.file.set_len(self.len);
-            return Err(failed("write to", &self.path)(error));
+        let line = format::line(edits).map_err(JournalError::Unwritable)?;
+        let is_release = frees(edits);
+        // What room there is without a reserve is for lines that free something. Until it was looked
+        // whether there is room again, nothing else is tried.
+        let is_kept_for_release = self.has_reserve == Some(false) || self.trouble.is_some();
+        if self.current.is_none() || is_kept_for_release && !is_release {
+            return Err(JournalError::Unavailable(self.trouble().unwrap_or_default()));
         }
+        while let Err(source) = self.write(&line) {
+            let is_full = is_full(&source);
+            let is_read_only = source.kind() == io::ErrorKind::ReadOnlyFilesystem;
+            let error = file::failed("write to", &self.dir.join(file::NAME))(source);
+            self.has_trouble(&error);
+            // A second time there is none.
+            if !(is_release && is_full && file::give_up_reserve(&self.dir).is_ok()) {
+                if !is_full && !is_read_only {
+                    // The file may be what is wrong.
+                    self.current = None;
+                }
+                return Err(JournalError::Unavailable(described(&error)));
+            }
+            self.has_reserve = Some(false);
+        }
+        self.disk.order(Order::Sync(self.written));
+        Ok(())
+    }
+
+    /// Writes a line to every file that is to have it, or to none.
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        let number = self.written + 1;
+        let Some(current) = &mut self.current else { return Err(io::ErrorKind::NotFound.into()) };
+        current.append(number, line)?;
+        match &mut self.rewrite {
+            Rewrite::No => {}
+            Rewrite::Snapshot(later) => later.push_back((number, line.to_vec())),
+            Rewrite::Replacing(fresh) => {
+                if let Err(error) = fresh.append(number, line) {
+                    current.drop_last();
+                    return Err(error);
+                }
+            }
+        }
+        self.written = number;
         self.lines += 1;
-        self.len += line.len() as u64;
         Ok(())
     }
 
-    /// It has grown far beyond what a snapshot needs.
+    /// There is a journal that could not be read, or not all of it.
     #[must_use]
-    pub fn wants_compaction(&self) -> bool {
-        self.lines > 2 * self.lines_of_snapshot + SLACK_LINES
-            || self.len > 2 * self.len_of_snapshot + SLACK_BYTES
+    pub fn is_unread(&self) -> bool {
+        self.unread.is_some()
     }
 
-    /// Replaces everything by a snapshot.
-    ///
-    /// # Errors
-    /// If that cannot be written; the journal is then as it was.
-    pub fn compact(&mut self, snapshot: &[Edit]) -> Result<(), JournalError> {
-        *self = Self::create(&self.path, snapshot)?;
-        Ok(())
+    /// Number of the last line that was written.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
-    /// Writes a whole new file beside the old one and puts it in its place: at no moment is there
-    /// none, or half of one.
-    fn create(path: &Path, snapshot: &[Edit]) -> Result<Self, JournalError> {
-        let fresh = path.with_extension("new");
-        let mut bytes = format!("{MAGIC}{VERSION}\n").into_bytes();
-        let mut lines = 0;
-        // A line each, so that damage to one costs one.
-        for edits in snapshot.chunks(1) {
-            bytes.extend(line(lines, edits).map_err(JournalError::Unwritable)?);
-            lines += 1;
-        }
-        let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)
-            .map_err(failed("make", &fresh))?;
-        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed("write", &fresh))?;
-        fs::rename(&fresh, path).map_err(failed("replace", path))?;
-        sync_dir(path)?;
-        let file = OpenOptions::new().append(true).open(path).map_err(failed("open", path))?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            lines,
-            len: bytes.len() as u64,
-            lines_of_snapshot: lines,
-            len_of_snapshot: bytes.len() as u64,
-        })
-    }
-}
-
-/// The edits of a file, and whether it is damaged otherwise than by a torn last line.
-fn read(path: &Path, bytes: &[u8]) -> Result<(Replay, bool), JournalError> {
-    let mut replay = Replay::default();
-    if bytes.is_empty() {
-        return Ok((replay, false));
-    }
-    let mut rest = bytes;
-    let mut damaged = match next_line(&mut rest).map(version_of) {
-        Some(Some(VERSION)) => false,
-        Some(Some(theirs)) if theirs > VERSION => {
-            return Err(JournalError::Newer { path: path.to_owned(), theirs });
-        }
-        // Not ours, or its first line is damaged: its transactions still have their sums.
-        _ => true,
-    };
-    let mut number = 0;
-    while !rest.is_empty() {
-        let Some(line) = next_line(&mut rest) else {
-            replay.warnings.push(format!(
-                "the last line of {} was torn by a crash and is dropped; it was never acknowledged",
-                path.display()
-            ));
-            break;
-        };
-        match edits_of(number, line) {
-            Some(edits) => replay.edits.extend(edits),
-            None => {
-                damaged = true;
-                replay.warnings.push(format!(
-                    "{}:{}: this line is damaged and skipped",
-                    path.display(),
-                    number + 2
-                ));
-            }
-        }
-        number += 1;
-    }
-    Ok((replay, damaged))
-}
-
-/// The next whole line; `None`, and nothing taken, if no line end follows.
-fn next_line<'b>(rest: &mut &'b [u8]) -> Option<&'b [u8]> {
-    let end = rest.iter().position(|byte| *byte == b'\n')?;
-    let (line, after) = rest.split_at(end);
-    *rest = &after[1..];
-    Some(line)
-}
-
-fn version_of(line: &[u8]) -> Option<u32> {
-    std::str::from_utf8(line).ok()?.strip_prefix(MAGIC)?.parse().ok()
-}
-
-fn line(number: usize, edits: &[Edit]) -> serde_json::Result<Vec<u8>> {
-    let json = serde_json::to_vec(edits)?;
-    let mut line = format!("{:016x} ", sum(number, &json)).into_bytes();
-    line.extend(json);
-    line.push(b'\n');
-    Ok(line)
-}
-
-fn edits_of(number: usize, line: &[u8]) -> Option<Vec<Edit>> {
-    let (hex, json) = line.split_at_checked(17)?;
-    let hex = std::str::from_utf8(hex).ok()?.strip_suffix(' ')?;
-    // The text that `line` writes and no other spelling of it.
-    if hex != format!("{:016x}", sum(number, json)) {
-        return None;
-    }
-    serde_json::from_slice(json).ok()
-}
-
-/// FNV-1a of 64 bits over the line's number and its bytes: against accidents, not against programs
-/// that can write the file.
-fn sum(number: usize, bytes: &[u8]) -> u64 {
-    let number = (number as u64).to_le_bytes();
-    number.iter().chain(bytes).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
-
-fn set_aside(dir: &Path, path: &Path) -> Result<PathBuf, JournalError> {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let aside = (0..)
-        .map(|number| dir.join(format!("{NAME}.damaged-{seconds}-{number}")))
-        .find(|aside| !aside.exists())
-        .expect("a number that is not taken");
-    // A second name, so that the first is never missing.
-    fs::hard_link(path, &aside).map_err(failed("set aside", path))?;
-    Ok(aside)
-}
-
-fn sync_dir(path: &Path) -> Result<(), JournalError> {
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync the directory of", path))
-}
-
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
-    let path = path.to_owned();
-    move |source| JournalError::Io { action, path, source }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::Path;
-
-    use api::Mac;
-    use tempfile::TempDir;
-
-    use super::{Journal, JournalError, SLACK_LINES, read};
-    use controlplane::model::Edit;
-
-    fn edit(number: u8) -> Edit {
-        Edit::Fdb {
-            bridge: "default".into(),
-            mac: Mac([2, 0, 0, 0, 0, number]),
-            vtep: "198.51.100.12".parse().expect("an address"),
+    /// Whether a line is on disk, with all before it.
+    #[must_use]
+    pub fn is_on_disk(&self, line: u64) -> OnDisk {
+        match &self.trouble {
+            _ if line <= self.synced => OnDisk::Yes,
+            // Lines that are not on disk stay so until all is written anew.
+            Some(why) if self.current.is_none() => OnDisk::Failed(why.clone()),
+            _ => OnDisk::NotYet,
         }
     }
 
-    /// A journal of three transactions, and its bytes.
-    fn written(dir: &Path) -> Vec<u8> {
-        let (mut journal, _) = Journal::open(dir).expect("a new one");
-        for number in 1..=3 {
-            journal.append(&[edit(number)]).expect("room");
-        }
-        fs::read(dir.join("journal")).expect("there")
-    }
-
-    #[test]
-    fn what_was_appended_comes_back_in_order() {
-        let dir = TempDir::new().expect("a directory");
-        written(dir.path());
-        let (mut journal, replay) = Journal::open(dir.path()).expect("ours");
-        assert_eq!(replay.edits, [edit(1), edit(2), edit(3)]);
-        assert!(replay.warnings.is_empty());
-        journal.append(&[edit(4)]).expect("room");
-        let (_, replay) = Journal::open(dir.path()).expect("ours");
-        assert_eq!(replay.edits.len(), 4);
-    }
-
-    #[test]
-    fn cut_anywhere_it_starts_with_what_is_whole() {
-        let dir = TempDir::new().expect("a directory");
-        let bytes = written(dir.path());
-        let ends: Vec<_> = (0..bytes.len()).filter(|at| bytes[*at] == b'\n').collect();
-        for cut in 0..bytes.len() {
-            let (replay, damaged) = read(Path::new("journal"), &bytes[..cut]).expect("starts");
-            let whole = ends.iter().filter(|end| **end < cut).count().saturating_sub(1);
-            assert_eq!(replay.edits, [edit(1), edit(2), edit(3)][..whole], "cut at {cut}");
-            let in_first_line = cut > 0 && cut <= ends[0];
-            assert_eq!(damaged, in_first_line, "cut at {cut}");
+    /// Why no pod can be added now, in words for an operator.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        match &self.trouble {
+            None if self.current.is_none() => Some("the journal is still being written".into()),
+            trouble => trouble.clone(),
         }
     }
 
-    #[test]
-    fn any_flipped_bit_costs_no_more_than_what_it_touches() {
-        let dir = TempDir::new().expect("a directory");
-        let bytes = written(dir.path());
-        for at in 0..bytes.len() {
-            for bit in 0..8 {
-                let mut flipped = bytes.clone();
-                flipped[at] ^= 1 << bit;
-                let (replay, damaged) = match read(Path::new("journal"), &flipped) {
-                    Ok(found) => found,
-                    // "1" with some bits flipped is a newer version's number.
-                    Err(JournalError::Newer { .. }) => {
-                        assert_eq!(at, super::MAGIC.len());
-                        continue;
-                    }
-                    Err(error) => panic!("byte {at}, bit {bit}: {error}"),
-                };
-                // Within a line it is that line. At a line's end it joins two, or tears the last;
-                // a new line end moves the lines behind it.
-                let ours = [edit(1), edit(2), edit(3)];
-                assert!(replay.edits.iter().all(|edit| ours.contains(edit)));
-                assert!(replay.edits.len() <= 3);
-                assert!(damaged || at == bytes.len() - 1, "byte {at}, bit {bit}");
-                let splits = flipped[at] == b'\n' || bytes[at] == b'\n';
-                assert!(splits || replay.edits.len() >= 2, "byte {at}, bit {bit}");
-            }
-        }
+    /// Why it grows and is not written anew, in words for an operator.
+    #[must_use]
+    pub fn growth(&self) -> Option<&String> {
+        self.growth.as_ref()
     }
 
-    #[test]
-    fn a_damaged_file_is_kept_aside_and_what_is_whole_is_used() {
-        let dir = TempDir::new().expect("a directory");
-        let mut bytes = written(dir.path());
-        let at = bytes.len() / 2;
-        bytes[at] ^= 1;
-        fs::write(dir.path().join("journal"), &bytes).expect("room");
-        let (_, replay) = Journal::open(dir.path()).expect("starts");
-        assert_eq!(replay.edits.len(), 2);
-        assert_eq!(replay.warnings.len(), 2, "{:?}", replay.warnings);
-        let aside = fs::read_dir(dir.path()).expect("there").map(|entry| entry.expect("readable"));
-        let aside: Vec<_> =
-            aside.filter(|entry| entry.file_name().to_string_lossy().contains("damaged")).collect();
-        assert_eq!(aside.len(), 1);
-        assert_eq!(fs::read(aside[0].path()).expect("there"), bytes);
-        // The new file is sound.
-        let (_, replay) = Journal::open(dir.path()).expect("starts");
-        assert_eq!((replay.edits.len(), replay.warnings.len()), (2, 0));
-    }
-
-    #[test]
-    fn a_newer_format_is_refused_and_left_alone() {
-        let dir = TempDir::new().expect("a directory");
-        let path = dir.path().join("journal");
-        fs::write(&path, "vswitch-journal 2\nwhatever\n").expect("room");
-        assert!(matches!(Journal::open(dir.path()), Err(JournalError::Newer { theirs: 2, .. })));
-        assert_eq!(fs::read(&path).expect("there"), b"vswitch-journal 2\nwhatever\n");
-    }
-
-    #[test]
-    fn compaction_keeps_the_snapshot_alone() {
-        let dir = TempDir::new().expect("a directory");
-        let (mut journal, _) = Journal::open(dir.path()).expect("a new one");
-        while !journal.wants_compaction() {
-            journal.append(&[edit(1)]).expect("room");
-        }
-        journal.compact(&[edit(7), edit(8)]).expect("room");
-        assert!(!journal.wants_compaction());
-        journal.append(&[edit(9)]).expect("room");
-        let (_, replay) = Journal::open(dir.path()).expect("ours");
-        assert_eq!(replay.edits, [edit(7), edit(8), edit(9)]);
-        // Few lines, but long ones.
-        let many = vec![edit(1); 50_000];
-        let lines = (0..).take_while(|_| {
-            journal.append(&many).expect("room");
-            !journal.wants_compaction()
-        });
-        assert!(lines.count() < SLACK_LINES);
+    /// Sentences for the log and for `status`, since the last call.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 }

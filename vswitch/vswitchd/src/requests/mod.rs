@@ -6,6 +6,7 @@
 //! | file | answers |
 //! |---|---|
 //! | `attachments` | takes a pod's port over, and compares what a runtime knows |
+//! | `held`        | nothing: it holds answers back until the journal is on disk |
 //! | `show`        | `show ports`, `fdb`, `neighbors`, `drops` |
 //! | `routes`      | `show fib`, `peers`: in force or hidden |
 //! | `status`      | `status` |
@@ -17,6 +18,7 @@
 
 mod arrival;
 mod attachments;
+mod held;
 mod packet;
 mod problems;
 mod routes;
@@ -33,41 +35,63 @@ use controlplane::model::refuse;
 use controlplane::plane::Event;
 
 use crate::daemon::Daemon;
+pub use held::{Handled, Held};
 
 impl Daemon {
     /// Does as asked. File descriptors that the request has no use for are closed.
-    pub fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) -> Response {
+    pub fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) -> Handled {
         // A pod that died a moment ago must not stand in the way of its successor.
         self.notice_gone_ports();
-        let event = match request {
-            Request::Status => return Ok(Reply::Status(Box::new(self.status()))),
-            Request::ShowPorts => return Ok(Reply::Ports(self.show_ports())),
-            Request::ShowFdb => return Ok(Reply::Fdb(self.show_fdb())),
-            Request::ShowFib => return Ok(Reply::Fib(self.show_fib())),
-            Request::ShowNeighbors => return Ok(Reply::Neighbors(self.show_neighbors())),
-            Request::ShowPeers => return Ok(Reply::Peers(self.show_peers())),
-            Request::ShowDrops => return Ok(Reply::Drops(self.show_drops())),
-            Request::Trace(packet) => return self.trace(&packet).map(Reply::Trace),
-            Request::Check(check) => return self.check(&check).map(|()| Reply::Done),
-            Request::Adjustments => return Ok(Reply::Adjustments(self.plane.adjustments())),
-            Request::Reattachments => {
-                return Ok(Reply::Reattachments(self.plane.reattachments()));
+        let is_release = matches!(request, Request::Detach(_));
+        let is_drain = matches!(request, Request::Drain);
+        let event = match self.event_of(request, fds) {
+            Ok(event) => event,
+            Err(response) => return Handled::Now(*response),
+        };
+        let before = self.node.journal.written();
+        let answer = self.react(event);
+        let response = answer.and_then(|answer| {
+            answer.ok_or_else(|| refuse(ErrorKind::Internal, "a change has no answer"))
+        });
+        self.is_drained |= is_drain && response.is_ok();
+        let line = self.node.journal.written();
+        // Also one that changed nothing is held: it may repeat one that is not on disk yet.
+        if response.is_ok() || line > before {
+            Handled::OnceOnDisk(Held { response, line, is_release })
+        } else {
+            Handled::Now(response)
+        }
+    }
+
+    /// The event that a change is; the answer to what is none.
+    fn event_of(&mut self, request: Request, fds: Vec<OwnedFd>) -> Result<Event, Box<Response>> {
+        let reply = match request {
+            Request::Status => Reply::Status(Box::new(self.status())),
+            Request::ShowPorts => Reply::Ports(self.show_ports()),
+            Request::ShowFdb => Reply::Fdb(self.show_fdb()),
+            Request::ShowFib => Reply::Fib(self.show_fib()),
+            Request::ShowNeighbors => Reply::Neighbors(self.show_neighbors()),
+            Request::ShowPeers => Reply::Peers(self.show_peers()),
+            Request::ShowDrops => Reply::Drops(self.show_drops()),
+            Request::Trace(packet) => {
+                return Err(Box::new(self.trace(&packet).map(Reply::Trace)));
             }
-            Request::Drain => {
-                let answer = self.react(Event::Request(Request::Drain))?;
-                self.is_drained = true;
-                return answer.ok_or_else(|| refuse(ErrorKind::Internal, "a change has no answer"));
+            Request::Check(check) => {
+                return Err(Box::new(self.check(&check).map(|()| Reply::Done)));
             }
-            Request::Attach(request) => self.arrival(request, fds)?,
+            Request::Adjustments => Reply::Adjustments(self.plane.adjustments()),
+            Request::Reattachments => Reply::Reattachments(self.plane.reattachments()),
+            Request::Attach(request) => {
+                return self.arrival(request, fds).map_err(|refusal| Box::new(Err(refusal)));
+            }
             Request::Reserve(request) => {
                 // The attachment's own DEL may be queued, and came before.
                 self.detach_queued(Instant::now());
-                Event::Request(Request::Reserve(request))
+                return Ok(Event::Request(Request::Reserve(request)));
             }
-            change => Event::Request(change),
+            change => return Ok(Event::Request(change)),
         };
-        let answer = self.react(event)?;
-        answer.ok_or_else(|| refuse(ErrorKind::Internal, "a change has no answer"))
+        Err(Box::new(Ok(reply)))
     }
 }
 

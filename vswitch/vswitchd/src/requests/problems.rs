@@ -1,6 +1,6 @@
 //! What keeps the node from serving its pods, for `status` and for CNI's STATUS.
 //!
-//! Enters: the control plane's own problems; workers, host port and uplink as they are now. Leaves: one
+//! Enters: the control plane's own problems; workers, journal, host port and uplink as they are now. Leaves: one
 //! list, each with what it does to pods. What an operator should know beside that is among the warnings.
 
 use std::time::Instant;
@@ -13,6 +13,8 @@ use crate::daemon::Daemon;
 impl Daemon {
     pub(super) fn problems(&mut self, now: Instant) -> Vec<Problem> {
         let mut problems = self.plane.problems();
+        let journal = self.node.journal.trouble();
+        problems.extend(journal.map(|reason| Problem { kind: ProblemKind::AddsFail, reason }));
         let mut suffer = self.stalled(now);
         suffer.extend(self.broken_parts(now));
         suffer.extend(self.uplink_problem());

@@ -21,6 +21,7 @@ impl Daemon {
         let observed = self.node.nft.observe();
         let mut warnings = self.attention();
         warnings.extend(self.repairs.attention(self.millis(Instant::now())));
+        warnings.extend(self.node.journal.growth().cloned());
         warnings.extend(self.queue_note.clone());
         warnings.extend(self.sysctl_notes.clone());
         warnings.extend(self.strict_uplink());

@@ -2,6 +2,8 @@
 //! control protocol as the plugin and vswitchctl do.
 
 mod del_queue;
+#[cfg(feature = "failpoints")]
+mod faults;
 mod mtu;
 mod networks;
 mod node;

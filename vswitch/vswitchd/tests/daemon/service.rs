@@ -107,6 +107,26 @@ fn a_supervised_daemon_goes_on_where_the_former_one_ended() {
 }
 
 #[test]
+fn pods_outlive_a_journal_that_cannot_be_read_for_a_while() {
+    let node = Node::new("");
+    let running = node.start_as(node.supervised());
+    let (a, b) = (running.plug("a"), running.plug("b"));
+    let (journal, away) = (node.file("state/journal"), node.file("away"));
+    std::fs::rename(&journal, &away).expect("it is there");
+    std::fs::create_dir(&journal).expect("the name is free");
+    running.ends_daemon("-KILL");
+    let refused =
+        running.try_ask(&Request::Reserve(Pod::reserve("c"))).expect_err("unknown leases");
+    assert!(refused.message.contains("is a directory"), "{refused}");
+    std::fs::remove_dir(&journal).expect("it is empty");
+    std::fs::rename(&away, &journal).expect("the name is free");
+    running.ends_daemon("-KILL");
+    a.send_udp(&b, b"still here");
+    assert!(b.receive().is_some());
+    running.stop();
+}
+
+#[test]
 fn a_supervisor_ends_where_another_daemon_would_be_of_no_use() {
     let node = Node::new("");
     let running = node.start_as(node.supervised());
