@@ -260,8 +260,10 @@ impl Performer for World {
 
     fn take_port(&mut self, id: PortId, worker: usize) -> Performed {
         let what = || format!("give {id} to the workers, to receive: {worker}");
+        // Also where it is refused: the next one is another's.
+        let arriving = self.course.arriving.pop_front();
         self.act("take port", what, |world, _| {
-            let Some(attachment) = world.course.arriving.pop_front() else {
+            let Some(attachment) = arriving else {
                 return Err(refuse(ErrorKind::Internal, "no port came with the request"));
             };
             world.workers.add(id);
