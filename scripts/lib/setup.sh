@@ -22,6 +22,8 @@ packages_for() {
         test) echo shellcheck systemd ;;
         systemd-node) echo mmdebstrap systemd-container procps util-linux ;;
         podman) echo podman conmon runc busybox-static ;;
+        # The last are for our client of the CRI: Debian 12 has none.
+        containerd) echo containerd runc busybox-static python3-grpcio python3-protobuf protobuf-compiler ;;
         etcd) echo etcd-server ;;
         kubernetes) echo curl jq openssl iproute2 procps util-linux ;;
         kubernetes-build)
@@ -82,7 +84,7 @@ apt_install() {
         >>"$log" 2>&1 || code=$?
     [[ -z $policy ]] || rm -f "$policy"
     if [[ -d /run/systemd/system ]]; then
-        for unit in bird frr etcd podman podman.socket podman-{restart,auto-update.timer}; do
+        for unit in bird frr etcd containerd podman podman.socket podman-{restart,auto-update.timer}; do
             [[ ! " $* " =~ \ ${unit%%[-.]*} ]] || systemctl disable --quiet "$unit" >>"$log" 2>&1 || true
         done
     fi
