@@ -101,11 +101,17 @@ supervisor_ends() {
     runtime_node_start "$1" && on_host "$1" "$bin/vswitch-cni" --adjust "$(node_socket "$1")"
 }
 
+# supervisor_stops NODE: and its daemon.
+supervisor_stops() {
+    kill -TERM "$(supervisor_of "$1")" && wait_until 10 lab_gone "vswitchd-$1"
+}
+
 # runtime_network NODE DIRECTORY: the shipped network, for that node's daemon.
 runtime_network() {
     mkdir -p "$2"
-    jq --arg socket "$(node_socket "$1")" '.plugins[0].socket = $socket' \
-        "$root/config/10-vswitch.conflist" >"$2/10-vswitch.conflist"
+    jq --arg socket "$(node_socket "$1")" --arg state "$(node_dir "$1")/state" \
+        '.plugins[0] += {socket: $socket, stateDir: $state}' "$root/config/10-vswitch.conflist" \
+        >"$2/10-vswitch.conflist"
 }
 
 # runtime_image NAME COMMAND…: writes an archive NAME.tar as `docker save` does, of an image

@@ -48,7 +48,9 @@ main() {
     check "containerd starts again" containerd_start
     check "it removes the pod that was killed" cri_pod_removed pair
     check "and the one that has no namespace" cri_pod_removed third
-    check "and the one that runs" cri_pod_removed single
+    check "the daemon is stopped" supervisor_stops node-a
+    check "the pod that runs is removed meanwhile" cri_pod_removed single
+    check "the daemon starts" runtime_node_start node-a
     check "nothing of them is left" wait_until 5 nothing_left node-a
     report_end
 }

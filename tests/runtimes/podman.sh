@@ -38,7 +38,9 @@ main() {
     mark node-a "$(podman_namespace single)"
     podman_crash single
     check "a container that was killed with its monitor is removed" podman_on rm --force --time 0 single
-    check "the pod is removed" podman_on pod rm --force --time 0 pair
+    check "the daemon is stopped" supervisor_stops node-a
+    check "a pod is removed meanwhile" podman_on pod rm --force --time 0 pair
+    check "the daemon starts" runtime_node_start node-a
     check "of those that were removed, and of one that ended without a word, nothing is left after a while" \
         wait_until 70 nothing_left node-a
     check "podman removes what it knows of that one" podman_on rm --force --time 0 silent
