@@ -33,6 +33,8 @@ bin=
 . "$root/scripts/lib/systemd_root.sh"
 # shellcheck source=scripts/lib/systemd_node.sh
 . "$root/scripts/lib/systemd_node.sh"
+# shellcheck source=scripts/lib/runtime_node.sh
+. "$root/scripts/lib/runtime_node.sh"
 # shellcheck source=scripts/lib/bgp.sh
 . "$root/scripts/lib/bgp.sh"
 # shellcheck source=scripts/lib/checks.sh

@@ -92,10 +92,12 @@ lab_spawn() {
     # the terminal from it: the lab ends its processes itself, in order.
     setsid nsenter --net="/run/netns/vsw-$LAB_ID-$name" -- "$@" \
         </dev/null >>"$LAB_DIR/logs/$process.log" 2>&1 &
-    local pid=$!
-    printf '%s %s\n' "$pid" "$(process_start "$pid")" >"$LAB_DIR/pids/$process"
-    disown "$pid"
+    lab_remember_pid "$process" "$!"
+    disown "$!"
 }
+
+# lab_remember_pid PROCESS PID: which the lab ends.
+lab_remember_pid() { printf '%s %s\n' "$2" "$(process_start "$2")" >"$LAB_DIR/pids/$1"; }
 
 # lab_pid PROCESS: its pid if it still runs.
 lab_pid() {

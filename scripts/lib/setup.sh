@@ -6,7 +6,7 @@
 : "${root:?the sourcing script sets it to the repository}"
 
 # Debian packages by purpose: to build, to run the lab, a VM in it, to run the tests, to run a
-# Kubernetes API server and to build it, and a machine with systemd.
+# Kubernetes API server and to build it, a machine with systemd, and containers by a real runtime.
 packages_for() {
     case $1 in
         build)
@@ -21,6 +21,9 @@ packages_for() {
         bgp) echo bird2 frr ;;
         test) echo shellcheck systemd ;;
         systemd-node) echo mmdebstrap systemd-container procps util-linux ;;
+        podman) echo podman conmon runc busybox-static ;;
+        # The last are for our client of the CRI: Debian 12 has none.
+        containerd) echo containerd runc busybox-static python3-grpcio python3-protobuf protobuf-compiler ;;
         etcd) echo etcd-server ;;
         kubernetes) echo curl jq openssl iproute2 procps util-linux ;;
         kubernetes-build)
@@ -66,7 +69,8 @@ installed() {
 }
 
 # apt_install LOG PACKAGE…: a daemon that comes in a package is for the lab alone, so that none is
-# started on the machine, and none at its next boot.
+# started on the machine, and none at its next boot. Nothing that is there is removed for it, such as
+# another build of a runtime.
 apt_install() {
     local log=$1 policy=/usr/sbin/policy-rc.d code=0 unit
     shift
@@ -76,12 +80,12 @@ apt_install() {
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod 0755 "$policy"
     fi
-    DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$@" \
+    DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends --no-remove "$@" \
         >>"$log" 2>&1 || code=$?
     [[ -z $policy ]] || rm -f "$policy"
     if [[ -d /run/systemd/system ]]; then
-        for unit in bird frr etcd; do
-            [[ ! " $* " =~ \ $unit ]] || systemctl disable --quiet "$unit" >>"$log" 2>&1 || true
+        for unit in bird frr etcd containerd podman podman.socket podman-{restart,auto-update.timer}; do
+            [[ ! " $* " =~ \ ${unit%%[-.]*} ]] || systemctl disable --quiet "$unit" >>"$log" 2>&1 || true
         done
     fi
     return "$code"

@@ -26,12 +26,9 @@ systemd_node_boot() {
     outer=$(lab_pid "machine-$node")
     wait_until 5 pgrep -P "$outer" || die "The machine of $node does not start"
     # unshare hears no SIGTERM; what runs within does, and unshare ends with it.
-    remember_pid "machine-$node" "$(pgrep -P "$outer")"
+    lab_remember_pid "machine-$node" "$(pgrep -P "$outer")"
     systemd_node_runs "$node"
 }
-
-# remember_pid PROCESS PID
-remember_pid() { printf '%s %s\n' "$2" "$(process_start "$2")" >"$LAB_DIR/pids/$1"; }
 
 # systemd_node_runs NODE: waits until everything that is to start there has started.
 systemd_node_runs() {
