@@ -96,13 +96,19 @@ VSWITCHD_ROLE=
 # node_start NODE: vswitchd with the configuration that is there; returns once it answers.
 node_start() {
     local node=$1
-    lab_spawn "vswitchd-$node" "$node" \
-        env RUST_LOG="${RUST_LOG:-info}" NO_COLOR=1 "${VSWITCHD_UNDER[@]}" "$bin/vswitchd" \
-        ${VSWITCHD_ROLE:+"$VSWITCHD_ROLE"} --config "$(node_dir "$node")/vswitch.toml"
+    node_spawn "$node"
     wait_until 10 node_settled "$node" && ctl "$node" status >/dev/null 2>&1 && return 0
     say "vswitchd on $node did not come up; the end of its log:" >&2
     tail -n 20 "$LAB_DIR/logs/vswitchd-$node.log" >&2
     return 1
+}
+
+# node_spawn NODE: as node_start, but returns at once.
+node_spawn() {
+    local node=$1
+    lab_spawn "vswitchd-$node" "$node" \
+        env RUST_LOG="${RUST_LOG:-info}" NO_COLOR=1 "${VSWITCHD_UNDER[@]}" "$bin/vswitchd" \
+        ${VSWITCHD_ROLE:+"$VSWITCHD_ROLE"} --config "$(node_dir "$node")/vswitch.toml"
 }
 
 # node_drain NODE: its daemon leaves nothing behind, and ends.
