@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::{ClientError, ErrorKind, ErrorReply, Problem, ProblemKind, QueueError};
+use api::{ClientError, ErrorKind, ErrorReply, QueueError, ServiceProblem, ServiceProblemKind};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ pub enum Error {
     },
     /// STATUS: the daemon reports what keeps it from serving pods.
     #[error("{}", not_well(pods_suffer(.0)))]
-    NotWell(Vec<Problem>),
+    NotWell(Vec<ServiceProblem>),
     /// The daemon is away, and what it should be told cannot be left for it on disk.
     #[error("{}; nor can that wait on disk for a daemon", .away.sentence())]
     NotQueued {
@@ -219,8 +219,8 @@ impl Error {
 }
 
 /// Whether one of the problems touches pods that are there.
-fn pods_suffer(problems: &[Problem]) -> bool {
-    problems.iter().any(|problem| problem.kind == ProblemKind::PodsSuffer)
+fn pods_suffer(problems: &[ServiceProblem]) -> bool {
+    problems.iter().any(|problem| problem.kind == ServiceProblemKind::PodsSuffer)
 }
 
 /// The specification's codes of STATUS: 50, "the plugin is not available", and 51, "the plugin is not

@@ -2,7 +2,7 @@
 //! have no problem, and the IPAM plugin must answer if there is one. Code 50 means that no pod can be
 //! added, 51 that pods suffer besides: without a daemon nothing forwards for them.
 
-use api::{ProblemKind, Reply, Request};
+use api::{Reply, Request, ServiceProblemKind};
 
 use crate::client;
 use crate::config::{Call, IpamChoice};
@@ -28,7 +28,7 @@ pub(crate) fn status(call: &Call, deadline: &Deadline) -> Result<(), Error> {
         source: Box::new(error),
     })?;
     let allocates_itself = call.conf.ipam == IpamChoice::Own;
-    let concerns = |kind| kind != ProblemKind::NoAddress || allocates_itself;
+    let concerns = |kind| kind != ServiceProblemKind::NoAddress || allocates_itself;
     let problems: Vec<_> =
         status.problems.into_iter().filter(|problem| concerns(problem.kind)).collect();
     if !problems.is_empty() {

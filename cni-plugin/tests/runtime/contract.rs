@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use api::{ErrorKind, Problem, ProblemKind};
+use api::{ErrorKind, ServiceProblem, ServiceProblemKind};
 use serde_json::json;
 
 use crate::lab::daemon::{Daemon, Fault};
@@ -150,10 +150,10 @@ fn status_says_whether_add_could_succeed_and_pods_are_well() {
     assert_eq!(delegated.run("STATUS").code(), 0);
     assert_eq!(ipam.log(), ["STATUS"]);
 
-    let problem = |kind, reason: &str| Problem { kind, reason: reason.into() };
-    let no_address = problem(ProblemKind::NoAddress, "no address is left");
-    let no_adds = problem(ProblemKind::AddsFail, "no pod prefixes");
-    let suffer = problem(ProblemKind::PodsSuffer, "the uplink is gone");
+    let problem = |kind, reason: &str| ServiceProblem { kind, reason: reason.into() };
+    let no_address = problem(ServiceProblemKind::NoAddress, "no address is left");
+    let no_adds = problem(ServiceProblemKind::AddsFail, "no pod prefixes");
+    let suffer = problem(ServiceProblemKind::PodsSuffer, "the uplink is gone");
     let table = [
         (vec![no_address.clone()], 50, "no address is left", 0),
         (vec![no_adds.clone()], 50, "no pod prefixes", 50),

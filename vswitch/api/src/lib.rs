@@ -46,8 +46,8 @@ pub use prefix::{is_v4, overlap};
 pub use state::{
     DropCount, Drops, Encapsulate, Encapsulation, FdbEntry, FibEntry, KernelRoutes,
     MasqueradeStatus, NeighborEntry, PeerEntry, PeerSpec, PeerSync, PortCounters, PortEntry,
-    PortKind, Problem, ProblemKind, RefusedPeer, RefusedRoute, RepairStatus, RouteSpec,
-    RouteTarget, Source, SourceStatus, Status, UplinkStatus, WorkerStatus,
+    PortKind, RefusedPeer, RefusedRoute, RepairStatus, RouteSpec, RouteTarget, ServiceProblem,
+    ServiceProblemKind, Source, SourceStatus, Status, UplinkStatus, WorkerStatus,
 };
 pub use trace::{Door, TracePacket, TraceResult};
 

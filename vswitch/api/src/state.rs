@@ -104,22 +104,22 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// Why an ADD would fail, or pods suffer, now; empty if all is well. CNI's STATUS is made of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub problems: Vec<Problem>,
+    pub problems: Vec<ServiceProblem>,
 }
 
 /// What keeps the node from serving its pods.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
+pub struct ServiceProblem {
     /// What it does to pods.
-    pub kind: ProblemKind,
+    pub kind: ServiceProblemKind,
     /// What is wrong, and what to do about it.
     pub reason: String,
 }
 
-/// What a [`Problem`] does to pods.
+/// What a [`ServiceProblem`] does to pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum ProblemKind {
+pub enum ServiceProblemKind {
     /// No pod can be added; those that are there are well.
     AddsFail,
     /// The daemon has no address for another pod. One whose addresses another IPAM plugin allocates can

@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use api::{
-    Drops, MasqueradeStatus, Problem, ProblemKind, RefusedRoute, RepairStatus, Reply, SourceStatus,
-    Status, TraceResult,
+    Drops, MasqueradeStatus, RefusedRoute, RepairStatus, Reply, ServiceProblem, ServiceProblemKind,
+    SourceStatus, Status, TraceResult,
 };
 use serde::Serialize;
 
@@ -274,10 +274,10 @@ fn status_text(status: &Status) -> String {
     if !status.problems.is_empty() {
         line(&mut text, "\nproblems");
     }
-    for Problem { kind, reason } in &status.problems {
+    for ServiceProblem { kind, reason } in &status.problems {
         let what = match kind {
-            ProblemKind::AddsFail | ProblemKind::NoAddress => "no pod can be added",
-            ProblemKind::PodsSuffer => "pods suffer",
+            ServiceProblemKind::AddsFail | ServiceProblemKind::NoAddress => "no pod can be added",
+            ServiceProblemKind::PodsSuffer => "pods suffer",
         };
         line(&mut text, &format!("  {what}: {reason}"));
     }

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use api::{
-    Adjustment, AttachmentId, Collect, Decoder, ErrorKind, ErrorReply, Mac, Mode, Problem,
-    Reattachment, Reply, Request, Reserve, Reserved, Response, Status,
+    Adjustment, AttachmentId, Collect, Decoder, ErrorKind, ErrorReply, Mac, Mode, Reattachment,
+    Reply, Request, Reserve, Reserved, Response, ServiceProblem, Status,
 };
 use ipnet::IpNet;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -46,7 +46,7 @@ pub(crate) struct State {
     /// Its answer to `Adjustments`.
     pub(crate) adjustments: Vec<Adjustment>,
     /// What it reports to `Status`.
-    pub(crate) problems: Vec<Problem>,
+    pub(crate) problems: Vec<ServiceProblem>,
     fault: Option<Fault>,
     stopped: bool,
 }
@@ -249,7 +249,7 @@ fn reserved(reserve: &Reserve) -> Reserved {
     Reserved { addresses, gateways, gateway_mac: GATEWAY_MAC, mac, mtu: MTU, mode }
 }
 
-fn status(problems: &[Problem]) -> Status {
+fn status(problems: &[ServiceProblem]) -> Status {
     Status {
         version: "0".into(),
         node: "a".into(),

@@ -5,21 +5,23 @@
 
 use std::time::Instant;
 
-use api::{Problem, ProblemKind};
+use api::{ServiceProblem, ServiceProblemKind};
 use controlplane::repairs::Part;
 
 use crate::daemon::Daemon;
 
 impl Daemon {
-    pub(super) fn problems(&mut self, now: Instant) -> Vec<Problem> {
+    pub(super) fn problems(&mut self, now: Instant) -> Vec<ServiceProblem> {
         let mut problems = self.plane.problems();
         let journal = self.node.journal.trouble();
-        problems.extend(journal.map(|reason| Problem { kind: ProblemKind::AddsFail, reason }));
+        problems.extend(
+            journal.map(|reason| ServiceProblem { kind: ServiceProblemKind::AddsFail, reason }),
+        );
         let mut suffer = self.stalled(now);
         suffer.extend(self.broken_parts(now));
         suffer.extend(self.uplink_problem());
-        let kind = ProblemKind::PodsSuffer;
-        problems.extend(suffer.into_iter().map(|reason| Problem { kind, reason }));
+        let kind = ServiceProblemKind::PodsSuffer;
+        problems.extend(suffer.into_iter().map(|reason| ServiceProblem { kind, reason }));
         problems
     }
 

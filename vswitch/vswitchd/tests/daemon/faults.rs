@@ -4,7 +4,7 @@ use std::io::{ErrorKind as IoErrorKind, Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use api::{ErrorKind, ProblemKind, Reply, Request, Status, encode_request};
+use api::{ErrorKind, Reply, Request, ServiceProblemKind, Status, encode_request};
 
 use crate::node::{Node, Pod, Running};
 
@@ -91,7 +91,7 @@ fn what_cannot_be_synced_is_refused_with_the_reason_and_a_del_succeeds() {
     assert_eq!(daemon.ask(&Request::Detach(Pod::id("a"))), Reply::Done);
     let status = daemon.reported();
     let [problem] = status.problems.as_slice() else { panic!("{status:?}") };
-    assert_eq!(problem.kind, ProblemKind::AddsFail);
+    assert_eq!(problem.kind, ServiceProblemKind::AddsFail);
     assert!(problem.reason.contains("journal"), "{problem:?}");
     daemon.stop();
 }

@@ -16,8 +16,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use api::{
-    AttachmentId, Check, ErrorKind, Mac, Mode, Problem, ProblemKind, Reply, Request, Reserve,
-    TracePacket,
+    AttachmentId, Check, ErrorKind, Mac, Mode, Reply, Request, Reserve, ServiceProblem,
+    ServiceProblemKind, TracePacket,
 };
 
 use node::{Node, Pod, Running};
@@ -214,7 +214,7 @@ fn addresses_run_out_with_a_word_of_why() {
     let refused = daemon.try_ask(&Request::Reserve(Pod::reserve("one-more"))).expect_err("full");
     assert_eq!(refused.kind, ErrorKind::Exhausted);
     let [problem] = &problems(&daemon)[..] else { panic!("one problem") };
-    assert_eq!((problem.kind, &problem.reason), (ProblemKind::NoAddress, &refused.message));
+    assert_eq!((problem.kind, &problem.reason), (ServiceProblemKind::NoAddress, &refused.message));
     assert!(refused.message.contains("198.18.1.0/30"), "{}", refused.message);
     assert_eq!(daemon.ask(&Request::Detach(Pod::id("only"))), Reply::Done);
     assert_eq!(problems(&daemon), []);
@@ -222,7 +222,7 @@ fn addresses_run_out_with_a_word_of_why() {
     daemon.stop();
 }
 
-fn problems(daemon: &Running<'_>) -> Vec<Problem> {
+fn problems(daemon: &Running<'_>) -> Vec<ServiceProblem> {
     let Reply::Status(status) = daemon.ask(&Request::Status) else { panic!("not a status") };
     status.problems
 }
@@ -232,7 +232,7 @@ fn a_node_without_prefixes_says_that_no_pod_can_be_added() {
     let node = Node::without_prefixes();
     let daemon = node.start();
     let [problem] = &problems(&daemon)[..] else { panic!("one problem") };
-    assert_eq!(problem.kind, ProblemKind::AddsFail);
+    assert_eq!(problem.kind, ServiceProblemKind::AddsFail);
     assert!(problem.reason.contains("no pod prefixes"), "{}", problem.reason);
     let prefix = "198.18.1.0/24".parse().expect("a prefix");
     assert_eq!(daemon.ask(&Request::SetPodPrefixes(vec![prefix])), Reply::Done);
