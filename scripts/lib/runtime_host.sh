@@ -40,17 +40,13 @@ own_directories() {
     for directory in /run /var/lib /dev/shm; do
         mount -t tmpfs tmpfs "$directory"
     done
-    # It may have been below one of them.
+    # It may have been below one of them. Its name would be looked up anew.
     if [[ ! -d $lab ]]; then
         mkdir -p "$lab"
-        mount --bind "/proc/self/fd/$kept" "$lab"
+        mount --no-canonicalize --bind "/proc/self/fd/$kept" "$lab"
     fi
     exec {kept}<&-
     mkdir /run/lock
-    # Where runtimes mount pods' namespaces, as `ip netns` leaves it on a machine.
-    mkdir /run/netns
-    mount --bind /run/netns /run/netns
-    mount --make-shared /run/netns
 }
 
 main "$@"

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# A node of the lab as a machine for a container runtime: daemon and runtime share mount, pid and cgroup
-# namespaces of its own, with a /run, a /var/lib and a /run/netns that no other has. Its images are made
-# of busybox and the file that is transferred. Sourced after nodes.sh.
+# A node of the lab as a machine for a container runtime: daemon and runtime share mount and pid namespaces of
+# its own, with a /run, and so a /run/netns, and a /var/lib that no other has. Its images are made of busybox
+# and the file that is transferred. Sourced after nodes.sh.
 
 # Prints what is missing for such a node, or nothing.
 runtime_node_lacks() {
