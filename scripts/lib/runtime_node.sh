@@ -220,6 +220,36 @@ daemon_dies_under() {
     done
 }
 
+# state_full_under CONTAINER PEER: node-a's state directory becomes full under a transfer, and the daemon dies.
+state_full_under() {
+    transfer_begin "$1" "$(address "$2" 4)"
+    check "the state directory becomes full" state_fills node-a
+    check "the daemon is killed, and runs again" daemon_ends node-a KILL
+    check "a transfer under way goes on" transfer_goes_on "$1"
+    check "and ends, whole" transfer_ends "$1"
+    check_not "status names that no pod can be added" takes_pods node-a
+}
+
+state_fills() {
+    local file
+    file=$(node_dir "$1")/state/filler
+    on_host "$1" sh -c "! cat /dev/zero >$file && test -s $file"
+}
+
+# state_has_room NODE: and the daemon has found it.
+state_has_room() {
+    on_host "$1" rm "$(node_dir "$1")/state/filler" && wait_until 20 takes_pods "$1"
+}
+
+takes_pods() { ctl "$1" --json status | jq -e '.problems // [] | all(.kind != "adds-fail")'; }
+
+# is_refused_for_room COMMAND…: it fails, and names the reason.
+is_refused_for_room() {
+    local said
+    if said=$("$@" 2>&1); then return 1; fi
+    [[ $said == *"No space left on device"* ]] || { printf '%s\n' "$said" && return 1; }
+}
+
 readonly SLOW_TIMES=20
 
 # transfer_begin CONTAINER ADDRESS: a slow one, that ends soon after it is told to hurry.

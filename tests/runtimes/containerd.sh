@@ -1,7 +1,7 @@
 #!/bin/bash
 # Debian's containerd, asked through its CRI as a kubelet asks it, on a machine of its own: pods of one and of
 # two containers, which talk to each other, to their node, to a pod of another node, and with the world through
-# a hostPort, while the daemon under them is killed, upgraded, and killed with its supervisor, and while
+# a hostPort, while the daemon under them is killed, upgraded, killed with its supervisor, and out of room, and while
 # containerd itself dies. Whatever ends them, nothing of them stays.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -29,6 +29,7 @@ main() {
     container_talks single-server
     check "the hostPort leads to the container" published_port "$HOST_PORT"
     daemon_dies_under single-server b1
+    state_full
     container_talks pair-client
     check "the pods reach each other" container_fetches pair-client "$(address single 4)"
     check "containers of a pod share its network" container_fetches pair-client 127.0.0.1
@@ -53,6 +54,17 @@ main() {
     check "the daemon starts" runtime_node_start node-a
     check "nothing of them is left" wait_until 5 nothing_left node-a
     report_end
+}
+
+# A pod more is refused as long as there is no room, and one can always be removed.
+state_full() {
+    check "a pod more starts" cri_pod spare
+    state_full_under single-server b1
+    check "another is refused, with the reason" is_refused_for_room cri_pod refused
+    check "one that runs is removed" cri_pod_removed spare
+    check "there is room again" state_has_room node-a
+    check "another starts" cri_pod spare
+    check "and is removed" cri_pod_removed spare
 }
 
 main "$@"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Debian's podman with its CNI backend, on a machine of its own: a container and a pod of several, which talk
 # to each other, to their node, to a pod of another node, and with the world through a published port, while
-# the daemon under them is killed, upgraded, and killed with its supervisor. Whatever ends them, nothing
+# the daemon under them is killed, upgraded, killed with its supervisor, and out of room. Whatever ends them, nothing
 # of them stays.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -26,6 +26,7 @@ main() {
     container_talks single
     check "the published port leads to the container" published_port "$PUBLISHED_PORT"
     daemon_dies_under single b1
+    state_full
     ended_silently
     container_talks pair-client
     check "the pod reaches the container" container_fetches pair-client "$(address single 4)"
@@ -45,6 +46,18 @@ main() {
         wait_until 70 nothing_left node-a
     check "podman removes what it knows of that one" podman_on rm --force --time 0 silent
     report_end
+}
+
+# A container more is refused as long as there is no room, and one can always be removed.
+state_full() {
+    check "another container starts" podman_run spare
+    state_full_under single b1
+    check "a container more is refused, with the reason" is_refused_for_room podman_run refused
+    check "what podman keeps of it is removed" podman_on rm refused
+    check "one that runs is removed" podman_on rm --force --time 0 spare
+    check "there is room again" state_has_room node-a
+    check "a container more starts" podman_run spare
+    check "and is removed" podman_on rm --force --time 0 spare
 }
 
 # Killed, and its namespace removed, without a DEL. What it held is free after half a minute.
