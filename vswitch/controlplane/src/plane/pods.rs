@@ -47,7 +47,7 @@ impl ControlPlane {
                 QUARANTINE.0 / 1000
             )));
         }
-        let due = self.ended.iter().filter(|(_, since)| now.0 >= since.0 + QUARANTINE.0);
+        let due = self.ended.iter().filter(|(_, since)| is_over(**since, now));
         let due: Vec<_> = due.map(|(pod, _)| pod.clone()).collect();
         let (mut edits, mut undo) = (Vec::new(), Vec::new());
         for pod in due {
@@ -73,6 +73,12 @@ impl ControlPlane {
             return self.fact(Frame { first, ..Frame::default() }, notes);
         }
         nothing(notes)
+    }
+
+    /// Whether it is time to look whose namespaces are gone: something may be free since now.
+    #[must_use]
+    pub fn is_a_quarantine_over(&self, now: Millis) -> bool {
+        self.ended.values().any(|since| is_over(*since, now))
     }
 
     /// Devices of these ports are gone, though their pods' namespaces are there: the pods lost them.
@@ -156,6 +162,10 @@ impl ControlPlane {
 /// A sentence about these pods, if there are any.
 fn note(pods: &[String], what: &str) -> Option<String> {
     (!pods.is_empty()).then(|| format!("{} pod(s) {what}: {}", pods.len(), some(pods)))
+}
+
+fn is_over(since: Millis, now: Millis) -> bool {
+    now.since(since) >= QUARANTINE.0
 }
 
 /// The first of them by name.

@@ -150,6 +150,9 @@ impl Daemon {
         let reported = self.node.workers.heard_path_mtus();
         self.follow(Event::PathMtus { reported, now: self.millis(now) });
         self.notice_gone_ports();
+        if self.plane.is_a_quarantine_over(self.millis(now)) {
+            self.look_at_namespaces();
+        }
         self.look_at_queued(now);
         if self.node.publisher.settle(&self.node.workers) {
             self.follow(Event::WorkersCaughtUp);
