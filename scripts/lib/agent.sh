@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # vswitch-agent on the lab's nodes, and a cluster for it: a Kubernetes API server on the host outside,
 # which the nodes reach by the underlay as they would in a real cluster, and one ServiceAccount with
-# the rights that config/kubernetes gives. Sourced after all.sh.
+# the rights that config/kubernetes gives. Sourced after all_kubernetes.sh.
 
 # agent_binaries: vswitch-agent beside the others. Where they are this checkout's own, it is built.
 agent_binaries() {

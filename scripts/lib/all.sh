@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# Everything in this directory, in the order in which it builds on itself. Needs `root`, the
-# repository; `setup_binaries` later sets `bin`.
+# What most scripts need of this directory, in the order in which it builds on itself. The others, each
+# for a few, are sourced after it: shellcheck reads all that a script sources anew for that script.
+# Needs `root`, the repository; `setup_binaries` later sets `bin`.
 
 : "${root:?the sourcing script sets it to the repository}"
 bin=
@@ -25,27 +26,7 @@ bin=
 . "$root/scripts/lib/underlay6.sh"
 # shellcheck source=scripts/lib/kernel_node.sh
 . "$root/scripts/lib/kernel_node.sh"
-# shellcheck source=scripts/lib/vm_image.sh
-. "$root/scripts/lib/vm_image.sh"
-# shellcheck source=scripts/lib/vm_node.sh
-. "$root/scripts/lib/vm_node.sh"
-# shellcheck source=scripts/lib/systemd_root.sh
-. "$root/scripts/lib/systemd_root.sh"
-# shellcheck source=scripts/lib/systemd_node.sh
-. "$root/scripts/lib/systemd_node.sh"
-# shellcheck source=scripts/lib/runtime_node.sh
-. "$root/scripts/lib/runtime_node.sh"
-# shellcheck source=scripts/lib/bgp.sh
-. "$root/scripts/lib/bgp.sh"
 # shellcheck source=scripts/lib/checks.sh
 . "$root/scripts/lib/checks.sh"
 # shellcheck source=scripts/lib/sizes.sh
 . "$root/scripts/lib/sizes.sh"
-# shellcheck source=scripts/lib/kubernetes_build.sh
-. "$root/scripts/lib/kubernetes_build.sh"
-# shellcheck source=scripts/lib/kubernetes_server.sh
-. "$root/scripts/lib/kubernetes_server.sh"
-# shellcheck source=scripts/lib/kubernetes.sh
-. "$root/scripts/lib/kubernetes.sh"
-# shellcheck source=scripts/lib/demo_cluster.sh
-. "$root/scripts/lib/demo_cluster.sh"

@@ -2,7 +2,8 @@
 # Runs scenarios, the scripts that end in their counts (report.sh), several at a time. What a scenario
 # prints is shown when it has ended, so that no two are mixed; its counts are added to ours, and its
 # seconds are noted. A scenario with the line `# alone: REASON` gets the machine to itself, after the
-# others. Sourced after durations.sh. The caller's exit has to call scenarios_stop.
+# others. One may be given with words for it: "scripts/fuzz walk". Sourced after durations.sh. The caller's
+# exit has to call scenarios_stop.
 
 # The directory of their logs. The caller sets it.
 logs=
@@ -32,11 +33,18 @@ scenarios() {
     side_by_side 1 "${alone[@]}"
 }
 
-scenario_alone() { grep -q '^# alone: .' "$1"; }
+scenario_alone() { grep -q '^# alone: .' "${1%% *}"; }
+
+# scenario_name SCENARIO: names its log, and itself where there is little room.
+scenario_name() {
+    local name=${1##*/}
+    name=${name/.sh/}
+    printf '%s' "${name// /-}"
+}
 
 # side_by_side AT_ONCE SCRIPT…
 side_by_side() {
-    local at_once=$1 pid
+    local at_once=$1 pid shown=''
     shift
     while (($# + ${#scenario_running[@]} > 0)); do
         if (($# > 0 && ${#scenario_running[@]} < at_once)); then
@@ -44,7 +52,11 @@ side_by_side() {
             shift
             continue
         fi
-        progress "$(scenarios_progress "$#")"
+        # A line that is not written over tells no seconds, and stays as it is until one ends.
+        if [[ -n $at_terminal || $shown != "${!scenario_running[*]}" ]]; then
+            shown=${!scenario_running[*]}
+            progress "$(scenarios_progress "$#")"
+        fi
         sleep 0.2
         for pid in "${!scenario_running[@]}"; do
             kill -0 "$pid" 2>/dev/null || scenario_end "$pid"
@@ -54,9 +66,10 @@ side_by_side() {
 
 # scenario_begin SCRIPT: in a session of its own, by which scenarios_stop reaches all of its processes.
 scenario_begin() {
-    local name
-    name=$(basename "$1" .sh)
-    VSWITCH_LOGS=$logs/$name setsid "$1" </dev/null >"$logs/$name.log" 2>&1 &
+    local name invocation
+    name=$(scenario_name "$1")
+    read -ra invocation <<<"$1"
+    VSWITCH_LOGS=$logs/$name setsid "${invocation[@]}" </dev/null >"$logs/$name.log" 2>&1 &
     scenario_running[$!]=$1
     scenario_began[$!]=$(now)
 }
@@ -68,7 +81,7 @@ scenario_end() {
     seconds=$(seconds_since "${scenario_began[$pid]}")
     unset "scenario_running[$pid]" "scenario_began[$pid]"
     note_duration "$seconds" "$script"
-    log=$logs/$(basename "$script" .sh).log
+    log=$logs/$(scenario_name "$script").log
     progress_clear
     say "$script ($seconds s)"
     counts=$(tail -n 3 "$log" | grep -Ex "$COUNTS_PATTERN" || true)
@@ -103,10 +116,10 @@ scenarios_named() {
     local pid
     for pid in "${!scenario_running[@]}"; do
         if [[ -n $at_terminal ]]; then
-            printf '%s %d s\n' "$(basename "${scenario_running[$pid]}" .sh)" \
+            printf '%s %d s\n' "$(scenario_name "${scenario_running[$pid]}")" \
                 $((($(now) - scenario_began[$pid]) / 1000))
         else
-            basename "${scenario_running[$pid]}" .sh
+            printf '%s\n' "$(scenario_name "${scenario_running[$pid]}")"
         fi
     done | sort | paste -sd, | sed 's/,/, /g'
 }

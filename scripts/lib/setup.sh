@@ -118,6 +118,25 @@ setup_rust() {
     command -v cargo >/dev/null || die "There is still no cargo in PATH; install Rust $needed by hand"
 }
 
+# setup_nightly: a nightly toolchain beside it; fails if it cannot be had.
+setup_nightly() {
+    command -v rustup >/dev/null || return 1
+    rustup toolchain list | finds '^nightly' && return 0
+    step "Installing the nightly Rust toolchain with rustup"
+    rustup --quiet toolchain install nightly --profile minimal
+}
+
+# setup_nightly_components COMPONENT…: with these; fails if they cannot be had.
+setup_nightly_components() {
+    local component
+    setup_nightly || return 1
+    for component in "$@"; do
+        rustup component list --toolchain nightly --installed | finds "^$component" && continue
+        step "Installing its component $component"
+        rustup --quiet component add --toolchain nightly "$component" || return 1
+    done
+}
+
 # Builds the three binaries in release mode and sets `bin`, the directory in which they are.
 setup_binaries() {
     bin=${VSWITCH_BIN:-}

@@ -3,8 +3,8 @@
 # two nodes ping each other meanwhile, and lose nothing as long as both vswitchd live.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-# shellcheck source=scripts/lib/all.sh
-. "$root/scripts/lib/all.sh"
+# shellcheck source=scripts/lib/all_kubernetes.sh
+. "$root/scripts/lib/all_kubernetes.sh"
 # shellcheck source=scripts/lib/agent.sh
 . "$root/scripts/lib/agent.sh"
 

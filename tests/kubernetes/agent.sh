@@ -3,8 +3,8 @@
 # and pod prefixes, what the nodes are is published, and what contradicts itself is kept out and told.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-# shellcheck source=scripts/lib/all.sh
-. "$root/scripts/lib/all.sh"
+# shellcheck source=scripts/lib/all_kubernetes.sh
+. "$root/scripts/lib/all_kubernetes.sh"
 # shellcheck source=scripts/lib/agent.sh
 . "$root/scripts/lib/agent.sh"
 

@@ -3,8 +3,8 @@
 # RBAC says and no more, comes back with all it knew, forgets what it is told to, and leaves nothing.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-# shellcheck source=scripts/lib/all.sh
-. "$root/scripts/lib/all.sh"
+# shellcheck source=scripts/lib/all_kubernetes.sh
+. "$root/scripts/lib/all_kubernetes.sh"
 
 main() {
     "$root/scripts/kubernetes-server" build

@@ -6,6 +6,8 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
 . "$root/scripts/lib/all.sh"
+# shellcheck source=scripts/lib/bgp.sh
+. "$root/scripts/lib/bgp.sh"
 
 main() {
     local node

@@ -10,6 +10,8 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
 . "$root/scripts/lib/all.sh"
+# shellcheck source=scripts/lib/bgp.sh
+. "$root/scripts/lib/bgp.sh"
 
 # In node-a's own pod prefixes, and next hops in the cluster's.
 readonly REFUSED=(

@@ -7,6 +7,8 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
 . "$root/scripts/lib/all.sh"
+# shellcheck source=scripts/lib/runtime_node.sh
+. "$root/scripts/lib/runtime_node.sh"
 # shellcheck source=scripts/lib/containerd_node.sh
 . "$root/scripts/lib/containerd_node.sh"
 

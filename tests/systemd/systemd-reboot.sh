@@ -5,6 +5,10 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
 . "$root/scripts/lib/all.sh"
+# shellcheck source=scripts/lib/systemd_root.sh
+. "$root/scripts/lib/systemd_root.sh"
+# shellcheck source=scripts/lib/systemd_node.sh
+. "$root/scripts/lib/systemd_node.sh"
 
 main() {
     local boot

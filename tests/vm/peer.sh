@@ -7,6 +7,10 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
 . "$root/scripts/lib/all.sh"
+# shellcheck source=scripts/lib/vm_image.sh
+. "$root/scripts/lib/vm_image.sh"
+# shellcheck source=scripts/lib/vm_node.sh
+. "$root/scripts/lib/vm_node.sh"
 
 declare -rA NODE_OF=([a1]=node-a [b1]=node-b [v1]=node-v)
 # How long a VM that is kept stands at most.
