@@ -9,37 +9,70 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 . "$root/scripts/lib/all.sh"
 
 # Within a second, of which nothing is left for the programs that look at it on a loaded machine.
-RIGHT_SECONDS=3
+readonly RIGHT_SECONDS=3
+# Three repairs within ten seconds are a fight. A change may take two, and is none if nothing else was
+# changed so recently: so nodes take turns.
+readonly PEACE_MS=10000
+readonly NODES=(node-a node-b node-d)
+declare -rA NEXT=([node-a]=node-b [node-b]=node-d [node-d]=node-a)
+
+# The node that is looked at, and when each was put right last, in milliseconds.
+node=${NODES[0]}
+declare -A put_right=([node-a]=0 [node-b]=0 [node-d]=0)
 
 main() {
     setup_binaries
     lab_trap
     lab_create
-    two_nodes_up vxlan
-    pod_plug node-a a1
-    pod_plug node-b b1
-    check "a pod and its node reach one another" reach
+    nodes_up
     host_port
     nftables
-    xdp
     forwarding
+    node=${NODES[0]}
+    xdp
     fight
     killed
     queues
     report_end
 }
 
-# changed WHAT COMMAND…: another program does this to node-a, and it is put right.
+nodes_up() {
+    local other others
+    underlay_up
+    for node in "${NODES[@]}"; do underlay_attach_node "$node"; done
+    for node in "${NODES[@]}"; do
+        others=()
+        for other in "${NODES[@]}"; do [[ $other == "$node" ]] || others+=("$other"); done
+        node_up "$node" vxlan "${others[@]}"
+        pod_plug "$node" "$(pod_of "$node")"
+    done
+    for node in "${NODES[@]}"; do check "$node: a pod and its node reach one another" reach; done
+}
+
+pod_of() { printf '%s1' "${1#node-}"; }
+
+# changed WHAT COMMAND…: another program does this to a node, and it is put right.
 changed() {
-    local what=$1 before
+    local what before
+    next_node
+    what="$node, $1"
     shift
     before=$(repairs)
-    in_ns node-a "$@"
+    in_ns "$node" "$@"
     check "$what: put right" until_deadline "$RIGHT_SECONDS" is_right
     check "$what: a pod and its node reach one another" until_deadline "$RIGHT_SECONDS" reach
     check "$what: counted" more_repairs_than "$before"
-    # Three repairs within ten seconds are a fight, which this is not.
-    sleep 4
+    put_right[$node]=$(now)
+}
+
+# next_node: another one's turn, once it has been left in peace.
+next_node() {
+    node=${NEXT[$node]}
+    in_peace
+}
+
+in_peace() {
+    until (($(now) - put_right[$node] > PEACE_MS)); do sleep 0.1; done
 }
 
 host_port() {
@@ -56,8 +89,10 @@ host_port() {
     changed "disable_ipv6 1 then 0" sh -c \
         'sysctl -qw net.ipv6.conf.vsw0.disable_ipv6=1; sysctl -qw net.ipv6.conf.vsw0.disable_ipv6=0'
     changed "vsw0 deleted" ip link del vsw0
-    check "status names what was put right" repaired "the host port"
-    check "and nothing needs attention" no_attention "host port"
+    for node in "${NODES[@]}"; do
+        check "$node: status names what was put right" repaired "the host port"
+        check "$node: and nothing needs attention" no_attention "host port"
+    done
 }
 
 nftables() {
@@ -95,7 +130,7 @@ peer_map() {
 
 forwarding() {
     changed "ip_forward 0" sysctl -qw net.ipv4.ip_forward=0
-    check "and the kernel forwards" test "$(in_ns node-a sysctl -n net.ipv4.ip_forward)" = 1
+    check "and the kernel forwards" test "$(in_ns "$node" sysctl -n net.ipv4.ip_forward)" = 1
 }
 
 has_xdp() { in_ip node-a link show dev eth0 | finds prog/xdp; }
@@ -103,7 +138,7 @@ has_xdp() { in_ip node-a link show dev eth0 | finds prog/xdp; }
 # Another program has the host port down again and again: after three times it is left alone.
 fight() {
     local round
-    sleep 7
+    in_peace
     for round in 1 2 3; do
         in_ip node-a link set vsw0 down
         check "time $round: put right" until_deadline "$RIGHT_SECONDS" is_right
@@ -142,33 +177,37 @@ killed() {
 }
 
 reach() {
-    pings a1 "$(address node-a 4)" && pings a1 "$(address node-a 6)" &&
-        pings node-a "$(address a1 4)" && pings node-a "$(address b1 4)" && pings node-a "$(address a1 6)"
+    local pod other
+    pod=$(pod_of "$node")
+    other=$(pod_of "${NEXT[$node]}")
+    pings "$pod" "$(address "$node" 4)" && pings "$pod" "$(address "$node" 6)" &&
+        pings "$node" "$(address "$pod" 4)" && pings "$node" "$(address "$other" 4)" &&
+        pings "$node" "$(address "$pod" 6)"
 }
 
 # The host port has all that a pod prefix of each family brings.
 is_right() {
     local link
-    link=$(in_ip node-a -json link show dev vsw0) || return 1
+    link=$(in_ip "$node" -json link show dev vsw0) || return 1
     jq -e '.[0] | .mtu == 1450 and (.flags | index("UP"))' <<<"$link" || return 1
-    in_ip node-a -4 address show dev vsw0 | finds "$(address node-a 4)/32" || return 1
-    in_ip node-a -6 address show dev vsw0 | finds "$(address node-a 6)/128" || return 1
-    in_ip node-a route show 198.18.0.0/16 | finds 'dev vsw0' || return 1
-    in_ip node-a route show type unreachable 198.18.0.0/16 | finds 4000000000 || return 1
-    in_ip node-a -6 route show fd00:18::/32 | finds 'dev vsw0' || return 1
-    in_ip node-a neigh show dev vsw0 | finds '169.254.118.1 .*PERMANENT' || return 1
-    in_ns node-a nft list table inet vswitch | finds 'masquerade'
+    in_ip "$node" -4 address show dev vsw0 | finds "$(address "$node" 4)/32" || return 1
+    in_ip "$node" -6 address show dev vsw0 | finds "$(address "$node" 6)/128" || return 1
+    in_ip "$node" route show 198.18.0.0/16 | finds 'dev vsw0' || return 1
+    in_ip "$node" route show type unreachable 198.18.0.0/16 | finds 4000000000 || return 1
+    in_ip "$node" -6 route show fd00:18::/32 | finds 'dev vsw0' || return 1
+    in_ip "$node" neigh show dev vsw0 | finds '169.254.118.1 .*PERMANENT' || return 1
+    in_ns "$node" nft list table inet vswitch | finds 'masquerade'
 }
 
-is_down() { ! in_ip node-a -json link show dev vsw0 | jq -e '.[0].flags | index("UP")'; }
+is_down() { ! in_ip "$node" -json link show dev vsw0 | jq -e '.[0].flags | index("UP")'; }
 
 leads_nowhere() { ! in_ip node-a route get "$1"; }
 
 leads_by_port() { in_ip node-a route get 198.18.2.9 | finds 'dev vsw0'; }
 
-status_has() { ctl node-a status --json | jq -e "$1"; }
+status_has() { ctl "$node" status --json | jq -e "$1"; }
 
-repairs() { ctl node-a status --json | jq '[.repairs[]?.count] | add // 0'; }
+repairs() { ctl "$node" status --json | jq '[.repairs[]?.count] | add // 0'; }
 
 more_repairs_than() { (($(repairs) > $1)); }
 
