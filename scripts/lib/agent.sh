@@ -3,19 +3,6 @@
 # which the nodes reach by the underlay as they would in a real cluster, and one ServiceAccount with
 # the rights that config/kubernetes gives. Sourced after all_kubernetes.sh.
 
-# agent_binaries: vswitch-agent beside the others. Where they are this checkout's own, it is built.
-agent_binaries() {
-    setup_binaries
-    if [[ $bin != "${CARGO_TARGET_DIR:-$root/target}/release" ]]; then
-        [[ -x $bin/vswitch-agent ]] || die "VSWITCH_BIN names $bin, which holds no vswitch-agent"
-        return 0
-    fi
-    setup_rust
-    step "Building vswitch-agent in release mode (minutes, the first time)"
-    (cd "$root" && cargo build --quiet --release --locked -p vswitch-agent) ||
-        die "The build failed; the messages above say where"
-}
-
 # agent_cluster_up: underlay, API server, and node-a and node-b with vswitchd, which know neither
 # their pods' prefixes nor one another.
 agent_cluster_up() {

@@ -13,10 +13,10 @@ readonly COUNTS_PATTERN='[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped'
 # The scripts that run, by process id, and when each began.
 declare -A scenario_running=() scenario_began=()
 
-# scenarios_at_once: how many run side by side. Each waits more than half of its time; but all share one
+# scenarios_at_once: how many run side by side. Each waits two thirds of its time; but all share one
 # table of neighbours in the kernel, of 1,024 entries.
 scenarios_at_once() {
-    local count=${VSWITCH_TEST_JOBS:-$(($(nproc) * 2 < 8 ? $(nproc) * 2 : 8))}
+    local count=${VSWITCH_TEST_JOBS:-$(($(nproc) * 3 < 8 ? $(nproc) * 3 : 8))}
     [[ $count =~ ^[1-9][0-9]*$ ]] || die "VSWITCH_TEST_JOBS is a number above zero, not \"$count\""
     printf '%s' "$count"
 }

@@ -146,8 +146,24 @@ setup_binaries() {
         return 0
     fi
     setup_rust
-    step "Building vswitchd, vswitchctl and vswitch-cni in release mode (minutes, the first time)"
-    (cd "$root" && cargo build --quiet --release --locked -p vswitchd -p vswitchctl -p vswitch-cni) ||
-        die "The build failed; the messages above say where"
+    build_release vswitchd vswitchctl vswitch-cni
     bin=${CARGO_TARGET_DIR:-$root/target}/release
+}
+
+# setup_binaries_and_agent: vswitch-agent beside them. Where they are this checkout's own, it is built.
+setup_binaries_and_agent() {
+    setup_binaries
+    if [[ $bin != "${CARGO_TARGET_DIR:-$root/target}/release" ]]; then
+        [[ -x $bin/vswitch-agent ]] || die "VSWITCH_BIN names $bin, which holds no vswitch-agent"
+        return 0
+    fi
+    setup_rust
+    build_release vswitch-agent
+}
+
+# build_release PACKAGE…
+build_release() {
+    step "Building $* in release mode (minutes, the first time)"
+    (cd "$root" && cargo build --quiet --release --locked "${@/#/--package=}") ||
+        die "The build failed; the messages above say where"
 }

@@ -10,7 +10,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 
 main() {
     "$root/scripts/kubernetes-server" build
-    agent_binaries
+    setup_binaries_and_agent
     lab_trap
     lab_create
     agent_cluster_up
