@@ -5,7 +5,8 @@ Usage: soak_add_time.py OURS CONFIG THEIRS CONFIG PREFIX REGISTER SERIAL ROUNDS 
 OURS and THEIRS are plugins, each with its network's configuration. It runs in the node's network
 namespace. Each pod gets a fresh namespace, which is no part of the time; from the execution of the
 plugin to its end is. SERIAL pods of each, by turns; then ROUNDS of AT_ONCE pods of each, by turns.
-Prints one JSON object, in milliseconds.
+What the kernel still removes of one pod when its DEL has ended would delay the next ADD: there is a pause
+between. Prints one JSON object, in milliseconds.
 """
 
 import concurrent.futures
@@ -13,10 +14,15 @@ import itertools
 import json
 import sys
 import threading
+import time
 
 import soak_namespaces as namespaces
 from soak_plugin import Network
 from soak_traffic import percentile
+
+
+PAUSE_S = 0.15
+PAUSE_FOR_EACH_S = 0.05
 
 
 def main():
@@ -39,6 +45,7 @@ def main():
             if not ended.succeeded:
                 sys.exit(f"DEL of {network.program} failed: {ended.reason}")
             namespaces.delete(name)
+        time.sleep(PAUSE_S + PAUSE_FOR_EACH_S * count)
 
     with concurrent.futures.ThreadPoolExecutor(at_once) as threads:
         for number in range(serial):

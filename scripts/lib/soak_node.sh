@@ -49,7 +49,7 @@ descriptors_of() {
     printf '%d' "${#fds[@]}"
 }
 
-# python PROGRAM ARGUMENTS…: of scripts/lib, in the node's network namespace. Bytes of its own are not
+# soak_python PROGRAM ARGUMENTS…: of scripts/lib, in the node's network namespace. Bytes of its own are not
 # left in the tree.
 soak_python() {
     local program=$1

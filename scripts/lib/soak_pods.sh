@@ -7,7 +7,7 @@ readonly SOAK_QUARANTINE_S=70
 
 soak_churn() {
     local before report
-    soak_node
+    soak_node_up
     before=$(descriptors_of "$(lab_pid vswitchd-node-a)")
     step "$SOAK_CHURN pods with faults"
     report=$(churn churn --count "$SOAK_CHURN" --at-once 32 --faults 0.1)
@@ -43,7 +43,7 @@ churn_figure() {
 
 soak_add_time() {
     local report
-    soak_node
+    soak_node_up
     jq -n --arg data "$LAB_DIR/host-local" '{
         cniVersion: "1.0.0", name: "reference", type: "bridge", bridge: "reference0", isGateway: true,
         ipam: {type: "host-local", dataDir: $data, ranges: [[{subnet: "198.19.0.0/24"}]]}
@@ -65,7 +65,7 @@ add_figure() {
 # In parts: what a lost DEL leaves keeps its address for a while, and the node has 254.
 soak_lost_dels() {
     local part report left=0 failed=0 done=0 before
-    soak_node
+    soak_node_up
     before=$(descriptors_of "$(lab_pid vswitchd-node-a)")
     while ((done < SOAK_LOST_DELS)); do
         part=$((SOAK_LOST_DELS - done > 200 ? 200 : SOAK_LOST_DELS - done))
@@ -85,7 +85,7 @@ soak_lost_dels() {
 soak_memory() {
     local daemon before samples=$LAB_DIR/samples report
     SOAK_PODS=4
-    soak_node
+    soak_node_up
     soak_pods "$SOAK_PODS"
     daemon=$(lab_pid vswitchd-node-a)
     before=$(descriptors_of "$daemon")

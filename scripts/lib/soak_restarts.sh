@@ -5,7 +5,7 @@
 readonly SOAK_CONNECTIONS=20
 
 soak_kills() {
-    VSWITCHD_ROLE=supervise soak_node
+    VSWITCHD_ROLE=supervise soak_node_up
     soak_pods "$SOAK_PODS"
     local number former report what="$SOAK_KILLS kills, $SOAK_PODS pods"
     traffic_start
@@ -30,7 +30,7 @@ soak_kills() {
 }
 
 soak_descriptors() {
-    VSWITCHD_ROLE=supervise soak_node
+    VSWITCHD_ROLE=supervise soak_node_up
     soak_pods "$SOAK_PODS"
     local number report what="$SOAK_LOST_DESCRIPTORS times, $SOAK_PODS pods"
     traffic_start
@@ -40,6 +40,7 @@ soak_descriptors() {
         moment
         kill -KILL "${processes[@]}"
         VSWITCHD_ROLE=supervise node_spawn node-a
+        soak_hasten "$(lab_pid vswitchd-node-a)"
         until node_adjust node-a >>"$LAB_DIR/logs/adjust.log" 2>&1; do sleep 0.02; done
         wait_until 20 all_up "$SOAK_PODS"
         sleep "$(random 2.0 2.5)"
@@ -72,7 +73,7 @@ soak_upgrades() {
     fi
     bin=$installed
     what="$SOAK_UPGRADES upgrades and downgrades (${builds[1]}), $SOAK_PODS pods"
-    VSWITCHD_ROLE=supervise soak_node
+    VSWITCHD_ROLE=supervise soak_node_up
     soak_pods "$SOAK_PODS"
     traffic_start
     for ((number = 1; number <= SOAK_UPGRADES; number++)); do

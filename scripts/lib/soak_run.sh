@@ -8,6 +8,8 @@
 # Set by --long and --other.
 soak_hours='' soak_other=''
 soak_dir=${CARGO_TARGET_DIR:-$root/target}/soak
+# What else runs on the machine is to count little: for daemon, plugins and the reference alike.
+readonly SOAK_NICE=-15
 # The process that measures a claim.
 soak_child=
 
@@ -16,7 +18,7 @@ soak_counts() {
     SOAK_KILLS=10 SOAK_PODS=40 SOAK_LOST_DESCRIPTORS=4 SOAK_UPGRADES=6
     SOAK_CUTS=60 SOAK_FLIPS=100
     SOAK_CHURN=150 SOAK_KILLED_ADDS=60 SOAK_AWAY=40
-    SOAK_ADDS=30 SOAK_ROUNDS=3 SOAK_LOST_DELS=100
+    SOAK_ADDS=60 SOAK_ROUNDS=6 SOAK_LOST_DELS=100
     SOAK_REBOOTS=3 SOAK_WARM_S=30 SOAK_MEMORY_S=60
     [[ -n $soak_hours ]] || return 0
     SOAK_KILLS=50 SOAK_PODS=100 SOAK_LOST_DESCRIPTORS=50 SOAK_UPGRADES=20
@@ -46,8 +48,8 @@ soak_all() {
         began=$(now)
         heading "$claim (other programs use $foreign of $(nproc) CPUs)"
         # In a session of its own: a signal reaches whatever runs there.
-        VSWITCH_BIN=$bin VSWITCH_LOGS=$soak_dir/logs/$claim setsid "$root/scripts/soak" "${options[@]}" \
-            --measure "$claim" </dev/null &
+        VSWITCH_BIN=$bin VSWITCH_LOGS=$soak_dir/logs/$claim nice -n "$SOAK_NICE" \
+            setsid "$root/scripts/soak" "${options[@]}" --measure "$claim" </dev/null &
         soak_child=$!
         wait "$soak_child" ||
             figure "$claim" "not measured: it broke off; the logs are in $soak_dir/logs/$claim" short
@@ -73,15 +75,28 @@ soak_stop() {
 soak_measure() {
     local claim=$1
     bin=$VSWITCH_BIN
+    soak_hasten self
     lab_trap
     lab_create
     "soak_${claim//-/_}"
 }
 
+# soak_hasten PROCESS: its session; where sessions are scheduled as one, a process's own nice counts in
+# it alone.
+soak_hasten() {
+    [[ ! -w /proc/$1/autogroup ]] || printf '%d' "$SOAK_NICE" >"/proc/$1/autogroup"
+}
+
+# soak_node_up: soak_node, hastened.
+soak_node_up() {
+    soak_node
+    soak_hasten "$(lab_pid vswitchd-node-a)"
+}
+
 soak_machine() {
     say "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) CPUs, kernel $(uname -r), load $(
         cut -d' ' -f1-3 /proc/loadavg)"
-    say "Worker on CPU $(allowed_cpu 0); traffic, control thread and plugins on whichever is free. Binaries: $bin"
+    say "Worker on CPU $(allowed_cpu 0); traffic on CPU $(allowed_cpu 1). Daemon, plugins and reference have nice $SOAK_NICE, the traffic SCHED_FIFO. Binaries: $bin"
 }
 
 # CPUs that are busy for two seconds in which nothing of ours runs.

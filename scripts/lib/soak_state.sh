@@ -6,7 +6,7 @@ readonly SOAK_STATE_PODS=12
 
 soak_journal() {
     local reports
-    soak_node
+    soak_node_up
     soak_pods "$((SOAK_STATE_PODS / 2))"
     journal_rewritten
     soak_pods "$SOAK_STATE_PODS" "$((SOAK_STATE_PODS / 2 + 1))"
@@ -48,7 +48,7 @@ journal_figure() {
 
 # The state directory is a file system of its own, in a mount namespace of the daemon.
 soak_disk() {
-    soak_node
+    soak_node_up
     soak_pods "$SOAK_STATE_PODS"
     lab_signal vswitchd-node-a KILL
     cp -a "$(node_dir node-a)/state" "$LAB_DIR/state.saved"
@@ -103,7 +103,7 @@ no_duplicate() {
 
 soak_reboots() {
     local number pod stale=0
-    soak_node
+    soak_node_up
     for ((number = 1; number <= SOAK_REBOOTS; number++)); do
         progress "reboot $number of $SOAK_REBOOTS"
         for pod in {1..5}; do pod_plug node-a "r$pod"; done
