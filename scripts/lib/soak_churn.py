@@ -152,17 +152,17 @@ def lost(pods):
 
 def away(pods):
     names = [pods.make("a") for _ in range(pods.options.count)]
-    is_added = threading.Event()
+    some_added = threading.Semaphore(0)
 
     def one(pod):
         if pods.add(pod).succeeded:
-            is_added.set()
+            some_added.release()
 
     try:
         with concurrent.futures.ThreadPoolExecutor(len(names)) as threads:
             adds = [threads.submit(one, pod) for pod in names]
-            is_added.wait(20)
-            time.sleep(random.uniform(0, 0.2))
+            for _ in range(random.randrange(1, len(names) // 2)):
+                some_added.acquire(timeout=5)
             os.kill(pods.options.daemon, signal.SIGKILL)
             for add in adds:
                 add.result()

@@ -3,6 +3,8 @@
 # after soak_pods.sh.
 
 readonly SOAK_STATE_PODS=12
+# So many of them soak_disk has deleted.
+soak_deleted=0
 
 soak_journal() {
     local reports
@@ -48,48 +50,87 @@ journal_figure() {
 
 # The state directory is a file system of its own, in a mount namespace of the daemon.
 soak_disk() {
+    VSWITCHD_ROLE=supervise
     soak_node_up
     soak_pods "$SOAK_STATE_PODS"
-    lab_signal vswitchd-node-a KILL
+    lab_signal vswitchd-node-a TERM
     cp -a "$(node_dir node-a)/state" "$LAB_DIR/state.saved"
-    disk_figure full "dd if=/dev/zero of=\$state/filler bs=4k" "rm \$state/filler"
-    disk_figure read-only "mount -o remount,ro \$state" "mount -o remount,rw \$state"
+    # shellcheck disable=SC2016  # The shell that is executed expands it.
+    local fill='dd if=/dev/zero of=$state/filler bs=4k 2>/dev/null || true' free='rm $state/filler'
+    # shellcheck disable=SC2016
+    local read_only='mount -o remount,ro $state' writable='mount -o remount,rw $state'
+    disk_figure full "$fill" "$free" kept
+    disk_figure read-only "$read_only" "$writable" kept
+    disk_figure full "$fill" "$free" lost
+    disk_figure read-only "$read_only" "$writable" lost
 }
 
-# disk_figure NAME COMMAND CURE: the daemon is started after the command, and goes on after the cure.
+# disk_figure NAME COMMAND CURE kept|lost: a daemon starts after the command, with the pods' descriptors or
+# without, and goes on after the cure.
 disk_figure() {
-    local state said=() verdict=held
-    state=$(node_dir node-a)/state
-    # shellcheck disable=SC2016  # The shell that is executed expands them.
-    VSWITCHD_UNDER=(env state="$state" saved="$LAB_DIR/state.saved" before="$2" unshare --mount sh -c '
-        mount -t tmpfs -o size=1m,mode=0700 tmpfs "$state" && cp -a "$saved/." "$state/" &&
-        { eval "$before" 2>/dev/null || true; } && exec "$@"' sh)
-    ask() {
-        local what=$1
-        shift
-        if "$@" >>"$LAB_DIR/logs/disk-$name.log" 2>&1; then said+=("$what"); else said+=("not: $what") && verdict=short; fi
-    }
-    local name=$1
-    ask starts node_start node-a
-    if [[ $verdict == held ]]; then
-        node_adjust node-a || true
-        ask "$SOAK_STATE_PODS pods connected" wait_until 10 all_ping
-        ask "DEL succeeds" cni node-a DEL p1
-        lab_add_ns "new-$name"
-        ask "ADD refused" refuses_add "new-$name"
-        nsenter -t "$(lab_pid vswitchd-node-a)" -m env state="$state" sh -c "$3"
-        ask "ADD succeeds after the cure" until_deadline 20 cni node-a ADD "new-$name"
-        ask "no duplicate address" no_duplicate
+    local name=$1 before=$2 cure=$3 descriptors=$4 said=() verdict=held former
+    step "State directory $name, descriptors $descriptors"
+    if [[ $descriptors == kept ]]; then
+        disk_start true
+        node_adjust node-a >>"$LAB_DIR/logs/disk.log" 2>&1
+        former=$(soak_daemon)
+        # What a process has open for writing does not become read-only.
+        kill -STOP "$(lab_pid vswitchd-node-a)"
+        kill -KILL "$former"
+        wait_until 5 process_ended "$former"
+        in_state "$before"
+        kill -CONT "$(lab_pid vswitchd-node-a)"
+        ask starts wait_until 20 is_another "$former"
+    else
+        ask starts disk_start "$before"
+        node_adjust node-a >>"$LAB_DIR/logs/disk.log" 2>&1 || true
     fi
-    figure "state directory $name: starts, no live pod dropped, no duplicate" \
+    if [[ $verdict == held ]]; then
+        ask "$((SOAK_STATE_PODS - soak_deleted)) pods connected" until_deadline 10 all_ping
+        soak_deleted=$((soak_deleted + 1))
+        ask "DEL succeeds" cni node-a DEL "p$soak_deleted"
+        lab_add_ns "new$soak_deleted"
+        ask "ADD refused" refuses_add "new$soak_deleted"
+        in_state "$cure"
+        ask "ADD succeeds after the cure" until_deadline 20 cni node-a ADD "new$soak_deleted"
+        ask "no duplicate address" no_duplicate
+        cni node-a DEL "new$soak_deleted" >>"$LAB_DIR/logs/disk.log" 2>&1 || true
+    fi
+    figure "state directory $name, descriptors $descriptors: starts, no live pod dropped, no duplicate" \
         "$(printf '%s; ' "${said[@]}" | sed 's/; $//')" "$verdict"
-    lab_signal vswitchd-node-a KILL
+    lab_signal vswitchd-node-a TERM
     VSWITCHD_UNDER=()
+}
+
+# ask WHAT COMMAND…: a part of disk_figure.
+ask() {
+    local what=$1
+    shift
+    if "$@" >>"$LAB_DIR/logs/disk.log" 2>&1; then
+        said+=("$what")
+    else
+        said+=("not: $what")
+        verdict=short
+    fi
+}
+
+# disk_start COMMAND: a daemon on a fresh copy of the saved state, after the command.
+disk_start() {
+    # shellcheck disable=SC2016  # The shell that is executed expands them.
+    VSWITCHD_UNDER=(env state="$(node_dir node-a)/state" saved="$LAB_DIR/state.saved" before="$1" unshare --mount sh -c '
+        mount -t tmpfs -o size=1m,mode=0700 tmpfs "$state" && cp -a "$saved/." "$state/" && eval "$before" &&
+            exec "$@"' sh)
+    node_start node-a
+}
+
+# in_state COMMAND: in the daemon's mount namespace.
+in_state() {
+    nsenter -t "$(lab_pid vswitchd-node-a)" -m env state="$(node_dir node-a)/state" sh -c "$1"
 }
 
 all_ping() {
     local number
-    for ((number = 1; number <= SOAK_STATE_PODS; number++)); do
+    for ((number = soak_deleted + 1; number <= SOAK_STATE_PODS; number++)); do
         in_ns "p$number" ping -q -n -c 1 -W 1 "$(gateway4 node-a)" || return 1
     done
 }
