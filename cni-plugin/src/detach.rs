@@ -14,8 +14,11 @@ use crate::config::NetConf;
 use crate::deadline::Deadline;
 use crate::error::Error;
 
-/// For the queue's lock, which another plugin holds for one write to disk.
+/// For the queue's lock, which another plugin holds for one write to disk: a daemon that hangs has taken
+/// most of a command's time.
 const LOCK: Duration = Duration::from_millis(500);
+/// Where no daemon took any of it: some forty plugins may come at once.
+const LOCK_ALONE: Duration = Duration::from_millis(2000);
 /// For a daemon that has come meanwhile.
 const ONCE_MORE: Duration = Duration::from_millis(300);
 
@@ -44,10 +47,11 @@ fn leave_on_disk(
     away: &Error,
 ) -> Result<(), QueueError> {
     let queue = DetachQueue::open(&conf.state_dir)?;
-    let lock = queue.lock(Deadline::after(LOCK).moment())?;
+    let is_absent = matches!(away, Error::Unreachable(ClientError::NotRunning { .. }));
+    let patience = if is_absent { LOCK_ALONE } else { LOCK };
+    let lock = queue.lock(Deadline::after(patience).moment())?;
     // A daemon opens its socket, takes the lock and looks at the queue: either it looks after us, or
     // its socket is open by now.
-    let is_absent = matches!(away, Error::Unreachable(ClientError::NotRunning { .. }));
     let once_more = Deadline::after(ONCE_MORE);
     if is_absent && client::detach(&conf.socket, attachment, &once_more).is_ok() {
         return Ok(());

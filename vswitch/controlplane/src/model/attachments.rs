@@ -172,7 +172,7 @@ impl Model {
         }
     }
 
-    /// The lease that a port is handed over for, as edits that note the handing over.
+    /// The lease that a port is handed over for, as edits that note the handing over; none if it is noted.
     ///
     /// # Errors
     /// If nothing was reserved.
@@ -188,6 +188,10 @@ impl Model {
             lease.mac = model.admit_mac(mac)?;
         }
         lease.attached = true;
+        // An interface that is opened again is in the journal already, which may take no line now.
+        if self.attachments.get(attachment) == Some(&lease) {
+            return Ok(Vec::new());
+        }
         Ok(vec![Edit::Lease { attachment: attachment.clone(), lease }])
     }
 

@@ -218,6 +218,18 @@ fn a_mac_belongs_to_one_pod() {
 }
 
 #[test]
+fn handing_over_is_noted_once() {
+    let mut model = Model::new(&config());
+    let mac = reserve(&mut model, &request("c1")).expect("free").mac;
+    let edits = model.attach(&id("c1"), mac).expect("reserved");
+    assert_eq!(edits.len(), 1);
+    model.apply_all(&edits);
+    // Its interface is opened again after a restart.
+    assert_eq!(model.attach(&id("c1"), mac), Ok(Vec::new()));
+    assert_eq!(model.attach(&id("c1"), Mac([2, 0, 0, 0, 0, 9])).map(|edits| edits.len()), Ok(1));
+}
+
+#[test]
 fn check_tells_the_difference() {
     let mut model = Model::new(&config());
     let reserved = reserve(&mut model, &request("c1")).expect("free");

@@ -123,7 +123,8 @@ impl ControlPlane {
         self.ports.insert(attachment, LivePort { offloads, worker, up: true });
         let undo = self.model.apply_all(&edits);
         let rollback = Rollback { undo: undo.clone(), ports: Some(ports), ..Rollback::default() };
-        let first = vec![Action::Journal { edits, undo }, Action::TakePort { id, worker }];
+        let journal = (!edits.is_empty()).then_some(Action::Journal { edits, undo });
+        let first = journal.into_iter().chain([Action::TakePort { id, worker }]).collect();
         let note = Note::info(format!("{id}: {} is attached", attachments::name(attachment)));
         self.ended.remove(attachment);
         self.note_pods();
