@@ -119,7 +119,7 @@ peer_map() {
     local map key
     # shellcheck disable=SC2206 # four bytes
     key=(${HOST_ADDRESS[node-b]//./ })
-    for map in $(bpftool -j map | jq '.[] | select(.name == "vswitch_peers4") | .id'); do
+    for map in $(maps_of vswitchd-node-a); do
         if bpftool map lookup id "$map" key "${key[@]}" >/dev/null 2>&1; then break; fi
     done
     bpftool map delete id "$map" key "${key[@]}"
@@ -127,6 +127,9 @@ peer_map() {
     check "a peer removed from the program's map: put right" \
         until_deadline "$RIGHT_SECONDS" bpftool map lookup id "$map" key "${key[@]}"
 }
+
+# maps_of PROCESS: the numbers of its maps. Other labs on the machine have such maps, too.
+maps_of() { sed -n 's/^map_id:[[:space:]]*//p' "/proc/$(lab_pid "$1")/fdinfo/"* | sort -u; }
 
 forwarding() {
     changed "ip_forward 0" sysctl -qw net.ipv4.ip_forward=0
