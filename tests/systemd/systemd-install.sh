@@ -137,9 +137,13 @@ device_mode() {
 # journal_has PATTERN: in the daemon's lines.
 journal_has() { inside node-a journalctl --quiet --output cat --unit vswitchd | finds -E "$1"; }
 
+# A daemon that has just started without its pods' descriptors leaves their interfaces where they are, and
+# vswitch-adjust, which opens them, would have systemd start another.
 drained() {
+    check "every pod is reached" wait_until 10 all_reached
+    check "nothing is left to adjust" wait_until 10 is_inactive vswitch-adjust
     check "vswitchd --drain" inside node-a vswitchd --drain
-    check "ends the daemon" wait_until 10 is_inactive
+    check "ends the daemon" wait_until 10 is_inactive vswitchd
     check_not "host port and table are gone" traces
     check_not "so are the pods' interfaces" in_ip a2 link show dev eth0
     check "no unit has failed" says_nothing failed_units
@@ -147,7 +151,12 @@ drained() {
     check "ADD of a4" systemd_pod_plug node-a a4
 }
 
-is_inactive() { [[ $(inside node-a systemctl show --property ActiveState --value vswitchd) == inactive ]]; }
+all_reached() { pings a2 "$(address b1 4)" && pings a3 "$(address b1 4)"; }
+
+# is_inactive SERVICE
+is_inactive() {
+    [[ $(inside node-a systemctl show --property ActiveState --value "$1.service") == inactive ]]
+}
 
 uninstalls() {
     check "scripts/install --uninstall" inside node-a /source/scripts/install --uninstall
