@@ -1,7 +1,6 @@
 //! Interfaces.
 
 use std::fmt;
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -139,17 +138,6 @@ impl Netlink {
         link.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
         link.attributes.extend(change.alias.map(|alias| LinkAttribute::IfAlias(alias.to_owned())));
         self.set(link, format_args!("set interface {ifindex} to {change}"))
-    }
-
-    /// Moves an interface into another network namespace and gives it a name there.
-    ///
-    /// # Errors
-    /// If there is no such interface, the name is taken there, or the kernel refuses.
-    pub fn move_link(&mut self, ifindex: u32, to: BorrowedFd<'_>, name: &str) -> Result<()> {
-        let mut link = of_index(ifindex);
-        link.attributes.push(LinkAttribute::NetNsFd(to.as_raw_fd()));
-        link.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        self.set(link, format_args!("move interface {ifindex} into another namespace as {name}"))
     }
 
     /// Removes an interface; false if there is none.
