@@ -15,7 +15,7 @@ use super::ControlPlane;
 use super::facts::nothing;
 use super::list::Frame;
 use crate::change::{Action, Change, Note, OnFailure, Rollback};
-use crate::model::{attachments, refuse};
+use crate::model::{Edit, attachments, refuse};
 use crate::ports;
 
 /// From the end of a pod's namespace until its addresses are free for another: what still knows the pod by
@@ -24,6 +24,15 @@ const QUARANTINE: Millis = Millis(30_000);
 
 /// Pods that a sentence names.
 const NAMED: usize = 5;
+
+/// What frees a pod's addresses and its port.
+pub(super) struct Freed {
+    pub(super) edits: Vec<Edit>,
+    /// The edits that take them back.
+    pub(super) undo: Vec<Edit>,
+    /// Workers may have its port.
+    pub(super) was_live: bool,
+}
 
 impl ControlPlane {
     /// The network namespaces of these pods are gone; those of all others are there, or cannot be seen.
@@ -51,12 +60,11 @@ impl ControlPlane {
         let due: Vec<_> = due.map(|(pod, _)| pod.clone()).collect();
         let (mut edits, mut undo) = (Vec::new(), Vec::new());
         for pod in due {
-            self.ended.remove(&pod);
-            let freed = self.model.detach(&pod);
+            let Some(freed) = self.free(&pod) else { continue };
             // What was done last is taken back first.
-            undo.splice(0..0, self.model.apply_all(&freed));
-            edits.extend(freed);
-            is_changed |= self.ports.forget(&pod);
+            undo.splice(0..0, freed.undo);
+            edits.extend(freed.edits);
+            is_changed |= freed.was_live;
             notes.push(Note::info(format!(
                 "{} is detached, as it has ended",
                 attachments::name(&pod)
@@ -73,6 +81,18 @@ impl ControlPlane {
             return self.fact(Frame { first, ..Frame::default() }, notes);
         }
         nothing(notes)
+    }
+
+    /// Frees what a pod holds, in the model; `None` if it holds nothing. Each by what the others have
+    /// left: the last of a prefix gives that up.
+    pub(super) fn free(&mut self, pod: &AttachmentId) -> Option<Freed> {
+        self.ended.remove(pod);
+        let edits = self.model.detach(pod);
+        if edits.is_empty() {
+            return None;
+        }
+        let undo = self.model.apply_all(&edits);
+        Some(Freed { edits, undo, was_live: self.ports.forget(pod) })
     }
 
     /// Whether it is time to look whose namespaces are gone: something may be free since now.

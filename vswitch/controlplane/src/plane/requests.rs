@@ -21,10 +21,12 @@ impl ControlPlane {
         let (config, model) = (&self.config, &self.model);
         let edits = match request {
             Request::Reserve(reserve) => return self.reserve(&reserve),
-            Request::Detach(attachment) => return Ok(self.detach(&[attachment], Vec::new())),
+            Request::Detach(attachment) => {
+                return Ok(self.detach(&[attachment], Vec::new(), Reply::Done));
+            }
             Request::Collect(collect) => {
                 let (stale, named) = model.collect(&collect)?;
-                return Ok(self.detach(&stale, named));
+                return Ok(self.detach(&stale, named, Reply::Done));
             }
             Request::Drain => return Ok(self.drain()),
             Request::InterfaceNotFound(pod) => return self.interface_not_found(&pod),
@@ -135,24 +137,19 @@ impl ControlPlane {
     /// Frees all that these attachments hold, after other edits of leases, in one transaction; nothing
     /// to free is success. An address is free when it is answered, a port's file descriptor is closed
     /// once no worker can use it any more.
-    fn detach(&mut self, attachments: &[AttachmentId], first: Vec<Edit>) -> Change {
+    fn detach(&mut self, attachments: &[AttachmentId], first: Vec<Edit>, answer: Reply) -> Change {
         let ports = self.ports.clone();
         let mut undos = vec![self.model.apply_all(&first)];
         let (mut edits, mut notes, mut was_live) = (first, Vec::new(), false);
         for attachment in attachments {
-            // Each by what the others have left: the last of a prefix gives that up.
-            let own = self.model.detach(attachment);
-            if own.is_empty() {
-                continue;
-            }
-            undos.push(self.model.apply_all(&own));
-            edits.extend(own);
-            was_live |= self.ports.forget(attachment);
-            self.ended.remove(attachment);
+            let Some(freed) = self.free(attachment) else { continue };
+            undos.push(freed.undo);
+            edits.extend(freed.edits);
+            was_live |= freed.was_live;
             notes.push(Note::info(format!("{} is detached", attachments::name(attachment))));
         }
         if edits.is_empty() {
-            let actions = vec![Action::Answer(Reply::Done)];
+            let actions = vec![Action::Answer(answer)];
             let failure = OnFailure::Reverse(Rollback::default());
             return Change { actions, notes, failure };
         }
@@ -168,10 +165,10 @@ impl ControlPlane {
         let journal = Action::Journal { edits, undo };
         if was_live || !are_leases {
             let first = vec![journal];
-            let frame = Frame { first, answer: Some(Reply::Done), ..Frame::default() };
+            let frame = Frame { first, answer: Some(answer), ..Frame::default() };
             return self.request(frame, rollback, notes);
         }
-        let actions = vec![journal, Action::Answer(Reply::Done)];
+        let actions = vec![journal, Action::Answer(answer)];
         Change { actions, notes, failure: OnFailure::Reverse(rollback) }
     }
 
@@ -179,22 +176,9 @@ impl ControlPlane {
     fn drain(&mut self) -> Change {
         let without_port = self.reattachments();
         let without_port = without_port.iter().map(|pod| self.port_name(&pod.attachment)).collect();
-        let attachments: Vec<_> = self.model.attachments.keys().cloned().collect();
-        let ports = self.ports.clone();
-        let (mut edits, mut undo) = (Vec::new(), Vec::new());
-        for attachment in &attachments {
-            let freed = self.model.detach(attachment);
-            // What was done last is taken back first.
-            undo.splice(0..0, self.model.apply_all(&freed));
-            edits.extend(freed);
-            self.ports.forget(attachment);
-        }
-        self.note_pods();
-        let rollback = Rollback { undo: undo.clone(), ports: Some(ports), ..Rollback::default() };
-        let answer = Reply::Drained { pods: attachments.len(), without_port };
-        let first = vec![Action::Journal { edits, undo }];
-        let frame = Frame { first, answer: Some(answer), ..Frame::default() };
-        self.request(frame, rollback, vec![Note::info("every pod is detached")])
+        let pods: Vec<_> = self.model.attachments.keys().cloned().collect();
+        let answer = Reply::Drained { pods: pods.len(), without_port };
+        self.detach(&pods, Vec::new(), answer)
     }
 
     /// A pod's interface has another MTU.
