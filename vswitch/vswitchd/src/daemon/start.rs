@@ -222,6 +222,12 @@ impl Daemon {
         }
         // Pods may have ended while no daemon ran.
         self.look_at_namespaces();
+        let missing = self.plane.reattachments().len();
+        if missing > 0 {
+            tracing::info!(
+                "{missing} pod(s) have no port yet: their interfaces are to be opened again by `vswitch-cni --adjust`"
+            );
+        }
         self.ask_for_reattachments();
         Ok(())
     }
@@ -251,13 +257,9 @@ impl Daemon {
     /// Has the interfaces of pods that have no port opened again, by the program that may enter their
     /// namespaces.
     pub(super) fn ask_for_reattachments(&mut self) {
-        let missing = self.plane.reattachments().len();
-        if missing == 0 {
+        if self.plane.reattachments().is_empty() {
             return;
         }
-        tracing::info!(
-            "{missing} pod(s) have no port yet: their interfaces are to be opened again by `vswitch-cni --adjust`"
-        );
         if let Err(refusal) = self.node.call_adjuster(self.plane.pod_mtu()) {
             tracing::error!("{refusal}");
         }
