@@ -155,7 +155,7 @@ pub(crate) fn remove(attachment: &AttachmentId) -> Result<(), Error> {
 }
 
 /// Opens the interface again if it is there and is the TAP that was made for `attachment`; `None` if
-/// not. The descriptor keeps the namespace alive: whoever gets it closes it when the pod ends.
+/// not. The descriptor keeps the namespace alive: the daemon, which gets it, closes it when the pod ends.
 ///
 /// # Errors
 /// `Kernel`; another process has the interface open, most likely.

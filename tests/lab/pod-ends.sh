@@ -1,7 +1,8 @@
 #!/bin/bash
-# What is left of a pod goes with it, whoever says so first, and what it held is free, whoever says nothing. A TAP's descriptor keeps the network namespace
-# alive in which it was opened: so the daemon closes it when the path of the namespace is removed, when
-# the process ends that the path names, at DEL, and at its start for pods that ended while none ran.
+# A pod that ends leaves nothing, by whatever the daemon hears of it first, and what it held is free though
+# no DEL comes. A TAP's descriptor keeps the network namespace alive in which it was opened: so the daemon
+# closes it when the path of the namespace is removed, when the process ends that the path names, at DEL,
+# and at its start for pods that ended while none ran.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh

@@ -108,7 +108,7 @@ accounted_inside() {
         jq -e '.received > 0 and .received + .made == .sent + .dropped'
 }
 
-# systemd listens for the daemon, and starts it for whoever asks.
+# systemd listens for the daemon, and starts it when a client connects.
 started_by_an_add() {
     check "systemctl stop of the service alone" inside node-a systemctl stop vswitchd.service
     check "an ADD has it started, and succeeds" systemd_pod_plug node-a a3

@@ -89,7 +89,7 @@ pub(super) struct Bytes {
     pub(super) bytes: Vec<u8>,
     /// What could not be read of it.
     pub(super) unreadable: Option<JournalError>,
-    /// It has other names, so that whoever has those would see what is written.
+    /// It has other names too: what is written would show in the file that those name.
     pub(super) is_shared: bool,
 }
 
