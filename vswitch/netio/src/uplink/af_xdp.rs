@@ -3,12 +3,16 @@
 //! Enters: frames that the pinhole redirects, as packets; finished frames. Everything that the
 //! pinhole does not take stays Linux's. `uplink` alone calls it.
 
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::thread;
+
 use frame::{Packet, Pool};
 
 use super::{Rx, RxError, Tx, UplinkConfig, UplinkQueue};
-use crate::Result;
-use crate::pinhole::{AttachMode, Pinhole, PinholeFilter};
+use crate::pinhole::{AttachMode, Pinhole, PinholeFilter, XskMap};
 use crate::xsk::{XskConfig, XskMode, XskRx, XskSocket};
+use crate::{Error, Result};
 
 /// The XDP program of an AF_XDP uplink, and how its sockets were bound.
 #[derive(Debug)]
@@ -28,9 +32,7 @@ impl AfXdp {
         let UplinkConfig { interface, ifindex, queues, attach, zero_copy } = *config;
         let pinhole = Pinhole::attach(ifindex, queues, steering, attach)?;
         let xsk = XskConfig { zero_copy, ..XskConfig::default() };
-        let sockets = (0..queues)
-            .map(|queue| XskSocket::open(interface, queue, &xsk, pinhole.xsk_map()))
-            .collect::<Result<Vec<_>>>()?;
+        let sockets = open_sockets(interface, queues, &xsk, pinhole.xsk_map())?;
         let copy_mode = sockets.first().map(|socket| socket.mode().clone());
         let opened = (0..queues).zip(sockets).map(|(number, socket)| UplinkQueue {
             number,
@@ -75,6 +77,36 @@ impl AfXdp {
         choices.extend(self.copy_mode.iter().map(XskMode::to_string));
         choices
     }
+}
+
+/// A socket for each queue, as many at once as there are cores: the kernel takes 7 to 14 ms to clear the
+/// memory of one.
+fn open_sockets(
+    interface: &str,
+    queues: u32,
+    xsk: &XskConfig,
+    map: &XskMap,
+) -> Result<Vec<XskSocket>> {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let queues: Vec<_> = (0..queues).collect();
+    let mut sockets = Vec::with_capacity(queues.len());
+    for queues in queues.chunks(cores) {
+        let opened = thread::scope(|scope| {
+            let open = |&queue: &u32| {
+                let opening = thread::Builder::new()
+                    .spawn_scoped(scope, move || XskSocket::open(interface, queue, xsk, map));
+                opening.map_err(|source| Error::Xsk { action: "start a thread to open", source })
+            };
+            let opening = queues.iter().map(open).collect::<Result<Vec<_>>>()?;
+            let opened = opening.into_iter().map(|one| match one.join() {
+                Ok(opened) => opened,
+                Err(panic) => resume_unwind(panic),
+            });
+            opened.collect::<Result<Vec<_>>>()
+        })?;
+        sockets.extend(opened);
+    }
+    Ok(sockets)
 }
 
 /// Copies frames from the socket's memory into frames of the pool. The pinhole's frames come with
