@@ -33,6 +33,8 @@ pub struct HostInterface {
     pub name: String,
     /// Index of the interface.
     pub ifindex: u32,
+    /// A former daemon made it.
+    pub is_former: bool,
 }
 
 impl HostInterface {
@@ -60,7 +62,8 @@ impl HostInterface {
                 let port = left.map_or_else(|| PortFd::reattach_tap(name), Ok);
                 let port =
                     port.map_err(|source| Error::HostTap { interface: name.clone(), source })?;
-                Ok(Self { port: Arc::new(port), name: name.clone(), ifindex: link.index })
+                let (port, name) = (Arc::new(port), name.clone());
+                Ok(Self { port, name, ifindex: link.index, is_former: true })
             }
             Some(_) => Err(Error::HostTaken(format!(
                 "there is an interface {name} already, which is not ours; give ours another host.interface"
@@ -81,7 +84,8 @@ impl HostInterface {
             Error::HostTaken(format!("the interface {name} was removed while it was set up"))
         })?;
         netlink.set_mac(link.index, MAC).map_err(failed)?;
-        Ok(Self { port: Arc::new(port), name: name.to_owned(), ifindex: link.index })
+        let (port, name) = (Arc::new(port), name.to_owned());
+        Ok(Self { port, name, ifindex: link.index, is_former: false })
     }
 
     /// Has the interface outlive the daemon.

@@ -132,13 +132,18 @@ impl Daemon {
         let failed = |source| Error::Control { action: "watch pods' namespaces", source };
         let mut adjuster_file = config.control.socket.clone().into_os_string();
         adjuster_file.push(".adjust");
+        let masquerades = config.host.as_ref().is_some_and(|host| host.masquerade);
+        let nft = match &host {
+            Some(host) if host.is_former && masquerades => NftRules::left_by_former(),
+            _ => NftRules::default(),
+        };
         let node = Node {
             journal,
             publisher,
             uplink,
             underlay,
             host,
-            nft: NftRules::default(),
+            nft,
             netlink,
             cluster: config.node.cluster_prefixes.clone(),
             adjuster_file: adjuster_file.into(),
@@ -189,15 +194,6 @@ impl Daemon {
         let change = self.plane.on(Event::Started { uplink, host }).map_err(refused)?;
         let notes = self.plane.carry_out(change, &mut self.node).map_err(refused)?;
         notes.iter().for_each(log);
-        if self.plane.nft_table().is_some() {
-            // Without it the table is compared every half a minute alone.
-            self.ruleset = RulesetMonitor::open(nft_table::NAME)
-                .inspect_err(|error| tracing::warn!("{}", chain(error)))
-                .ok();
-        }
-        for problem in self.node.nft.observe().iter().flat_map(|observed| &observed.problems) {
-            tracing::warn!("{problem}");
-        }
         let mtu = self.plane.pod_mtu();
         let config = self.plane.config();
         let why = if config.overlay.pod_mtu.is_some() { "configured" } else { "computed" };
@@ -222,6 +218,7 @@ impl Daemon {
         }
         // Pods may have ended while no daemon ran.
         self.look_at_namespaces();
+        self.begin_with_nft_table(now);
         let missing = self.plane.reattachments().len();
         if missing > 0 {
             tracing::info!(
@@ -230,6 +227,20 @@ impl Daemon {
         }
         self.ask_for_reattachments();
         Ok(())
+    }
+
+    /// The nftables table is this daemon's, and watched from here on.
+    fn begin_with_nft_table(&mut self, now: Instant) {
+        self.settle_nft_table(None, now);
+        if self.plane.nft_table().is_some() {
+            // Without it the table is compared every half a minute alone.
+            self.ruleset = RulesetMonitor::open(nft_table::NAME)
+                .inspect_err(|error| tracing::warn!("{}", chain(error)))
+                .ok();
+        }
+        for problem in self.node.nft.observe().iter().flat_map(|observed| &observed.problems) {
+            tracing::warn!("{problem}");
+        }
     }
 
     /// Puts the ports that a former daemon left before the workers' door; whose they are. What the
