@@ -44,7 +44,9 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
         None => None,
         Some(delegate) => Some(allocate(&delegate, &mut undo, deadline)?),
     };
+    failpoint::hit("cni-add-allocated")?;
     let reserved = reserve(call, &wanted, allocation.as_ref(), &mut undo, deadline)?;
+    failpoint::hit("cni-add-reserved")?;
 
     let mtu = conf.mtu.map_or(reserved.mtu, |bound| bound.min(reserved.mtu));
     let has_v6 = reserved.addresses.iter().any(|address| address.addr().is_ipv6());
@@ -67,6 +69,7 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
     undo.push("remove the interface", move || {
         inside.run(|| pod::remove(attachment)).map_err(|error| error.sentence())
     });
+    failpoint::hit("cni-add-tap")?;
     let plan = Plan {
         attachment,
         mac: reserved.mac,
@@ -80,6 +83,7 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
 
     let attach = Attach { attachment: attachment.clone(), mac };
     client::attach(&conf.socket, attach, tap.as_fd(), netns.process(), deadline)?;
+    failpoint::hit("cni-add-attached")?;
 
     let plugged = Plugged {
         ifname: &attachment.ifname,

@@ -51,6 +51,7 @@ fn reattach(socket: &Path, pod: &Reattachment, deadline: &Deadline) -> Result<bo
         client::order(socket, "note that a pod lost its interface", &request, deadline)?;
         return Ok(false);
     };
+    failpoint::hit("cni-adjust-opened")?;
     let attach = Attach { attachment: attachment.clone(), mac: *mac };
     client::attach(socket, attach, tap.as_fd(), netns.process(), deadline)?;
     Ok(true)

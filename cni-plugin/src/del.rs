@@ -37,9 +37,11 @@ pub(crate) fn del(call: &Call, deadline: &Deadline) -> Result<(), Error> {
     let mut errors = Vec::new();
     let daemons = Deadline::after(DAEMONS_SHARE).min(*deadline);
     errors.extend(detach::detach(&call.conf, attachment, &daemons).err());
+    failpoint::hit("cni-del-detached")?;
     if let Some(path) = call.env.netns.as_deref() {
         errors.extend(remove_interface(path, attachment).err());
     }
+    failpoint::hit("cni-del-removed")?;
     match Delegate::of(call) {
         Ok(None) => {}
         Ok(Some(delegate)) => {
@@ -47,6 +49,7 @@ pub(crate) fn del(call: &Call, deadline: &Deadline) -> Result<(), Error> {
         }
         Err(error) => errors.push(error),
     }
+    failpoint::hit("cni-del-released")?;
     Error::all(errors)
 }
 

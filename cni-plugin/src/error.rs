@@ -135,6 +135,12 @@ pub enum Error {
     Several(Vec<Error>),
 }
 
+impl From<failpoint::Fault> for Error {
+    fn from(fault: failpoint::Fault) -> Self {
+        Self::Io { doing: "go on", source: fault.into() }
+    }
+}
+
 impl Error {
     /// The code of the CNI error: below 100 the specification's, from 100 on this plugin's.
     #[must_use]

@@ -139,6 +139,7 @@ impl<'a> Delegate<'a> {
             let read = stdout.take(MAX_STDOUT_BYTES).read_to_end(&mut said);
             _ = sender.send(read.map(|_| said));
         });
+        failpoint::hit("cni-ipam-started")?;
         let late = || self.broken("took too long");
         let said = receiver
             .recv_timeout(deadline.remaining().ok_or_else(late)?)

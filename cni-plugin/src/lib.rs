@@ -81,6 +81,7 @@ CNI_COMMAND and the network configuration on stdin. To be run by hand, or by a s
 /// error on stdout, log on stderr.
 #[must_use]
 pub fn run() -> ExitCode {
+    failpoint::begin();
     if std::env::args_os().nth(1).is_some_and(|arg| arg == "--help" || arg == "-h") {
         log(ABOUT.trim_end());
         return ExitCode::SUCCESS;
@@ -164,6 +165,7 @@ fn execute(call: &Call, deadline: &Deadline, watchdog: &Watchdog) -> Result<(), 
             // Only a runtime that has the result can be held to a DEL for it.
             write_json(&result)
                 .map_err(|source| Error::Io { doing: "print the result", source })?;
+            failpoint::hit("cni-add-printed")?;
             undo.disarm();
             Ok(())
         }

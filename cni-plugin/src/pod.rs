@@ -78,11 +78,13 @@ pub(crate) fn configure(plan: &Plan) -> Result<Mac, Error> {
         "give {ifname} the MAC {} and the MTU {}, and bring it up",
         plan.mac, plan.mtu
     )))?;
+    failpoint::hit("cni-add-link")?;
     for address in plan.addresses {
         netlink
             .add_address(link.index, (address.addr(), address.prefix_len()))
             .map_err(Error::kernel(format!("add address {address} to {ifname}")))?;
     }
+    failpoint::hit("cni-add-address")?;
     for gateway in plan.gateways {
         netlink.replace_neighbor(link.index, *gateway, plan.gateway_mac.0).map_err(
             Error::kernel(format!("add gateway {gateway} to the neighbours of {ifname}")),
@@ -92,9 +94,11 @@ pub(crate) fn configure(plan: &Plan) -> Result<Mac, Error> {
             add_route(&mut netlink, link.index, &Route::via(IpNet::from(*gateway), None), ifname)?;
         }
     }
+    failpoint::hit("cni-add-neighbor")?;
     for route in plan.routes {
         add_route(&mut netlink, link.index, route, ifname)?;
     }
+    failpoint::hit("cni-add-route")?;
     required(&mut netlink, ifname)?.mac.map(Mac).ok_or_else(|| {
         let no_mac: io::Error = io::ErrorKind::InvalidData.into();
         Error::kernel(format!("read the MAC of {ifname}"))(no_mac)

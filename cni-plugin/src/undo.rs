@@ -31,7 +31,8 @@ impl Drop for Undo<'_> {
     fn drop(&mut self) {
         while let Some((name, step)) = self.steps.pop() {
             // One that fails must not keep the others from running; the runtime's DEL tries again.
-            if let Err(error) = step() {
+            let outcome = failpoint::hit("cni-undo").map_err(|fault| fault.to_string());
+            if let Err(error) = outcome.and_then(|()| step()) {
                 crate::log(&format!("taking back a failed ADD, cannot {name}: {error}"));
             }
         }

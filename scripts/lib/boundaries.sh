@@ -6,15 +6,16 @@
 # CRATE only CRATE…    of the workspace's crates it depends on no others.
 # CRATE never CRATE…   it depends on none of these, wherever they come from.
 readonly BOUNDARIES=(
+    'failpoint    only'
     'frame        only'
     'dataplane    only  frame'
-    'api          only'
-    'controlplane only  api dataplane frame'
+    'api          only  failpoint'
+    'controlplane only  api dataplane failpoint frame'
     'tap          only'
     'netlink      only'
     'netio        never dataplane'
     'worker       never controlplane vswitchd'
-    'vswitchctl   only  api'
+    'vswitchctl   only  api failpoint'
     'vswitchctl   never xsk-rs libxdp-sys'
 )
 # The crates that may contain unsafe code; every other one forbids it.

@@ -194,6 +194,9 @@ pub fn call(
     let failed = |error| ClientError::of_exchange(path, patience, error);
     // A daemon that refuses us closes before it has read everything: its answer gives the reason.
     let sent = send(&mut stream, &bytes, descriptors, wait);
+    if let Some(place) = failpoint_of(request) {
+        failpoint::hit(place).map_err(|fault| failed(fault.into()))?;
+    }
     let response = receive(&mut stream, wait).map_err(|failure| match (failure, sent) {
         (Failure::Codec(source), _) => ClientError::Reply { path: path.to_owned(), source },
         (Failure::Closed, Err(error)) => failed(error),
@@ -201,6 +204,16 @@ pub fn call(
         (Failure::Io(error), _) => failed(error),
     })?;
     response.map_err(ClientError::Refused)
+}
+
+/// The failpoint between a request and its reply.
+fn failpoint_of(request: &Request) -> Option<&'static str> {
+    match request {
+        Request::Reserve(_) => Some("call-reserve-sent"),
+        Request::Attach(_) => Some("call-attach-sent"),
+        Request::Detach(_) => Some("call-detach-sent"),
+        _ => None,
+    }
 }
 
 /// A blocking `connect` waits for ever on a full backlog; so it is made non-blocking.

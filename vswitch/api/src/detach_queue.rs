@@ -244,9 +244,13 @@ impl QueueLock<'_> {
         }
         let written = self.write(&unfinished, attachment).map_err(failed("write", &fresh));
         let put = written.and_then(|()| {
-            renameat(directory, &unfinished, directory, &name)
-                .and_then(|()| fsync(directory))
-                .map_err(failed("write", &path.join(&name)))
+            let put = || -> io::Result<()> {
+                failpoint::hit("queue-write")?;
+                renameat(directory, &unfinished, directory, &name)?;
+                failpoint::hit("queue-put")?;
+                Ok(fsync(directory)?)
+            };
+            put().map_err(failed("write", &path.join(&name)))
         });
         if put.is_err() {
             // The error is what counts; both are there only if that came late.

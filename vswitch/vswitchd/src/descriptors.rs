@@ -98,6 +98,8 @@ impl DescriptorStore {
     pub fn settle(&mut self) {
         while let Some(message) = self.owed.front() {
             let sent = match message {
+                Message::Keep(..) if failpoint::hit("store-keep").is_err() => Err(Errno::IO),
+                Message::Forget(_) if failpoint::hit("store-forget").is_err() => Err(Errno::IO),
                 // Not watched: each packet would wake the service manager's watch of it, too.
                 Message::Keep(name, PortFds { port, process }) => {
                     let fds: Vec<_> = std::iter::once(port.as_fd())

@@ -46,6 +46,9 @@ pub enum Error {
         /// What the service manager did instead.
         why: String,
     },
+    /// A test's.
+    #[error(transparent)]
+    Fault(#[from] failpoint::Fault),
     /// The state cannot be used.
     #[error("the journal cannot be used")]
     Journal(#[from] JournalError),

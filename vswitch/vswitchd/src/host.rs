@@ -218,6 +218,7 @@ impl HostInterface {
 /// If the kernel does not answer, or refuses.
 pub fn remove(netlink: &mut Netlink, host: &HostInterface) -> netlink::Result<()> {
     netlink.delete_link(host.ifindex)?;
+    failpoint::pass("drain-host-link");
     let ours = RouteFilter { table: Some(MAIN_TABLE), protocol: Some(ROUTE_PROTOCOL) };
     for route in netlink.routes(ours)? {
         if route.kind == FibRouteKind::Unreachable {

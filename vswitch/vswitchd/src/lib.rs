@@ -8,7 +8,6 @@
 //! | [`config_file`] | the configuration, read |
 //! | [`machine`]    | what only the machine can show of a configuration |
 //! | [`journal`]    | the model's changes on disk |
-//! | [`failpoint`]  | faults at chosen places, for tests |
 //! | [`kernel`]     | reads the kernel's routing table, a source of routes |
 //! | [`underlay`]   | the kernel's routes and neighbours towards the other nodes |
 //! | [`uplink`]     | the NIC: pinhole and AF_XDP sockets |
@@ -30,7 +29,6 @@ pub mod control;
 pub mod daemon;
 pub mod descriptors;
 pub mod error;
-pub mod failpoint;
 pub mod host;
 pub mod journal;
 pub mod kernel;

@@ -51,6 +51,7 @@ enum Role {
 }
 
 fn main() -> ExitCode {
+    failpoint::begin();
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
         Some(Role::Supervise(options)) => {
@@ -89,6 +90,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         action: "take over the service manager's descriptors",
         source,
     })?;
+    failpoint::hit("start-inherited")?;
     end_with_supervisor()?;
     log(options.log_level.as_deref());
     // Before anything is made that a signal must not leave behind.

@@ -26,6 +26,7 @@ use crate::host::HostInterface;
 use crate::journal::Journal;
 use crate::namespaces::{Namespaces, Since};
 use crate::nft_rules::NftRules;
+use crate::requests::fault;
 use crate::underlay::Underlay;
 use crate::uplink::OpenUplink;
 
@@ -113,10 +114,13 @@ impl Performer for Node {
         if let Err(error) = fds.port.set_persistent(true) {
             tracing::warn!("{name}: {}", chain(&error));
         }
+        failpoint::pass("add-port-persistent");
         self.workers.add_port(id, &fds.port, worker);
+        failpoint::pass("add-port-given");
         if !is_kept {
             self.store.keep(&name, fds.clone());
         }
+        failpoint::pass("add-port-kept");
         let since = if is_kept { Since::Before } else { Since::Now };
         self.namespaces.watch(id, &netns, &fds, since);
         self.pods.insert(id, PodPort { name, fds, has_ended: false });
@@ -143,7 +147,9 @@ impl Performer for Node {
     }
 
     fn publish(&mut self, tables: Tables) -> Performed {
+        failpoint::hit("change-publish").map_err(fault)?;
         if self.publisher.publish(tables, &self.workers) {
+            failpoint::pass("change-published");
             return Ok(());
         }
         Err(refuse(
@@ -159,14 +165,17 @@ impl Performer for Node {
     fn remove_ports(&mut self, ids: &[PortId]) {
         for id in ids {
             self.workers.remove_port(*id);
+            failpoint::pass("del-port-removed");
             if let Some(pod) = self.pods.remove(id) {
                 // The interface ends with its last descriptor, also where nobody can enter its
                 // namespace to remove it; if it is gone, that is as good.
                 if !pod.has_ended {
                     let _ = pod.fds.port.set_persistent(false);
                 }
+                failpoint::pass("del-port-ended");
                 self.namespaces.forget(*id);
                 self.store.forget(&pod.name);
+                failpoint::pass("del-port-forgotten");
             }
         }
     }

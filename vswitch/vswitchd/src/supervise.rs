@@ -83,6 +83,7 @@ struct Supervisor {
 impl Supervisor {
     fn run(&mut self) -> io::Result<ExitCode> {
         loop {
+            failpoint::hit("supervise-start")?;
             let mut child =
                 self.program.start(self.messages.address(), &self.store).inspect_err(|error| {
                     tracing::error!("{} cannot be executed: {error}", self.program.path.display());
@@ -93,6 +94,7 @@ impl Supervisor {
                 self.store.len()
             );
             let ended = self.attend(&mut child)?;
+            failpoint::pass("supervise-ended");
             let is_ready = child.is_ready;
             tracing::warn!("vswitchd {ended}");
             if self.signals.is_stopped {
@@ -167,6 +169,7 @@ impl Supervisor {
             }
             Message::Keep { name, fds } => {
                 self.store.extend(fds.into_iter().map(|fd| (name.clone(), fd)));
+                failpoint::pass("supervise-kept");
                 false
             }
             Message::Forget { name } => {

@@ -24,7 +24,7 @@ use crate::daemon::Daemon;
 use crate::descriptors::DescriptorStore;
 use crate::error::{Error, Result};
 use crate::notify::Notify;
-use crate::requests::{Handled, Held};
+use crate::requests::{Handled, Held, fault};
 use client::{Client, Progress};
 pub use listener::Socket;
 pub use signals::Signals;
@@ -81,6 +81,7 @@ impl ControlLoop {
                 socket
             }
         };
+        failpoint::hit("start-socket")?;
         let mut signals = signals;
         let poll = Poll::new().map_err(failed("make its readiness queue"))?;
         let watch = failed("watch its file descriptors");
@@ -133,13 +134,16 @@ impl ControlLoop {
     /// If readiness can no longer be waited for.
     pub fn run(mut self) -> Result<bool> {
         self.daemon.socket_is_open();
+        failpoint::hit("start-ready")?;
         self.notify.send("READY=1");
         let result = self.serve();
         let is_drained = self.daemon.is_drained();
+        failpoint::pass("stop-begun");
         self.notify.send("STOPPING=1");
         // First of all no client connects any more.
         drop(self.socket);
         drop(self.clients);
+        failpoint::pass("stop-socket");
         self.daemon.stop();
         result.map(|()| is_drained)
     }
@@ -273,6 +277,7 @@ impl ControlLoop {
     fn answer_held(&mut self) {
         while let Some((token, held)) = self.held.front() {
             let Some(answer) = held.answer(self.daemon.is_on_disk(held.line())) else { return };
+            let answer = failpoint::hit("change-on-disk").map_err(fault).and(answer);
             if let Some(client) = self.clients.get_mut(token) {
                 client.answer(&answer);
                 self.ready.push_back(*token);

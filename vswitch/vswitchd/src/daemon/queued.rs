@@ -129,7 +129,10 @@ impl Daemon {
                 // Otherwise the lease would be there again at the next start. No other pod gets the
                 // attachment's name until then: the journal takes no lease.
                 Ok(_) if !self.journal_has_all() => {}
-                Ok(_) => queue.remove(&attachment)?,
+                Ok(_) => {
+                    failpoint::pass("del-queued-done");
+                    queue.remove(&attachment)?;
+                }
                 Err(_) => is_done = false,
             }
         }

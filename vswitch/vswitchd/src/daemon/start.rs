@@ -62,9 +62,11 @@ impl Daemon {
         notify: Notify,
     ) -> Result<Self> {
         let locks = Locks::take(&config.control)?;
+        failpoint::hit("start-locked")?;
         let facts = machine::examine(&config)?;
         let (mut choices, mut warnings) = (Vec::new(), Vec::new());
         let (journal, mut model) = restore(&config, &mut warnings)?;
+        failpoint::hit("start-queue-emptied")?;
         if let Some(facts) = &facts {
             model.set_own_addresses(facts.addresses);
         }
@@ -89,6 +91,7 @@ impl Daemon {
                 (None, Vec::new())
             }
         };
+        failpoint::hit("start-uplink")?;
         let monitor = if uplink.is_some() || config.host.is_some() {
             Some(Monitor::open().map_err(Error::Netlink)?)
         } else {
@@ -107,12 +110,14 @@ impl Daemon {
             left => choices.push(format!("control: cores {left:?}")),
         }
         let workers = Workers::spawn(specs, publisher.shared()).map_err(Error::Workers)?;
+        failpoint::hit("start-workers")?;
         let mut netlink = Netlink::open().map_err(Error::Netlink)?;
         let mut store = DescriptorStore::new(notify);
         let host = open_host_port(&mut netlink, &config, left.host.take(), &mut store)?;
         if let Some(host) = &host {
             workers.add_port(ports::HOST, &host.port, 0);
         }
+        failpoint::hit("start-host-port")?;
         match &config.host {
             Some(host) if host.masquerade => {
                 choices.push("masquerading by the nftables table inet vswitch".into());
@@ -194,11 +199,13 @@ impl Daemon {
         let change = self.plane.on(Event::Started { uplink, host }).map_err(refused)?;
         let notes = self.plane.carry_out(change, &mut self.node).map_err(refused)?;
         notes.iter().for_each(log);
+        failpoint::hit("start-kernel")?;
         let mtu = self.plane.pod_mtu();
         let config = self.plane.config();
         let why = if config.overlay.pod_mtu.is_some() { "configured" } else { "computed" };
         let restored = self.plane.model().attachments.len();
         let left = self.take_left(left);
+        failpoint::hit("start-left")?;
         let first = format!(
             "pods: MTU {mtu} ({why}), {restored} attachment(s) restored, {} with their port open",
             left.len()
@@ -212,6 +219,7 @@ impl Daemon {
         self.settle_forwarding(now);
         // A first table that a worker does not take in time is published again with the next.
         self.follow(Event::Ready { own, left });
+        failpoint::hit("start-tables")?;
         // What a start that fails has made goes with it; from here on it stays.
         if let Some(host) = &self.node.host {
             host.keep()?;
@@ -219,6 +227,7 @@ impl Daemon {
         // Pods may have ended while no daemon ran.
         self.look_at_namespaces();
         self.begin_with_nft_table(now);
+        failpoint::hit("start-nft-table")?;
         let missing = self.plane.reattachments().len();
         if missing > 0 {
             tracing::info!(
@@ -317,6 +326,7 @@ fn restore(config: &Config, warnings: &mut Vec<String>) -> Result<(Journal, Mode
     }
     let queued = AtStart::apply(&config.control.state_dir, &mut model, warnings);
     warnings.extend(model.shared_addresses());
+    failpoint::hit("start-journal")?;
     let snapshot = model.snapshot();
     let is_enough = queued.is_empty() && has_what_a_start_decides(&replay.edits, &snapshot);
     journal.begin(snapshot, is_enough);

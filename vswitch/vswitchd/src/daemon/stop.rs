@@ -54,11 +54,14 @@ impl Daemon {
     pub fn stop(self) {
         let mut node = self.node;
         drop(node.uplink);
+        failpoint::pass("stop-uplink");
         node.workers.stop();
+        failpoint::pass("stop-workers");
         if !self.is_drained {
             return tracing::info!("stopped; pods keep their interfaces for the next start");
         }
         let nft = node.nft.set(None).map_err(|error| chain(&error));
+        failpoint::pass("drain-nft");
         let host = node.host.map_or(Ok(()), |host| {
             node.store.forget(descriptors::HOST);
             host::remove(&mut node.netlink, &host).map_err(|error| chain(&error))
@@ -66,6 +69,7 @@ impl Daemon {
         for why in [nft, host].into_iter().filter_map(Result::err) {
             tracing::warn!("something stays behind: {why}");
         }
+        failpoint::pass("drain-done");
         tracing::info!("drained");
     }
 }

@@ -19,7 +19,6 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::JournalError;
 use super::file::{self, Lines, failed};
-use crate::failpoint;
 
 /// What the thread is to do.
 #[derive(Debug)]
@@ -152,6 +151,7 @@ impl Waiter {
             return Err(JournalError::Lost(path));
         };
         failpoint::hit("journal-sync")
+            .map_err(io::Error::from)
             .and_then(|()| journal.sync_data())
             .map_err(failed("sync", &path))?;
         if !self.is_name_on_disk {
@@ -173,6 +173,7 @@ impl Waiter {
         let Some(fresh) = self.fresh.take() else { return Err(JournalError::Lost(path)) };
         // What was added to it while it was written.
         failpoint::hit("journal-replace")
+            .map_err(io::Error::from)
             .and_then(|()| fresh.sync_all())
             .map_err(failed("sync", &path))?;
         if keep && self.aside.is_none() {

@@ -13,7 +13,6 @@ use rustix::fs::{FallocateFlags, OFlags, fallocate};
 
 use super::JournalError;
 use super::format;
-use crate::failpoint;
 use controlplane::model::Edit;
 
 pub(super) const NAME: &str = "journal";
@@ -107,7 +106,10 @@ pub(super) fn read(path: &Path) -> Result<Option<Bytes>, JournalError> {
     }
     let mut bytes = Vec::new();
     let mut unreadable = None;
-    if let Err(error) = failpoint::hit("journal-read").and_then(|()| file.read_to_end(&mut bytes)) {
+    if let Err(error) = failpoint::hit("journal-read")
+        .map_err(io::Error::from)
+        .and_then(|()| file.read_to_end(&mut bytes))
+    {
         let skipped;
         (bytes, skipped) = read_blocks(metadata.len(), |block, at| file.read_exact_at(block, at));
         let source = io::Error::new(error.kind(), format!("{skipped} bytes of it: {error}"));
@@ -161,6 +163,7 @@ pub(super) fn write_fresh(dir: &Path, snapshot: &[Edit]) -> Result<Lines, Journa
     }
     let mut file = make(&path)?;
     let written = failpoint::hit("journal-fresh")
+        .map_err(io::Error::from)
         .and_then(|()| file.write_all(&bytes))
         .and_then(|()| file.sync_all());
     if let Err(error) = written {
@@ -215,7 +218,8 @@ pub(super) fn make_room(dir: &Path) -> Result<(), JournalError> {
     // One more than is needed: what is written next must find room, too.
     let probe = dir.join(format!("{RESERVE_NAME}.new"));
     let file = make(&probe)?;
-    let allocated = failpoint::hit("journal-room").and_then(|()| allocate(&file));
+    let allocated =
+        failpoint::hit("journal-room").map_err(io::Error::from).and_then(|()| allocate(&file));
     if let Err(error) = allocated {
         let _ = fs::remove_file(&probe);
         return Err(failed("keep room in", dir)(error));

@@ -8,7 +8,7 @@ use controlplane::model::{attachments, refuse};
 use controlplane::plane::Event;
 use netio::port::PortFd;
 
-use super::refused;
+use super::{fault, refused};
 use crate::daemon::{Daemon, offloads};
 use crate::descriptors::{self, PortFds};
 use crate::error::chain;
@@ -30,6 +30,7 @@ impl Daemon {
             return refused(ErrorKind::Invalid, message);
         };
         let port = PortFd::adopt(fd).map_err(|error| refuse(ErrorKind::Invalid, chain(&error)))?;
+        failpoint::hit("add-port-adopted").map_err(fault)?;
         let offloads = offloads(port.offloads());
         let fds = PortFds { port: Arc::new(port), process: process.map(Arc::new) };
         let name = descriptors::name_of(&request.attachment);

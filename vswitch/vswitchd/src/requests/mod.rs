@@ -44,6 +44,12 @@ impl Daemon {
         self.notice_gone_ports();
         let is_release = matches!(request, Request::Detach(_));
         let is_drain = matches!(request, Request::Drain);
+        let places = places_of(&request);
+        if let Some([taken, _]) = places
+            && let Err(refusal) = failpoint::hit(taken).map_err(fault)
+        {
+            return Handled::Now(Err(refusal));
+        }
         let event = match self.event_of(request, fds) {
             Ok(event) => event,
             Err(response) => return Handled::Now(*response),
@@ -52,6 +58,10 @@ impl Daemon {
         let answer = self.react(event);
         let response = answer.and_then(|answer| {
             answer.ok_or_else(|| refuse(ErrorKind::Internal, "a change has no answer"))
+        });
+        let response = response.and_then(|reply| match places {
+            Some([_, done]) => failpoint::hit(done).map_err(fault).map(|()| reply),
+            None => Ok(reply),
         });
         self.is_drained |= is_drain && response.is_ok();
         let line = self.node.journal.written();
@@ -93,6 +103,21 @@ impl Daemon {
         };
         Err(Box::new(Ok(reply)))
     }
+}
+
+/// The failpoints of a request: when it is taken, and when all but its answer is done.
+fn places_of(request: &Request) -> Option<[&'static str; 2]> {
+    match request {
+        Request::Reserve(_) => Some(["add-reserve", "add-reserve-done"]),
+        Request::Attach(_) => Some(["add-attach", "add-attach-done"]),
+        Request::Detach(_) => Some(["del-detach", "del-detach-done"]),
+        _ => None,
+    }
+}
+
+/// The refusal of a place that was made to fail.
+pub(crate) fn fault(fault: failpoint::Fault) -> ErrorReply {
+    refuse(ErrorKind::Internal, fault.to_string())
 }
 
 /// A refusal of this daemon's own making.
