@@ -150,14 +150,16 @@ impl DetachQueue {
         }
     }
 
-    /// What is queued. What is no entry is set aside, under another name. The lock is not needed: an
-    /// entry is there as a whole or not at all.
+    /// What is queued. What is no entry is set aside, under another name; what a plugin that was killed
+    /// has left unfinished is removed. The lock is not needed: an entry is there as a whole or not at
+    /// all.
     ///
     /// # Errors
     /// `Io` if the directory cannot be read.
     pub fn queued(&self) -> Result<Queued, QueueError> {
+        self.remove_unfinished()?;
         let mut queued = Queued::default();
-        for name in self.entries()? {
+        for name in self.names(ENTRY)? {
             match self.read(&name) {
                 Ok(Some(attachment)) if entry_name(&attachment) == name => {
                     queued.attachments.push(attachment);
@@ -182,14 +184,29 @@ impl DetachQueue {
         }
     }
 
-    fn entries(&self) -> Result<Vec<String>, QueueError> {
+    /// Its pod's DEL was killed with it: the runtime repeats that.
+    fn remove_unfinished(&self) -> Result<(), QueueError> {
+        if self.names(UNFINISHED)?.is_empty() {
+            return Ok(());
+        }
+        // Where a plugin has the lock, one may be just being written. The next look finds what stays.
+        let Ok(_lock) = self.lock(Instant::now()) else { return Ok(()) };
+        for name in self.names(UNFINISHED)? {
+            // One that cannot be removed stands in no entry's way.
+            let _ = unlinkat(&self.directory, &name, AtFlags::empty());
+        }
+        Ok(())
+    }
+
+    /// Names of the files that end so.
+    fn names(&self, ending: &str) -> Result<Vec<String>, QueueError> {
         let cannot_read = failed("read the directory", &self.path);
         let read = || -> Result<Vec<String>, Errno> {
             let mut names = Vec::new();
             for entry in Dir::read_from(&self.directory)? {
                 // Names that are not UTF-8 are none of ours.
                 if let Ok(name) = entry?.file_name().to_str()
-                    && name.ends_with(ENTRY)
+                    && name.ends_with(ending)
                 {
                     names.push(name.to_owned());
                 }
@@ -228,7 +245,7 @@ impl QueueLock<'_> {
     pub fn push(&self, attachment: &AttachmentId) -> Result<(), QueueError> {
         let DetachQueue { directory, path } = self.queue;
         let name = entry_name(attachment);
-        let entries = self.queue.entries()?;
+        let entries = self.queue.names(ENTRY)?;
         if entries.contains(&name) {
             return Ok(());
         }

@@ -87,9 +87,18 @@ fn one_process_at_a_time_adds_to_it() {
 fn what_a_killed_writer_left_is_no_entry_and_in_nobodys_way() {
     let (dir, queue) = state();
     let half = dir.path().join("del-queue").join(format!("{}.new", entry_name(&id("a"))));
-    fs::write(&half, "{\"contai").expect("room");
-    assert_eq!(containers(&queue), [""; 0]);
+    let leave = || fs::write(&half, "{\"contai").expect("room");
+    leave();
     push(&queue, "a").expect("room");
+    assert_eq!(containers(&queue), ["a"]);
+    assert!(!half.exists());
+    // Somebody writes, as far as the daemon sees.
+    leave();
+    let other = DetachQueue::open(dir.path()).expect("there");
+    let held = other.lock(Instant::now()).expect("nobody has it");
+    assert_eq!(containers(&queue), ["a"]);
+    assert!(half.exists());
+    drop(held);
     assert_eq!(containers(&queue), ["a"]);
     assert!(!half.exists());
 }
