@@ -61,6 +61,8 @@ pub struct DescriptorStore {
     notify: Notify,
     /// Messages that the service manager did not take yet, in order.
     owed: VecDeque<Message>,
+    /// It was logged that it takes none.
+    is_refused: bool,
 }
 
 #[derive(Debug)]
@@ -73,7 +75,7 @@ impl DescriptorStore {
     /// The store of this service manager.
     #[must_use]
     pub fn new(notify: Notify) -> Self {
-        Self { notify, owed: VecDeque::new() }
+        Self { notify, ..Self::default() }
     }
 
     /// Has a port's descriptors kept under a name.
@@ -90,11 +92,14 @@ impl DescriptorStore {
 
     /// Has the descriptors of this name forgotten.
     pub fn forget(&mut self, name: &str) {
+        // What waits would keep them open.
+        self.owed.retain(|message| !matches!(message, Message::Keep(kept, _) if kept == name));
         self.owed.push_back(Message::Forget(name.to_owned()));
         self.settle();
     }
 
-    /// Sends what the service manager had no room for.
+    /// Sends what the service manager did not take; called once a second, too. A message that is lost would
+    /// leave it with the descriptors of a pod that is gone, or without those of one that is there.
     pub fn settle(&mut self) {
         while let Some(message) = self.owed.front() {
             let sent = match message {
@@ -112,11 +117,20 @@ impl DescriptorStore {
                 }
             };
             match sent {
+                Ok(()) => self.is_refused = false,
                 Err(Errno::AGAIN | Errno::NOBUFS | Errno::INTR) => return,
-                Err(error) => {
-                    tracing::warn!("the service manager does not take {message:?}: {error}")
+                // What it is, and not who takes it, is the obstacle.
+                Err(error @ (Errno::INVAL | Errno::MSGSIZE | Errno::BADF)) => {
+                    tracing::warn!("the service manager is not told {message:?}: {error}");
                 }
-                Ok(()) => {}
+                Err(error) => {
+                    if !std::mem::replace(&mut self.is_refused, true) {
+                        tracing::warn!(
+                            "the service manager does not take {message:?} yet: {error}"
+                        );
+                    }
+                    return;
+                }
             }
             self.owed.pop_front();
         }

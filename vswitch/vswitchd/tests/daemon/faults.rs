@@ -1,5 +1,6 @@
 //! The daemon on a disk that is slow or broken, by failpoints.
 
+use std::fs;
 use std::io::{ErrorKind as IoErrorKind, Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -94,6 +95,30 @@ fn what_cannot_be_synced_is_refused_with_the_reason_and_a_del_succeeds() {
     assert_eq!(problem.kind, ServiceProblemKind::AddsFail);
     assert!(problem.reason.contains("journal"), "{problem:?}");
     daemon.stop();
+}
+
+#[test]
+fn a_service_manager_that_takes_nothing_for_a_while_is_told_later() {
+    let node = Node::new("");
+    let fault = node.file("fault");
+    let once = |text: &str| fs::write(&fault, text).expect("room");
+    let mut command = node.supervised();
+    command.env("VSWITCH_FAILPOINTS", format!("@{}", fault.display()));
+    let running = node.start_as(command);
+    once("store-keep=error");
+    let (a, _b) = (running.plug("a"), running.plug("b"));
+    assert!(!fault.exists(), "it happened");
+    running.ends_daemon("-KILL");
+    let Reply::Ports(ports) = running.ask(&Request::ShowPorts) else { panic!("not ports") };
+    assert!(
+        ports.len() == 2 && ports.iter().all(|port| port.up),
+        "the next one has both: {ports:?}"
+    );
+    once("store-forget=error");
+    assert_eq!(running.ask(&Request::Detach(Pod::id("a"))), Reply::Done);
+    assert!(!fault.exists(), "it happened");
+    assert!(a.is_closed(), "neither daemon nor supervisor has it open");
+    running.stop();
 }
 
 #[test]
