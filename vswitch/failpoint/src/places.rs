@@ -89,7 +89,7 @@ pub const PLACES: &[Place] = &[
     at("start-tables", "the first tables are published"),
     at("start-nft-table", "the nftables table is this daemon's"),
     at("start-socket", "clients connect, and are not answered"),
-    at("start-ready", "what was queued meanwhile is done; the service manager does not know"),
+    sure("start-ready", "what was queued meanwhile is done; the service manager does not know"),
     // The daemon, end.
     sure("stop-begun", "it is about to end; nothing is closed"),
     sure("stop-socket", "no client connects"),

@@ -63,58 +63,20 @@ impl ControlLoop {
     /// Opens the socket of a daemon that forwards, unless it inherited one.
     ///
     /// # Errors
-    /// If the socket cannot be made, or readiness not be watched.
+    /// If the socket cannot be made, or readiness not be watched; the daemon gives up then.
     pub fn new(
         daemon: Daemon,
         inherited: Option<Socket>,
-        signals: Signals,
+        mut signals: Signals,
         notify: Notify,
     ) -> Result<Self> {
-        let failed = |action| move |source| Error::Control { action, source };
-        let mut socket = match inherited {
-            Some(socket) => socket,
-            None => {
-                let mut socket = Socket::bind(daemon.socket())?;
-                if DescriptorStore::keep_socket(&notify, &socket.listener) {
-                    socket.outlives_us();
-                }
-                socket
+        let (socket, poll) = match open(&daemon, inherited, &mut signals, &notify) {
+            Ok(opened) => opened,
+            Err(error) => {
+                daemon.give_up();
+                return Err(error);
             }
         };
-        failpoint::hit("start-socket")?;
-        let mut signals = signals;
-        let poll = Poll::new().map_err(failed("make its readiness queue"))?;
-        let watch = failed("watch its file descriptors");
-        let registry = poll.registry();
-        registry
-            .register(&mut socket.listener, LISTENER, Interest::READABLE)
-            .and_then(|()| registry.register(&mut signals.stop, STOP, Interest::READABLE))
-            .and_then(|()| registry.register(&mut signals.reload, RELOAD, Interest::READABLE))
-            .and_then(|()| match daemon.monitor() {
-                Some(monitor) => registry.register(
-                    &mut SourceFd(&monitor.as_raw_fd()),
-                    KERNEL,
-                    Interest::READABLE,
-                ),
-                None => Ok(()),
-            })
-            .and_then(|()| {
-                let namespaces = daemon.namespaces().as_raw_fd();
-                registry.register(&mut SourceFd(&namespaces), NAMESPACES, Interest::READABLE)
-            })
-            .and_then(|()| match daemon.ruleset() {
-                Some(ruleset) => registry.register(
-                    &mut SourceFd(&ruleset.as_raw_fd()),
-                    RULESET,
-                    Interest::READABLE,
-                ),
-                None => Ok(()),
-            })
-            .and_then(|()| {
-                let bell = daemon.journal_bell().as_raw_fd();
-                registry.register(&mut SourceFd(&bell), JOURNAL, Interest::READABLE)
-            })
-            .map_err(watch)?;
         Ok(Self {
             daemon,
             socket,
@@ -134,7 +96,7 @@ impl ControlLoop {
     /// If readiness can no longer be waited for.
     pub fn run(mut self) -> Result<bool> {
         self.daemon.socket_is_open();
-        failpoint::hit("start-ready")?;
+        failpoint::pass("start-ready");
         self.notify.send("READY=1");
         let result = self.serve();
         let is_drained = self.daemon.is_drained();
@@ -306,4 +268,54 @@ impl ControlLoop {
             tracing::debug!("a client was closed already: {error}");
         }
     }
+}
+
+/// The socket, and the readiness of all that is waited for.
+fn open(
+    daemon: &Daemon,
+    inherited: Option<Socket>,
+    signals: &mut Signals,
+    notify: &Notify,
+) -> Result<(Socket, Poll)> {
+    let failed = |action| move |source| Error::Control { action, source };
+    let mut socket = match inherited {
+        Some(socket) => socket,
+        None => {
+            let mut socket = Socket::bind(daemon.socket())?;
+            if DescriptorStore::keep_socket(notify, &socket.listener) {
+                socket.outlives_us();
+            }
+            socket
+        }
+    };
+    failpoint::hit("start-socket")?;
+    let poll = Poll::new().map_err(failed("make its readiness queue"))?;
+    let watch = failed("watch its file descriptors");
+    let registry = poll.registry();
+    registry
+        .register(&mut socket.listener, LISTENER, Interest::READABLE)
+        .and_then(|()| registry.register(&mut signals.stop, STOP, Interest::READABLE))
+        .and_then(|()| registry.register(&mut signals.reload, RELOAD, Interest::READABLE))
+        .and_then(|()| match daemon.monitor() {
+            Some(monitor) => {
+                registry.register(&mut SourceFd(&monitor.as_raw_fd()), KERNEL, Interest::READABLE)
+            }
+            None => Ok(()),
+        })
+        .and_then(|()| {
+            let namespaces = daemon.namespaces().as_raw_fd();
+            registry.register(&mut SourceFd(&namespaces), NAMESPACES, Interest::READABLE)
+        })
+        .and_then(|()| match daemon.ruleset() {
+            Some(ruleset) => {
+                registry.register(&mut SourceFd(&ruleset.as_raw_fd()), RULESET, Interest::READABLE)
+            }
+            None => Ok(()),
+        })
+        .and_then(|()| {
+            let bell = daemon.journal_bell().as_raw_fd();
+            registry.register(&mut SourceFd(&bell), JOURNAL, Interest::READABLE)
+        })
+        .map_err(watch)?;
+    Ok((socket, poll))
 }

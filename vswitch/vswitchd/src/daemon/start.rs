@@ -1,7 +1,7 @@
 //! From a configuration to a daemon that forwards.
 //!
 //! Everything that can be refused is refused before anything of the node is changed; what was
-//! changed is undone by dropping it, should a later step fail.
+//! changed is undone, should a later step fail: by dropping it, or by `give_up`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -181,7 +181,10 @@ impl Daemon {
             queue_watch: QueueWatch::new(now),
             _locks: locks,
         };
-        daemon.forward(uplink_state, left, now)?;
+        if let Err(error) = daemon.forward(uplink_state, left, now) {
+            daemon.give_up();
+            return Err(error);
+        }
         for choice in &daemon.choices {
             tracing::info!("{choice}");
         }

@@ -52,13 +52,30 @@ impl Daemon {
     /// pods' interfaces, the host port with its routes and the nftables table stay, unless it was
     /// drained.
     pub fn stop(self) {
+        let is_drained = self.is_drained;
+        self.end(is_drained);
+        if is_drained {
+            tracing::info!("drained");
+        } else {
+            tracing::info!("stopped; pods keep their interfaces for the next start");
+        }
+    }
+
+    /// Ends a start that fails. What it made of the node goes with it, unless a former daemon had made
+    /// that already: its pods rely on it.
+    pub fn give_up(self) {
+        let is_first = self.node.host.as_ref().is_some_and(|host| !host.is_former);
+        self.end(is_first);
+    }
+
+    fn end(self, leaves_nothing: bool) {
         let mut node = self.node;
         drop(node.uplink);
         failpoint::pass("stop-uplink");
         node.workers.stop();
         failpoint::pass("stop-workers");
-        if !self.is_drained {
-            return tracing::info!("stopped; pods keep their interfaces for the next start");
+        if !leaves_nothing {
+            return;
         }
         let nft = node.nft.set(None).map_err(|error| chain(&error));
         failpoint::pass("drain-nft");
@@ -70,6 +87,5 @@ impl Daemon {
             tracing::warn!("something stays behind: {why}");
         }
         failpoint::pass("drain-done");
-        tracing::info!("drained");
     }
 }
