@@ -17,7 +17,7 @@ const UNSUPPORTED: [&str; 4] = ["portMappings", "bandwidth", "infinibandGUID", "
 /// Wishes of the runtime for one attachment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// K8S_POD_NAMESPACE and K8S_POD_NAME.
+    /// K8S_POD_NAMESPACE, K8S_POD_NAME and K8S_POD_UID.
     pub pod: Option<PodName>,
     /// Addresses that the pod must get, at most one a family.
     pub addresses: Vec<IpAddr>,
@@ -39,7 +39,7 @@ impl Wanted {
         let of_args = |key: &str| conf.args.as_ref()?.get("cni")?.get(key);
         let of_runtime = |key: &str| runtime?.get(key);
 
-        let (mut namespace, mut name) = (None, None);
+        let (mut namespace, mut name, mut uid) = (None, None, None);
         let (mut addresses, mut mac) = (Vec::new(), None);
         for pair in cni_args.split(';').filter(|pair| !pair.is_empty()) {
             let Some((key, value)) = pair.split_once('=') else {
@@ -48,6 +48,7 @@ impl Wanted {
             match key {
                 "K8S_POD_NAMESPACE" => namespace = Some(value.to_owned()),
                 "K8S_POD_NAME" => name = Some(value.to_owned()),
+                "K8S_POD_UID" => uid = Some(value.to_owned()),
                 "IP" => addresses = value.split(',').map(str::to_owned).collect(),
                 "MAC" => mac = Some(value.to_owned()),
                 _ => {}
@@ -72,7 +73,7 @@ impl Wanted {
         }
         Ok(Self {
             pod: match (namespace, name) {
-                (Some(namespace), Some(name)) => Some(PodName { namespace, name }),
+                (Some(namespace), Some(name)) => Some(PodName { namespace, name, uid }),
                 _ => None,
             },
             addresses: one_a_family(&addresses)?,
@@ -165,6 +166,10 @@ mod tests {
         let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;FOO=a=b";
         let pod = wanted(json!({}), args).expect("valid").pod.expect("named");
         assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("default", "web"));
+        assert_eq!(pod.uid, None, "older runtimes give none");
+        let args = format!("{args};K8S_POD_UID=4a5e");
+        let pod = wanted(json!({}), &args).expect("valid").pod.expect("named");
+        assert_eq!(pod.uid.as_deref(), Some("4a5e"));
     }
 
     #[test]

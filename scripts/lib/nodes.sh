@@ -134,7 +134,7 @@ cni() {
         in_ns "$node" env -i PATH="$PATH" CNI_COMMAND="$command" \
             CNI_CONTAINERID="$(ns "$pod")" CNI_NETNS="${CNI_NETNS_PATH-/run/netns/$(ns "$pod")}" CNI_IFNAME=eth0 \
             CNI_PATH="$bin:/usr/lib/cni" \
-            CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=demo;K8S_POD_NAME=$pod" \
+            CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=demo;K8S_POD_NAME=$pod;K8S_POD_UID=uid-of-$pod" \
             timeout 20 "$bin/vswitch-cni"
 }
 

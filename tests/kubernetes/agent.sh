@@ -16,6 +16,7 @@ main() {
     agent_cluster_up
     manifests
     first_nodes
+    lost_interface
     rights
     joining_and_leaving
     conflicts
@@ -106,6 +107,66 @@ first_nodes() {
     check "by TCP over IPv4" talks a1 b1 4
     check "by TCP over IPv6" talks b1 a1 6
 }
+
+lost_interface() {
+    heading "A pod loses its interface"
+    kube_apply <(printf 'apiVersion: v1\nkind: Namespace\nmetadata:\n  name: demo\n')
+    pod_plug node-a a2
+    pod_plug node-a a3
+    check "until then its Node says that all is well" wait_until 20 degraded node-a False PodNetworkIsWell
+    in_ip a2 link delete eth0
+    check "its Node names it" wait_until 20 degraded node-a True PodInterfaceLost 'demo/a2'
+    check "and has its network still" is_node node-a \
+        '.status.conditions | any(.type == "NetworkUnavailable" and .status == "False")'
+    check "an Event on the Node names it" wait_until 10 lost_events default Node node-a demo/a2 1
+    check "an Event is the pod's, by its UID" wait_until 10 lost_events demo Pod a2 eth0 1
+    check "and in it the UID is the runtime's" event_uid demo a2 uid-of-a2
+    check "the agent's log has it" wait_until 5 grep -q 'pod demo/a2 lost its interface' \
+        "$LAB_DIR/logs/agent-node-a.log"
+    in_ip a3 link delete eth0
+    check "a second one is named beside it" wait_until 20 degraded node-a True PodInterfaceLost 'demo/a2, demo/a3'
+    lab_signal agent-node-a KILL
+    agent_start node-a
+    check "an agent that starts meanwhile is ready" wait_until 20 agent_ready node-a
+    check "and has read that they are lost" wait_until 20 logs_again node-a 'pod demo/a2 lost its interface'
+    check "yet each loss has one Event on the Node" wait_until 10 lost_events default Node node-a '' 2
+    check "and one on its pod" lost_events demo Pod a2 '' 1
+    pod_unplug node-a a2
+    check "one is deleted: the other is named alone" wait_until 20 degraded node-a True PodInterfaceLost ': demo/a3$'
+    cni node-a DEL a3 >/dev/null
+    cni node-a ADD a3 >/dev/null
+    check "deleted and added anew, all is well" wait_until 20 degraded node-a False PodNetworkIsWell
+    lab_stop vswitchd-node-a
+    check "of a node without vswitchd it is not known" wait_until 30 degraded node-a Unknown VswitchdIsDown
+    node_start node-a
+    node_adjust node-a
+    check "until that is back" wait_until 30 degraded node-a False PodNetworkIsWell
+    pod_unplug node-a a3
+    wait_until 20 agent_ready node-a
+}
+
+# degraded NODE STATUS REASON [PATTERN]: the condition is so, and its message has the pattern.
+degraded() {
+    kube_api GET "/api/v1/nodes/$1" |
+        jq -e --arg status "$2" --arg reason "$3" --arg pattern "${4:-.}" '.status.conditions | any(
+            .type == "PodNetworkDegraded" and .status == $status and .reason == $reason
+            and (.message | test($pattern)))'
+}
+
+# lost_events NAMESPACE KIND NAME PATTERN COUNT: of that object, with the pattern in the message.
+lost_events() {
+    kube_api GET "/api/v1/namespaces/$1/events?fieldSelector=involvedObject.kind=$2,involvedObject.name=$3" |
+        jq -e --arg pattern "$4" --argjson count "$5" \
+            '[.items[] | select(.reason == "PodInterfaceLost" and (.message | test($pattern)))] | length == $count'
+}
+
+event_uid() {
+    kube_api GET "/api/v1/namespaces/$1/events?fieldSelector=involvedObject.name=$2" |
+        jq -e --arg uid "$3" '.items | all(.involvedObject.uid == $uid)'
+}
+
+# logs_again NODE TEXT: the log of its agents has it twice.
+logs_again() { [[ $(grep -c "$2" "$LAB_DIR/logs/agent-$1.log") == 2 ]]; }
 
 not_ready() { ! agent_ready "$1"; }
 

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::{Outage, Publication, Seen};
+use crate::degraded;
 use crate::desired::{Desired, Nodes, Peers, desired};
 use crate::error::chain;
 use crate::install::InstallTarget;
@@ -19,7 +20,7 @@ use crate::link::{Link, same};
 use crate::node::ClusterNode;
 use crate::object::NodeObject;
 use crate::publish::{Health, Own, Vtep};
-use crate::report::{KeptOut, Report, State};
+use crate::report::{Notice, Report, State};
 
 /// A burst of changes is one change: until it is quiet for so long, yet not longer than that.
 const QUIET: Duration = Duration::from_millis(100);
@@ -77,12 +78,12 @@ struct Burst {
 }
 
 impl Agent {
-    /// Publications and refusals leave by the channels.
+    /// Publications and notices leave by the channels.
     #[must_use]
     pub fn new(
         settings: Settings,
         publications: watch::Sender<Option<Publication>>,
-        refusals: mpsc::Sender<KeptOut>,
+        notices: mpsc::Sender<Notice>,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -98,7 +99,7 @@ impl Agent {
             desired: Desired::default(),
             prefixes_refused: None,
             reconsider: now,
-            report: Report::new(refusals),
+            report: Report::new(notices),
             publications,
             written: now,
             is_installed: false,
@@ -194,6 +195,9 @@ impl Agent {
         if self.link.status().map(|status| (status.pod_prefixes.clone(), vni(status))) != seen {
             self.changed();
         }
+        if let Some(status) = self.link.status() {
+            self.report.lose(&status.lost_pods);
+        }
         let is_refused = !self.report.standing().is_empty() || self.prefixes_refused.is_some();
         if is_refused && self.reconsider <= now {
             self.changed();
@@ -238,7 +242,7 @@ impl Agent {
             own: own.clone(),
             vtep,
             flannel: self.settings.flannel,
-            health: health.clone(),
+            conditions: vec![health.condition(), degraded::condition(status)],
         };
         self.publications.send_if_modified(|said| {
             let is_new = said.as_ref() != Some(&publication);

@@ -1,6 +1,6 @@
 //! The API server: credentials, the watch of all Nodes, and what is written there.
 //!
-//! Enters: a kubeconfig or a pod's service account; publications and refusals from `agent`. Leaves:
+//! Enters: a kubeconfig or a pod's service account; publications and notices from `agent`. Leaves:
 //! Nodes, to `agent`. What is written is written by tasks of their own, so that a server that hangs
 //! holds up nothing else; a failure is logged when it begins and when it ends, not at each attempt.
 
@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use futures_util::stream::unfold;
 use futures_util::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -22,9 +21,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::backoff::Attempts;
 use crate::error::{Error, Result, chain};
-use crate::object::NodeObject;
-use crate::publish::{Health, Own, Vtep};
-use crate::report::KeptOut;
+use crate::event::{self, is_of_node};
+use crate::object::{Condition, NodeObject};
+use crate::publish::{Own, Vtep};
+use crate::report::Notice;
 
 /// Between attempts to reach the server.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -35,9 +35,15 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const SETTLED: Duration = Duration::from_secs(1);
 /// Between two patches of the own Node, should another controller contradict ours.
 const PATCH_PAUSE: Duration = Duration::from_secs(2);
-/// So many Events at once, and one more each pause: a cluster of conflicts is reported in the log.
+/// So many Events of Nodes at once, and one more each pause: a cluster of conflicts is reported in the log.
 const EVENT_BURST: u32 = 20;
 const EVENT_PAUSE: Duration = Duration::from_secs(10);
+/// Between Events of pods, of which a node has some hundreds at most: each is made.
+const POD_EVENT_PAUSE: Duration = Duration::from_millis(100);
+/// The Event is there, from another node's agent or from the one before this.
+const CONFLICT: u16 = 409;
+/// The namespace is gone, and the pod with it.
+const NOT_FOUND: u16 = 404;
 /// Objects of one page of a list: at some ten kilobytes a Node, a few megabytes.
 const PAGE: u32 = 500;
 
@@ -50,8 +56,8 @@ pub struct Publication {
     pub vtep: Option<Vtep>,
     /// Whether flannel's annotations are written too.
     pub flannel: bool,
-    /// Whether pods can be networked.
-    pub health: Health,
+    /// Whether pods can be networked, and whether they are well.
+    pub conditions: Vec<Condition>,
 }
 
 /// A client by the kubeconfig, or by the service account of the pod that this runs in.
@@ -178,76 +184,75 @@ pub async fn publish(
 
 fn newest_patch(said: &mut watch::Receiver<Option<Publication>>) -> Option<serde_json::Value> {
     let publication = said.borrow_and_update().clone()?;
-    let Publication { own, vtep, flannel, health } = publication;
-    own.patch(vtep.as_ref(), flannel, &health, &Timestamp::now().to_string())
+    let Publication { own, vtep, flannel, conditions } = publication;
+    own.patch(vtep.as_ref(), flannel, &conditions, &Timestamp::now().to_string())
 }
 
-/// Makes an Event of each refusal, as far as the budget goes; ends when the sender is gone.
-pub async fn report(client: Client, own: String, mut refusals: mpsc::Receiver<KeptOut>) {
-    // Events of what has no namespace are kept in this one.
-    let events: Api<Event> = Api::namespaced(client, "default");
+/// Makes the Events of each notice, of Nodes as far as the budget goes; ends when the sender is gone.
+pub async fn report(client: Client, own: String, mut notices: mpsc::Receiver<Notice>) {
     let mut outage = Outage::new("Events cannot be created");
-    let (mut budget, mut refilled) = (EVENT_BURST, Instant::now());
-    while let Some(refusal) = refusals.recv().await {
-        while refilled.elapsed() >= EVENT_PAUSE && budget < EVENT_BURST {
-            budget += 1;
-            refilled += EVENT_PAUSE;
-        }
-        if budget == EVENT_BURST {
-            refilled = Instant::now();
-        }
-        let Some(left) = budget.checked_sub(1) else { continue };
-        budget = left;
-        let event = event(&own, &refusal);
-        let params = PostParams::default();
-        let written = timeout(PATIENCE, events.create(&params, &event)).await;
-        match flatten(written) {
-            // Another node's agent has written the same.
-            Err(Failure::Server(kube::Error::Api(status))) if status.code == 409 => {}
-            written => {
-                outage.notice(written);
+    let mut budget = Budget::new();
+    while let Some(notice) = notices.recv().await {
+        for event in event::events(&own, &notice, Timestamp::now()) {
+            if !is_of_node(&event) {
+                create(&client, &event, &mut outage).await;
+                sleep(POD_EVENT_PAUSE).await;
+            } else if budget.spend() {
+                create(&client, &event, &mut outage).await;
             }
         }
     }
 }
 
-/// All agents give the same name to the same refusal, so that it is there once.
-fn event(own: &str, refusal: &KeptOut) -> Event {
-    let KeptOut { node, why } = refusal;
-    let now = Some(Time(Timestamp::now()));
-    Event {
-        metadata: ObjectMeta {
-            name: Some(format!("{node}.vswitch.{:016x}", fnv1a(why.as_bytes()))),
-            namespace: Some("default".to_owned()),
-            ..ObjectMeta::default()
-        },
-        involved_object: ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Node".to_owned()),
-            name: Some(node.clone()),
-            // `kubectl describe node` looks for the name in this place, as the kubelet writes it.
-            uid: Some(node.clone()),
-            ..ObjectReference::default()
-        },
-        type_: Some("Warning".to_owned()),
-        reason: Some("VswitchPeerRefused".to_owned()),
-        message: Some(format!("packets to its pods are not forwarded as it says: {why}")),
-        source: Some(EventSource {
-            component: Some("vswitch-agent".to_owned()),
-            host: Some(own.to_owned()),
-        }),
-        first_timestamp: now.clone(),
-        last_timestamp: now,
-        count: Some(1),
-        ..Event::default()
+/// Tries until the server has decided.
+async fn create(client: &Client, event: &Event, outage: &mut Outage) {
+    let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
+    let events: Api<Event> = Api::namespaced(client.clone(), namespace);
+    let (params, mut attempts) = (PostParams::default(), retries());
+    loop {
+        let written = timeout(PATIENCE, events.create(&params, event)).await;
+        let is_decided = match flatten(written) {
+            Err(Failure::Server(kube::Error::Api(status)))
+                if matches!(status.code, CONFLICT | NOT_FOUND) =>
+            {
+                outage.over();
+                true
+            }
+            written => {
+                let is_refused = written.as_ref().is_err_and(Failure::is_refusal);
+                outage.notice(written) || is_refused
+            }
+        };
+        if is_decided {
+            return;
+        }
+        sleep(attempts.delay()).await;
     }
 }
 
-/// FNV-1a of 64 bits: the same in every build, as a name must be.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+/// How many Events of Nodes may be made now.
+struct Budget {
+    left: u32,
+    refilled: Instant,
+}
+
+impl Budget {
+    fn new() -> Self {
+        Self { left: EVENT_BURST, refilled: Instant::now() }
+    }
+
+    fn spend(&mut self) -> bool {
+        while self.refilled.elapsed() >= EVENT_PAUSE && self.left < EVENT_BURST {
+            self.left += 1;
+            self.refilled += EVENT_PAUSE;
+        }
+        if self.left == EVENT_BURST {
+            self.refilled = Instant::now();
+        }
+        let Some(left) = self.left.checked_sub(1) else { return false };
+        self.left = left;
+        true
+    }
 }
 
 fn retries() -> Attempts {
@@ -257,6 +262,15 @@ fn retries() -> Attempts {
 enum Failure {
     Server(kube::Error),
     Late,
+}
+
+impl Failure {
+    /// The server does not take it, however often it is sent.
+    fn is_refusal(&self) -> bool {
+        const TOO_MANY_REQUESTS: u16 = 429;
+        matches!(self, Self::Server(kube::Error::Api(status))
+            if (400..500).contains(&status.code) && status.code != TOO_MANY_REQUESTS)
+    }
 }
 
 fn flatten<T, E>(

@@ -17,8 +17,9 @@
 //! | `flannel` | the annotations of flannel's nodes, read and written |
 //! | `desired` | all Nodes to the peers that there should be; conflicts |
 //! | `sync`    | the difference to what the daemon has, in messages |
-//! | `publish` | the patch that describes this node |
-//! | `report`  | nodes that are kept out: the log, Events, the state file |
+//! | `publish` | the patch that describes this node, and `degraded`, a condition in it |
+//! | `report`  | nodes that are kept out, pods that lost their interface: the log, notices, the state file |
+//! | `event`   | Events of notices |
 //! | `agent`   | the loop: what comes from either side, and when something is done about it |
 //! | `link`    | the daemon, there or gone, and what it holds |
 //! | `cluster`, `daemon` | the two sides: the API server, the control socket |
@@ -33,8 +34,10 @@ pub mod agent;
 pub mod backoff;
 pub mod cluster;
 pub mod daemon;
+pub mod degraded;
 pub mod desired;
 pub mod error;
+pub mod event;
 pub mod fields;
 pub mod flannel;
 pub mod install;

@@ -19,8 +19,8 @@ use vswitch_agent::report::State;
 
 /// kube logs each attempt that fails; we log that they begin to fail.
 const LOG: &str = "info,kube_client=off,kube_runtime=off";
-/// Refusals that wait to become Events; more than these go to the log alone.
-const REFUSALS: usize = 64;
+/// Notices that wait to become Events; refusals beyond these go to the log alone.
+const NOTICES: usize = 64;
 
 /// Tells this node's vswitchd of the cluster's other nodes, as the Kubernetes API server has them,
 /// and the cluster of this node.
@@ -154,8 +154,8 @@ async fn run(run: Run) -> Result<()> {
     };
     tracing::info!("vswitch-agent {} starts for {node_name}", env!("CARGO_PKG_VERSION"));
     let (publications, said) = watch::channel(None);
-    let (refusals, told) = mpsc::channel(REFUSALS);
-    let agent = Agent::new(settings, publications, refusals);
+    let (notices, told) = mpsc::channel(NOTICES);
+    let agent = Agent::new(settings, publications, notices);
     let publish = cluster::publish(client.clone(), node_name.clone(), said);
     let report = cluster::report(client.clone(), node_name, told);
     tokio::select! {

@@ -13,6 +13,7 @@ use api::{Encapsulation, Mac, UplinkStatus};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use crate::degraded::POD_NETWORK_DEGRADED;
 use crate::fields::pod_cidrs;
 use crate::flannel;
 use crate::node::{UNDERLAY_ADDRESS, VTEP_MAC};
@@ -20,6 +21,8 @@ use crate::object::{Condition, NodeObject};
 use crate::problem::NodeProblem;
 
 const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
+/// Types of the conditions that are ours to write.
+const CONDITIONS: [&str; 2] = [NETWORK_UNAVAILABLE, POD_NETWORK_DEGRADED];
 /// The annotations that are ours to write, or that decide what to write.
 const PREFIXES: [&str; 2] = ["vswitch.dev/", "flannel.alpha.coreos.com/"];
 
@@ -29,7 +32,7 @@ pub struct Own {
     /// Prefixes that its pods get their addresses from.
     pub pod_prefixes: Result<Vec<IpNet>, NodeProblem>,
     annotations: BTreeMap<String, String>,
-    condition: Option<Condition>,
+    conditions: Vec<Condition>,
 }
 
 /// This node's end of the tunnels.
@@ -67,11 +70,12 @@ impl Own {
     pub fn of(object: &NodeObject) -> Self {
         let all = object.metadata.annotations.iter().flatten();
         let ours = all.filter(|(key, _)| PREFIXES.iter().any(|prefix| key.starts_with(prefix)));
-        let mut conditions = object.status.conditions.iter().flatten();
+        let conditions = object.status.conditions.iter().flatten();
+        let is_ours = |condition: &&Condition| CONDITIONS.contains(&condition.kind.as_str());
         Self {
             pod_prefixes: pod_cidrs(object),
             annotations: ours.map(|(key, value)| (key.clone(), value.clone())).collect(),
-            condition: conditions.rfind(|c| c.kind == NETWORK_UNAVAILABLE).cloned(),
+            conditions: conditions.filter(is_ours).cloned().collect(),
         }
     }
 
@@ -81,7 +85,7 @@ impl Own {
         &self,
         vtep: Option<&Vtep>,
         flannel: bool,
-        health: &Health,
+        conditions: &[Condition],
         now: &str,
     ) -> Option<Value> {
         let mut annotations = BTreeMap::new();
@@ -101,32 +105,38 @@ impl Own {
             }
         }
         annotations.retain(|key, value| self.annotations.get(key) != Some(value));
-        let condition = health.condition();
-        let condition =
-            Some(condition).filter(|condition| self.condition.as_ref() != Some(condition));
-        if annotations.is_empty() && condition.is_none() {
+        let conditions: Vec<_> =
+            conditions.iter().filter_map(|condition| self.entry(condition, now)).collect();
+        if annotations.is_empty() && conditions.is_empty() {
             return None;
         }
         let mut patch = json!({});
         if !annotations.is_empty() {
             patch["metadata"] = json!({ "annotations": annotations });
         }
-        if let Some(condition) = condition {
-            let transition =
-                self.condition.as_ref().map(|old| &old.status) != Some(&condition.status);
-            let mut entry = json!({
-                "type": condition.kind,
-                "status": condition.status,
-                "reason": condition.reason,
-                "message": condition.message,
-                "lastHeartbeatTime": now,
-            });
-            if transition {
-                entry["lastTransitionTime"] = now.into();
-            }
-            patch["status"] = json!({ "conditions": [entry] });
+        if !conditions.is_empty() {
+            patch["status"] = json!({ "conditions": conditions });
         }
         Some(patch)
+    }
+
+    /// A condition as it is written, or none if the Node has it so.
+    fn entry(&self, condition: &Condition, now: &str) -> Option<Value> {
+        let old = self.conditions.iter().rfind(|old| old.kind == condition.kind);
+        if old == Some(condition) {
+            return None;
+        }
+        let mut entry = json!({
+            "type": condition.kind,
+            "status": condition.status,
+            "reason": condition.reason,
+            "message": condition.message,
+            "lastHeartbeatTime": now,
+        });
+        if old.map(|old| &old.status) != Some(&condition.status) {
+            entry["lastTransitionTime"] = now.into();
+        }
+        Some(entry)
     }
 }
 
@@ -166,7 +176,9 @@ impl Health {
         *self == Self::Up
     }
 
-    fn condition(&self) -> Condition {
+    /// The condition that the scheduler goes by.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
         let (status, reason, message) = match self {
             Self::Up => ("False", "VswitchIsUp", "vswitchd forwards for this node's pods"),
             Self::Down { reason, message } => ("True", *reason, message.as_str()),

@@ -1,19 +1,20 @@
-//! Which nodes are kept out, and how the agent is.
+//! Which nodes are kept out, which pods lost their interface, and how the agent is.
 //!
-//! Enters: refusals of `desired` and of the daemon, and the agent's state. Leaves: log lines, Events
-//! to `cluster`, and the state file, which the readiness probe and people read. Each refusal is reported
-//! when it begins, when its reason changes, and when it ends.
+//! Enters: refusals of `desired` and of the daemon, the daemon's lost pods, and the agent's state. Leaves:
+//! log lines, notices to `cluster`, and the state file, which the readiness probe and people read. Each
+//! refusal is reported when it begins, when its reason changes, and when it ends; each loss when it begins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use api::RefusedPeer;
+use api::{AttachmentId, LostPod, RefusedPeer};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
+use crate::event::pod_name;
 use crate::node::node_of;
 
 /// The file lists so many; the rest is counted.
@@ -32,18 +33,44 @@ pub struct KeptOut {
     pub why: String,
 }
 
-/// Divides refusals into those that begin and those that end.
+/// What the cluster is told by Events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A node is kept out.
+    KeptOut(KeptOut),
+    /// A pod of this node lost its interface.
+    InterfaceLost(LostPod),
+}
+
+/// Divides refusals and losses into those that begin and those that end.
 #[derive(Debug)]
 pub struct Report {
     standing: BTreeMap<String, String>,
-    events: mpsc::Sender<KeptOut>,
+    lost: BTreeSet<AttachmentId>,
+    notices: mpsc::Sender<Notice>,
 }
 
 impl Report {
-    /// Sends each refusal that begins to `events` too, as long as there is room.
+    /// Sends what begins to `notices` too, as long as there is room.
     #[must_use]
-    pub fn new(events: mpsc::Sender<KeptOut>) -> Self {
-        Self { standing: BTreeMap::new(), events }
+    pub fn new(notices: mpsc::Sender<Notice>) -> Self {
+        Self { standing: BTreeMap::new(), lost: BTreeSet::new(), notices }
+    }
+
+    /// These are all pods that lost their interface. One for whose notice there is no room now is new at
+    /// the next call too.
+    pub fn lose(&mut self, pods: &[LostPod]) {
+        let is_lost = |known: &AttachmentId| pods.iter().any(|pod| pod.attachment == *known);
+        self.lost.retain(is_lost);
+        for pod in pods {
+            if self.lost.contains(&pod.attachment)
+                || self.notices.try_send(Notice::InterfaceLost(pod.clone())).is_err()
+            {
+                continue;
+            }
+            tracing::warn!("{} lost its interface", pod_name(pod));
+            self.lost.insert(pod.attachment.clone());
+        }
     }
 
     /// These are all: those of the Nodes themselves by name, and what the daemon did not take.
@@ -61,7 +88,8 @@ impl Report {
                 tracing::warn!("node {node} is kept out: {why}");
             }
             // The log and the state file have it; Events are a convenience.
-            let _ = self.events.try_send(KeptOut { node: node.clone(), why: why.clone() });
+            let kept_out = KeptOut { node: node.clone(), why: why.clone() };
+            let _ = self.notices.try_send(Notice::KeptOut(kept_out));
         }
         if count > LOGGED {
             tracing::warn!("and {} nodes more are kept out", count - LOGGED);
@@ -148,10 +176,10 @@ mod tests {
     use std::fs::File;
     use std::time::{Duration, SystemTime};
 
-    use api::RefusedPeer;
+    use api::{AttachmentId, LostPod, RefusedPeer};
     use tokio::sync::mpsc;
 
-    use super::{KeptOut, LISTED, Report, STALE, State};
+    use super::{KeptOut, LISTED, Notice, Report, STALE, State};
 
     fn refused(nodes: &[(&str, &str)]) -> BTreeMap<String, String> {
         nodes.iter().map(|(node, why)| ((*node).to_owned(), (*why).to_owned())).collect()
@@ -168,10 +196,33 @@ mod tests {
         report.settle(&BTreeMap::new(), &[by_daemon]);
         drop(report);
         let mut told = Vec::new();
-        while let Ok(KeptOut { node, why }) = events.try_recv() {
+        while let Ok(Notice::KeptOut(KeptOut { node, why })) = events.try_recv() {
             told.push(format!("{node}: {why}"));
         }
         assert_eq!(told, ["a: x", "a: y", "b: this node's vswitchd does not take it: z"]);
+    }
+
+    #[test]
+    fn each_loss_is_told_once_and_none_for_want_of_room_is_forgotten() {
+        let pod = |id: &str| LostPod {
+            attachment: AttachmentId { container_id: id.to_owned(), ifname: "eth0".to_owned() },
+            pod: None,
+        };
+        let (sender, mut notices) = mpsc::channel(1);
+        let mut report = Report::new(sender);
+        let mut told = |report: &mut Report, pods: &[LostPod]| {
+            report.lose(pods);
+            match notices.try_recv() {
+                Ok(Notice::InterfaceLost(lost)) => Some(lost.attachment.container_id),
+                _ => None,
+            }
+        };
+        let both = [pod("a"), pod("b")];
+        assert_eq!(told(&mut report, &both).as_deref(), Some("a"));
+        assert_eq!(told(&mut report, &both).as_deref(), Some("b"), "there was no room for it");
+        assert_eq!(told(&mut report, &both), None);
+        assert_eq!(told(&mut report, &[]), None);
+        assert_eq!(told(&mut report, &[pod("a")]).as_deref(), Some("a"), "it was taken back");
     }
 
     #[test]

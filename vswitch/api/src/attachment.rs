@@ -28,6 +28,9 @@ pub struct PodName {
     pub namespace: String,
     /// K8S_POD_NAME.
     pub name: String,
+    /// K8S_POD_UID, which older runtimes do not give.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
 }
 
 /// How a pod's port is attached.

@@ -44,7 +44,7 @@ pub use mac::{Mac, MacParseError};
 pub use message::{ErrorKind, ErrorReply, Reply, Request, Response};
 pub use prefix::{is_v4, overlap};
 pub use state::{
-    DropCount, Drops, Encapsulate, Encapsulation, FdbEntry, FibEntry, KernelRoutes,
+    DropCount, Drops, Encapsulate, Encapsulation, FdbEntry, FibEntry, KernelRoutes, LostPod,
     MasqueradeStatus, NeighborEntry, PeerEntry, PeerSpec, PeerSync, PortCounters, PortEntry,
     PortKind, RefusedPeer, RefusedRoute, RepairStatus, RouteSpec, RouteTarget, ServiceProblem,
     ServiceProblemKind, Source, SourceStatus, Status, UplinkStatus, WorkerStatus,

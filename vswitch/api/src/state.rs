@@ -105,6 +105,19 @@ pub struct Status {
     /// Why an ADD would fail, or pods suffer, now; empty if all is well. CNI's STATUS is made of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ServiceProblem>,
+    /// Pods that lost their interface; one of `problems` is about them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_pods: Vec<LostPod>,
+}
+
+/// A pod whose interface is gone, though its network namespace is there. It stays so until its DEL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostPod {
+    /// The attachment of the pod.
+    pub attachment: AttachmentId,
+    /// Name of the pod, if its runtime gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodName>,
 }
 
 /// What keeps the node from serving its pods.

@@ -271,5 +271,6 @@ fn status(problems: &[ServiceProblem]) -> Status {
         choices: Vec::new(),
         warnings: Vec::new(),
         problems: problems.to_vec(),
+        lost_pods: Vec::new(),
     }
 }

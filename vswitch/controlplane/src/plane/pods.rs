@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use api::{AttachmentId, ErrorKind, ErrorReply, Reattachment, Reply};
+use api::{AttachmentId, ErrorKind, ErrorReply, LostPod, Reattachment, Reply};
 use dataplane::Millis;
 use dataplane::tables::PortId;
 
@@ -152,14 +152,17 @@ impl ControlPlane {
         !self.ports.is_up(pod) && !self.lost.contains(pod) && !self.ended.contains_key(pod)
     }
 
-    /// Pods that have lost their interface, as messages name them.
-    pub fn lost_pods(&self) -> impl Iterator<Item = String> {
-        self.lost.iter().map(|pod| self.port_name(pod))
+    /// Pods that have lost their interface.
+    pub fn lost_pods(&self) -> impl Iterator<Item = LostPod> {
+        self.lost.iter().map(|attachment| LostPod {
+            attachment: attachment.clone(),
+            pod: self.model.attachments.get(attachment).and_then(|lease| lease.pod.clone()),
+        })
     }
 
     /// The sentence about them, if there are any.
     pub(super) fn lost_note(&self) -> Option<String> {
-        let lost: Vec<_> = self.lost_pods().collect();
+        let lost: Vec<_> = self.lost.iter().map(|pod| self.port_name(pod)).collect();
         note(&lost, "lost their interface: delete these pods, so that they are made anew")
     }
 

@@ -22,7 +22,7 @@ use crate::settings::{self, Setting, WHOLE_KINDS};
 #[derive(Debug, Clone)]
 pub(crate) enum Happening {
     /// A client asks.
-    Ask(Request),
+    Ask(Box<Request>),
     /// The operator writes another configuration, and has it read.
     Reload(Setting),
     /// Others change the kernel.
@@ -95,7 +95,7 @@ impl Happening {
     /// Something, on a node with this configuration.
     pub(crate) fn random(random: &mut Random, setting: Setting) -> Self {
         match random.below(100) {
-            0..58 => Self::Ask(request(random)),
+            0..58 => Self::Ask(Box::new(request(random))),
             58..66 => Self::Reload(another(random, setting)),
             66..80 => {
                 let count = 1 + random.below(3);

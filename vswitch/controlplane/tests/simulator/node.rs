@@ -84,7 +84,7 @@ impl Node {
         let number = self.number;
         self.world.story.borrow_mut().event(number, || happening.to_string());
         match happening {
-            Happening::Ask(request) => self.asked(request, faults),
+            Happening::Ask(request) => self.asked(*request, faults),
             Happening::Reload(setting) => self.reload(setting, faults),
             Happening::KernelMoves(moves) => {
                 moves.into_iter().for_each(|one| self.kernel_moves(one));

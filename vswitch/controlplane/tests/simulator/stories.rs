@@ -31,36 +31,40 @@ struct Short {
     happenings: Vec<Happening>,
 }
 
+fn ask(request: Request) -> Happening {
+    Happening::Ask(Box::new(request))
+}
+
 fn setting(kind: usize, variant: usize) -> Setting {
     Setting { kind, variant }
 }
 
 fn add(attachment: &AttachmentId) -> [Happening; 2] {
-    [Happening::Ask(Request::Reserve(reserve(attachment.clone()))), attach(attachment)]
+    [ask(Request::Reserve(reserve(attachment.clone()))), attach(attachment)]
 }
 
 fn add_to(network: &str, attachment: &AttachmentId) -> [Happening; 2] {
     let network = Some(network.into());
     let reserve = Reserve { network, ..reserve(attachment.clone()) };
-    [Happening::Ask(Request::Reserve(reserve)), attach(attachment)]
+    [ask(Request::Reserve(reserve)), attach(attachment)]
 }
 
 fn collect(network: &str, valid: &[&AttachmentId]) -> Happening {
     let valid = valid.iter().copied().cloned().collect();
-    Happening::Ask(Request::Collect(Collect { network: network.into(), valid }))
+    ask(Request::Collect(Collect { network: network.into(), valid }))
 }
 
 /// With the MAC of its lease.
 fn attach(attachment: &AttachmentId) -> Happening {
-    Happening::Ask(Request::Attach(Attach { attachment: attachment.clone(), mac: Mac([0; 6]) }))
+    ask(Request::Attach(Attach { attachment: attachment.clone(), mac: Mac([0; 6]) }))
 }
 
 fn delete(attachment: &AttachmentId) -> Happening {
-    Happening::Ask(Request::Detach(attachment.clone()))
+    ask(Request::Detach(attachment.clone()))
 }
 
 fn prefixes(texts: &[&str]) -> Happening {
-    Happening::Ask(Request::SetPodPrefixes(texts.iter().map(|text| net(text)).collect()))
+    ask(Request::SetPodPrefixes(texts.iter().map(|text| net(text)).collect()))
 }
 
 fn peer(number: u8, encapsulation: Option<Encapsulation>) -> PeerSpec {
@@ -77,7 +81,7 @@ fn peer(number: u8, encapsulation: Option<Encapsulation>) -> PeerSpec {
 fn sync(complete: bool, peers: Vec<PeerSpec>, gone: &[&str]) -> Happening {
     let gone = gone.iter().map(ToString::to_string).collect();
     let source = Source::Kubernetes;
-    Happening::Ask(Request::SyncPeers(PeerSync { source, complete, peers, gone }))
+    ask(Request::SyncPeers(PeerSync { source, complete, peers, gone }))
 }
 
 fn stories() -> Vec<Short> {
@@ -129,13 +133,13 @@ fn stories() -> Vec<Short> {
             setting(0, 0),
             vec![
                 sync(true, vec![peer(2, None), peer(3, direct)], &[]),
-                Happening::Ask(Request::AddRoute(RouteSpec {
+                ask(Request::AddRoute(RouteSpec {
                     prefix: net("198.18.77.0/24"),
                     target: RouteTarget::Peer { name: "n2".into() },
                 })),
                 sync(false, vec![peer(2, Some(Encapsulation::Ipip))], &["n3"]),
-                Happening::Ask(Request::AddPeer(peer(4, direct))),
-                Happening::Ask(Request::DeletePeer("n4".into())),
+                ask(Request::AddPeer(peer(4, direct))),
+                ask(Request::DeletePeer("n4".into())),
                 sync(true, Vec::new(), &[]),
             ],
         ),

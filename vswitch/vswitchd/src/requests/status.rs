@@ -47,6 +47,7 @@ impl Daemon {
             choices: self.choices.clone(),
             warnings,
             problems,
+            lost_pods: self.plane.lost_pods().collect(),
         }
     }
 

@@ -16,8 +16,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use api::{
-    AttachmentId, Check, ErrorKind, Mac, Mode, Reply, Request, Reserve, ServiceProblem,
-    ServiceProblemKind, TracePacket,
+    AttachmentId, Check, ErrorKind, LostPod, Mac, Mode, PodName, Reply, Request, Reserve,
+    ServiceProblem, ServiceProblemKind, TracePacket,
 };
 
 use node::{Node, Pod, Running};
@@ -219,6 +219,24 @@ fn addresses_run_out_with_a_word_of_why() {
     assert_eq!(daemon.ask(&Request::Detach(Pod::id("only"))), Reply::Done);
     assert_eq!(problems(&daemon), []);
     daemon.plug("one-more");
+    daemon.stop();
+}
+
+#[test]
+fn a_pod_that_lost_its_interface_is_named_until_it_is_deleted() {
+    let node = Node::new("");
+    let daemon = node.start();
+    let web = PodName { namespace: "default".into(), name: "web".into(), uid: Some("u".into()) };
+    drop(daemon.plug_as(Reserve { pod: Some(web.clone()), ..Pod::reserve("a") }));
+    let status = daemon.status_once(|status| !status.lost_pods.is_empty());
+    let lost = LostPod { attachment: Pod::id("a"), pod: Some(web) };
+    assert_eq!(status.lost_pods, [lost]);
+    let [problem] = status.problems.as_slice() else { panic!("{status:?}") };
+    assert_eq!(problem.kind, ServiceProblemKind::PodsSuffer);
+    assert!(problem.reason.contains("default/web"), "{}", problem.reason);
+    assert_eq!(daemon.ask(&Request::Detach(Pod::id("a"))), Reply::Done);
+    let status = daemon.status_once(|_| true);
+    assert!(status.lost_pods.is_empty() && status.problems.is_empty(), "{status:?}");
     daemon.stop();
 }
 

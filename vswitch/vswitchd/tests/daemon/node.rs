@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use api::{
-    Attach, AttachmentId, Decoder, ErrorReply, Mac, Reply, Request, Reserve, encode_request,
+    Attach, AttachmentId, Decoder, ErrorReply, Mac, Reply, Request, Reserve, Status, encode_request,
 };
 use dataplane::wire::{EtherType, MacAddr, Protocol, ethernet, ipv4, udp};
 use frame::{Packet, Pool};
@@ -185,6 +185,19 @@ impl Running<'_> {
             let count = stream.read(&mut buffer).expect("an answer in time");
             assert!(count > 0, "the daemon hung up:\n{}", self.node.log());
             decoder.feed(&buffer[..count]);
+        }
+    }
+
+    /// The first status of which this holds.
+    pub(crate) fn status_once(&self, holds: impl Fn(&Status) -> bool) -> Status {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let Reply::Status(status) = self.ask(&Request::Status) else { panic!("not a status") };
+            if holds(&status) {
+                return *status;
+            }
+            assert!(Instant::now() < deadline, "{status:?}");
+            thread::sleep(Duration::from_millis(10));
         }
     }
 

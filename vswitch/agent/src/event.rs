@@ -1,0 +1,217 @@
+//! Events, as the API server takes them.
+//!
+//! Enters: notices of `report`. Leaves: Events, to `cluster`. Pure. An Event's name is made of what it is
+//! about, so that the same is there once, whichever agent makes it and however often one is started.
+
+use api::LostPod;
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::fields::check_name;
+use crate::report::{KeptOut, Notice};
+
+/// Events of what has no namespace are kept in this one.
+const CLUSTER_NAMESPACE: &str = "default";
+/// Characters of the object's name in the Event's: a name has 253 at most, and 25 are added.
+const NAME_CHARS: usize = 228;
+
+/// The Events that make a notice known; the agent is that of the node `own`.
+#[must_use]
+pub fn events(own: &str, notice: &Notice, now: Timestamp) -> Vec<Event> {
+    let events = match notice {
+        Notice::KeptOut(kept_out) => vec![refused(kept_out)],
+        Notice::InterfaceLost(lost) => {
+            [Some(lost_on_node(own, lost)), lost_by_pod(lost)].into_iter().flatten().collect()
+        }
+    };
+    let now = Some(Time(now));
+    let source =
+        EventSource { component: Some("vswitch-agent".to_owned()), host: Some(own.to_owned()) };
+    let complete = |event| Event {
+        type_: Some("Warning".to_owned()),
+        source: Some(source.clone()),
+        first_timestamp: now.clone(),
+        last_timestamp: now.clone(),
+        count: Some(1),
+        ..event
+    };
+    events.into_iter().map(complete).collect()
+}
+
+/// Whether an Event is about a Node: of these a burst is limited.
+#[must_use]
+pub fn is_of_node(event: &Event) -> bool {
+    event.involved_object.kind.as_deref() == Some("Node")
+}
+
+fn refused(kept_out: &KeptOut) -> Event {
+    let KeptOut { node, why } = kept_out;
+    Event {
+        reason: Some("VswitchPeerRefused".to_owned()),
+        message: Some(format!("packets to its pods are not forwarded as it says: {why}")),
+        ..about(node_reference(node), why)
+    }
+}
+
+fn lost_on_node(own: &str, lost: &LostPod) -> Event {
+    let message = format!(
+        "{} lost its interface, and nothing is forwarded for it: delete the pod, so that it is made anew",
+        pod_name(lost)
+    );
+    Event {
+        reason: Some("PodInterfaceLost".to_owned()),
+        message: Some(message),
+        ..about(node_reference(own), &attachment(lost))
+    }
+}
+
+/// None for a pod whose name is unknown, or cannot be that of a pod.
+fn lost_by_pod(lost: &LostPod) -> Option<Event> {
+    let pod = lost.pod.as_ref()?;
+    check_name(&pod.namespace).ok()?;
+    check_name(&pod.name).ok()?;
+    let reference = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(pod.namespace.clone()),
+        name: Some(pod.name.clone()),
+        uid: pod.uid.clone(),
+        ..ObjectReference::default()
+    };
+    let message = format!(
+        "its interface {} is gone from its network namespace, and nothing is forwarded for it: delete the pod, so that it is made anew",
+        lost.attachment.ifname
+    );
+    Some(Event {
+        reason: Some("PodInterfaceLost".to_owned()),
+        message: Some(message),
+        ..about(reference, &attachment(lost))
+    })
+}
+
+/// Name of a pod in messages.
+#[must_use]
+pub fn pod_name(lost: &LostPod) -> String {
+    let LostPod { attachment, pod } = lost;
+    let name = match pod {
+        Some(pod) => format!("pod {}/{}", pod.namespace, pod.name),
+        None => format!("container {}", attachment.container_id),
+    };
+    if attachment.ifname == "eth0" { name } else { format!("{name}:{}", attachment.ifname) }
+}
+
+fn attachment(lost: &LostPod) -> String {
+    format!("{}/{}", lost.attachment.container_id, lost.attachment.ifname)
+}
+
+fn node_reference(node: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(node.to_owned()),
+        // `kubectl describe node` looks for the name in this place, as the kubelet writes it.
+        uid: Some(node.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
+/// An Event about an object; `what` tells it from others about the same.
+fn about(object: ObjectReference, what: &str) -> Event {
+    let name: String = object.name.iter().flat_map(|name| name.chars()).take(NAME_CHARS).collect();
+    let name = name.trim_end_matches(['-', '.']);
+    let namespace = object.namespace.clone().unwrap_or_else(|| CLUSTER_NAMESPACE.to_owned());
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{name}.vswitch.{:016x}", fnv1a(what.as_bytes()))),
+            namespace: Some(namespace),
+            ..ObjectMeta::default()
+        },
+        involved_object: object,
+        ..Event::default()
+    }
+}
+
+/// FNV-1a of 64 bits: the same in every build, as a name must be.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{AttachmentId, LostPod, PodName};
+    use k8s_openapi::api::core::v1::Event;
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::{events, is_of_node};
+    use crate::report::{KeptOut, Notice};
+
+    fn lost(container_id: &str, pod: Option<(&str, &str)>) -> Notice {
+        Notice::InterfaceLost(LostPod {
+            attachment: AttachmentId { container_id: container_id.into(), ifname: "eth0".into() },
+            pod: pod.map(|(namespace, name)| PodName {
+                namespace: namespace.into(),
+                name: name.into(),
+                uid: Some("1234".into()),
+            }),
+        })
+    }
+
+    fn of(notice: &Notice) -> Vec<Event> {
+        events("node-a", notice, Timestamp::UNIX_EPOCH)
+    }
+
+    fn name(event: &Event) -> &str {
+        event.metadata.name.as_deref().expect("named")
+    }
+
+    #[test]
+    fn a_lost_interface_is_told_on_the_node_and_on_the_pod() {
+        let events = of(&lost("c1", Some(("default", "web"))));
+        let [node, pod] = events.as_slice() else { panic!("two") };
+        assert!(is_of_node(node) && !is_of_node(pod));
+        assert_eq!(node.metadata.namespace.as_deref(), Some("default"));
+        assert_eq!(node.involved_object.uid.as_deref(), Some("node-a"));
+        let message = node.message.as_deref().expect("one");
+        assert!(message.starts_with("pod default/web lost its interface"), "{message}");
+        assert_eq!(pod.metadata.namespace, pod.involved_object.namespace);
+        assert_eq!(pod.involved_object.name.as_deref(), Some("web"));
+        assert_eq!(pod.involved_object.uid.as_deref(), Some("1234"));
+        for event in [node, pod] {
+            assert_eq!(event.type_.as_deref(), Some("Warning"));
+            assert_eq!(event.reason.as_deref(), Some("PodInterfaceLost"));
+        }
+    }
+
+    #[test]
+    fn the_same_loss_has_the_same_name_and_another_another() {
+        let names = |id| {
+            of(&lost(id, Some(("default", "web"))))
+                .iter()
+                .map(|e| name(e).to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names("c1"), names("c1"));
+        assert!(names("c1").iter().zip(names("c2")).all(|(one, other)| *one != other));
+    }
+
+    #[test]
+    fn a_pod_without_a_name_or_with_an_impossible_one_is_told_on_the_node_alone() {
+        for pod in [None, Some(("default", "../secrets")), Some(("", "web"))] {
+            let events = of(&lost("c1", pod));
+            assert_eq!(events.len(), 1, "{pod:?}");
+            assert!(is_of_node(&events[0]));
+        }
+    }
+
+    #[test]
+    fn a_long_name_leaves_a_name_that_the_server_takes() {
+        let node = format!("{}.{}", "a".repeat(227), "b".repeat(25));
+        let events = of(&Notice::KeptOut(KeptOut { node: node.clone(), why: "x".into() }));
+        let name = name(&events[0]);
+        assert!(name.len() <= 253 && !name.contains(".."), "{name}");
+        assert_eq!(events[0].involved_object.name, Some(node));
+    }
+}
