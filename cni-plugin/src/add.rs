@@ -78,6 +78,7 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
         gateways: &reserved.gateways,
         gateway_mac: reserved.gateway_mac,
         routes: &routes,
+        group: pod::group(&conf.socket),
     };
     let mac = netns.run(|| pod::configure(&plan))?;
 

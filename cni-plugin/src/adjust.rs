@@ -1,5 +1,6 @@
 //! `--adjust`: does in pods' namespaces what the daemon asks for. It opens interfaces again whose
-//! descriptors were lost, and gives live pods the MTU that they are to have. Not a command of a runtime:
+//! descriptors were lost, looks for pods that a damaged journal lost, and gives live pods the MTU that they
+//! are to have. Not a command of a runtime:
 //! the unit `vswitch-adjust.service` executes it, `watch` calls it, or a person does.
 //!
 //! The kernel opens a TAP, and sets the MTU of an interface, from inside its namespace alone. The daemon
@@ -15,6 +16,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::netns::NetNs;
 use crate::pod;
+use crate::survey::recover_all;
 
 /// Does what the daemon asks for in every pod that it names; one that cannot be helped does not keep the
 /// others from it. Answers with a line for each.
@@ -23,6 +25,7 @@ use crate::pod;
 /// If the daemon does not report what there is to do.
 pub(crate) fn adjust(socket: &Path, deadline: &Deadline) -> Result<Vec<Outcome>, Error> {
     let mut outcomes = reattach_all(socket, deadline)?;
+    outcomes.extend(recover_all(socket, deadline)?);
     outcomes.extend(adjust_mtus(socket, deadline)?);
     Ok(outcomes)
 }
@@ -83,6 +86,15 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    pub(crate) fn new(
+        attachment: AttachmentId,
+        netns: String,
+        done: String,
+        result: Result<bool, Error>,
+    ) -> Self {
+        Self { attachment, netns, done, result }
+    }
+
     /// The outcome as a line for the log.
     pub(crate) fn line(&self) -> String {
         let Self { attachment, netns, done, .. } = self;

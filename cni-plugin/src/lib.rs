@@ -17,6 +17,7 @@
 //! | `version`  | commands and specification versions, and which go together |
 //! | `add` `del` `check` `status` `gc` | one command each |
 //! | `adjust` `watch` | `--adjust`, which is no command of a runtime: once, or whenever the daemon asks |
+//! | `survey`   | a part of `adjust`: pods that the daemon's journal lost |
 //! | `client`   | requests to vswitchd, bounded in time |
 //! | `detach`   | the end of an attachment, also with vswitchd away |
 //! | `deadline` | how long a command may take |
@@ -45,6 +46,7 @@ mod netns;
 mod pod;
 mod result;
 mod status;
+mod survey;
 mod undo;
 mod version;
 mod watch;

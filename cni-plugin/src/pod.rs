@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use api::{AttachmentId, Mac};
 use ipnet::IpNet;
@@ -15,6 +17,9 @@ use crate::result::Route;
 
 /// `IFALIASZ` of the kernel's include/uapi/linux/if.h, less its NUL.
 const MAX_ALIAS_BYTES: usize = 255;
+
+/// How every alias begins.
+const MARK: &str = "vswitch ";
 
 /// `RTPROT_STATIC` of the kernel's include/uapi/linux/rtnetlink.h: the pod's routes are what an
 /// administrator would have written.
@@ -29,6 +34,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) gateways: &'a [IpAddr],
     pub(crate) gateway_mac: Mac,
     pub(crate) routes: &'a [Route],
+    /// Tells the daemon's interfaces from another's on this machine: [`group`].
+    pub(crate) group: u32,
 }
 
 /// The pod's interface as it was found.
@@ -73,6 +80,7 @@ pub(crate) fn configure(plan: &Plan) -> Result<Mac, Error> {
         mtu: Some(plan.mtu),
         mac: Some(plan.mac.0),
         alias: Some(&mark(plan.attachment)),
+        group: (plan.group != 0).then_some(plan.group),
     };
     netlink.change_link(link.index, &change).map_err(Error::kernel(format!(
         "give {ifname} the MAC {} and the MTU {}, and bring it up",
@@ -177,6 +185,43 @@ pub(crate) fn reattach(attachment: &AttachmentId) -> Result<Option<OwnedFd>, Err
     Ok(is_same.then_some(tap))
 }
 
+/// Interfaces of the daemon with this group, by what their marks say.
+///
+/// # Errors
+/// `Kernel`.
+pub(crate) fn marked(group: u32) -> Result<Vec<(AttachmentId, Found)>, Error> {
+    let links = open()?.links().map_err(Error::kernel("list the interfaces of the pod"))?;
+    let mut found = Vec::new();
+    for link in links.iter().filter(|link| link.group == group) {
+        let Some(attachment) = attachment_of(link) else { continue };
+        found.extend(look(&link.name)?.map(|found| (attachment, found)));
+    }
+    Ok(found)
+}
+
+/// The attachment that an interface was made for, if it is a TAP with a mark that has all of it.
+fn attachment_of(link: &Link) -> Option<AttachmentId> {
+    let marked = link.alias.as_deref()?.strip_prefix(MARK)?;
+    let (container_id, ifname) = marked.rsplit_once('/')?;
+    let attachment =
+        AttachmentId { container_id: container_id.to_owned(), ifname: ifname.to_owned() };
+    (ifname == link.name && is_ours(link, &attachment)).then_some(attachment)
+}
+
+/// The group of interfaces whose daemon has this socket: none for the daemon that a node has, so that its
+/// interfaces look as any, and a number for further ones, which a machine for tests has.
+pub(crate) fn group(socket: &Path) -> u32 {
+    if socket == Path::new(api::DEFAULT_SOCKET) {
+        return 0;
+    }
+    // FNV-1a of 32 bits: the same in every build.
+    let bytes = socket.as_os_str().as_bytes();
+    let hash = bytes
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    hash.max(1)
+}
+
 /// Gives the interface another MTU if it is there and is the TAP that was made for `attachment`; false
 /// if not. Routes have the interface's, as the plugin sets none of their own.
 ///
@@ -200,7 +245,7 @@ pub(crate) fn is_ours(link: &Link, attachment: &AttachmentId) -> bool {
 
 /// The alias by which `ip link` shows the interface's owner, and by which DEL knows it.
 fn mark(attachment: &AttachmentId) -> String {
-    let mut text = format!("vswitch {}/{}", attachment.container_id, attachment.ifname);
+    let mut text = format!("{MARK}{}/{}", attachment.container_id, attachment.ifname);
     // Container ids and interface names that were validated are ASCII up to here.
     while text.len() > MAX_ALIAS_BYTES {
         text.pop();
@@ -232,14 +277,46 @@ fn ipv6_sysctl(ifname: &str, key: &str, value: &str, needed: bool) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use api::AttachmentId;
+    use std::path::Path;
 
-    use super::mark;
+    use api::AttachmentId;
+    use netlink::Link;
+
+    use super::{attachment_of, group, mark};
 
     #[test]
     fn a_mark_fits_an_alias() {
         let attachment = |id: &str| AttachmentId { container_id: id.into(), ifname: "eth0".into() };
         assert_eq!(mark(&attachment("c1")), "vswitch c1/eth0");
         assert_eq!(mark(&attachment(&"a".repeat(400))).len(), 255);
+    }
+
+    #[test]
+    fn a_mark_names_its_attachment_unless_it_was_cut_or_is_anothers() {
+        let link = |name: &str, kind: &str, alias: &str| Link {
+            name: name.into(),
+            kind: Some(kind.into()),
+            alias: Some(alias.into()),
+            ..Link::default()
+        };
+        let attachment = AttachmentId { container_id: "odd/id".into(), ifname: "net1".to_owned() };
+        let marked = mark(&attachment);
+        assert_eq!(attachment_of(&link("net1", "tun", &marked)), Some(attachment));
+        let long = AttachmentId { container_id: "a".repeat(400), ifname: "eth0".into() };
+        for (name, kind, alias) in [
+            ("eth0", "tun", "vswitch c1/net1"),
+            ("eth0", "veth", "vswitch c1/eth0"),
+            ("eth0", "tun", "somebody c1/eth0"),
+            ("eth0", "tun", &mark(&long)),
+        ] {
+            assert_eq!(attachment_of(&link(name, kind, alias)), None, "{name} {kind} {alias}");
+        }
+    }
+
+    #[test]
+    fn the_daemon_of_a_node_has_no_group_and_others_have_their_own() {
+        assert_eq!(group(Path::new(api::DEFAULT_SOCKET)), 0);
+        let (a, b) = (group(Path::new("/tmp/a.sock")), group(Path::new("/tmp/b.sock")));
+        assert!(a != b && a != 0 && b != 0);
     }
 }

@@ -27,6 +27,7 @@ main() {
     full
     full_at_the_start
     read_only
+    damaged
     unreadable
     links
     report_end
@@ -93,6 +94,57 @@ read_only() {
     check "the pod that was deleted then does not come back" has_leases 2
     well_again a1
 }
+
+damaged() {
+    heading "Damaged"
+    local address
+    address=$(address a2 4)
+    lab_stop vswitchd-node-a
+    # shellcheck disable=SC2016
+    on_disk sh -c 'sed -i "/$2/s/lease/leasd/" "$1/journal"' sh "$state" "$(ns a2)"
+    check "without a pod's lines vswitchd starts" node_start node-a
+    check "without that pod" has_leases 2
+    refused_and_named 'pods may be missing from the journal' a4
+    check "its interface is found" node_adjust node-a
+    check "the pod has its address again" holds_address "$address"
+    check "all have their lease" has_leases 3
+    check "it reaches its gateway" wait_until 5 pings a2 "$(gateway4 node-a)"
+    check "an ADD succeeds" pod_plug node-a a4
+    check "with an address of its own" [ "$(address a4 4)" != "$address" ]
+    check "DEL of the pod that was lost succeeds" pod_unplug node-a a2
+    check "its interface is gone" no_namespace a2
+    pod_unplug node-a a4
+    check "another takes its place" pod_plug node-a a2
+    left_of_journal 0 "an empty journal"
+    left_of_journal 2 "a journal cut where its second line ends"
+}
+
+# left_of_journal LINES WHAT: so many lines of the journal are left.
+left_of_journal() {
+    local before
+    before=$(pod_addresses)
+    lab_stop vswitchd-node-a
+    # shellcheck disable=SC2016
+    on_disk sh -c 'head -n "$2" "$1/journal" >"$1/cut" && cat "$1/cut" >"$1/journal" && rm "$1/cut"' sh "$state" "$1"
+    check "with $2 vswitchd starts" node_start node-a
+    check "without a pod" has_leases 0
+    check "their interfaces are found" node_adjust node-a
+    check "each pod has its addresses again" test "$(pod_addresses)" = "$before"
+    check "they reach their gateway" wait_until 5 pings a3 "$(gateway4 node-a)"
+    check "STATUS is well" wait_until 5 all_well
+    check "vswitchd is killed" lab_signal vswitchd-node-a KILL
+    check "and starts" node_start node-a
+    check "with every lease" has_leases 3
+}
+
+pod_addresses() { ctl node-a show ports --json | jq -c '[.[] | select(.kind == "pod") | .addresses] | sort'; }
+
+# holds_address ADDRESS: a pod that is forwarded for.
+holds_address() {
+    ctl node-a show ports --json | jq -e --arg address "$1" 'any(.[]; .up and (.addresses | index($address)))'
+}
+
+no_namespace() { [[ ! -e /run/netns/$(ns "$1") ]]; }
 
 unreadable() {
     heading "Unreadable"

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -148,6 +149,32 @@ pub struct Adjustment {
     /// only if it bears the attachment's mark: the path may lead elsewhere by now.
     pub netns: String,
     /// MTU that the interface is to have, bytes.
+    pub mtu: u32,
+}
+
+/// Where to look for pods that the journal may have lost: their interfaces tell what they hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survey {
+    /// Attachments that are not lost.
+    pub known: BTreeSet<AttachmentId>,
+    /// Directories of network namespaces.
+    pub directories: BTreeSet<PathBuf>,
+}
+
+/// What a pod holds that the journal lost, as its interface shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recover {
+    /// The attachment, as the interface's mark names it.
+    pub attachment: AttachmentId,
+    /// Path of the pod's network namespace.
+    pub netns: String,
+    /// Addresses of the interface with their lengths, without link-local ones.
+    pub addresses: Vec<IpNet>,
+    /// Neighbours that were set for good: the gateways.
+    pub gateways: Vec<IpAddr>,
+    /// MAC of the interface.
+    pub mac: Mac,
+    /// MTU of the interface, bytes.
     pub mtu: u32,
 }
 

@@ -32,7 +32,7 @@ mod trace;
 
 pub use attachment::{
     Adjustment, Attach, AttachmentId, Check, Collect, Delegated, Mode, PodName, Reattachment,
-    Reserve, Reserved,
+    Recover, Reserve, Reserved, Survey,
 };
 pub use client::{ClientError, PATIENCE, READ_BYTES, Wait, call};
 pub use codec::{

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Adjustment, Attach, AttachmentId, Check, Collect, Drops, FdbEntry, FibEntry, Mac,
-    NeighborEntry, PeerEntry, PeerSpec, PeerSync, PortEntry, Reattachment, RefusedPeer, Reserve,
-    Reserved, RouteSpec, Status, TracePacket, TraceResult,
+    NeighborEntry, PeerEntry, PeerSpec, PeerSync, PortEntry, Reattachment, Recover, RefusedPeer,
+    Reserve, Reserved, RouteSpec, Status, Survey, TracePacket, TraceResult,
 };
 
 /// One question or order to the daemon.
@@ -52,6 +52,12 @@ pub enum Request {
     Reattachments,
     /// Reports that the interface of one of them is not in its namespace.
     InterfaceNotFound(AttachmentId),
+    /// Asks whether pods may be missing from the journal, and where they would be found.
+    Survey,
+    /// Takes up a pod that was found so, which `Attach` follows. Answered as `Reserve`.
+    Recover(Recover),
+    /// Reports that every place of the survey was looked at, and what was found was taken up or is none.
+    Surveyed,
     /// Reports that a pod's interface has this MTU.
     Adjusted {
         /// The attachment of the pod.
@@ -138,6 +144,8 @@ pub enum Reply {
     Adjustments(Vec<Adjustment>),
     /// Answer to `Reattachments`.
     Reattachments(Vec<Reattachment>),
+    /// Answer to `Survey`; none if no pod can be missing.
+    Survey(Option<Survey>),
     /// Answer to `Drain`.
     Drained {
         /// Pods that were detached.

@@ -34,6 +34,8 @@ pub struct Link {
     pub xdp: bool,
     /// The alias that it was given (`ip link set … alias`).
     pub alias: Option<String>,
+    /// The group that it was put into (`ip link set … group`); 0 unless it was.
+    pub group: u32,
 }
 
 /// What [`Netlink::change_link`] changes of an interface; what is `None` stays.
@@ -47,6 +49,8 @@ pub struct LinkChange<'a> {
     pub mac: Option<[u8; 6]>,
     /// A text that `ip link` shows, 255 bytes at most.
     pub alias: Option<&'a str>,
+    /// A number that `ip link` shows.
+    pub group: Option<u32>,
 }
 
 impl fmt::Display for LinkChange<'_> {
@@ -59,6 +63,7 @@ impl fmt::Display for LinkChange<'_> {
             self.mac.map(|mac| format!("MAC {}", mac.map(|byte| format!("{byte:02x}")).join(":"))),
         );
         parts.extend(self.alias.map(|alias| format!("alias {alias:?}")));
+        parts.extend(self.group.map(|group| format!("group {group}")));
         f.write_str(&parts.join(", "))
     }
 }
@@ -137,6 +142,7 @@ impl Netlink {
         link.attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
         link.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
         link.attributes.extend(change.alias.map(|alias| LinkAttribute::IfAlias(alias.to_owned())));
+        link.attributes.extend(change.group.map(LinkAttribute::Group));
         self.set(link, format_args!("set interface {ifindex} to {change}"))
     }
 
@@ -194,6 +200,7 @@ pub(crate) fn read(message: &LinkMessage) -> Link {
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
+            LinkAttribute::Group(group) => link.group = *group,
             LinkAttribute::NumRxQueues(queues) => link.rx_queues = *queues,
             LinkAttribute::NumTxQueues(queues) => link.tx_queues = *queues,
             LinkAttribute::OperState(state) => {

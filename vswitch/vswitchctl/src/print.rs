@@ -29,6 +29,7 @@ pub(crate) fn json(reply: &Reply) -> String {
         Reply::Synced(refused) => pretty(refused),
         Reply::Adjustments(adjustments) => pretty(adjustments),
         Reply::Reattachments(pods) => pretty(pods),
+        Reply::Survey(survey) => pretty(survey),
         // Nothing of this program asks for it.
         Reply::Drained { pods, .. } => pretty(pods),
     }
@@ -42,7 +43,8 @@ pub(crate) fn text(reply: &Reply) -> String {
         | Reply::Synced(_)
         | Reply::Adjustments(_)
         | Reply::Drained { .. }
-        | Reply::Reattachments(_) => String::new(),
+        | Reply::Reattachments(_)
+        | Reply::Survey(_) => String::new(),
         Reply::Status(status) => status_text(status),
         Reply::Drops(drops) => drops_text(drops),
         Reply::Trace(trace) => trace_text(trace),

@@ -1,12 +1,13 @@
 //! Judges what a CNI call asks for.
 //!
-//! Enters: `Reserve`, `Attach`, `Detach`, `Collect`, `Check`. Leaves: the edits that grant it, or a refusal
+//! Enters: `Reserve`, `Recover`, `Attach`, `Detach`, `Collect`, `Check`. Leaves: the edits that grant it, or a refusal
 //! that names what stands against it. Nothing is changed here.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use api::{
-    AttachmentId, Check, Collect, Delegated, ErrorKind, ErrorReply, Mac, Mode, Reserve, Reserved,
+    AttachmentId, Check, Collect, Delegated, ErrorKind, ErrorReply, Mac, Mode, Recover, Reserve,
+    Reserved,
 };
 use dataplane::tables::Gateway;
 use ipnet::IpNet;
@@ -71,6 +72,65 @@ impl Model {
         Ok((vec![Edit::Lease { attachment: request.attachment.clone(), lease }], answer))
     }
 
+    /// Judges a pod that the journal lost, by its interface: it holds what that has. The name of the pod
+    /// and of its network are lost.
+    ///
+    /// # Errors
+    /// If the attachment is known as it was made, or an address or the MAC cannot be its own.
+    pub fn recover(
+        &self,
+        config: &Config,
+        request: &Recover,
+    ) -> Result<(Vec<Edit>, Reserved), ErrorReply> {
+        let Recover { attachment, netns, addresses, gateways: given, mac, mtu } = request;
+        check_id(attachment)?;
+        let known = self.attachments.get(attachment);
+        if known.is_some_and(|lease| lease.attached) {
+            return Err(refuse(ErrorKind::Conflict, format!("{} is known", name(attachment))));
+        }
+        // One that was reserved is replaced: judge as if it were not there.
+        let mut others = self.clone();
+        if known.is_some() {
+            others.apply_all(&[Edit::NoLease { attachment: attachment.clone() }]);
+        }
+        others.admit_given("its interface has", addresses)?;
+        let is_ours = |net: &IpNet| {
+            let mut prefixes = self.pods.all().chain(&self.cluster_prefixes);
+            prefixes.any(|prefix| prefix.contains(&net.addr()))
+        };
+        if let Some(foreign) = addresses.iter().find(|net| !is_ours(net)) {
+            let message = format!(
+                "its interface has {}, which is no address of this cluster's pods",
+                foreign.addr()
+            );
+            return Err(refuse(ErrorKind::Invalid, message));
+        }
+        let mac = others.admit_mac(*mac)?;
+        let is_routed = addresses.iter().all(|net| net.prefix_len() == net.max_prefix_len());
+        let mode = if is_routed {
+            Mode::Routed
+        } else {
+            Mode::Bridged { bridge: Some(config.bridge.name.clone()) }
+        };
+        let is_delegated =
+            !addresses.iter().all(|net| self.pods.all().any(|pods| pods.contains(&net.addr())));
+        let delegated = Delegated { addresses: addresses.clone(), gateways: given.clone() };
+        let lease = Lease {
+            network: known.and_then(|lease| lease.network.clone()),
+            pod: known.and_then(|lease| lease.pod.clone()),
+            netns: netns.clone(),
+            gateways: gateways(self.pods.current(), addresses, Some(&delegated)),
+            mode,
+            addresses: addresses.clone(),
+            mac,
+            mtu: *mtu,
+            delegated: is_delegated,
+            attached: false,
+        };
+        let answer = reserved(&lease);
+        Ok((vec![Edit::Lease { attachment: attachment.clone(), lease }], answer))
+    }
+
     fn new_lease(
         &self,
         config: &Config,
@@ -89,7 +149,7 @@ impl Model {
         };
         let allocated = match &request.delegated {
             Some(delegated) => {
-                self.admit_delegated(delegated)?;
+                self.admit_given("the IPAM plugin gave", &delegated.addresses)?;
                 delegated.addresses.iter().map(|net| (net.addr(), *net)).collect()
             }
             None => self.ipam.allocate(&request.requested).map_err(|error| ipam_refusal(&error))?,
@@ -125,17 +185,19 @@ impl Model {
         })
     }
 
-    fn admit_delegated(&self, delegated: &Delegated) -> Result<(), ErrorReply> {
-        if delegated.addresses.is_empty() {
-            return Err(refuse(ErrorKind::Invalid, "the IPAM plugin gave no address"));
+    /// Judges addresses that another than this allocator gave; `giver` begins a sentence of which the
+    /// address is the object.
+    fn admit_given(&self, giver: &str, addresses: &[IpNet]) -> Result<(), ErrorReply> {
+        if addresses.is_empty() {
+            return Err(refuse(ErrorKind::Invalid, format!("{giver} no address")));
         }
-        for net in &delegated.addresses {
+        for net in addresses {
             let address = net.addr();
             self.ipam.admit(address).map_err(|error| ipam_refusal(&error))?;
             if !is_host_address(address) {
                 return Err(refuse(
                     ErrorKind::Invalid,
-                    format!("the IPAM plugin gave {address}, which no host can have"),
+                    format!("{giver} {address}, which no host can have"),
                 ));
             }
             let owner = self
@@ -146,7 +208,7 @@ impl Model {
                 return Err(refuse(
                     ErrorKind::Conflict,
                     format!(
-                        "the IPAM plugin gave {address}, which belongs to peer \"{}\"; give it a range of this node's: {}",
+                        "{giver} {address}, which belongs to peer \"{}\"; give it a range of this node's: {}",
                         peer.name,
                         join(self.pods.current())
                     ),

@@ -3,7 +3,10 @@
 //! Enters: requests. Leaves: changes that carry them out, or refusals; a refused request has changed
 //! nothing.
 
-use api::{Attach, AttachmentId, ErrorKind, ErrorReply, PeerSpec, Reply, Request, Reserve};
+use api::{
+    Attach, AttachmentId, ErrorKind, ErrorReply, PeerSpec, Recover, Reply, Request, Reserve,
+    Reserved,
+};
 use dataplane::tables::Offloads;
 
 use super::ControlPlane;
@@ -21,6 +24,7 @@ impl ControlPlane {
         let (config, model) = (&self.config, &self.model);
         let edits = match request {
             Request::Reserve(reserve) => return self.reserve(&reserve),
+            Request::Recover(recover) => return self.recover(&recover),
             Request::Detach(attachment) => {
                 return Ok(self.detach(&[attachment], Vec::new(), Reply::Done));
             }
@@ -58,6 +62,8 @@ impl ControlPlane {
             | Request::ShowDrops
             | Request::Adjustments
             | Request::Reattachments
+            | Request::Survey
+            | Request::Surveyed
             | Request::Trace(_) => Err(refuse(ErrorKind::Internal, "this request changes nothing")),
         }?;
         let note = Note::info(format!("changed: {edits:?}"));
@@ -79,6 +85,34 @@ impl ControlPlane {
         let has_port = self.ports.is_up(attachment);
         let (edits, reserved) =
             self.model.reserve(&self.config, request, self.pod_mtu(), has_port)?;
+        let note = Note::info(format!(
+            "reserved for {} in {}: {:?}",
+            attachments::name(attachment),
+            request.netns,
+            reserved.addresses
+        ));
+        self.lease(attachment, edits, reserved, note)
+    }
+
+    /// A lease for a pod that was found without one; its port follows.
+    fn recover(&mut self, request: &Recover) -> Result<Change, ErrorReply> {
+        let (edits, reserved) = self.model.recover(&self.config, request)?;
+        let note = Note::warning(format!(
+            "{} was lost with a line of the journal, and is taken up as its interface in {} has it: {:?}",
+            attachments::name(&request.attachment),
+            request.netns,
+            reserved.addresses
+        ));
+        self.lease(&request.attachment, edits, reserved, note)
+    }
+
+    fn lease(
+        &mut self,
+        attachment: &AttachmentId,
+        edits: Vec<Edit>,
+        reserved: Reserved,
+        note: Note,
+    ) -> Result<Change, ErrorReply> {
         let ports = self.ports.clone();
         if self.ports.number(attachment).is_none() {
             return Err(refuse(
@@ -86,12 +120,6 @@ impl ControlPlane {
                 "every port number is in use; this node has no room for another pod",
             ));
         }
-        let note = Note::info(format!(
-            "reserved for {} in {}: {:?}",
-            attachments::name(attachment),
-            request.netns,
-            reserved.addresses
-        ));
         let answer = Reply::Reserved(reserved);
         let undo = self.model.apply_all(&edits);
         let rollback = Rollback { undo: undo.clone(), ports: Some(ports), ..Rollback::default() };

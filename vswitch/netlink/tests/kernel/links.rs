@@ -44,20 +44,21 @@ fn a_link_is_changed_in_one_request() {
             mtu: Some(1400),
             mac: Some(MAC),
             alias: Some("vswitch c1/eth0"),
+            group: Some(0x8000_0001),
         };
         netlink.change_link(index, &change).expect("all of it can be");
         let v0 = link("v0");
         assert_eq!((v0.up, v0.mtu, v0.mac), (true, 1400, Some(MAC)));
-        assert_eq!(v0.alias.as_deref(), Some("vswitch c1/eth0"));
+        assert_eq!((v0.alias.as_deref(), v0.group), (Some("vswitch c1/eth0"), 0x8000_0001));
         netlink.set_mtu(index, 1300).expect("in range");
         let changed = link("v0");
         assert_eq!((changed.up, changed.mtu, changed.mac), (true, 1300, Some(MAC)));
-        assert_eq!(changed.alias, v0.alias);
+        assert_eq!((&changed.alias, changed.group), (&v0.alias, v0.group));
         let refused = netlink.change_link(index, &LinkChange { mtu: Some(7), ..change });
         assert_eq!(
             refused.expect_err("too small").to_string(),
             format!(
-                "the kernel refused to set interface {index} to up, MTU 7, MAC 02:76:73:77:00:01, alias \"vswitch c1/eth0\""
+                "the kernel refused to set interface {index} to up, MTU 7, MAC 02:76:73:77:00:01, alias \"vswitch c1/eth0\", group 2147483649"
             )
         );
     });

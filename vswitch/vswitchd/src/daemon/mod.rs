@@ -9,12 +9,14 @@
 //! | `kernel` | gathers what the kernel announces, and has it acted upon |
 //! | `settle` | compares what the kernel is to have with what it has |
 //! | `queued` | detaches pods whose DEL came while no daemon ran |
+//! | `recovery` | pods that the journal may have lost |
 //! | `turns`  | which workers turn |
 //! | `workers` | what each worker is started with |
 //! | `stop`   | reload and end |
 
 mod kernel;
 mod queued;
+mod recovery;
 mod settle;
 mod start;
 mod stop;
@@ -42,6 +44,7 @@ use crate::lock::Locks;
 use crate::namespaces::{self, Namespaces};
 use crate::node::Node;
 use queued::QueueWatch;
+use recovery::Recovery;
 use turns::Turns;
 
 /// A running daemon.
@@ -78,6 +81,8 @@ pub struct Daemon {
     agenda: kernel::Agenda,
     turns: Turns,
     queue_watch: QueueWatch,
+    /// Pods that the journal may have lost.
+    pub(crate) recovery: Recovery,
     _locks: Locks,
 }
 

@@ -28,6 +28,7 @@ use worker::cores::leave_to_workers;
 use worker::publish::Publisher;
 
 use super::queued::{AtStart, QueueWatch};
+use super::recovery::Recovery;
 use super::settle::host_state;
 use super::turns::Turns;
 use super::{Daemon, kernel, log, offloads, workers};
@@ -65,7 +66,7 @@ impl Daemon {
         failpoint::hit("start-locked")?;
         let facts = machine::examine(&config)?;
         let (mut choices, mut warnings) = (Vec::new(), Vec::new());
-        let (journal, mut model) = restore(&config, &mut warnings)?;
+        let (journal, mut model, former) = restore(&config, &mut warnings)?;
         failpoint::hit("start-queue-emptied")?;
         if let Some(facts) = &facts {
             model.set_own_addresses(facts.addresses);
@@ -179,9 +180,10 @@ impl Daemon {
             agenda: kernel::Agenda::new(now),
             turns: Turns::default(),
             queue_watch: QueueWatch::new(now),
+            recovery: Recovery::default(),
             _locks: locks,
         };
-        if let Err(error) = daemon.forward(uplink_state, left, now) {
+        if let Err(error) = daemon.forward(uplink_state, left, former, now) {
             daemon.give_up();
             return Err(error);
         }
@@ -196,7 +198,13 @@ impl Daemon {
 
     /// The kernel gets what it is to have, and the workers their first tables with the ports that they
     /// name.
-    fn forward(&mut self, uplink: Option<UplinkState>, left: Left, now: Instant) -> Result<()> {
+    fn forward(
+        &mut self,
+        uplink: Option<UplinkState>,
+        left: Left,
+        Former { is_incomplete, was_there }: Former,
+        now: Instant,
+    ) -> Result<()> {
         let host = self.node.host.as_ref().map(|host| host_state(host, 0));
         let refused = |refusal: api::ErrorReply| Error::NotStarted(refusal.message);
         let change = self.plane.on(Event::Started { uplink, host }).map_err(refused)?;
@@ -207,7 +215,8 @@ impl Daemon {
         let config = self.plane.config();
         let why = if config.overlay.pod_mtu.is_some() { "configured" } else { "computed" };
         let restored = self.plane.model().attachments.len();
-        let left = self.take_left(left);
+        let (left, has_unknown) = self.take_left(left);
+        let has_descriptors = !left.is_empty();
         failpoint::hit("start-left")?;
         let first = format!(
             "pods: MTU {mtu} ({why}), {restored} attachment(s) restored, {} with their port open",
@@ -237,6 +246,9 @@ impl Daemon {
                 "{missing} pod(s) have no port yet: their interfaces are to be opened again by `vswitch-cni --adjust`"
             );
         }
+        // A journal that was cut where a line ends does not show it; descriptors would.
+        let is_possible = was_there && (missing > 0 || !has_descriptors);
+        self.recovery.begin(is_incomplete || has_unknown, is_possible, now);
         self.ask_for_reattachments();
         Ok(())
     }
@@ -255,10 +267,11 @@ impl Daemon {
         }
     }
 
-    /// Puts the ports that a former daemon left before the workers' door; whose they are. What the
-    /// journal knows nothing of is closed, and its interface left alone: a journal that lost a line must
-    /// not cost a pod its interface. While the journal cannot be read they stay with the service manager.
-    fn take_left(&mut self, mut left: Left) -> Vec<(AttachmentId, Offloads)> {
+    /// Puts the ports that a former daemon left before the workers' door; whose they are, and whether there
+    /// were others. What the journal knows nothing of is closed, and its interface left alone, so that it can
+    /// be opened again: a journal that lost a line must not cost a pod its interface. While the journal cannot
+    /// be read they stay with the service manager.
+    fn take_left(&mut self, mut left: Left) -> (Vec<(AttachmentId, Offloads)>, bool) {
         let mut taken = Vec::new();
         for (attachment, lease) in &self.plane.model().attachments {
             let Some(fds) = left.take(attachment).filter(|_| lease.attached) else { continue };
@@ -268,19 +281,20 @@ impl Daemon {
             self.node.arriving.push_back(Arriving { name, fds, netns, is_kept: true });
         }
         if self.node.journal.is_unread() {
-            return taken;
+            return (taken, false);
         }
-        for name in left.into_names() {
+        let unknown = left.into_names();
+        for name in &unknown {
             tracing::warn!("descriptor {name} is closed: it is of no pod that the journal knows");
-            self.node.store.forget(&name);
+            self.node.store.forget(name);
         }
-        taken
+        (taken, !unknown.is_empty())
     }
 
-    /// Has the interfaces of pods that have no port opened again, by the program that may enter their
-    /// namespaces.
+    /// Has the interfaces of pods that have no port opened again, and those looked for that may be missing,
+    /// by the program that may enter their namespaces.
     pub(super) fn ask_for_reattachments(&mut self) {
-        if self.plane.reattachments().is_empty() {
+        if self.plane.reattachments().is_empty() && !self.recovery.is_wanted() {
             return;
         }
         if let Err(refusal) = self.node.call_adjuster(self.plane.pod_mtu()) {
@@ -313,13 +327,22 @@ fn open_host_port(
     Ok(Some(host))
 }
 
+/// The journal of the daemon before, as far as pods may be missing from it.
+struct Former {
+    is_incomplete: bool,
+    was_there: bool,
+}
+
 /// The model as it was when the last daemon ended.
-fn restore(config: &Config, warnings: &mut Vec<String>) -> Result<(Journal, Model)> {
+fn restore(config: &Config, warnings: &mut Vec<String>) -> Result<(Journal, Model, Former)> {
     let (mut journal, replay) = Journal::open(&config.control.state_dir)?;
     warnings.extend(replay.warnings);
     let mut model = Model::restored(config, &replay.edits);
+    let mut former = Former { is_incomplete: replay.is_incomplete, was_there: replay.was_there };
     // A kernel that does not tell has no life that could be told from another.
     if let Ok(boot) = fs::read_to_string(BOOT_ID) {
+        // No pod is left of another life, known or not.
+        former.is_incomplete &= model.boot.as_deref().is_none_or(|id| id == boot.trim());
         match model.begin_boot(boot.trim()) {
             0 => {}
             stale => {
@@ -337,7 +360,7 @@ fn restore(config: &Config, warnings: &mut Vec<String>) -> Result<(Journal, Mode
     if journal.trouble().is_none() {
         queued.empty_queue();
     }
-    Ok((journal, model))
+    Ok((journal, model, former))
 }
 
 /// Whether edits have the machine's life and the node's prefixes as they are now. Otherwise a lease that

@@ -58,6 +58,13 @@ pub(super) enum Damage {
     Everything,
 }
 
+impl Damage {
+    /// Transactions are lost by it.
+    pub(super) fn costs_lines(&self) -> bool {
+        matches!(self, Self::Line(_) | Self::Everything)
+    }
+}
+
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -43,7 +43,9 @@ impl Found {
         }
         self.is_damaged = !content.damage.is_empty();
         self.lines = content.lines;
-        self.replay = Replay { edits: content.edits, warnings };
+        let is_incomplete =
+            content.torn_at.is_some() || content.damage.iter().any(format::Damage::costs_lines);
+        self.replay = Replay { edits: content.edits, warnings, is_incomplete, was_there: true };
         self.unread = unreadable.as_ref().map(unread);
         // To anything else nothing is added: it is replaced first.
         if content.is_current && !self.is_damaged && !is_shared && self.unread.is_none() {

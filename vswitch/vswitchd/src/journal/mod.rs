@@ -50,6 +50,10 @@ pub struct Replay {
     pub edits: Vec<Edit>,
     /// What was wrong, for the log and for `status`.
     pub warnings: Vec<String>,
+    /// Lines were lost, or may have been.
+    pub is_incomplete: bool,
+    /// There was a journal.
+    pub was_there: bool,
 }
 
 /// What is known of a line.

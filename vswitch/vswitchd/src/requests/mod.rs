@@ -91,12 +91,18 @@ impl Daemon {
             }
             Request::Adjustments => Reply::Adjustments(self.plane.adjustments()),
             Request::Reattachments => Reply::Reattachments(self.plane.reattachments()),
+            Request::Survey => Reply::Survey(self.survey()),
+            Request::Surveyed => {
+                self.surveyed();
+                Reply::Done
+            }
             Request::Attach(request) => {
                 return self.arrival(request, fds).map_err(|refusal| Box::new(Err(refusal)));
             }
             Request::Reserve(request) => {
                 // The attachment's own DEL may be queued, and came before.
                 self.detach_queued(Instant::now());
+                self.admit_pod(Instant::now()).map_err(|refusal| Box::new(Err(refusal)))?;
                 return Ok(Event::Request(Request::Reserve(request)));
             }
             change => return Ok(Event::Request(change)),

@@ -13,9 +13,9 @@ use crate::daemon::Daemon;
 impl Daemon {
     pub(super) fn problems(&mut self, now: Instant) -> Vec<ServiceProblem> {
         let mut problems = self.plane.problems();
-        let journal = self.node.journal.trouble();
+        let fail = [self.node.journal.trouble(), self.recovery.trouble(now)].into_iter().flatten();
         problems.extend(
-            journal.map(|reason| ServiceProblem { kind: ServiceProblemKind::AddsFail, reason }),
+            fail.map(|reason| ServiceProblem { kind: ServiceProblemKind::AddsFail, reason }),
         );
         let mut suffer = self.stalled(now);
         suffer.extend(self.broken_parts(now));

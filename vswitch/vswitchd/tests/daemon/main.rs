@@ -7,6 +7,7 @@ mod faults;
 mod mtu;
 mod networks;
 mod node;
+mod recovery;
 mod service;
 mod sources;
 
