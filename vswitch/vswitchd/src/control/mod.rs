@@ -160,6 +160,7 @@ impl ControlLoop {
                 self.daemon.on_time(now);
                 self.close_stalled(now);
                 self.accept();
+                self.daemon.look_at_frames(now);
                 if self.daemon.workers_are_alive(now) {
                     self.notify.send("WATCHDOG=1");
                 }

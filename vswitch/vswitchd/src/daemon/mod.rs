@@ -6,6 +6,7 @@
 //! | file | does |
 //! |---|---|
 //! | `start`  | from a configuration to a daemon that forwards |
+//! | `frames` | which workers have no packet memory left |
 //! | `kernel` | gathers what the kernel announces, and has it acted upon |
 //! | `settle` | compares what the kernel is to have with what it has |
 //! | `queued` | detaches pods whose DEL came while no daemon ran |
@@ -14,6 +15,7 @@
 //! | `workers` | what each worker is started with |
 //! | `stop`   | reload and end |
 
+mod frames;
 mod kernel;
 mod queued;
 mod recovery;
@@ -33,8 +35,9 @@ use controlplane::change::{Level, Note};
 use controlplane::plane::{ControlPlane, Event};
 use controlplane::ports;
 use controlplane::repairs::Repairs;
-use dataplane::Millis;
-use dataplane::tables::Offloads;
+use dataplane::counters::Counters;
+use dataplane::tables::{MAX_PORTS, Offloads, PortId};
+use dataplane::{DropReason, Millis};
 use frame::Pool;
 use netio::port::TapOffloads;
 use netlink::{Monitor, RulesetMonitor};
@@ -43,6 +46,7 @@ use crate::journal::OnDisk;
 use crate::lock::Locks;
 use crate::namespaces::{self, Namespaces};
 use crate::node::Node;
+use frames::FrameShortage;
 use queued::QueueWatch;
 use recovery::Recovery;
 use turns::Turns;
@@ -80,6 +84,7 @@ pub struct Daemon {
     pub(crate) trace_pool: Pool,
     agenda: kernel::Agenda,
     turns: Turns,
+    frames: FrameShortage,
     queue_watch: QueueWatch,
     /// Pods that the journal may have lost.
     pub(crate) recovery: Recovery,
@@ -257,10 +262,32 @@ impl Daemon {
         self.turns.stalled(states.iter().map(|state| state.turns), now)
     }
 
+    /// Looks whether workers drop packets for want of frames; once a second, which is more than is needed.
+    pub fn look_at_frames(&mut self, now: Instant) {
+        let workers = &self.node.workers;
+        let of_each = || workers.counters().iter().map(|counters| no_frames(counters)).collect();
+        self.frames.look(of_each, now);
+    }
+
+    /// Workers that go on dropping packets for want of frames, each with its number of frames.
+    pub(crate) fn workers_without_frames(&self) -> Vec<(usize, usize)> {
+        let states = self.node.workers.states();
+        let short = self.frames.workers();
+        short
+            .filter_map(|number| states.get(number).map(|state| (number, state.frames_total)))
+            .collect()
+    }
+
     /// Whether every worker's loop has turned lately: the watchdog is fed only then.
     pub fn workers_are_alive(&mut self, now: Instant) -> bool {
         self.stalled_workers(now).is_empty()
     }
+}
+
+/// Packets of every port that a worker dropped for want of a frame.
+fn no_frames(counters: &Counters) -> u64 {
+    let ports = (0..MAX_PORTS as u16).map(PortId);
+    ports.map(|port| counters.drops(port, DropReason::NoFrames)).sum()
 }
 
 fn log(note: &Note) {

@@ -27,6 +27,7 @@ use worker::Workers;
 use worker::cores::leave_to_workers;
 use worker::publish::Publisher;
 
+use super::frames::FrameShortage;
 use super::queued::{AtStart, QueueWatch};
 use super::recovery::Recovery;
 use super::settle::host_state;
@@ -179,6 +180,7 @@ impl Daemon {
             trace_pool: Pool::new(TRACE_FRAMES),
             agenda: kernel::Agenda::new(now),
             turns: Turns::default(),
+            frames: FrameShortage::default(),
             queue_watch: QueueWatch::new(now),
             recovery: Recovery::default(),
             _locks: locks,

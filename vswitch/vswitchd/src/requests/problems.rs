@@ -18,6 +18,7 @@ impl Daemon {
             fail.map(|reason| ServiceProblem { kind: ServiceProblemKind::AddsFail, reason }),
         );
         let mut suffer = self.stalled(now);
+        suffer.extend(self.workers_without_frames().into_iter().map(without_frames));
         suffer.extend(self.broken_parts(now));
         suffer.extend(self.uplink_problem());
         let kind = ServiceProblemKind::PodsSuffer;
@@ -66,5 +67,23 @@ impl Daemon {
             _ => return None,
         };
         Some(format!("pods reach no other node: the uplink {name} {what}"))
+    }
+}
+
+fn without_frames((worker, frames): (usize, usize)) -> String {
+    format!(
+        "worker {worker} has no packet memory left and drops pods' packets: all of its {frames} frames are in use; give it more, workers.frames in the daemon's configuration, and restart vswitchd"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_frames;
+
+    #[test]
+    fn exhausted_packet_memory_is_told_with_its_size_and_its_cure() {
+        let told = without_frames((1, 512));
+        assert!(told.starts_with("worker 1 has no packet memory left"), "{told}");
+        assert!(told.contains("512 frames") && told.contains("workers.frames"), "{told}");
     }
 }
