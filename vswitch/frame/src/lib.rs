@@ -1,4 +1,4 @@
-//! Packet memory of one worker.
+//! Packet memory of one worker, and memory that all of them share.
 //!
 //! `netio` fills frames from TAPs and sockets and empties them there; `dataplane` reads and edits
 //! the bytes in between. Neither needs `unsafe` for it: all pointer arithmetic lives here, and Miri
@@ -11,15 +11,18 @@
 //! | `buffer`  | [`Frame`]: one chunk, owned like a `Box`, with headroom for a header to come |
 //! | `offload` | what the sender left to us: an unfinished checksum, a superframe to cut |
 //! | `packet`  | [`Packet`]: a frame and its offload |
+//! | `words`   | [`Words`]: atomic words of the heap or of a mapped file, shared by threads |
 
 mod arena;
 mod buffer;
 mod offload;
 mod packet;
 mod pool;
+mod words;
 
 pub use arena::{CAPACITY_BYTES, HEADROOM_BYTES};
 pub use buffer::{Frame, NoRoom};
 pub use offload::{Checksum, Gso, GsoKind, Offload};
 pub use packet::Packet;
 pub use pool::Pool;
+pub use words::Words;
