@@ -12,6 +12,7 @@
 //! | `verdict`  | every end that a packet can meet |
 //! | `act`      | carries a verdict out |
 //! | `path_mtu_inbox` | path MTUs that routers of the underlay reported, until they are taken |
+//! | `session`  | the session table, which all workers share |
 //! | `limiter`  | the rate limit of answers and ICMP errors |
 //! | `counters` | packets, bytes and drops by port |
 //! | `trace`    | the same walk, as a list of what each door found |
@@ -23,6 +24,7 @@ mod act;
 pub mod counters;
 mod limiter;
 mod path_mtu_inbox;
+pub mod session;
 pub mod tables;
 mod trace;
 mod verdict;

@@ -1,0 +1,266 @@
+//! How many sessions each port has, what it may have, and what became of sessions.
+//!
+//! Enters: each session that begins, changes class or ends, from `create` and `table`. Leaves: whether
+//! one more may begin, and figures. Counted are sessions, not entries, each until its entry is
+//! removed: an expired one until the sweep or an eviction comes by.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::entry::Session;
+use super::state::Class;
+use crate::tables::PortId;
+use crate::tables::port::MAX_PORTS;
+
+/// Sessions of one port in one family, or of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PortSessions {
+    /// Charged to it, not answered yet.
+    pub embryonic: u32,
+    /// Charged to it, answered.
+    pub established: u32,
+    /// Charged to it, finished or reset.
+    pub closing: u32,
+    /// Translated, and carried by it, whichever port they are charged to.
+    pub translated: u32,
+}
+
+/// What became of sessions since the table was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SessionEvents {
+    /// Begun.
+    pub created: u64,
+    /// Removed after they had expired.
+    pub expired: u64,
+    /// Removed while embryonic, to make room.
+    pub evicted: u64,
+    /// Removed for a new one: a SYN came on one that was closing.
+    pub reopened: u64,
+    /// Removed by `Close`, or with their port.
+    pub closed: u64,
+    /// Removed by `Revoke`.
+    pub revoked: u64,
+    /// Not begun: no room.
+    pub refused_full: u64,
+    /// Not begun: over a port's quota.
+    pub refused_quota: u64,
+    /// Not begun: another session has the responder's side.
+    pub refused_taken: u64,
+    /// Not begun or not changed: a bucket was being written for too long.
+    pub refused_busy: u64,
+}
+
+/// Why a session was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removal {
+    Expired,
+    Evicted,
+    Reopened,
+    Closed,
+    Revoked,
+}
+
+/// Why a session was not begun or changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// No room in the buckets where it could be, and nothing in them may be evicted.
+    Full,
+    /// Its port has as many sessions, or as many embryonic ones, as one port may have.
+    Quota,
+    /// The tuple that its responder would see is another session's.
+    Taken,
+    /// Its buckets were being written for longer than a worker waits.
+    Busy,
+}
+
+/// What one port may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Embryonic sessions.
+    pub embryonic: u32,
+    /// Sessions.
+    pub all: u32,
+}
+
+#[derive(Debug, Default)]
+struct Port {
+    all: AtomicU32,
+    embryonic: AtomicU32,
+    closing: AtomicU32,
+    translated: AtomicU32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Counts {
+    quota: Quota,
+    ports: Box<[Port]>,
+    created: AtomicU64,
+    removed: [AtomicU64; 5],
+    refused: [AtomicU64; 4],
+}
+
+impl Counts {
+    /// For a table with this many slots.
+    pub(crate) fn new(slots: u32) -> Self {
+        Self {
+            quota: Quota { embryonic: slots / 16, all: slots / 4 },
+            ports: (0..MAX_PORTS).map(|_| Port::default()).collect(),
+            created: AtomicU64::default(),
+            removed: Default::default(),
+            refused: Default::default(),
+        }
+    }
+
+    pub(crate) fn quota(&self) -> Quota {
+        self.quota
+    }
+
+    /// Counts a session that is to begin. `false`, and nothing is counted, if it is over the quota or
+    /// its port has no number that a port can have.
+    pub(crate) fn charge(&self, session: &Session) -> bool {
+        let Some(port) = self.port(session.charged) else { return false };
+        if !increment_below(&port.all, self.quota.all) {
+            return false;
+        }
+        match session.state.class {
+            Class::Embryonic if !increment_below(&port.embryonic, self.quota.embryonic) => {
+                port.all.fetch_sub(1, Ordering::Relaxed);
+                return false;
+            }
+            Class::Finished | Class::Reset => {
+                port.closing.fetch_add(1, Ordering::Relaxed);
+            }
+            Class::Embryonic | Class::Established => {}
+        }
+        self.translated(session, |count| count.fetch_add(1, Ordering::Relaxed));
+        true
+    }
+
+    /// Counts a session that is there already, over the quota or not.
+    pub(crate) fn adopt(&self, session: &Session) {
+        if let Some(port) = self.port(session.charged) {
+            port.all.fetch_add(1, Ordering::Relaxed);
+            if let Some(count) = port.of_class(session.state.class) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            self.translated(session, |count| count.fetch_add(1, Ordering::Relaxed));
+        }
+    }
+
+    /// The reverse of `charge`.
+    pub(crate) fn discharge(&self, session: &Session) {
+        if let Some(port) = self.port(session.charged) {
+            port.all.fetch_sub(1, Ordering::Relaxed);
+            if let Some(count) = port.of_class(session.state.class) {
+                count.fetch_sub(1, Ordering::Relaxed);
+            }
+            self.translated(session, |count| count.fetch_sub(1, Ordering::Relaxed));
+        }
+    }
+
+    /// Counts a session's change of class.
+    pub(crate) fn moved(&self, port: PortId, from: Class, to: Class) {
+        let Some(port) = self.port(port).filter(|_| from != to) else { return };
+        if let Some(count) = port.of_class(to) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(count) = port.of_class(from) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn translated(&self, session: &Session, count: impl Fn(&AtomicU32) -> u32) {
+        if session.is_translated() {
+            for port in session.local_ports().filter_map(|port| self.port(port)) {
+                count(&port.translated);
+            }
+        }
+    }
+
+    pub(crate) fn created(&self) {
+        self.created.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn removed(&self, why: Removal) {
+        if let Some(count) = self.removed.get(why as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn refused(&self, why: Refusal) {
+        if let Some(count) = self.refused.get(why as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn is_at_embryonic_quota(&self, port: PortId) -> bool {
+        self.port(port)
+            .is_some_and(|port| port.embryonic.load(Ordering::Relaxed) >= self.quota.embryonic)
+    }
+
+    pub(crate) fn of_port(&self, port: PortId) -> PortSessions {
+        let Some(port) = self.port(port) else { return PortSessions::default() };
+        let count = |count: &AtomicU32| count.load(Ordering::Relaxed);
+        let (embryonic, closing) = (count(&port.embryonic), count(&port.closing));
+        PortSessions {
+            embryonic,
+            established: count(&port.all).saturating_sub(embryonic).saturating_sub(closing),
+            closing,
+            translated: count(&port.translated),
+        }
+    }
+
+    pub(crate) fn translated_of(&self, port: PortId) -> u32 {
+        self.port(port).map_or(0, |port| port.translated.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn events(&self) -> SessionEvents {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let [expired, evicted, reopened, closed, revoked] = self.removed.each_ref().map(count);
+        let [refused_full, refused_quota, refused_taken, refused_busy] =
+            self.refused.each_ref().map(count);
+        SessionEvents {
+            created: count(&self.created),
+            expired,
+            evicted,
+            reopened,
+            closed,
+            revoked,
+            refused_full,
+            refused_quota,
+            refused_taken,
+            refused_busy,
+        }
+    }
+
+    fn port(&self, port: PortId) -> Option<&Port> {
+        self.ports.get(usize::from(port.0))
+    }
+}
+
+impl Port {
+    /// Established ones are those that are neither.
+    fn of_class(&self, class: Class) -> Option<&AtomicU32> {
+        match class {
+            Class::Embryonic => Some(&self.embryonic),
+            Class::Established => None,
+            Class::Finished | Class::Reset => Some(&self.closing),
+        }
+    }
+}
+
+impl core::ops::AddAssign for PortSessions {
+    fn add_assign(&mut self, other: Self) {
+        self.embryonic += other.embryonic;
+        self.established += other.established;
+        self.closing += other.closing;
+        self.translated += other.translated;
+    }
+}
+
+fn increment_below(count: &AtomicU32, limit: u32) -> bool {
+    count
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+            (count < limit).then_some(count + 1)
+        })
+        .is_ok()
+}

@@ -1,0 +1,126 @@
+//! What the next process makes of a table.
+
+use core::sync::atomic::Ordering;
+
+use frame::Words;
+use proptest::prelude::*;
+
+use super::*;
+use crate::session::{Adoption, Header, WhyAnew, WrongSize, words_v4, words_v6};
+
+fn words(buckets: u32) -> [Words; 2] {
+    [Words::on_heap(words_v4(buckets)), Words::on_heap(words_v6(buckets))]
+}
+
+fn adopt(words: &[Words; 2], header: &Header, now: Tick) -> (SessionTable, [Adoption; 2]) {
+    let [v4, v6] = words.clone();
+    SessionTable::adopt(v4, v6, header, now).unwrap()
+}
+
+fn both(why: WhyAnew) -> [Adoption; 2] {
+    [Adoption::Anew(why); 2]
+}
+
+/// A table with a session of each kind.
+fn left_by_another(buckets: u32) -> ([Words; 2], Vec<Session>) {
+    let words = words(buckets);
+    let (table, adoption) = adopt(&words, &header(buckets), Tick(0));
+    assert_eq!(adoption, both(WhyAnew::Fresh));
+    let sessions = vec![
+        plain(tcp(v4(1, 1), v4(2, 2)), POD, Tick(3)),
+        opened(tcp(v4(1, 5), v4(900, 2)), tcp(v4(254, 7), v4(3, 3)), OTHER_POD, Tick(3)),
+        opened(tcp(v6(1, 5), v6(900, 2)), tcp(v6(1, 5), v6(3, 3)), POD, Tick(3)),
+    ];
+    for session in &sessions {
+        assert_eq!(table.create(*session, Tick(3)), Outcome::Created);
+    }
+    (words, sessions)
+}
+
+#[test]
+fn sessions_outlive_their_process() {
+    let (words, sessions) = left_by_another(64);
+    // Another seed is proposed; the table keeps its own.
+    let (table, adoption) = adopt(&words, &Header { seed: 99, ..header(64) }, Tick(5));
+    let of = |sessions| Adoption::Adopted { sessions, voided: 0, dropped: 0 };
+    assert_eq!(adoption, [of(2), of(1)]);
+    for session in sessions {
+        assert_eq!(table.hit(session.client_side, Tick(5)).unwrap().session, session);
+        assert!(table.hit(session.server_side.reversed(), Tick(5)).is_some());
+    }
+    assert_eq!((table.of_port(POD).embryonic, table.of_port(OTHER_POD).embryonic), (2, 1));
+    assert_eq!((table.translated_of(POD), table.translated_of(OTHER_POD)), (1, 1));
+}
+
+#[test]
+fn a_table_of_another_kind_is_made_anew_and_says_why() {
+    for (at, value, why) in [
+        (0, 7, WhyAnew::Foreign),
+        (1, 2, WhyAnew::Layout(2)),
+        (2, 9, WhyAnew::Family),
+        (3, 63, WhyAnew::Buckets(63)),
+        (4, 1, WhyAnew::Boot),
+        (5, 1, WhyAnew::Boot),
+        (7, 1, WhyAnew::Hash),
+        // Another seed than that of which the hash is.
+        (6, 1, WhyAnew::Hash),
+    ] {
+        let (words, sessions) = left_by_another(64);
+        for family in &words {
+            family[at].store(value, Ordering::Relaxed);
+        }
+        let (table, adoption) = adopt(&words, &header(64), Tick(5));
+        assert_eq!(adoption, both(why));
+        assert_eq!(table.all(Tick(0)), []);
+        assert_eq!(table.of_port(POD).embryonic, 0);
+        assert_eq!(table.create(sessions[1], Tick(5)), Outcome::Created);
+        // And is one of ours from now on.
+        let (table, adoption) = adopt(&words, &header(64), Tick(5));
+        assert!(matches!(adoption[0], Adoption::Adopted { sessions: 1, .. }), "{adoption:?}");
+        assert_eq!(table.all(Tick(5)), [sessions[1]]);
+    }
+}
+
+#[test]
+fn memory_of_another_size_is_refused() {
+    let [v4, v6] = words(64);
+    let error = SessionTable::adopt(v4, v6, &header(65), Tick(0)).unwrap_err();
+    assert_eq!(error, WrongSize { needed: words_v4(65), given: words_v4(64) });
+    for buckets in [0, 1] {
+        assert!(SessionTable::on_heap(&header(buckets)).is_err());
+    }
+}
+
+#[test]
+fn a_session_from_the_future_is_dropped() {
+    let (words, sessions) = left_by_another(64);
+    let (table, _) = adopt(&words, &header(64), Tick(5));
+    table.establish(&sessions[1], Tick(3));
+    table.packet(sessions[1].client_side, ACK, Tick(6));
+    let (table, adoption) = adopt(&words, &header(64), Tick(5));
+    // The session itself, and its alias.
+    assert_eq!(adoption[0], Adoption::Adopted { sessions: 1, voided: 0, dropped: 2 });
+    assert_eq!(table.hit(sessions[1].client_side, Tick(5)), None);
+}
+
+proptest! {
+    #[test]
+    fn any_content_is_adopted_to_a_table_that_works(
+        damage in proptest::collection::vec((512usize..768, any::<u64>()), 1..40)
+    ) {
+        let (words, _) = left_by_another(4);
+        for (at, value) in damage {
+            words[0][at].store(value, Ordering::Relaxed);
+        }
+        let (table, _) = adopt(&words, &header(4), Tick(5));
+        for session in table.all(Tick(5)) {
+            let found = table.hit(session.client_side, Tick(5)).unwrap();
+            prop_assert_eq!(found.session, session);
+        }
+        let new = plain(tcp(v4(77, 1), v4(78, 2)), PortId(7), Tick(5));
+        let outcome = table.create(new, Tick(5));
+        // A quota of 4 buckets is one embryonic session; this port has none.
+        prop_assert_eq!(outcome, Outcome::Created);
+        prop_assert_eq!(table.hit(new.client_side, Tick(5)).unwrap().session, new);
+    }
+}
