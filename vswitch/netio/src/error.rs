@@ -128,6 +128,17 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// The file of a session table cannot be used.
+    #[error("cannot {action} the session table's file {}", path.display())]
+    SessionFile {
+        /// The operation that failed.
+        action: &'static str,
+        /// The file.
+        path: std::path::PathBuf,
+        /// The kernel's error, or what the file is.
+        source: io::Error,
+    },
+
     /// A packet socket failed.
     #[error("cannot {action}; it needs CAP_NET_RAW, and an interface that is up")]
     PacketSocket {

@@ -12,6 +12,7 @@
 //! | [`xsk`]     | one AF_XDP socket for each NIC queue |
 //! | [`ethtool`] | a NIC's driver and the number of its queues |
 //! | [`fdpass`]  | file descriptors over a unix socket, and the process that sent them |
+//! | [`session_file`] | the mapped files under the session table |
 //! | [`activation`] | sockets that the service manager opened for us |
 
 pub mod activation;
@@ -20,6 +21,7 @@ pub mod ethtool;
 pub mod fdpass;
 pub mod pinhole;
 pub mod port;
+pub mod session_file;
 mod sys;
 pub mod uplink;
 pub mod xsk;
