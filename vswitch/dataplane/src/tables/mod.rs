@@ -11,6 +11,7 @@
 //! | `fib`       | which is the longest prefix that contains an address |
 //! | `adjacency` | which headers the next hop wants in front of a packet |
 //! | `multipath` | which of several next hops has a flow |
+//! | `policy`    | which connections of a pod are allowed |
 //! | `tunnel`    | which nodes may send tunnel packets, and what may be inside |
 
 pub mod adjacency;
@@ -18,6 +19,7 @@ pub mod bridge;
 pub mod fdb;
 pub mod fib;
 pub mod multipath;
+pub mod policy;
 pub mod port;
 pub mod tunnel;
 
