@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `message`    | requests, replies and errors |
 //! | `attachment` | a pod's interface: its key, its addresses, its mode |
+//! | `policy`     | groups, rules and subjects: what is allowed between pods |
 //! | `state`      | what `status` and `show` answer |
 //! | `trace`      | a described packet, and the doors that it passed |
 //! | `codec`      | length prefix and JSON, bounded |
@@ -26,6 +27,7 @@ mod detach_queue;
 mod error;
 mod mac;
 mod message;
+mod policy;
 mod prefix;
 mod state;
 mod trace;
@@ -42,6 +44,10 @@ pub use detach_queue::{DEFAULT_STATE_DIR, DetachQueue, MAX_QUEUED, QueueError, Q
 pub use error::chain;
 pub use mac::{Mac, MacParseError};
 pub use message::{ErrorKind, ErrorReply, Reply, Request, Response};
+pub use policy::{
+    GroupId, PeerBlock, PolicyPeers, PolicyPorts, PolicyRule, PolicyTier, RuleAction, RuleSet,
+    RuleSetId, SubjectRules,
+};
 pub use prefix::{is_v4, overlap};
 pub use state::{
     DropCount, Drops, Encapsulate, Encapsulation, FdbEntry, FibEntry, KernelRoutes, LostPod,
