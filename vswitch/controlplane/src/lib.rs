@@ -16,6 +16,7 @@
 //! | [`ports`]       | the number of each attachment's port |
 //! | [`repairs`]     | what had to be put right of the node, and when not to |
 //! | [`compile`]     | the tables out of all of these |
+//! | [`policy`]      | the tables that judge connections, out of groups and rules |
 //! | [`desired`]     | what the kernel is to have: host port, nftables, what is taken from the NIC |
 //! | [`plane`]       | what every event comes to |
 //! | [`change`]      | an event as a list of actions, and how a list is performed |
@@ -33,5 +34,6 @@ pub mod next_hop;
 pub mod own_address;
 pub mod path_mtu;
 pub mod plane;
+pub mod policy;
 pub mod ports;
 pub mod repairs;

@@ -1,0 +1,107 @@
+//! Whether a rule set can be compiled.
+//!
+//! Enters: a rule set of a source, any part of which may be hostile. Leaves: nothing, or what is wrong
+//! with it. One that is refused closes its subjects, as a rule that denies might be lost otherwise.
+
+use api::{PeerBlock, PolicyPeers, PolicyRule, RuleSet, is_v4};
+use dataplane::tables::policy::RuleNumber;
+use ipnet::IpNet;
+use thiserror::Error;
+
+/// Rules of a rule set at most, and of all that one subject has for a direction.
+pub const MAX_RULES: usize = RuleNumber::MAX_RULES;
+
+/// Blocks of a rule set at most, their exceptions counted too. Each may take a kilobyte in the table of
+/// prefixes.
+pub const MAX_BLOCKS: usize = 16_384;
+
+/// Why a rule set is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RuleSetProblem {
+    /// Too many rules.
+    #[error(
+        "policy {policy} has {rules} rules; {MAX_RULES} are possible: split it, or use endPort"
+    )]
+    Rules {
+        /// Name of the policy.
+        policy: String,
+        /// Rules that it has.
+        rules: usize,
+    },
+    /// Too many blocks.
+    #[error(
+        "policy {policy} has {blocks} address blocks; {MAX_BLOCKS} are possible: use shorter prefixes"
+    )]
+    Blocks {
+        /// Name of the policy.
+        policy: String,
+        /// Blocks and exceptions that it has.
+        blocks: usize,
+    },
+    /// An interval of ports whose last is before its first.
+    #[error("policy {policy}, rule {index}: the ports {first} to {last} end before they begin")]
+    Ports {
+        /// Name of the policy.
+        policy: String,
+        /// Index of the rule.
+        index: u32,
+        /// The first port.
+        first: u16,
+        /// The last port.
+        last: u16,
+    },
+    /// An exception that is not in its block.
+    #[error("policy {policy}, rule {index}: the exception {except} is not within {cidr}")]
+    Except {
+        /// Name of the policy.
+        policy: String,
+        /// Index of the rule.
+        index: u32,
+        /// Prefix of the block.
+        cidr: IpNet,
+        /// The exception.
+        except: IpNet,
+    },
+}
+
+/// Finds the first thing that is wrong with a rule set.
+pub(super) fn judge(set: &RuleSet) -> Result<(), RuleSetProblem> {
+    let policy = || set.policy.clone();
+    if set.rules.len() > MAX_RULES {
+        return Err(RuleSetProblem::Rules { policy: policy(), rules: set.rules.len() });
+    }
+    let count = set.rules.iter().flat_map(blocks).map(|block| 1 + block.except.len()).sum();
+    if count > MAX_BLOCKS {
+        return Err(RuleSetProblem::Blocks { policy: policy(), blocks: count });
+    }
+    for rule in &set.rules {
+        let index = rule.index;
+        let ports = rule.ports.iter().flatten().filter_map(|ports| ports.ports);
+        if let Some((first, last)) = ports.into_iter().find(|(first, last)| first > last) {
+            return Err(RuleSetProblem::Ports { policy: policy(), index, first, last });
+        }
+        for PeerBlock { cidr, except } in blocks(rule) {
+            if let Some(except) = except.iter().copied().find(|except| !is_within(except, cidr)) {
+                return Err(RuleSetProblem::Except {
+                    policy: policy(),
+                    index,
+                    cidr: *cidr,
+                    except,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The blocks of a rule.
+pub(super) fn blocks(rule: &PolicyRule) -> &[PeerBlock] {
+    match &rule.peers {
+        PolicyPeers::Any => &[],
+        PolicyPeers::Of { blocks, .. } => blocks,
+    }
+}
+
+fn is_within(inner: &IpNet, outer: &IpNet) -> bool {
+    is_v4(inner) == is_v4(outer) && outer.contains(inner)
+}
