@@ -42,10 +42,20 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// A number for each of these; one beyond the limit has none.
-    pub fn numbered<'a>(attachments: impl IntoIterator<Item = &'a AttachmentId>) -> Self {
+    /// A number for each of these: the one that it had, if nobody else has that; one beyond the limit
+    /// has none.
+    pub fn numbered<'a>(
+        attachments: impl IntoIterator<Item = (&'a AttachmentId, Option<u16>)> + Clone,
+    ) -> Self {
         let mut ports = Self::default();
-        for attachment in attachments {
+        let mut taken = BTreeSet::new();
+        for (attachment, had) in attachments.clone() {
+            let had = had.filter(|had| (FIRST_POD..FIRST_POD + POD_NUMBERS).contains(had));
+            if let Some(had) = had.filter(|had| taken.insert(*had)) {
+                ports.numbers.insert(attachment.clone(), PortId(had));
+            }
+        }
+        for (attachment, _) in attachments {
             ports.number(attachment);
         }
         ports
@@ -227,5 +237,20 @@ mod tests {
         assert_eq!(ports.leaving(), Vec::from_iter(freed));
         ports.have_left(&Vec::from_iter(freed));
         assert_eq!(ports.number(&id(5000)), freed);
+    }
+
+    #[test]
+    fn numbers_of_before_are_kept_and_nobody_has_anothers() {
+        let pods = [id(1), id(2), id(3), id(4), id(5)];
+        // The first had none yet, the fourth one that is no pod's, the fifth another's.
+        let had = [None, Some(2), Some(900), Some(1), Some(900)];
+        let ports = Ports::numbered(pods.iter().zip(had));
+        let number = |pod| ports.number_of(&pods[pod]).expect("a number").0;
+        assert_eq!((number(1), number(2)), (2, 900));
+        let mut all: Vec<_> = (0..5).map(number).collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 5);
+        assert!(all.iter().all(|number| (2..MAX_PORTS as u16).contains(number)), "{all:?}");
     }
 }

@@ -126,6 +126,7 @@ impl Model {
             mtu: *mtu,
             delegated: is_delegated,
             attached: false,
+            port: None,
         };
         let answer = reserved(&lease);
         Ok((vec![Edit::Lease { attachment: attachment.clone(), lease }], answer))
@@ -182,6 +183,7 @@ impl Model {
             mtu: pod_mtu,
             delegated: delegated.is_some(),
             attached: false,
+            port: None,
         })
     }
 

@@ -63,6 +63,9 @@ pub struct Lease {
     /// The port was handed over once: the ADD was complete.
     #[serde(default)]
     pub attached: bool,
+    /// Number of its port, which sessions name over a restart; absent where an older version wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
 }
 
 /// The desired state of a node.

@@ -124,7 +124,7 @@ impl ControlPlane {
         }
         let follower = config.kernel_routes.as_ref().map(Follower::new);
         Self {
-            ports: Ports::numbered(model.attachments.keys()),
+            ports: Ports::numbered(model.attachments.iter().map(|(pod, lease)| (pod, lease.port))),
             config,
             model,
             uplink: None,

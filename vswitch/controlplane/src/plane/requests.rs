@@ -109,16 +109,21 @@ impl ControlPlane {
     fn lease(
         &mut self,
         attachment: &AttachmentId,
-        edits: Vec<Edit>,
+        mut edits: Vec<Edit>,
         reserved: Reserved,
         note: Note,
     ) -> Result<Change, ErrorReply> {
         let ports = self.ports.clone();
-        if self.ports.number(attachment).is_none() {
+        let Some(number) = self.ports.number(attachment) else {
             return Err(refuse(
                 ErrorKind::Exhausted,
                 "every port number is in use; this node has no room for another pod",
             ));
+        };
+        for edit in &mut edits {
+            if let Edit::Lease { lease, .. } = edit {
+                lease.port = Some(number.0);
+            }
         }
         let answer = Reply::Reserved(reserved);
         let undo = self.model.apply_all(&edits);
