@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::counters::{Accounting, Counters};
+use dataplane::session::{Header, SessionTable, default_buckets};
 use dataplane::tables::{Fdb, PortId, Tables};
 use dataplane::{Dataplane, DropReason, Egress, Millis};
 use frame::{Offload, Packet, Pool};
@@ -38,6 +39,12 @@ pub struct Node {
     sink: Sink,
 }
 
+/// An empty table of a usual size.
+fn sessions() -> Arc<SessionTable> {
+    let header = Header { boot_id: 1, seed: 2, buckets: default_buckets(2) };
+    Arc::new(SessionTable::on_heap(&header).expect("two buckets at least"))
+}
+
 impl Node {
     /// With these tables, and these frames coming in again and again, all of them forwarded.
     ///
@@ -50,7 +57,7 @@ impl Node {
         let pool = Pool::new(2 * BATCH as u32);
         let counters = Arc::new(Counters::new());
         let mut node = Self {
-            dataplane: Dataplane::new(fdb, pool.clone(), Arc::clone(&counters)),
+            dataplane: Dataplane::new(fdb, pool.clone(), Arc::clone(&counters), sessions()),
             tables,
             counters,
             pool,

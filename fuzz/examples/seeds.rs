@@ -6,8 +6,8 @@ use std::path::Path;
 use std::{fs, io};
 
 use api::{
-    AttachmentId, Encapsulate, Encapsulation, ErrorKind, ErrorReply, Mac, PeerSpec, PeerSync, Reply,
-    Request, Reserve, Source, TracePacket,
+    AttachmentId, Encapsulate, Encapsulation, ErrorKind, ErrorReply, Mac, PeerSpec, PeerSync,
+    Reply, Request, Reserve, Source, TracePacket,
 };
 use dataplane::Millis;
 use dataplane::tables::{Fdb, Gateway, PortId, Tunnels};
@@ -41,12 +41,14 @@ fn main() -> io::Result<()> {
 /// What becomes of the packets, each by itself: a seed that is dropped at once shows here.
 fn tell(name: &str, packets: &[Injected]) {
     let (pool, fdb) = (Pool::new(8), Fdb::new(8, 3000));
+    let sessions = vswitch_fuzz::sessions();
     for packet in packets {
         let mut frame = pool.alloc().expect("eight are free");
         frame.extend_from_slice(&packet.frame()).expect("it fits");
         let ingress = PortId(packet.ingress.into());
         let packet = Packet { frame, offload: packet.offload };
-        let told = dataplane::trace(live::tables(), &fdb, &pool, ingress, packet, Millis(0));
+        let told =
+            dataplane::trace(live::tables(), &fdb, &sessions, &pool, ingress, packet, Millis(0));
         println!("{name}: {:?}, {} leave", told.verdict, told.leaves.len());
     }
 }

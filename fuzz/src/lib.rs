@@ -10,4 +10,4 @@ pub mod live;
 pub mod script;
 mod walk;
 
-pub use walk::walk;
+pub use walk::{sessions, walk};

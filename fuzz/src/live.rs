@@ -10,15 +10,16 @@
 //! | 7 | nothing |
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
+use dataplane::session::Endpoint;
 use dataplane::tables::{
-    Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway,
-    LocalAddresses, Offloads, Peer, PeerId, Port, PortId, PortRole, RemoteVtep, Tables, Template,
-    Tunnels, VtepId,
+    Adjacency, AdjacencyId, Attachment, Backend, BackendState, Backends, Bridge, BridgeId, Domain,
+    FdbTarget, Gateway, LocalAddresses, Offloads, Peer, PeerId, Port, PortId, PortRole, RemoteVtep,
+    Service, Tables, Template, Tunnels, VirtualPort, VtepId, WithoutBackend,
     adjacency::{Ends, Outer},
 };
-use dataplane::wire::{MacAddr, Vni, vxlan};
+use dataplane::wire::{MacAddr, Protocol, Vni, vxlan};
 use ipnet::IpNet;
 
 /// Numbers of ports, one of which is free.
@@ -46,6 +47,9 @@ pub const ROUTED_VNI: Vni = Vni::new(10).expect("below 2^24");
 /// The stretched domains.
 pub const BRIDGED_VNIS: [Vni; 2] =
     [Vni::new(20).expect("below 2^24"), Vni::new(30).expect("below 2^24")];
+
+/// The address of a service.
+pub const VIRTUAL: Ipv4Addr = Ipv4Addr::new(198, 19, 253, 1);
 
 const MTU: u16 = 1450;
 
@@ -136,7 +140,32 @@ fn build() -> Tables {
     route(&mut tables, Ipv4Addr::new(198, 19, 254, 0).into(), 24, blackhole);
     let unreachable = add(&mut tables, Adjacency::Unreachable);
     route(&mut tables, Ipv4Addr::new(198, 19, 255, 0).into(), 24, unreachable);
+    let service = add(&mut tables, Adjacency::Service);
+    route(&mut tables, VIRTUAL.into(), 32, service);
+    let services = Arc::make_mut(&mut tables.services);
+    for (protocol, port) in [(Protocol::TCP, 80), (Protocol::UDP, 53), (Protocol::SCTP, 80)] {
+        let address = VIRTUAL.into();
+        services.insert(VirtualPort { address, protocol, port }, to_pods_and_a_peer());
+    }
     tables
+}
+
+/// Routed and bridged pods, one of another node, and one that takes no new flows.
+fn to_pods_and_a_peer() -> Service {
+    let usable = [pod_v4(2), pod_v4(3), pod_v4(4), remote_v4(0)];
+    let backend = |address: Ipv4Addr, state| Backend {
+        endpoint: Endpoint { address: address.into(), port: 8080 },
+        state,
+    };
+    let usable = usable.map(|address| backend(address, BackendState::Usable));
+    let leaving = backend(pod_v4(5), BackendState::Serving);
+    Service {
+        generation: 1,
+        backends: Arc::new(Backends::new(usable.into_iter().chain([leaving]))),
+        without_backend: WithoutBackend::Refuse,
+        affinity_s: None,
+        sources: None,
+    }
 }
 
 fn add(tables: &mut Tables, adjacency: Adjacency) -> AdjacencyId {
@@ -217,8 +246,7 @@ fn prefixes(peer: u8) -> [IpNet; 2] {
 
 fn tunnels() -> Tunnels {
     let numbers = 0..PEERS.len() as u8;
-    let peer =
-        |peer: u8| Peer::new(PEERS[usize::from(peer)], prefixes(peer).iter().copied());
+    let peer = |peer: u8| Peer::new(PEERS[usize::from(peer)], prefixes(peer).iter().copied());
     Tunnels {
         uplink: Some(PortId(1)),
         local: LocalAddresses { v4: Some(UNDERLAY), v6: Some(UNDERLAY6) },

@@ -12,8 +12,9 @@
 use std::sync::Arc;
 
 use dataplane::counters::Counters;
+use dataplane::session::{Header, SessionTable};
 use dataplane::tables::{Fdb, PortId};
-use dataplane::{Dataplane, DropReason, Egress, Millis, trace};
+use dataplane::{Dataplane, DropReason, Egress, Millis};
 use frame::{Packet, Pool};
 
 use crate::{live, script};
@@ -25,6 +26,13 @@ thread_local! {
     static POOL: Pool = Pool::new(FRAMES);
 }
 
+/// A session table that no script fills: that there is no room is no trace's to foretell.
+#[must_use]
+pub fn sessions() -> Arc<SessionTable> {
+    let header = Header { boot_id: 1, seed: 2, buckets: 256 };
+    Arc::new(SessionTable::on_heap(&header).expect("two buckets at least"))
+}
+
 /// Injects the packets of a file.
 ///
 /// # Panics
@@ -33,7 +41,8 @@ pub fn walk(file: &[u8]) {
     let pool = POOL.with(Pool::clone);
     let tables = live::tables();
     let counters = Arc::new(Counters::new());
-    let mut dataplane = Dataplane::new(Fdb::new(8, 3000), pool.clone(), Arc::clone(&counters));
+    let mut dataplane =
+        Dataplane::new(Fdb::new(8, 3000), pool.clone(), Arc::clone(&counters), sessions());
     let mut now = Millis(0);
     for (nth, injected) in script::read(file).iter().enumerate() {
         now.0 += u64::from(injected.pause) * 100;
@@ -45,7 +54,7 @@ pub fn walk(file: &[u8]) {
             Packet { frame, offload: injected.offload }
         };
 
-        let told = trace(tables, &dataplane.fdb, &pool, ingress, packet(), now);
+        let told = dataplane.trace(tables, &pool, ingress, packet(), now);
         assert_eq!(pool.available(), pool.total(), "trace of packet {nth} kept a frame");
 
         let mut egress = Recorder { refuses: injected.refuse, attempts: Vec::new() };
@@ -77,7 +86,8 @@ pub fn walk(file: &[u8]) {
 fn in_one_batch(file: &[u8], pool: &Pool) {
     let tables = live::tables();
     let counters = Arc::new(Counters::new());
-    let mut dataplane = Dataplane::new(Fdb::new(8, 3000), pool.clone(), Arc::clone(&counters));
+    let mut dataplane =
+        Dataplane::new(Fdb::new(8, 3000), pool.clone(), Arc::clone(&counters), sessions());
     let mut egress = Recorder { refuses: false, attempts: Vec::new() };
     for injected in script::read(file) {
         let ingress = PortId(u16::from(injected.ingress % live::PORTS));

@@ -13,7 +13,7 @@ use crate::verdict::{DropReason, Verdict};
 use crate::walk::coalesce::{Coalescer, Train};
 use crate::walk::parse::{Headers, Net};
 use crate::walk::rewrite::{self, Layers, OuterHeaders};
-use crate::walk::{Decision, answer, flood, fragment, outer_checksum, segment};
+use crate::walk::{Decision, answer, flood, fragment, outer_checksum, reset, segment, translate};
 use crate::wire::{Ecn, checksum};
 
 /// The way out: the worker's transmit handles.
@@ -82,6 +82,10 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
             Verdict::Refuse { reason, error, back } => {
                 self.drop(reason);
                 return self.error(packet, decision, error, back);
+            }
+            Verdict::Reset { reason } => {
+                self.drop(reason);
+                return self.reset(packet, decision);
             }
             Verdict::Drop(reason) => Err(reason),
         };
@@ -187,6 +191,20 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
         let flow = rewrite::Flow::NONE;
         match rewrite::encapsulate(&mut packet, template, Ecn::NotEct, ip.flow.is_v6(), flow) {
             Some(layers) => self.transmit(*port, packet, Some(layers), &decision.headers),
+            None => self.drop(DropReason::NoHeadroom),
+        }
+    }
+
+    /// The packet itself is counted as dropped; its reset is another that was made.
+    #[inline(never)]
+    fn reset(&mut self, mut packet: Packet, decision: &Decision) {
+        let Net::Ip(ip) = decision.headers.net else { return };
+        self.tally.made(1);
+        let to = decision.headers.source_mac;
+        let reset = reset::reset(&mut packet, &decision.headers)
+            .and_then(|()| answer::from_gateway(&mut packet, to, ip.flow.is_v6()));
+        match reset {
+            Some(()) => self.transmit(self.ingress, packet, None, &decision.headers),
             None => self.drop(DropReason::NoHeadroom),
         }
     }
@@ -367,10 +385,19 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
 /// Edits a packet that leaves by a port of the segment.
 #[inline(always)]
 fn forward(packet: &mut Packet, decision: &Decision) -> Result<Option<Layers>, DropReason> {
+    translate(packet, decision)?;
     match rewrite::decapsulate(packet, &decision.headers, decision.edits.ecn) {
         Some(()) => Ok(Layers::of(&decision.headers)),
         None => Err(DropReason::NoHeadroom),
     }
+}
+
+/// Gives a packet the endpoints that its session has.
+#[inline(always)]
+fn translate(packet: &mut Packet, decision: &Decision) -> Result<(), DropReason> {
+    let Some(translation) = &decision.edits.translation else { return Ok(()) };
+    let translated = translate::translate(packet, &decision.headers, translation);
+    translated.ok_or(DropReason::TranslationCut)
 }
 
 /// Edits a packet that goes to another end of the segment; also returns the port that leads there.
@@ -404,11 +431,14 @@ fn route(
         ) => (template, true),
         _ => return Err(DropReason::NextHopUnresolved),
     };
+    translate(packet, decision)?;
     let Decision { headers, edits, .. } = decision;
     if let Some(limit) = edits.mss_limit {
         rewrite::lower_mss(packet, headers, limit);
     }
-    rewrite::route(packet, headers, edits.ecn, template, takes_a_hop).ok_or(DropReason::NoHeadroom)
+    let flow = decision.flow().ok_or(DropReason::NoHeadroom)?;
+    rewrite::route(packet, headers, flow, edits.ecn, template, takes_a_hop)
+        .ok_or(DropReason::NoHeadroom)
 }
 
 /// Sends what the coalescer gives out.

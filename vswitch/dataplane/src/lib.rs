@@ -40,10 +40,12 @@ use act::{Act, Tally};
 use counters::Counters;
 use limiter::Limiter;
 use path_mtu_inbox::PathMtuInbox;
+use session::{Outcome, Refusal, SessionEffect, SessionTable, Tick};
 use tables::{Fdb, PortId, Tables};
 pub use trace::{Trace, trace};
 pub use verdict::{Answer, DropReason, IcmpError, Verdict};
 use walk::coalesce::Coalescer;
+use walk::fragments::Fragments;
 use walk::narrator::Silent;
 pub use walk::narrator::{AfterBridge, Decapsulation, Network, TraceEvent};
 pub use walk::path_mtu::PathMtu;
@@ -54,6 +56,13 @@ use walk::{Decision, View, decide};
 pub struct Millis(pub u64);
 
 impl Millis {
+    /// The session table's time.
+    #[inline]
+    #[must_use]
+    pub fn tick(self) -> Tick {
+        Tick((self.0 / 1000) as u32)
+    }
+
     /// Milliseconds since an earlier moment; zero if it is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> u64 {
@@ -65,6 +74,8 @@ impl Millis {
 pub struct Dataplane {
     /// Learned MACs.
     pub fdb: Fdb,
+    sessions: Arc<SessionTable>,
+    fragments: Fragments,
     path_mtus: PathMtuInbox,
     limiter: Limiter,
     coalescer: Coalescer,
@@ -72,12 +83,23 @@ pub struct Dataplane {
     pool: Pool,
 }
 
+/// Whether a decision stands once its effects were tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Committed {
+    Yes,
+    /// Another worker began the same session a moment before, with other endpoints.
+    DecideAgain,
+}
+
 impl Dataplane {
-    /// A dataplane with room for what its worker learns, and packet memory for copies.
+    /// A dataplane with room for what its worker learns, packet memory for copies, and the session
+    /// table that it shares with others.
     #[must_use]
-    pub fn new(fdb: Fdb, pool: Pool, counters: Arc<Counters>) -> Self {
+    pub fn new(fdb: Fdb, pool: Pool, counters: Arc<Counters>, sessions: Arc<SessionTable>) -> Self {
         Self {
             fdb,
+            sessions,
+            fragments: Fragments::new(),
             path_mtus: PathMtuInbox::default(),
             limiter: Limiter::new(),
             coalescer: Coalescer::default(),
@@ -97,11 +119,11 @@ impl Dataplane {
     ) {
         self.counters.received(ingress, packet.frame.len());
 
-        let view = View { tables, fdb: &self.fdb, now };
         let mut decision = Decision::open();
-        let offload = &packet.offload;
-        decide(&view, ingress, &packet.frame, offload, &mut decision, &mut Silent);
-        self.commit(&mut decision, ingress, now);
+        self.decide(tables, ingress, &packet, now, &mut decision);
+        if self.commit(&mut decision, ingress, now) == Committed::DecideAgain {
+            self.decide_again(tables, ingress, &packet, now, &mut decision);
+        }
 
         let coalescer = decision.edits.may_merge.then_some(&mut self.coalescer);
         let tally = Counted(&self.counters);
@@ -109,10 +131,55 @@ impl Dataplane {
             .carry_out(packet, &decision);
     }
 
-    /// Carries out the decision's effects on the worker's own state. A verdict that answers becomes
-    /// a drop if the port is over its rate limit.
     #[inline(always)]
-    fn commit(&mut self, decision: &mut Decision, ingress: PortId, now: Millis) {
+    fn decide(
+        &self,
+        tables: &Tables,
+        ingress: PortId,
+        packet: &Packet,
+        now: Millis,
+        decision: &mut Decision,
+    ) {
+        let view = self.view(tables, now);
+        decide(&view, ingress, &packet.frame, &packet.offload, decision, &mut Silent);
+    }
+
+    #[inline(always)]
+    pub(crate) fn view<'a>(&'a self, tables: &'a Tables, now: Millis) -> View<'a> {
+        let Self { fdb, sessions, fragments, .. } = self;
+        View { tables, fdb, sessions, fragments, now }
+    }
+
+    /// The session is in the table by now, so that it is found.
+    #[cold]
+    fn decide_again(
+        &mut self,
+        tables: &Tables,
+        ingress: PortId,
+        packet: &Packet,
+        now: Millis,
+        decision: &mut Decision,
+    ) {
+        *decision = Decision::open();
+        self.decide(tables, ingress, packet, now, decision);
+        if self.commit(decision, ingress, now) == Committed::DecideAgain {
+            decision.verdict = Verdict::Drop(DropReason::SessionBusy);
+        }
+    }
+
+    /// Carries out the decision's effects: on the worker's own state, and on the session table. A
+    /// verdict that answers becomes a drop if the port is over its rate limit, and one that begins a
+    /// session if there is no room.
+    #[inline(always)]
+    fn commit(&mut self, decision: &mut Decision, ingress: PortId, now: Millis) -> Committed {
+        if decision.effects.session.is_some()
+            && self.commit_session(decision, now) == Committed::DecideAgain
+        {
+            return Committed::DecideAgain;
+        }
+        if let Some(first) = decision.effects.first_fragment {
+            self.fragments.note(first, now);
+        }
         if let Some(found) = decision.effects.learn {
             self.fdb.learn(found.bridge, found.mac, found.target, ingress, now);
         }
@@ -120,6 +187,39 @@ impl Dataplane {
             self.path_mtus.note(path_mtu);
         }
         self.limiter.admit(&mut decision.verdict, ingress, now);
+        Committed::Yes
+    }
+
+    #[inline(never)]
+    fn commit_session(&self, decision: &mut Decision, now: Millis) -> Committed {
+        let now = now.tick();
+        if let Some(ended) = decision.effects.ends {
+            self.sessions.commit(&SessionEffect::Close(ended), now);
+        }
+        let Some(effect) = decision.effects.session else { return Committed::Yes };
+        let refusal = match (self.sessions.commit(&effect, now), effect) {
+            (Outcome::Existing(found), SessionEffect::Create(wanted))
+                if found.session.server_side != wanted.server_side =>
+            {
+                return Committed::DecideAgain;
+            }
+            (Outcome::Refused(Refusal::Taken), _) => return Committed::DecideAgain,
+            (Outcome::Refused(refusal), SessionEffect::Create(_)) => refusal,
+            // What is not noted of a session is noted with its next packet.
+            _ => return Committed::Yes,
+        };
+        decision.verdict = Verdict::Drop(match refusal {
+            Refusal::Full => DropReason::SessionFull,
+            Refusal::Quota => DropReason::SessionQuota,
+            Refusal::Busy | Refusal::Taken => DropReason::SessionBusy,
+        });
+        Committed::Yes
+    }
+
+    /// The session table.
+    #[must_use]
+    pub fn sessions(&self) -> &Arc<SessionTable> {
+        &self.sessions
     }
 
     /// Sends what waits for more of its flow. To be called at the end of every batch from the NIC.

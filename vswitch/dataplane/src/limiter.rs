@@ -38,7 +38,7 @@ impl Limiter {
     pub(crate) fn admit(&mut self, verdict: &mut Verdict, ingress: PortId, now: Millis) {
         let quiet = match *verdict {
             Verdict::Answer(_) => Verdict::Drop(DropReason::AnswerRateLimited),
-            Verdict::Refuse { reason, .. } => Verdict::Drop(reason),
+            Verdict::Refuse { reason, .. } | Verdict::Reset { reason } => Verdict::Drop(reason),
             _ => return,
         };
         if !self.take(ingress, now) {

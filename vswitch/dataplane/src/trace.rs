@@ -8,11 +8,13 @@
 use frame::{Packet, Pool};
 
 use crate::act::{Act, Tally};
+use crate::session::SessionTable;
 use crate::tables::{Fdb, PortId, Tables};
 use crate::verdict::Verdict;
+use crate::walk::fragments::Fragments;
 use crate::walk::narrator::{Narrator, TraceEvent};
 use crate::walk::{Decision, View, decide};
-use crate::{Egress, Millis};
+use crate::{Dataplane, Egress, Millis};
 
 /// A walk from end to end.
 #[derive(Debug)]
@@ -34,20 +36,42 @@ impl Narrator for Events {
     }
 }
 
-/// Walks a packet through live tables without side effect. `pool` lends frames for what leaves.
+/// Walks a packet through live tables without side effect. `pool` lends frames for what leaves. It
+/// follows no fragmented packet, whose later fragments go where the worker saw the first go.
 #[must_use]
 pub fn trace(
     tables: &Tables,
     fdb: &Fdb,
+    sessions: &SessionTable,
     pool: &Pool,
     ingress: PortId,
     packet: Packet,
     now: Millis,
 ) -> Trace {
+    let view = View { tables, fdb, sessions, fragments: &Fragments::new(), now };
+    narrate(&view, pool, ingress, packet)
+}
+
+impl Dataplane {
+    /// The same, of a packet that this worker would receive now.
+    #[must_use]
+    pub fn trace(
+        &self,
+        tables: &Tables,
+        pool: &Pool,
+        ingress: PortId,
+        packet: Packet,
+        now: Millis,
+    ) -> Trace {
+        narrate(&self.view(tables, now), pool, ingress, packet)
+    }
+}
+
+fn narrate(view: &View<'_>, pool: &Pool, ingress: PortId, packet: Packet) -> Trace {
+    let tables = view.tables;
     let mut events = Events::default();
-    let view = View { tables, fdb, now };
     let mut decision = Decision::open();
-    decide(&view, ingress, &packet.frame, &packet.offload, &mut decision, &mut events);
+    decide(view, ingress, &packet.frame, &packet.offload, &mut decision, &mut events);
     let mut wire = Wire::default();
     Act { tables, pool, ingress, egress: &mut wire, tally: Ends, coalescer: None }
         .carry_out(packet, &decision);

@@ -52,6 +52,11 @@ pub enum Verdict {
         /// The way back to a sender on another node; out of the port it came from if absent.
         back: Option<AdjacencyId>,
     },
+    /// Dropped, with a TCP reset to its sender, out of the port it came from, if the rate limit allows.
+    Reset {
+        /// Counted under this reason.
+        reason: DropReason,
+    },
     /// Dropped in silence, and counted.
     Drop(DropReason),
 }
@@ -83,6 +88,8 @@ pub enum IcmpError {
     NetUnreachable,
     /// A route, but no host at its end.
     HostUnreachable,
+    /// A host, but nobody at its port.
+    PortUnreachable,
 }
 
 impl fmt::Display for Answer {
@@ -103,6 +110,7 @@ impl fmt::Display for IcmpError {
             Self::TooBig { mtu } => write!(f, "too big, the MTU is {mtu} bytes"),
             Self::NetUnreachable => f.write_str("network unreachable"),
             Self::HostUnreachable => f.write_str("host unreachable"),
+            Self::PortUnreachable => f.write_str("port unreachable"),
         }
     }
 }
@@ -192,6 +200,27 @@ drop_reasons! {
     NextHopUnresolved = "next-hop-unresolved",
     /// From the overlay and not for this node: it would go back where it came from.
     SplitHorizon = "split-horizon",
+
+    /// A service's address, but not one of its ports, or no backend is ready.
+    ServiceRefused = "service-refused",
+    /// Backends of the service are on other nodes alone, and its traffic policy wants one of this node.
+    ServiceWithoutLocalBackend = "service-without-local-backend",
+    /// The client is not within the service's source ranges.
+    ServiceSourceRefused = "service-source-refused",
+    /// A pod that is its own backend, where there is no gateway address to speak for it.
+    ServiceHairpin = "service-hairpin",
+    /// A fragment to a service that came before the first of its packet, which has the ports.
+    FragmentEarly = "fragment-early",
+    /// The packet ends before a field that a translation changes, or is a fragment of SCTP.
+    TranslationCut = "translation-cut",
+    /// The session table is full of sessions that may not be evicted.
+    SessionFull = "session-full",
+    /// The port that opens the session has its share of the session table.
+    SessionQuota = "session-quota",
+    /// The session was being changed by another worker for longer than a packet waits.
+    SessionBusy = "session-busy",
+    /// Every source port that was tried for a translated session is in use.
+    SessionPortsUsed = "session-ports-used",
 
     /// From the NIC, but neither a tunnel packet nor for one of our pods.
     NotForUs = "not-for-us",

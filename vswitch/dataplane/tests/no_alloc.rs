@@ -191,7 +191,8 @@ impl Worker {
         let node = Node::parse(NODE.lines()).expect("a node");
         let pool = Pool::new(node.frames);
         let fdb = Fdb::new(node.fdb_entries, node.ageing_ms);
-        let dataplane = Dataplane::new(fdb, pool.clone(), Arc::new(Counters::new()));
+        let counters = Arc::new(Counters::new());
+        let dataplane = Dataplane::new(fdb, pool.clone(), counters, node.sessions());
         Self { node, pool, dataplane, sink: Sink(vec![0; CAPACITY_BYTES]), now: Millis(0) }
     }
 

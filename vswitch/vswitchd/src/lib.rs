@@ -18,6 +18,7 @@
 //! | [`requests`]   | what each request does |
 //! | [`control`]    | the loop: socket, signals, kernel, time |
 //! | [`lock`], [`notify`] | one daemon a socket; the service manager |
+//! | [`sessions`]   | the session table that the workers share |
 //! | [`namespaces`] | when pods' network namespaces end |
 //! | [`supervise`] | plays the service manager where there is none |
 //! | [`descriptors`] | descriptors that the service manager keeps over a restart |
@@ -40,6 +41,7 @@ pub mod nft_rules;
 pub mod node;
 pub mod notify;
 pub mod requests;
+pub mod sessions;
 pub mod supervise;
 pub mod underlay;
 pub mod uplink;

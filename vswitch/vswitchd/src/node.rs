@@ -14,11 +14,12 @@ use controlplane::change::{Performed, Performer};
 use controlplane::desired::{HostPortState, NftTable, Steering};
 use controlplane::model::{Edit, refuse};
 use controlplane::next_hop::{NextHops, Reach};
+use dataplane::session::PortSessions;
 use dataplane::tables::{PortId, Tables};
 use ipnet::IpNet;
 use netlink::Netlink;
-use worker::Workers;
 use worker::publish::Publisher;
+use worker::{SharedState, Workers};
 
 use crate::descriptors::{DescriptorStore, PortFds};
 use crate::error::chain;
@@ -38,6 +39,8 @@ pub struct Node {
     pub publisher: Publisher,
     /// The pinned threads.
     pub workers: Workers,
+    /// What they share: the session table.
+    pub shared: SharedState,
     /// The NIC, if there is one.
     pub uplink: Option<OpenUplink>,
     /// The kernel's ways to the other nodes, if there is a NIC.
@@ -165,6 +168,10 @@ impl Performer for Node {
     fn remove_ports(&mut self, ids: &[PortId]) {
         for id in ids {
             self.workers.remove_port(*id);
+            // Its number may be another pod's next.
+            if self.shared.sessions.of_port(*id) != PortSessions::default() {
+                self.shared.sessions.forget_port(*id);
+            }
             failpoint::pass("del-port-removed");
             if let Some(pod) = self.pods.remove(id) {
                 // The interface ends with its last descriptor, also where nobody can enter its

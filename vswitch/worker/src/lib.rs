@@ -57,6 +57,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use dataplane::PathMtu;
 use dataplane::counters::Counters;
+use dataplane::session::{SessionTable, SweepCursor};
 use dataplane::tables::{Epoch, LearnedMac, PortId, Tables};
 use mio::{Poll, Token, Waker};
 use netio::port::PortFd;
@@ -64,7 +65,7 @@ use netio::uplink::{Rx, Tx, UplinkKind};
 
 use closer::Closer;
 use fdb_pages::{FdbEntries, FdbReader};
-use turn::{Outbox, Turn};
+use turn::{Inbox, Outbox, Turn};
 
 /// When a worker without packets goes to sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +74,16 @@ pub enum Idle {
     Spin,
     /// After so many microseconds; a packet wakes it.
     Micros(u64),
+}
+
+/// What all workers share beside the tables.
+#[derive(Debug, Clone)]
+pub struct SharedState {
+    /// The session table.
+    pub sessions: Arc<SessionTable>,
+    /// The moment from which workers count time: the kernel's boot, so that a session's age means the
+    /// same after a restart.
+    pub origin: Instant,
 }
 
 /// One worker to be started.
@@ -188,11 +199,16 @@ impl Workers {
     ///
     /// # Errors
     /// If a thread or its readiness queue cannot be made.
-    pub fn spawn(specs: Vec<WorkerSpec>, tables: &Arc<ArcSwap<Tables>>) -> io::Result<Self> {
+    pub fn spawn(
+        specs: Vec<WorkerSpec>,
+        tables: &Arc<ArcSwap<Tables>>,
+        state: &SharedState,
+    ) -> io::Result<Self> {
         let (port_gone, gone_ports) = unbounded();
         let (path_mtu, path_mtus) = bounded(PATH_MTUS);
         let closer = Closer::spawn()?;
-        let mut handles = Vec::with_capacity(specs.len());
+        let count = specs.len();
+        let mut handles = Vec::with_capacity(count);
         for spec in specs {
             let poll = Poll::new()?;
             let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
@@ -214,6 +230,8 @@ impl Workers {
             let (fdb, fdb_pages) = FdbReader::new(spec.fdb_max);
             let thread = {
                 let (tables, shared) = (Arc::clone(tables), Arc::clone(&shared));
+                let sweep = SweepCursor::new(spec.id as u32, count as u32);
+                let inbox = Inbox { commands: inbox, tables, state: state.clone(), sweep };
                 let outbox = Outbox {
                     port_gone: port_gone.clone(),
                     path_mtu: path_mtu.clone(),
@@ -222,7 +240,7 @@ impl Workers {
                 };
                 essential::spawn(&format!("worker-{id}"), move || {
                     shared.pinned.store(cores::pin(core), Ordering::Relaxed);
-                    match Turn::new(spec, poll, inbox, tables, shared, outbox) {
+                    match Turn::new(spec, poll, inbox, shared, outbox) {
                         Ok(turn) => {
                             // A closed channel means that the starter gave up; the turn ends too.
                             let _ = ready_tx.send(Ok(()));

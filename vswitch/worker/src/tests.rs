@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use dataplane::session::{Header, SessionTable};
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Epoch, Gateway, Offloads, Port, PortId,
     PortRole, Tables, Template,
@@ -14,7 +15,7 @@ use frame::{Packet, Pool};
 use netio::port::{PortFd, Recv};
 
 use super::essential::testing::ends_its_process;
-use super::{Command, Idle, WorkerSpec, Workers};
+use super::{Command, Idle, SharedState, WorkerSpec, Workers};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const MTU: u16 = 1450;
@@ -99,9 +100,16 @@ fn receive(pool: &Pool, port: &PortFd) -> Option<Packet> {
     None
 }
 
+fn state() -> SharedState {
+    let header = Header { boot_id: 1, seed: 2, buckets: 64 };
+    let sessions = SessionTable::on_heap(&header).expect("two buckets at least");
+    SharedState { sessions: Arc::new(sessions), origin: Instant::now() }
+}
+
 fn forwards_between_pods(idle: Idle) {
     let published = Arc::new(ArcSwap::from_pointee(tables(1, 2)));
-    let workers = Workers::spawn(vec![spec(idle)], &published).expect("threads can be made");
+    let workers =
+        Workers::spawn(vec![spec(idle)], &published, &state()).expect("threads can be made");
     let pods: Vec<_> = (1..=2)
         .map(|number| {
             let (ours, theirs) = PortFd::pair().expect("a socketpair");
@@ -139,8 +147,8 @@ fn a_worker_that_spins_forwards_alike() {
 #[test]
 fn a_removed_port_is_closed_and_its_number_starts_anew() {
     let published = Arc::new(ArcSwap::from_pointee(tables(1, 1)));
-    let workers =
-        Workers::spawn(vec![spec(Idle::Micros(0))], &published).expect("threads can be made");
+    let workers = Workers::spawn(vec![spec(Idle::Micros(0))], &published, &state())
+        .expect("threads can be made");
     let (ours, theirs) = PortFd::pair().expect("a socketpair");
     workers.add_port(PortId(1), &Arc::new(ours), 0);
     let pool = Pool::new(4);
@@ -175,8 +183,8 @@ fn a_removed_port_is_closed_and_its_number_starts_anew() {
 #[test]
 fn a_port_whose_far_side_ends_is_reported_once() {
     let published = Arc::new(ArcSwap::from_pointee(tables(1, 1)));
-    let workers =
-        Workers::spawn(vec![spec(Idle::Micros(0))], &published).expect("threads can be made");
+    let workers = Workers::spawn(vec![spec(Idle::Micros(0))], &published, &state())
+        .expect("threads can be made");
     let (ours, theirs) = PortFd::pair().expect("a socketpair");
     workers.add_port(PortId(1), &Arc::new(ours), 0);
     drop(theirs);
@@ -208,8 +216,8 @@ fn what_was_learned_from_a_port_is_forgotten_before_newer_tables() {
         Arc::new(tables)
     };
     let published = Arc::new(ArcSwap::new(bridged(1)));
-    let workers =
-        Workers::spawn(vec![spec(Idle::Micros(0))], &published).expect("threads can be made");
+    let workers = Workers::spawn(vec![spec(Idle::Micros(0))], &published, &state())
+        .expect("threads can be made");
     let (ours, theirs) = PortFd::pair().expect("a socketpair");
     workers.add_port(PortId(1), &Arc::new(ours), 0);
     let pool = Pool::new(4);
@@ -234,8 +242,8 @@ fn what_was_learned_from_a_port_is_forgotten_before_newer_tables() {
 fn a_panic_of_a_worker_ends_the_process() {
     let message = ends_its_process("tests::a_panic_of_a_worker_ends_the_process", || {
         let published = Arc::new(ArcSwap::from_pointee(tables(1, 1)));
-        let workers =
-            Workers::spawn(vec![spec(Idle::Micros(0))], &published).expect("threads can be made");
+        let workers = Workers::spawn(vec![spec(Idle::Micros(0))], &published, &state())
+            .expect("threads can be made");
         workers.handles[0].send(Command::Panic);
         workers.stop();
     });

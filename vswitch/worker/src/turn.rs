@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_channel::{Receiver, Sender};
+use dataplane::session::SweepCursor;
 use dataplane::tables::{Epoch, Fdb, MAX_PORTS, PortId, Tables};
 use dataplane::{Dataplane, DropReason, Millis, PathMtu};
 use frame::{Packet, Pool};
@@ -29,7 +30,7 @@ use netio::uplink::{Rx, RxError};
 use super::closer::ToClose;
 use super::egress::EgressPorts;
 use super::fdb_pages::{FdbCopier, FdbEntries};
-use super::{Command, Idle, Shared, WAKE, WorkerSpec, WorkerUplink};
+use super::{Command, Idle, Shared, SharedState, WAKE, WorkerSpec, WorkerUplink};
 
 /// Packets from one source in a turn: amortizes the kick of a batch, bounds the wait of the others.
 const BUDGET: usize = 32;
@@ -39,6 +40,9 @@ const NAP: Duration = Duration::from_secs(1);
 
 /// Learned MACs that are looked at for ageing in one nap.
 const EXPIRE_BUDGET: usize = 256;
+
+/// Buckets of the session table that are looked at in one nap: 100 ns each.
+const SWEEP_BUDGET: u32 = 4096;
 
 /// Tokens of the NIC's queues follow those of the ports.
 const QUEUE_TOKENS: usize = MAX_PORTS;
@@ -56,10 +60,24 @@ pub(super) struct Turn {
     events: Events,
     ready: Ready,
     idle: Idle,
-    started: Instant,
+    /// From here on time is counted.
+    origin: Instant,
+    sweep: SweepCursor,
     path_mtu: Sender<PathMtu>,
     fdb_copier: FdbCopier,
     to_close: ToClose,
+}
+
+/// What a worker gets from other threads, or shares with them.
+pub(super) struct Inbox {
+    /// From the control thread.
+    pub(super) commands: Receiver<Command>,
+    /// The published tables.
+    pub(super) tables: Arc<ArcSwap<Tables>>,
+    /// What all workers change.
+    pub(super) state: SharedState,
+    /// Which part of the session table is this worker's to sweep.
+    pub(super) sweep: SweepCursor,
 }
 
 /// Channels by which a worker sends to other threads.
@@ -84,11 +102,11 @@ impl Turn {
     pub(super) fn new(
         spec: WorkerSpec,
         poll: Poll,
-        inbox: Receiver<Command>,
-        tables: Arc<ArcSwap<Tables>>,
+        inbox: Inbox,
         shared: Arc<Shared>,
         outbox: Outbox,
     ) -> io::Result<Self> {
+        let Inbox { commands, tables, state, sweep } = inbox;
         let Outbox { port_gone, path_mtu, fdb_pages, to_close } = outbox;
         let pool = Pool::new(spec.frames);
         let uplink = spec.uplink.as_ref().map(|uplink| uplink.port);
@@ -106,8 +124,8 @@ impl Turn {
         let counters = Arc::clone(&shared.counters);
         let turn = Self {
             tables: Cache::new(tables),
-            inbox,
-            dataplane: Dataplane::new(fdb, pool.clone(), counters),
+            inbox: commands,
+            dataplane: Dataplane::new(fdb, pool.clone(), counters, state.sessions),
             ports: EgressPorts::new(egress, pool.clone(), port_gone),
             pool,
             shared,
@@ -117,7 +135,8 @@ impl Turn {
             events: Events::with_capacity(256),
             ready: Ready::new(),
             idle: spec.idle,
-            started: Instant::now(),
+            origin: state.origin,
+            sweep,
             path_mtu,
             fdb_copier: FdbCopier::new(fdb_pages),
             to_close,
@@ -135,7 +154,7 @@ impl Turn {
             if let Some(since) = busy_since {
                 self.note_turn(at.duration_since(since));
             }
-            let now = Millis(at.duration_since(self.started).as_millis() as u64);
+            let now = Millis(at.duration_since(self.origin).as_millis() as u64);
             let tables = Arc::clone(self.tables.load());
             if !self.commands() {
                 return;
@@ -146,6 +165,7 @@ impl Turn {
             let mut received = self.queues(&tables, now);
             received += self.taps(&tables, now);
             let unsent = self.ports.flush();
+            self.sweep(&tables, received, now, at.duration_since(last_nap) >= NAP);
 
             if received > 0 || unsent {
                 last_packet = at;
@@ -173,6 +193,17 @@ impl Turn {
                 self.shared.frames_free.store(self.pool.available(), Ordering::Relaxed);
             }
         }
+    }
+
+    /// Removes sessions that have expired: a little in each turn with packets, so that none waits for
+    /// it, and more in a nap. Both go through the table within some seconds.
+    fn sweep(&mut self, tables: &Tables, received: usize, now: Millis, naps: bool) {
+        let budget = match (received, naps) {
+            (0, true) => SWEEP_BUDGET,
+            (1.., _) if !tables.services.is_empty() => 1,
+            _ => return,
+        };
+        self.dataplane.sessions().sweep(&mut self.sweep, budget, now.tick());
     }
 
     /// Commands that were sent before tables were published are seen with them. False to end.

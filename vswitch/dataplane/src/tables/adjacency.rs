@@ -55,6 +55,8 @@ pub enum Adjacency {
     },
     /// To one of several, chosen by the flow.
     Multipath(Multipath),
+    /// The address of a service: to one of its backends, chosen by the flow.
+    Service,
     /// Dropped silently.
     Blackhole,
     /// Dropped with an ICMP error to the sender.
@@ -68,7 +70,7 @@ impl Adjacency {
         match self {
             Self::Port { .. } | Self::Bridged { .. } | Self::Gateway { .. } => true,
             Self::Remote { template, .. } => template.is_some(),
-            Self::Multipath(_) | Self::Blackhole | Self::Unreachable => false,
+            Self::Multipath(_) | Self::Service | Self::Blackhole | Self::Unreachable => false,
         }
     }
 }

@@ -11,6 +11,7 @@
 //! | `fib`       | which is the longest prefix that contains an address |
 //! | `adjacency` | which headers the next hop wants in front of a packet |
 //! | `multipath` | which of several next hops has a flow |
+//! | `service`   | which backend a flow to a virtual address is given to |
 //! | `policy`    | which connections of a pod are allowed |
 //! | `tunnel`    | which nodes may send tunnel packets, and what may be inside |
 
@@ -21,6 +22,7 @@ pub mod fib;
 pub mod multipath;
 pub mod policy;
 pub mod port;
+pub mod service;
 pub mod tunnel;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -33,6 +35,9 @@ pub use fdb::{Fdb, FdbTarget, LearnedMac};
 pub use fib::Fib;
 pub use multipath::{Member, Multipath};
 pub use port::{Attachment, MAX_PORTS, Offloads, Port, PortId, PortRole};
+pub use service::{
+    Backend, BackendState, Backends, Service, Services, VirtualPort, WithoutBackend,
+};
 pub use tunnel::{Domain, LocalAddresses, Peer, PeerId, PeersByAddress, Tunnels};
 
 /// Generation of [`Tables`]; each publication is one more.
@@ -71,6 +76,8 @@ pub struct Tables {
     pub fib6: Fib<Ipv6Addr>,
     /// By [`AdjacencyId`].
     pub adjacencies: Vec<Adjacency>,
+    /// By what flows are addressed to.
+    pub services: Arc<Services>,
     /// This node's end of the overlay.
     pub tunnels: Arc<Tunnels>,
     /// The node's gateway.

@@ -105,7 +105,7 @@ const ERROR4_MAX: usize = ipv4::MIN_RECEIVED as usize;
 /// Bytes of an ICMPv6 error at most: RFC 4443, section 2.4(c).
 const ERROR6_MAX: usize = ipv6::MIN_MTU as usize;
 /// Linux's default of both.
-const ERROR_TTL: u8 = 64;
+pub(crate) const ERROR_TTL: u8 = 64;
 
 /// The addresses that ICMP errors about a packet are sent from: the gateway's. The node's kernel
 /// has these itself, and takes no IPv4 packet from an address of its own (RFC 1812, section 5.3.7);
@@ -157,6 +157,7 @@ fn error4(
         IcmpError::TooBig { mtu } => icmpv4::Repr::fragmentation_needed(mtu),
         IcmpError::NetUnreachable => icmpv4::Repr::unreachable(icmpv4::NET_UNREACHABLE),
         IcmpError::HostUnreachable => icmpv4::Repr::unreachable(icmpv4::HOST_UNREACHABLE),
+        IcmpError::PortUnreachable => icmpv4::Repr::unreachable(icmpv4::PORT_UNREACHABLE),
     };
     packet.push(icmpv4::HEADER_LEN).ok()?;
     icmp.emit(&mut packet.frame)?;
@@ -189,6 +190,7 @@ fn error6(
         IcmpError::TooBig { mtu } => icmpv6::Repr::packet_too_big(mtu.into()),
         IcmpError::NetUnreachable => icmpv6::Repr::unreachable(icmpv6::NO_ROUTE),
         IcmpError::HostUnreachable => icmpv6::Repr::unreachable(icmpv6::ADDRESS_UNREACHABLE),
+        IcmpError::PortUnreachable => icmpv6::Repr::unreachable(icmpv6::PORT_UNREACHABLE),
     };
     packet.push(icmpv6::HEADER_LEN).ok()?;
     icmp.emit(&mut packet.frame, gateway, sender)?;

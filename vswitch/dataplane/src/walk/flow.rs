@@ -136,6 +136,17 @@ impl FlowKey {
         }
     }
 
+    /// The key of the same packet with other endpoints; without ports if it had none.
+    pub(crate) fn translated(&self, addresses: Addresses, ports: Option<Ports>) -> Self {
+        let mut key = Self { addresses, ..*self };
+        if let (Some(_), Some(ports)) = (self.ports(), ports) {
+            let [a, b, c, d] = ports.to_be_bytes();
+            let [.., w, x, y, z] = self.head.bytes;
+            key.head.bytes = [a, b, c, d, w, x, y, z];
+        }
+        key
+    }
+
     #[inline(always)]
     pub(crate) fn is_v6(&self) -> bool {
         matches!(self.addresses, Addresses::V6 { .. })
@@ -251,8 +262,18 @@ impl Ports {
     }
 
     #[inline(always)]
+    pub(crate) const fn source(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    #[inline(always)]
     pub(crate) const fn destination(self) -> u16 {
         self.0 as u16
+    }
+
+    /// As both stand in the header.
+    pub(crate) const fn to_be_bytes(self) -> [u8; 4] {
+        self.0.to_be_bytes()
     }
 }
 

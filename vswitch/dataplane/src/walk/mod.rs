@@ -1,8 +1,8 @@
 //! The corridor: from a received packet to its verdict, and from the verdict to what leaves.
 //!
 //! ```text
-//! rx -> [decap] -> parse -> bridge -> [route] -> verdict -> rewrite(+encap) -> tx
-//!       uplink             L2         L3         decide | act
+//! rx -> [decap] -> parse -> bridge -> [session] -> [route] -> verdict -> rewrite(+encap) -> tx
+//!       uplink             L2                      L3         decide | act
 //! ```
 //!
 //! Left of the verdict a door only looks things up; the packet is borrowed. A door that drops it
@@ -19,9 +19,10 @@
 //! | whether it stays on its segment | `bridge`  | `Forward`, `Tunnel`, `Flood`, `Answer` |
 //! | whether its sender may send it  | `source`  | drops of what has another's address |
 //! | whether it is answered here     | `resolve` | |
+//! | which endpoints it has in its session | `session` | `Refuse`, `Reset` |
 //! | where it goes                   | `route`   | `Route`, `Answer`, `Refuse` |
 //! | which size of segments it may announce | `clamp` | |
-//! | make it so                      | `rewrite`, `answer`, `flood`, `segment`, `fragment`, `coalesce`, `outer_checksum` | |
+//! | make it so                      | `translate`, `rewrite`, `answer`, `flood`, `segment`, `fragment`, `coalesce`, `outer_checksum` | |
 
 pub(crate) mod answer;
 pub(crate) mod arrival;
@@ -32,35 +33,53 @@ pub(crate) mod decap;
 pub(crate) mod flood;
 pub(crate) mod flow;
 pub(crate) mod fragment;
+pub(crate) mod fragments;
 pub(crate) mod narrator;
 mod offload;
 pub(crate) mod outer_checksum;
 pub(crate) mod parse;
 pub(crate) mod path_mtu;
+mod quoted;
+pub(crate) mod reset;
 mod resolve;
 pub(crate) mod rewrite;
 pub(crate) mod route;
 pub(crate) mod segment;
+mod session;
 mod source;
+pub(crate) mod translate;
 
 use frame::Offload;
 
 use crate::Millis;
+use crate::session::{SessionEffect, SessionTable, Tick, Tuple};
 use crate::tables::{BridgeId, Fdb, FdbTarget, PortId, PortRole, Tables};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::{Ecn, MacAddr};
 use arrival::{Arrival, ArrivedFrom};
 use bridge::Step;
+use flow::FlowKey;
+use fragments::{FirstFragment, Fragments};
 use narrator::{Narrator, TraceEvent};
-use parse::Headers;
+use parse::{Headers, Net};
 use path_mtu::PathMtu;
+use translate::Translation;
 
 /// The tables that a decision reads.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pub(crate) tables: &'a Tables,
     pub(crate) fdb: &'a Fdb,
+    pub(crate) sessions: &'a SessionTable,
+    pub(crate) fragments: &'a Fragments,
     pub(crate) now: Millis,
+}
+
+impl View<'_> {
+    /// The session table's time.
+    pub(crate) fn tick(&self) -> Tick {
+        self.now.tick()
+    }
 }
 
 /// What becomes of a packet: all that [`decide`] leaves for `process` and `act`.
@@ -86,6 +105,8 @@ pub(crate) struct Edits {
     pub(crate) fragment_mtu: Option<u16>,
     /// Whether the packet may become one with others of its flow: it came by the NIC.
     pub(crate) may_merge: bool,
+    /// Other endpoints, if its session has some.
+    pub(crate) translation: Option<Translation>,
 }
 
 /// What `process` changes in the worker's own state, and `trace` does not. The answer's token from
@@ -96,9 +117,25 @@ pub(crate) struct Effects {
     pub(crate) learn: Option<LearnMac>,
     /// The path MTU to note.
     pub(crate) path_mtu: Option<PathMtu>,
+    /// The session that ends, by its server's side, before another begins.
+    pub(crate) ends: Option<Tuple>,
+    /// What the packet does to the session table.
+    pub(crate) session: Option<SessionEffect>,
+    /// Where the other fragments of the packet are to go.
+    pub(crate) first_fragment: Option<FirstFragment>,
 }
 
 impl Decision {
+    /// The packet's flow as it leaves; `None` if it is no IP packet.
+    #[inline(always)]
+    pub(crate) fn flow(&self) -> Option<&FlowKey> {
+        match (&self.edits.translation, &self.headers.net) {
+            (Some(translation), _) => Some(&translation.flow),
+            (None, Net::Ip(ip)) => Some(&ip.flow),
+            _ => None,
+        }
+    }
+
     /// The decision before the first door. [`decide`] fills it in where it lies: a copy of fields
     /// that were stored one by one a moment ago waits until the last of them has reached the cache,
     /// and a handful of such copies cost more than all lookups of a packet.
@@ -107,8 +144,20 @@ impl Decision {
         Self {
             verdict: Verdict::Drop(DropReason::PortGone),
             headers: Headers::none(),
-            edits: Edits { ecn: None, mss_limit: None, fragment_mtu: None, may_merge: false },
-            effects: Effects { learn: None, path_mtu: None },
+            edits: Edits {
+                ecn: None,
+                mss_limit: None,
+                fragment_mtu: None,
+                may_merge: false,
+                translation: None,
+            },
+            effects: Effects {
+                learn: None,
+                path_mtu: None,
+                ends: None,
+                session: None,
+                first_fragment: None,
+            },
         }
     }
 }
@@ -164,7 +213,51 @@ fn doors(
     decision.edits.ecn = decap::congestion(&arrival, &decision.headers)?;
 
     match bridge::bridge(view, &arrival, bytes, decision, narrator)? {
-        Step::Done => Ok(()),
-        Step::Route => route::route(view, &arrival, bytes, decision, narrator),
+        Step::Done => on_segment(view, &arrival, bytes, decision, narrator),
+        Step::Route => routed(view, &arrival, bytes, decision, narrator),
     }
+}
+
+/// The doors of a packet that leaves its segment.
+#[inline(always)]
+fn routed(
+    view: &View<'_>,
+    arrival: &Arrival<'_>,
+    bytes: &[u8],
+    decision: &mut Decision,
+    narrator: &mut impl Narrator,
+) -> Result<(), DropReason> {
+    let ip = route::admit(view.tables, arrival, &decision.headers)?;
+    let mut towards = route::look_up(view.tables, &ip.flow);
+    if session::concerns(view, arrival.ingress, towards) {
+        match session::session(view, arrival, bytes, towards, decision, narrator)? {
+            Step::Done => return Ok(()),
+            Step::Route => {}
+        }
+        if let Some(translation) = &decision.edits.translation {
+            towards = route::look_up(view.tables, &translation.flow);
+        }
+    }
+    route::route(view, arrival, bytes, towards, decision, narrator)?;
+    session::settle(view.tables, decision);
+    Ok(())
+}
+
+/// A packet that stays on its segment may belong to a session too: a backend answers its neighbour
+/// without a router between them.
+#[inline(always)]
+fn on_segment(
+    view: &View<'_>,
+    arrival: &Arrival<'_>,
+    bytes: &[u8],
+    decision: &mut Decision,
+    narrator: &mut impl Narrator,
+) -> Result<(), DropReason> {
+    if let Verdict::Forward { port } = decision.verdict
+        && session::concerns_ports(view, arrival.ingress, port)
+    {
+        session::session(view, arrival, bytes, None, decision, narrator)?;
+        session::settle(view.tables, decision);
+    }
+    Ok(())
 }

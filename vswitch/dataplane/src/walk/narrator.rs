@@ -7,7 +7,8 @@
 use core::net::IpAddr;
 
 use super::path_mtu::PathMtu;
-use crate::tables::{Adjacency, BridgeId, PortId};
+use crate::session::{Direction, Endpoint, Tuple};
+use crate::tables::{Adjacency, BridgeId, PortId, VirtualPort};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::{MacAddr, Protocol};
 
@@ -31,6 +32,20 @@ pub enum TraceEvent {
         segment: Option<BridgeId>,
         /// How the walk goes on.
         next: AfterBridge,
+    },
+    /// `session`: a flow to a service begins, and is given to this backend.
+    Balanced {
+        /// What it is addressed to.
+        service: VirtualPort,
+        /// Where it goes.
+        backend: Endpoint,
+    },
+    /// `session`: the packet belongs to a translated session.
+    Session {
+        /// From which end it comes.
+        direction: Direction,
+        /// The endpoints that it leaves with.
+        to: Tuple,
     },
     /// `route`: there is no route to this destination.
     NoRoute(IpAddr),

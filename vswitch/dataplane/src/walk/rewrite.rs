@@ -118,11 +118,12 @@ fn end_with_payload(packet: &mut Packet, headers: &Headers) {
 }
 
 /// Replaces the Ethernet header, if any, by the template, and takes a hop unless the packet is for
-/// this node itself. The packet still begins with its outer headers.
+/// this node itself. The packet still begins with its outer headers; `flow` is what it leaves with.
 #[inline(always)]
 pub(crate) fn route(
     packet: &mut Packet,
     headers: &Headers,
+    flow: &FlowKey,
     ecn: Option<Ecn>,
     template: &Template,
     takes_a_hop: bool,
@@ -147,7 +148,7 @@ pub(crate) fn route(
             let layers = replace_ethernet(packet, headers.l3, template, ip.flow.is_v6())?;
             return Some(Layers { l4: layers.l3 + l4, is_tcp, ..layers });
         }
-        Encap::VxlanRouted | Encap::VxlanBridged => Flow::of(&ip.flow),
+        Encap::VxlanRouted | Encap::VxlanBridged => Flow::of(flow),
         Encap::Ipip => Flow::NONE,
     };
     packet.pull(headers.l3).then_some(())?;

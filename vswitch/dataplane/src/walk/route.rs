@@ -1,14 +1,14 @@
 //! Door 4: where the packet goes.
 //!
-//! Enters: a packet for the gateway, or from the routed overlay. Leaves: `Route`, `Answer` or
-//! `Refuse`. Checks come in the order of RFC 1812, section 5.2: is it an IP packet, may its source
+//! Enters: a packet for the gateway, or from the routed overlay, with the endpoints that `session`
+//! gave it. Leaves: `Route`, `Answer` or `Refuse`. Checks come in the order of RFC 1812, section 5.2: is it an IP packet, may its source
 //! send it, may its destination be forwarded to, is there a route, then hops and size.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::arrival::{Arrival, ArrivedFrom};
 use super::clamp::clamp;
-use super::flow::Addresses;
+use super::flow::{Addresses, FlowKey};
 use super::fragment::payload_size;
 use super::narrator::{Narrator, TraceEvent};
 use super::parse::{Headers, Ip, Net};
@@ -18,42 +18,62 @@ use crate::tables::{Adjacency, AdjacencyId, FdbTarget, Member, Multipath, PortRo
 use crate::verdict::{DropReason, IcmpError, Verdict};
 use crate::wire::{Protocol, icmpv4, icmpv6, ipv4};
 
+/// Checks whether a packet may be routed at all, as it came: before its endpoints are translated.
 #[inline(always)]
-pub(crate) fn route(
-    view: &View<'_>,
+pub(crate) fn admit<'h>(
+    tables: &Tables,
     arrival: &Arrival<'_>,
-    bytes: &[u8],
-    decision: &mut Decision,
-    narrator: &mut impl Narrator,
-) -> Result<(), DropReason> {
-    let Decision { headers, verdict, edits, .. } = decision;
+    headers: &'h Headers,
+) -> Result<&'h Ip, DropReason> {
     let ip = match &headers.net {
         Net::Ip(ip) => ip,
         Net::Malformed(reason) => return Err(*reason),
         Net::Arp | Net::Other => return Err(DropReason::EthertypeUnsupported),
     };
     addresses_may_be_routed(ip)?;
-    source::may_send_from(view.tables, arrival, ip)?;
+    source::may_send_from(tables, arrival, ip)?;
     if matches!(arrival.from, ArrivedFrom::Pod) {
         source::no_rogue_server(ip)?;
     }
+    Ok(ip)
+}
+
+/// Where a flow's destination leads.
+#[inline(always)]
+pub(crate) fn look_up(tables: &Tables, flow: &FlowKey) -> Option<AdjacencyId> {
+    match flow.addresses {
+        Addresses::V4 { destination, .. } => tables.fib4.lookup(destination),
+        Addresses::V6 { destination, .. } => tables.fib6.lookup(destination),
+    }
+}
+
+/// Writes the verdict of a packet that was admitted. `towards` is where its destination leads, as its
+/// session has it.
+#[inline(always)]
+pub(crate) fn route(
+    view: &View<'_>,
+    arrival: &Arrival<'_>,
+    bytes: &[u8],
+    towards: Option<AdjacencyId>,
+    decision: &mut Decision,
+    narrator: &mut impl Narrator,
+) -> Result<(), DropReason> {
+    let Decision { headers, verdict, edits, .. } = decision;
+    let Net::Ip(ip) = &headers.net else { return Err(DropReason::EthertypeUnsupported) };
+    let flow = edits.translation.as_ref().map_or(&ip.flow, |translation| &translation.flow);
 
     let mut refuse = |reason, error| {
         *verdict = refuse(view.tables, arrival, ip, reason, error);
         Ok(())
     };
-    let route = match ip.flow.addresses {
-        Addresses::V4 { destination, .. } => view.tables.fib4.lookup(destination),
-        Addresses::V6 { destination, .. } => view.tables.fib6.lookup(destination),
-    };
-    let Some(mut id) = route else {
-        narrator.event(|| TraceEvent::NoRoute(ip.flow.destination()));
+    let Some(mut id) = towards else {
+        narrator.event(|| TraceEvent::NoRoute(flow.destination()));
         return refuse(DropReason::NoRoute, IcmpError::NetUnreachable);
     };
     let mut adjacency = view.tables.adjacency(id).ok_or(DropReason::NoRoute)?;
     narrator.event(|| TraceEvent::Route(adjacency.clone()));
     if let Adjacency::Multipath(group) = adjacency {
-        let member = next_hop(group, ip).ok_or(DropReason::NoRoute)?;
+        let member = next_hop(group, flow).ok_or(DropReason::NoRoute)?;
         id = member.adjacency;
         adjacency = view.tables.adjacency(id).ok_or(DropReason::NoRoute)?;
         narrator.event(|| TraceEvent::Member {
@@ -81,7 +101,7 @@ pub(crate) fn route(
             (port, *mtu)
         }
         Adjacency::Port { port, mtu, .. } => {
-            towards_host(view.tables, arrival, ip, *port)?;
+            towards_host(view.tables, arrival, flow, *port)?;
             (*port, *mtu)
         }
         Adjacency::Bridged { bridge, template, mtu } => {
@@ -103,6 +123,8 @@ pub(crate) fn route(
         }
         Adjacency::Remote { port, mtu, .. } => (*port, *mtu),
         Adjacency::Blackhole => return Err(DropReason::Blackhole),
+        // `session` has taken what a service can have. A backend is no virtual address.
+        Adjacency::Service => return Err(DropReason::ServiceRefused),
         Adjacency::Unreachable => {
             return refuse(DropReason::Unreachable, IcmpError::HostUnreachable);
         }
@@ -134,8 +156,8 @@ fn may_be_cut(headers: &Headers, ip: &Ip, mtu: u16) -> bool {
 /// The member of a group that has the packet's flow. Kept out of the way of routes with one next
 /// hop.
 #[inline(never)]
-fn next_hop<'t>(group: &'t Multipath, ip: &Ip) -> Option<&'t Member> {
-    group.member(ip.flow.hash())
+fn next_hop<'t>(group: &'t Multipath, flow: &FlowKey) -> Option<&'t Member> {
+    group.member(flow.hash())
 }
 
 #[inline(always)]
@@ -219,7 +241,7 @@ fn is_mapped(address: Ipv6Addr) -> bool {
 fn towards_host(
     tables: &Tables,
     arrival: &Arrival<'_>,
-    ip: &Ip,
+    flow: &FlowKey,
     port: crate::tables::PortId,
 ) -> Result<(), DropReason> {
     if !tables.port(port).is_some_and(|port| port.kind == PortRole::Host) {
@@ -232,10 +254,10 @@ fn towards_host(
         return Err(DropReason::SamePort);
     }
     let tunnels = &tables.tunnels;
-    let tunnelled = match ip.flow.protocol {
-        Protocol::IPIP | Protocol::IPV6 => tunnels.ipip && tunnels.is_end(ip.flow.destination()),
+    let tunnelled = match flow.protocol {
+        Protocol::IPIP | Protocol::IPV6 => tunnels.ipip && tunnels.is_end(flow.destination()),
         Protocol::UDP => {
-            ip.flow.ports().is_some_and(|ports| tunnels.takes_vxlan_on(ports.destination()))
+            flow.ports().is_some_and(|ports| tunnels.takes_vxlan_on(ports.destination()))
         }
         _ => false,
     };

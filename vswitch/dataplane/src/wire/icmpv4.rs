@@ -18,6 +18,8 @@ use super::{Malformed, field, put};
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 8;
+/// Where the checksum lies, as in ICMPv6.
+pub const CHECKSUM_OFFSET: usize = 2;
 
 /// Type: echo reply.
 pub const ECHO_REPLY: u8 = 0;

@@ -297,6 +297,17 @@ pub fn set_protocol(header: &mut [u8; HEADER_LEN], protocol: Protocol) {
     replace::<8>(header, [header[8], protocol.0]);
 }
 
+/// Sets sender and receiver.
+#[inline]
+pub fn set_addresses(header: &mut [u8; HEADER_LEN], source: Ipv4Addr, destination: Ipv4Addr) {
+    let [a, b, c, d] = source.octets();
+    replace::<12>(header, [a, b]);
+    replace::<14>(header, [c, d]);
+    let [a, b, c, d] = destination.octets();
+    replace::<16>(header, [a, b]);
+    replace::<18>(header, [c, d]);
+}
+
 /// Sets total length and identification of a piece that was cut from a larger packet, and sums the
 /// header anew, options included: a sender that asks for cutting need not have filled in either.
 /// False, and unchanged, if the bytes are not a whole header.

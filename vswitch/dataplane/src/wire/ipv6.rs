@@ -244,6 +244,13 @@ pub fn decrement_hop_limit(header: &mut [u8; HEADER_LEN]) -> bool {
     true
 }
 
+/// Sets sender and receiver.
+#[inline]
+pub fn set_addresses(header: &mut [u8; HEADER_LEN], source: Ipv6Addr, destination: Ipv6Addr) {
+    put::<8, 16, _>(header, source.octets());
+    put::<24, 16, _>(header, destination.octets());
+}
+
 /// Sets the congestion mark.
 #[inline]
 pub fn set_ecn(header: &mut [u8; HEADER_LEN], ecn: Ecn) {

@@ -20,6 +20,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod mss;
 pub mod ndp;
+pub mod sctp;
 pub mod tcp;
 pub mod udp;
 pub mod vxlan;

@@ -196,7 +196,9 @@ impl<'a> Assembler<'a> {
         words.expect(">")?;
         let destination = words.parse("destination port")?;
         let sequence = words.value("seq")?.unwrap_or(1);
-        let mut header = TcpHeader::new(source, destination, sequence, 65_000);
+        let window = words.value("window")?.unwrap_or(65_000);
+        let mut header = TcpHeader::new(source, destination, sequence, window);
+        header.acknowledgment_number = words.value("ack")?.unwrap_or(0);
         let flags = words.value::<String>("flags")?.unwrap_or("A".into());
         for flag in flags.chars() {
             *match flag {

@@ -115,6 +115,7 @@ pub(super) fn icmp_kind(words: &mut Words<'_>, v6: bool) -> Result<(u8, u8, [u8;
             by_version((3, 4), (2, 0))
         }
         "net-unreachable" => by_version((3, 0), (1, 0)),
+        "port-unreachable" => by_version((3, 3), (1, 4)),
         "host-unreachable" => by_version((3, 1), (1, 3)),
         "type" => {
             let kind = words.parse("type")?;

@@ -9,11 +9,11 @@
 //!    [options 8] [ext 2] [proto 17] [len 999] [badsum]         IPv6 by its addresses
 //! udp 1000 > 2000 [nosum] [badsum] [partial] [len 9]          `*` or `$name` for the source port;
 //!    over IPv6 then with any flow label but zero, and the checksum that belongs to it
-//! tcp 1000 > 80 [seq 1] [flags AP] [mss 1460] [options 12] [badsum] [partial]
+//! tcp 1000 > 80 [seq 1] [ack 0] [window 65000] [flags AP] [mss 1460] [options 12] [badsum] [partial]
 //!    [whole 2000[@100]]                   udp, tcp: the checksum is that of a datagram of so many
 //!                                         bytes, of which the rest is in later fragments
 //! icmp echo 1 2 | reply 1 2 | time-exceeded | too-big 1400 | net-unreachable | host-unreachable
-//!    | type 5 code 1 [badsum] [partial]                        either version, by the IP layer
+//!    | port-unreachable | type 5 code 1 [badsum] [partial]                        either version, by the IP layer
 //! nd solicit fd00::1 [from pod-a] | advertise fd00::1 [at pod-a] [router] [solicited] [override]
 //!    | router-advertisement | router-solicitation | redirect
 //! vxlan 10 [noflag]

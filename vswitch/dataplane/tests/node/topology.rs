@@ -20,22 +20,29 @@
 //! multipath 198.18.9.0/24 b c 3                 flows shared by peers, the second's weight being 3
 //! stretch red to b [unresolved] [mtu 1400]      a VTEP of the segment
 //! route 198.18.0.0/15 blackhole|unreachable|gone|pod-a
+//! service 198.18.255.1 tcp 80 to 198.18.1.3:8080 198.18.2.7:8080 [affinity 60] [from 198.18.0.0/16]
+//!    [elsewhere]                                a port of a virtual address, and its backends; `!`
+//!                                               behind one that is serving, `!!` one that is not;
+//!                                               `elsewhere`: without backends flows are dropped
+//! service 198.18.255.1 none                     a virtual address without ports
 //! fdb 4 [ageing 300]                            learned entries at most, seconds
+//! sessions 64                                   buckets of the session table
 //! frames 64 | capacity of the packet pool
 //! ```
 //! `plain` is a port without offloads; `unlisted`, a bridged pod whose MAC has to be learned.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use dataplane::session::{Endpoint, Header, SessionTable};
 use dataplane::tables::adjacency::{Ends, Outer};
 use dataplane::tables::{
-    Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway, Member,
-    Multipath, Offloads, OuterDf, Peer, PeerId, Port, PortId, PortRole, RemoteVtep, Tables,
-    Template, Tunnels,
+    Adjacency, AdjacencyId, Attachment, Backend, BackendState, Backends, Bridge, BridgeId, Domain,
+    FdbTarget, Gateway, Member, Multipath, Offloads, OuterDf, Peer, PeerId, Port, PortId, PortRole,
+    RemoteVtep, Service, Tables, Template, Tunnels, VirtualPort, WithoutBackend,
 };
-use dataplane::wire::{MacAddr, Vni};
+use dataplane::wire::{MacAddr, Protocol, Vni};
 use ipnet::IpNet;
 
 use super::Words;
@@ -52,6 +59,7 @@ pub(crate) struct Node {
     pub(crate) fdb_entries: u32,
     pub(crate) ageing_ms: u64,
     pub(crate) frames: u32,
+    pub(crate) session_buckets: u32,
     macs: HashMap<String, MacAddr>,
     bridges: Vec<String>,
     peers: HashMap<String, IpAddr>,
@@ -59,6 +67,8 @@ pub(crate) struct Node {
     firsts: HashMap<IpAddr, IpNet>,
     underlay_mtu: u16,
     vni: Option<Vni>,
+    /// Of the services.
+    generation: u32,
     outer_df: OuterDf,
 }
 
@@ -70,12 +80,14 @@ impl Node {
             fdb_entries: 64,
             ageing_ms: 300_000,
             frames: 64,
+            session_buckets: 64,
             macs: HashMap::new(),
             bridges: Vec::new(),
             peers: HashMap::new(),
             firsts: HashMap::new(),
             underlay_mtu: 1500,
             vni: None,
+            generation: 0,
             outer_df: OuterDf::Set,
         };
         node.tables.gateway.mac = Gateway::MAC;
@@ -99,7 +111,13 @@ impl Node {
         self.macs.get(name).copied().map_or_else(spelled, Ok)
     }
 
-    fn line(&mut self, line: &str) -> Result<(), String> {
+    /// A table of sessions for one worker.
+    pub(crate) fn sessions(&self) -> Arc<SessionTable> {
+        let header = Header { boot_id: 1, seed: 2, buckets: self.session_buckets };
+        Arc::new(SessionTable::on_heap(&header).expect("two buckets at least"))
+    }
+
+    pub(crate) fn line(&mut self, line: &str) -> Result<(), String> {
         let mut words = Words::new(line);
         match words.next("declaration")? {
             "underlay" => self.underlay(&mut words)?,
@@ -150,6 +168,8 @@ impl Node {
                 self.ageing_ms = words.value("ageing")?.unwrap_or(300) * 1000;
             }
             "frames" => self.frames = words.parse("frames")?,
+            "service" => self.service(&mut words)?,
+            "sessions" => self.session_buckets = words.parse("buckets")?,
             other => return Err(format!("`{line}`: unknown declaration `{other}`")),
         }
         words.finish()
@@ -333,6 +353,42 @@ impl Node {
         Ok(())
     }
 
+    fn service(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        let address: IpAddr = words.parse("virtual address")?;
+        self.to(address.into(), Adjacency::Service);
+        let protocol = match words.next("protocol")? {
+            "none" => {
+                self.generation += 1;
+                return Ok(());
+            }
+            "tcp" => Protocol::TCP,
+            "udp" => Protocol::UDP,
+            "sctp" => Protocol::SCTP,
+            other => return Err(format!("unknown protocol `{other}`")),
+        };
+        let port = words.parse("port")?;
+        let affinity_s = words.value("affinity")?;
+        let sources = words.value::<IpNet>("from")?.map(|net| Arc::from([net]));
+        let without_backend = match words.flag("elsewhere") {
+            true => WithoutBackend::Drop,
+            false => WithoutBackend::Refuse,
+        };
+        words.expect("to")?;
+        let backends: Vec<_> = words.all::<String>()?.iter().map(|one| backend(one)).collect();
+        let backends = backends.into_iter().collect::<Result<Vec<_>, _>>()?;
+        self.generation += 1;
+        let service = Service {
+            generation: self.generation,
+            backends: Arc::new(Backends::new(backends)),
+            without_backend,
+            affinity_s,
+            sources,
+        };
+        let services = Arc::make_mut(&mut self.tables.services);
+        services.insert(VirtualPort { address, protocol, port }, service);
+        Ok(())
+    }
+
     fn attach(
         &mut self,
         name: &str,
@@ -374,6 +430,16 @@ impl Node {
         let ends = ends.ok_or(format!("no underlay address to reach {destination} by"))?;
         Ok(Outer { source_mac: UPLINK_MAC, next_hop_mac: ROUTER_MAC, ends })
     }
+}
+
+fn backend(text: &str) -> Result<Backend, String> {
+    let (endpoint, state) = match (text.strip_suffix("!!"), text.strip_suffix('!')) {
+        (Some(endpoint), _) => (endpoint, BackendState::NotServing),
+        (_, Some(endpoint)) => (endpoint, BackendState::Serving),
+        _ => (text, BackendState::Usable),
+    };
+    let at: SocketAddr = endpoint.parse().map_err(|error| format!("`{text}`: {error}"))?;
+    Ok(Backend { endpoint: Endpoint { address: at.ip(), port: at.port() }, state })
 }
 
 fn vxlan_overhead(peer: IpAddr) -> u16 {

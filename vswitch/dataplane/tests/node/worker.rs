@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dataplane::counters::{Accounting, Counters};
 use dataplane::tables::{Fdb, PortId};
-use dataplane::{Dataplane, Millis, trace};
+use dataplane::{Dataplane, Millis};
 use frame::{Offload, Packet, Pool};
 
 use super::egress::Sent;
@@ -24,7 +24,7 @@ impl Worker {
         let node = Node::parse(topology.lines()).expect("a node");
         let (pool, counters) = (Pool::new(node.frames), Arc::new(Counters::new()));
         let fdb = Fdb::new(node.fdb_entries, node.ageing_ms);
-        let dataplane = Dataplane::new(fdb, pool.clone(), Arc::clone(&counters));
+        let dataplane = Dataplane::new(fdb, pool.clone(), Arc::clone(&counters), node.sessions());
         let trace_pool = Pool::new(node.frames);
         Self { node, pool, trace_pool, counters, dataplane }
     }
@@ -55,8 +55,8 @@ impl Worker {
         };
         let before = state(self);
         let traced = Self::received(&self.trace_pool, bytes, offload);
-        let (tables, fdb) = (&self.node.tables, &self.dataplane.fdb);
-        let trace = trace(tables, fdb, &self.trace_pool, port, traced, now);
+        let tables = &self.node.tables;
+        let trace = self.dataplane.trace(tables, &self.trace_pool, port, traced, now);
         assert_eq!(state(self), before, "a trace leaves no mark");
 
         let sent = self.batch(&[(port, bytes, offload)]);

@@ -21,6 +21,11 @@ pub(super) fn read(ports: &[String], counters: &Counters, dataplane: &Dataplane)
     }
     ledger.insert("made".into(), counters.accounting().made);
     ledger.insert("learned".into(), dataplane.fdb.len() as u64);
+    let sessions = dataplane.sessions().totals();
+    let count = sessions.iter().map(|one| one.embryonic + one.established + one.closing);
+    ledger.insert("sessions".into(), count.map(u64::from).sum());
+    ledger
+        .insert("established".into(), sessions.iter().map(|one| u64::from(one.established)).sum());
     ledger
 }
 

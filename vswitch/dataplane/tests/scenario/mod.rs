@@ -12,6 +12,7 @@
 //!                                       is what a router said of the way there
 //! > pod-a unreadable frame-too-short    its I/O could not even hand it over
 //! + 300s                                time passes
+//! ~ service ...                         a declaration that changes the node
 //! ! uplink queue-full                   from now on the port fails; `! uplink ok`
 //! ? $x != $y                            source ports that were seen
 //! ```
@@ -50,6 +51,7 @@ pub(crate) struct Line {
 pub(crate) enum Step {
     Packet { input: Line, leaves: Vec<Line>, counts: Vec<Line> },
     Pass { line: Line },
+    Change { line: Line },
     Fail { line: Line },
     Compare { line: Line },
 }
@@ -103,6 +105,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Case>, String> {
                 _ => return wrong("nothing came in that could cause this"),
             },
             "+" => case.steps.push(Step::Pass { line }),
+            "~" => case.steps.push(Step::Change { line }),
             "!" => case.steps.push(Step::Fail { line }),
             "?" => case.steps.push(Step::Compare { line }),
             _ if case.steps.is_empty() => case.topology.push(text),

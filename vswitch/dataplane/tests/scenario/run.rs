@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dataplane::counters::Counters;
 use dataplane::tables::{Fdb, PortId};
-use dataplane::{Dataplane, DropReason, Millis, trace};
+use dataplane::{Dataplane, DropReason, Millis};
 use frame::Pool;
 
 use super::{Case, Line, Step, ledger};
@@ -36,7 +36,7 @@ impl Run {
         let (pool, counters) = (Pool::new(node.frames), Arc::new(Counters::new()));
         let fdb = Fdb::new(node.fdb_entries, node.ageing_ms);
         let mut run = Self {
-            dataplane: Dataplane::new(fdb, pool.clone(), Arc::clone(&counters)),
+            dataplane: Dataplane::new(fdb, pool.clone(), Arc::clone(&counters), node.sessions()),
             trace_pool: Pool::new(node.frames),
             node,
             counters,
@@ -52,6 +52,7 @@ impl Run {
                     (input, run.packet(input, leaves, counts))
                 }
                 Step::Pass { line } => (line, run.pass(&line.text)),
+                Step::Change { line } => (line, run.node.line(&line.text)),
                 Step::Fail { line } => (line, run.fail(&line.text)),
                 Step::Compare { line } => (line, run.compare(&line.text)),
             };
@@ -113,15 +114,18 @@ impl Run {
         Ok(())
     }
 
-    /// Through `trace` first, which must foretell what leaves and leave no mark.
+    /// Through `trace` first, which must foretell what leaves and leave no mark. That there is no room
+    /// for a session shows when it is to be put into the table, which no trace does.
     fn process(&mut self, port: PortId, packet: &Described, foretold: bool) -> Result<(), String> {
         let before = ledger::read(&self.node.ports, &self.counters, &self.dataplane);
         let traced = packet.packet(&self.trace_pool);
-        let (tables, fdb) = (&self.node.tables, &self.dataplane.fdb);
-        let trace = trace(tables, fdb, &self.trace_pool, port, traced, self.now);
+        let tables = &self.node.tables;
+        let trace = self.dataplane.trace(tables, &self.trace_pool, port, traced, self.now);
         if ledger::read(&self.node.ports, &self.counters, &self.dataplane) != before {
             return Err("the trace left a mark".into());
         }
+        let had_no_room = |run: &Self| run.counters.drops(port, DropReason::SessionQuota);
+        let refused = had_no_room(self);
         let first = self.ports.sent.len();
         let received = packet.packet(&self.pool);
         self.dataplane.process(tables, port, received, self.now, &mut self.ports);
@@ -130,6 +134,7 @@ impl Run {
         }
         let sent = self.ports.sent[first..].iter();
         let left: Vec<_> = sent.map(|sent| (sent.port, sent.bytes.clone())).collect();
+        let foretold = foretold && had_no_room(self) == refused;
         if foretold && self.ports.failing.is_empty() && left != trace.leaves {
             return Err(format!("the trace foretold otherwise: {trace:?}"));
         }

@@ -43,6 +43,7 @@ use crate::namespaces::Namespaces;
 use crate::nft_rules::{self, NftRules};
 use crate::node::{Arriving, Node};
 use crate::notify::Notify;
+use crate::sessions;
 use crate::underlay::Underlay;
 use crate::uplink::OpenUplink;
 
@@ -111,7 +112,9 @@ impl Daemon {
                 .push("control: no core is left besides the workers', which it may hold up".into()),
             left => choices.push(format!("control: cores {left:?}")),
         }
-        let workers = Workers::spawn(specs, publisher.shared()).map_err(Error::Workers)?;
+        let boot_id = fs::read_to_string(BOOT_ID).unwrap_or_default();
+        let shared = sessions::open(&boot_id).map_err(Error::Workers)?;
+        let workers = Workers::spawn(specs, publisher.shared(), &shared).map_err(Error::Workers)?;
         failpoint::hit("start-workers")?;
         let mut netlink = Netlink::open().map_err(Error::Netlink)?;
         let mut store = DescriptorStore::new(notify);
@@ -160,6 +163,7 @@ impl Daemon {
             namespaces: Namespaces::new().map_err(failed)?,
             answer: None,
             workers,
+            shared,
         };
         let mut daemon = Self {
             plane: ControlPlane::new(config, model, node.workers.count()),

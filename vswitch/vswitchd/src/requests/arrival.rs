@@ -85,6 +85,7 @@ pub(super) fn encapsulate(
 mod tests {
     use api::{AttachmentId, Reserve, TracePacket};
     use dataplane::Millis;
+    use dataplane::session::{Header, SessionTable};
     use dataplane::tables::{Epoch, Fdb, LocalAddresses, Offloads, PortId};
     use dataplane::wire::MacAddr;
     use frame::{Packet, Pool};
@@ -179,8 +180,17 @@ mod tests {
         let mut frame = pool.alloc().expect("a frame is free");
         frame.extend_from_slice(&bytes).expect("room");
         let fdb = Fdb::new(1, 1000);
-        let trace =
-            dataplane::trace(&tables, &fdb, &pool, uplink.id, Packet::plain(frame), Millis(0));
+        let header = Header { boot_id: 1, seed: 2, buckets: 2 };
+        let sessions = SessionTable::on_heap(&header).expect("two buckets at least");
+        let trace = dataplane::trace(
+            &tables,
+            &fdb,
+            &sessions,
+            &pool,
+            uplink.id,
+            Packet::plain(frame),
+            Millis(0),
+        );
         trace.leaves.iter().map(|(port, _)| *port).collect()
     }
 }

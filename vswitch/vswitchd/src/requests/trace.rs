@@ -85,11 +85,19 @@ impl Daemon {
             .map_err(|_| refuse(ErrorKind::Invalid, "the packet is too long for a frame"))?;
         let packet = Packet { frame, offload: Offload::default() };
         let (fdb, now) = self.learned_fdb();
-        let trace = dataplane::trace(&tables, &fdb, &self.trace_pool, ingress, packet, now);
+        let trace = dataplane::trace(
+            &tables,
+            &fdb,
+            &self.node.shared.sessions,
+            &self.trace_pool,
+            ingress,
+            packet,
+            now,
+        );
 
         let vxlan_port = self.plane.config().overlay.vxlan_port;
         let dropped = match trace.verdict {
-            Verdict::Drop(reason) | Verdict::Refuse { reason, .. } => {
+            Verdict::Drop(reason) | Verdict::Refuse { reason, .. } | Verdict::Reset { reason } => {
                 Some(reason.label().to_owned())
             }
             _ => None,
@@ -116,12 +124,12 @@ impl Daemon {
         self.plane.model().peers.values().map(|(peer, _)| peer).find(has)
     }
 
-    /// What all workers have learned, in one table; and a time at which each entry has its age.
+    /// What all workers have learned, in one table; and the workers' time.
     fn learned_fdb(&self) -> (Fdb, Millis) {
         let learned = self.node.workers.learned(LEARNED_PATIENCE);
         let entries: Vec<_> = learned.into_iter().flat_map(|(_, entries)| entries).collect();
         let ageing_ms = self.plane.config().bridge.ageing_seconds * 1000;
-        let now = Millis(ageing_ms);
+        let now = Millis(self.node.shared.origin.elapsed().as_millis() as u64);
         let mut fdb = Fdb::new(entries.len() as u32, ageing_ms);
         for (entry, age_ms) in entries {
             let port = match entry.target {

@@ -6,8 +6,11 @@
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
+
 use api::Door;
-use dataplane::tables::{Adjacency, Encap, PortId, Template};
+use dataplane::session::{Direction, Endpoint};
+use dataplane::tables::{Adjacency, Encap, PortId, Template, VirtualPort};
 use dataplane::{AfterBridge, Decapsulation, Network, TraceEvent, Verdict};
 
 /// One line for what a door found.
@@ -30,6 +33,21 @@ pub(super) fn door(event: &TraceEvent, name: &impl Fn(PortId) -> String) -> Door
                 AfterBridge::Dropped => "ends here",
             };
             ("bridge", format!("{place}: {next}"))
+        }
+        TraceEvent::Balanced { service, backend } => {
+            let VirtualPort { address, protocol, port } = service;
+            let backend = SocketAddr::new(backend.address, backend.port);
+            let service = SocketAddr::new(*address, *port);
+            ("session", format!("a flow to the service {service} {protocol} begins: to {backend}"))
+        }
+        TraceEvent::Session { direction, to } => {
+            let from = match direction {
+                Direction::FromOpener => "the client",
+                Direction::FromResponder => "the backend",
+            };
+            let end = |end: Endpoint| SocketAddr::new(end.address, end.port);
+            let (source, destination) = (end(to.source()), end(to.destination()));
+            ("session", format!("of a service, from {from}: becomes {source} > {destination}"))
         }
         TraceEvent::NoRoute(destination) => ("route", format!("no route to {destination}")),
         TraceEvent::Route(adjacency) => ("route", leads(adjacency, name)),
@@ -71,6 +89,9 @@ pub(super) fn verdict(verdict: &Verdict, name: &impl Fn(PortId) -> String) -> St
         Verdict::Answer(answer) => format!("answered in place: {answer}"),
         Verdict::Refuse { reason, error, .. } => {
             format!("drop: {} The sender is told: {error}.", reason.explanation())
+        }
+        Verdict::Reset { reason } => {
+            format!("drop: {} The sender is sent a TCP reset.", reason.explanation())
         }
         Verdict::Drop(reason) => format!("drop: {}", reason.explanation()),
     }
@@ -121,6 +142,7 @@ fn leads(adjacency: &Adjacency, name: &impl Fn(PortId) -> String) -> String {
                 .collect();
             format!("one of {} next hops: {}", members.len(), members.join(", "))
         }
+        Adjacency::Service => "the address of a service".to_owned(),
         Adjacency::Blackhole => "blackhole".to_owned(),
         Adjacency::Unreachable => "unreachable".to_owned(),
     }

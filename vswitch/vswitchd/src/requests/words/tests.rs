@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::TracePacket;
+use dataplane::session::{Header, SessionTable};
 use dataplane::tables::adjacency::{Ends, Outer};
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, Fdb, FdbTarget, Gateway, Member,
@@ -189,13 +190,19 @@ fn in_vxlan(vni: u32, inner: &[u8]) -> Vec<u8> {
     bytes
 }
 
+fn sessions() -> SessionTable {
+    let header = Header { boot_id: 1, seed: 2, buckets: 2 };
+    SessionTable::on_heap(&header).expect("two buckets at least")
+}
+
 /// Walks a frame; every line that people see of it.
 fn traced(ingress: PortId, bytes: &[u8]) -> String {
     let pool = Pool::new(64);
     let mut frame = pool.alloc().expect("a frame is free");
     frame.extend_from_slice(bytes).expect("room");
     let fdb = Fdb::new(1, 1000);
-    let trace = trace(&tables(), &fdb, &pool, ingress, Packet::plain(frame), Millis(0));
+    let trace =
+        trace(&tables(), &fdb, &sessions(), &pool, ingress, Packet::plain(frame), Millis(0));
     let mut text = String::new();
     for event in &trace.events {
         let door = door(event, &name);
