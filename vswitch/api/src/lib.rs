@@ -10,6 +10,8 @@
 //! | `attachment` | a pod's interface: its key, its addresses, its mode |
 //! | `policy`     | groups, rules and subjects: what is allowed between pods |
 //! | `state`      | what `status` and `show` answer |
+//! | `service`    | services, as a node is to serve them |
+//! | `session`    | what the daemon shows of the session table |
 //! | `trace`      | a described packet, and the doors that it passed |
 //! | `codec`      | length prefix and JSON, bounded |
 //! | `client`     | a request and its reply, for a program that waits for it |
@@ -29,6 +31,8 @@ mod mac;
 mod message;
 mod policy;
 mod prefix;
+mod service;
+mod session;
 mod state;
 mod trace;
 
@@ -49,6 +53,11 @@ pub use policy::{
     RuleSetId, SubjectRules,
 };
 pub use prefix::{is_v4, overlap};
+pub use service::{
+    BackendSpec, BackendUse, RefusedAddress, RefusedService, ServiceEntry, ServiceProtocol,
+    ServiceSpec, ServiceSync, WithoutBackend,
+};
+pub use session::{SessionCounts, SessionEnd, SessionEntry, Sessions};
 pub use state::{
     DropCount, Drops, Encapsulate, Encapsulation, FdbEntry, FibEntry, KernelRoutes, LostPod,
     MasqueradeStatus, NeighborEntry, PeerEntry, PeerSpec, PeerSync, PortCounters, PortEntry,

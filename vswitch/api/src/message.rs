@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Adjustment, Attach, AttachmentId, Check, Collect, Drops, FdbEntry, FibEntry, Mac,
     NeighborEntry, PeerEntry, PeerSpec, PeerSync, PortEntry, Reattachment, Recover, RefusedPeer,
-    Reserve, Reserved, RouteSpec, Status, Survey, TracePacket, TraceResult,
+    RefusedService, Reserve, Reserved, RouteSpec, ServiceEntry, ServiceSync, Sessions, Status,
+    Survey, TracePacket, TraceResult,
 };
 
 /// One question or order to the daemon.
@@ -29,6 +30,13 @@ pub enum Request {
     ShowPeers,
     /// Dropped packets by reason, with the accounting that closes over them.
     ShowDrops,
+    /// Every service, and what its flows are given to.
+    ShowServices,
+    /// Sessions that are known now, at most so many.
+    ShowSessions {
+        /// Sessions at most.
+        most: u32,
+    },
     /// Walks a described packet through the live tables, without side effect.
     Trace(TracePacket),
 
@@ -76,6 +84,8 @@ pub enum Request {
     DeletePeer(String),
     /// Adds, replaces and withdraws peers of one source.
     SyncPeers(PeerSync),
+    /// Adds, replaces and withdraws services.
+    SyncServices(ServiceSync),
     /// Sets the prefixes that this node's pods get their addresses from, one a family, as the cluster
     /// assigned them; for a node that has none in its configuration.
     SetPodPrefixes(Vec<IpNet>),
@@ -136,6 +146,10 @@ pub enum Reply {
     Peers(Vec<PeerEntry>),
     /// Answer to `ShowDrops`.
     Drops(Drops),
+    /// Answer to `ShowServices`.
+    Services(Vec<ServiceEntry>),
+    /// Answer to `ShowSessions`.
+    Sessions(Sessions),
     /// Answer to `Trace`.
     Trace(TraceResult),
     /// Answer to `Reserve`.
@@ -157,6 +171,9 @@ pub enum Reply {
     /// Answer to `SyncPeers`: every peer of this source that is refused now, also those of an earlier
     /// request. Everything else is taken.
     Synced(Vec<RefusedPeer>),
+    /// Answer to `SyncServices`: every service that is refused now, as a whole or at some of its
+    /// addresses, also of an earlier request.
+    SyncedServices(Vec<RefusedService>),
 }
 
 /// Why the daemon did not do as asked.

@@ -69,6 +69,14 @@ pub(crate) enum Show {
     Peers,
     /// Dropped packets by port and reason.
     Drops,
+    /// Services by name: their virtual addresses, and the backends that flows are given to.
+    Services,
+    /// Sessions: how many there are, and some of them.
+    Sessions {
+        /// Sessions at most.
+        #[arg(long, value_name = "COUNT", default_value_t = 100)]
+        most: u32,
+    },
 }
 
 #[derive(Args)]
@@ -255,6 +263,8 @@ impl Command {
                 Show::Neighbors => Request::ShowNeighbors,
                 Show::Peers => Request::ShowPeers,
                 Show::Drops => Request::ShowDrops,
+                Show::Services => Request::ShowServices,
+                Show::Sessions { most } => Request::ShowSessions { most: *most },
             },
             Self::Trace(trace) => Request::Trace(TracePacket {
                 port: trace.from.clone(),

@@ -1,11 +1,12 @@
 //! Answers as aligned tables, or as JSON.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use api::{
-    Drops, MasqueradeStatus, RefusedRoute, RepairStatus, Reply, ServiceProblem, ServiceProblemKind,
-    SourceStatus, Status, TraceResult,
+    BackendUse, Drops, MasqueradeStatus, RefusedRoute, RepairStatus, Reply, ServiceEntry,
+    ServiceProblem, ServiceProblemKind, ServiceSpec, SessionEnd, Sessions, SourceStatus, Status,
+    TraceResult, WithoutBackend,
 };
 use serde::Serialize;
 
@@ -27,6 +28,9 @@ pub(crate) fn json(reply: &Reply) -> String {
         Reply::Trace(trace) => pretty(trace),
         Reply::Reserved(reserved) => pretty(reserved),
         Reply::Synced(refused) => pretty(refused),
+        Reply::Services(services) => pretty(services),
+        Reply::Sessions(sessions) => pretty(sessions),
+        Reply::SyncedServices(refused) => pretty(refused),
         Reply::Adjustments(adjustments) => pretty(adjustments),
         Reply::Reattachments(pods) => pretty(pods),
         Reply::Survey(survey) => pretty(survey),
@@ -41,12 +45,15 @@ pub(crate) fn text(reply: &Reply) -> String {
         Reply::Done
         | Reply::Reserved(_)
         | Reply::Synced(_)
+        | Reply::SyncedServices(_)
         | Reply::Adjustments(_)
         | Reply::Drained { .. }
         | Reply::Reattachments(_)
         | Reply::Survey(_) => String::new(),
         Reply::Status(status) => status_text(status),
         Reply::Drops(drops) => drops_text(drops),
+        Reply::Services(services) => services_text(services),
+        Reply::Sessions(sessions) => sessions_text(sessions),
         Reply::Trace(trace) => trace_text(trace),
         Reply::Ports(ports) => {
             let mut table = Table::new(&[
@@ -342,6 +349,98 @@ fn drops_text(drops: &Drops) -> String {
         line(&mut text, &format!("{} in flight while this was read", entered.abs_diff(left)));
     }
     text
+}
+
+/// Backends of one line; a service may have thousands.
+const BACKENDS_SHOWN: usize = 4;
+
+fn services_text(services: &[ServiceEntry]) -> String {
+    let mut table = Table::new(&["SERVICE", "ADDRESSES", "PORT", "AFFINITY", "BACKENDS"]);
+    let mut refused = String::new();
+    for entry in services {
+        let spec = &entry.spec;
+        for at in &entry.refused {
+            line(
+                &mut refused,
+                &format!("{} is not served at {}: {}", spec.name, at.address, at.reason),
+            );
+        }
+        let is_served = |address: &&IpAddr| entry.refused.iter().all(|at| at.address != **address);
+        table.row([
+            spec.name.clone(),
+            addresses_text(spec.addresses.iter().filter(is_served)),
+            format!("{}/{}", spec.port, spec.protocol.label()),
+            spec.affinity_seconds.map_or("-".to_owned(), |seconds| format!("{seconds} s")),
+            backends_text(spec),
+        ]);
+    }
+    table.print() + "\n" + &refused
+}
+
+fn addresses_text<'a>(addresses: impl Iterator<Item = &'a IpAddr>) -> String {
+    let all: Vec<_> = addresses.map(IpAddr::to_string).collect();
+    if all.is_empty() { "-".to_owned() } else { all.join(", ") }
+}
+
+fn backends_text(spec: &ServiceSpec) -> String {
+    if spec.backends.is_empty() {
+        return match spec.without_backend {
+            WithoutBackend::Refuse => "none: refused".to_owned(),
+            WithoutBackend::Drop => "none of this node: dropped".to_owned(),
+        };
+    }
+    let shown = spec.backends.iter().take(BACKENDS_SHOWN).map(|backend| {
+        let at = SocketAddr::new(backend.address, backend.port);
+        match backend.flows {
+            BackendUse::All => at.to_string(),
+            BackendUse::Existing => format!("{at} (no new flows)"),
+            BackendUse::Connections => format!("{at} (not ready)"),
+        }
+    });
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    match spec.backends.len().saturating_sub(BACKENDS_SHOWN) {
+        0 => shown,
+        more => format!("{shown}, and {more} more"),
+    }
+}
+
+fn sessions_text(sessions: &Sessions) -> String {
+    let mut text = String::new();
+    for counts in &sessions.families {
+        let all = counts.embryonic + counts.established + counts.closing;
+        line(
+            &mut text,
+            &format!(
+                "{}: {all} session(s), {} not answered, {} established, {} closing; room for {} entries; {} begun, {} refused",
+                counts.family,
+                counts.embryonic,
+                counts.established,
+                counts.closing,
+                counts.capacity,
+                counts.created,
+                counts.refused
+            ),
+        );
+    }
+    if sessions.sessions.is_empty() {
+        return text;
+    }
+    let end = |end: &SessionEnd| SocketAddr::new(end.address, end.port).to_string();
+    let other = |it: &Option<SessionEnd>| it.as_ref().map_or("-".to_owned(), end);
+    let mut table =
+        Table::new(&["PROTOCOL", "CLIENT", "SERVER", "BACKEND", "SEEN AS", "STATE", "IDLE S"]);
+    for session in &sessions.sessions {
+        table.row([
+            session.protocol.clone(),
+            end(&session.client),
+            end(&session.server),
+            other(&session.backend),
+            other(&session.client_at_backend),
+            session.state.clone(),
+            session.idle_seconds.to_string(),
+        ]);
+    }
+    text + &table.print() + "\n"
 }
 
 fn trace_text(trace: &TraceResult) -> String {

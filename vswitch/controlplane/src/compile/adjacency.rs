@@ -38,6 +38,7 @@ pub(super) enum Shared {
     Direct(IpAddr),
     Several(Vec<(AdjacencyId, u16)>),
     Host,
+    Service,
     Blackhole,
     Unreachable,
 }
@@ -89,6 +90,7 @@ impl<'a, 'i> Adjacencies<'a, 'i> {
                 Some(Shared::Several(exits))
             }
             Target::Host => Some(Shared::Host),
+            Target::Service => Some(Shared::Service),
             Target::Blackhole => Some(Shared::Blackhole),
             Target::Unreachable => Some(Shared::Unreachable),
             Target::Pod { .. } | Target::Gateway | Target::Neighbor { .. } => None,
@@ -171,6 +173,7 @@ impl<'a, 'i> Adjacencies<'a, 'i> {
                 },
                 None => Adjacency::Unreachable,
             },
+            Target::Service => Adjacency::Service,
             Target::Blackhole => Adjacency::Blackhole,
             // A group is made of its members, in `group`.
             Target::Several(_) | Target::Unreachable => Adjacency::Unreachable,

@@ -22,7 +22,7 @@ use super::ports::ports;
 use super::rib;
 use super::route::Target;
 use super::tunnels::tunnels;
-use super::{Input, gateway};
+use super::{Input, gateway, services};
 
 /// Adjacencies that nothing leads to any more are kept up to as many as are in use, and so many more.
 const SPARE: usize = 1024;
@@ -67,6 +67,7 @@ impl Base {
             .map(|route| (route.prefix, adjacencies.route(route.prefix, &route.target)))
             .collect();
         let made = tables.adjacencies.len();
+        services::follow(&mut tables.services, &BTreeMap::new(), &input.model.served.ports);
         Self { made_of, tables, routes, known, gaps: gaps(&input), made }
     }
 
@@ -75,6 +76,10 @@ impl Base {
         let Some(Difference { mut prefixes, ends }) = self.made_of.difference(input) else {
             return false;
         };
+        let (old, new) = (&self.made_of.served, &input.model.served);
+        if !Arc::ptr_eq(old, new) {
+            services::follow(&mut self.tables.services, &old.ports, &new.ports);
+        }
         if prefixes.is_empty() && ends.is_empty() {
             self.made_of.share(input);
             return true;

@@ -35,7 +35,13 @@ impl Among<'_> {
         let Self::All = self else { return 0 };
         let model = input.model;
         let of_peers = model.peers.values().map(|(peer, _)| peer.prefixes.len()).sum::<usize>();
-        of_peers + model.routes.len() + model.kernel.routes.len() + 2 * input.pods.len() + 16
+        let of_services = model.served.addresses.len();
+        of_peers
+            + of_services
+            + model.routes.len()
+            + model.kernel.routes.len()
+            + 2 * input.pods.len()
+            + 16
     }
 }
 
@@ -60,6 +66,9 @@ pub(super) fn candidates<'a>(input: &Input<'a>, among: Among<'_>) -> Vec<RibRout
     }
     for ((bridge, address), mac) in &model.neighbors {
         add((*address).into(), Target::Neighbor { bridge, mac: *mac }, RouteOrigin::Neighbor);
+    }
+    for address in &model.served.addresses {
+        add((*address).into(), Target::Service, RouteOrigin::Service);
     }
     for (prefix, (target, source)) in model.routes.iter() {
         let target = match target {

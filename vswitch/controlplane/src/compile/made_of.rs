@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use super::{HostPort, Input, UplinkPort};
 use crate::config::Config;
 use crate::kernel::{Revision, Tracked};
+use crate::model::services::ServedServices;
 use crate::model::{Model, PodPrefixes};
 use crate::next_hop::NextHop;
 use crate::path_mtu::PathMtus;
@@ -28,6 +29,7 @@ pub(super) struct MadeOf {
     config: Config,
     peers: Arc<Peers>,
     routes: Arc<BTreeMap<IpNet, (RouteTarget, Source)>>,
+    pub(super) served: Arc<ServedServices>,
     kernel: Revision,
     neighbors: BTreeMap<(String, IpAddr), Mac>,
     pods: PodPrefixes,
@@ -66,6 +68,7 @@ struct Parts<'a> {
     config: &'a Config,
     peers: &'a Arc<Peers>,
     routes: &'a Arc<BTreeMap<IpNet, (RouteTarget, Source)>>,
+    served: &'a Arc<ServedServices>,
     kernel: &'a Tracked,
     neighbors: &'a BTreeMap<(String, IpAddr), Mac>,
     pods: &'a PodPrefixes,
@@ -90,6 +93,9 @@ impl<'a> Parts<'a> {
             path_mtus: _,
             peers,
             routes,
+            // What is served of them is in `served`.
+            services: _,
+            served,
             // What is in force of these is in `peers` and `routes`.
             source_rib: _,
             hidden: _,
@@ -106,6 +112,7 @@ impl<'a> Parts<'a> {
             config,
             peers,
             routes,
+            served,
             kernel,
             neighbors,
             pods,
@@ -125,6 +132,7 @@ impl MadeOf {
             config: parts.config.clone(),
             peers: Arc::clone(parts.peers),
             routes: Arc::clone(parts.routes),
+            served: Arc::clone(parts.served),
             kernel: parts.kernel.revision(),
             neighbors: parts.neighbors.clone(),
             pods: parts.pods.clone(),
@@ -141,6 +149,7 @@ impl MadeOf {
     pub(super) fn share(&mut self, input: &Input<'_>) {
         self.peers = Arc::clone(&input.model.peers);
         self.routes = Arc::clone(&input.model.routes);
+        self.served = Arc::clone(&input.model.served);
     }
 
     /// What this input has otherwise; `None` if that may be anything.
@@ -150,6 +159,7 @@ impl MadeOf {
             config,
             peers,
             routes,
+            served,
             kernel,
             neighbors,
             pods,
@@ -177,6 +187,10 @@ impl MadeOf {
         difference.add_peers(&self.peers, peers);
         if !Arc::ptr_eq(&self.routes, routes) {
             difference.prefixes.extend(differing(&self.routes, routes));
+        }
+        if !Arc::ptr_eq(&self.served, served) {
+            let (old, new) = (&self.served.addresses, &served.addresses);
+            difference.prefixes.extend(old.symmetric_difference(new).map(|one| IpNet::from(*one)));
         }
         difference.add_what_leads_to_ends(input);
         (difference.prefixes.len() <= MOST).then_some(difference)

@@ -13,6 +13,7 @@
 //! | `adjacency`     | what goes in front of a packet |
 //! | `tunnels`       | what is accepted from which peers, with which inner sources |
 //! | `ports`         | what is attached here |
+//! | `services`      | what stands behind virtual addresses |
 //! | `bridge`        | what shares the L2 segment |
 //! | `base`          | what of all this is as before |
 //! | `made_of`       | what is not |
@@ -28,6 +29,7 @@ mod made_of;
 mod ports;
 pub mod rib;
 pub mod route;
+mod services;
 #[cfg(test)]
 mod tests;
 mod tunnels;

@@ -40,6 +40,8 @@ pub enum Target<'a> {
         /// Its MAC.
         mac: Mac,
     },
+    /// A service's backends, whichever a flow is given to.
+    Service,
     /// Dropped.
     Blackhole,
     /// Dropped, and the sender gets an ICMP error.
@@ -95,6 +97,8 @@ pub enum RouteOrigin {
     Attachment,
     /// A static neighbour.
     Neighbor,
+    /// A virtual address of a service.
+    Service,
     /// A route that a source names.
     Route(Source),
     /// A prefix of a peer.
@@ -111,6 +115,7 @@ impl RouteOrigin {
             Self::Node | Self::Gap => "node",
             Self::Attachment => "attachment",
             Self::Neighbor => "runtime",
+            Self::Service => "service",
             Self::Route(source) | Self::Peer(source) => source.label(),
         }
     }
@@ -121,9 +126,10 @@ impl RouteOrigin {
             Self::Node => (0, None, 0),
             Self::Attachment => (1, None, 0),
             Self::Neighbor => (2, None, 0),
-            Self::Route(source) => (3, Some(source), 0),
-            Self::Peer(source) => (3, Some(source), 1),
-            Self::Gap => (4, None, 0),
+            Self::Service => (3, None, 0),
+            Self::Route(source) => (4, Some(source), 0),
+            Self::Peer(source) => (4, Some(source), 1),
+            Self::Gap => (5, None, 0),
         }
     }
 }

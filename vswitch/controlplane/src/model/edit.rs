@@ -5,8 +5,9 @@
 //! is applying it once and a replay needs no history.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use api::{AttachmentId, Mac, PeerSpec, RouteTarget};
+use api::{AttachmentId, Mac, PeerSpec, RouteTarget, ServiceSpec};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,16 @@ pub enum Edit {
         /// The source that named it before.
         #[serde(default = "runtime", skip_serializing_if = "is_runtime")]
         source: Source,
+    },
+    /// A service.
+    Service {
+        /// The whole service.
+        service: ServiceSpec,
+    },
+    /// There is no such service.
+    NoService {
+        /// Name of the service.
+        name: String,
     },
     /// A route that was added at run time.
     Route {
@@ -134,6 +145,8 @@ impl Model {
         // Once for all of them: it looks at every peer.
         if edits.iter().any(Edit::concerns_sources) {
             self.resolve();
+        } else if edits.iter().any(Edit::concerns_services) {
+            self.serve();
         }
         undo
     }
@@ -169,6 +182,15 @@ impl Model {
                     Some(peer) => Edit::Peer { peer, source },
                     None => Edit::NoPeer { name, source },
                 }
+            }
+            Edit::Service { service } => {
+                let name = service.name.clone();
+                let services = Arc::make_mut(&mut self.services);
+                undo_service(name.clone(), services.insert(name, Arc::new(service)))
+            }
+            Edit::NoService { name } => {
+                let old = Arc::make_mut(&mut self.services).remove(&name);
+                undo_service(name, old)
             }
             Edit::Route { prefix, target } => {
                 match self.source_rib.runtime_routes().insert(prefix, target) {
@@ -218,6 +240,11 @@ impl Model {
 }
 
 impl Edit {
+    /// Whether it may change which services are served.
+    fn concerns_services(&self) -> bool {
+        matches!(self, Self::Service { .. } | Self::NoService { .. })
+    }
+
     /// Whether it may change which peers and routes are in force.
     fn concerns_sources(&self) -> bool {
         matches!(
@@ -228,6 +255,13 @@ impl Edit {
                 | Self::NoRoute { .. }
                 | Self::PodPrefixes { .. }
         )
+    }
+}
+
+fn undo_service(name: String, old: Option<Arc<ServiceSpec>>) -> Edit {
+    match old {
+        Some(service) => Edit::Service { service: Arc::unwrap_or_clone(service) },
+        None => Edit::NoService { name },
     }
 }
 

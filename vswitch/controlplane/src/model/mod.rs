@@ -14,6 +14,7 @@ pub mod edit;
 pub mod ipam;
 mod overlay;
 pub mod prefixes;
+pub mod services;
 pub mod source_rib;
 pub mod sync;
 #[cfg(test)]
@@ -23,7 +24,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::{AttachmentId, ErrorKind, ErrorReply, Mac, Mode, PeerSpec, PodName, RouteTarget, Source};
+use api::{
+    AttachmentId, ErrorKind, ErrorReply, Mac, Mode, PeerSpec, PodName, RouteTarget, ServiceSpec,
+    Source,
+};
 use dataplane::tables::LocalAddresses;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -33,6 +37,7 @@ use crate::kernel::Tracked;
 pub use edit::{Edit, frees};
 use ipam::Ipam;
 pub use prefixes::PodPrefixes;
+use services::{NamedServices, ServedServices};
 pub use source_rib::{Hidden, Refused, SourceRib};
 
 /// What an attachment holds.
@@ -84,6 +89,10 @@ pub struct Model {
     pub hidden: Hidden,
     /// Peers that a source named last and could not have at all; judged again at its next message.
     pub refused: Refused,
+    /// Services by name.
+    pub services: Arc<NamedServices>,
+    /// What of them is served. Made of `services`, and of who has which address.
+    pub served: Arc<ServedServices>,
     /// This node's prefixes for pods.
     pub pods: PodPrefixes,
     /// VTEP by bridge domain and MAC.
@@ -183,6 +192,11 @@ impl Model {
                 self.path_mtus
                     .iter()
                     .map(|(address, mtu)| Edit::PathMtu { address: *address, mtu: *mtu }),
+            )
+            .chain(
+                self.services
+                    .values()
+                    .map(|service| Edit::Service { service: ServiceSpec::clone(service) }),
             )
             .chain(self.ipam.cursors().map(|address| Edit::Cursor { address }))
             .collect()

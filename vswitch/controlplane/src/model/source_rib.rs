@@ -172,6 +172,7 @@ impl Model {
             }
         }
         (self.peers, self.routes, self.hidden) = (Arc::new(peers), Arc::new(routes), hidden);
+        self.serve();
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `event`    | which events there are |
 //! | `requests` | what clients ask for: leases, ports, run-time entries |
 //! | `cluster`  | what the cluster tells: peers, this node's prefixes |
+//! | `services` | what the cluster tells of services |
 //! | `facts`    | what the kernel, routers of the underlay and time tell |
 //! | `pods`     | what becomes of pods that end without a DEL, or lose their interface |
 //! | `reload`   | another configuration |
@@ -22,11 +23,12 @@ mod pods;
 mod problems;
 mod reload;
 mod requests;
+mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use api::{Adjustment, AttachmentId, ErrorReply, Source};
+use api::{Adjustment, AttachmentId, ErrorReply, RefusedAddress, Source};
 use dataplane::tables::{Epoch, FdbTarget, Tables};
 use dataplane::{Millis, PathMtu};
 
@@ -112,6 +114,10 @@ pub struct ControlPlane {
     pub(crate) lost: BTreeSet<AttachmentId>,
     /// What is wrong with pods as things are.
     pub(crate) pod_notes: Vec<String>,
+    /// Services that are refused as a whole, and why.
+    pub(crate) refused_services: BTreeMap<String, String>,
+    /// Addresses of services that are not served, as it was said last.
+    pub(crate) unserved: BTreeMap<String, Vec<RefusedAddress>>,
 }
 
 impl ControlPlane {
@@ -145,6 +151,8 @@ impl ControlPlane {
             ended: BTreeMap::new(),
             lost: BTreeSet::new(),
             pod_notes: Vec::new(),
+            refused_services: BTreeMap::new(),
+            unserved: BTreeMap::new(),
         }
     }
 

@@ -43,6 +43,7 @@ impl ControlPlane {
             }
             Request::DeletePeer(name) => model.delete_peer(config, &name),
             Request::SyncPeers(sync) => return self.sync_peers(sync),
+            Request::SyncServices(sync) => return Ok(self.sync_services(sync)),
             Request::SetPodPrefixes(prefixes) => return self.set_pod_prefixes(&prefixes),
             Request::AddFdb { bridge, mac, vtep } => model.add_fdb(config, bridge, mac, vtep),
             Request::DeleteFdb { bridge, mac } => model.delete_fdb(bridge, mac),
@@ -60,6 +61,8 @@ impl ControlPlane {
             | Request::ShowNeighbors
             | Request::ShowPeers
             | Request::ShowDrops
+            | Request::ShowServices
+            | Request::ShowSessions { .. }
             | Request::Adjustments
             | Request::Reattachments
             | Request::Survey

@@ -22,6 +22,7 @@ mod held;
 mod packet;
 mod problems;
 mod routes;
+mod services;
 mod show;
 mod status;
 mod trace;
@@ -83,6 +84,8 @@ impl Daemon {
             Request::ShowNeighbors => Reply::Neighbors(self.show_neighbors()),
             Request::ShowPeers => Reply::Peers(self.show_peers()),
             Request::ShowDrops => Reply::Drops(self.show_drops()),
+            Request::ShowServices => Reply::Services(self.show_services()),
+            Request::ShowSessions { most } => Reply::Sessions(self.show_sessions(most)),
             Request::Trace(packet) => {
                 return Err(Box::new(self.trace(&packet).map(Reply::Trace)));
             }

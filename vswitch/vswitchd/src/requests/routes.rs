@@ -96,6 +96,7 @@ impl Daemon {
                 (ways.collect::<Vec<_>>().join(", "), None)
             }
             Target::Neighbor { bridge, mac } => (format!("bridge {bridge} {mac}"), Some(pod_mtu)),
+            Target::Service => ("service".into(), None),
             Target::Blackhole => ("blackhole".into(), None),
             Target::Unreachable => ("unreachable".into(), None),
         };

@@ -1,0 +1,83 @@
+//! What the door `session` knows of services.
+//!
+//! Enters: what is served, and what was. Leaves: services into tables, each with its backends; what did
+//! not change is not made again.
+
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use api::{BackendUse, ServiceSpec, WithoutBackend};
+use dataplane::session::Endpoint;
+use dataplane::tables::{self, Backend, BackendState, Backends, Service, Services, VirtualPort};
+use ipnet::IpNet;
+
+/// The services of virtual ports.
+type Ports = BTreeMap<VirtualPort, Arc<ServiceSpec>>;
+
+/// Makes the services of some virtual ports those of others.
+pub(super) fn follow(services: &mut Arc<Services>, old: &Ports, new: &Ports) {
+    let is_other = |port: &VirtualPort, service: &Arc<ServiceSpec>, among: &Ports| {
+        among.get(port).is_none_or(|known| !Arc::ptr_eq(known, service) && known != service)
+    };
+    let mut made: BTreeMap<(*const ServiceSpec, bool), Service> = BTreeMap::new();
+    for port in old.keys().filter(|port| !new.contains_key(port)) {
+        Arc::make_mut(services).remove(port);
+    }
+    for (port, spec) in new.iter().filter(|(port, spec)| is_other(port, spec, old)) {
+        let v4 = port.address.is_ipv4();
+        let service = made.entry((Arc::as_ptr(spec), v4)).or_insert_with(|| make(spec, v4));
+        Arc::make_mut(services).insert(*port, service.clone());
+    }
+}
+
+/// The service of this IP version.
+fn make(spec: &ServiceSpec, v4: bool) -> Service {
+    let backends = spec.backends.iter().filter(|backend| backend.address.is_ipv4() == v4);
+    let backends = backends.map(|backend| Backend {
+        endpoint: Endpoint { address: backend.address, port: backend.port },
+        state: match backend.flows {
+            BackendUse::All => BackendState::Usable,
+            BackendUse::Existing => BackendState::Serving,
+            BackendUse::Connections => BackendState::NotServing,
+        },
+    });
+    let backends = Backends::new(backends);
+    let sources: Vec<IpNet> =
+        spec.sources.iter().filter(|net| matches!(net, IpNet::V4(_)) == v4).copied().collect();
+    Service {
+        generation: generation(&backends),
+        backends: Arc::new(backends),
+        without_backend: match spec.without_backend {
+            WithoutBackend::Refuse => tables::WithoutBackend::Refuse,
+            WithoutBackend::Drop => tables::WithoutBackend::Drop,
+        },
+        affinity_s: spec.affinity_seconds,
+        // Ranges of the other version alone admit nobody of this one.
+        sources: (!spec.sources.is_empty()).then(|| sources.into()),
+    }
+}
+
+/// A number that the same backends have again after a restart, so that sessions of before need not look
+/// for theirs. Others have the same one once in 2^32 times; a flow then stays where it is.
+fn generation(backends: &Backends) -> u32 {
+    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+    backends.all().hash(&mut hasher);
+    let hash = hasher.finish();
+    (hash >> 32) as u32 ^ hash as u32
+}
+
+/// FNV-1a: the same in every version of this program.
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
