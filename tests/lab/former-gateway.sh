@@ -43,7 +43,11 @@ node_without_prefixes() {
     node_start node-a
 }
 
-given() { /usr/bin/python3 "$root/tests/lab/set_pod_prefixes.py" "$(node_socket node-a)" "$@"; }
+given() {
+    local prefixes
+    prefixes=$(jq -cn '$ARGS.positional' --args "$@")
+    /usr/bin/python3 "$root/tests/lab/ask.py" "$(node_socket node-a)" set-pod-prefixes "$prefixes" >/dev/null
+}
 
 in_net() { [[ $(address "$1" 4) == "${2%0/24}"* ]]; }
 
