@@ -1,22 +1,38 @@
 //! The session table that the workers share.
 //!
-//! Enters: the machine's boot id and cores. Leaves: an empty table, and the moment from which its time is
-//! counted.
+//! Enters: the directory of the control socket, the machine's boot id and cores. Leaves: the table in
+//! its files there, with the sessions of a former daemon, and the moment from which its time is counted.
+//! Where the files cannot be used the table is on the heap: it serves, and ends with the daemon.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataplane::session::{Header, SessionTable, default_buckets};
+use dataplane::Millis;
+use dataplane::session::{
+    Adoption, Header, SessionTable, WhyAnew, default_buckets, words_v4, words_v6,
+};
+use netio::session_file::{self, SessionFamily};
 use rustix::time::{ClockId, clock_gettime};
 use worker::SharedState;
+
+/// The table, and what became of it.
+pub struct OpenSessions {
+    /// The table and its time.
+    pub shared: SharedState,
+    /// What was chosen, as a sentence.
+    pub choice: String,
+    /// What is wrong with the files.
+    pub warning: Option<String>,
+}
 
 /// The table, as large as the machine has cores for.
 ///
 /// # Errors
 /// If its memory cannot be had.
-pub fn open(boot_id: &str) -> io::Result<SharedState> {
+pub fn open(dir: &Path, boot_id: &str) -> io::Result<OpenSessions> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
     let header = Header {
         boot_id: boot_number(boot_id),
@@ -24,8 +40,43 @@ pub fn open(boot_id: &str) -> io::Result<SharedState> {
         seed: RandomState::new().hash_one("sessions"),
         buckets: default_buckets(cores),
     };
-    let sessions = SessionTable::on_heap(&header).map_err(io::Error::other)?;
-    Ok(SharedState { sessions: Arc::new(sessions), origin: booted() })
+    let origin = booted();
+    let now = Millis(origin.elapsed().as_millis() as u64).tick();
+    let file = |family, words| session_file::open(dir, family, words);
+    let v4 = file(SessionFamily::V4, words_v4(header.buckets));
+    let v6 = file(SessionFamily::V6, words_v6(header.buckets));
+    let (table, choice, warning) = match v4.and_then(|v4| Ok((v4, v6?))) {
+        Ok((v4, v6)) => {
+            let adopted = SessionTable::adopt(v4, v6, &header, now);
+            let (table, families) = adopted.map_err(io::Error::other)?;
+            (table, told(&families), None)
+        }
+        Err(error) => {
+            let table = SessionTable::on_heap(&header).map_err(io::Error::other)?;
+            let warning = format!(
+                "sessions end with this daemon, as their files cannot be used: {}",
+                crate::error::chain(&error)
+            );
+            (table, "sessions: in memory alone".to_owned(), Some(warning))
+        }
+    };
+    let shared = SharedState { sessions: Arc::new(table), origin };
+    Ok(OpenSessions { shared, choice, warning })
+}
+
+/// What became of the files, of IPv4 and IPv6.
+fn told(families: &[Adoption; 2]) -> String {
+    let mut kept = 0;
+    for family in families {
+        match family {
+            Adoption::Adopted { sessions, .. } => kept += sessions,
+            Adoption::Anew(WhyAnew::Fresh | WhyAnew::Boot) => {}
+            Adoption::Anew(why) => {
+                return format!("sessions: begun anew, as the file is no use ({why:?})");
+            }
+        }
+    }
+    format!("sessions: {kept} of a former daemon go on")
 }
 
 /// When the kernel's monotonic clock began.

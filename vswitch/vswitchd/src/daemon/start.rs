@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::mem::discriminant;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -43,7 +43,7 @@ use crate::namespaces::Namespaces;
 use crate::nft_rules::{self, NftRules};
 use crate::node::{Arriving, Node};
 use crate::notify::Notify;
-use crate::sessions;
+use crate::sessions::{self, OpenSessions};
 use crate::underlay::Underlay;
 use crate::uplink::OpenUplink;
 
@@ -113,7 +113,11 @@ impl Daemon {
             left => choices.push(format!("control: cores {left:?}")),
         }
         let boot_id = fs::read_to_string(BOOT_ID).unwrap_or_default();
-        let shared = sessions::open(&boot_id).map_err(Error::Workers)?;
+        let run_dir = config.control.socket.parent().unwrap_or(Path::new("."));
+        let OpenSessions { shared, choice, warning } =
+            sessions::open(run_dir, &boot_id).map_err(Error::Workers)?;
+        choices.push(choice);
+        warnings.extend(warning);
         let workers = Workers::spawn(specs, publisher.shared(), &shared).map_err(Error::Workers)?;
         failpoint::hit("start-workers")?;
         let mut netlink = Netlink::open().map_err(Error::Netlink)?;
