@@ -17,6 +17,7 @@
 //! | `flannel` | the annotations of flannel's nodes, read and written |
 //! | `desired` | all Nodes to the peers that there should be; conflicts |
 //! | `sync`    | the difference to what the daemon has, in messages |
+//! | `service` | Services and their endpoints to what the daemon serves |
 //! | `publish` | the patch that describes this node, and `degraded`, a condition in it |
 //! | `report`  | nodes that are kept out, pods that lost their interface: the log, notices, the state file |
 //! | `event`   | Events of notices |
@@ -47,4 +48,5 @@ pub mod object;
 pub mod problem;
 pub mod publish;
 pub mod report;
+pub mod service;
 pub mod sync;

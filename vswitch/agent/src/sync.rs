@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 
 use api::{MAX_REQUEST_BYTES, PeerEntry, PeerSpec, PeerSync, RefusedPeer, Source};
 
+use serde::Serialize;
+
 use crate::desired::Peers;
 
 /// Room for the frame around the peers of a message.
@@ -63,7 +65,12 @@ impl Held {
         let is_had = |peer: &PeerSpec| {
             self.peers.get(&peer.name) == Some(peer) && !self.doubtful.contains(&peer.name)
         };
-        let mut messages = Messages::default();
+        let mut messages = Messages::new(|| PeerSync {
+            source: Source::Kubernetes,
+            complete: false,
+            peers: Vec::new(),
+            gone: Vec::new(),
+        });
         for name in gone {
             messages.room_for(name.len()).gone.push(name.clone());
         }
@@ -91,21 +98,25 @@ impl Held {
 }
 
 /// Messages as they are filled, each within the bound.
-#[derive(Default)]
-struct Messages {
-    all: Vec<PeerSync>,
+pub(crate) struct Messages<M> {
+    pub(crate) all: Vec<M>,
     left_bytes: usize,
+    empty: fn() -> M,
 }
 
-impl Messages {
+impl<M> Messages<M> {
+    /// None yet; each begins as `empty`.
+    pub(crate) fn new(empty: fn() -> M) -> Self {
+        Self { all: Vec::new(), left_bytes: 0, empty }
+    }
+
     /// The message into which so many bytes more go.
-    fn room_for(&mut self, bytes: usize) -> &mut PeerSync {
+    pub(crate) fn room_for(&mut self, bytes: usize) -> &mut M {
         // Quotes and a comma.
         let bytes = bytes + 3;
         if self.all.is_empty() || bytes > self.left_bytes {
             self.left_bytes = MAX_REQUEST_BYTES - ENVELOPE_BYTES;
-            let (peers, gone) = (Vec::new(), Vec::new());
-            self.all.push(PeerSync { source: Source::Kubernetes, complete: false, peers, gone });
+            self.all.push((self.empty)());
         }
         self.left_bytes = self.left_bytes.saturating_sub(bytes);
         let last = self.all.len() - 1;
@@ -113,8 +124,9 @@ impl Messages {
     }
 }
 
-fn encoded_bytes(peer: &PeerSpec) -> usize {
-    serde_json::to_vec(peer).map_or(0, |json| json.len())
+/// Bytes of an entry of a message.
+pub(crate) fn encoded_bytes(entry: &impl Serialize) -> usize {
+    serde_json::to_vec(entry).map_or(0, |json| json.len())
 }
 
 #[cfg(test)]

@@ -1,0 +1,300 @@
+//! All Services of the cluster, as this node serves them, and what a change comes to.
+//!
+//! Enters: events of the watches of Services and EndpointSlices, and the node's zone. Leaves: the
+//! services that the daemon should have, to `held`, and a sentence for each Service of which something is
+//! left out, to `report`. A change of one slice has one Service translated anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::ServiceSpec;
+use kube::runtime::watcher::Event;
+
+use super::object::{ServiceObject, SliceObject};
+use super::problem::summary;
+use super::slice::EndpointSlice;
+use super::translate::translate;
+use super::virtuals::{ClusterService, key_of};
+
+/// The daemon's services by name.
+pub type Specs = BTreeMap<String, Arc<ServiceSpec>>;
+
+/// All Services of the cluster.
+#[derive(Debug, Default)]
+pub struct Services {
+    node_name: String,
+    zone: Option<String>,
+    services: BTreeMap<Arc<str>, ClusterService>,
+    /// By the key of their Service, then by name.
+    slices: BTreeMap<Arc<str>, BTreeMap<Box<str>, EndpointSlice>>,
+    /// Key of a slice to that of its Service.
+    owners: BTreeMap<Box<str>, Arc<str>>,
+    /// Addresses and the Services that have them.
+    cluster_ips: BTreeMap<IpAddr, Arc<str>>,
+    named: BTreeSet<(IpAddr, Arc<str>)>,
+    listed_services: List,
+    listed_slices: List,
+    /// Services to be translated.
+    changed: BTreeSet<Arc<str>>,
+    specs: Specs,
+    problems: BTreeMap<String, String>,
+}
+
+/// How far a list has come.
+#[derive(Debug, Default)]
+struct List {
+    /// Once it was whole: what is missing is gone.
+    is_whole: bool,
+    /// Keys of the list that is under way.
+    seen: BTreeSet<Box<str>>,
+}
+
+impl Services {
+    /// Of no Service yet, for the node of that name.
+    #[must_use]
+    pub fn new(node_name: &str) -> Self {
+        Self { node_name: node_name.to_owned(), ..Self::default() }
+    }
+
+    /// Of no Service for ever: what the daemon has is to be withdrawn.
+    #[must_use]
+    pub fn none() -> Self {
+        let whole = || List { is_whole: true, ..List::default() };
+        Self { listed_services: whole(), listed_slices: whole(), ..Self::default() }
+    }
+
+    /// Whether both kinds were listed; before that a Service that is missing is not gone.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.listed_services.is_whole && self.listed_slices.is_whole
+    }
+
+    /// How many Services are served.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.services.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+
+    /// The UID of a Service.
+    #[must_use]
+    pub fn uid(&self, key: &str) -> Option<&str> {
+        self.services.get(key)?.uid.as_deref()
+    }
+
+    /// The zone of the node; true if that changes something.
+    pub fn set_zone(&mut self, zone: Option<&str>) -> bool {
+        if self.zone.as_deref() == zone {
+            return false;
+        }
+        self.zone = zone.map(str::to_owned);
+        self.changed.extend(self.services.keys().cloned());
+        !self.changed.is_empty()
+    }
+
+    /// Takes what became of a Service; true if something may have changed.
+    pub fn take_service(&mut self, event: &Event<ServiceObject>) -> bool {
+        match event {
+            Event::Init => {
+                self.listed_services.seen.clear();
+                false
+            }
+            Event::InitApply(object) => {
+                self.listed_services.seen.insert(key_of(&object.metadata).into());
+                self.put_service(object)
+            }
+            Event::InitDone => {
+                let seen = self.listed_services.end();
+                let gone: Vec<_> =
+                    self.services.keys().filter(|key| !seen.contains(&***key)).cloned().collect();
+                gone.iter().for_each(|key| self.remove_service(key));
+                tracing::info!("listed {} Service(s) with virtual addresses", self.services.len());
+                true
+            }
+            Event::Apply(object) => self.put_service(object),
+            Event::Delete(object) => {
+                self.remove_service(&key_of(&object.metadata));
+                !self.changed.is_empty()
+            }
+        }
+    }
+
+    /// Takes what became of an EndpointSlice; true if something may have changed.
+    pub fn take_slice(&mut self, event: &Event<SliceObject>) -> bool {
+        match event {
+            Event::Init => {
+                self.listed_slices.seen.clear();
+                false
+            }
+            Event::InitApply(object) => {
+                self.listed_slices.seen.insert(key_of(&object.metadata).into());
+                self.put_slice(object)
+            }
+            Event::InitDone => {
+                let seen = self.listed_slices.end();
+                let gone: Vec<_> =
+                    self.owners.keys().filter(|key| !seen.contains(*key)).cloned().collect();
+                gone.iter().for_each(|key| self.remove_slice(key));
+                tracing::info!("listed {} EndpointSlice(s) of them", self.owners.len());
+                true
+            }
+            Event::Apply(object) => self.put_slice(object),
+            Event::Delete(object) => {
+                self.remove_slice(&key_of(&object.metadata));
+                !self.changed.is_empty()
+            }
+        }
+    }
+
+    /// Translates what has changed; returns all that the daemon should have.
+    pub fn settle(&mut self) -> &Specs {
+        for key in std::mem::take(&mut self.changed) {
+            let first = format!("{key}:");
+            let old: Vec<String> = self
+                .specs
+                .range(first.clone()..)
+                .take_while(|(name, _)| name.starts_with(&first))
+                .map(|(name, _)| name.clone())
+                .collect();
+            let Some(service) = self.services.get(&key) else {
+                old.iter().for_each(|name| drop(self.specs.remove(name)));
+                self.problems.remove(&*key);
+                continue;
+            };
+            let slices = self.slices.get(&key).into_iter().flat_map(BTreeMap::values);
+            let owner_of = |address: IpAddr| self.cluster_ips.get(&address).map(|owner| &**owner);
+            let translated = translate(service, slices, self.zone.as_deref(), owner_of);
+            let mut gone: BTreeSet<String> = old.into_iter().collect();
+            for spec in translated.specs {
+                gone.remove(&spec.name);
+                // What is the same stays the same, so that to compare it costs nothing.
+                if self.specs.get(&spec.name).is_none_or(|known| **known != spec) {
+                    self.specs.insert(spec.name.clone(), Arc::new(spec));
+                }
+            }
+            gone.iter().for_each(|name| drop(self.specs.remove(name)));
+            match summary(&translated.problems) {
+                Some(sentence) => self.problems.insert(key.to_string(), sentence),
+                None => self.problems.remove(&*key),
+            };
+        }
+        &self.specs
+    }
+
+    /// Services of which something is left out by `settle`, and what.
+    #[must_use]
+    pub fn problems(&self) -> &BTreeMap<String, String> {
+        &self.problems
+    }
+
+    /// True if the Service differs from what it was before.
+    fn put_service(&mut self, object: &ServiceObject) -> bool {
+        let Some(new) = ClusterService::judge(object) else {
+            self.remove_service(&key_of(&object.metadata));
+            return !self.changed.is_empty();
+        };
+        let old = self.services.get_key_value(new.key.as_str());
+        if old.is_some_and(|(_, old)| *old == new) {
+            return false;
+        }
+        let key = old.map_or_else(|| Arc::from(new.key.as_str()), |(key, _)| Arc::clone(key));
+        let kept_ips = old.map(|(_, old)| old.cluster_ips == new.cluster_ips);
+        if kept_ips != Some(true) {
+            self.disown(&key);
+            for address in &new.cluster_ips {
+                // The API server gives none to two; should it, the first keeps it.
+                self.cluster_ips.entry(*address).or_insert_with(|| Arc::clone(&key));
+                self.change_named(*address);
+            }
+        }
+        self.forget_named(&key);
+        self.named.extend(new.named_addresses().map(|address| (address, Arc::clone(&key))));
+        self.services.insert(Arc::clone(&key), new);
+        self.changed.insert(key);
+        true
+    }
+
+    fn remove_service(&mut self, key: &str) {
+        self.disown(key);
+        self.forget_named(key);
+        if let Some((key, _)) = self.services.remove_entry(key) {
+            self.changed.insert(key);
+        }
+    }
+
+    /// The Service's ClusterIPs are nobody's now.
+    fn disown(&mut self, key: &str) {
+        let addresses = self.services.get(key).map(|old| old.cluster_ips.clone());
+        for address in addresses.into_iter().flatten() {
+            if self.cluster_ips.get(&address).is_some_and(|owner| **owner == *key) {
+                self.cluster_ips.remove(&address);
+                self.change_named(address);
+            }
+        }
+    }
+
+    fn forget_named(&mut self, key: &str) {
+        let Some((key, old)) = self.services.get_key_value(key) else { return };
+        for address in old.named_addresses() {
+            self.named.remove(&(address, Arc::clone(key)));
+        }
+    }
+
+    /// Services that name an address are translated anew.
+    fn change_named(&mut self, address: IpAddr) {
+        let first = (address, Arc::from(""));
+        let named = self.named.range(first..).take_while(|(named, _)| *named == address);
+        self.changed.extend(named.map(|(_, key)| Arc::clone(key)));
+    }
+
+    /// True if the slice differs from what it was before.
+    fn put_slice(&mut self, object: &SliceObject) -> bool {
+        let slice_key = key_of(&object.metadata);
+        let Some(new) = EndpointSlice::judge(object, &self.node_name) else {
+            self.remove_slice(&slice_key);
+            return !self.changed.is_empty();
+        };
+        if self.owners.get(slice_key.as_str()).is_some_and(|owner| **owner != *new.service) {
+            self.remove_slice(&slice_key);
+        }
+        let known = self.services.get_key_value(new.service.as_str()).map(|(key, _)| key);
+        let known = known.or_else(|| Some(self.slices.get_key_value(new.service.as_str())?.0));
+        let owner = known.map_or_else(|| Arc::from(new.service.as_str()), Arc::clone);
+        let siblings = self.slices.entry(Arc::clone(&owner)).or_default();
+        if siblings.get(slice_key.as_str()) == Some(&new) {
+            return false;
+        }
+        siblings.insert(slice_key.as_str().into(), new);
+        self.owners.insert(slice_key.into(), Arc::clone(&owner));
+        self.changed.insert(owner);
+        true
+    }
+
+    fn remove_slice(&mut self, slice_key: &str) {
+        let Some(owner) = self.owners.remove(slice_key) else { return };
+        if let Some(siblings) = self.slices.get_mut(&owner) {
+            siblings.remove(slice_key);
+            if siblings.is_empty() {
+                self.slices.remove(&owner);
+            }
+        }
+        self.changed.insert(owner);
+    }
+}
+
+impl List {
+    /// It is whole: these are all.
+    fn end(&mut self) -> BTreeSet<Box<str>> {
+        self.is_whole = true;
+        std::mem::take(&mut self.seen)
+    }
+}
+
+#[cfg(test)]
+mod tests;
