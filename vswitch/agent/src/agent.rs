@@ -1,17 +1,17 @@
 //! The loop: takes what comes from the cluster and from the daemon, and acts on it when it is time.
 //!
-//! Enters: the watch of Nodes, the daemon's end, time. Leaves: orders to `link`, publications to
+//! Enters: the watches, the daemon's end, time. Leaves: orders to `link`, publications to
 //! `cluster`, the state to `report`. One task; each of its steps ends within the daemon's patience.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use kube::runtime::watcher;
+use kube::runtime::watcher::Event;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::cluster::{Outage, Publication, Seen};
+use crate::cluster::{Outage, Publication};
 use crate::degraded;
 use crate::desired::{Desired, Nodes, Peers, desired};
 use crate::error::chain;
@@ -21,6 +21,8 @@ use crate::node::ClusterNode;
 use crate::object::NodeObject;
 use crate::publish::{Health, Own, Vtep};
 use crate::report::{Notice, Report, State};
+use crate::service::index::Services;
+use crate::watch::{Seen, WatchEvent};
 
 /// A burst of changes is one change: until it is quiet for so long, yet not longer than that.
 const QUIET: Duration = Duration::from_millis(100);
@@ -39,6 +41,8 @@ pub struct Settings {
     pub node_name: String,
     /// The daemon's.
     pub socket: PathBuf,
+    /// Have the cluster's Services served.
+    pub services: bool,
     /// Write flannel's annotations too.
     pub flannel: bool,
     /// Where the state goes.
@@ -57,13 +61,16 @@ pub struct Agent {
     /// What a list has brought so far; it takes effect when it is whole.
     listing: Option<(Nodes, Option<Own>)>,
     is_listed: bool,
-    watching: Outage,
-    is_watching: bool,
+    services: Services,
+    watching: Watching,
+    watching_services: Watching,
+    watching_slices: Watching,
     link: Link,
     burst: Option<Burst>,
     desired: Desired,
     prefixes_refused: Option<String>,
     reconsider: Instant,
+    reconsider_services: Instant,
     report: Report,
     publications: watch::Sender<Option<Publication>>,
     written: Instant,
@@ -87,18 +94,25 @@ impl Agent {
     ) -> Self {
         let now = Instant::now();
         Self {
-            link: Link::new(settings.socket.clone()),
+            link: Link::new(settings.socket.clone(), settings.services),
+            services: if settings.services {
+                Services::new(&settings.node_name)
+            } else {
+                Services::none()
+            },
             settings,
             nodes: Nodes::new(),
             own: None,
             listing: None,
             is_listed: false,
-            watching: Outage::new("the API server cannot be watched"),
-            is_watching: false,
+            watching: Watching::new("the API server cannot be watched"),
+            watching_services: Watching::new("Services cannot be watched"),
+            watching_slices: Watching::new("EndpointSlices cannot be watched"),
             burst: None,
             desired: Desired::default(),
             prefixes_refused: None,
             reconsider: now,
+            reconsider_services: now,
             report: Report::new(notices),
             publications,
             written: now,
@@ -107,13 +121,13 @@ impl Agent {
     }
 
     /// Works until it is dropped; what it sent to the daemon stays.
-    pub async fn run(mut self, nodes: impl Stream<Item = Seen>) {
-        let mut nodes = std::pin::pin!(nodes);
+    pub async fn run(mut self, watches: impl Stream<Item = Seen>) {
+        let mut watches = std::pin::pin!(watches);
         self.sign_of_life();
         loop {
             let wake = self.wake();
             tokio::select! {
-                Some(seen) = nodes.next() => self.take(seen),
+                Some(seen) = watches.next() => self.take(seen),
                 () = self.link.closed() => self.lose_daemon(),
                 () = sleep_until(wake) => self.act().await,
             }
@@ -121,41 +135,46 @@ impl Agent {
     }
 
     fn take(&mut self, seen: Seen) {
-        let event = match seen {
-            Seen::Lost(why) => {
-                self.is_watching = false;
+        let is_new = match seen {
+            Seen::Node(event) => match self.watching.note(event) {
+                Some(event) => return self.take_node(event),
                 // A list that broke off begins anew.
-                self.listing = None;
-                return self.watching.begin(&why);
-            }
-            Seen::Back => {
-                self.is_watching = true;
-                return self.watching.over();
-            }
-            Seen::Event(event) => *event,
+                None if !self.watching.is_up => return self.listing = None,
+                None => false,
+            },
+            Seen::Service(event) => self
+                .watching_services
+                .note(event)
+                .is_some_and(|event| self.services.take_service(&event)),
+            Seen::Slice(event) => self
+                .watching_slices
+                .note(event)
+                .is_some_and(|event| self.services.take_slice(&event)),
         };
-        if !matches!(event, watcher::Event::Init) {
-            self.is_watching = true;
-            self.watching.over();
+        if is_new {
+            self.changed();
         }
+    }
+
+    fn take_node(&mut self, event: Event<NodeObject>) {
         match event {
-            watcher::Event::Init => self.listing = None,
-            watcher::Event::InitApply(object) => {
+            Event::Init => self.listing = None,
+            Event::InitApply(object) => {
                 let (nodes, own) = self.listing.get_or_insert_with(Default::default);
                 note(&self.settings.node_name, nodes, own, &object);
             }
-            watcher::Event::InitDone => {
+            Event::InitDone => {
                 (self.nodes, self.own) = self.listing.take().unwrap_or_default();
                 tracing::info!("listed {} Node(s)", self.nodes.len());
                 self.is_listed = true;
                 self.changed();
             }
-            watcher::Event::Apply(object) => {
+            Event::Apply(object) => {
                 if note(&self.settings.node_name, &mut self.nodes, &mut self.own, &object) {
                     self.changed();
                 }
             }
-            watcher::Event::Delete(object) => {
+            Event::Delete(object) => {
                 self.nodes.remove(object.name());
                 if object.name() == self.settings.node_name {
                     self.own = None;
@@ -199,7 +218,7 @@ impl Agent {
             self.report.lose(&status.lost_pods);
         }
         let is_refused = !self.report.standing().is_empty() || self.prefixes_refused.is_some();
-        if is_refused && self.reconsider <= now {
+        if is_refused && self.reconsider <= now || self.is_unserved(now) {
             self.changed();
         }
         if self.burst.is_some_and(|burst| burst.due() <= Instant::now()) {
@@ -230,7 +249,32 @@ impl Agent {
             tracing::error!("vswitchd does not take this node's pod prefixes: {why}");
         }
         self.prefixes_refused = refused.prefixes;
+        self.settle_services().await;
         self.sign_of_life();
+    }
+
+    /// After the peers: a service's backends are theirs.
+    async fn settle_services(&mut self) {
+        if !self.services.is_listed() {
+            return;
+        }
+        if let Some(own) = &self.own {
+            self.services.set_zone(own.zone.as_deref());
+        }
+        let now = Instant::now();
+        let again = self.is_unserved(now);
+        if again {
+            self.reconsider_services = now + RECONSIDER;
+        }
+        let wanted = self.services.settle();
+        let Some(refused) = self.link.program_services(wanted, again).await else { return };
+        let uid = |service: &str| self.services.uid(service).map(str::to_owned);
+        self.report.settle_services(self.services.problems(), refused, uid);
+    }
+
+    /// Whether Services are not served as they say, and are to be tried again.
+    fn is_unserved(&self, now: Instant) -> bool {
+        !self.report.unserved().is_empty() && self.reconsider_services <= now
     }
 
     fn publish(&mut self) {
@@ -316,14 +360,53 @@ impl Agent {
         let state = State {
             ready: why.is_empty(),
             why,
-            api_server: self.is_watching,
+            api_server: self.watching.is_up,
             nodes: self.nodes.len(),
             pending: self.desired.pending,
             peers: self.link.held().map_or(0, Peers::len),
             sync_messages: self.link.messages,
+            services: (self.settings.services && self.services.is_listed())
+                .then(|| self.services.len()),
+            service_messages: self.link.service_messages,
             ..State::default()
         };
-        state.with_refused(self.report.standing())
+        state.with_refused(&self.report)
+    }
+}
+
+/// One kind of object that is watched: whether the watch goes on.
+struct Watching {
+    is_up: bool,
+    outage: Outage,
+}
+
+impl Watching {
+    fn new(what: &'static str) -> Self {
+        Self { is_up: false, outage: Outage::new(what) }
+    }
+
+    /// What became of an object, if the event is of one.
+    fn note<K>(&mut self, event: WatchEvent<K>) -> Option<Event<K>> {
+        match event {
+            WatchEvent::Lost(why) => {
+                self.is_up = false;
+                self.outage.begin(&why);
+                None
+            }
+            WatchEvent::Back => {
+                self.is_up = true;
+                self.outage.over();
+                None
+            }
+            WatchEvent::Event(event) => {
+                // The begin of a list comes before the server has answered.
+                if !matches!(*event, Event::Init) {
+                    self.is_up = true;
+                    self.outage.over();
+                }
+                Some(*event)
+            }
+        }
     }
 }
 

@@ -1,51 +1,44 @@
-//! The API server: credentials, the watch of all Nodes, and what is written there.
+//! The API server: credentials, and what is written there.
 //!
-//! Enters: a kubeconfig or a pod's service account; publications and notices from `agent`. Leaves:
-//! Nodes, to `agent`. What is written is written by tasks of their own, so that a server that hangs
-//! holds up nothing else; a failure is logged when it begins and when it ends, not at each attempt.
+//! Enters: a kubeconfig or a pod's service account; publications and notices from `agent`. What is
+//! written is written by tasks of their own, so that a server that hangs holds up nothing else; a failure
+//! is logged when it begins and when it ends, not at each attempt. What is read is read by `watch`.
 
 use std::path::Path;
-use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::stream::unfold;
-use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::watcher;
 use kube::{Api, Client, Config};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backoff::Attempts;
 use crate::error::{Error, Result, chain};
-use crate::event::{self, is_of_node};
+use crate::event::{self, is_of_pod};
 use crate::object::{Condition, NodeObject};
 use crate::publish::{Own, Vtep};
 use crate::report::Notice;
 
 /// Between attempts to reach the server.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
-const LONGEST_RETRY: Duration = Duration::from_secs(20);
+pub(crate) const LONGEST_RETRY: Duration = Duration::from_secs(20);
 /// For one request; a server that takes longer is tried again.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// A watch that has not failed after so long has begun.
-const SETTLED: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 /// Between two patches of the own Node, should another controller contradict ours.
 const PATCH_PAUSE: Duration = Duration::from_secs(2);
-/// So many Events of Nodes at once, and one more each pause: a cluster of conflicts is reported in the log.
+/// So many Events of Nodes and Services at once, and one more each pause: a cluster of conflicts is
+/// reported in the log.
 const EVENT_BURST: u32 = 20;
 const EVENT_PAUSE: Duration = Duration::from_secs(10);
 /// Between Events of pods, of which a node has some hundreds at most: each is made.
 const POD_EVENT_PAUSE: Duration = Duration::from_millis(100);
 /// The Event is there, from another node's agent or from the one before this.
 const CONFLICT: u16 = 409;
-/// The namespace is gone, and the pod with it.
+/// The namespace is gone, and the pod or Service with it.
 const NOT_FOUND: u16 = 404;
-/// Objects of one page of a list: at some ten kilobytes a Node, a few megabytes.
-const PAGE: u32 = 500;
 
 /// What is to be written to the own Node, and what is written there now.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,84 +69,6 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client> {
         None => Config::incluster().map_err(|error| credentials(&error))?,
     };
     Client::try_from(config).map_err(Error::Client)
-}
-
-/// What the watch reports.
-#[derive(Debug)]
-pub enum Seen {
-    /// A Node, or the begin or end of a list of all.
-    Event(Box<watcher::Event<NodeObject>>),
-    /// The watch has broken off or cannot begin, and why. It is begun anew once the server answers.
-    Lost(String),
-    /// It goes on.
-    Back,
-}
-
-/// All Nodes and what becomes of them, for ever. A watch that was lost goes on where it was; one that
-/// has expired begins with a new list.
-pub fn nodes(client: &Client) -> impl Stream<Item = Seen> + use<> {
-    let config = watcher::Config::default().page_size(PAGE);
-    let watch = Watch {
-        events: Box::pin(watcher(Api::all(client.clone()), config)),
-        client: client.clone(),
-        attempts: retries(),
-        is_lost: false,
-    };
-    unfold(watch, |mut watch| async {
-        let seen = watch.next().await?;
-        Some((seen, watch))
-    })
-}
-
-struct Watch<S> {
-    events: Pin<Box<S>>,
-    client: Client,
-    attempts: Attempts,
-    is_lost: bool,
-}
-
-impl<S: Stream<Item = watcher::Result<watcher::Event<NodeObject>>>> Watch<S> {
-    async fn next(&mut self) -> Option<Seen> {
-        let event = if self.is_lost {
-            self.wait_for_server().await;
-            // kube does not announce that a watch has begun; but it soon reports that one has not.
-            match timeout(SETTLED, self.events.next()).await {
-                Ok(event) => event,
-                Err(_) => {
-                    self.is_lost = false;
-                    return Some(Seen::Back);
-                }
-            }
-        } else {
-            self.events.next().await
-        };
-        Some(match event? {
-            Ok(event) => {
-                // The begin of a list comes before the server has answered.
-                if !matches!(event, watcher::Event::Init) {
-                    self.is_lost = false;
-                    self.attempts.succeeded();
-                }
-                Seen::Event(Box::new(event))
-            }
-            Err(error) => {
-                self.is_lost = true;
-                Seen::Lost(chain(&error))
-            }
-        })
-    }
-
-    async fn wait_for_server(&mut self) {
-        loop {
-            sleep(self.attempts.delay()).await;
-            match timeout(PATIENCE, self.client.apiserver_version()).await {
-                // A server that refuses the answer answers, too.
-                Ok(Err(kube::Error::Api(status))) if status.code < 500 => return,
-                Ok(Ok(_)) => return,
-                _ => {}
-            }
-        }
-    }
 }
 
 /// Keeps the own Node as the newest publication has it; ends when the sender is gone.
@@ -188,13 +103,13 @@ fn newest_patch(said: &mut watch::Receiver<Option<Publication>>) -> Option<serde
     own.patch(vtep.as_ref(), flannel, &conditions, &Timestamp::now().to_string())
 }
 
-/// Makes the Events of each notice, of Nodes as far as the budget goes; ends when the sender is gone.
+/// Makes the Events of each notice, but those of pods as far as the budget goes; ends when the sender is gone.
 pub async fn report(client: Client, own: String, mut notices: mpsc::Receiver<Notice>) {
     let mut outage = Outage::new("Events cannot be created");
     let mut budget = Budget::new();
     while let Some(notice) = notices.recv().await {
         for event in event::events(&own, &notice, Timestamp::now()) {
-            if !is_of_node(&event) {
+            if is_of_pod(&event) {
                 create(&client, &event, &mut outage).await;
                 sleep(POD_EVENT_PAUSE).await;
             } else if budget.spend() {
@@ -230,7 +145,7 @@ async fn create(client: &Client, event: &Event, outage: &mut Outage) {
     }
 }
 
-/// How many Events of Nodes may be made now.
+/// How many Events of Nodes and Services may be made now.
 struct Budget {
     left: u32,
     refilled: Instant,
@@ -255,7 +170,8 @@ impl Budget {
     }
 }
 
-fn retries() -> Attempts {
+/// The pauses between attempts to reach the server.
+pub(crate) fn retries() -> Attempts {
     Attempts::between(FIRST_RETRY, LONGEST_RETRY)
 }
 

@@ -7,8 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use api::{
-    ClientError, Decoder, PATIENCE, PeerEntry, PeerSync, READ_BYTES, RefusedPeer, Reply, Request,
-    Response, Status, encode_request,
+    ClientError, Decoder, PATIENCE, PeerEntry, PeerSync, READ_BYTES, RefusedPeer, RefusedService,
+    Reply, Request, Response, ServiceEntry, ServiceSync, Status, encode_request,
 };
 use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -68,6 +68,29 @@ impl DaemonClient {
     pub async fn sync_peers(&mut self, sync: PeerSync) -> Result<Vec<RefusedPeer>> {
         match self.call(&Request::SyncPeers(sync)).await? {
             Reply::Synced(refused) => Ok(refused),
+            other => Err(ClientError::unexpected(&self.path, &other)),
+        }
+    }
+
+    /// Asks for every service.
+    ///
+    /// # Errors
+    /// If there is no answer; `Refused` by a daemon that knows no services, which then closes the
+    /// connection.
+    pub async fn services(&mut self) -> Result<Vec<ServiceEntry>> {
+        match self.call(&Request::ShowServices).await? {
+            Reply::Services(services) => Ok(services),
+            other => Err(ClientError::unexpected(&self.path, &other)),
+        }
+    }
+
+    /// Sends services, and returns which are not taken, as a whole or in part.
+    ///
+    /// # Errors
+    /// If there is no answer, or none of them was taken.
+    pub async fn sync_services(&mut self, sync: ServiceSync) -> Result<Vec<RefusedService>> {
+        match self.call(&Request::SyncServices(sync)).await? {
+            Reply::SyncedServices(refused) => Ok(refused),
             other => Err(ClientError::unexpected(&self.path, &other)),
         }
     }

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::fields::check_name;
-use crate::report::{KeptOut, Notice};
+use crate::report::{KeptOut, Notice, Unserved};
 
 /// Events of what has no namespace are kept in this one.
 const CLUSTER_NAMESPACE: &str = "default";
@@ -21,6 +21,7 @@ const NAME_CHARS: usize = 228;
 pub fn events(own: &str, notice: &Notice, now: Timestamp) -> Vec<Event> {
     let events = match notice {
         Notice::KeptOut(kept_out) => vec![refused(kept_out)],
+        Notice::Unserved(unserved) => unserved_service(unserved).into_iter().collect(),
         Notice::InterfaceLost(lost) => {
             [Some(lost_on_node(own, lost)), lost_by_pod(lost)].into_iter().flatten().collect()
         }
@@ -39,10 +40,10 @@ pub fn events(own: &str, notice: &Notice, now: Timestamp) -> Vec<Event> {
     events.into_iter().map(complete).collect()
 }
 
-/// Whether an Event is about a Node: of these a burst is limited.
+/// Whether an Event is about a pod: of others a burst is limited.
 #[must_use]
-pub fn is_of_node(event: &Event) -> bool {
-    event.involved_object.kind.as_deref() == Some("Node")
+pub fn is_of_pod(event: &Event) -> bool {
+    event.involved_object.kind.as_deref() == Some("Pod")
 }
 
 fn refused(kept_out: &KeptOut) -> Event {
@@ -52,6 +53,26 @@ fn refused(kept_out: &KeptOut) -> Event {
         message: Some(format!("packets to its pods are not forwarded as it says: {why}")),
         ..about(node_reference(node), why)
     }
+}
+
+/// None for a Service whose name cannot be one.
+fn unserved_service(unserved: &Unserved) -> Option<Event> {
+    let (namespace, name) = unserved.service.split_once('/')?;
+    check_name(namespace).ok()?;
+    check_name(name).ok()?;
+    let reference = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Service".to_owned()),
+        namespace: Some(namespace.to_owned()),
+        name: Some(name.to_owned()),
+        uid: unserved.uid.clone(),
+        ..ObjectReference::default()
+    };
+    Some(Event {
+        reason: Some("VswitchServiceRefused".to_owned()),
+        message: Some(format!("pods are not served as it says: {}", unserved.why)),
+        ..about(reference, &unserved.why)
+    })
 }
 
 fn lost_on_node(own: &str, lost: &LostPod) -> Event {
@@ -145,8 +166,8 @@ mod tests {
     use k8s_openapi::api::core::v1::Event;
     use k8s_openapi::jiff::Timestamp;
 
-    use super::{events, is_of_node};
-    use crate::report::{KeptOut, Notice};
+    use super::{events, is_of_pod};
+    use crate::report::{KeptOut, Notice, Unserved};
 
     fn lost(container_id: &str, pod: Option<(&str, &str)>) -> Notice {
         Notice::InterfaceLost(LostPod {
@@ -171,7 +192,7 @@ mod tests {
     fn a_lost_interface_is_told_on_the_node_and_on_the_pod() {
         let events = of(&lost("c1", Some(("default", "web"))));
         let [node, pod] = events.as_slice() else { panic!("two") };
-        assert!(is_of_node(node) && !is_of_node(pod));
+        assert!(!is_of_pod(node) && is_of_pod(pod));
         assert_eq!(node.metadata.namespace.as_deref(), Some("default"));
         assert_eq!(node.involved_object.uid.as_deref(), Some("node-a"));
         let message = node.message.as_deref().expect("one");
@@ -202,7 +223,27 @@ mod tests {
         for pod in [None, Some(("default", "../secrets")), Some(("", "web"))] {
             let events = of(&lost("c1", pod));
             assert_eq!(events.len(), 1, "{pod:?}");
-            assert!(is_of_node(&events[0]));
+            assert!(!is_of_pod(&events[0]));
+        }
+    }
+
+    #[test]
+    fn a_service_is_told_in_its_own_namespace() {
+        let notice = |service: &str| {
+            let uid = Some("1234".to_owned());
+            Notice::Unserved(Unserved { service: service.into(), uid, why: "x".into() })
+        };
+        let events = of(&notice("shop/db"));
+        let [event] = events.as_slice() else { panic!("one") };
+        assert_eq!(event.metadata.namespace.as_deref(), Some("shop"));
+        assert_eq!(event.involved_object.kind.as_deref(), Some("Service"));
+        assert_eq!(event.involved_object.name.as_deref(), Some("db"));
+        assert_eq!(event.involved_object.uid.as_deref(), Some("1234"));
+        assert_eq!(event.reason.as_deref(), Some("VswitchServiceRefused"));
+        assert_eq!(event.message.as_deref(), Some("pods are not served as it says: x"));
+        assert!(!is_of_pod(event));
+        for impossible in ["shop", "shop/../db", "/db", "Shop/db"] {
+            assert!(of(&notice(impossible)).is_empty(), "{impossible}");
         }
     }
 

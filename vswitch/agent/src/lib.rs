@@ -1,11 +1,13 @@
 //! The Kubernetes agent of a node: the cluster's Nodes in the API server become vswitchd's
-//! peers and pod prefixes, and what vswitchd is becomes annotations and a condition of the own Node.
+//! peers and pod prefixes, its Services and EndpointSlices what vswitchd serves, and what vswitchd is
+//! becomes annotations and a condition of the own Node.
 //!
 //! ```text
 //!   API server                                                        vswitchd
-//!       | watch     cluster -> node -> desired -> sync -> daemon          ^
-//!       v                       \         |                  \            |
-//!     Nodes                   publish   report               control socket
+//!       | watch     watch -> node -> desired -> sync --> daemon           ^
+//!       v               \       \        |           /       \            |
+//!     Nodes              service ---------|---> held          control socket
+//!     Services                 publish  report
 //!       ^ patch, Event <- cluster <-/------/
 //! ```
 //!
@@ -19,11 +21,11 @@
 //! | `sync`    | the difference to what the daemon has, in messages |
 //! | `service` | Services and their endpoints to what the daemon serves |
 //! | `publish` | the patch that describes this node, and `degraded`, a condition in it |
-//! | `report`  | nodes that are kept out, pods that lost their interface: the log, notices, the state file |
+//! | `report`  | nodes that are kept out, Services that are not served as they say, pods that lost their interface: the log, notices, the state file |
 //! | `event`   | Events of notices |
 //! | `agent`   | the loop: what comes from either side, and when something is done about it |
 //! | `link`    | the daemon, there or gone, and what it holds |
-//! | `cluster`, `daemon` | the two sides: the API server, the control socket |
+//! | `watch`, `cluster`, `daemon` | the two sides: the API server, read and written, and the control socket |
 //! | `install` | the plugin's binary and the conflist, on the node |
 //!
 //! The upper half is pure; only the lower half knows clocks, sockets and files. If either side is
@@ -50,3 +52,4 @@ pub mod publish;
 pub mod report;
 pub mod service;
 pub mod sync;
+pub mod watch;

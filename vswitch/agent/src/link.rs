@@ -1,13 +1,13 @@
 //! The daemon as the agent has it: there or gone, and what it holds.
 //!
-//! Enters: the peers and prefixes that there should be, from `agent`. Leaves: messages to the daemon;
+//! Enters: the peers, prefixes and services that there should be, from `agent`. Leaves: messages to the daemon;
 //! its state, its refusals. A new connection asks first what the daemon has, so that neither side's
 //! restart changes anything that need not change.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::{ClientError, RefusedPeer, Status, chain};
+use api::{ClientError, ErrorKind, RefusedPeer, RefusedService, ServiceEntry, Status, chain};
 use ipnet::IpNet;
 use tokio::time::Instant;
 
@@ -15,6 +15,8 @@ use crate::backoff::Attempts;
 use crate::cluster::Outage;
 use crate::daemon::DaemonClient;
 use crate::desired::Peers;
+use crate::service::held::HeldServices;
+use crate::service::index::Specs;
 use crate::sync::Held;
 
 /// Between attempts to reach the daemon, which restarts within a second.
@@ -30,15 +32,24 @@ pub(crate) struct Link {
     due: Instant,
     attempts: Attempts,
     outage: Outage,
+    /// The daemon is there, and knows no services.
+    without_services: Outage,
+    /// Whether it is worth a word that it knows none.
+    has_services: bool,
     /// Why it is not connected, and since when.
     lost: (String, Instant),
     pub(crate) messages: u64,
+    pub(crate) service_messages: u64,
 }
 
 struct Connected {
     daemon: DaemonClient,
     status: Status,
     held: Held,
+    /// None of a daemon that knows no services.
+    services: Option<HeldServices>,
+    /// Services that it does not take, as it answered last.
+    refused_services: Vec<RefusedService>,
 }
 
 /// Peers and prefixes that the daemon did not take.
@@ -50,7 +61,8 @@ pub(crate) struct Refused {
 }
 
 impl Link {
-    pub(crate) fn new(socket: PathBuf) -> Self {
+    /// To the daemon at that socket; with `has_services` it should be one that knows services.
+    pub(crate) fn new(socket: PathBuf, has_services: bool) -> Self {
         let now = Instant::now();
         Self {
             socket,
@@ -58,8 +70,11 @@ impl Link {
             due: now,
             attempts: Attempts::between(FIRST_RETRY, LONGEST_RETRY),
             outage: Outage::new("vswitchd cannot be spoken to"),
+            without_services: Outage::new("vswitchd serves no Services"),
+            has_services,
             lost: ("it has not been asked yet".to_owned(), now),
             messages: 0,
+            service_messages: 0,
         }
     }
 
@@ -129,13 +144,32 @@ impl Link {
             return Ok(());
         }
         let mut daemon = DaemonClient::connect(&self.socket).await?;
+        let services = match daemon.services().await {
+            Ok(entries) => {
+                self.without_services.over();
+                Some(entries)
+            }
+            // It does not know the request, after which it closes the connection.
+            Err(ClientError::Refused(reply)) if reply.kind == ErrorKind::Invalid => {
+                if self.has_services {
+                    self.without_services
+                        .begin("it is older than this agent; install the same version of both");
+                }
+                daemon = DaemonClient::connect(&self.socket).await?;
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let refused_services = services.iter().flatten().flat_map(refusals).collect();
+        let services = services.map(HeldServices::shown);
         let status = daemon.status().await?;
         let held = Held::shown(daemon.peers().await?);
         let (node, peers) = (&status.node, held.peers().len());
+        let count = services.as_ref().map_or(0, HeldServices::len);
         tracing::info!(
-            "connected to vswitchd of {node}, which has {peers} peer(s) from Kubernetes"
+            "connected to vswitchd of {node}, which has {peers} peer(s) and {count} service(s) from Kubernetes"
         );
-        self.connected = Some(Connected { daemon, status, held });
+        self.connected = Some(Connected { daemon, status, held, services, refused_services });
         Ok(())
     }
 
@@ -189,9 +223,70 @@ impl Link {
         }
         Ok(())
     }
+
+    /// Makes the daemon have these services; with `again` what it refused is sent once more. Returns what
+    /// it refuses now; none if it cannot be asked.
+    pub(crate) async fn program_services(
+        &mut self,
+        wanted: &Specs,
+        again: bool,
+    ) -> Option<&[RefusedService]> {
+        if let Err(error) = self.try_program_services(wanted, again).await {
+            self.lose(&error);
+        }
+        self.connected.as_ref().map(|connected| connected.refused_services.as_slice())
+    }
+
+    async fn try_program_services(
+        &mut self,
+        wanted: &Specs,
+        again: bool,
+    ) -> Result<(), ClientError> {
+        let Some(Connected { daemon, services: Some(held), refused_services, .. }) =
+            &mut self.connected
+        else {
+            return Ok(());
+        };
+        for message in held.messages(wanted, again) {
+            self.service_messages += 1;
+            let (told, gone) = (message.services.len(), message.gone.len());
+            match daemon.sync_services(message.clone()).await {
+                Ok(answer) => {
+                    let refused = answer.len();
+                    // A busy cluster has several of these a second.
+                    tracing::debug!(
+                        "told vswitchd of {told} service(s), withdrew {gone}, {refused} refused"
+                    );
+                    held.answered(&message, wanted, &answer);
+                    *refused_services = answer;
+                }
+                // All of the message: what it carried is as good as refused one by one.
+                Err(ClientError::Refused(reply)) => {
+                    let all = message.services.into_iter().map(|service| RefusedService {
+                        name: service.name,
+                        reason: reply.message.clone(),
+                    });
+                    *refused_services = all.collect();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is refused of a service, as an answer to a sync has it.
+fn refusals(entry: &ServiceEntry) -> impl Iterator<Item = RefusedService> + use<'_> {
+    entry.refused.iter().map(|at| RefusedService {
+        name: entry.spec.name.clone(),
+        reason: format!("{} is not served: {}", at.address, at.reason),
+    })
 }
 
 /// Whether both have the same prefixes, in whatever order.
 pub(crate) fn same(a: &[IpNet], b: &[IpNet]) -> bool {
     a.len() == b.len() && a.iter().all(|prefix| b.contains(prefix))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,23 +7,24 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 use vswitch_agent::agent::{Agent, Settings};
 use vswitch_agent::cluster;
 use vswitch_agent::error::{Error, Result, chain};
 use vswitch_agent::install::{InstallTarget, wait_for_daemon};
 use vswitch_agent::report::State;
+use vswitch_agent::watch;
 
 /// kube logs each attempt that fails; we log that they begin to fail.
 const LOG: &str = "info,kube_client=off,kube_runtime=off";
 /// Notices that wait to become Events; refusals beyond these go to the log alone.
 const NOTICES: usize = 64;
 
-/// Tells this node's vswitchd of the cluster's other nodes, as the Kubernetes API server has them,
-/// and the cluster of this node.
+/// Tells this node's vswitchd of the cluster's other nodes and of its Services, as the Kubernetes API
+/// server has them, and the cluster of this node.
 #[derive(Parser)]
 #[command(
     version,
@@ -66,6 +67,10 @@ struct Run {
     /// vswitch.toml must then be flannel's: vxlan, by default with vni = 1 and vxlan_port = 8472.
     #[arg(long)]
     flannel: bool,
+    /// Have vswitchd serve the cluster's Services to this node's pods. With `false` it serves none, and
+    /// kube-proxy does.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, default_value_t = true)]
+    services: bool,
     /// Keep the agent's state here, for `vswitch-agent probe` and for people.
     #[arg(long, value_name = "FILE")]
     state_file: Option<PathBuf>,
@@ -147,20 +152,21 @@ async fn run(run: Run) -> Result<()> {
     let settings = Settings {
         node_name: node_name.clone(),
         socket: run.socket,
+        services: run.services,
         flannel: run.flannel,
         state_file: run.state_file,
         conflist,
         cni_bin_dir: run.cni_bin_dir,
     };
     tracing::info!("vswitch-agent {} starts for {node_name}", env!("CARGO_PKG_VERSION"));
-    let (publications, said) = watch::channel(None);
+    let (publications, said) = tokio::sync::watch::channel(None);
     let (notices, told) = mpsc::channel(NOTICES);
     let agent = Agent::new(settings, publications, notices);
     let publish = cluster::publish(client.clone(), node_name.clone(), said);
     let report = cluster::report(client.clone(), node_name, told);
     tokio::select! {
         () = stopped => tracing::info!("stops; vswitchd forwards on with what it was told"),
-        () = agent.run(cluster::nodes(&client)) => {}
+        () = agent.run(watch::watches(&client, run.services)) => {}
         // These end after the agent, if at all.
         _ = async { tokio::join!(publish, report) } => {}
     }

@@ -19,6 +19,7 @@ use crate::flannel;
 use crate::node::{UNDERLAY_ADDRESS, VTEP_MAC};
 use crate::object::{Condition, NodeObject};
 use crate::problem::NodeProblem;
+use crate::service::object::ZONE;
 
 const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
 /// Types of the conditions that are ours to write.
@@ -31,6 +32,8 @@ const PREFIXES: [&str; 2] = ["vswitch.dev/", "flannel.alpha.coreos.com/"];
 pub struct Own {
     /// Prefixes that its pods get their addresses from.
     pub pod_prefixes: Result<Vec<IpNet>, NodeProblem>,
+    /// Its zone, by which endpoints are chosen.
+    pub zone: Option<String>,
     annotations: BTreeMap<String, String>,
     conditions: Vec<Condition>,
 }
@@ -74,6 +77,7 @@ impl Own {
         let is_ours = |condition: &&Condition| CONDITIONS.contains(&condition.kind.as_str());
         Self {
             pod_prefixes: pod_cidrs(object),
+            zone: object.metadata.labels.as_ref().and_then(|all| all.get(ZONE)).cloned(),
             annotations: ours.map(|(key, value)| (key.clone(), value.clone())).collect(),
             conditions: conditions.filter(is_ours).cloned().collect(),
         }

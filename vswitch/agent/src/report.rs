@@ -1,7 +1,8 @@
-//! Which nodes are kept out, which pods lost their interface, and how the agent is.
+//! Which nodes are kept out, which Services are not served as they say, which pods lost their interface,
+//! and how the agent is.
 //!
-//! Enters: refusals of `desired` and of the daemon, the daemon's lost pods, and the agent's state. Leaves:
-//! log lines, notices to `cluster`, and the state file, which the readiness probe and people read. Each
+//! Enters: refusals of `desired`, of `service` and of the daemon, the daemon's lost pods, and the agent's
+//! state. Leaves: log lines, notices to `cluster`, and the state file, which the readiness probe and people read. Each
 //! refusal is reported when it begins, when its reason changes, and when it ends; each loss when it begins.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,18 +10,21 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use api::{AttachmentId, LostPod, RefusedPeer};
+use api::{AttachmentId, LostPod, RefusedPeer, RefusedService};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
 use crate::event::pod_name;
 use crate::node::node_of;
+use crate::service::translate::service_of;
 
 /// The file lists so many; the rest is counted.
 const LISTED: usize = 100;
 /// So many are logged at once; the rest is counted.
 const LOGGED: usize = 20;
+/// So many refusals of one Service are named: it may have thousands of addresses and ports.
+const NAMED: usize = 5;
 /// A state that was not written anew for so long is that of an agent that hangs.
 const STALE: Duration = Duration::from_secs(30);
 
@@ -33,11 +37,24 @@ pub struct KeptOut {
     pub why: String,
 }
 
+/// A Service that is not served as it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unserved {
+    /// Namespace and name, with a slash between.
+    pub service: String,
+    /// UID, if it is known.
+    pub uid: Option<String>,
+    /// Completes "Service … is not served as it says: ".
+    pub why: String,
+}
+
 /// What the cluster is told by Events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// A node is kept out.
     KeptOut(KeptOut),
+    /// A Service is not served as it says.
+    Unserved(Unserved),
     /// A pod of this node lost its interface.
     InterfaceLost(LostPod),
 }
@@ -45,16 +62,64 @@ pub enum Notice {
 /// Divides refusals and losses into those that begin and those that end.
 #[derive(Debug)]
 pub struct Report {
-    standing: BTreeMap<String, String>,
+    nodes: Standing,
+    services: Standing,
     lost: BTreeSet<AttachmentId>,
     notices: mpsc::Sender<Notice>,
+}
+
+/// Refusals of one kind of object that stand.
+#[derive(Debug)]
+struct Standing {
+    all: BTreeMap<String, String>,
+    object: &'static str,
+    /// What is wrong with an object that is refused.
+    state: &'static str,
+    /// What holds of it afterwards.
+    end: &'static str,
+}
+
+impl Standing {
+    fn new(object: &'static str, state: &'static str, end: &'static str) -> Self {
+        Self { all: BTreeMap::new(), object, state, end }
+    }
+
+    /// These are all now. Logs what begins and what ends, and gives what begins to `begin`.
+    fn settle(&mut self, all: BTreeMap<String, String>, mut begin: impl FnMut(&str, &str)) {
+        let Self { object, state, end, .. } = self;
+        let new = all.iter().filter(|(name, why)| self.all.get(*name) != Some(why));
+        let mut count = 0_usize;
+        for (name, why) in new {
+            count += 1;
+            if count <= LOGGED {
+                tracing::warn!("{object} {name} {state}: {why}");
+            }
+            begin(name, why);
+        }
+        if count > LOGGED {
+            tracing::warn!("likewise {} more of kind {object}", count - LOGGED);
+        }
+        for name in self.all.keys().filter(|name| !all.contains_key(*name)) {
+            tracing::info!("{object} {name} {end}");
+        }
+        self.all = all;
+    }
 }
 
 impl Report {
     /// Sends what begins to `notices` too, as long as there is room.
     #[must_use]
     pub fn new(notices: mpsc::Sender<Notice>) -> Self {
-        Self { standing: BTreeMap::new(), lost: BTreeSet::new(), notices }
+        Self {
+            nodes: Standing::new("node", "is kept out", "is no longer kept out"),
+            services: Standing::new(
+                "Service",
+                "is not served as it says",
+                "is served as it says, or gone",
+            ),
+            lost: BTreeSet::new(),
+            notices,
+        }
     }
 
     /// These are all pods that lost their interface. One for whose notice there is no room now is new at
@@ -80,30 +145,54 @@ impl Report {
             all.entry(node_of(name).to_owned())
                 .or_insert_with(|| format!("this node's vswitchd does not take it: {reason}"));
         }
-        let new = all.iter().filter(|(node, why)| self.standing.get(*node) != Some(why));
-        let mut count = 0_usize;
-        for (node, why) in new {
-            count += 1;
-            if count <= LOGGED {
-                tracing::warn!("node {node} is kept out: {why}");
-            }
+        self.nodes.settle(all, |node, why| {
             // The log and the state file have it; Events are a convenience.
-            let kept_out = KeptOut { node: node.clone(), why: why.clone() };
+            let kept_out = KeptOut { node: node.to_owned(), why: why.to_owned() };
             let _ = self.notices.try_send(Notice::KeptOut(kept_out));
+        });
+    }
+
+    /// These are all: those of the Services themselves by namespace and name, and what the daemon did not
+    /// take. `uid` finds the UID of a Service.
+    pub fn settle_services(
+        &mut self,
+        services: &BTreeMap<String, String>,
+        daemon: &[RefusedService],
+        uid: impl Fn(&str) -> Option<String>,
+    ) {
+        let mut all = services.clone();
+        let mut by_service: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for RefusedService { name, reason } in daemon {
+            // The ports of a Service have the same addresses: each reason once.
+            by_service.entry(service_of(name)).or_default().insert(reason);
         }
-        if count > LOGGED {
-            tracing::warn!("and {} nodes more are kept out", count - LOGGED);
+        for (service, reasons) in by_service {
+            let named: Vec<&str> = reasons.iter().take(NAMED).copied().collect();
+            let more = match reasons.len().saturating_sub(NAMED) {
+                0 => String::new(),
+                more => format!("; and {more} more"),
+            };
+            let why = format!("this node's vswitchd does not take it: {}{more}", named.join("; "));
+            let known = all.entry(service.to_owned()).or_default();
+            *known = if known.is_empty() { why } else { format!("{known}; {why}") };
         }
-        for node in self.standing.keys().filter(|node| !all.contains_key(*node)) {
-            tracing::info!("node {node} is no longer kept out");
-        }
-        self.standing = all;
+        self.services.settle(all, |service, why| {
+            let (service, why) = (service.to_owned(), why.to_owned());
+            let unserved = Unserved { uid: uid(&service), service, why };
+            let _ = self.notices.try_send(Notice::Unserved(unserved));
+        });
     }
 
     /// Nodes that are kept out, and why.
     #[must_use]
     pub fn standing(&self) -> &BTreeMap<String, String> {
-        &self.standing
+        &self.nodes.all
+    }
+
+    /// Services that are not served as they say, and why.
+    #[must_use]
+    pub fn unserved(&self) -> &BTreeMap<String, String> {
+        &self.services.all
     }
 }
 
@@ -128,15 +217,28 @@ pub struct State {
     pub refused_count: usize,
     /// The first hundred of them, and why.
     pub refused: BTreeMap<String, String>,
+    /// Services of the cluster that have virtual addresses; null until they are listed, or where they are
+    /// not watched.
+    pub services: Option<usize>,
+    /// Messages with services to vswitchd, since the agent started.
+    pub service_messages: u64,
+    /// Services that are not served as they say.
+    pub unserved_count: usize,
+    /// The first hundred of them, and why.
+    pub unserved: BTreeMap<String, String>,
 }
 
 impl State {
-    /// Fills in the nodes that are kept out.
+    /// Fills in the nodes that are kept out, and the Services that are not served as they say.
     #[must_use]
-    pub fn with_refused(mut self, standing: &BTreeMap<String, String>) -> Self {
-        self.refused_count = standing.len();
-        let listed = standing.iter().take(LISTED);
-        self.refused = listed.map(|(node, why)| (node.clone(), why.clone())).collect();
+    pub fn with_refused(mut self, report: &Report) -> Self {
+        let listed = |all: &BTreeMap<String, String>| {
+            all.iter().take(LISTED).map(|(name, why)| (name.clone(), why.clone())).collect()
+        };
+        self.refused_count = report.standing().len();
+        self.refused = listed(report.standing());
+        self.unserved_count = report.unserved().len();
+        self.unserved = listed(report.unserved());
         self
     }
 
@@ -176,10 +278,10 @@ mod tests {
     use std::fs::File;
     use std::time::{Duration, SystemTime};
 
-    use api::{AttachmentId, LostPod, RefusedPeer};
+    use api::{AttachmentId, LostPod, RefusedPeer, RefusedService};
     use tokio::sync::mpsc;
 
-    use super::{KeptOut, LISTED, Notice, Report, STALE, State};
+    use super::{KeptOut, LISTED, Notice, Report, STALE, State, Unserved};
 
     fn refused(nodes: &[(&str, &str)]) -> BTreeMap<String, String> {
         nodes.iter().map(|(node, why)| ((*node).to_owned(), (*why).to_owned())).collect()
@@ -242,10 +344,51 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_a_service_is_told_once_and_in_one_sentence() {
+        let (sender, mut notices) = mpsc::channel(8);
+        let mut report = Report::new(sender);
+        let by_daemon = |name: &str, reason: &str| RefusedService {
+            name: name.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let own = refused(&[("shop/db", "port 0 is no port")]);
+        let daemon = [
+            by_daemon("shop/db:sql", "198.18.2.7 is not served: it is a pod's"),
+            by_daemon("shop/db:metrics external", "198.18.2.7 is not served: it is a pod's"),
+            by_daemon("shop/web:http", "its port is 0"),
+        ];
+        let uid = |service: &str| (service == "shop/db").then(|| "1234".to_owned());
+        report.settle_services(&own, &daemon, uid);
+        report.settle_services(&own, &daemon, uid);
+        assert_eq!(report.unserved().len(), 2);
+        report.settle_services(&own, &[], uid);
+        report.settle_services(&BTreeMap::new(), &[], uid);
+        assert!(report.unserved().is_empty());
+        drop(report);
+        let mut told = Vec::new();
+        while let Ok(Notice::Unserved(Unserved { service, uid, why })) = notices.try_recv() {
+            told.push(format!("{service} {}: {why}", uid.unwrap_or_default()));
+        }
+        assert_eq!(
+            told,
+            [
+                "shop/db 1234: port 0 is no port; this node's vswitchd does not take it: 198.18.2.7 is not served: it is a pod's",
+                "shop/web : this node's vswitchd does not take it: its port is 0",
+                "shop/db 1234: port 0 is no port",
+            ]
+        );
+    }
+
+    #[test]
     fn the_list_is_bounded_and_the_count_is_whole() {
         let many: BTreeMap<_, _> =
             (0..LISTED + 5).map(|n| (format!("n{n}"), "x".to_owned())).collect();
-        let state = State::default().with_refused(&many);
+        let (sender, _notices) = mpsc::channel(1);
+        let mut report = Report::new(sender);
+        report.settle(&many, &[]);
+        report.settle_services(&many, &[], |_| None);
+        let state = State::default().with_refused(&report);
         assert_eq!((state.refused.len(), state.refused_count), (LISTED, LISTED + 5));
+        assert_eq!((state.unserved.len(), state.unserved_count), (LISTED, LISTED + 5));
     }
 }

@@ -50,20 +50,34 @@ impl HeldServices {
     /// what was refused is sent again: the answer shows whether it still is.
     #[must_use]
     pub fn messages(&mut self, wanted: &Specs, again: bool) -> Vec<ServiceSync> {
-        let known: BTreeSet<&String> = self.services.keys().chain(&self.doubtful).collect();
-        let gone = known.into_iter().filter(|name| !wanted.contains_key(*name));
+        let never_told = |name: &&String| !self.services.contains_key(*name);
+        let refused = self.doubtful.iter().filter(never_told);
+        let mut gone: Vec<String> =
+            refused.filter(|name| !wanted.contains_key(*name)).cloned().collect();
+        let mut changed = Vec::new();
+        // Both are in the order of their names: one walk, as this is done for each change of the cluster.
+        let mut held = self.services.iter_mut().peekable();
+        for (name, spec) in wanted {
+            while let Some((old, _)) = held.next_if(|(old, _)| *old < name) {
+                gone.push(old.clone());
+            }
+            let had = held.next_if(|(old, _)| *old == name).map(|(_, had)| had);
+            let is_had = had.is_some_and(|had| share(had, spec));
+            if !is_had || again && self.doubtful.contains(name) {
+                changed.push(spec);
+            }
+        }
+        gone.extend(held.map(|(old, _)| old.clone()));
         let mut messages = Messages::new(|| ServiceSync {
             complete: false,
             services: Vec::new(),
             gone: Vec::new(),
         });
         for name in gone {
-            messages.room_for(name.len()).gone.push(name.clone());
+            messages.room_for(name.len()).gone.push(name);
         }
-        for (name, spec) in wanted {
-            if !self.has(name, spec) || again && self.doubtful.contains(name) {
-                messages.room_for(encoded_bytes(&**spec)).services.push(ServiceSpec::clone(spec));
-            }
+        for spec in changed {
+            messages.room_for(encoded_bytes(&**spec)).services.push(ServiceSpec::clone(spec));
         }
         messages.all
     }
@@ -82,19 +96,18 @@ impl HeldServices {
         // Each answer names all of them.
         self.doubtful = refused.iter().map(|refused| refused.name.clone()).collect();
     }
+}
 
-    /// Whether the daemon has been told of it as it is. Both sides share it from then on.
-    fn has(&mut self, name: &str, spec: &Arc<ServiceSpec>) -> bool {
-        let Some(held) = self.services.get_mut(name) else { return false };
-        if Arc::ptr_eq(held, spec) {
-            return true;
-        }
-        let is_same = held == spec;
-        if is_same {
-            *held = Arc::clone(spec);
-        }
-        is_same
+/// Whether both are the same; they share it from then on, so that to compare them again costs nothing.
+fn share(held: &mut Arc<ServiceSpec>, wanted: &Arc<ServiceSpec>) -> bool {
+    if Arc::ptr_eq(held, wanted) {
+        return true;
     }
+    let is_same = held == wanted;
+    if is_same {
+        *held = Arc::clone(wanted);
+    }
+    is_same
 }
 
 #[cfg(test)]

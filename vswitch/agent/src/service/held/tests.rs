@@ -92,6 +92,14 @@ fn what_was_refused_is_sent_again_when_it_is_time_and_withdrawn_in_the_end() {
 }
 
 #[test]
+fn what_the_daemon_remembers_as_refused_of_another_agent_is_withdrawn() {
+    let wanted = specs(&[("a", 1)]);
+    let mut held = HeldServices::default();
+    answer(&mut held, &wanted, &[refused("old")]);
+    assert_eq!(held.messages(&wanted, false)[0].gone, ["old"]);
+}
+
+#[test]
 fn a_service_of_which_the_daemon_serves_a_part_is_tried_again() {
     let address = [10, 96, 0, 1].into();
     let refused = vec![RefusedAddress { address, reason: "taken".to_owned() }];
