@@ -34,6 +34,20 @@ impl Netlink {
             .collect())
     }
 
+    /// The addresses of all interfaces, of both families.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn local_addresses(&mut self) -> Result<Vec<IpAddr>> {
+        let all = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let answers = self.dump(all, "list the addresses of all interfaces")?;
+        let addresses = answers.iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewAddress(address) => read(address),
+            _ => None,
+        });
+        Ok(addresses.map(|(ip, _)| ip).collect())
+    }
+
     fn address_messages(&mut self, ifindex: u32) -> Result<Vec<AddressMessage>> {
         let mut wanted = AddressMessage::default();
         wanted.header.index = ifindex;

@@ -4,7 +4,7 @@
 //! each peer (the kernel's route and the kernel's neighbour: it resolves, we never send ARP on the
 //! NIC), for the routes that others gave the kernel, and to route the cluster's prefixes to the host's
 //! TAP. [`Monitor`] announces when any of it changed. The CNI plugin calls it to configure a pod's
-//! interface from inside the pod's namespace.
+//! interface from inside the pod's namespace. [`Conntrack`] deletes flows that the kernel tracks.
 //!
 //! A [`Netlink`] belongs to the network namespace in which it was opened. Attributes that are not
 //! known are skipped.
@@ -12,15 +12,18 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod conntrack;
 mod error;
 mod fib;
 mod link;
 mod monitor;
 mod neighbor;
+mod nfnetlink;
 mod route;
 mod ruleset;
 mod socket;
 
+pub use conntrack::{Conntrack, FlowFilter, TrackedFlow};
 pub use error::{Error, Result};
 pub use fib::{FibHop, FibRoute, FibRouteKind, RouteFilter, RoutePlacement};
 pub use link::{Link, LinkChange};

@@ -2,12 +2,19 @@
 
 use std::fmt;
 
+use netlink_packet_core::DefaultNla;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, State, XdpAttached,
+    AfSpecInet, AfSpecUnspec, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, State,
+    XdpAttached,
 };
 
 use crate::{Netlink, Result};
+
+/// IFLA_INET_CONF of include/uapi/linux/if_link.h, with NLA_F_NESTED.
+const INET_CONF: u16 = 1 | 0x8000;
+/// IPV4_DEVCONF_ROUTE_LOCALNET of include/uapi/linux/ip.h.
+const ROUTE_LOCALNET: u16 = 26;
 
 /// An interface as the kernel has it now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,6 +43,8 @@ pub struct Link {
     pub alias: Option<String>,
     /// The group that it was put into (`ip link set … group`); 0 unless it was.
     pub group: u32,
+    /// Packets from and to 127.0.0.0/8 may pass it (`net.ipv4.conf.*.route_localnet`).
+    pub routes_localnet: bool,
 }
 
 /// What [`Netlink::change_link`] changes of an interface; what is `None` stays.
@@ -129,6 +138,21 @@ impl Netlink {
         self.change_link(ifindex, &LinkChange { mac: Some(mac), ..LinkChange::default() })
     }
 
+    /// Lets packets from and to 127.0.0.0/8 pass an interface, or not.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_route_localnet(&mut self, ifindex: u32, routes: bool) -> Result<()> {
+        let mut value = 8u16.to_ne_bytes().to_vec();
+        value.extend(ROUTE_LOCALNET.to_ne_bytes());
+        value.extend(u32::from(routes).to_ne_bytes());
+        let conf = AfSpecInet::Other(DefaultNla::new(INET_CONF, value));
+        let mut link = of_index(ifindex);
+        link.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![conf])]));
+        let value = u8::from(routes);
+        self.set(link, format_args!("set route_localnet of interface {ifindex} to {value}"))
+    }
+
     /// Changes several things of an interface in one request.
     ///
     /// # Errors
@@ -206,6 +230,9 @@ pub(crate) fn read(message: &LinkMessage) -> Link {
             LinkAttribute::OperState(state) => {
                 link.carrier &= matches!(state, State::Up | State::Unknown);
             }
+            LinkAttribute::AfSpecUnspec(families) => {
+                link.routes_localnet = families.iter().any(routes_localnet);
+            }
             LinkAttribute::LinkInfo(info) => link.kind = info.iter().find_map(kind),
             LinkAttribute::Xdp(xdp) => {
                 link.xdp = xdp.iter().any(|part| {
@@ -216,6 +243,11 @@ pub(crate) fn read(message: &LinkMessage) -> Link {
         }
     }
     link
+}
+
+fn routes_localnet(family: &AfSpecUnspec) -> bool {
+    let AfSpecUnspec::Inet(parts) = family else { return false };
+    parts.iter().any(|part| matches!(part, AfSpecInet::DevConf(conf) if conf.route_localnet != 0))
 }
 
 fn kind(info: &LinkInfo) -> Option<String> {

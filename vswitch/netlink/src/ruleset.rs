@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
+use super::nfnetlink::{HEADER_BYTES, attribute};
 use super::socket::{DATAGRAM_BYTES, Header, parts};
 use crate::{Error, Result};
 
@@ -19,16 +20,12 @@ const GROUP: u32 = 7;
 const SUBSYSTEM: u16 = 10;
 /// NFT_MSG_NEWGEN, which ends a transaction and names the program.
 const NEW_GENERATION: u16 = 15;
-/// `struct nfgenmsg` before the attributes.
-const HEADER_BYTES: usize = 4;
 /// NFTA_TABLE_NAME, and NFTA_*_TABLE of everything that is in a table.
 const TABLE: u16 = 1;
 /// NFTA_GEN_PROC_PID, in network byte order.
 const PROCESS: u16 = 2;
 /// NFTA_GEN_PROC_NAME.
 const PROCESS_NAME: u16 = 3;
-/// NLA_F_NESTED and NLA_F_NET_BYTEORDER.
-const TYPE_FLAGS: u16 = 0xc000;
 
 /// A socket that receives changes of one table, in the namespace in which it was opened.
 #[derive(Debug)]
@@ -129,20 +126,6 @@ fn read(part: &[u8], table: &str, is_concerned: &mut bool) -> Option<Writer> {
     Some(Writer { pid: u32::from_be_bytes(*pid), name })
 }
 
-/// The value of the first attribute of a type: `struct nlattr` has length and type, and is followed by
-/// the value; the next one begins at a multiple of four bytes.
-fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
-    while let Some(([l0, l1, t0, t1], _)) = rest.split_first_chunk::<4>() {
-        let len = usize::from(u16::from_ne_bytes([*l0, *l1]));
-        let value = rest.get(4..len)?;
-        if u16::from_ne_bytes([*t0, *t1]) & !TYPE_FLAGS == wanted {
-            return Some(value);
-        }
-        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-    }
-    None
-}
-
 /// A string that ends with a zero byte.
 fn text(value: &[u8]) -> String {
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
@@ -152,15 +135,13 @@ fn text(value: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{NEW_GENERATION, SUBSYSTEM, Writer, read};
+    use crate::nfnetlink::put;
 
     /// A message of nfnetlink with these attributes.
     fn message(kind: u16, attributes: &[(u16, &[u8])]) -> Vec<u8> {
         let mut payload = vec![1, 0, 0, 0];
         for (kind, value) in attributes {
-            payload.extend((value.len() as u16 + 4).to_ne_bytes());
-            payload.extend(kind.to_ne_bytes());
-            payload.extend(*value);
-            payload.resize(payload.len().next_multiple_of(4), 0);
+            put(&mut payload, *kind, value);
         }
         let mut message = (payload.len() as u32 + 16).to_ne_bytes().to_vec();
         message.extend((SUBSYSTEM << 8 | kind).to_ne_bytes());

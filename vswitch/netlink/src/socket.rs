@@ -18,8 +18,8 @@ const DUMP_ATTEMPTS: usize = 8;
 // include/uapi/linux/netlink.h.
 pub(crate) const NLM_F_REPLACE: u16 = 0x100;
 pub(crate) const NLM_F_APPEND: u16 = 0x800;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+pub(crate) const NLMSG_ERROR: u16 = 2;
+pub(crate) const NLMSG_DONE: u16 = 3;
 
 /// Room for one datagram: the kernel makes those of a dump as long as the reader's room, up to
 /// 32 KB, and its notifications are shorter.
@@ -224,7 +224,7 @@ fn take(part: &[u8], answers: &mut Answers) -> std::result::Result<bool, Failure
 pub(crate) struct Header<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
-    sequence: u32,
+    pub(crate) sequence: u32,
     /// The socket that asked for what a notification announces, mostly its process's number; 0 for
     /// the kernel itself.
     pub(crate) port: u32,

@@ -34,6 +34,19 @@ fn links_are_found_and_changed() {
 }
 
 #[test]
+fn loopback_addresses_may_pass_an_interface_or_not() {
+    let Some(node) = Namespace::new("loopback_addresses_may_pass") else { return };
+    node.run(|| {
+        let (mut netlink, index) = veth();
+        assert!(!link("v0").routes_localnet);
+        for routes in [true, false] {
+            netlink.set_route_localnet(index, routes).expect("set");
+            assert_eq!((link("v0").routes_localnet, link("v1").routes_localnet), (routes, false));
+        }
+    });
+}
+
+#[test]
 fn a_link_is_changed_in_one_request() {
     let Some(node) = Namespace::new("a_link_is_changed_in_one_request") else { return };
     node.run(|| {

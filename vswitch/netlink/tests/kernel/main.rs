@@ -1,10 +1,11 @@
-//! rtnetlink against the kernel, in namespaces of the test's own. Needs root.
+//! rtnetlink and ctnetlink against the kernel, in namespaces of the test's own. Needs root.
 
 use std::net::IpAddr;
 
 // Namespaces are made by an unsafe call, which stands once, beside netio's tests.
 #[path = "../../../netio/tests/kernel/common.rs"]
 mod common;
+mod conntrack;
 mod links;
 mod monitor;
 mod routes;
