@@ -134,6 +134,7 @@ fn reserve<'a>(
         requested: if delegated.is_some() { Vec::new() } else { wanted.addresses.clone() },
         delegated,
         mac: wanted.mac,
+        port_mappings: wanted.port_mappings.clone(),
     });
     let outcome = client::call(socket, "reserve addresses for the pod", &request, deadline);
     // A refused reservation holds nothing; and if the refusal reports that the attachment exists, it
@@ -145,6 +146,11 @@ fn reserve<'a>(
         });
     }
     match outcome? {
+        Reply::Reserved(reserved) if reserved.port_mappings != wanted.port_mappings => {
+            Err(Error::Invalid(
+                "the vswitchd that runs is an older one, which serves no hostPorts; restart it as the version of this plugin".into(),
+            ))
+        }
         Reply::Reserved(reserved) if !reserved.addresses.is_empty() => Ok(reserved),
         other => Err(client::unexpected(socket, &other)),
     }
@@ -187,6 +193,7 @@ mod tests {
             mac: Mac([2, 0, 0, 0, 0, 2]),
             mtu: 1450,
             mode: Mode::Routed,
+            port_mappings: Vec::new(),
         };
         let allocation: Allocation = serde_json::from_value(allocation).expect("a result");
         routes(&reserved, Some(&allocation))

@@ -3,16 +3,17 @@
 
 use std::net::IpAddr;
 
-use api::{Mac, PodName};
+use api::{Mac, PodName, PortMapping};
 use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::config::{IpamChoice, NetConf};
 use crate::error::Error;
+use crate::port_mappings;
 
-/// Capabilities that are for another plugin, or for none: they need a refusal, as a pod whose port
-/// mapping was dropped silently is worse than one that did not start.
-const UNSUPPORTED: [&str; 4] = ["portMappings", "bandwidth", "infinibandGUID", "deviceID"];
+/// Capabilities that are for another plugin, or for none: they need a refusal, as a pod whose limit was
+/// dropped silently is worse than one that did not start.
+const UNSUPPORTED: [&str; 3] = ["bandwidth", "infinibandGUID", "deviceID"];
 
 /// Wishes of the runtime for one attachment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct Wanted {
     pub mac: Option<Mac>,
     /// The `dns` capability.
     pub dns: Option<Value>,
+    /// The `portMappings` capability.
+    pub port_mappings: Vec<PortMapping>,
 }
 
 impl Wanted {
@@ -79,8 +82,18 @@ impl Wanted {
             addresses: one_a_family(&addresses)?,
             mac: mac.filter(|mac| !mac.is_empty()).map(|mac| unicast(&mac)).transpose()?,
             dns: of_runtime("dns").filter(|dns| is_given(dns)).cloned(),
+            port_mappings: port_mappings(conf)?,
         })
     }
+}
+
+/// Ports of the node that are to lead to the pod.
+///
+/// # Errors
+/// `Invalid` for the first that no pod could have.
+pub(crate) fn port_mappings(conf: &NetConf) -> Result<Vec<PortMapping>, Error> {
+    let given = conf.runtime_config.as_ref().and_then(|runtime| runtime.get("portMappings"));
+    given.filter(|value| is_given(value)).map_or(Ok(Vec::new()), port_mappings::read)
 }
 
 /// Runtimes send a capability that is not used as null, or as an empty list, object or string.
@@ -209,7 +222,7 @@ mod tests {
             (json!({}), "MAC=00:00:00:00:00:00", 7),
             (json!({"args": {"cni": {"ips": "198.18.1.1"}}}), "", 7),
             (json!({"runtimeConfig": {"mac": 5}}), "", 7),
-            (json!({"runtimeConfig": {"portMappings": [{"hostPort": 80}]}}), "", 2),
+            (json!({"runtimeConfig": {"portMappings": [{"hostPort": 80}]}}), "", 7),
             (json!({"runtimeConfig": {"bandwidth": {"ingressRate": 1}}}), "", 2),
             (json!({"runtimeConfig": {"ipRanges": [[{"subnet": "198.18.1.0/24"}]]}}), "", 2),
         ];

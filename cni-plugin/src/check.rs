@@ -4,6 +4,7 @@
 use api::{Check, Mac, Request};
 use netlink::{FibRoute, FibRouteKind, NudState};
 
+use crate::args;
 use crate::client;
 use crate::config::Call;
 use crate::deadline::Deadline;
@@ -37,6 +38,7 @@ pub(crate) fn check(call: &Call, deadline: &Deadline) -> Result<(), Error> {
         attachment: attachment.clone(),
         addresses: previous.addresses.iter().map(|ip| ip.address.addr()).collect(),
         mac,
+        port_mappings: args::port_mappings(&call.conf)?,
     });
     client::order(&call.conf.socket, "confirm the attachment", &request, deadline)?;
     match Delegate::of(call)? {

@@ -14,6 +14,7 @@
 //! |---|---|
 //! | `config`   | environment and network configuration, validated |
 //! | `args`     | what the runtime asks for this pod: addresses, MAC, names |
+//! | `port_mappings` | and ports of the node |
 //! | `version`  | commands and specification versions, and which go together |
 //! | `add` `del` `check` `status` `gc` | one command each |
 //! | `adjust` `watch` | `--adjust`, which is no command of a runtime: once, or whenever the daemon asks |
@@ -44,6 +45,7 @@ mod gc;
 mod ipam;
 mod netns;
 mod pod;
+mod port_mappings;
 mod result;
 mod status;
 mod survey;

@@ -293,6 +293,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         delegated: None,
         requested: vec![pod_v4(9).into()],
         mac: None,
+        port_mappings: Vec::new(),
     };
     let packet = TracePacket {
         port: "pod-a".into(),

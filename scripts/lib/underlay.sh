@@ -64,7 +64,7 @@ underlay_attach_node() {
 underlay_route_pods() {
     local node=$1 lan=${HOST_LAN[$1]} link_local
     link_local=$(in_ip "$node" -6 -json address show dev eth0 scope link |
-        jq -r '[.[].addr_info[]?.local][0] // empty')
+        jq -r '[.[].addr_info[]?.local // empty][0] // empty')
     in_ip router route add "${POD_PREFIX4[$node]}" via "${HOST_ADDRESS[$node]}"
     in_ip router -6 route add "${POD_PREFIX6[$node]}" via "$link_local" dev "$lan"
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::lab::daemon::{Daemon, Fault, GATEWAY_MAC};
 use crate::lab::{self, FakeIpam, NetNs, Run, VERSIONS};
-use api::{ErrorKind, Request};
+use api::{ErrorKind, PortMapping, Request};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
@@ -101,6 +101,39 @@ fn routed_pods_come_and_go_in_every_version() {
         assert_eq!(run_again(&lab, version), 0);
         lab.daemon.heard();
     }
+}
+
+#[test]
+fn host_ports_are_the_daemons_which_add_and_check_tell_of_them() {
+    let Some(lab) = Lab::new("host_ports_are_the_daemons") else { return };
+    let mappings = json!({"portMappings": [
+        {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+        {"hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "198.51.100.11"},
+    ]});
+    let run = || lab.run("1.0.0").conf("runtimeConfig", mappings.clone());
+    let added = run().add();
+    assert!(added.success, "{added:?}");
+    assert_eq!(run().check(&added.json()).code(), 0);
+    let shown =
+        |mappings: &[PortMapping]| mappings.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let wanted = ["tcp 8080 -> 80", "udp 198.51.100.11:53 -> 5353"];
+    match &lab.daemon.state().requests[..] {
+        [Request::Reserve(reserve), Request::Attach(_), Request::Check(check)] => {
+            assert_eq!(shown(&reserve.port_mappings), wanted);
+            assert_eq!(shown(&check.port_mappings), wanted);
+        }
+        other => panic!("{other:?}"),
+    }
+    // DEL does with what is left of a configuration.
+    assert_eq!(lab.run("1.0.0").conf("runtimeConfig", "no object").del().code(), 0);
+    lab.assert_clean("DEL");
+
+    lab.daemon.fail(Fault::KnowsNoPortMappings);
+    let refused = run().add();
+    assert_eq!(refused.code(), 7);
+    assert!(refused.json()["msg"].as_str().expect("a message").contains("is an older one"));
+    lab.assert_clean("a refused ADD");
+    assert!(lab.run("1.0.0").add().success, "a pod without hostPorts is well");
 }
 
 fn run_again(lab: &Lab, version: &str) -> u64 {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::Mac;
+use crate::{Mac, PortMapping};
 
 /// Key of a pod's interface in every CNI call. It is never the path of a network namespace, which
 /// may be gone or reused.
@@ -78,6 +78,9 @@ pub struct Reserve {
     /// MAC that the pod must get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
+    /// Ports of the node that lead to the pod once it is attached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub port_mappings: Vec<PortMapping>,
 }
 
 /// Addresses that a delegated IPAM plugin allocated.
@@ -106,6 +109,9 @@ pub struct Reserved {
     /// The mode that was chosen.
     #[serde(flatten)]
     pub mode: Mode,
+    /// The mappings that were asked for. A daemon that knows none answers without them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub port_mappings: Vec<PortMapping>,
 }
 
 /// Hands over the interface; its file descriptor travels with the message. Answered when every
@@ -138,6 +144,9 @@ pub struct Check {
     pub addresses: Vec<IpAddr>,
     /// MAC that the pod has.
     pub mac: Mac,
+    /// Mappings that the runtime asked for, where it repeats them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub port_mappings: Vec<PortMapping>,
 }
 
 /// Change that a live pod's interface needs.

@@ -30,6 +30,7 @@ mod error;
 mod mac;
 mod message;
 mod policy;
+mod port_mapping;
 mod prefix;
 mod service;
 mod session;
@@ -52,6 +53,7 @@ pub use policy::{
     GroupId, PeerBlock, PolicyPeers, PolicyPorts, PolicyRule, PolicyTier, RuleAction, RuleSet,
     RuleSetId, SubjectRules,
 };
+pub use port_mapping::{MAX_PORT_MAPPINGS, PortMapping, TransportProtocol};
 pub use prefix::{is_v4, overlap};
 pub use service::{
     BackendSpec, BackendUse, RefusedAddress, RefusedService, ServiceEntry, ServiceProtocol,

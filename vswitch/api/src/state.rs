@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{AttachmentId, Mac, Mode, PodName};
+use crate::{AttachmentId, Mac, Mode, PodName, PortMapping};
 
 /// How packets reach a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -308,6 +308,9 @@ pub struct PortEntry {
     pub pod: Option<PodName>,
     /// How the port is attached, if it is a pod's.
     pub mode: Option<Mode>,
+    /// Ports of the node that lead to the pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub port_mappings: Vec<PortMapping>,
     /// The worker that receives from it; none for the uplink, as its queues are spread.
     pub worker: Option<usize>,
     /// Packets and bytes.

@@ -56,7 +56,7 @@ pub(crate) fn text(reply: &Reply) -> String {
         Reply::Sessions(sessions) => sessions_text(sessions),
         Reply::Trace(trace) => trace_text(trace),
         Reply::Ports(ports) => {
-            let mut table = Table::new(&[
+            let mut header = vec![
                 "ID",
                 "NAME",
                 "KIND",
@@ -68,10 +68,14 @@ pub(crate) fn text(reply: &Reply) -> String {
                 "TX",
                 "DROPPED",
                 "ADDRESSES",
-            ]);
+            ];
+            // Most nodes have none.
+            let are_mapped = ports.iter().any(|port| !port.port_mappings.is_empty());
+            header.extend(are_mapped.then_some("HOSTPORTS"));
+            let mut table = Table::new(&header);
             for port in ports {
                 let counters = &port.counters;
-                table.row([
+                let mut cells = vec![
                     port.id.to_string(),
                     port.name.clone(),
                     word(&port.kind),
@@ -83,7 +87,10 @@ pub(crate) fn text(reply: &Reply) -> String {
                     counters.tx_packets.to_string(),
                     counters.dropped.to_string(),
                     join(&port.addresses),
-                ]);
+                ];
+                let mapped = port.port_mappings.iter().map(ToString::to_string);
+                cells.extend(are_mapped.then(|| mapped.collect::<Vec<_>>().join(", ")));
+                table.rows.push(cells);
             }
             table.print()
         }
@@ -509,7 +516,10 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use api::{DropCount, Drops, FibEntry, Reply};
+    use api::{
+        DropCount, Drops, FibEntry, PortCounters, PortEntry, PortKind, PortMapping, Reply,
+        TransportProtocol,
+    };
 
     use super::{json, text};
 
@@ -535,6 +545,38 @@ mod tests {
              0.0.0.0/0      host         node    1450\n\
              198.18.0.0/16  unreachable  node    -\n"
         );
+    }
+
+    #[test]
+    fn host_ports_are_shown_where_a_pod_has_one() {
+        let port = |id: u16, mappings: Vec<PortMapping>| PortEntry {
+            id,
+            name: format!("demo/a{id}"),
+            kind: PortKind::Pod,
+            up: true,
+            mac: None,
+            addresses: vec![[198, 18, 1, 2].into()],
+            mtu: 1450,
+            offloads: String::new(),
+            attachment: None,
+            network: None,
+            pod: None,
+            mode: None,
+            port_mappings: mappings,
+            worker: None,
+            counters: PortCounters::default(),
+        };
+        let plain = Reply::Ports(vec![port(2, Vec::new())]);
+        assert!(!text(&plain).contains("HOSTPORTS"));
+        let mapping =
+            |protocol| PortMapping { protocol, host_ip: None, host_port: 53, container_port: 5353 };
+        let mapped = vec![mapping(TransportProtocol::Tcp), mapping(TransportProtocol::Udp)];
+        let text = text(&Reply::Ports(vec![port(2, mapped), port(3, Vec::new())]));
+        let ends: Vec<_> = text
+            .lines()
+            .map(|line| line.split_once("198.18.1.2").map_or("", |(_, end)| end))
+            .collect();
+        assert_eq!(ends, ["", "  tcp 53 -> 5353, udp 53 -> 5353", ""], "{text}");
     }
 
     #[test]

@@ -122,12 +122,14 @@ impl HostInterface {
         });
         let ours = RouteFilter { table: Some(MAIN_TABLE), protocol: Some(ROUTE_PROTOCOL) };
         let routes = netlink.routes(ours)?;
+        let routes_localnet = link.as_ref().is_some_and(|link| link.routes_localnet);
         Ok(HostPortState {
             is_up: link.as_ref().is_some_and(|link| link.up),
             mtu: link.map_or(0, |link| link.mtu),
             addresses: addresses.map(|(address, _)| address).filter(is_ours).collect(),
             neighbors: neighbors.map(|neighbor| neighbor.ip).collect(),
             routes: routes.iter().filter_map(|route| self.plain(route)).collect(),
+            routes_localnet,
         })
     }
 
@@ -161,6 +163,9 @@ impl HostInterface {
         match repair {
             HostPortRepair::SetUp => netlink.set_up(self.ifindex),
             HostPortRepair::SetMtu(mtu) => netlink.set_mtu(self.ifindex, *mtu),
+            HostPortRepair::SetRouteLocalnet(routes) => {
+                netlink.set_route_localnet(self.ifindex, *routes)
+            }
             HostPortRepair::AddAddress(address) => {
                 netlink.add_address(self.ifindex, (*address, host_len(*address)))
             }

@@ -13,6 +13,7 @@
 //! | [`uplink`]     | the NIC: pinhole and AF_XDP sockets |
 //! | [`host`]       | the node's own port, and the kernel's routes to it |
 //! | [`nft_rules`], [`nft`] | the nftables table; the program that sets it |
+//! | [`flows`]      | flows that the kernel tracks, forgotten where hostPorts change |
 //! | [`node`]       | performs the actions of a change |
 //! | [`daemon`]     | events in, lists of actions performed |
 //! | [`requests`]   | what each request does |
@@ -30,6 +31,7 @@ pub mod control;
 pub mod daemon;
 pub mod descriptors;
 pub mod error;
+pub mod flows;
 pub mod host;
 pub mod journal;
 pub mod kernel;

@@ -5,9 +5,10 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
-use controlplane::desired::nft_table::{OWNER_MARK, TABLE};
+use controlplane::desired::nft_table::{Elements, OWNER_MARK, TABLE};
 
 use crate::error::{Error, Result};
 
@@ -78,12 +79,53 @@ pub fn counted(listed: &str) -> u64 {
     after.filter_map(|rest| rest.split(' ').next()?.parse::<u64>().ok()).sum()
 }
 
-/// Our table as the kernel has it, without counters.
+/// Our table as the kernel has it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Everything but counters and elements of maps and sets.
+    pub frame: String,
+    /// Elements of maps and sets.
+    pub elements: Elements,
+}
+
+/// Our table as the kernel has it.
 ///
 /// # Errors
 /// If `nft` is missing, or there is no such table.
-pub fn listed() -> Result<String> {
-    run(&format!("list {TABLE}\n")).map(|listed| without_counts(&listed))
+pub fn listed() -> Result<Listing> {
+    run(&format!("list {TABLE}\n")).map(|listed| take_apart(&without_counts(&listed)))
+}
+
+/// Elements follow `elements = {`, several a line or one, until `}`; those of a rule's own set do not.
+fn take_apart(listed: &str) -> Listing {
+    let mut listing = Listing { frame: String::new(), elements: Elements::default() };
+    let (mut name, mut is_inside) = ("", false);
+    for line in listed.lines() {
+        let mut words = line.trim();
+        if let Some(first) = words.strip_prefix("elements = {") {
+            words = first;
+        } else if !is_inside {
+            let declared = words.strip_prefix("map ").or_else(|| words.strip_prefix("set "));
+            name = declared.map_or(name, |declared| declared.trim_end_matches(" {"));
+            listing.frame.push_str(line);
+            listing.frame.push('\n');
+            continue;
+        }
+        is_inside = !words.ends_with('}');
+        for element in words.trim_end_matches('}').split(',').map(str::trim) {
+            if !element.is_empty() {
+                listing.elements.add(name, plain(element));
+            }
+        }
+    }
+    listing
+}
+
+/// An element with its addresses as we write them.
+fn plain(element: &str) -> String {
+    let words = element.split_whitespace();
+    let plain = |word: &str| word.parse::<IpAddr>().map_or(word.to_owned(), |ip| ip.to_string());
+    words.map(plain).collect::<Vec<_>>().join(" ")
 }
 
 /// A listing in which every counter stands at nothing.
@@ -104,6 +146,18 @@ fn without_counts(listed: &str) -> String {
 /// # Errors
 /// If nft is missing, or reports an error.
 pub fn run(input: &str) -> Result<String> {
+    execute(input).map(|(printed, _)| printed)
+}
+
+/// Runs nft, to change something; the number of its process.
+///
+/// # Errors
+/// If nft is missing, or reports an error; nothing is changed then.
+pub fn change(input: &str) -> Result<u32> {
+    execute(input).map(|(_, pid)| pid)
+}
+
+fn execute(input: &str) -> Result<(String, u32)> {
     let failed = |why: String| Error::Masquerade(why);
     let mut child = Command::new("nft")
         .args(["-f", "-"])
@@ -119,6 +173,7 @@ pub fn run(input: &str) -> Result<String> {
             ),
             _ => failed(format!("cannot run nft: {error}")),
         })?;
+    let pid = child.id();
     let mut stdin = child.stdin.take().expect("a pipe was asked for");
     // An nft that ends early gives the reason on its stderr.
     let _ = stdin.write_all(input.as_bytes());
@@ -127,7 +182,7 @@ pub fn run(input: &str) -> Result<String> {
         .wait_with_output()
         .map_err(|error| failed(format!("cannot wait for nft: {error}")))?;
     if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        return Ok((String::from_utf8_lossy(&output.stdout).into_owned(), pid));
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(failed(format!("nft says: {}", said.trim().replace('\n', "; "))))
@@ -135,7 +190,7 @@ pub fn run(input: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Owner, counted, forward_droppers, judge, without_counts};
+    use super::{Elements, Owner, counted, forward_droppers, judge, take_apart, without_counts};
 
     #[test]
     fn a_table_is_ours_by_its_mark_alone() {
@@ -164,6 +219,44 @@ mod tests {
             without_counts(&one),
             without_counts("\t\tcounter packets 0 bytes 0 masquerade\n")
         );
+    }
+
+    #[test]
+    fn a_listing_is_taken_apart_into_its_frame_and_elements() {
+        let listed = "table inet vswitch {
+\tmap host_ports4 {
+\t\ttype inet_proto . inet_service : ipv4_addr . inet_service
+\t\telements = { sctp . 9 : 198.18.1.2 . 9,
+\t\t\t     udp . 53 : 198.18.1.3 . 53, tcp . 53 : 198.18.1.3 . 53 }
+\t}
+
+\tmap host_ports6 {
+\t\telements = { tcp . 8080 : fd00:18:1:0::2 . 80 }
+\t}
+
+\tset direct4 {
+\t\ttype ipv4_addr
+\t}
+
+\tchain services {
+\t\tip saddr { 198.18.0.0/16, 198.19.0.0/16 } oifname \"vsw0\" masquerade
+\t}
+}
+";
+        let mut elements = Elements::default();
+        for element in [
+            "sctp . 9 : 198.18.1.2 . 9",
+            "udp . 53 : 198.18.1.3 . 53",
+            "tcp . 53 : 198.18.1.3 . 53",
+        ] {
+            elements.add("host_ports4", element.into());
+        }
+        elements.add("host_ports6", "tcp . 8080 : fd00:18:1::2 . 80".into());
+        let listing = take_apart(listed);
+        assert_eq!(listing.elements, elements);
+        let without = |line: &&str| !line.contains("elements") && !line.contains("udp . 53");
+        let frame: Vec<_> = listed.lines().filter(without).collect();
+        assert_eq!(listing.frame.lines().collect::<Vec<_>>(), frame);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use api::{ErrorKind, ErrorReply, Reply};
 use controlplane::change::{Performed, Performer};
-use controlplane::desired::{HostPortState, NftTable, Steering};
+use controlplane::desired::{HostPortState, NftTable, Steering, Translation};
 use controlplane::model::{Edit, refuse};
 use controlplane::next_hop::{NextHops, Reach};
 use dataplane::session::PortSessions;
@@ -23,6 +23,7 @@ use worker::{SharedState, Workers};
 
 use crate::descriptors::{DescriptorStore, PortFds};
 use crate::error::chain;
+use crate::flows;
 use crate::host::HostInterface;
 use crate::journal::Journal;
 use crate::namespaces::{Namespaces, Since};
@@ -185,6 +186,17 @@ impl Performer for Node {
                 failpoint::pass("del-port-forgotten");
             }
         }
+    }
+
+    fn forget_flows(&mut self, begun: &[Translation], ended: &[Translation]) -> Performed {
+        let forgotten = flows::forget(&mut self.netlink, begun, ended);
+        let count = forgotten.map_err(|error| {
+            internal(&format!("flows of hostPorts that changed stay tracked: {}", chain(&error)))
+        })?;
+        if count > 0 {
+            tracing::debug!("{count} flow(s) of hostPorts that changed are tracked anew");
+        }
+        Ok(())
     }
 
     fn call_adjuster(&mut self, mtu: u32) -> Performed {

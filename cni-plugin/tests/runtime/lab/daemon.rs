@@ -25,6 +25,8 @@ pub(crate) const MTU: u32 = 1450;
 pub(crate) enum Fault {
     None,
     Refuse(&'static str, ErrorKind),
+    /// It is older than port mappings.
+    KnowsNoPortMappings,
     Close(&'static str),
     Hang(&'static str),
 }
@@ -183,7 +185,10 @@ fn receive(stream: &UnixStream) -> (Vec<u8>, Vec<OwnedFd>) {
 fn answer(state: &mut State, request: Request, descriptors: Vec<OwnedFd>) -> Response {
     match request {
         Request::Reserve(reserve) => {
-            let reserved = reserved(&reserve);
+            let mut reserved = reserved(&reserve);
+            if state.fault == Some(Fault::KnowsNoPortMappings) {
+                reserved.port_mappings.clear();
+            }
             state.reserved.push(reserve.attachment);
             Ok(Reply::Reserved(reserved))
         }
@@ -246,7 +251,8 @@ fn reserved(reserve: &Reserve) -> Reserved {
         Mode::Bridged { .. } => addresses,
     };
     let mac = reserve.mac.unwrap_or(Mac([0x02, 0, 0, 0, 1, host_part]));
-    Reserved { addresses, gateways, gateway_mac: GATEWAY_MAC, mac, mtu: MTU, mode }
+    let port_mappings = reserve.port_mappings.clone();
+    Reserved { addresses, gateways, gateway_mac: GATEWAY_MAC, mac, mtu: MTU, mode, port_mappings }
 }
 
 fn status(problems: &[ServiceProblem]) -> Status {

@@ -5,7 +5,7 @@ use std::fmt;
 use api::Reply;
 use dataplane::tables::PortId;
 
-use crate::desired::{HostPortState, NftTable, Steering};
+use crate::desired::{HostPortState, NftTable, Steering, Translation};
 use crate::model::{Edit, frees};
 
 /// One thing to do.
@@ -57,6 +57,14 @@ pub enum Action {
     Publish,
     /// Take ports from every worker; their file descriptors are closed.
     RemovePorts(Vec<PortId>),
+    /// Have the kernel translate anew what it has tracked since before a port of the node led to a pod,
+    /// or to another.
+    ForgetFlows {
+        /// Ports that lead to these pods now.
+        begun: Vec<Translation>,
+        /// Ports that led to these pods.
+        ended: Vec<Translation>,
+    },
     /// Have the pods' interfaces given another MTU.
     CallAdjuster {
         /// Bytes.
@@ -86,6 +94,7 @@ impl Action {
             Self::AcceptTunnels | Self::ForgetVteps | Self::Publish => Some(Self::Publish),
             Self::LookUpNextHops
             | Self::RemovePorts(_)
+            | Self::ForgetFlows { .. }
             | Self::CallAdjuster { .. }
             | Self::Answer(_) => None,
         }
@@ -114,7 +123,13 @@ impl Action {
     /// Whether it only takes away what nothing uses any more. A list that has come so far is done:
     /// what stays behind is dropped and counted, and removed by the next comparison.
     pub(super) fn is_clearing_up(&self) -> bool {
-        matches!(self, Self::RemovePorts(_) | Self::CallAdjuster { .. } | Self::Answer(_))
+        matches!(
+            self,
+            Self::RemovePorts(_)
+                | Self::ForgetFlows { .. }
+                | Self::CallAdjuster { .. }
+                | Self::Answer(_)
+        )
     }
 }
 
@@ -148,6 +163,9 @@ impl fmt::Display for Action {
             Self::Publish => f.write_str("publish"),
             Self::RemovePorts(ids) => {
                 write!(f, "remove {} port(s)", ids.len())
+            }
+            Self::ForgetFlows { begun, ended } => {
+                write!(f, "forget flows of {} hostPort(s)", begun.len() + ended.len())
             }
             Self::CallAdjuster { mtu } => write!(f, "call the adjuster for MTU {mtu}"),
             Self::Answer(_) => f.write_str("answer"),

@@ -20,6 +20,8 @@
 //! | remove ports    | a port is closed when no worker has tables that name it |
 //! | steer, narrowed | what no table accepts any more is the kernel's again |
 //! | host port, narrowed | likewise for addresses and routes |
+//! | nftables table, narrowed | likewise for hostPorts of pods that are gone |
+//! | forget flows | what the kernel tracks by the former table is translated by the present one |
 //! | call the adjuster | pods' interfaces get their other MTU, where it changed |
 //! | answer          | last: what it reports is so |
 //!

@@ -10,7 +10,7 @@ use api::{ErrorReply, Reply};
 use dataplane::tables::{PortId, Tables};
 
 use super::{Action, Change, Note, OnFailure};
-use crate::desired::{HostPortState, NftTable, Steering};
+use crate::desired::{HostPortState, NftTable, Steering, Translation};
 use crate::model::Edit;
 use crate::next_hop::{NextHops, Reach};
 use crate::plane::ControlPlane;
@@ -72,6 +72,13 @@ pub trait Performer {
 
     /// Takes ports from every worker. No published tables name them.
     fn remove_ports(&mut self, ids: &[PortId]);
+
+    /// Deletes flows that the kernel tracks: datagrams to a port of the node that has begun to lead to a
+    /// pod, and everything that was translated to a pod which a port has ceased to lead to.
+    ///
+    /// # Errors
+    /// If the kernel refuses; such flows stay until they have been silent for a while.
+    fn forget_flows(&mut self, begun: &[Translation], ended: &[Translation]) -> Performed;
 
     /// Has the pods' interfaces given another MTU.
     ///
@@ -225,6 +232,7 @@ impl ControlPlane {
                 performer.remove_ports(ids);
                 self.ports.have_left(ids);
             }
+            Action::ForgetFlows { begun, ended } => performer.forget_flows(begun, ended)?,
             // A call that failed is made again with the next list.
             Action::CallAdjuster { mtu } => {
                 performer.call_adjuster(*mtu).inspect_err(|_| self.mtu_notes.clear())?;

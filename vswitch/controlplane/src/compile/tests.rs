@@ -96,6 +96,7 @@ impl Node {
             delegated: None,
             requested: Vec::new(),
             mac: None,
+            port_mappings: Vec::new(),
         };
         let (edits, _) = self.model.reserve(&self.config, &request, 1450, false).expect("free");
         self.model.apply_all(&edits);

@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use super::Translations;
 use crate::kernel::HOST_METRIC;
 use crate::model::PodPrefixes;
 
@@ -39,6 +40,10 @@ pub struct HostPortState {
     pub neighbors: BTreeSet<IpAddr>,
     /// Routes of ours.
     pub routes: BTreeSet<HostRoute>,
+    /// Packets from 127.0.0.0/8 may leave by the interface, and their answers come by it: a hostPort
+    /// is to be reached by the node's loopback address. No packet of a pod comes from or to such an
+    /// address: the datapath drops it.
+    pub routes_localnet: bool,
 }
 
 /// A route that vswitchd gives the kernel.
@@ -73,6 +78,8 @@ impl fmt::Display for HostPortRepair {
             }
             Self::DeleteRoute(route) => write!(f, "there was a route to {}", route.prefix()),
             Self::DeleteAddress(address) => write!(f, "it had the address {address}"),
+            Self::SetRouteLocalnet(true) => f.write_str("its route_localnet was 0"),
+            Self::SetRouteLocalnet(false) => f.write_str("its route_localnet was 1"),
         }
     }
 }
@@ -94,14 +101,23 @@ pub enum HostPortRepair {
     DeleteRoute(HostRoute),
     /// An address is too many.
     DeleteAddress(IpAddr),
+    /// Packets from loopback addresses are to pass, or not to.
+    SetRouteLocalnet(bool),
 }
 
 impl HostPortState {
     /// For a node with these prefixes. Where others write routes too (`is_shared`), the halves of the
     /// node's own prefixes are routed besides: a routing daemon drops what no pod of its node has by a
-    /// route of its own to the whole of the node's prefix, and the halves are longer.
+    /// route of its own to the whole of the node's prefix, and the halves are longer. Loopback addresses
+    /// pass where a port of the node that leads to a pod includes them.
     #[must_use]
-    pub fn of(cluster: &[IpNet], pods: &PodPrefixes, mtu: u32, is_shared: bool) -> Self {
+    pub fn of(
+        cluster: &[IpNet],
+        pods: &PodPrefixes,
+        mtu: u32,
+        is_shared: bool,
+        ports: &Translations,
+    ) -> Self {
         let halves = pods.all().filter(|_| is_shared);
         let halves = halves.filter_map(|own| own.subnets(own.prefix_len() + 1).ok()).flatten();
         let mut state = Self { is_up: true, mtu, ..Self::default() };
@@ -114,6 +130,7 @@ impl HostPortState {
                 state.routes.insert(HostRoute::Unreachable { prefix });
             }
         }
+        state.routes_localnet = ports.keys().any(|port| port.is_v4 && port.includes_loopback());
         state.addresses = pods.gateways().collect();
         state.neighbors = pods.gateways().map(|gateway| next_hop(gateway.is_ipv4())).collect();
         state
@@ -125,6 +142,7 @@ impl HostPortState {
         let mut wide = wanted.clone();
         wide.addresses.extend(&self.addresses);
         wide.neighbors.extend(&self.neighbors);
+        wide.routes_localnet |= self.routes_localnet;
         let is_other =
             |route: &&HostRoute| !wanted.routes.iter().any(|new| new.is_in_place_of(route));
         wide.routes.extend(self.routes.iter().filter(is_other).cloned());
@@ -141,6 +159,9 @@ impl HostPortState {
         }
         if self.is_up && !actual.is_up {
             repairs.push(HostPortRepair::SetUp);
+        }
+        if self.routes_localnet != actual.routes_localnet {
+            repairs.push(HostPortRepair::SetRouteLocalnet(self.routes_localnet));
         }
         let missing = self.addresses.difference(&actual.addresses);
         repairs.extend(missing.copied().map(HostPortRepair::AddAddress));
@@ -195,19 +216,24 @@ mod tests {
 
     use super::{HostPortRepair, HostPortState, HostRoute};
     use crate::config::Config;
+    use crate::desired::{NodePort, Translations};
     use crate::model::Model;
 
     fn nets(text: &str) -> Vec<IpNet> {
         text.split_whitespace().map(|net| net.parse().expect("a prefix")).collect()
     }
 
-    fn state(pods: &str, is_shared: bool) -> HostPortState {
+    fn state_with(pods: &str, is_shared: bool, ports: &Translations) -> HostPortState {
         let text = format!(
             "[node]\nname = \"a\"\npod_prefixes = [{pods}]\ncluster_prefixes = [\"198.18.0.0/16\", \"fd00:18::/32\"]\n"
         );
         let config = Config::parse("f", &text).unwrap_or_else(|problems| panic!("{problems:?}"));
         let model = Model::new(&config);
-        HostPortState::of(&config.node.cluster_prefixes, &model.pods, 1450, is_shared)
+        HostPortState::of(&config.node.cluster_prefixes, &model.pods, 1450, is_shared, ports)
+    }
+
+    fn state(pods: &str, is_shared: bool) -> HostPortState {
+        state_with(pods, is_shared, &Translations::new())
     }
 
     fn address(text: &str) -> IpAddr {
@@ -234,6 +260,29 @@ mod tests {
         let by_port = state.routes.iter().filter(|route| matches!(route, HostRoute::ByPort { .. }));
         let prefixes: Vec<_> = by_port.map(HostRoute::prefix).collect();
         assert_eq!(prefixes, nets("198.18.0.0/16 198.18.1.0/25 198.18.1.128/25"));
+    }
+
+    #[test]
+    fn loopback_addresses_pass_while_a_port_includes_them() {
+        let to = "198.18.1.2:80".parse().expect("an address");
+        let none = state("\"198.18.1.0/24\"", false);
+        assert!(!none.routes_localnet);
+        let table = [
+            (true, None, true),
+            (true, Some("127.0.0.1"), true),
+            (true, Some("198.51.100.11"), false),
+            (false, None, false),
+        ];
+        for (is_v4, at, routes) in table {
+            let protocol = api::TransportProtocol::Tcp;
+            let from = NodePort { is_v4, address: at.map(address), protocol, port: 8080 };
+            let state = state_with("\"198.18.1.0/24\"", false, &[(from, to)].into());
+            assert_eq!(state.routes_localnet, routes, "{from:?}");
+            let repairs =
+                if routes { vec![HostPortRepair::SetRouteLocalnet(true)] } else { vec![] };
+            assert_eq!(state.repairs(&none), repairs);
+            assert_eq!(state.widened(&none).routes_localnet, routes, "while it goes");
+        }
     }
 
     #[test]

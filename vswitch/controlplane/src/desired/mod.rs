@@ -8,11 +8,14 @@
 //! | `host_port` | addresses, neighbours, routes and MTU of the node's own port |
 //! | `nft_table` | the nftables table, as text |
 //! | `steering`  | what is taken from the NIC |
+//! | `translation` | ports of the node that lead to pods |
 
 pub mod host_port;
 pub mod nft_table;
 pub mod steering;
+pub mod translation;
 
 pub use host_port::{HostPortRepair, HostPortState, HostRoute};
 pub use nft_table::NftTable;
 pub use steering::Steering;
+pub use translation::{NodePort, Translation, Translations};

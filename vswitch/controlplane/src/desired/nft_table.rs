@@ -1,7 +1,7 @@
 //! The nftables table `inet vswitch`, as `nft` reads it.
 //!
-//! Enters: the configuration and the node's pod prefixes. Leaves: the script that makes the table, to
-//! `vswitchd`, which runs it.
+//! Enters: the configuration, the node's pod prefixes, the pods' port mappings, the other nodes. Leaves:
+//! scripts that make the table, or change its elements, to `vswitchd`, which runs them.
 //!
 //! Pods that send to another node's underlay address are of two kinds. Towards one that is reached
 //! through a tunnel they are masqueraded like all others: the underlay may drop a pod's address, and
@@ -11,17 +11,30 @@
 //! `compile::rib` therefore routes such addresses like the pods behind them, and they never come here:
 //! an exception in these rules would cure the first, and not the second.
 //!
-//! kube-proxy and the plugin `portmap` have the kernel translate what a pod sends to a Service or to a
-//! hostPort. If the endpoint is a pod, its answer would go from pod to pod past the kernel, untranslated,
-//! and the first pod would take it for a stranger's. Such connections come from the node's gateway address
-//! therefore: by the chain `services`; its counter is none of those of masqueraded connections.
+//! The kernel translates what is sent to a Service, to a hostPort of a chained plugin, or to one of ours:
+//! by kube-proxy's rules, the plugin's, or the maps here. If the endpoint is a pod, it answers some clients
+//! past the kernel, untranslated, and the client would take that for a stranger's: pods of this node, which
+//! it answers through the switch; pods and nodes that it answers by the NIC. Such connections come from the
+//! address of the host port therefore, by the chain `services`, and so do those from a loopback address of
+//! the node, which leads nowhere in a pod. Everybody else's keep their address.
+//!
+//! A pod that comes or goes with a hostPort, and a peer, change elements of maps and sets: `nft` adds and
+//! deletes these alone, where the rest of the table is as it was.
 
+mod elements;
+
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
+use api::Encapsulate;
 use ipnet::IpNet;
 
+use super::translation::{Translations, translations};
+use crate::compile::encapsulation::policy;
 use crate::config::{Config, HostSettings, NodeSettings};
 use crate::model::{Model, PodPrefixes};
+pub use elements::Elements;
 
 /// Name of the table.
 pub const NAME: &str = "vswitch";
@@ -36,16 +49,25 @@ pub const OWNER_MARK: &str = "comment \"vswitchd, host port ";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NftTable {
     host_interface: String,
-    script: String,
+    /// Everything but the elements of maps and sets.
+    frame: String,
+    /// Ports of the node that lead to pods.
+    translations: Translations,
+    /// Addresses of nodes and routers that pods may answer past the kernel.
+    direct: BTreeSet<IpAddr>,
 }
 
 impl NftTable {
-    /// What masquerades for this node; `None` if nothing is to be masqueraded.
+    /// What translates and masquerades for this node; `None` if nothing is to be masqueraded.
     #[must_use]
     pub fn of(config: &Config, model: &Model) -> Option<Self> {
         let host = config.host.as_ref().filter(|host| host.masquerade)?;
-        let script = script(&config.node, host, &model.pods);
-        Some(Self { host_interface: host.interface.clone(), script })
+        Some(Self {
+            host_interface: host.interface.clone(),
+            frame: frame(&config.node, host, &model.pods),
+            translations: translations(model),
+            direct: direct(config, model),
+        })
     }
 
     /// The host port that the table belongs to.
@@ -54,45 +76,117 @@ impl NftTable {
         &self.host_interface
     }
 
+    /// Ports of the node that lead to pods.
+    #[must_use]
+    pub fn translations(&self) -> &Translations {
+        &self.translations
+    }
+
+    /// What both have, by the rules of this one: while a change is under way.
+    #[must_use]
+    pub fn widened(&self, former: &Self) -> Self {
+        let mut wide = self.clone();
+        for (from, to) in &former.translations {
+            wide.translations.entry(*from).or_insert(*to);
+        }
+        wide.direct.extend(&former.direct);
+        wide
+    }
+
     /// The input of `nft -f` that puts the table in place of the one that is there, in one
     /// transaction of the kernel's.
     #[must_use]
-    pub fn script(&self) -> &str {
-        &self.script
+    pub fn script(&self) -> String {
+        let elements = self.elements().commands(&Elements::default());
+        // The first two lines remove the table whether or not it was there.
+        format!("{TABLE}\ndelete {TABLE}\n{}{elements}", self.frame)
+    }
+
+    /// As `script`, where `former` is there; `None` if elements alone do not lead to this one.
+    #[must_use]
+    pub fn script_from(&self, former: &Self) -> Option<String> {
+        (self.frame == former.frame).then(|| self.elements().commands(&former.elements()))
+    }
+
+    /// Elements of the maps and sets, as nft lists them.
+    #[must_use]
+    pub fn elements(&self) -> Elements {
+        let mut elements = Elements::default();
+        for (from, to) in &self.translations {
+            elements.add_port(from, *to);
+        }
+        for address in &self.direct {
+            elements.add_direct(*address);
+        }
+        elements
     }
 }
 
-/// The first two lines remove the table whether or not it was there. Nothing jumps to the chain `owner`:
-/// it names the table's owner. The chain `services` knows neither
-/// prefixes nor protocols: what enters and leaves by the host port goes from pod to pod.
-fn script(node: &NodeSettings, host: &HostSettings, pods: &PodPrefixes) -> String {
-    let mut text = format!("{TABLE}\ndelete {TABLE}\n{TABLE} {{\n");
+/// Nodes and routers that may be reached without a tunnel: which of those for which the underlay decides
+/// are so now makes no difference, as being masqueraded does no harm. A link-local address is nobody's
+/// outside its link.
+fn direct(config: &Config, model: &Model) -> BTreeSet<IpAddr> {
+    if config.uplink.is_none() {
+        return BTreeSet::new();
+    }
+    let peers = model.all_peers().filter(|peer| policy(config, peer) != Encapsulate::Always);
+    let gateways = model.kernel.direct.keys().copied().filter(|gateway| match gateway {
+        IpAddr::V4(v4) => !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    });
+    peers.map(|peer| peer.address).chain(gateways).collect()
+}
+
+/// Nothing jumps to the chain `owner`: it names the table's owner. What the rules of others have translated
+/// by then is left alone: kube-proxy's come first. What enters and leaves by the host port goes from pod to
+/// pod, whatever its prefix. The kernel sends nothing from ::1 by another interface than lo.
+fn frame(node: &NodeSettings, host: &HostSettings, pods: &PodPrefixes) -> String {
     let host_interface = &host.interface;
-    // Writing to a string does not fail.
-    let _ = write!(
-        text,
-        "  chain owner {{
+    let mut text = format!(
+        "{TABLE} {{
+{}  chain owner {{
     return {OWNER_MARK}{host_interface}\"
+  }}
+  chain host_ports {{
+    dnat ip to ip daddr . meta l4proto . th dport map @host_ports4_at
+    dnat ip to meta l4proto . th dport map @host_ports4
+    dnat ip6 to ip6 daddr . meta l4proto . th dport map @host_ports6_at
+    dnat ip6 to meta l4proto . th dport map @host_ports6
+  }}
+  chain prerouting {{
+    type nat hook prerouting priority -90; policy accept;
+    meta l4proto {{ tcp, udp, sctp }} fib daddr type local jump host_ports
+  }}
+  chain output {{
+    type nat hook output priority -90; policy accept;
+    ip6 daddr ::1 return
+    meta l4proto {{ tcp, udp, sctp }} fib daddr type local jump host_ports
   }}
   chain services {{
     type nat hook postrouting priority 100; policy accept;
     iifname \"{host_interface}\" oifname \"{host_interface}\" ct status dnat counter masquerade
-  }}
-  chain postrouting {{
+",
+        elements::DECLARATIONS
+    );
+    for source in answered_past_the_kernel(node) {
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "    {source} oifname \"{host_interface}\" ct status dnat counter masquerade"
+        );
+    }
+    text.push_str(
+        "  }
+  chain postrouting {
     type nat hook postrouting priority 100; policy accept;
-"
+",
     );
     for prefix in pods.all() {
         let is_v4 = matches!(prefix, IpNet::V4(_));
         let family = if is_v4 { "ip" } else { "ip6" };
-        let kept = kept(node, host, is_v4);
-        let kept = kept.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        // A set is not empty, and a family without a cluster prefix has no pods.
-        let kept = if kept.is_empty() {
-            String::new()
-        } else {
-            format!(" {family} daddr != {{ {kept} }}")
-        };
+        let kept = set_of(&kept(node, host, is_v4));
+        // A family without a cluster prefix has no pods.
+        let kept = kept.map(|kept| format!(" {family} daddr != {kept}")).unwrap_or_default();
         let _ = writeln!(
             text,
             "    {family} saddr {prefix}{kept} oifname != \"{host_interface}\" counter masquerade"
@@ -102,74 +196,42 @@ fn script(node: &NodeSettings, host: &HostSettings, pods: &PodPrefixes) -> Strin
     text
 }
 
-/// The destinations that see pods' own addresses. A set of nft's has no overlapping intervals.
+/// Matches of the sources whose translated connections come from the host port's address.
+fn answered_past_the_kernel(node: &NodeSettings) -> Vec<String> {
+    let mut sources = Vec::new();
+    for (is_v4, family) in [(true, "ip"), (false, "ip6")] {
+        let own = node.cluster_prefixes.iter().filter(|net| matches!(net, IpNet::V4(_)) == is_v4);
+        let cluster = set_of(&apart(own.copied()));
+        sources.extend(cluster.map(|cluster| format!("{family} saddr {cluster}")));
+    }
+    let more = ["ip saddr @direct4", "ip6 saddr @direct6", "ip saddr 127.0.0.0/8"];
+    sources.extend(more.map(str::to_owned));
+    sources
+}
+
+/// A set in nft's words, which is not empty.
+fn set_of(nets: &[IpNet]) -> Option<String> {
+    let nets: Vec<_> = nets.iter().map(ToString::to_string).collect();
+    (!nets.is_empty()).then(|| format!("{{ {} }}", nets.join(", ")))
+}
+
+/// The destinations that see pods' own addresses.
 fn kept(node: &NodeSettings, host: &HostSettings, is_v4: bool) -> Vec<IpNet> {
-    let of_family = |prefix: &&IpNet| matches!(prefix, IpNet::V4(_)) == is_v4;
     let all = node.cluster_prefixes.iter().chain(&host.non_masquerade_prefixes);
-    let mut kept: Vec<IpNet> = Vec::new();
-    for prefix in all.filter(of_family) {
-        if !kept.iter().any(|wider| wider.contains(prefix)) {
-            kept.retain(|narrower| !prefix.contains(narrower));
-            kept.push(*prefix);
+    apart(all.filter(|prefix| matches!(prefix, IpNet::V4(_)) == is_v4).copied())
+}
+
+/// The widest of these: a set of nft's has no overlapping intervals.
+fn apart(nets: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
+    let mut apart: Vec<IpNet> = Vec::new();
+    for net in nets {
+        if !apart.iter().any(|wider| wider.contains(&net)) {
+            apart.retain(|narrower| !net.contains(narrower));
+            apart.push(net);
         }
     }
-    kept
+    apart
 }
 
 #[cfg(test)]
-mod tests {
-    use super::NftTable;
-    use crate::config::Config;
-    use crate::model::Model;
-
-    const NODE: &str = "[node]\nname = \"a\"\npod_prefixes = [\"198.18.1.0/24\", \"fd00:18:1::/64\"]\ncluster_prefixes = [\"198.18.0.0/16\", \"198.19.0.0/16\", \"fd00:18::/32\"]\n";
-
-    fn rules_of(host: &str) -> String {
-        let config = Config::parse("f", &format!("{NODE}[host]\n{host}\n")).expect("valid");
-        let table = NftTable::of(&config, &Model::new(&config)).expect("masquerading");
-        table.script().to_owned()
-    }
-
-    #[test]
-    fn a_node_that_masquerades_nothing_has_no_table() {
-        let config = format!("{NODE}[host]\nmasquerade = false\n");
-        let config = Config::parse("f", &config).expect("valid");
-        assert_eq!(NftTable::of(&config, &Model::new(&config)), None);
-    }
-
-    #[test]
-    fn each_family_is_masqueraded_to_outside_of_its_own_cluster_prefixes() {
-        assert_eq!(
-            rules_of(""),
-            "table inet vswitch
-delete table inet vswitch
-table inet vswitch {
-  chain owner {
-    return comment \"vswitchd, host port vsw0\"
-  }
-  chain services {
-    type nat hook postrouting priority 100; policy accept;
-    iifname \"vsw0\" oifname \"vsw0\" ct status dnat counter masquerade
-  }
-  chain postrouting {
-    type nat hook postrouting priority 100; policy accept;
-    ip saddr 198.18.1.0/24 ip daddr != { 198.18.0.0/16, 198.19.0.0/16 } oifname != \"vsw0\" counter masquerade
-    ip6 saddr fd00:18:1::/64 ip6 daddr != { fd00:18::/32 } oifname != \"vsw0\" counter masquerade
-  }
-}
-"
-        );
-    }
-
-    #[test]
-    fn further_destinations_see_pods_addresses_and_none_is_named_twice() {
-        let text = rules_of(
-            "non_masquerade_prefixes = [\"198.18.7.0/24\", \"203.0.113.128/25\", \"203.0.113.0/24\", \"2001:db8::/32\"]",
-        );
-        assert!(
-            text.contains("ip daddr != { 198.18.0.0/16, 198.19.0.0/16, 203.0.113.0/24 } oifname"),
-            "{text}"
-        );
-        assert!(text.contains("ip6 daddr != { fd00:18::/32, 2001:db8::/32 } oifname"), "{text}");
-    }
-}
+mod tests;

@@ -73,7 +73,7 @@ impl Model {
     }
 
     /// Judges a pod that the journal lost, by its interface: it holds what that has. The name of the pod
-    /// and of its network are lost.
+    /// and of its network are lost, and its ports of the node.
     ///
     /// # Errors
     /// If the attachment is known as it was made, or an address or the MAC cannot be its own.
@@ -127,6 +127,7 @@ impl Model {
             delegated: is_delegated,
             attached: false,
             port: None,
+            port_mappings: known.map(|lease| lease.port_mappings.clone()).unwrap_or_default(),
         };
         let answer = reserved(&lease);
         Ok((vec![Edit::Lease { attachment: attachment.clone(), lease }], answer))
@@ -171,6 +172,7 @@ impl Model {
                 addresses.first().map_or(Mac([2, 0, 0, 0, 0, 0]), |net| derived_mac(net.addr()))
             }
         };
+        self.admit_port_mappings(config, request, &addresses)?;
         let delegated = request.delegated.as_ref();
         Ok(Lease {
             network: request.network.clone(),
@@ -184,6 +186,7 @@ impl Model {
             delegated: delegated.is_some(),
             attached: false,
             port: None,
+            port_mappings: request.port_mappings.clone(),
         })
     }
 
@@ -322,6 +325,14 @@ impl Model {
                 format!("{name} has the MAC {} but is known by {}", check.mac, lease.mac),
             ));
         }
+        for mapping in &check.port_mappings {
+            if !lease.port_mappings.contains(mapping) {
+                return Err(refuse(
+                    ErrorKind::Conflict,
+                    format!("{name} was added without the port mapping {mapping}"),
+                ));
+            }
+        }
         Ok(lease)
     }
 }
@@ -356,6 +367,7 @@ fn satisfies(lease: &Lease, request: &Reserve) -> bool {
         && mode
         && request.requested.iter().all(holds)
         && request.mac.is_none_or(|mac| mac == lease.mac)
+        && request.port_mappings == lease.port_mappings
 }
 
 fn reserved(lease: &Lease) -> Reserved {
@@ -366,6 +378,7 @@ fn reserved(lease: &Lease) -> Reserved {
         mac: lease.mac,
         mtu: lease.mtu,
         mode: lease.mode.clone(),
+        port_mappings: lease.port_mappings.clone(),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod attachments;
 pub mod edit;
 pub mod ipam;
 mod overlay;
+mod port_mappings;
 pub mod prefixes;
 pub mod services;
 pub mod source_rib;
@@ -25,8 +26,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::{
-    AttachmentId, ErrorKind, ErrorReply, Mac, Mode, PeerSpec, PodName, RouteTarget, ServiceSpec,
-    Source,
+    AttachmentId, ErrorKind, ErrorReply, Mac, Mode, PeerSpec, PodName, PortMapping, RouteTarget,
+    ServiceSpec, Source,
 };
 use dataplane::tables::LocalAddresses;
 use ipnet::IpNet;
@@ -71,6 +72,9 @@ pub struct Lease {
     /// Number of its port, which sessions name over a restart; absent where an older version wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// Ports of the node that lead to the pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub port_mappings: Vec<PortMapping>,
 }
 
 /// The desired state of a node.

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use api::{
-    AttachmentId, Check, Collect, Delegated, ErrorKind, Mac, Mode, PeerSpec, Reserve, Reserved,
-    RouteSpec, RouteTarget, Source,
+    AttachmentId, Check, Collect, Delegated, ErrorKind, Mac, Mode, PeerSpec, PodName, PortMapping,
+    Reserve, Reserved, RouteSpec, RouteTarget, Source, TransportProtocol,
 };
 use dataplane::tables::LocalAddresses;
 use proptest::prelude::*;
@@ -50,6 +50,7 @@ fn request(container: &str) -> Reserve {
         delegated: None,
         requested: Vec::new(),
         mac: None,
+        port_mappings: Vec::new(),
     }
 }
 
@@ -229,6 +230,95 @@ fn handing_over_is_noted_once() {
     assert_eq!(model.attach(&id("c1"), Mac([2, 0, 0, 0, 0, 9])).map(|edits| edits.len()), Ok(1));
 }
 
+fn mapping(host_ip: &str, host_port: u16) -> PortMapping {
+    let host_ip = (!host_ip.is_empty()).then(|| host_ip.parse().expect("an address"));
+    PortMapping { protocol: TransportProtocol::Tcp, host_ip, host_port, container_port: 80 }
+}
+
+fn mapped(container: &str, mappings: &[PortMapping]) -> Reserve {
+    Reserve { port_mappings: mappings.to_vec(), ..request(container) }
+}
+
+#[test]
+fn a_port_of_the_node_leads_to_one_pod() {
+    let mut model = Model::new(&config());
+    let first = Reserve {
+        pod: Some(PodName { namespace: "demo".into(), name: "web".into(), uid: None }),
+        ..mapped("c1", &[mapping("", 8080), mapping("198.51.100.11", 8081)])
+    };
+    let reserved = reserve(&mut model, &first).expect("free");
+    assert_eq!(reserved.port_mappings, first.port_mappings, "as older daemons do not answer");
+    for taken in [mapping("", 8080), mapping("198.51.100.11", 8080), mapping("", 8081)] {
+        let refused = reserve(&mut model, &mapped("c2", &[taken])).expect_err("taken");
+        assert_eq!(refused.kind, ErrorKind::Conflict);
+        let holder = "pod demo/web (eth0 of container c1) has tcp";
+        assert!(refused.message.contains(holder), "{}", refused.message);
+    }
+    let free = [mapping("198.51.100.12", 8081), mapping("", 8082)];
+    reserve(&mut model, &mapped("c2", &free)).expect("free");
+    // A runtime gives a pod's mappings to each of its networks.
+    let mut second = first.clone();
+    second.attachment.ifname = "net1".into();
+    reserve(&mut model, &second).expect("the same container's");
+    let edits = model.detach(&id("c1"));
+    model.apply_all(&edits);
+    let edits = model.detach(&second.attachment);
+    model.apply_all(&edits);
+    reserve(&mut model, &mapped("c3", &[mapping("", 8080)])).expect("free again");
+}
+
+#[test]
+fn another_attempt_with_other_port_mappings_gets_those() {
+    let mut model = Model::new(&config());
+    let reserved = reserve(&mut model, &mapped("c1", &[mapping("", 8080)])).expect("free");
+    let again = reserve(&mut model, &mapped("c1", &[mapping("", 8081)])).expect("replaced");
+    assert_ne!(reserved.port_mappings, again.port_mappings);
+    reserve(&mut model, &mapped("c2", &[mapping("", 8080)])).expect("free again");
+}
+
+#[test]
+fn port_mappings_that_cannot_be_served_are_refused_with_the_reason() {
+    let many: Vec<_> = (1..=1025).map(|port| mapping("", port)).collect();
+    let table = [
+        (vec![mapping("", 0)], "there is no port 0"),
+        (vec![PortMapping { container_port: 0, ..mapping("", 80) }], "there is no port 0"),
+        (vec![mapping("", 80), mapping("198.51.100.11", 80)], "the pod asks for tcp 80 -> 80"),
+        (vec![mapping("224.0.0.1", 80)], "is no node's address"),
+        (vec![mapping("::1", 80)], "what comes from ::1 reaches no pod"),
+        (many, "1025 port mappings are asked for; a pod can have 1024"),
+    ];
+    let model = Model::new(&config());
+    for (mappings, why) in table {
+        let refused = model
+            .reserve(&config(), &mapped("c1", &mappings), 1450, false)
+            .expect_err("not to be served");
+        assert_eq!(refused.kind, ErrorKind::Invalid);
+        assert!(refused.message.contains(why), "{}", refused.message);
+    }
+    let text = "[node]\nname = \"a\"\npod_prefixes = [\"198.18.1.0/24\"]\ncluster_prefixes = [\"198.18.0.0/16\"]\n";
+    let v4_alone = Config::parse("f", &format!("{text}[host]\n")).expect("valid");
+    let no_host = Config::parse("f", &format!("{text}[host]\nmasquerade = false\n"));
+    let table = [
+        (v4_alone, mapping("2001:db8::1", 80), "the pod has no IPv6 address"),
+        (no_host.expect("valid"), mapping("", 80), "host.masquerade is false"),
+    ];
+    for (config, mapping, why) in table {
+        let refused = Model::new(&config)
+            .reserve(&config, &mapped("c1", &[mapping]), 1450, false)
+            .expect_err("not to be served");
+        assert!(refused.message.contains(why), "{}", refused.message);
+    }
+}
+
+#[test]
+fn a_lease_of_an_older_version_has_no_port_mappings() {
+    let line = r#"{"edit":"lease","attachment":{"container_id":"c1","ifname":"eth0"},"lease":{"netns":"/run/netns/c1","mode":"routed","addresses":["198.18.1.2/32"],"gateways":["198.18.1.1"],"mac":"02:70:c6:12:01:02","mtu":1450}}"#;
+    let edit: Edit = serde_json::from_str(line).expect("of an older version");
+    let Edit::Lease { lease, .. } = &edit else { panic!("no lease") };
+    assert_eq!(lease.port_mappings, []);
+    assert!(!serde_json::to_string(&edit).expect("an edit").contains("port_mappings"));
+}
+
 #[test]
 fn check_tells_the_difference() {
     let mut model = Model::new(&config());
@@ -237,6 +327,7 @@ fn check_tells_the_difference() {
         attachment: id("c1"),
         addresses: reserved.addresses.iter().map(|net| net.addr()).collect(),
         mac: reserved.mac,
+        port_mappings: Vec::new(),
     };
     assert!(model.check(&good).is_ok());
     for bad in [
@@ -248,6 +339,7 @@ fn check_tells_the_difference() {
             ..good.clone()
         },
         Check { attachment: id("c2"), ..good.clone() },
+        Check { port_mappings: vec![mapping("", 8080)], ..good.clone() },
     ] {
         assert!(model.check(&bad).is_err(), "{bad:?}");
     }

@@ -76,6 +76,8 @@ pub enum Event {
         /// followed as before.
         follower: Option<Follower>,
     },
+    /// Time has passed since a list could not give the nftables table what it is to have.
+    NftTableOverdue,
     /// Every worker uses the tables that it did not take in time.
     WorkersCaughtUp,
     /// The journal takes lines again.

@@ -7,6 +7,8 @@ use api::Reply;
 
 use super::{ControlPlane, fresh_warnings};
 use crate::change::{Action, Change, Note, OnFailure, Rollback};
+use crate::desired::NftTable;
+use crate::desired::translation::{self, Translations};
 use crate::mtu;
 use crate::next_hop::NextHops;
 
@@ -52,9 +54,15 @@ impl ControlPlane {
             first.into_iter().partition(|action| matches!(action, Action::TakePort { .. }));
 
         let nft_table = self.nft_table();
-        if nft_table != self.in_force.nft_table {
-            let from = self.in_force.nft_table.clone();
-            actions.push(Action::SetNftTable { to: nft_table, from });
+        let former_nft_table = self.in_force.nft_table.clone();
+        let wide_nft_table = match (&nft_table, &former_nft_table) {
+            (Some(table), Some(former)) => Some(table.widened(former)),
+            _ => nft_table.clone(),
+        };
+        let forgotten = forgotten_flows(former_nft_table.as_ref(), nft_table.as_ref());
+        if wide_nft_table != former_nft_table {
+            let (to, from) = (wide_nft_table.clone(), former_nft_table);
+            actions.push(Action::SetNftTable { to, from });
         }
         let host_port = self.host_port_state();
         let wide_host_port = self.in_force.host_port.widened(&host_port);
@@ -91,10 +99,20 @@ impl ControlPlane {
         if host_port != wide_host_port {
             actions.push(Action::SetHostPort { to: host_port, from: wide_host_port });
         }
+        if nft_table != wide_nft_table {
+            actions.push(Action::SetNftTable { to: nft_table, from: wide_nft_table });
+        }
+        actions.extend(forgotten);
         let (notes, call) = self.note_mtu();
         actions.extend(call);
         actions.extend(answer.map(Action::Answer));
         (actions, notes)
+    }
+
+    /// Whether a list would change the nftables table.
+    #[must_use]
+    pub fn is_nft_table_due(&self) -> bool {
+        self.nft_table() != self.in_force.nft_table
     }
 
     /// What is wrong with MTUs now, and the call of those who can mend it.
@@ -115,4 +133,15 @@ impl ControlPlane {
         self.mtu_notes = found;
         (notes, call)
     }
+}
+
+/// The action that has flows translated anew that the kernel tracks by another table than this.
+fn forgotten_flows(former: Option<&NftTable>, table: Option<&NftTable>) -> Option<Action> {
+    let none = Translations::new();
+    let former = former.map_or(&none, NftTable::translations);
+    let present = table.map_or(&none, NftTable::translations);
+    let begun = translation::difference(present, former);
+    let ended = translation::difference(former, present);
+    let is_any = !begun.is_empty() || !ended.is_empty();
+    is_any.then_some(Action::ForgetFlows { begun, ended })
 }

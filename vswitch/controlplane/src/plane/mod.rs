@@ -35,13 +35,16 @@ use dataplane::{Millis, PathMtu};
 use crate::change::{Change, Note, Reloaded, Rollback};
 use crate::compile::{Base, HostPort, Input, UplinkPort};
 use crate::config::{Config, Former};
-use crate::desired::{HostPortState, NftTable, Steering};
+use crate::desired::translation::translations;
+use crate::desired::{HostPortState, NftTable, Steering, Translations};
 use crate::kernel::Follower;
 use crate::model::{Edit, Model};
 use crate::mtu;
 use crate::next_hop::{NextHops, Reach};
 use crate::path_mtu::PathMtus;
 use crate::ports::Ports;
+
+use list::Frame;
 
 pub use event::{Event, UplinkLink};
 pub use reload::needs_restart;
@@ -174,6 +177,7 @@ impl ControlPlane {
                 Ok(self.kernel_changed(link, own, next_hops))
             }
             Event::Reload { config, follower } => self.reload(*config, follower),
+            Event::NftTableOverdue => Ok(self.fact(Frame::default(), Vec::new())),
             Event::WorkersCaughtUp => Ok(self.workers_caught_up()),
             Event::JournalMended => Ok(self.journal_mended()),
         }
@@ -289,7 +293,15 @@ impl ControlPlane {
             &self.model.pods,
             self.pod_mtu(),
             self.follower.is_some(),
+            &self.translations(),
         )
+    }
+
+    /// Ports of the node that are to lead to pods.
+    #[must_use]
+    pub fn translations(&self) -> Translations {
+        let host = self.config.host.as_ref().filter(|host| host.masquerade);
+        host.map(|_| translations(&self.model)).unwrap_or_default()
     }
 
     /// What is to be taken from the NIC.

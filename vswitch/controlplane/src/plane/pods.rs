@@ -178,7 +178,9 @@ impl ControlPlane {
             "have no port until `vswitch-cni --adjust` has opened their interface again",
         );
         let ended = note(&ended, "ended without a DEL; what they hold is free soon");
-        self.pod_notes = [self.lost_note(), missing, ended].into_iter().flatten().collect();
+        let unserved = self.model.unserved_port_mappings(&self.config);
+        let notes = [self.lost_note(), missing, ended, unserved];
+        self.pod_notes = notes.into_iter().flatten().collect();
     }
 }
 

@@ -53,6 +53,7 @@ impl ControlPlane {
             self.model.kernel = Tracked::default();
             self.learn(&mut notes);
         }
+        self.note_pods();
         let rollback = Rollback { reloaded: Some(Box::new(reloaded)), ..Rollback::default() };
         let frame = Frame { forgets_vteps, ..Frame::default() };
         Ok(self.request(frame, rollback, notes))

@@ -129,8 +129,16 @@ impl ControlPlane {
             }
         }
         let answer = Reply::Reserved(reserved);
+        // One that was attached before the daemon ended may be replaced: what its hostPorts had goes.
+        let former = self.model.attachments.get(attachment);
+        let had_mappings = former.is_some_and(|former| !former.port_mappings.is_empty());
         let undo = self.model.apply_all(&edits);
         let rollback = Rollback { undo: undo.clone(), ports: Some(ports), ..Rollback::default() };
+        if had_mappings && !edits.is_empty() {
+            let first = vec![Action::Journal { edits, undo }];
+            let frame = Frame { first, answer: Some(answer), ..Frame::default() };
+            return Ok(self.request(frame, rollback, vec![note]));
+        }
         let mut actions = Vec::new();
         if !edits.is_empty() {
             actions.push(Action::Journal { edits, undo });
@@ -199,7 +207,7 @@ impl ControlPlane {
         let rollback =
             Rollback { undo: undo.clone(), ports: Some(ports), refused, ..Rollback::default() };
         let journal = Action::Journal { edits, undo };
-        if was_live || !are_leases {
+        if was_live || !are_leases || self.is_nft_table_due() {
             let first = vec![journal];
             let frame = Frame { first, answer: Some(answer), ..Frame::default() };
             return self.request(frame, rollback, notes);

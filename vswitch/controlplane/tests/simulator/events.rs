@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use api::{
     Attach, AttachmentId, Collect, Delegated, Encapsulate, Encapsulation, Mac, Mode, PeerSpec,
-    PeerSync, Request, Reserve, RouteSpec, RouteTarget, Source,
+    PeerSync, PortMapping, Request, Reserve, RouteSpec, RouteTarget, Source, TransportProtocol,
 };
 use controlplane::kernel::{KernelHop, KernelRoute, RouteKind};
 use controlplane::next_hop::NextHop;
@@ -236,6 +236,7 @@ pub(crate) fn reserve(attachment: AttachmentId) -> Reserve {
         delegated: None,
         requested: Vec::new(),
         mac: None,
+        port_mappings: Vec::new(),
     }
 }
 
@@ -301,6 +302,14 @@ fn random_reserve(random: &mut Random) -> Reserve {
     asked.network = random.percent(80).then(|| random.of(&NETWORKS).into());
     if random.percent(20) {
         asked.mode = Some(random.of(&[Mode::Routed, Mode::Bridged { bridge: None }]));
+    }
+    if random.percent(30) {
+        asked.port_mappings.push(PortMapping {
+            protocol: random.of(&[TransportProtocol::Tcp, TransportProtocol::Udp]),
+            host_ip: random.of(&[None, None, Some(address("198.51.100.11"))]),
+            host_port: random.of(&[8080, 8081]),
+            container_port: 80,
+        });
     }
     if random.percent(10) {
         asked.requested.push(address(random.of(&["198.18.1.3", "198.18.1.5", "fd00:18:1::3"])));

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use controlplane::compile::compile;
-use controlplane::desired::Steering;
+use controlplane::desired::{Steering, Translation};
 use controlplane::model::{Edit, Model};
 use controlplane::plane::ControlPlane;
 use controlplane::ports;
@@ -205,6 +205,29 @@ pub(crate) fn every_port_is_a_pods_that_is_there(world: &World, plane: &ControlP
         }
     }
     Ok(())
+}
+
+/// Before flows are forgotten the kernel translates as it is to: else it would track them again by the
+/// former table. Unless it has refused something of the list, which is logged.
+pub(crate) fn flows_are_forgotten_by_the_table(
+    world: &World,
+    begun: &[Translation],
+    ended: &[Translation],
+) -> Held {
+    if !world.course.refused.is_empty() {
+        return Ok(());
+    }
+    let table = world.kernel.nft_table.as_ref();
+    let leads = |one: &&Translation| {
+        table.and_then(|table| table.translations().get(&one.from)) == Some(&one.to)
+    };
+    if let Some(missing) = begun.iter().find(|one| !leads(one)) {
+        return Err(format!("flows are forgotten before {missing} is there"));
+    }
+    match ended.iter().find(leads) {
+        Some(stays) => Err(format!("flows are forgotten while {stays} is there")),
+        None => Ok(()),
+    }
 }
 
 /// On a node at rest.

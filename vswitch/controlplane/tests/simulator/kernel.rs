@@ -122,6 +122,7 @@ impl Kernel {
                     port.routes.retain(|route| route.prefix().addr().is_ipv4());
                 }
             }
+            HostPortRepair::SetRouteLocalnet(routes) => port.routes_localnet = *routes,
             HostPortRepair::AddAddress(address) if address.is_ipv6() && port.mtu < LEAST_IPV6 => {
                 return Err(format!("no IPv6 address {address} on a port of {} bytes", port.mtu));
             }

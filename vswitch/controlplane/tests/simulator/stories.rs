@@ -8,8 +8,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use api::{
-    Attach, AttachmentId, Collect, Encapsulation, Mac, PeerSpec, PeerSync, Request, Reserve,
-    RouteSpec, RouteTarget, Source,
+    Attach, AttachmentId, Collect, Encapsulation, Mac, PeerSpec, PeerSync, PortMapping, Request,
+    Reserve, RouteSpec, RouteTarget, Source, TransportProtocol,
 };
 use controlplane::next_hop::NextHop;
 use dataplane::wire::MacAddr;
@@ -41,6 +41,17 @@ fn setting(kind: usize, variant: usize) -> Setting {
 
 fn add(attachment: &AttachmentId) -> [Happening; 2] {
     [ask(Request::Reserve(reserve(attachment.clone()))), attach(attachment)]
+}
+
+fn add_mapped(attachment: &AttachmentId) -> [Happening; 2] {
+    let mapping = PortMapping {
+        protocol: TransportProtocol::Udp,
+        host_ip: None,
+        host_port: 53,
+        container_port: 5353,
+    };
+    let reserve = Reserve { port_mappings: vec![mapping], ..reserve(attachment.clone()) };
+    [ask(Request::Reserve(reserve)), attach(attachment)]
 }
 
 fn add_to(network: &str, attachment: &AttachmentId) -> [Happening; 2] {
@@ -93,6 +104,11 @@ fn stories() -> Vec<Short> {
             "a pod comes, goes, and comes again",
             setting(0, 0),
             [add(&one).to_vec(), vec![delete(&one)], add(&one).to_vec()].concat(),
+        ),
+        short(
+            "a port of the node leads to a pod, and to another when that is gone",
+            setting(0, 0),
+            [add_mapped(&one).to_vec(), vec![delete(&one)], add_mapped(&other).to_vec()].concat(),
         ),
         short(
             "a pod's interface goes, and its runtime tries anew",

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use api::{AttachmentId, ErrorKind, Reply};
 use controlplane::change::{Performed, Performer};
-use controlplane::desired::{HostPortState, NftTable, Steering};
+use controlplane::desired::{HostPortState, NftTable, Steering, Translation};
 use controlplane::model::{Edit, refuse};
 use controlplane::next_hop::{NextHops, Reach};
 use dataplane::tables::{PortId, Tables};
@@ -324,6 +324,19 @@ impl Performer for World {
                 }
             }
         });
+    }
+
+    fn forget_flows(&mut self, begun: &[Translation], ended: &[Translation]) -> Performed {
+        let what = || {
+            let words = |list: &[Translation]| {
+                list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            };
+            format!("forget flows: begun {}; ended {}", words(begun), words(ended))
+        };
+        self.act("forget flows", what, |world, _| {
+            world.check(|world| invariants::flows_are_forgotten_by_the_table(world, begun, ended));
+            Ok(())
+        })
     }
 
     fn call_adjuster(&mut self, mtu: u32) -> Performed {

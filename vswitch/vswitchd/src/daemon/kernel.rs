@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use controlplane::plane::{self, Event};
 use dataplane::wire::MacAddr;
 use netio::xsk::MAX_FRAME_BYTES;
-use netlink::Link;
+use netlink::{Link, Writer};
 
 use super::{Daemon, settle};
 use crate::error::chain;
@@ -92,14 +92,17 @@ impl Daemon {
         }
     }
 
-    /// Our nftables table changed, by us or by another program.
+    /// Our nftables table changed. By us, it has what it is to have.
     pub fn on_ruleset_event(&mut self) {
         let Some(ruleset) = &mut self.ruleset else { return };
         let writers = match ruleset.drain() {
             Ok(writers) => writers,
             Err(error) => return tracing::error!("{}", chain(&error)),
         };
-        if let Some(writer) = writers.into_iter().next() {
+        let nft = &self.node.nft;
+        let is_ours =
+            |writer: &Option<Writer>| writer.as_ref().is_some_and(|writer| nft.is_own(writer.pid));
+        if let Some(writer) = writers.into_iter().find(|writer| !is_ours(writer)) {
             let by = writer.map(|writer| format!("process {} ({})", writer.pid, writer.name));
             self.agenda.nft_table.get_or_insert(by);
             self.agenda.since.get_or_insert_with(Instant::now);

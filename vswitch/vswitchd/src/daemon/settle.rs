@@ -9,8 +9,10 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use controlplane::change::Performer as _;
 use controlplane::compile;
-use controlplane::desired::HostPortRepair;
+use controlplane::desired::translation::difference;
+use controlplane::desired::{HostPortRepair, Translations};
 use controlplane::plane::{Event, HostState};
 use controlplane::ports;
 use controlplane::repairs::Part;
@@ -59,6 +61,10 @@ impl Daemon {
     pub(super) fn settle_all(&mut self, now: Instant) {
         self.settle_host_port(None, now);
         self.settle_nft_table(None, now);
+        // Such as hostPorts of a pod that is gone, which nft failed to delete.
+        if self.plane.is_nft_table_due() {
+            self.follow(Event::NftTableOverdue);
+        }
         self.settle_maps(now);
         self.look_at_namespaces();
         self.ask_for_reattachments();
@@ -167,6 +173,11 @@ impl Daemon {
             Ok(true) => {
                 let what = "it was removed or changed";
                 log(&self.repairs.repaired(Part::NftTable, what, by, now));
+                // What came while it was gone is tracked untranslated.
+                let all = difference(&self.plane.translations(), &Translations::new());
+                if let Err(refusal) = self.node.forget_flows(&all, &[]) {
+                    tracing::warn!("{}", refusal.message);
+                }
             }
             Err(error) => self.is_broken(Part::NftTable, &chain(&error)),
         }

@@ -133,6 +133,7 @@ mod tests {
             delegated: None,
             requested: Vec::new(),
             mac: None,
+            port_mappings: Vec::new(),
         };
         let (edits, _) = model.reserve(&config, &reserve, 1450, false).expect("free");
         model.apply_all(&edits);

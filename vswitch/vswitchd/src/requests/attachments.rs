@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use api::{Attach, Check, ErrorKind, ErrorReply};
+use controlplane::desired::nft_table::TABLE;
 use controlplane::model::{attachments, refuse};
 use controlplane::plane::Event;
 use netio::port::PortFd;
@@ -41,7 +42,16 @@ impl Daemon {
     }
 
     pub(super) fn check(&self, request: &Check) -> Result<(), ErrorReply> {
-        self.plane.model().check(request)?;
+        let lease = self.plane.model().check(request)?;
+        if !lease.port_mappings.is_empty() && !self.node.nft.is_in_force() {
+            return refused(
+                ErrorKind::Conflict,
+                format!(
+                    "the hostPorts of {} are not served: the nftables {TABLE} is gone or was changed, or host.masquerade is false; see vswitchctl status",
+                    attachments::name(&request.attachment)
+                ),
+            );
+        }
         if !self.plane.ports().is_up(&request.attachment) {
             return refused(
                 ErrorKind::NotReady,

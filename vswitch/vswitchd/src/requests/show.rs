@@ -35,6 +35,7 @@ impl Daemon {
                 network: None,
                 pod: None,
                 mode: None,
+                port_mappings: Vec::new(),
                 worker: Some(0),
                 counters: self.counters(HOST),
             });
@@ -54,6 +55,7 @@ impl Daemon {
                 network: None,
                 pod: None,
                 mode: None,
+                port_mappings: Vec::new(),
                 worker: None,
                 counters: self.counters(UPLINK),
             });
@@ -74,6 +76,7 @@ impl Daemon {
                 network: lease.network.clone(),
                 pod: lease.pod.clone(),
                 mode: Some(lease.mode.clone()),
+                port_mappings: lease.port_mappings.clone(),
                 worker: live.map(|live| live.worker),
                 counters: self.counters(id),
             });

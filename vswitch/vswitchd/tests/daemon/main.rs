@@ -112,7 +112,12 @@ fn a_killed_daemon_remembers_who_holds_which_address() {
     assert!(![a.address, b.address].contains(&c.address));
     let again = daemon.plug("a");
     assert_eq!(again.address, a.address);
-    let check = Check { attachment: Pod::id("b"), addresses: vec![b.address], mac: b.mac };
+    let check = Check {
+        attachment: Pod::id("b"),
+        addresses: vec![b.address],
+        mac: b.mac,
+        port_mappings: Vec::new(),
+    };
     assert!(daemon.try_ask(&Request::Check(check)).is_err(), "b has no port any more");
     assert_eq!(daemon.ask(&Request::Detach(Pod::id("b"))), Reply::Done);
     daemon.stop();

@@ -353,6 +353,7 @@ impl Pod {
             delegated: None,
             requested: Vec::new(),
             mac: None,
+            port_mappings: Vec::new(),
         }
     }
 

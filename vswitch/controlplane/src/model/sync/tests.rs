@@ -221,6 +221,7 @@ fn reserve(model: &mut Model, container: &str) -> Result<Vec<String>, api::Error
         delegated: None,
         requested: Vec::new(),
         mac: None,
+        port_mappings: Vec::new(),
     };
     let (edits, reserved) = model.reserve(&config_unnamed(), &request, 1450, false)?;
     model.apply_all(&edits);
