@@ -1,6 +1,6 @@
 #!/bin/bash
-# A pod's hostPort, by the conflist that is shipped: executed whole, as a runtime executes it, which tells
-# port mappings to those plugins alone that declare the capability.
+# A pod's hostPort that is left to the plugin `portmap`, by a conflist that chains it: executed whole, as a
+# runtime executes it, which tells port mappings to those plugins alone that declare the capability.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
@@ -23,6 +23,8 @@ main() {
     setup_binaries
     lab_trap
     lab_create
+    CNI_CONFLIST=$LAB_DIR/chained.conflist
+    chain_portmap >"$CNI_CONFLIST"
     two_nodes_up vxlan
     underlay_add_ipv6 node-a outside
     chain_plug node-a a1 "[$(mapping tcp), $(mapping udp)]"
@@ -41,6 +43,12 @@ main() {
     check_not "the port is nobody's" fetch outside "$NODE" who
     check "no translation is left" untranslated
     report_end
+}
+
+# The conflist that is shipped, with the capability at portmap alone.
+chain_portmap() {
+    jq '.plugins = [.plugins[0] | del(.capabilities)]
+        + [{type: "portmap", capabilities: {portMappings: true}}]' "$root/config/10-vswitch.conflist"
 }
 
 # mapping PROTOCOL
@@ -86,13 +94,13 @@ chain_unplug() {
 }
 
 # Numbers of the plugins.
-plugins() { jq -r '.plugins | keys[]' "$root/config/10-vswitch.conflist"; }
+plugins() { jq -r '.plugins | keys[]' "$CNI_CONFLIST"; }
 
 # chained NODE COMMAND POD INDEX PREVIOUS_RESULT: one plugin of the conflist; what it does not declare, it
 # is not told.
 chained() {
     local node=$1 command=$2 pod=$3 index=$4 previous=$5 program
-    program=$(jq -r --argjson index "$index" '.plugins[$index].type' "$root/config/10-vswitch.conflist")
+    program=$(jq -r --argjson index "$index" '.plugins[$index].type' "$CNI_CONFLIST")
     [[ -x $bin/$program ]] && program=$bin/$program || program=$PLUGINS/$program
     jq --arg socket "$(node_socket "$node")" --arg state "$(node_dir "$node")/state" --argjson index "$index" --argjson previous "$previous" \
         --slurpfile mappings "$(node_dir "$node")/pods/$pod.json.mappings" '
@@ -101,7 +109,7 @@ chained() {
         | if .capabilities.portMappings then .runtimeConfig = {portMappings: $mappings[0]} else . end
         | del(.capabilities)
         | if $previous == null then . else .prevResult = $previous end
-    ' "$root/config/10-vswitch.conflist" |
+    ' "$CNI_CONFLIST" |
         in_ns "$node" env -i PATH="$PATH" CNI_COMMAND="$command" CNI_CONTAINERID="$(ns "$pod")" \
             CNI_NETNS="/run/netns/$(ns "$pod")" CNI_IFNAME=eth0 CNI_PATH="$bin:$PLUGINS" \
             CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=demo;K8S_POD_NAME=$pod" \

@@ -10,12 +10,17 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use crate::backoff::Attempts;
 use crate::daemon::DaemonClient;
 use crate::error::{Error, Result, chain};
 
-/// The plugin by which runtimes serve hostPorts.
+/// The plugin to which a conflist may leave hostPorts, and ours.
 const PORTMAP: &str = "portmap";
+const OURS: &str = "vswitch-cni";
+/// The capability by which a runtime gives hostPorts to a plugin.
+const PORT_MAPPINGS: &str = "portMappings";
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
@@ -49,20 +54,24 @@ impl InstallTarget {
     }
 
     /// Installs a conflist, if it is not there already: whole at any time, and so that the runtime
-    /// notices. `portmap` is left out if the directory of the plugins has none.
+    /// notices. Of our plugin and `portmap`, if it chains that, one alone serves hostPorts: `portmap` where
+    /// the directory of the plugins has it.
     ///
     /// # Errors
     /// If a file cannot be read or written.
     pub fn install_configuration(&self, cni_bin_dir: &Path) -> Result<()> {
         let (mut content, target) = (read(&self.file)?, self.target());
-        if let Some(shorter) = without_portmap(&content)
-            && !is_there(&cni_bin_dir.join(PORTMAP))
-        {
-            tracing::warn!(
-                "there is no {PORTMAP} in {}: the conflist goes without it, and a hostPort has no effect; install the CNI plugins there, and start this anew",
-                cni_bin_dir.display()
-            );
-            content = shorter;
+        let is_portmap_there = is_there(&cni_bin_dir.join(PORTMAP));
+        if let Some(other) = with_one_for_host_ports(&content, is_portmap_there) {
+            if is_portmap_there {
+                tracing::info!("the conflist leaves hostPorts to {PORTMAP}, which it chains");
+            } else {
+                tracing::warn!(
+                    "there is no {PORTMAP} in {}: the conflist goes without it, and vswitchd serves hostPorts",
+                    cni_bin_dir.display()
+                );
+            }
+            content = other;
         }
         if fs::read(&target).is_ok_and(|there| there == content) {
             return Ok(());
@@ -117,15 +126,31 @@ async fn readiness(socket: &Path) -> Result<bool> {
     Ok(!status.pod_prefixes.is_empty())
 }
 
-/// The conflist without the plugin, if it chains it: one that is missing on the node fails every ADD,
-/// of pods without a hostPort too.
-fn without_portmap(conflist: &[u8]) -> Option<Vec<u8>> {
-    let mut conflist: serde_json::Value = serde_json::from_slice(conflist).ok()?;
+/// The conflist with one plugin that is told of hostPorts, if it chains `portmap`, and is not so already.
+/// A plugin that is missing on the node fails every ADD, of pods without a hostPort too.
+fn with_one_for_host_ports(conflist: &[u8], is_portmap_there: bool) -> Option<Vec<u8>> {
+    let mut conflist: Value = serde_json::from_slice(conflist).ok()?;
+    let before = conflist.clone();
+    let is = |plugin: &Value, kind: &str| plugin.get("type").is_some_and(|of| of == kind);
     let plugins = conflist.get_mut("plugins")?.as_array_mut()?;
-    let all = plugins.len();
-    plugins.retain(|plugin| plugin.get("type").is_none_or(|kind| kind != PORTMAP));
-    let is_shorter = plugins.len() < all;
-    is_shorter.then(|| format!("{conflist:#}\n").into_bytes())
+    if !plugins.iter().any(|plugin| is(plugin, PORTMAP)) {
+        return None;
+    }
+    plugins.retain(|plugin| is_portmap_there || !is(plugin, PORTMAP));
+    for ours in plugins.iter_mut().filter(|plugin| is(plugin, OURS)) {
+        let Some(ours) = ours.as_object_mut() else { continue };
+        let capabilities = ours.entry("capabilities").or_insert_with(|| json!({}));
+        let Some(capabilities) = capabilities.as_object_mut() else { continue };
+        if is_portmap_there {
+            capabilities.remove(PORT_MAPPINGS);
+        } else {
+            capabilities.insert(PORT_MAPPINGS.into(), true.into());
+        }
+        if capabilities.is_empty() {
+            ours.remove("capabilities");
+        }
+    }
+    (conflist != before).then(|| format!("{conflist:#}\n").into_bytes())
 }
 
 /// A link counts, wherever it leads: on the node that may be another place than in a container.

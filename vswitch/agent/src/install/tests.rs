@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use api::{Decoder, Reply, encode_response};
+use serde_json::{Value, json};
 
 use super::{InstallTarget, wait_for_daemon};
 use crate::error::Error;
@@ -56,21 +57,43 @@ fn a_configuration_is_written_once_and_removed_twice() {
 }
 
 #[test]
-fn portmap_is_chained_where_it_is() {
-    let shipped = include_str!("../../../../config/10-vswitch.conflist");
+fn one_plugin_serves_host_ports_and_it_is_portmap_where_that_is_chained_and_there() {
     let dir = tempfile::tempdir().expect("a directory");
-    let conflist = placement(dir.path(), "10-vswitch.conflist", shipped);
-    let installed = || {
+    let installed = |text: &str| {
+        let conflist = placement(dir.path(), "10-vswitch.conflist", text);
         conflist.install_configuration(dir.path()).expect("installed");
         fs::read_to_string(conflist.target()).expect("there")
     };
-    let wanted: serde_json::Value = serde_json::from_str(shipped).expect("the shipped one");
-    let found: serde_json::Value = serde_json::from_str(&installed()).expect("JSON");
-    assert_eq!(found["plugins"], serde_json::json!([wanted["plugins"][0]]));
-    assert_eq!((&found["name"], &found["cniVersion"]), (&wanted["name"], &wanted["cniVersion"]));
+    let shipped = include_str!("../../../../config/10-vswitch.conflist");
+    let plugins_of = |text: &str| {
+        let conflist: Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!((&conflist["name"], &conflist["cniVersion"]), (&json!("n"), &json!("1.0.0")));
+        conflist["plugins"].clone()
+    };
+    let conflist = |plugins: &[&Value]| {
+        json!({"cniVersion": "1.0.0", "name": "n", "plugins": plugins}).to_string()
+    };
+    let capability = json!({"portMappings": true});
+    let plain = json!({"type": "vswitch-cni"});
+    let ours = json!({"type": "vswitch-cni", "capabilities": capability});
+    let portmap = json!({"type": "portmap", "capabilities": capability});
+    for (ours, chained) in [(&plain, &portmap), (&ours, &portmap)] {
+        let text = installed(&conflist(&[ours, chained]));
+        assert_eq!(
+            plugins_of(&text),
+            json!([json!({"type": "vswitch-cni", "capabilities": capability})])
+        );
+    }
+    assert_eq!(installed(shipped), shipped);
     // To a place that the node has, and this container has not.
     symlink("/nonexistent/portmap", dir.path().join("portmap")).expect("linked");
-    assert_eq!(installed(), shipped);
+    for ours in [&plain, &ours] {
+        let text = installed(&conflist(&[ours, &portmap]));
+        assert_eq!(plugins_of(&text), json!([plain, portmap]));
+    }
+    let as_it_was = conflist(&[&plain, &portmap]);
+    assert_eq!(installed(&as_it_was), as_it_was, "byte for byte");
+    assert_eq!(installed(shipped), shipped);
 }
 
 #[test]
