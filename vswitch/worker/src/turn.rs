@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_channel::{Receiver, Sender};
-use dataplane::session::SweepCursor;
+use dataplane::session::{PortSessions, SweepCursor};
 use dataplane::tables::{Epoch, Fdb, MAX_PORTS, PortId, Tables};
 use dataplane::{Dataplane, DropReason, Millis, PathMtu};
 use frame::{Packet, Pool};
@@ -63,6 +63,8 @@ pub(super) struct Turn {
     /// From here on time is counted.
     origin: Instant,
     sweep: SweepCursor,
+    /// The session table had some in the last nap.
+    has_sessions: bool,
     path_mtu: Sender<PathMtu>,
     fdb_copier: FdbCopier,
     to_close: ToClose,
@@ -137,6 +139,7 @@ impl Turn {
             idle: spec.idle,
             origin: state.origin,
             sweep,
+            has_sessions: false,
             path_mtu,
             fdb_copier: FdbCopier::new(fdb_pages),
             to_close,
@@ -165,7 +168,7 @@ impl Turn {
             let mut received = self.queues(&tables, now);
             received += self.taps(&tables, now);
             let unsent = self.ports.flush();
-            self.sweep(&tables, received, now, at.duration_since(last_nap) >= NAP);
+            self.sweep(received, now, at.duration_since(last_nap) >= NAP);
 
             if received > 0 || unsent {
                 last_packet = at;
@@ -196,11 +199,17 @@ impl Turn {
     }
 
     /// Removes sessions that have expired: a little in each turn with packets, so that none waits for
-    /// it, and more in a nap. Both go through the table within some seconds.
-    fn sweep(&mut self, tables: &Tables, received: usize, now: Millis, naps: bool) {
+    /// it, and more in a nap. Both go through the table within some seconds. A table without sessions
+    /// is not touched, so that its memory is not taken.
+    fn sweep(&mut self, received: usize, now: Millis, naps: bool) {
+        if naps {
+            let totals = self.dataplane.sessions().totals();
+            self.has_sessions = totals != [PortSessions::default(); 2];
+        }
         let budget = match (received, naps) {
+            _ if !self.has_sessions => return,
             (0, true) => SWEEP_BUDGET,
-            (1.., _) if !tables.services.is_empty() => 1,
+            (1.., _) => 1,
             _ => return,
         };
         self.dataplane.sessions().sweep(&mut self.sweep, budget, now.tick());

@@ -12,6 +12,7 @@
 //! | 4, 5 | boot id |
 //! | 6 | seed, secret |
 //! | 7 | a hash by that seed: another version of the hash would find nothing |
+//! | 8 | one once there was a session: a table without any is taken over without a look at its buckets |
 
 use core::fmt;
 use core::sync::atomic::Ordering;
@@ -28,6 +29,9 @@ pub(crate) const HEADER_WORDS: usize = 512;
 
 /// "vswsess" and a zero.
 const MAGIC: u64 = 0x7673_7773_6573_7300;
+
+/// The word that tells whether there ever was a session.
+const USED: usize = 8;
 
 /// Number of the layout of header, buckets and entries.
 pub(crate) const LAYOUT: u64 = 1;
@@ -156,7 +160,29 @@ impl<L: Layout, M: Memory> Table<L, M> {
         store(0, MAGIC);
     }
 
+    /// Notes that there is a session, before its entry is stored.
+    #[inline]
+    pub(crate) fn note_use(&self) {
+        if let Some(word) = self.header().get(USED)
+            && word.load(Ordering::Relaxed) == 0
+        {
+            word.store(1, Ordering::Release);
+        }
+    }
+
+    fn is_used(&self) -> bool {
+        self.header().get(USED).is_none_or(|word| word.load(Ordering::Acquire) != 0)
+    }
+
+    /// The words before the first bucket.
+    fn header(&self) -> &[M::Word] {
+        self.memory.words().get(..self.first_word).unwrap_or_default()
+    }
+
     fn take_over(&self, now: Tick) -> Adoption {
+        if !self.is_used() {
+            return Adoption::Adopted { sessions: 0, voided: 0, dropped: 0 };
+        }
         let buckets = (0..self.buckets).filter_map(|index| self.bucket(index));
         let voided = buckets.filter(|bucket| bucket.void()).count() as u32;
         let mut dropped = 0;

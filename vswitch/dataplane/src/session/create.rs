@@ -44,6 +44,7 @@ impl<L: Layout, M: Memory> Table<L, M> {
         if session.is_translated() && client.key == server.key {
             return Ok(Outcome::Refused(Refusal::Taken));
         }
+        self.note_use();
         for _ in 0..ROUNDS {
             if let Some(outcome) = self.obstacle(session, &client, &server, now)? {
                 return Ok(outcome);
