@@ -2,7 +2,7 @@
 //!
 //! A matrix answers in tens of nanoseconds, and may have as many intervals as all pairs of a class and a
 //! rule that matches it. The rules themselves take no more than the policies do, and answer in time by
-//! their number, some 1 to 2 ns each, once a connection. So the memory is bounded, whatever the policies:
+//! their number, a few nanoseconds each, once a connection. So the memory is bounded, whatever the policies:
 //! the largest matrices give way first, and come back when there is room.
 
 use std::collections::BTreeMap;

@@ -4,7 +4,8 @@
 //! [`RuleTable`] for the workers. Subjects with the same rule sets share it, and classes for which the
 //! same of its peer sets count share a row.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::iter;
 use std::sync::Arc;
 
 use api::PolicyTier;
@@ -203,17 +204,19 @@ impl Table {
 
     /// The matrix of the rows that are in use.
     fn matrix(&self, rows: &Rows) -> Arc<RuleTable> {
-        let mut used = BTreeMap::from([(0, 0)]);
-        for row in rows.by_class.values() {
-            used.entry(*row).or_insert(0);
+        // The numbers of the used ones among themselves: rows without a class are left out.
+        let mut numbers = vec![None; rows.rows.len()];
+        let mut used: Vec<&[Interval]> = Vec::with_capacity(rows.rows.len());
+        let in_use = rows.by_class.values().map(|row| *row as usize);
+        for row in iter::once(0).chain(in_use) {
+            numbers[row].get_or_insert_with(|| {
+                used.push(&rows.rows[row]);
+                used.len() as u32 - 1
+            });
         }
-        for (place, (_, number)) in used.iter_mut().enumerate() {
-            *number = place as u32;
-        }
-        let matrix = Matrix::new(
-            used.keys().map(|row| &*rows.rows[*row as usize]),
-            rows.by_class.iter().map(|(class, row)| (*class, used[row])),
-        );
+        let classes = rows.by_class.iter();
+        let classes = classes.filter_map(|(class, row)| Some((*class, numbers[*row as usize]?)));
+        let matrix = Matrix::new(used.into_iter(), classes);
         Arc::new(RuleTable::matrix(matrix, &self.policies, &self.indexes))
     }
 }
