@@ -19,6 +19,7 @@
 //! | `flannel` | the annotations of flannel's nodes, read and written |
 //! | `desired` | all Nodes to the peers that there should be; conflicts |
 //! | `sync`    | the difference to what the daemon has, in messages |
+//! | `policy`  | policies, pods and namespaces to groups, rules and subjects, without labels |
 //! | `service` | Services and their endpoints to what the daemon serves |
 //! | `publish` | the patch that describes this node, and `degraded`, a condition in it |
 //! | `report`  | nodes that are kept out, Services that are not served as they say, pods that lost their interface: the log, notices, the state file |
@@ -47,6 +48,7 @@ pub mod install;
 mod link;
 pub mod node;
 pub mod object;
+pub mod policy;
 pub mod problem;
 pub mod publish;
 pub mod report;

@@ -1,0 +1,118 @@
+//! What policies allow between pods, without labels.
+//!
+//! Enters: the cluster's namespaces, pods, nodes and policies, as far as they are read. Leaves: groups of
+//! addresses, rule sets over them, and the rule sets of this node's pods: what vswitchd compiles. Pure,
+//! and the same for the same objects.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `selector` | a label selector, and its text |
+//! | `pod`      | a pod as policies see it |
+//! | `group`    | what makes an address a member of a group |
+//! | `rule`     | a policy of any kind, before its selectors and named ports are resolved |
+//! | `network`  | NetworkPolicy as such a policy |
+//! | `cluster`  | ClusterNetworkPolicy, AdminNetworkPolicy and BaselineAdminNetworkPolicy as such |
+//! | `resolve`  | its rule sets for a pod |
+
+pub mod cluster;
+pub mod group;
+pub mod network;
+pub mod pod;
+mod resolve;
+pub mod rule;
+pub mod selector;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use api::{GroupId, RuleSet, RuleSetId, SubjectRules};
+
+use group::GroupMembers;
+use pod::{Pod, PodKey};
+use resolve::{Side, resolve};
+use rule::Policy;
+use selector::Labels;
+
+/// A node, as far as policies name nodes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicyNode {
+    /// Its labels.
+    pub labels: Labels,
+    /// Its addresses, of every type.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// All of the cluster that policies are about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// Labels of each namespace.
+    pub namespaces: BTreeMap<String, Labels>,
+    /// The pods.
+    pub pods: BTreeMap<PodKey, Pod>,
+    /// The nodes by name.
+    pub nodes: BTreeMap<String, PolicyNode>,
+    /// The policies by kind, namespace and name, as [`Policy::id`] has them.
+    pub policies: BTreeMap<String, Policy>,
+}
+
+impl Cluster {
+    /// The pods of a namespace.
+    fn pods_of(&self, namespace: &str) -> impl Iterator<Item = &Pod> {
+        let first = PodKey { namespace: namespace.to_owned(), name: String::new() };
+        let pods = self.pods.range(first..);
+        let namespace = namespace.to_owned();
+        pods.take_while(move |(key, _)| key.namespace == namespace).map(|(_, pod)| pod)
+    }
+}
+
+/// What a node's vswitchd is to have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Translation {
+    /// Groups that the rule sets name: what makes an address a member.
+    pub groups: BTreeMap<GroupId, GroupMembers>,
+    /// Rule sets that the subjects have.
+    pub rule_sets: BTreeMap<RuleSetId, RuleSet>,
+    /// The node's own pods that some policy selects.
+    pub subjects: BTreeMap<PodKey, SubjectRules>,
+}
+
+impl Translation {
+    /// The policies of the pods of the node `own`.
+    #[must_use]
+    pub fn of(cluster: &Cluster, own: &str) -> Self {
+        let mut out = Self::default();
+        let policies: Vec<_> = cluster.policies.values().collect();
+        for (key, pod) in &cluster.pods {
+            if pod.node.as_deref() != Some(own) || !pod.is_judged() {
+                continue;
+            }
+            let mut rules = SubjectRules::default();
+            for policy in &policies {
+                if policy.subject.as_ref().is_none_or(|scope| !scope.contains(cluster, key, pod)) {
+                    continue;
+                }
+                for (side, drafts, ids) in [
+                    (Side::Ingress, &policy.ingress, &mut rules.ingress),
+                    (Side::Egress, &policy.egress, &mut rules.egress),
+                ] {
+                    if let Some(drafts) = drafts {
+                        ids.push(resolve(cluster, policy, side, drafts, pod, &mut out));
+                    }
+                }
+            }
+            if rules != SubjectRules::default() {
+                out.subjects.insert(key.clone(), rules);
+            }
+        }
+        out
+    }
+
+    /// The members of each group.
+    #[must_use]
+    pub fn members(&self, cluster: &Cluster) -> BTreeMap<GroupId, BTreeSet<IpAddr>> {
+        self.groups.iter().map(|(id, group)| (id.clone(), group.of(cluster))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

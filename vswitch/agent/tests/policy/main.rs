@@ -1,0 +1,16 @@
+//! Policies from objects to judgements: the translation, the compiler and the tables together, against an
+//! oracle that reads the objects.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `world`  | pods, namespaces and policies, and what the node would judge |
+//! | `oracle` | what the API says of the same |
+//! | `cases`  | a table of cases of the shape of the public conformance suite |
+//! | `tiers`  | cluster policies and what else the table does not have |
+//! | `random` | random policies |
+
+mod cases;
+mod oracle;
+mod random;
+mod tiers;
+mod world;
