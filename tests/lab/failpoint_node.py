@@ -19,6 +19,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "scripts"
 import soak_namespaces as namespaces
 
 PATIENCE_S = 20
+# CNI's code of a refusal that does not last.
+TRY_AGAIN = '"code":11'
 HOST_LOCAL = "/usr/lib/cni/host-local"
 # netlink::ROUTE_PROTOCOL, by which the daemon's routes are known.
 OWN_PROTOCOL = "86"
@@ -102,6 +104,10 @@ class Pod:
 
     def add(self):
         answer = self.cni("ADD")
+        if answer.code != 0 and TRY_AGAIN in answer.said:
+            # As an adjuster does at every start, and then a runtime.
+            self.node.adjust()
+            answer = self.cni("ADD")
         assert answer.code == 0, f"ADD: {answer}"
         return json.loads(answer.said)["ips"][0]["address"].split("/")[0]
 
@@ -254,8 +260,9 @@ class Node:
     def prepare(self):
         """Two pods that stay, and what the node holds with them."""
         self.daemon()
+        # A daemon that was left a descriptor of a pod it does not know adds none before the look.
+        self.adjust()
         if not self.is_ready():
-            self.adjust()
             while len(self.staying) < 2:
                 pod = Pod(self, f"n{next(self.numbers)}")
                 self.staying.append((pod, pod.add()))
