@@ -1,6 +1,6 @@
 //! Services, as a node is to serve them: virtual ports, and the backends that their flows are given to.
 //!
-//! Whoever knows the cluster decides which backends this node may use; the daemon knows neither zones
+//! The source that names them decides which backends this node may use; the daemon knows neither zones
 //! nor traffic policies. A service with several ports, or whose addresses have different backends, is
 //! several of these.
 

@@ -44,7 +44,7 @@ pub struct SessionEntry {
     /// Who answers, if that is another: a service's backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<SessionEnd>,
-    /// Whom the backend sees, if that is another than the client.
+    /// The client as the backend sees it, if that is another address or port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_at_backend: Option<SessionEnd>,
     /// `embryonic`, `established`, `finished` or `reset`.

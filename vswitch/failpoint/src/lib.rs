@@ -11,7 +11,7 @@
 //! | `kill`     | ends the process as SIGKILL does |
 //!
 //! A file is read at each place, and is removed when a fault of it happens: it happens once, in the first
-//! process that comes there, and whoever wrote the file sees that it did. [`PLACES`] has every place.
+//! process that comes there, and the test that wrote the file sees that it did. [`PLACES`] has every place.
 
 #![forbid(unsafe_code)]
 

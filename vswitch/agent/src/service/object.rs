@@ -166,7 +166,7 @@ pub struct EndpointFields {
     pub node_name: Option<String>,
     /// In v1beta1: labels of its Node.
     pub topology: Option<BTreeMap<String, String>>,
-    /// By whom it is to be used.
+    /// Which nodes are to use it.
     pub hints: Option<Hints>,
 }
 
@@ -181,7 +181,7 @@ pub struct Conditions {
     pub terminating: Option<bool>,
 }
 
-/// By whom an endpoint is to be used.
+/// Which nodes are to use an endpoint.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hints {

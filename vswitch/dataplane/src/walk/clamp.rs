@@ -1,4 +1,4 @@
-//! Door 4, its last step, if configured: the size of segments that a connection may announce.
+//! Door 5, its last step, if configured: the size of segments that a connection may announce.
 //!
 //! Enters: a TCP packet that is routed to another node or comes from one. Leaves: for `act`, the
 //! largest size that the way to that node takes in one packet, if a SYN announces more. A

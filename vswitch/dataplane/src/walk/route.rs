@@ -1,4 +1,4 @@
-//! Door 4: where the packet goes.
+//! Door 5: where the packet goes.
 //!
 //! Enters: a packet for the gateway, or from the routed overlay, with the endpoints that `session`
 //! gave it. Leaves: `Route`, `Answer` or `Refuse`. Checks come in the order of RFC 1812, section 5.2: is it an IP packet, may its source

@@ -115,7 +115,7 @@ fn hash_endpoint(hash: Hash, endpoint: &Endpoint) -> Hash {
 }
 
 /// A hash of words by multiplication and xor-shift (the finalizer of splitmix64, Steele et al., OOPSLA
-/// 2014): it need not be secret, as whoever chooses a port chooses a backend in any case.
+/// 2014): it need not be secret, as a client chooses a backend with its port in any case.
 #[derive(Clone, Copy)]
 struct Hash(u64);
 
