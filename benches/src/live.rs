@@ -215,7 +215,16 @@ fn port(kind: PortRole, attachment: Attachment, mac: MacAddr) -> Port {
         PortRole::Uplink => Offloads::default(),
         PortRole::Pod | PortRole::Host => Offloads { checksum: true, tso: true, uso: true },
     };
-    Port { kind, attachment, mac, mtu: MTU, offloads, addresses: Vec::new() }
+    Port {
+        kind,
+        attachment,
+        mac,
+        mtu: MTU,
+        offloads,
+        addresses: Vec::new(),
+        rx_limit: None,
+        tx_limit: None,
+    }
 }
 
 fn tunnels(path: Path) -> Tunnels {

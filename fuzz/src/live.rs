@@ -197,7 +197,16 @@ fn port(number: u8) -> Option<Port> {
         PortRole::Host => (pod_mac(number), Vec::new()),
         PortRole::Uplink => (NIC, Vec::new()),
     };
-    Some(Port { kind, attachment, mac, mtu: MTU, offloads, addresses })
+    Some(Port {
+        kind,
+        attachment,
+        mac,
+        mtu: MTU,
+        offloads,
+        addresses,
+        rx_limit: None,
+        tx_limit: None,
+    })
 }
 
 /// Port 4's MAC is known without learning, port 5's is not.

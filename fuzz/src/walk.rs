@@ -60,7 +60,7 @@ pub fn walk(file: &[u8]) {
         let mut egress = Recorder { refuses: injected.refuse, attempts: Vec::new() };
         let before = counters.accounting();
         dataplane.process(tables, ingress, packet(), now, &mut egress);
-        dataplane.flush(&mut egress);
+        dataplane.flush(tables, &mut egress);
         assert_eq!(pool.available(), pool.total(), "packet {nth} kept a frame");
 
         let after = counters.accounting();
@@ -97,7 +97,7 @@ fn in_one_batch(file: &[u8], pool: &Pool) {
         egress.refuses = injected.refuse;
         dataplane.process(tables, ingress, packet, Millis(0), &mut egress);
     }
-    dataplane.flush(&mut egress);
+    dataplane.flush(tables, &mut egress);
     assert_eq!(pool.available(), pool.total(), "the batch kept a frame");
     let all = counters.accounting();
     assert_eq!(all.received + all.made, all.sent + all.dropped, "the batch's accounting is open");

@@ -1,16 +1,17 @@
 //! Right of the verdict: carries a decision out.
 //!
-//! Enters: a packet and the decision about it. Leaves: packets to [`Egress`], ends to [`Tally`].
+//! Enters: a packet and the decision about it. Leaves: packets to [`Exit`], ends to [`Tally`].
 //! Nothing is decided here; what still can go wrong (no memory, no room, a full port) drops the
 //! packet under its own reason.
 
 use frame::{Checksum, Packet, Pool};
 
+use crate::exit::Exit;
 use crate::tables::{
     Adjacency, AdjacencyId, BridgeId, Gateway, Offloads, PortId, PortRole, RemoteVtep, Tables,
 };
 use crate::verdict::{DropReason, Verdict};
-use crate::walk::coalesce::{Coalescer, Train};
+use crate::walk::coalesce::Coalescer;
 use crate::walk::parse::{Headers, Net};
 use crate::walk::rewrite::{self, Layers, OuterHeaders};
 use crate::walk::{Decision, answer, flood, fragment, outer_checksum, reset, segment, translate};
@@ -41,6 +42,8 @@ pub(crate) trait Tally {
     /// Counts what a port took. A superframe that was merged here stands for all of its `packets`.
     fn sent(&mut self, port: PortId, packets: u64, bytes: usize);
     fn made(&mut self, packets: u64);
+    /// Counts a packet that waits for the rate of its port.
+    fn delayed(&mut self, port: PortId);
     fn dropped(&mut self, ingress: PortId, packets: u64, reason: DropReason);
 }
 
@@ -48,8 +51,7 @@ pub(crate) struct Act<'a, E, O> {
     pub(crate) tables: &'a Tables,
     pub(crate) pool: &'a Pool,
     pub(crate) ingress: PortId,
-    pub(crate) egress: &'a mut E,
-    pub(crate) tally: O,
+    pub(crate) exit: Exit<'a, E, O>,
     /// Merges packets; `None` if this one may not be merged.
     pub(crate) coalescer: Option<&'a mut Coalescer>,
 }
@@ -115,7 +117,7 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
             let copy = if destinations.peek().is_none() {
                 original.take()
             } else {
-                self.tally.made(1);
+                self.exit.tally.made(1);
                 original.as_ref().and_then(|packet| flood::duplicate(self.pool, packet))
             };
             let Some(mut copy) = copy else {
@@ -140,8 +142,8 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
         }
         // One of them is the packet itself, if no destination had it.
         let copies = u64::from(too_small) - u64::from(too_small > 0 && original.is_some());
-        self.tally.made(copies);
-        self.tally.dropped(self.ingress, too_small.into(), DropReason::TooBig);
+        self.exit.tally.made(copies);
+        self.exit.drop(self.ingress, too_small.into(), DropReason::TooBig);
     }
 
     #[inline(never)]
@@ -167,7 +169,7 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
         back: Option<AdjacencyId>,
     ) {
         let Net::Ip(ip) = decision.headers.net else { return };
-        self.tally.made(1);
+        self.exit.tally.made(1);
         let host = self.tables.port(self.ingress).is_some_and(|port| port.kind == PortRole::Host);
         let speaker = answer::speaker(&self.tables.gateway, &ip, host);
         if answer::icmp_error(&mut packet, &decision.headers, &speaker, error).is_none() {
@@ -199,7 +201,7 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
     #[inline(never)]
     fn reset(&mut self, mut packet: Packet, decision: &Decision) {
         let Net::Ip(ip) = decision.headers.net else { return };
-        self.tally.made(1);
+        self.exit.tally.made(1);
         let to = decision.headers.source_mac;
         let reset = reset::reset(&mut packet, &decision.headers)
             .and_then(|()| answer::from_gateway(&mut packet, to, ip.flow.is_v6()));
@@ -219,28 +221,20 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
         layers: Option<Layers>,
         headers: &Headers,
     ) {
-        let Some(takes) = self.tables.port(port).map(|port| port.offloads) else {
+        let Some(to) = self.tables.port(port) else {
             return self.drop(DropReason::PortGone);
         };
+        let takes = to.offloads;
         let over_v6 = layers.is_some_and(|layers| layers.outer == OuterHeaders::Vxlan6);
         let is_tcp = layers.is_some_and(|layers| layers.is_tcp);
         let may_merge = is_tcp && takes.tso && self.coalescer.is_some();
-        if packet.offload.is_undone() || over_v6 || may_merge {
+        if packet.offload.is_undone() || over_v6 || may_merge || to.tx_limit.is_some() {
             return self.work_off(port, takes, packet, layers, headers);
         }
-        self.send(port, packet);
+        self.exit.send_unshaped(self.ingress, port, packet);
     }
 
-    #[inline(always)]
-    fn send(&mut self, port: PortId, packet: Packet) {
-        let len = packet.frame.len();
-        match self.egress.send(port, packet) {
-            Ok(()) => self.tally.sent(port, 1, len),
-            Err(reason) => self.drop(reason),
-        }
-    }
-
-    /// Works off what the port does not take, merges what it does, and sends.
+    /// Works off what the port does not take, merges what it does, and sends as its rate allows.
     #[inline(never)]
     fn work_off(
         &mut self,
@@ -285,32 +279,26 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
                 (&mut self.coalescer, layers, &headers.net)
             && layers.is_tcp
         {
-            let (egress, tally) = (&mut *self.egress, &mut self.tally);
-            let emit = &mut |train| send_train(train, egress, tally);
+            let exit = &mut self.exit;
+            let emit = &mut |train| exit.send_train(train);
             match coalescer.offer(self.ingress, port, packet, layers, &ip.flow, emit) {
                 Some(alone) => packet = alone,
                 None => return,
             }
         }
-        self.send(port, packet);
+        self.exit.send(self.ingress, port, packet, 1);
     }
 
     #[inline(never)]
     fn segments(&mut self, port: PortId, packet: Packet, gso: frame::Gso, layers: Option<Layers>) {
         let plan = layers.and_then(|layers| segment::Plan::new(&packet, gso, layers));
         let Some(plan) = plan else { return self.drop(DropReason::OffloadInvalid) };
-        self.tally.made(plan.pieces() as u64 - 1);
+        self.exit.tally.made(plan.pieces() as u64 - 1);
         for piece in 0..plan.pieces() {
-            let len = plan.len(piece);
-            let mut whole = Some(());
-            let sent = self.egress.send_with(port, len, &mut |into| {
-                whole = plan.write(&packet, piece, into);
+            let (len, invalid) = (plan.len(piece), DropReason::OffloadInvalid);
+            self.exit.send_with(self.ingress, port, len, invalid, |into| {
+                plan.write(&packet, piece, into)
             });
-            match sent {
-                Ok(()) if whole.is_some() => self.tally.sent(port, 1, len),
-                Ok(()) => self.drop(DropReason::OffloadInvalid),
-                Err(reason) => self.drop(reason),
-            }
         }
     }
 
@@ -332,7 +320,7 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
         let Some(plan) = segment::Plan::new(&packet, gso, layers.without_outer()) else {
             return self.drop(DropReason::OffloadInvalid);
         };
-        self.tally.made(plan.pieces() as u64 - 1);
+        self.exit.tally.made(plan.pieces() as u64 - 1);
         let mut number = 0;
         for piece in 0..plan.pieces() {
             let Some(mut frame) = self.pool.alloc() else {
@@ -361,24 +349,18 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
             self.drop(DropReason::TooBig);
             return 1;
         };
-        self.tally.made(plan.pieces() as u64 - 1);
+        self.exit.tally.made(plan.pieces() as u64 - 1);
         for piece in 0..plan.pieces() {
-            let len = plan.len(piece);
-            let mut whole = Some(());
-            let sent = self.egress.send_with(port, len, &mut |into| {
-                whole = plan.write(bytes, piece, number + piece, into);
+            let (len, invalid) = (plan.len(piece), DropReason::TooBig);
+            self.exit.send_with(self.ingress, port, len, invalid, |into| {
+                plan.write(bytes, piece, number + piece, into)
             });
-            match sent {
-                Ok(()) if whole.is_some() => self.tally.sent(port, 1, len),
-                Ok(()) => self.drop(DropReason::TooBig),
-                Err(reason) => self.drop(reason),
-            }
         }
         plan.pieces()
     }
 
     fn drop(&mut self, reason: DropReason) {
-        self.tally.dropped(self.ingress, 1, reason);
+        self.exit.drop(self.ingress, 1, reason);
     }
 }
 
@@ -439,15 +421,4 @@ fn route(
     let flow = decision.flow().ok_or(DropReason::NoHeadroom)?;
     rewrite::route(packet, headers, flow, edits.ecn, template, takes_a_hop)
         .ok_or(DropReason::NoHeadroom)
-}
-
-/// Sends what the coalescer gives out.
-pub(crate) fn send_train(train: Train, egress: &mut impl Egress, tally: &mut impl Tally) {
-    let (ingress, port) = (train.ingress, train.port);
-    let (packet, packets) = train.into_packet();
-    let len = packet.frame.len();
-    match egress.send(port, packet) {
-        Ok(()) => tally.sent(port, packets, len),
-        Err(reason) => tally.dropped(ingress, packets, reason),
-    }
 }

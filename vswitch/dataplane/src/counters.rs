@@ -2,7 +2,8 @@
 //!
 //! Enters: `process` and `act` count. Leaves: the control thread reads at any time. A single writer
 //! makes load-add-store enough; relaxed, as no counter orders anything else. The accounting closes:
-//! at rest, `received + made == sent + dropped`.
+//! at rest, `received + made == sent + dropped`. Packets that wait for the rate of their port are not at
+//! their end yet.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -36,6 +37,8 @@ struct PortBlock {
     rx_bytes: AtomicU64,
     tx_packets: AtomicU64,
     tx_bytes: AtomicU64,
+    rx_delayed: AtomicU64,
+    tx_delayed: AtomicU64,
     drops: [AtomicU64; REASONS],
 }
 
@@ -46,6 +49,8 @@ impl Default for PortBlock {
             rx_bytes: AtomicU64::default(),
             tx_packets: AtomicU64::default(),
             tx_bytes: AtomicU64::default(),
+            rx_delayed: AtomicU64::default(),
+            tx_delayed: AtomicU64::default(),
             drops: [const { AtomicU64::new(0) }; REASONS],
         }
     }
@@ -75,6 +80,10 @@ pub struct PortCounts {
     pub tx_packets: u64,
     /// Their bytes.
     pub tx_bytes: u64,
+    /// How often reading from the port was put off for its rate.
+    pub rx_delayed: u64,
+    /// Packets to the port that waited for its rate, whether they were sent then or dropped.
+    pub tx_delayed: u64,
 }
 
 impl Default for Counters {
@@ -113,6 +122,8 @@ impl Counters {
             rx_bytes: block.rx_bytes.load(Ordering::Relaxed),
             tx_packets: block.tx_packets.load(Ordering::Relaxed),
             tx_bytes: block.tx_bytes.load(Ordering::Relaxed),
+            rx_delayed: block.rx_delayed.load(Ordering::Relaxed),
+            tx_delayed: block.tx_delayed.load(Ordering::Relaxed),
         }
     }
 
@@ -127,9 +138,29 @@ impl Counters {
     /// Clears a port's own counters: its number is given to another. The writer's to call.
     pub fn clear_port(&self, port: PortId) {
         let Some(block) = self.block(port) else { return };
-        let own = [&block.rx_packets, &block.rx_bytes, &block.tx_packets, &block.tx_bytes];
+        let own = [
+            &block.rx_packets,
+            &block.rx_bytes,
+            &block.tx_packets,
+            &block.tx_bytes,
+            &block.rx_delayed,
+            &block.tx_delayed,
+        ];
         for count in own.into_iter().chain(&block.drops) {
             count.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts that reading from a port is put off for its rate. The writer's to call.
+    pub fn rx_delayed(&self, port: PortId) {
+        if let Some(block) = self.block(port) {
+            add(&block.rx_delayed, 1);
+        }
+    }
+
+    pub(crate) fn tx_delayed(&self, port: PortId) {
+        if let Some(block) = self.block(port) {
+            add(&block.tx_delayed, 1);
         }
     }
 

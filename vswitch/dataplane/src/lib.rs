@@ -11,7 +11,10 @@
 //! | `walk`     | the doors: `decap`, `parse`, `bridge`, `route`, and the edits behind the verdict |
 //! | `verdict`  | every end that a packet can meet |
 //! | `act`      | carries a verdict out |
+//! | `exit`     | sends to a port, or drops |
+//! | `shaper`   | what waits for the rate of its port |
 //! | `path_mtu_inbox` | path MTUs that routers of the underlay reported, until they are taken |
+//! | `rate`     | limits of what ports send and receive, and what is left of them |
 //! | `session`  | the session table, which all workers share |
 //! | `limiter`  | the rate limit of answers and ICMP errors |
 //! | `counters` | packets, bytes and drops by port |
@@ -22,9 +25,12 @@
 
 mod act;
 pub mod counters;
+mod exit;
 mod limiter;
 mod path_mtu_inbox;
+pub mod rate;
 pub mod session;
+mod shaper;
 pub mod tables;
 mod trace;
 mod verdict;
@@ -38,9 +44,13 @@ use frame::{Packet, Pool};
 pub use act::Egress;
 use act::{Act, Tally};
 use counters::Counters;
+use exit::Exit;
 use limiter::Limiter;
 use path_mtu_inbox::PathMtuInbox;
+use rate::{Budgets, Nanos};
 use session::{Outcome, Refusal, SessionEffect, SessionTable, Tick};
+use shaper::Shaper;
+pub use shaper::wire_len;
 use tables::{Fdb, PortId, Tables};
 pub use trace::{Trace, trace};
 pub use verdict::{Answer, DropReason, IcmpError, Verdict};
@@ -79,6 +89,7 @@ pub struct Dataplane {
     path_mtus: PathMtuInbox,
     limiter: Limiter,
     coalescer: Coalescer,
+    shaper: Shaper,
     counters: Arc<Counters>,
     pool: Pool,
 }
@@ -97,6 +108,7 @@ impl Dataplane {
     #[must_use]
     pub fn new(fdb: Fdb, pool: Pool, counters: Arc<Counters>, sessions: Arc<SessionTable>) -> Self {
         Self {
+            shaper: Shaper::new(&pool, Arc::default()),
             fdb,
             sessions,
             fragments: Fragments::new(),
@@ -106,6 +118,12 @@ impl Dataplane {
             counters,
             pool,
         }
+    }
+
+    /// The same, which shares the budgets of what is sent to ports with other workers.
+    #[must_use]
+    pub fn sharing(self, tx_budgets: Arc<Budgets>) -> Self {
+        Self { shaper: Shaper::new(&self.pool, tx_budgets), ..self }
     }
 
     /// The walk: one received packet to its end.
@@ -126,9 +144,9 @@ impl Dataplane {
         }
 
         let coalescer = decision.edits.may_merge.then_some(&mut self.coalescer);
-        let tally = Counted(&self.counters);
-        Act { tables, pool: &self.pool, ingress, egress, tally, coalescer }
-            .carry_out(packet, &decision);
+        let (tally, pool) = (Counted(&self.counters), &self.pool);
+        let exit = Exit { tables, pool, egress, tally, shaper: Some(&mut self.shaper) };
+        Act { tables, pool, ingress, exit, coalescer }.carry_out(packet, &decision);
     }
 
     #[inline(always)]
@@ -223,9 +241,28 @@ impl Dataplane {
     }
 
     /// Sends what waits for more of its flow. To be called at the end of every batch from the NIC.
-    pub fn flush(&mut self, egress: &mut impl Egress) {
-        let tally = &mut Counted(&self.counters);
-        self.coalescer.flush(&mut |train| act::send_train(train, egress, tally));
+    pub fn flush(&mut self, tables: &Tables, egress: &mut impl Egress) {
+        let (tally, pool) = (Counted(&self.counters), &self.pool);
+        let mut exit = Exit { tables, pool, egress, tally, shaper: Some(&mut self.shaper) };
+        self.coalescer.flush(&mut |train| exit.send_train(train));
+    }
+
+    /// Begins a turn at this time: sends what waited for the rates of ports and is due. Rates know no
+    /// other time until the next turn.
+    pub fn turn(&mut self, tables: &Tables, now: Nanos, egress: &mut impl Egress) {
+        self.shaper.turn(tables, now, egress, &mut Counted(&self.counters));
+    }
+
+    /// When a turn has something to send that waits now; `None` if nothing waits.
+    #[must_use]
+    pub fn due(&self) -> Option<Nanos> {
+        self.shaper.due()
+    }
+
+    /// Forgets what was learned from a port that is taken away, and drops what waits for it.
+    pub fn forget_port(&mut self, port: PortId) {
+        self.fdb.forget_port(port);
+        self.shaper.forget(port, &mut Counted(&self.counters));
     }
 
     /// Takes the path MTUs that routers of the underlay reported since the last call, one of each
@@ -252,6 +289,11 @@ impl Tally for Counted<'_> {
     #[inline]
     fn made(&mut self, packets: u64) {
         self.0.made(packets);
+    }
+
+    #[inline]
+    fn delayed(&mut self, port: PortId) {
+        self.0.tx_delayed(port);
     }
 
     #[inline]

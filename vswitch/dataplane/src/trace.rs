@@ -3,11 +3,12 @@
 //! Enters: a described packet and the live tables, from the control socket. Leaves: what each door
 //! found, the verdict, and the bytes that would leave. `walk::decide` is the production code; it
 //! reports to a `Narrator`, and the one that forwarding uses takes nothing and costs nothing.
-//! Learning, counters, rate limits and ports are not touched.
+//! Learning, counters, rates, rate limits and ports are not touched.
 
 use frame::{Packet, Pool};
 
 use crate::act::{Act, Tally};
+use crate::exit::Exit;
 use crate::session::SessionTable;
 use crate::tables::{Fdb, PortId, Tables};
 use crate::verdict::Verdict;
@@ -73,8 +74,8 @@ fn narrate(view: &View<'_>, pool: &Pool, ingress: PortId, packet: Packet) -> Tra
     let mut decision = Decision::open();
     decide(view, ingress, &packet.frame, &packet.offload, &mut decision, &mut events);
     let mut wire = Wire::default();
-    Act { tables, pool, ingress, egress: &mut wire, tally: Ends, coalescer: None }
-        .carry_out(packet, &decision);
+    let exit = Exit { tables, pool, egress: &mut wire, tally: Ends, shaper: None };
+    Act { tables, pool, ingress, exit, coalescer: None }.carry_out(packet, &decision);
     for (port, bytes) in &wire.0 {
         events.event(|| TraceEvent::Leaves { port: *port, len: bytes.len() });
     }
@@ -111,6 +112,8 @@ impl Tally for Ends {
     fn sent(&mut self, _: PortId, _: u64, _: usize) {}
 
     fn made(&mut self, _: u64) {}
+
+    fn delayed(&mut self, _: PortId) {}
 
     fn dropped(&mut self, _: PortId, _: u64, _: crate::DropReason) {}
 }

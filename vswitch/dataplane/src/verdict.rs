@@ -249,6 +249,8 @@ drop_reasons! {
     NoFrames = "no-frames",
     /// The packet has no room for the headers in front of it.
     NoHeadroom = "no-headroom",
+    /// More is sent to a pod than its rate allows, and its queue holds as much as may wait.
+    BandwidthExceeded = "bandwidth-exceeded",
     /// The port's queue is full.
     QueueFull = "queue-full",
     /// The port's device is gone.

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use dataplane::counters::Counters;
+use dataplane::rate::Nanos;
 use dataplane::tables::{Fdb, PortId};
 use dataplane::{Dataplane, DropReason, Egress, Millis};
 use frame::{CAPACITY_BYTES, Packet, Pool};
@@ -22,6 +23,7 @@ const NODE: &str = "underlay 198.51.100.11 2001:db8:1::11
     bridge red vni 100
     pod a 198.18.1.2 fd00:18:1::2
     pod p 198.18.1.4 fd00:18:1::4 plain
+    pod r 198.18.1.5 rate 1000000 burst 0
     pod m 198.18.1.66 in red
     pod n 198.18.1.67 in red
     pod o 198.18.1.68 in red plain
@@ -72,6 +74,10 @@ const TRAFFIC: &[(&str, &str)] = &[
         "IPIP decap",
         "uplink eth router > uplink / ip 203.0.113.13 > 198.51.100.11 / \
          ip 198.18.3.7 > 198.18.1.2 / udp 1 > 2 / 26 bytes",
+    ),
+    (
+        "to a port with a rate: passed, held, dropped",
+        "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.1.5 / udp 1 > 2 / 1026 bytes",
     ),
     (
         "one of several next hops",
@@ -202,9 +208,11 @@ impl Worker {
             let mut packet = packet.packet(&self.pool);
             edit(&mut packet.frame, number);
             self.now.0 += 1;
+            let nanos = Nanos(self.now.0 * 1_000_000);
+            self.dataplane.turn(&self.node.tables, nanos, &mut self.sink);
             self.dataplane.process(&self.node.tables, port, packet, self.now, &mut self.sink);
             if number % 32 == 0 {
-                self.dataplane.flush(&mut self.sink);
+                self.dataplane.flush(&self.node.tables, &mut self.sink);
             }
         }
     }

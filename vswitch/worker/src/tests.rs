@@ -41,6 +41,8 @@ fn tables(epoch: u64, pods: u16) -> Tables {
             mtu: MTU,
             offloads: Offloads::default(),
             addresses: vec![pod_address(number).into()],
+            rx_limit: None,
+            tx_limit: None,
         }));
         let template = Template::ethernet(pod_mac(number), Gateway::MAC);
         tables.adjacencies.push(Adjacency::Port { port, template, mtu: MTU });

@@ -284,7 +284,7 @@ impl Turn {
                 })
             })
             .sum();
-        dataplane.flush(ports);
+        dataplane.flush(tables, ports);
         if received > 0 {
             for heard in dataplane.take_path_mtus() {
                 // One that has no room is reported again by the router.

@@ -29,6 +29,8 @@ pub(super) fn ports(input: &Input<'_>) -> Vec<Option<Port>> {
                 mtu: clamp(host.mtu),
                 offloads: host.offloads,
                 addresses: Vec::new(),
+                rx_limit: None,
+                tx_limit: None,
             },
         );
     }
@@ -42,6 +44,8 @@ pub(super) fn ports(input: &Input<'_>) -> Vec<Option<Port>> {
                 mtu: clamp(uplink.mtu),
                 offloads: Offloads::default(),
                 addresses: Vec::new(),
+                rx_limit: None,
+                tx_limit: None,
             },
         );
     }
@@ -60,6 +64,8 @@ pub(super) fn ports(input: &Input<'_>) -> Vec<Option<Port>> {
                 mtu: clamp(lease.mtu),
                 offloads: pod.offloads,
                 addresses: lease.addresses.iter().map(IpNet::addr).collect(),
+                rx_limit: None,
+                tx_limit: None,
             },
         );
     }

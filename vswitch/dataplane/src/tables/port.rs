@@ -4,6 +4,7 @@ use core::fmt;
 use core::net::IpAddr;
 
 use super::BridgeId;
+use crate::rate::Limit;
 use crate::wire::MacAddr;
 
 /// Ports at most: bounds the counters of each worker. A node runs 110 pods by kubelet's default,
@@ -67,4 +68,8 @@ pub struct Port {
     pub offloads: Offloads,
     /// Addresses that a pod may send from; empty for the others, which may send from any.
     pub addresses: Vec<IpAddr>,
+    /// Limit of what is received from it.
+    pub rx_limit: Option<Limit>,
+    /// Limit of what is sent to it. Superframes are passed whole where `offloads` takes them.
+    pub tx_limit: Option<Limit>,
 }

@@ -15,7 +15,9 @@
 //!                                               speaks in ICMP errors
 //! host [plain]                                  port `host` and the default routes to it
 //! bridge red [vni 100]                          an L2 segment
-//! pod a 198.18.1.2 ... [in red] [unlisted] [mtu 1450] [plain]     port `pod-a`
+//! pod a 198.18.1.2 ... [in red] [unlisted] [mtu 1450] [plain] [rate 1000000 [burst 0]]
+//!                                               port `pod-a`; `rate` and `burst` limit what is sent
+//!                                               to it, in bits
 //! peer b 203.0.113.12 vxlan|ipip|direct [unresolved] 198.18.2.0/24 ...
 //! multipath 198.18.9.0/24 b c 3                 flows shared by peers, the second's weight being 3
 //! stretch red to b [unresolved] [mtu 1400]      a VTEP of the segment
@@ -35,6 +37,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use dataplane::rate::Limit;
 use dataplane::session::{Endpoint, Header, SessionTable};
 use dataplane::tables::adjacency::{Ends, Outer};
 use dataplane::tables::{
@@ -226,6 +229,7 @@ impl Node {
             None => None,
         };
         let unlisted = words.flag("unlisted");
+        let (rate, burst) = (words.value("rate")?, words.value("burst")?);
         let addresses = words.all::<IpAddr>()?;
 
         let mac = MacAddr([0x0a, 0, 0, 0, 0, self.ports.len() as u8]);
@@ -241,6 +245,7 @@ impl Node {
         }
         let port = self.tables.ports[usize::from(id.0)].as_mut().expect("attached above");
         port.addresses = addresses;
+        port.tx_limit = rate.map(|rate| Limit::new(rate, burst));
         if let Some(bridge) = bridge {
             port.attachment = Attachment::Bridged(bridge);
             let bridge = &mut self.tables.bridges[usize::from(bridge.0)];
@@ -399,7 +404,16 @@ impl Node {
     ) -> PortId {
         let id = PortId(self.ports.len() as u16);
         let attachment = Attachment::Routed;
-        let port = Port { kind, attachment, mac, mtu, offloads, addresses: Vec::new() };
+        let port = Port {
+            kind,
+            attachment,
+            mac,
+            mtu,
+            offloads,
+            addresses: Vec::new(),
+            rx_limit: None,
+            tx_limit: None,
+        };
         self.tables.ports.push(Some(port));
         self.ports.push(name.to_owned());
         self.macs.insert(name.to_owned(), mac);

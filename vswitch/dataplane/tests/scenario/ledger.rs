@@ -15,6 +15,7 @@ pub(super) fn read(ports: &[String], counters: &Counters, dataplane: &Dataplane)
         let counts = counters.port(port);
         ledger.insert(format!("{name} rx"), counts.rx_packets);
         ledger.insert(format!("{name} tx"), counts.tx_packets);
+        ledger.insert(format!("{name} tx delayed"), counts.tx_delayed);
         for reason in DropReason::ALL {
             ledger.insert(format!("{name} drop {reason}"), counters.drops(port, *reason));
         }

@@ -77,8 +77,9 @@ impl Run {
                 received += last.bytes.len() as u64;
                 self.process(port, &last, times == 1)?;
             }
-            self.dataplane.flush(&mut self.ports);
+            self.dataplane.flush(&self.node.tables, &mut self.ports);
         }
+        self.release();
         let noted: Vec<_> = self.dataplane.take_path_mtus().collect();
         self.left(&last, leaves)?;
 
@@ -114,6 +115,13 @@ impl Run {
         Ok(())
     }
 
+    /// Time passes until nothing waits for the rate of a port.
+    fn release(&mut self) {
+        while let Some(due) = self.dataplane.due() {
+            self.dataplane.turn(&self.node.tables, due, &mut self.ports);
+        }
+    }
+
     /// Through `trace` first, which must foretell what leaves and leave no mark. That there is no room
     /// for a session shows when it is to be put into the table, which no trace does.
     fn process(&mut self, port: PortId, packet: &Described, foretold: bool) -> Result<(), String> {
@@ -130,7 +138,7 @@ impl Run {
         let received = packet.packet(&self.pool);
         self.dataplane.process(tables, port, received, self.now, &mut self.ports);
         if foretold {
-            self.dataplane.flush(&mut self.ports);
+            self.dataplane.flush(tables, &mut self.ports);
         }
         let sent = self.ports.sent[first..].iter();
         let left: Vec<_> = sent.map(|sent| (sent.port, sent.bytes.clone())).collect();

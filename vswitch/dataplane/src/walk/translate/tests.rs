@@ -74,6 +74,8 @@ fn headers_of(bytes: &[u8]) -> Headers {
         mtu: 1500,
         offloads: Offloads::default(),
         addresses: Vec::new(),
+        rx_limit: None,
+        tx_limit: None,
     };
     let arrival = Arrival::plain(PortId(0), &port, ArrivedFrom::Pod, bytes.len());
     let mut headers = Headers::none();

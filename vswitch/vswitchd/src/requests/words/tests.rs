@@ -50,6 +50,8 @@ fn tables() -> Tables {
             mtu: 1450,
             offloads: Offloads { checksum: true, tso: true, uso: true },
             addresses: addresses.iter().map(|text| address(text)).collect(),
+            rx_limit: None,
+            tx_limit: None,
         })
     };
     tables.ports = vec![
