@@ -12,6 +12,7 @@
 //! | `turn`      | the loop: commands, NIC queues, TAPs, flush, sleep |
 //! | `fdb_pages` | copies learned MACs to the control thread, a page a turn |
 //! | `egress`    | transmit handles: the way out of the walk |
+//! | `gate`      | which ports are not read for now, as their pods' rate is used up |
 //! | `cores`     | which thread runs on which core |
 //! | `closer`    | closes TAPs, which takes milliseconds, away from the pinned cores |
 //! | `essential` | threads that end the process if they panic |
@@ -25,6 +26,8 @@
 //!   readiness queue. It writes its counters and its epoch, with no other writer; the control
 //!   thread reads them. It looks at the published tables once a turn, by one atomic load where
 //!   nothing has changed.
+//! - **What may still be sent to ports with a rate** is an atomic of each port, which all workers share:
+//!   a rate is the port's, whichever worker sends to it. They count time from one moment therefore.
 //! - **The closer** (one) closes the file descriptors of removed ports.
 //!
 //! The file descriptor of a port is shared: one worker alone reads from it, and each writes to it,
@@ -42,6 +45,7 @@ pub mod cores;
 mod egress;
 mod essential;
 mod fdb_pages;
+mod gate;
 pub mod publish;
 #[cfg(test)]
 mod tests;
@@ -57,6 +61,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use dataplane::PathMtu;
 use dataplane::counters::Counters;
+use dataplane::rate::Budgets;
 use dataplane::session::{SessionTable, SweepCursor};
 use dataplane::tables::{Epoch, LearnedMac, PortId, Tables};
 use mio::{Poll, Token, Waker};
@@ -207,6 +212,7 @@ impl Workers {
         let (port_gone, gone_ports) = unbounded();
         let (path_mtu, path_mtus) = bounded(PATH_MTUS);
         let closer = Closer::spawn()?;
+        let tx_budgets = Arc::<Budgets>::default();
         let count = specs.len();
         let mut handles = Vec::with_capacity(count);
         for spec in specs {
@@ -231,7 +237,9 @@ impl Workers {
             let thread = {
                 let (tables, shared) = (Arc::clone(tables), Arc::clone(&shared));
                 let sweep = SweepCursor::new(spec.id as u32, count as u32);
-                let inbox = Inbox { commands: inbox, tables, state: state.clone(), sweep };
+                let tx_budgets = Arc::clone(&tx_budgets);
+                let inbox =
+                    Inbox { commands: inbox, tables, state: state.clone(), tx_budgets, sweep };
                 let outbox = Outbox {
                     port_gone: port_gone.clone(),
                     path_mtu: path_mtu.clone(),

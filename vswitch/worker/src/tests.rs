@@ -17,6 +17,8 @@ use netio::port::{PortFd, Recv};
 use super::essential::testing::ends_its_process;
 use super::{Command, Idle, SharedState, WorkerSpec, Workers};
 
+mod rates;
+
 const PATIENCE: Duration = Duration::from_secs(5);
 const MTU: u16 = 1450;
 
@@ -66,8 +68,13 @@ fn spec(idle: Idle) -> WorkerSpec {
 
 /// An IPv4 packet between two pods, as its sender would address it.
 fn packet(pool: &Pool, from: u16, to: u16) -> Packet {
+    packet_of(pool, from, to, 60)
+}
+
+/// One whose frame has so many bytes.
+fn packet_of(pool: &Pool, from: u16, to: u16, len: u16) -> Packet {
     let mut frame = pool.alloc().expect("a frame is free");
-    let bytes = frame.extend(60).expect("room");
+    let bytes = frame.extend(len.into()).expect("room");
     let header = ethernet::Repr {
         destination: Gateway::MAC,
         source: pod_mac(from),
@@ -76,7 +83,7 @@ fn packet(pool: &Pool, from: u16, to: u16) -> Packet {
     header.emit(bytes).expect("room");
     let ip = ipv4::Repr {
         tos: 0,
-        total_len: 46,
+        total_len: len - 14,
         id: 7,
         dont_fragment: true,
         more_fragments: false,

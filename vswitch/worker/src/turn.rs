@@ -3,7 +3,7 @@
 //! A turn: take the published tables and the control thread's commands, store the epoch, receive
 //! from the NIC's queues and from the TAPs that are ready, each packet walked to its end before the
 //! next; then flush. Without packets the worker spins a little, then sleeps until a file descriptor
-//! is ready.
+//! is ready, or what waits for the rate of a port is due.
 //!
 //! mio is edge-triggered, and a turn reads at most a budget from each TAP: the ready set remembers
 //! which may still have packets. TAPs are chosen by readiness even while spinning, as asking each in
@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_channel::{Receiver, Sender};
+use dataplane::rate::{Budgets, Nanos};
 use dataplane::session::{PortSessions, SweepCursor};
 use dataplane::tables::{Epoch, Fdb, MAX_PORTS, PortId, Tables};
-use dataplane::{Dataplane, DropReason, Millis, PathMtu};
+use dataplane::{Dataplane, DropReason, Millis, PathMtu, wire_len};
 use frame::{Packet, Pool};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -30,6 +31,7 @@ use netio::uplink::{Rx, RxError};
 use super::closer::ToClose;
 use super::egress::EgressPorts;
 use super::fdb_pages::{FdbCopier, FdbEntries};
+use super::gate::Gate;
 use super::{Command, Idle, Shared, SharedState, WAKE, WorkerSpec, WorkerUplink};
 
 /// Packets from one source in a turn: amortizes the kick of a batch, bounds the wait of the others.
@@ -59,6 +61,8 @@ pub(super) struct Turn {
     poll: Poll,
     events: Events,
     ready: Ready,
+    gate: Gate,
+    tx_budgets: Arc<Budgets>,
     idle: Idle,
     /// From here on time is counted.
     origin: Instant,
@@ -78,6 +82,8 @@ pub(super) struct Inbox {
     pub(super) tables: Arc<ArcSwap<Tables>>,
     /// What all workers change.
     pub(super) state: SharedState,
+    /// What may still be sent to ports with a rate.
+    pub(super) tx_budgets: Arc<Budgets>,
     /// Which part of the session table is this worker's to sweep.
     pub(super) sweep: SweepCursor,
 }
@@ -108,7 +114,7 @@ impl Turn {
         shared: Arc<Shared>,
         outbox: Outbox,
     ) -> io::Result<Self> {
-        let Inbox { commands, tables, state, sweep } = inbox;
+        let Inbox { commands, tables, state, tx_budgets, sweep } = inbox;
         let Outbox { port_gone, path_mtu, fdb_pages, to_close } = outbox;
         let pool = Pool::new(spec.frames);
         let uplink = spec.uplink.as_ref().map(|uplink| uplink.port);
@@ -127,7 +133,8 @@ impl Turn {
         let turn = Self {
             tables: Cache::new(tables),
             inbox: commands,
-            dataplane: Dataplane::new(fdb, pool.clone(), counters, state.sessions),
+            dataplane: Dataplane::new(fdb, pool.clone(), counters, state.sessions)
+                .sharing(Arc::clone(&tx_budgets)),
             ports: EgressPorts::new(egress, pool.clone(), port_gone),
             pool,
             shared,
@@ -136,6 +143,8 @@ impl Turn {
             poll,
             events: Events::with_capacity(256),
             ready: Ready::new(),
+            gate: Gate::new(),
+            tx_budgets,
             idle: spec.idle,
             origin: state.origin,
             sweep,
@@ -157,7 +166,9 @@ impl Turn {
             if let Some(since) = busy_since {
                 self.note_turn(at.duration_since(since));
             }
-            let now = Millis(at.duration_since(self.origin).as_millis() as u64);
+            let elapsed = at.duration_since(self.origin);
+            let (now, nanos) =
+                (Millis(elapsed.as_millis() as u64), Nanos(elapsed.as_nanos() as u64));
             let tables = Arc::clone(self.tables.load());
             if !self.commands() {
                 return;
@@ -165,8 +176,10 @@ impl Turn {
             self.adopt(tables.epoch);
             self.fdb_copier.copy(&self.dataplane.fdb, now);
 
+            self.dataplane.turn(&tables, nanos, &mut self.ports);
+            self.gate.open(nanos, |port| self.ready.push(port));
             let mut received = self.queues(&tables, now);
-            received += self.taps(&tables, now);
+            received += self.taps(&tables, now, nanos);
             let unsent = self.ports.flush();
             self.sweep(received, now, at.duration_since(last_nap) >= NAP);
 
@@ -180,7 +193,7 @@ impl Turn {
                 }
             };
             let has_work = !self.ready.is_empty() || self.fdb_copier.is_busy();
-            let timeout = if sleeps && !has_work { NAP } else { Duration::ZERO };
+            let timeout = if sleeps && !has_work { self.nap(nanos) } else { Duration::ZERO };
             busy_since = (received > 0).then_some(at);
             if !timeout.is_zero()
                 && let Some(since) = busy_since.take()
@@ -215,6 +228,12 @@ impl Turn {
         self.dataplane.sessions().sweep(&mut self.sweep, budget, now.tick());
     }
 
+    /// How long nothing is to be done but what wakes the worker.
+    fn nap(&self, now: Nanos) -> Duration {
+        let due = [self.dataplane.due(), self.gate.due()].into_iter().flatten().min();
+        due.map_or(NAP, |due| NAP.min(Duration::from_nanos(due.0.saturating_sub(now.0))))
+    }
+
     /// Commands that were sent before tables were published are seen with them. False to end.
     fn commands(&mut self) -> bool {
         while let Ok(command) = self.inbox.try_recv() {
@@ -235,6 +254,10 @@ impl Turn {
         self.remove(id);
         self.shared.counters.clear_port(id);
         if receives {
+            // No tables name the port yet, so that no worker sends to it.
+            if let Some(budget) = self.tx_budgets.of(id) {
+                budget.reset();
+            }
             let fd = io.as_raw_fd();
             let token = Token(usize::from(id.0));
             match self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE) {
@@ -246,7 +269,8 @@ impl Turn {
     }
 
     fn remove(&mut self, id: PortId) {
-        self.dataplane.fdb.forget_port(id);
+        self.dataplane.forget_port(id);
+        self.gate.forget(id);
         if let Some(io) = self.ports.remove(id) {
             // Fails where this worker only sends.
             let _ = self.poll.registry().deregister(&mut SourceFd(&io.as_raw_fd()));
@@ -294,12 +318,12 @@ impl Turn {
         received
     }
 
-    fn taps(&mut self, tables: &Tables, now: Millis) -> usize {
+    fn taps(&mut self, tables: &Tables, now: Millis, nanos: Nanos) -> usize {
         let mut received = 0;
         // Those that become ready again meanwhile have their turn in the next one.
         for _ in 0..self.ready.len() {
             let Some(id) = self.ready.pop() else { break };
-            let (count, more) = self.tap(tables, id, now);
+            let (count, more) = self.tap(tables, id, now, nanos);
             received += count;
             if more {
                 self.ready.push(id);
@@ -309,17 +333,25 @@ impl Turn {
     }
 
     /// Packets that were read, and whether there may be more.
-    fn tap(&mut self, tables: &Tables, id: PortId, now: Millis) -> (usize, bool) {
+    fn tap(&mut self, tables: &Tables, id: PortId, now: Millis, nanos: Nanos) -> (usize, bool) {
         let Some(io) = self.ports.io(id).map(Arc::clone) else { return (0, false) };
         // A port comes before the tables that name it: its first packets wait for them.
-        if tables.port(id).is_none() {
-            return (0, true);
-        }
+        let Some(port) = tables.port(id) else { return (0, true) };
+        let limit = port.rx_limit.as_ref();
         for count in 0..BUDGET {
+            if let Some(limit) = limit
+                && !self.gate.is_open(id, limit, nanos)
+            {
+                self.shared.counters.rx_delayed(id);
+                return (count, false);
+            }
             let Some(frame) = self.pool.alloc() else { return (count, true) };
             let mut packet = Packet::plain(frame);
             match io.recv(&mut packet) {
                 Recv::Packet => {
+                    if let Some(limit) = limit {
+                        self.gate.charge(id, limit, wire_len(&packet), nanos);
+                    }
                     self.dataplane.process(tables, id, packet, now, &mut self.ports);
                 }
                 Recv::Malformed => self.dataplane.unreadable(id, DropReason::OffloadInvalid),
@@ -343,7 +375,13 @@ impl Turn {
         for event in &self.events {
             match event.token() {
                 WAKE => {}
-                Token(port) if port < MAX_PORTS => self.ready.push(PortId(port as u16)),
+                Token(port) if port < MAX_PORTS => {
+                    let port = PortId(port as u16);
+                    // The gate opens it, which costs no wake-up a packet.
+                    if !self.gate.is_closed(port) {
+                        self.ready.push(port);
+                    }
+                }
                 // A queue: its ring is looked at in every turn.
                 Token(_) => {}
             }
