@@ -135,6 +135,7 @@ fn reserve<'a>(
         delegated,
         mac: wanted.mac,
         port_mappings: wanted.port_mappings.clone(),
+        bandwidth: wanted.bandwidth,
     });
     let outcome = client::call(socket, "reserve addresses for the pod", &request, deadline);
     // A refused reservation holds nothing; and if the refusal reports that the attachment exists, it
@@ -150,6 +151,13 @@ fn reserve<'a>(
             Err(Error::Invalid(
                 "the vswitchd that runs is an older one, which serves no hostPorts; restart it as the version of this plugin".into(),
             ))
+        }
+        Reply::Reserved(reserved) if reserved.bandwidth != wanted.bandwidth => {
+            Err(Error::Invalid(format!(
+                "the vswitchd at {} is an older one that limits no traffic; install the version of \
+                 this plugin, or take `bandwidth` out of the configuration",
+                socket.display()
+            )))
         }
         Reply::Reserved(reserved) if !reserved.addresses.is_empty() => Ok(reserved),
         other => Err(client::unexpected(socket, &other)),
@@ -194,6 +202,7 @@ mod tests {
             mtu: 1450,
             mode: Mode::Routed,
             port_mappings: Vec::new(),
+            bandwidth: api::Bandwidth::default(),
         };
         let allocation: Allocation = serde_json::from_value(allocation).expect("a result");
         routes(&reserved, Some(&allocation))

@@ -1,19 +1,21 @@
 //! What the runtime asks for this pod: addresses, MAC, names. Three sources, the later wins:
-//! CNI_ARGS, the configuration's `args.cni`, and the capabilities in its `runtimeConfig`.
+//! CNI_ARGS, the configuration's `args.cni`, and the capabilities in its `runtimeConfig`. Limits of its
+//! traffic have an order of their own (`bandwidth`).
 
 use std::net::IpAddr;
 
-use api::{Mac, PodName, PortMapping};
+use api::{Bandwidth, Mac, PodName, PortMapping};
 use ipnet::IpNet;
 use serde_json::Value;
 
+use crate::bandwidth;
 use crate::config::{IpamChoice, NetConf};
 use crate::error::Error;
 use crate::port_mappings;
 
-/// Capabilities that are for another plugin, or for none: they need a refusal, as a pod whose limit was
+/// Capabilities that are for another plugin, or for none: they need a refusal, as a pod whose device was
 /// dropped silently is worse than one that did not start.
-const UNSUPPORTED: [&str; 3] = ["bandwidth", "infinibandGUID", "deviceID"];
+const UNSUPPORTED: [&str; 2] = ["infinibandGUID", "deviceID"];
 
 /// Wishes of the runtime for one attachment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct Wanted {
     pub dns: Option<Value>,
     /// The `portMappings` capability.
     pub port_mappings: Vec<PortMapping>,
+    /// Limits of the pod's traffic.
+    pub bandwidth: Bandwidth,
 }
 
 impl Wanted {
@@ -83,6 +87,7 @@ impl Wanted {
             mac: mac.filter(|mac| !mac.is_empty()).map(|mac| unicast(&mac)).transpose()?,
             dns: of_runtime("dns").filter(|dns| is_given(dns)).cloned(),
             port_mappings: port_mappings(conf)?,
+            bandwidth: bandwidth::wanted(conf.bandwidth.as_ref(), of_runtime("bandwidth"))?,
         })
     }
 }
@@ -97,7 +102,7 @@ pub(crate) fn port_mappings(conf: &NetConf) -> Result<Vec<PortMapping>, Error> {
 }
 
 /// Runtimes send a capability that is not used as null, or as an empty list, object or string.
-fn is_given(value: &Value) -> bool {
+pub(crate) fn is_given(value: &Value) -> bool {
     match value {
         Value::Null => false,
         Value::Array(list) => !list.is_empty(),
@@ -223,7 +228,8 @@ mod tests {
             (json!({"args": {"cni": {"ips": "198.18.1.1"}}}), "", 7),
             (json!({"runtimeConfig": {"mac": 5}}), "", 7),
             (json!({"runtimeConfig": {"portMappings": [{"hostPort": 80}]}}), "", 7),
-            (json!({"runtimeConfig": {"bandwidth": {"ingressRate": 1}}}), "", 2),
+            (json!({"runtimeConfig": {"bandwidth": {"ingressRate": 1}}}), "", 7),
+            (json!({"ingressRate": "fast"}), "", 7),
             (json!({"runtimeConfig": {"ipRanges": [[{"subnet": "198.18.1.0/24"}]]}}), "", 2),
         ];
         for (conf, args, code) in table {

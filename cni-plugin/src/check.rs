@@ -4,7 +4,7 @@
 use api::{Check, Mac, Request};
 use netlink::{FibRoute, FibRouteKind, NudState};
 
-use crate::args;
+use crate::args::{self, Wanted};
 use crate::client;
 use crate::config::Call;
 use crate::deadline::Deadline;
@@ -21,6 +21,7 @@ use crate::version::Command;
 /// `Altered` for the first thing that is missing or differs; the daemon's or the IPAM plugin's.
 pub(crate) fn check(call: &Call, deadline: &Deadline) -> Result<(), Error> {
     let attachment = &call.env.attachment;
+    let wanted = Wanted::new(&call.conf, &call.env.args)?;
     let previous = Previous::of(&call.conf, &attachment.ifname)?;
     let path = call.env.netns.as_deref().expect("required in the environment of CHECK");
     let found = NetNs::open(path)?.run(|| pod::look(&attachment.ifname))?;
@@ -39,6 +40,7 @@ pub(crate) fn check(call: &Call, deadline: &Deadline) -> Result<(), Error> {
         addresses: previous.addresses.iter().map(|ip| ip.address.addr()).collect(),
         mac,
         port_mappings: args::port_mappings(&call.conf)?,
+        bandwidth: Some(wanted.bandwidth),
     });
     client::order(&call.conf.socket, "confirm the attachment", &request, deadline)?;
     match Delegate::of(call)? {

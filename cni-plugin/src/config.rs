@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::bandwidth;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::version::{Command, SpecVersion};
@@ -152,6 +153,8 @@ pub struct NetConf {
     pub ipam: IpamChoice,
     /// `dns`, passed through.
     pub dns: Option<Value>,
+    /// The keys of the reference plugin `bandwidth`, unparsed.
+    pub bandwidth: Option<Value>,
     /// `runtimeConfig`, unparsed.
     pub runtime_config: Option<Value>,
     /// `args`, unparsed.
@@ -213,6 +216,7 @@ impl NetConf {
         }
         let versioned = Versioned::deserialize(&value).map_err(decode)?;
         let version = SpecVersion::of_conf(versioned.version.as_deref(), command)?;
+        let bandwidth = bandwidth::keys_of(&value);
         let raw = RawConf::deserialize(value).map_err(decode)?;
 
         let name = raw.name.unwrap_or_default();
@@ -248,6 +252,7 @@ impl NetConf {
             mtu: raw.mtu,
             ipam: IpamChoice::from_conf(raw.ipam.as_ref())?,
             dns: raw.dns,
+            bandwidth,
             runtime_config: raw.runtime_config,
             args: raw.args,
             prev_result: raw.prev_result,

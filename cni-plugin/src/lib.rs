@@ -15,6 +15,7 @@
 //! | `config`   | environment and network configuration, validated |
 //! | `args`     | what the runtime asks for this pod: addresses, MAC, names |
 //! | `port_mappings` | and ports of the node |
+//! | `bandwidth` | the limits of its traffic that are asked for |
 //! | `version`  | commands and specification versions, and which go together |
 //! | `add` `del` `check` `status` `gc` | one command each |
 //! | `adjust` `watch` | `--adjust`, which is no command of a runtime: once, or whenever the daemon asks |
@@ -34,6 +35,7 @@
 mod add;
 mod adjust;
 mod args;
+mod bandwidth;
 mod check;
 mod client;
 mod config;

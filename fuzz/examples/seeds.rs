@@ -294,6 +294,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         requested: vec![pod_v4(9).into()],
         mac: None,
         port_mappings: Vec::new(),
+        bandwidth: api::Bandwidth::default(),
     };
     let packet = TracePacket {
         port: "pod-a".into(),

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Mac, PortMapping};
+use crate::{Bandwidth, Mac, PortMapping};
 
 /// Key of a pod's interface in every CNI call. It is never the path of a network namespace, which
 /// may be gone or reused.
@@ -81,6 +81,9 @@ pub struct Reserve {
     /// Ports of the node that lead to the pod once it is attached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub port_mappings: Vec<PortMapping>,
+    /// Limits of its traffic.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub bandwidth: Bandwidth,
 }
 
 /// Addresses that a delegated IPAM plugin allocated.
@@ -112,6 +115,9 @@ pub struct Reserved {
     /// The mappings that were asked for. A daemon that knows none answers without them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub port_mappings: Vec<PortMapping>,
+    /// The limits that are kept: none if the daemon is an older one, which knows of none.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub bandwidth: Bandwidth,
 }
 
 /// Hands over the interface; its file descriptor travels with the message. Answered when every
@@ -147,6 +153,9 @@ pub struct Check {
     /// Mappings that the runtime asked for, where it repeats them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub port_mappings: Vec<PortMapping>,
+    /// Limits that its runtime wants; an older plugin names none, and they are not compared then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bandwidth>,
 }
 
 /// Change that a live pod's interface needs.

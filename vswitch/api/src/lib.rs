@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `message`    | requests, replies and errors |
 //! | `attachment` | a pod's interface: its key, its addresses, its mode |
+//! | `bandwidth`  | limits of a pod's traffic |
 //! | `policy`     | groups, rules and subjects: what is allowed between pods |
 //! | `state`      | what `status` and `show` answer |
 //! | `service`    | services, as a node is to serve them |
@@ -23,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod attachment;
+mod bandwidth;
 mod client;
 mod codec;
 mod detach_queue;
@@ -41,6 +43,7 @@ pub use attachment::{
     Adjustment, Attach, AttachmentId, Check, Collect, Delegated, Mode, PodName, Reattachment,
     Recover, Reserve, Reserved, Survey,
 };
+pub use bandwidth::{Bandwidth, RateLimit};
 pub use client::{ClientError, PATIENCE, READ_BYTES, Wait, call};
 pub use codec::{
     CodecError, Decoder, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, encode_request, encode_response,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{AttachmentId, Mac, Mode, PodName, PortMapping};
+use crate::{AttachmentId, Bandwidth, Mac, Mode, PodName, PortMapping};
 
 /// How packets reach a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -311,6 +311,9 @@ pub struct PortEntry {
     /// Ports of the node that lead to the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub port_mappings: Vec<PortMapping>,
+    /// Limits of the pod's traffic.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub bandwidth: Bandwidth,
     /// The worker that receives from it; none for the uplink, as its queues are spread.
     pub worker: Option<usize>,
     /// Packets and bytes.
@@ -330,6 +333,12 @@ pub struct PortCounters {
     pub tx_bytes: u64,
     /// Packets from this port that were dropped.
     pub dropped: u64,
+    /// How often reading from the port was put off, as the limit of what it sends was used up.
+    #[serde(default)]
+    pub rx_delayed: u64,
+    /// Packets to the port that waited, as the limit of what it receives was used up.
+    #[serde(default)]
+    pub tx_delayed: u64,
 }
 
 /// One MAC of a bridge domain.

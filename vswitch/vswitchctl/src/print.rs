@@ -56,19 +56,14 @@ pub(crate) fn text(reply: &Reply) -> String {
         Reply::Sessions(sessions) => sessions_text(sessions),
         Reply::Trace(trace) => trace_text(trace),
         Reply::Ports(ports) => {
-            let mut header = vec![
-                "ID",
-                "NAME",
-                "KIND",
-                "STATE",
-                "WORKER",
-                "MAC",
-                "MTU",
-                "RX",
-                "TX",
-                "DROPPED",
-                "ADDRESSES",
-            ];
+            let mut header =
+                vec!["ID", "NAME", "KIND", "STATE", "WORKER", "MAC", "MTU", "RX", "TX", "DROPPED"];
+            // Columns of their own only if a pod has limits.
+            let has_limits = ports.iter().any(|port| !port.bandwidth.is_unlimited());
+            if has_limits {
+                header.extend(["INGRESS", "EGRESS"]);
+            }
+            header.push("ADDRESSES");
             // Most nodes have none.
             let are_mapped = ports.iter().any(|port| !port.port_mappings.is_empty());
             header.extend(are_mapped.then_some("HOSTPORTS"));
@@ -86,8 +81,11 @@ pub(crate) fn text(reply: &Reply) -> String {
                     counters.rx_packets.to_string(),
                     counters.tx_packets.to_string(),
                     counters.dropped.to_string(),
-                    join(&port.addresses),
                 ];
+                if has_limits {
+                    cells.extend([port.bandwidth.ingress, port.bandwidth.egress].map(or_dash));
+                }
+                cells.push(join(&port.addresses));
                 let mapped = port.port_mappings.iter().map(ToString::to_string);
                 cells.extend(are_mapped.then(|| mapped.collect::<Vec<_>>().join(", ")));
                 table.rows.push(cells);
@@ -550,6 +548,7 @@ mod tests {
     #[test]
     fn host_ports_are_shown_where_a_pod_has_one() {
         let port = |id: u16, mappings: Vec<PortMapping>| PortEntry {
+            bandwidth: api::Bandwidth::default(),
             id,
             name: format!("demo/a{id}"),
             kind: PortKind::Pod,

@@ -251,8 +251,17 @@ fn reserved(reserve: &Reserve) -> Reserved {
         Mode::Bridged { .. } => addresses,
     };
     let mac = reserve.mac.unwrap_or(Mac([0x02, 0, 0, 0, 1, host_part]));
-    let port_mappings = reserve.port_mappings.clone();
-    Reserved { addresses, gateways, gateway_mac: GATEWAY_MAC, mac, mtu: MTU, mode, port_mappings }
+    let (port_mappings, bandwidth) = (reserve.port_mappings.clone(), reserve.bandwidth);
+    Reserved {
+        addresses,
+        gateways,
+        gateway_mac: GATEWAY_MAC,
+        mac,
+        mtu: MTU,
+        mode,
+        port_mappings,
+        bandwidth,
+    }
 }
 
 fn status(problems: &[ServiceProblem]) -> Status {

@@ -2,7 +2,8 @@
 //!
 //! Enters: the ports that are live, and the model's pods. Leaves: ports by number.
 
-use api::Mode;
+use api::{Mode, RateLimit};
+use dataplane::rate::Limit;
 use dataplane::tables::{Attachment, Offloads, Port, PortId, PortRole};
 use dataplane::wire::MacAddr;
 use ipnet::IpNet;
@@ -55,6 +56,7 @@ pub(super) fn ports(input: &Input<'_>) -> Vec<Option<Port>> {
             Mode::Routed => Attachment::Routed,
             Mode::Bridged { .. } => Attachment::Bridged(DEFAULT_BRIDGE),
         };
+        let tx_limit = limit(lease.bandwidth.ingress);
         put(
             pod.id,
             Port {
@@ -62,12 +64,24 @@ pub(super) fn ports(input: &Input<'_>) -> Vec<Option<Port>> {
                 attachment,
                 mac: MacAddr(lease.mac.0),
                 mtu: clamp(lease.mtu),
-                offloads: pod.offloads,
+                offloads: offloads(pod.offloads, tx_limit.as_ref()),
                 addresses: lease.addresses.iter().map(IpNet::addr).collect(),
-                rx_limit: None,
-                tx_limit: None,
+                rx_limit: limit(lease.bandwidth.egress),
+                tx_limit,
             },
         );
     }
     ports
+}
+
+fn limit(limit: Option<RateLimit>) -> Option<Limit> {
+    limit.map(|limit| Limit::new(limit.bits_per_second, limit.burst_bits))
+}
+
+/// A port whose rate is low gets no superframes: one would take up much more than 10 ms of it at once.
+fn offloads(device: Offloads, limit: Option<&Limit>) -> Offloads {
+    match limit {
+        Some(limit) if !limit.takes_superframes() => Offloads { tso: false, uso: false, ..device },
+        _ => device,
+    }
 }

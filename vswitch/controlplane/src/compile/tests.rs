@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use api::{AttachmentId, Mode, Reserve};
+use api::{AttachmentId, Bandwidth, Mode, RateLimit, Reserve};
+use dataplane::rate::Limit;
 use dataplane::tables::{
     Adjacency, Attachment, BridgeId, Domain, Encap, Epoch, FdbTarget, LocalAddresses, Offloads,
     OuterDf, PortId, Tables, VtepId,
@@ -97,6 +98,7 @@ impl Node {
             requested: Vec::new(),
             mac: None,
             port_mappings: Vec::new(),
+            bandwidth: Bandwidth::default(),
         };
         let (edits, _) = self.model.reserve(&self.config, &request, 1450, false).expect("free");
         self.model.apply_all(&edits);
@@ -128,6 +130,35 @@ impl Node {
 pub(super) fn route<'t>(tables: &'t Tables, address: &str) -> Option<&'t Adjacency> {
     let address: IpAddr = address.parse().expect("an address");
     tables.route(address).map(|id| tables.adjacency(id).expect("made with its route"))
+}
+
+/// Superframes are cut where one would be more than 10 ms of the rate.
+#[test]
+fn a_pods_limits_are_its_ports_seen_from_the_other_side() {
+    let mut node = Node::new(CONFIG);
+    let attachment = node.plug("c1", Mode::Routed, 5);
+    let all = Offloads { checksum: true, tso: true, uso: true };
+    node.pods.get_mut(&attachment).expect("plugged").offloads = all;
+    let rate = |bits_per_second| RateLimit { bits_per_second, burst_bits: Some((1 << 31) - 1) };
+    let mut limited = |ingress, egress| {
+        let lease = node.model.attachments.get_mut(&attachment).expect("leased");
+        lease.bandwidth = Bandwidth { ingress, egress };
+        let tables = node.tables();
+        let port = tables.port(PortId(5)).expect("attached");
+        (port.rx_limit, port.tx_limit, port.offloads)
+    };
+    let limit = |bits_per_second| Some(Limit::new(bits_per_second, None));
+    assert_eq!(limited(None, None), (None, None, all));
+    let (slow, fast) = (rate(20_000_000), rate(1_000_000_000));
+    assert_eq!(limited(None, Some(slow)), (limit(20_000_000), None, all));
+    assert_eq!(limited(Some(fast), None), (None, limit(1_000_000_000), all));
+    let cut = Offloads { tso: false, uso: false, ..all };
+    assert_eq!(limited(Some(slow), None), (None, limit(20_000_000), cut));
+}
+
+#[test]
+fn rates_that_are_asked_for_are_those_that_can_be_kept() {
+    assert_eq!(RateLimit::RATES, Limit::RATES);
 }
 
 #[test]

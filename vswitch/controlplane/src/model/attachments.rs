@@ -6,8 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use api::{
-    AttachmentId, Check, Collect, Delegated, ErrorKind, ErrorReply, Mac, Mode, Recover, Reserve,
-    Reserved,
+    AttachmentId, Bandwidth, Check, Collect, Delegated, ErrorKind, ErrorReply, Mac, Mode,
+    RateLimit, Recover, Reserve, Reserved,
 };
 use dataplane::tables::Gateway;
 use ipnet::IpNet;
@@ -35,6 +35,9 @@ impl Model {
     ) -> Result<(Vec<Edit>, Reserved), ErrorReply> {
         check_id(&request.attachment)?;
         request.network.as_deref().map_or(Ok(()), check_network)?;
+        if let Some(problem) = request.bandwidth.problem() {
+            return Err(refuse(ErrorKind::Invalid, problem));
+        }
         if has_port {
             return Err(refuse(
                 ErrorKind::Conflict,
@@ -47,12 +50,17 @@ impl Model {
         if let Some(lease) = self.attachments.get(&request.attachment)
             && satisfies(lease, request)
         {
-            let mut edits = Vec::new();
-            if request.network.is_some() && request.network != lease.network {
-                let lease = Lease { network: request.network.clone(), ..lease.clone() };
-                edits.push(Edit::Lease { attachment: request.attachment.clone(), lease });
+            let mut renewed = Lease { bandwidth: request.bandwidth, ..lease.clone() };
+            if request.network.is_some() {
+                renewed.network.clone_from(&request.network);
             }
-            return Ok((edits, reserved(lease)));
+            let answer = reserved(&renewed);
+            let mut edits = Vec::new();
+            if renewed != *lease {
+                let attachment = request.attachment.clone();
+                edits.push(Edit::Lease { attachment, lease: renewed });
+            }
+            return Ok((edits, answer));
         }
         if self.pods.current().is_empty() {
             return Err(refuse(
@@ -124,6 +132,8 @@ impl Model {
             addresses: addresses.clone(),
             mac,
             mtu: *mtu,
+            // Its interface does not show them.
+            bandwidth: known.map(|lease| lease.bandwidth).unwrap_or_default(),
             delegated: is_delegated,
             attached: false,
             port: None,
@@ -183,6 +193,7 @@ impl Model {
             addresses,
             mac,
             mtu: pod_mtu,
+            bandwidth: request.bandwidth,
             delegated: delegated.is_some(),
             attached: false,
             port: None,
@@ -333,6 +344,16 @@ impl Model {
                 ));
             }
         }
+        if let Some(wanted) = check.bandwidth.filter(|wanted| *wanted != lease.bandwidth) {
+            return Err(refuse(
+                ErrorKind::Conflict,
+                format!(
+                    "{name} is to be limited to {} but is limited to {} here; delete it and add it anew",
+                    limits(&wanted),
+                    limits(&lease.bandwidth)
+                ),
+            ));
+        }
         Ok(lease)
     }
 }
@@ -340,6 +361,18 @@ impl Model {
 /// Name of an attachment in messages.
 pub fn name(attachment: &AttachmentId) -> String {
     format!("{} of container {}", attachment.ifname, attachment.container_id)
+}
+
+/// Limits in words.
+fn limits(bandwidth: &Bandwidth) -> String {
+    let of = |limit: Option<RateLimit>| match limit {
+        None => "no rate".into(),
+        Some(limit) => match limit.burst_bits {
+            None => format!("{limit} bit/s"),
+            Some(burst) => format!("{limit} bit/s with a burst of {burst} bits"),
+        },
+    };
+    format!("{} in and {} out", of(bandwidth.ingress), of(bandwidth.egress))
 }
 
 fn unknown(attachment: &AttachmentId) -> ErrorReply {
@@ -379,6 +412,7 @@ fn reserved(lease: &Lease) -> Reserved {
         mtu: lease.mtu,
         mode: lease.mode.clone(),
         port_mappings: lease.port_mappings.clone(),
+        bandwidth: lease.bandwidth,
     }
 }
 

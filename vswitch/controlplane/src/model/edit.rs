@@ -15,6 +15,7 @@ use super::{Lease, Model, PodPrefixes, Source};
 
 /// The new value of one key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "most edits are leases")]
 #[serde(tag = "edit", rename_all = "kebab-case")]
 pub enum Edit {
     /// The attachment holds this.

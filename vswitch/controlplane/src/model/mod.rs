@@ -26,8 +26,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::{
-    AttachmentId, ErrorKind, ErrorReply, Mac, Mode, PeerSpec, PodName, PortMapping, RouteTarget,
-    ServiceSpec, Source,
+    AttachmentId, Bandwidth, ErrorKind, ErrorReply, Mac, Mode, PeerSpec, PodName, PortMapping,
+    RouteTarget, ServiceSpec, Source,
 };
 use dataplane::tables::LocalAddresses;
 use ipnet::IpNet;
@@ -63,6 +63,9 @@ pub struct Lease {
     pub mac: Mac,
     /// MTU of the pod's interface, bytes.
     pub mtu: u32,
+    /// Limits of the pod's traffic.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub bandwidth: Bandwidth,
     /// Another IPAM plugin allocated the addresses.
     #[serde(default)]
     pub delegated: bool,

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use api::{
-    AttachmentId, Check, Collect, Delegated, ErrorKind, Mac, Mode, PeerSpec, PodName, PortMapping,
-    Reserve, Reserved, RouteSpec, RouteTarget, Source, TransportProtocol,
+    AttachmentId, Bandwidth, Check, Collect, Delegated, ErrorKind, Mac, Mode, PeerSpec, PodName,
+    PortMapping, RateLimit, Reserve, Reserved, RouteSpec, RouteTarget, Source, TransportProtocol,
 };
 use dataplane::tables::LocalAddresses;
 use proptest::prelude::*;
@@ -51,6 +51,7 @@ fn request(container: &str) -> Reserve {
         requested: Vec::new(),
         mac: None,
         port_mappings: Vec::new(),
+        bandwidth: Bandwidth::default(),
     }
 }
 
@@ -123,8 +124,63 @@ fn a_repeated_reservation_names_the_network_that_an_older_one_left_out() {
     assert_eq!(model.attachments[&id("a")].network.as_deref(), Some("one"));
 }
 
+fn rate(bits_per_second: u64) -> Option<RateLimit> {
+    Some(RateLimit { bits_per_second, burst_bits: None })
+}
+
 #[test]
-fn a_lease_of_an_older_journal_has_no_network() {
+fn limits_are_journalled_with_the_lease_and_follow_a_repeated_reservation() {
+    let mut model = Model::new(&config());
+    let limits = |egress| Bandwidth { ingress: rate(20_000_000), egress };
+    let ask = |egress| Reserve { bandwidth: limits(egress), ..request("a") };
+    let first = reserve(&mut model, &ask(rate(1_000_000))).expect("free");
+    assert_eq!(first.bandwidth, limits(rate(1_000_000)));
+    let line = serde_json::to_string(&model.snapshot()).expect("encodes");
+    let edits: Vec<Edit> = serde_json::from_str(&line).expect("edits");
+    let restored = Model::restored(&config(), &edits);
+    assert_eq!(restored.attachments[&id("a")].bandwidth, limits(rate(1_000_000)));
+
+    // Its runtime tries anew with others: the same addresses, these limits.
+    let again = reserve(&mut model, &ask(None)).expect("free");
+    assert_eq!(again.addresses, first.addresses);
+    assert_eq!(again.bandwidth, limits(None));
+    assert_eq!(model.attachments[&id("a")].bandwidth, limits(None));
+}
+
+#[test]
+fn a_rate_that_cannot_be_is_refused() {
+    let model = Model::new(&config());
+    let bandwidth = Bandwidth { ingress: None, egress: rate(999) };
+    let request = Reserve { bandwidth, ..request("a") };
+    let refused = model.reserve(&config(), &request, 1450, false).expect_err("refused");
+    assert_eq!(refused.kind, ErrorKind::Invalid);
+}
+
+#[test]
+fn check_compares_limits_unless_the_plugin_is_an_older_one() {
+    let mut model = Model::new(&config());
+    let limits = Bandwidth { ingress: rate(20_000_000), egress: None };
+    let reserved = reserve(&mut model, &Reserve { bandwidth: limits, ..request("c1") });
+    let reserved = reserved.expect("free");
+    let check = |bandwidth| Check {
+        port_mappings: Vec::new(),
+        attachment: id("c1"),
+        addresses: reserved.addresses.iter().map(|net| net.addr()).collect(),
+        mac: reserved.mac,
+        bandwidth,
+    };
+    assert!(model.check(&check(None)).is_ok());
+    assert!(model.check(&check(Some(limits))).is_ok());
+    let refused = model.check(&check(Some(Bandwidth::default()))).expect_err("differs");
+    assert_eq!(
+        refused.message,
+        "eth0 of container c1 is to be limited to no rate in and no rate out but is limited to \
+         20M bit/s in and no rate out here; delete it and add it anew"
+    );
+}
+
+#[test]
+fn a_lease_of_an_older_journal_has_no_network_and_no_limits() {
     let line = r#"{"edit":"lease","attachment":{"container_id":"a","ifname":"eth0"},"lease":{
         "netns":"/run/netns/x","mode":"routed","addresses":["198.18.1.2/32"],
         "gateways":["198.18.1.1"],"mac":"02:70:c6:12:01:02","mtu":1450,"delegated":false,
@@ -132,6 +188,7 @@ fn a_lease_of_an_older_journal_has_no_network() {
     let edit: Edit = serde_json::from_str(line).expect("an edit");
     let model = Model::restored(&config(), &[edit]);
     assert_eq!(model.attachments[&id("a")].network, None);
+    assert!(model.attachments[&id("a")].bandwidth.is_unlimited());
     // And what is written of it is what that version wrote.
     let lease = model.snapshot().into_iter().find(|edit| matches!(edit, Edit::Lease { .. }));
     let text = serde_json::to_value(lease.expect("there")).expect("encodes");
@@ -328,6 +385,7 @@ fn check_tells_the_difference() {
         addresses: reserved.addresses.iter().map(|net| net.addr()).collect(),
         mac: reserved.mac,
         port_mappings: Vec::new(),
+        bandwidth: None,
     };
     assert!(model.check(&good).is_ok());
     for bad in [

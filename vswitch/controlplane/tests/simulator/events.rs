@@ -8,7 +8,8 @@ use std::net::IpAddr;
 
 use api::{
     Attach, AttachmentId, Collect, Delegated, Encapsulate, Encapsulation, Mac, Mode, PeerSpec,
-    PeerSync, PortMapping, Request, Reserve, RouteSpec, RouteTarget, Source, TransportProtocol,
+    PeerSync, PortMapping, RateLimit, Request, Reserve, RouteSpec, RouteTarget, Source,
+    TransportProtocol,
 };
 use controlplane::kernel::{KernelHop, KernelRoute, RouteKind};
 use controlplane::next_hop::NextHop;
@@ -20,6 +21,7 @@ use crate::settings::{self, Setting, WHOLE_KINDS};
 
 /// Something that happens.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "one at a time")]
 pub(crate) enum Happening {
     /// A client asks.
     Ask(Box<Request>),
@@ -237,6 +239,7 @@ pub(crate) fn reserve(attachment: AttachmentId) -> Reserve {
         requested: Vec::new(),
         mac: None,
         port_mappings: Vec::new(),
+        bandwidth: api::Bandwidth::default(),
     }
 }
 
@@ -321,6 +324,10 @@ fn random_reserve(random: &mut Random) -> Reserve {
     }
     if random.percent(10) {
         asked.mac = Some(mac(random));
+    }
+    if random.percent(20) {
+        let bits_per_second = random.of(&[0, 1_000, 20_000_000]);
+        asked.bandwidth.egress = Some(RateLimit { bits_per_second, burst_bits: None });
     }
     asked
 }

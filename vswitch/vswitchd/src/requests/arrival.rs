@@ -134,6 +134,7 @@ mod tests {
             requested: Vec::new(),
             mac: None,
             port_mappings: Vec::new(),
+            bandwidth: api::Bandwidth::default(),
         };
         let (edits, _) = model.reserve(&config, &reserve, 1450, false).expect("free");
         model.apply_all(&edits);

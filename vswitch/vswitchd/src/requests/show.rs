@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::{
-    DropCount, Drops, FdbEntry, Mac, Mode, NeighborEntry, PortCounters, PortEntry, PortKind,
+    Bandwidth, DropCount, Drops, FdbEntry, Mac, Mode, NeighborEntry, PortCounters, PortEntry,
+    PortKind,
 };
 use controlplane::next_hop::NeighborState;
 use dataplane::DropReason;
@@ -36,6 +37,7 @@ impl Daemon {
                 pod: None,
                 mode: None,
                 port_mappings: Vec::new(),
+                bandwidth: Bandwidth::default(),
                 worker: Some(0),
                 counters: self.counters(HOST),
             });
@@ -56,6 +58,7 @@ impl Daemon {
                 pod: None,
                 mode: None,
                 port_mappings: Vec::new(),
+                bandwidth: Bandwidth::default(),
                 worker: None,
                 counters: self.counters(UPLINK),
             });
@@ -77,6 +80,7 @@ impl Daemon {
                 pod: lease.pod.clone(),
                 mode: Some(lease.mode.clone()),
                 port_mappings: lease.port_mappings.clone(),
+                bandwidth: lease.bandwidth,
                 worker: live.map(|live| live.worker),
                 counters: self.counters(id),
             });
@@ -93,6 +97,8 @@ impl Daemon {
             sum.rx_bytes += counts.rx_bytes;
             sum.tx_packets += counts.tx_packets;
             sum.tx_bytes += counts.tx_bytes;
+            sum.rx_delayed += counts.rx_delayed;
+            sum.tx_delayed += counts.tx_delayed;
             sum.dropped +=
                 DropReason::ALL.iter().map(|reason| counters.drops(id, *reason)).sum::<u64>();
         }

@@ -1,6 +1,7 @@
 //! The built daemon, end to end and without root: its ports are socketpairs, its clients use the
 //! control protocol as the plugin and vswitchctl do.
 
+mod bandwidth;
 mod del_queue;
 #[cfg(feature = "failpoints")]
 mod faults;
@@ -116,6 +117,7 @@ fn a_killed_daemon_remembers_who_holds_which_address() {
         attachment: Pod::id("b"),
         addresses: vec![b.address],
         mac: b.mac,
+        bandwidth: None,
         port_mappings: Vec::new(),
     };
     assert!(daemon.try_ask(&Request::Check(check)).is_err(), "b has no port any more");

@@ -354,6 +354,7 @@ impl Pod {
             requested: Vec::new(),
             mac: None,
             port_mappings: Vec::new(),
+            bandwidth: api::Bandwidth::default(),
         }
     }
 

@@ -91,6 +91,7 @@ fn plug(
 ) -> Result<AttachmentId, ErrorReply> {
     let attachment = AttachmentId { container_id: name.into(), ifname: "eth0".into() };
     let request = Reserve {
+        bandwidth: api::Bandwidth::default(),
         attachment: attachment.clone(),
         network: None,
         pod: None,

@@ -222,6 +222,7 @@ fn reserve(model: &mut Model, container: &str) -> Result<Vec<String>, api::Error
         requested: Vec::new(),
         mac: None,
         port_mappings: Vec::new(),
+        bandwidth: api::Bandwidth::default(),
     };
     let (edits, reserved) = model.reserve(&config_unnamed(), &request, 1450, false)?;
     model.apply_all(&edits);
