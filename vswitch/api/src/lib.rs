@@ -53,8 +53,9 @@ pub use error::chain;
 pub use mac::{Mac, MacParseError};
 pub use message::{ErrorKind, ErrorReply, Reply, Request, Response};
 pub use policy::{
-    GroupId, PeerBlock, PolicyPeers, PolicyPorts, PolicyRule, PolicyTier, RuleAction, RuleSet,
-    RuleSetId, SubjectRules,
+    GroupChange, GroupId, NamedRuleSet, PeerBlock, PolicyDigest, PolicyPeers, PolicyPorts,
+    PolicyRule, PolicySync, PolicyTier, RefusedRuleSet, RuleAction, RuleSet, RuleSetId, Subject,
+    SubjectRules, members_hash, rule_set_hash,
 };
 pub use port_mapping::{MAX_PORT_MAPPINGS, PortMapping, TransportProtocol};
 pub use prefix::{is_v4, overlap};

@@ -4,8 +4,13 @@
 //! A source evaluates selectors; the daemon knows none. So a pod that comes or goes changes the members
 //! of groups, and no rule.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::PodName;
 
 /// Name of a group of pods: the text of its selectors in a canonical form, so that it is the same after a
 /// restart of the source, and on other nodes.
@@ -126,11 +131,185 @@ pub struct SubjectRules {
     pub egress: Vec<RuleSetId>,
 }
 
+/// A change of policies. It is sent in parts of at most `MAX_REQUEST_BYTES`, and nothing of it is in
+/// force before the last: then all of it is, at once.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySync {
+    /// Number of the part. The first, 0, discards what came of a change that was never committed.
+    pub part: u32,
+    /// Whether this is the last part.
+    pub commit: bool,
+    /// Groups that lose all of their members, before any joins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone_groups: Vec<GroupId>,
+    /// Members that come and go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupChange>,
+    /// Rule sets to withdraw.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone_rule_sets: Vec<RuleSetId>,
+    /// Rule sets to add, or to replace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rule_sets: Vec<NamedRuleSet>,
+    /// Pods that are not there any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone_subjects: Vec<PodName>,
+    /// The rules of pods of this node: of every one, also of those that no policy selects, as a pod whose
+    /// rules are not known is denied everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subjects: Vec<Subject>,
+}
+
+/// Members of a group that come and go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupChange {
+    /// The group.
+    pub group: GroupId,
+    /// Addresses that leave it, before others join.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leave: Vec<IpAddr>,
+    /// Addresses that join it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub join: Vec<IpAddr>,
+}
+
+/// A rule set and its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedRuleSet {
+    /// The name.
+    pub id: RuleSetId,
+    /// The rules.
+    #[serde(flatten)]
+    pub set: RuleSet,
+}
+
+/// A pod of this node, and its rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// The pod. Its UID tells it from another of the same name, where both sides know one.
+    pub pod: PodName,
+    /// Its rules; none if no policy selects it.
+    #[serde(flatten)]
+    pub rules: SubjectRules,
+}
+
+/// What the daemon has of policies, to be compared with what it should have.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PolicyDigest {
+    /// [`members_hash`] of each group.
+    pub groups: BTreeMap<GroupId, u64>,
+    /// [`rule_set_hash`] of each rule set.
+    pub rule_sets: BTreeMap<RuleSetId, u64>,
+    /// The subjects.
+    pub subjects: Vec<Subject>,
+}
+
+/// A rule set that was not taken: what it concerns is denied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedRuleSet {
+    /// Its name.
+    pub id: RuleSetId,
+    /// The policy as people know it.
+    pub policy: String,
+    /// What is wrong with it, in words.
+    pub reason: String,
+}
+
+/// Number of a group's members in their order: the same in every version of these programs.
+#[must_use]
+pub fn members_hash<'a>(members: impl IntoIterator<Item = &'a IpAddr>) -> u64 {
+    let mut hash = Fnv::default();
+    for member in members {
+        match member {
+            IpAddr::V4(v4) => hash.add(&v4.octets()),
+            IpAddr::V6(v6) => hash.add(&v6.octets()),
+        }
+        hash.add(&[u8::from(member.is_ipv6())]);
+    }
+    hash.0
+}
+
+/// Number of a rule set's content: the same in every version of these programs that knows the same
+/// fields.
+#[must_use]
+pub fn rule_set_hash(set: &RuleSet) -> u64 {
+    let mut hash = Fnv::default();
+    // A rule set is plain data, which always has a JSON.
+    hash.add(&serde_json::to_vec(set).unwrap_or_default());
+    hash.0
+}
+
+/// FNV-1a, 64 bits.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{
-        GroupId, PeerBlock, PolicyPeers, PolicyPorts, PolicyRule, PolicyTier, RuleAction, RuleSet,
+        GroupChange, GroupId, NamedRuleSet, PeerBlock, PolicyPeers, PolicyPorts, PolicyRule,
+        PolicySync, PolicyTier, RuleAction, RuleSet, RuleSetId, Subject, SubjectRules,
+        members_hash, rule_set_hash,
     };
+    use crate::PodName;
+
+    #[test]
+    fn a_change_is_the_same_after_its_json() {
+        let pod = PodName { namespace: "shop".into(), name: "web-0".into(), uid: Some("u".into()) };
+        let set = RuleSet {
+            policy: "shop/web".into(),
+            tier: PolicyTier::NetworkPolicy,
+            rules: Vec::new(),
+        };
+        let id = RuleSetId("NetworkPolicy shop/web ingress".into());
+        let sync = PolicySync {
+            part: 1,
+            commit: true,
+            groups: vec![GroupChange {
+                group: GroupId("shop: app=web".into()),
+                leave: vec!["198.18.0.1".parse().expect("an address")],
+                join: vec!["fd00::1".parse().expect("an address")],
+            }],
+            rule_sets: vec![NamedRuleSet { id: id.clone(), set }],
+            gone_subjects: vec![pod.clone()],
+            subjects: vec![Subject {
+                pod,
+                rules: SubjectRules { ingress: vec![id], egress: Vec::new() },
+            }],
+            ..PolicySync::default()
+        };
+        let json = serde_json::to_string(&sync).expect("JSON");
+        assert_eq!(serde_json::from_str::<PolicySync>(&json).expect("a change"), sync);
+    }
+
+    #[test]
+    fn hashes_tell_contents_apart() {
+        let address = |text: &str| text.parse().expect("an address");
+        let members = [address("198.18.0.1"), address("198.18.0.2")];
+        assert_eq!(members_hash([]), 0xcbf2_9ce4_8422_2325);
+        assert_ne!(members_hash(&members), members_hash(&members[..1]));
+        let set = |policy: &str| RuleSet {
+            policy: policy.into(),
+            tier: PolicyTier::NetworkPolicy,
+            rules: Vec::new(),
+        };
+        assert_eq!(rule_set_hash(&set("a/b")), rule_set_hash(&set("a/b")));
+        assert_ne!(rule_set_hash(&set("a/b")), rule_set_hash(&set("a/c")));
+    }
 
     #[test]
     fn tiers_sort_as_they_are_evaluated() {
