@@ -54,7 +54,7 @@ fn session(nth: usize, v6: bool, now: Tick) -> Session {
         client_side: tuple,
         server_side: tuple,
         state: State::opened(Protocol::TCP, TcpFlags::ACK, now),
-        policy: PolicyStamp { generation: 1, rule_in: 0, rule_out: 1 },
+        policy: PolicyStamp { generation: 1, rule_in: 0, rule_out: 1, is_revoked: false },
         // Many ports, none at its quota.
         charged: PortId((nth % 256) as u16),
         created: now,

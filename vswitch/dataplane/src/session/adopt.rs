@@ -13,12 +13,13 @@
 //! | 6 | seed, secret |
 //! | 7 | a hash by that seed: another version of the hash would find nothing |
 //! | 8 | one once there was a session: a table without any is taken over without a look at its buckets |
+//! | 9 | the tick at which the table was begun |
 
 use core::fmt;
 use core::sync::atomic::Ordering;
 
 use super::bucket::Word;
-use super::entry::{Entry, Layout, Session, decode};
+use super::entry::{Entry, Layout, PolicyStamp, Session, decode, policy_word};
 use super::state::Tick;
 use super::table::{Memory, Spot, Table};
 use super::tuple::{Key, Sorted};
@@ -32,6 +33,9 @@ const MAGIC: u64 = 0x7673_7773_6573_7300;
 
 /// The word that tells whether there ever was a session.
 const USED: usize = 8;
+
+/// The word that holds the tick at which the table was begun.
+const BEGUN: usize = 9;
 
 /// Number of the layout of header, buckets and entries.
 pub(crate) const LAYOUT: u64 = 1;
@@ -132,14 +136,14 @@ impl<L: Layout, M: Memory> Table<L, M> {
             }
             Err(why) => {
                 let table = Self::over(memory, header.buckets, header.seed);
-                table.begin(header, why);
+                table.begin(header, why, now);
                 Ok((table, Adoption::Anew(why)))
             }
         }
     }
 
     /// Empties the memory, unless it is zeros already, and writes the header.
-    fn begin(&self, header: &Header, why: WhyAnew) {
+    fn begin(&self, header: &Header, why: WhyAnew, now: Tick) {
         let words = self.memory.words();
         let store = |at: usize, value| {
             if let Some(word) = words.get(at) {
@@ -157,7 +161,13 @@ impl<L: Layout, M: Memory> Table<L, M> {
         for (at, value) in (1..).zip(content) {
             store(at, value);
         }
+        store(BEGUN, now.0.into());
         store(0, MAGIC);
+    }
+
+    /// When the table was made anew, by this process or a former one.
+    pub(crate) fn begun(&self) -> Tick {
+        Tick(self.header().get(BEGUN).map_or(0, |word| word.load(Ordering::Relaxed) as u32))
     }
 
     /// Notes that there is a session, before its entry is stored.
@@ -195,11 +205,27 @@ impl<L: Layout, M: Memory> Table<L, M> {
             // Another entry may have lost its other one.
         }
         let mut sessions = 0;
-        for session in (0..self.buckets).flat_map(|index| self.mains(index)) {
-            self.counts.adopt(&session);
-            sessions += 1;
+        for index in 0..self.buckets {
+            self.forget_generations(index);
+            for session in self.mains(index) {
+                self.counts.adopt(&session);
+                sessions += 1;
+            }
         }
         Adoption::Adopted { sessions, voided, dropped }
+    }
+
+    /// Has policies judge each session anew: another process counts their generations from the start.
+    fn forget_generations(&self, index: u32) {
+        let Some(bucket) = self.bucket(index) else { return };
+        for (slot, _) in bucket.slots().filter(|(_, tag)| *tag != 0) {
+            if let Some(Entry::Main(session)) = decode(&bucket.entry::<L>(slot))
+                && let Some(word) = bucket.word::<L>(slot, L::STATE + 1)
+            {
+                let stamp = PolicyStamp { generation: 0, ..session.policy };
+                word.store(policy_word(stamp), Ordering::Release);
+            }
+        }
     }
 
     /// Frees the slots of entries that make no sense. Returns how many they were.

@@ -37,7 +37,7 @@ pub struct SessionEvents {
     pub reopened: u64,
     /// Removed by `Close`, or with their port.
     pub closed: u64,
-    /// Removed by `Revoke`.
+    /// Not allowed any more by policy, and marked so.
     pub revoked: u64,
     /// Not begun: no room.
     pub refused_full: u64,

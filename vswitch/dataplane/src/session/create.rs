@@ -78,8 +78,7 @@ impl<L: Layout, M: Memory> Table<L, M> {
         now: Tick,
     ) -> Result<Option<Outcome>, Busy> {
         let opens = is_opening(session.protocol(), TcpFlags(session.state.opener));
-        let may_go =
-            |held: &Session| held.is_expired(now) || opens && held.state.class.is_closing();
+        let may_go = |held: &Session| held.is_expired(now) || opens && held.is_replaceable();
         if let Some(Holder { found, is_on_its_side }) = self.holder(client)? {
             if !may_go(&found.session) {
                 return Ok(Some(if is_on_its_side {
@@ -173,18 +172,20 @@ impl<L: Layout, M: Memory> Table<L, M> {
         }
     }
 
-    /// Removes one session of a full pair of buckets: one that has expired, else an embryonic one of
-    /// the newcomer's port, else the oldest embryonic one of a port that is at its quota. `false` if
-    /// there is none; `true` also if somebody else was faster.
+    /// Removes one session of a full pair of buckets: one that has expired, else one that is revoked,
+    /// else an embryonic one of the newcomer's port, else the oldest embryonic one of a port that is at
+    /// its quota. `false` if there is none; `true` also if somebody else was faster.
     fn make_room(&self, pair: [u32; 2], charged: PortId, now: Tick) -> Result<bool, Busy> {
         let rank = |session: &Session| {
             let is_embryonic = session.state.class == Class::Embryonic;
             if session.is_expired(now) {
                 Some(0)
-            } else if is_embryonic && session.charged == charged {
+            } else if session.policy.is_revoked {
                 Some(1)
-            } else if is_embryonic && self.counts.is_at_embryonic_quota(session.charged) {
+            } else if is_embryonic && session.charged == charged {
                 Some(2)
+            } else if is_embryonic && self.counts.is_at_embryonic_quota(session.charged) {
+                Some(3)
             } else {
                 None
             }
@@ -204,7 +205,9 @@ impl<L: Layout, M: Memory> Table<L, M> {
         let (why, may_go): (_, fn(&Session, Tick) -> bool) = if rank == 0 {
             (Removal::Expired, |session, now| session.is_expired(now))
         } else {
-            (Removal::Evicted, |session, _| session.state.class == Class::Embryonic)
+            (Removal::Evicted, |session, _| {
+                session.state.class == Class::Embryonic || session.policy.is_revoked
+            })
         };
         self.remove(&session, why, |session| may_go(session, now))?;
         Ok(true)

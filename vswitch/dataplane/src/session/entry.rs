@@ -8,7 +8,7 @@
 //! | 0 | 0-3 | addresses: the lower end's, the higher end's |
 //! | 1 | 4 | ports: 16, 16; protocol 8, flags 8, zone 16 |
 //! | 2 | 5 | last seen 32; bits of the opener 8, of the responder 8; class 8 |
-//! | 3 | 6 | policy's generation 32; rules in 16, out 16 |
+//! | 3 | 6 | policy's generation 32; revoked 1; rules in 15, out 16 |
 //! | 4, 5 | 9-13 | of a translated session: the destination and source that the opener sent; charged port 16 |
 //! | 6 | 7 | created 32; service 32 |
 //! | 7 | 8 | local ports in 16, out 16; service's generation 32 |
@@ -28,12 +28,16 @@ use crate::wire::Protocol;
 /// What policy found for a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct PolicyStamp {
-    /// The generation of the policy that decided.
+    /// The generation of the policies that decided; zero if none did yet.
     pub generation: u32,
-    /// The rule that let it into its target; zero if no pod here is its target.
+    /// The number of the rule that let it into its target, in the table of that pod: of 15 bits. The
+    /// highest if no rule did.
     pub rule_in: u16,
-    /// The rule that let it out of its opener; likewise.
+    /// The number of the rule that let it out of its opener; likewise.
     pub rule_out: u16,
+    /// It was allowed once, and is not any more. The session stays, so that its packets are known: none
+    /// of them begins another one, from whichever end it comes.
+    pub is_revoked: bool,
 }
 
 /// One session.
@@ -77,6 +81,13 @@ impl Session {
         self.server_side.protocol()
     }
 
+    /// Whether the first packet of a new connection takes its place.
+    #[inline]
+    #[must_use]
+    pub fn is_replaceable(&self) -> bool {
+        self.state.class.is_closing() || self.policy.is_revoked
+    }
+
     /// Whether it counts as absent, though its entry may still be there.
     #[inline]
     #[must_use]
@@ -90,6 +101,9 @@ impl Session {
         self.local_in.into_iter().chain(out)
     }
 }
+
+/// In the word of policy: the session is revoked.
+const REVOKED: u64 = 1 << 31;
 
 /// The opener is the higher end.
 const OPENER_IS_HIGHER: u64 = 1 << FLAGS_SHIFT;
@@ -120,8 +134,10 @@ pub(crate) trait Layout: Copy + AsRef<[u64]> + AsMut<[u64]> {
     const WORDS: usize;
     /// The words that hold addresses; `meta` follows, and state behind it.
     const ADDRESS_WORDS: usize;
-    /// The word that holds the state.
+    /// The word that holds the state; policy follows.
     const STATE: usize = Self::ADDRESS_WORDS + 1;
+    /// The word that holds local ports and the service's generation.
+    const LOCAL: usize;
     /// Whether addresses are IPv6's.
     const IS_V6: bool;
     const ZERO: Self;
@@ -138,6 +154,7 @@ pub(crate) type V6 = [u64; 16];
 impl Layout for V4 {
     const WORDS: usize = 8;
     const ADDRESS_WORDS: usize = 1;
+    const LOCAL: usize = 7;
     const IS_V6: bool = false;
     const ZERO: Self = [0; 8];
 
@@ -170,6 +187,7 @@ impl Layout for V4 {
 impl Layout for V6 {
     const WORDS: usize = 16;
     const ADDRESS_WORDS: usize = 4;
+    const LOCAL: usize = 8;
     const IS_V6: bool = true;
     const ZERO: Self = [0; 16];
 
@@ -217,7 +235,6 @@ pub(crate) fn encode<L: Layout>(session: &Session) -> (L, Option<L>) {
     let (client, server) = (Sorted::of(&session.client_side), Sorted::of(&session.server_side));
     let is_translated = session.is_translated();
     let opener = |sorted: &Sorted| if sorted.source_is_higher { OPENER_IS_HIGHER } else { 0 };
-    let port = |port: Option<PortId>| u64::from(port.map_or(NO_PORT, |port| port.0));
     let end = |end: Endpoint| (bits(end.address), end.port);
     let ends = [end(session.client_side.destination()), end(session.client_side.source())];
     let policy = session.policy;
@@ -229,9 +246,7 @@ pub(crate) fn encode<L: Layout>(session: &Session) -> (L, Option<L>) {
         ends: if is_translated { ends } else { [(0, 0); 2] },
         charged: session.charged.0,
         created: u64::from(session.created.0) << 32 | u64::from(session.service),
-        local: port(session.local_in) << 48
-            | port(session.local_out) << 32
-            | u64::from(session.service_generation),
+        local: local_word(session),
     };
     let lower = server.key.tuple(L::IS_V6, false);
     let alias = Fields {
@@ -247,10 +262,18 @@ pub(crate) fn encode<L: Layout>(session: &Session) -> (L, Option<L>) {
     (L::of_fields(&main), is_translated.then(|| L::of_fields(&alias)))
 }
 
+pub(crate) fn local_word(session: &Session) -> u64 {
+    let port = |port: Option<PortId>| u64::from(port.map_or(NO_PORT, |port| port.0));
+    port(session.local_in) << 48
+        | port(session.local_out) << 32
+        | u64::from(session.service_generation)
+}
+
 pub(crate) fn policy_word(policy: PolicyStamp) -> u64 {
     u64::from(policy.generation) << 32
-        | u64::from(policy.rule_in) << 16
+        | (u64::from(policy.rule_in) << 16) & !REVOKED
         | u64::from(policy.rule_out)
+        | if policy.is_revoked { REVOKED } else { 0 }
 }
 
 /// What the words hold; `None` if they are no entry.
@@ -281,8 +304,9 @@ pub(crate) fn decode<L: Layout>(words: &L) -> Option<Entry> {
         state: State::of_word(fields.state)?,
         policy: PolicyStamp {
             generation: (fields.policy >> 32) as u32,
-            rule_in: (fields.policy >> 16) as u16,
+            rule_in: ((fields.policy & !REVOKED) >> 16) as u16,
             rule_out: fields.policy as u16,
+            is_revoked: fields.policy & REVOKED != 0,
         },
         charged: PortId(fields.charged),
         created: Tick((fields.created >> 32) as u32),

@@ -11,6 +11,8 @@
 //! - **No lock on a look-up**, and none to note that a session was seen. A writer locks a bucket for
 //!   some hundred nanoseconds; who waits longer than a batch takes is refused.
 //! - **It outlives the process** in a mapped file, and is taken over by the next one.
+//! - **What policy revokes stays** until it expires, marked: its packets are known, and none of them can
+//!   pass for the first of another session, opened by the other end.
 //! - **No clock.** Times are [`Tick`]s of the kernel's time since boot.
 //!
 //! | file | holds |
@@ -58,6 +60,9 @@ pub use table::{Found, Lookup, Place, Touch};
 use table::{Spot, Table};
 pub use tuple::{Direction, Endpoint, Tuple};
 
+/// For so many seconds a table that was made anew is young.
+const YOUNG_S: u32 = 60;
+
 /// The sessions of both IP versions.
 #[derive(Debug)]
 pub struct SessionTable {
@@ -81,8 +86,6 @@ pub enum SessionEffect {
     Touch(Touch),
     /// Ends the session whose server's side this is: its endpoint or service is gone.
     Close(Tuple),
-    /// Ends it: policy does not allow it any more.
-    Revoke(Tuple),
 }
 
 /// What came of an effect.
@@ -188,16 +191,8 @@ impl SessionTable {
             SessionEffect::Create(session) => self.v4.create(session, now),
             SessionEffect::Touch(touch) if touch.is_v6() => self.v6.touch(touch, now),
             SessionEffect::Touch(touch) => self.v4.touch(touch, now),
-            SessionEffect::Close(tuple) => self.end(tuple, Removal::Closed),
-            SessionEffect::Revoke(tuple) => self.end(tuple, Removal::Revoked),
-        }
-    }
-
-    fn end(&self, server_side: &Tuple, why: Removal) -> Outcome {
-        if server_side.is_v6() {
-            self.v6.end(server_side, why)
-        } else {
-            self.v4.end(server_side, why)
+            SessionEffect::Close(tuple) if tuple.is_v6() => self.v6.end(tuple, Removal::Closed),
+            SessionEffect::Close(tuple) => self.v4.end(tuple, Removal::Closed),
         }
     }
 
@@ -221,6 +216,14 @@ impl SessionTable {
     /// Sessions in some of the buckets of both families: pages of a table that changes meanwhile.
     pub fn page(&self, buckets: Range<u32>, now: Tick) -> impl Iterator<Item = Session> {
         self.v4.page(buckets.clone(), now).chain(self.v6.page(buckets, now))
+    }
+
+    /// Whether the table of this IP version was made anew a short time ago: packets of sessions that
+    /// it had before may still come.
+    #[must_use]
+    pub fn is_young(&self, v6: bool, now: Tick) -> bool {
+        let begun = if v6 { self.v6.begun() } else { self.v4.begun() };
+        now.since(begun) <= YOUNG_S
     }
 
     /// Buckets of each family.

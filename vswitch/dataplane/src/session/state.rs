@@ -77,8 +77,14 @@ impl State {
     /// The state after the first packet. `flags` are TCP's; of other protocols they mean nothing.
     #[must_use]
     pub fn opened(protocol: Protocol, flags: TcpFlags, now: Tick) -> Self {
+        Self::joined(protocol, Direction::FromOpener, flags, now)
+    }
+
+    /// The state after the first packet that was seen, which came from this end.
+    #[must_use]
+    pub fn joined(protocol: Protocol, direction: Direction, flags: TcpFlags, now: Tick) -> Self {
         let nothing = Self { last_seen: now, opener: 0, responder: 0, class: Class::Embryonic };
-        nothing.after(protocol, Direction::FromOpener, flags, now)
+        nothing.after(protocol, direction, flags, now)
     }
 
     /// The state after one packet more.

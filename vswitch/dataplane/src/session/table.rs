@@ -11,8 +11,8 @@ use foldhash::quality::FixedState;
 use frame::Words;
 
 use super::bucket::{Bucket, Busy, WAYS, Word, bucket_words};
-use super::counts::{Counts, Refusal};
-use super::entry::{Entry, Layout, PolicyStamp, Session, decode, policy_word};
+use super::counts::{Counts, Refusal, Removal};
+use super::entry::{Entry, Layout, PolicyStamp, Session, decode, local_word, policy_word};
 use super::state::{State, Tick, is_opening};
 use super::tuple::{Direction, Key, Sorted, Tuple};
 use super::{HEADER_WORDS, Outcome};
@@ -100,15 +100,16 @@ pub struct Touch {
     direction: Direction,
     flags: TcpFlags,
     policy: Option<PolicyStamp>,
+    service_generation: Option<u32>,
 }
 
 impl Found {
-    /// Whether the packet begins a new session in place of this one: a SYN on one that is closing.
-    /// It is then to be created, and this one not to be touched.
+    /// Whether the packet begins a new session in place of this one: a SYN on one that is closing or
+    /// revoked. It is then to be created, and this one not to be touched.
     #[inline]
     #[must_use]
     pub fn is_reopened_by(&self, flags: TcpFlags) -> bool {
-        self.session.state.class.is_closing() && is_opening(self.session.protocol(), flags)
+        self.session.is_replaceable() && is_opening(self.session.protocol(), flags)
     }
 
     /// The change that the packet makes; `None` if it makes none, as most do: they show nothing new
@@ -118,23 +119,32 @@ impl Found {
     pub fn touch(&self, flags: TcpFlags, now: Tick) -> Option<Touch> {
         let state = self.session.state;
         let next = state.after(self.session.protocol(), self.direction, flags, now);
-        (next != state).then(|| self.touched(flags, None))
+        (next != state).then(|| self.touched(flags))
     }
 
-    /// The change of a packet for which policy has decided anew.
-    #[must_use]
-    pub fn touch_decided(&self, flags: TcpFlags, policy: PolicyStamp) -> Touch {
-        self.touched(flags, Some(policy))
-    }
-
+    /// The change that the packet makes, or none: for one that comes of something else.
     #[inline]
-    fn touched(&self, flags: TcpFlags, policy: Option<PolicyStamp>) -> Touch {
+    #[must_use]
+    pub fn touched(&self, flags: TcpFlags) -> Touch {
         let (server_side, direction) = (self.session.server_side, self.direction);
-        Touch { server_side, place: self.place, direction, flags, policy }
+        let place = self.place;
+        Touch { server_side, place, direction, flags, policy: None, service_generation: None }
     }
 }
 
 impl Touch {
+    /// The same, after policies have decided anew.
+    #[must_use]
+    pub fn with_policy(self, policy: PolicyStamp) -> Self {
+        Self { policy: Some(policy), ..self }
+    }
+
+    /// The same, after the session's backend was found in this generation of its service.
+    #[must_use]
+    pub fn with_service_generation(self, generation: u32) -> Self {
+        Self { service_generation: Some(generation), ..self }
+    }
+
     pub(crate) fn is_v6(&self) -> bool {
         self.server_side.is_v6()
     }
@@ -280,7 +290,8 @@ impl<L: Layout, M: Memory> Table<L, M> {
         let Place { bucket, slot } = touch.place;
         let Some(bucket) = self.bucket(bucket) else { return Outcome::Gone };
         let key = Sorted::of(&touch.server_side).key;
-        if touch.policy.is_none() && bucket.holds::<L>(slot, &key) {
+        let changes_state_alone = touch.policy.is_none() && touch.service_generation.is_none();
+        if changes_state_alone && bucket.holds::<L>(slot, &key) {
             // One word changes, and only its time: no lock. If another session comes in between, the
             // exchange fails, or finds the same word and makes it as new as it is.
             let Some(word) = bucket.word::<L>(slot, L::STATE) else { return Outcome::Gone };
@@ -308,6 +319,13 @@ impl<L: Layout, M: Memory> Table<L, M> {
         locked.write::<L>(slot, L::STATE, next.to_word());
         if let Some(policy) = touch.policy {
             locked.write::<L>(slot, L::STATE + 1, policy_word(policy));
+            if policy.is_revoked && !session.policy.is_revoked {
+                self.counts.removed(Removal::Revoked);
+            }
+        }
+        if let Some(service_generation) = touch.service_generation {
+            let local = local_word(&Session { service_generation, ..session });
+            locked.write::<L>(slot, L::LOCAL, local);
         }
         self.counts.moved(session.charged, session.state.class, next.class);
         Outcome::Done
@@ -344,7 +362,11 @@ impl<W: Word> Bucket<'_, W> {
 }
 
 impl Touch {
+    /// The packet of a session that is revoked is dropped, and changes nothing of it.
     fn after(&self, state: State, now: Tick) -> State {
+        if self.policy.is_some_and(|policy| policy.is_revoked) {
+            return State { last_seen: state.last_seen.max(now), ..state };
+        }
         state.after(self.server_side.protocol(), self.direction, self.flags, now)
     }
 }

@@ -44,6 +44,7 @@ fn session(v6: bool) -> impl Strategy<Value = Session> {
             let client_side = between(source, destination);
             let [generation, created, service, service_generation] = words;
             let [local_in, local_out] = ports.map(|port| port.map(PortId));
+            let is_revoked = rule_in & 1 != 0;
             Session {
                 client_side,
                 server_side: if is_translated {
@@ -52,7 +53,7 @@ fn session(v6: bool) -> impl Strategy<Value = Session> {
                     client_side
                 },
                 state,
-                policy: PolicyStamp { generation, rule_in, rule_out },
+                policy: PolicyStamp { generation, rule_in: rule_in >> 1, rule_out, is_revoked },
                 charged: PortId(rule_in ^ zone),
                 created: Tick(created),
                 service,

@@ -45,7 +45,10 @@ fn sessions_outlive_their_process() {
     let of = |sessions| Adoption::Adopted { sessions, voided: 0, dropped: 0 };
     assert_eq!(adoption, [of(2), of(1)]);
     for session in sessions {
-        assert_eq!(table.hit(session.client_side, Tick(5)).unwrap().session, session);
+        // Generations of policies are counted anew.
+        let policy = PolicyStamp { generation: 0, ..session.policy };
+        let adopted = table.hit(session.client_side, Tick(5)).unwrap().session;
+        assert_eq!(adopted, Session { policy, ..session });
         assert!(table.hit(session.server_side.reversed(), Tick(5)).is_some());
     }
     assert_eq!((table.of_port(POD).embryonic, table.of_port(OTHER_POD).embryonic), (2, 1));
@@ -77,7 +80,13 @@ fn a_table_of_another_kind_is_made_anew_and_says_why() {
         // And is one of ours from now on.
         let (table, adoption) = adopt(&words, &header(64), Tick(5));
         assert!(matches!(adoption[0], Adoption::Adopted { sessions: 1, .. }), "{adoption:?}");
-        assert_eq!(table.all(Tick(5)), [sessions[1]]);
+        let policy = PolicyStamp { generation: 0, ..sessions[1].policy };
+        assert_eq!(table.all(Tick(5)), [Session { policy, ..sessions[1] }]);
+        // It was young for its first process, and still is for the next one.
+        for (now, is_young) in [(5, true), (65, true), (66, false)] {
+            assert_eq!(table.is_young(false, Tick(now)), is_young, "{now}");
+            assert_eq!(table.is_young(true, Tick(now)), is_young, "{now}");
+        }
     }
 }
 

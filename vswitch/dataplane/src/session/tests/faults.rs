@@ -74,10 +74,12 @@ fn adopt(words: &[Mortal], buckets: u32) -> (Dying<'_>, Adoption) {
     Table::adopt(words, &header(buckets), Tick(5)).unwrap()
 }
 
-/// Each is charged to a port of its own: the quota of so small a table is one.
+/// Each is charged to a port of its own: the quota of so small a table is one. It was not judged yet, as
+/// an adopted one counts.
 fn service(number: u16) -> Session {
     let (client, backend) = (v4(1, 40_000 + number), v4(9, 8080));
-    opened(tcp(client, v4(900, 80)), tcp(client, backend), PortId(number), Tick(1))
+    let session = opened(tcp(client, v4(900, 80)), tcp(client, backend), PortId(number), Tick(1));
+    Session { policy: PolicyStamp { generation: 0, ..session.policy }, ..session }
 }
 
 fn sessions(table: &Dying<'_>) -> Vec<Session> {

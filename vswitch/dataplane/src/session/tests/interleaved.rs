@@ -132,6 +132,7 @@ type Small = [u64; 4];
 impl Layout for Small {
     const WORDS: usize = 4;
     const ADDRESS_WORDS: usize = 1;
+    const LOCAL: usize = 0;
     const IS_V6: bool = false;
     const ZERO: Self = [0; 4];
 
@@ -243,7 +244,7 @@ fn translated_sessions_are_stored_and_removed_with_both_entries() {
         table.create(&old, Tick(1));
         let (ended, created) = together(
             &table,
-            move |table| table.end(&old.server_side, Removal::Revoked),
+            move |table| table.end(&old.server_side, Removal::Closed),
             |table| table.create(&new, Tick(1)),
         );
         assert_eq!((ended, created), (Outcome::Done, Outcome::Created));

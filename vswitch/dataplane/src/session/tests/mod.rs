@@ -52,7 +52,7 @@ fn opened(client_side: Tuple, server_side: Tuple, charged: PortId, now: Tick) ->
         client_side,
         server_side,
         state: State::opened(client_side.protocol(), SYN, now),
-        policy: PolicyStamp { generation: 3, rule_in: 4, rule_out: 5 },
+        policy: PolicyStamp { generation: 3, rule_in: 4, rule_out: 5, is_revoked: false },
         charged,
         created: now,
         service: 0,

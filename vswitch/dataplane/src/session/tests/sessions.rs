@@ -172,12 +172,55 @@ fn policy_that_decided_anew_is_noted() {
     let table = table(64);
     let tuple = tcp(v6(1, 40_000), v6(9, 80));
     table.create(plain(tuple, POD, Tick(0)), Tick(0));
-    let policy = PolicyStamp { generation: 77, rule_in: 1, rule_out: 65_535 };
+    let policy = PolicyStamp { generation: 77, rule_in: 1, rule_out: 65_535, is_revoked: false };
     let found = table.hit(tuple, Tick(0)).unwrap();
-    let touch = found.touch_decided(SYN, policy);
+    let touch = found.touched(SYN).with_policy(policy);
     assert_eq!(table.commit(&SessionEffect::Touch(touch), Tick(0)), Outcome::Done);
     let session = table.hit(tuple, Tick(0)).unwrap().session;
     assert_eq!(session, Session { policy, ..found.session });
+}
+
+#[test]
+fn a_backend_that_was_found_anew_is_noted() {
+    for end in [v4, v6] {
+        let table = table(64);
+        let client_side = tcp(end(1, 40_000), end(900, 80));
+        let session = opened(client_side, tcp(end(1, 40_000), end(9, 80)), POD, Tick(0));
+        let session = Session { local_out: Some(OTHER_POD), ..session };
+        table.create(session, Tick(0));
+        let found = table.hit(client_side, Tick(0)).unwrap();
+        let touch = found.touched(SYN).with_service_generation(78);
+        assert_eq!(table.commit(&SessionEffect::Touch(touch), Tick(0)), Outcome::Done);
+        let noted = table.hit(client_side, Tick(0)).unwrap().session;
+        assert_eq!(noted, Session { service_generation: 78, ..session });
+    }
+}
+
+#[test]
+fn a_revoked_session_stays_until_it_expires_or_a_new_connection_takes_its_place() {
+    let table = table(64);
+    let tuple = tcp(v4(1, 40_000), v4(9, 80));
+    let session = plain(tuple, POD, Tick(0));
+    table.create(session, Tick(0));
+    table.establish(&session, Tick(0));
+    let found = table.hit(tuple, Tick(5)).unwrap();
+    let policy = PolicyStamp { generation: 4, is_revoked: true, ..session.policy };
+    // What its packet shows is nothing of the session: it does not get through.
+    let revoke = SessionEffect::Touch(found.touched(RST).with_policy(policy));
+    for _ in 0..2 {
+        assert_eq!(table.commit(&revoke, Tick(5)), Outcome::Done);
+    }
+    assert_eq!(table.events()[0].revoked, 1);
+    for packet in [tuple, tuple.reversed()] {
+        let revoked = table.hit(packet, Tick(5)).unwrap();
+        let state = State { last_seen: Tick(5), ..found.session.state };
+        assert_eq!(revoked.session, Session { policy, state, ..found.session });
+        assert!(revoked.is_reopened_by(SYN) && !revoked.is_reopened_by(ACK));
+    }
+    assert_eq!(table.create(plain(tuple, POD, Tick(6)), Tick(6)), Outcome::Created);
+    let anew = table.hit(tuple, Tick(6)).unwrap().session;
+    assert_eq!(anew, plain(tuple, POD, Tick(6)));
+    assert_eq!(table.of_port(POD).embryonic, 1);
 }
 
 #[test]
@@ -185,19 +228,18 @@ fn an_end_takes_both_entries() {
     let table = table(64);
     let client_side = tcp(v4(1, 40_000), v4(900, 80));
     let session = opened(client_side, tcp(v4(1, 40_000), v4(9, 80)), POD, Tick(0));
-    for effect in [SessionEffect::Close as fn(Tuple) -> _, SessionEffect::Revoke] {
-        table.create(session, Tick(0));
-        let found = table.hit(client_side, Tick(0)).unwrap();
-        assert_eq!(table.commit(&effect(session.server_side), Tick(0)), Outcome::Done);
-        assert_eq!(table.hit(client_side, Tick(0)), None);
-        assert_eq!(table.hit(session.server_side.reversed(), Tick(0)), None);
-        assert_eq!(table.commit(&effect(session.server_side), Tick(0)), Outcome::Gone);
-        // A touch that was proposed before comes too late.
-        let touch = SessionEffect::Touch(found.touch(ACK, Tick(1)).unwrap());
-        assert_eq!(table.commit(&touch, Tick(1)), Outcome::Gone);
-    }
+    let close = SessionEffect::Close(session.server_side);
+    table.create(session, Tick(0));
+    let found = table.hit(client_side, Tick(0)).unwrap();
+    assert_eq!(table.commit(&close, Tick(0)), Outcome::Done);
+    assert_eq!(table.hit(client_side, Tick(0)), None);
+    assert_eq!(table.hit(session.server_side.reversed(), Tick(0)), None);
+    assert_eq!(table.commit(&close, Tick(0)), Outcome::Gone);
+    // A touch that was proposed before comes too late.
+    let touch = SessionEffect::Touch(found.touch(ACK, Tick(1)).unwrap());
+    assert_eq!(table.commit(&touch, Tick(1)), Outcome::Gone);
     let events = table.events()[0];
-    assert_eq!((events.closed, events.revoked), (1, 1));
+    assert_eq!((events.closed, events.revoked), (1, 0));
 }
 
 #[test]
