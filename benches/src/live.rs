@@ -168,6 +168,7 @@ fn tables(path: Path, attachment: Attachment) -> Tables {
             mac: Gateway::MAC,
             v4: Some(Ipv4Addr::new(198, 18, 0, 1)),
             v6: Some(Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 1)),
+            ..Gateway::default()
         },
         tunnels: tunnels(path).into(),
         ..Tables::default()

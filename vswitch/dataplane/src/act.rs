@@ -7,6 +7,7 @@
 use frame::{Checksum, Packet, Pool};
 
 use crate::exit::Exit;
+use crate::tables::policy::Direction;
 use crate::tables::{
     Adjacency, AdjacencyId, BridgeId, Gateway, Offloads, PortId, PortRole, RemoteVtep, Tables,
 };
@@ -98,7 +99,8 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
     }
 
     /// Sends copies to all destinations but the last, which gets the packet itself. Destinations
-    /// with too small an MTU get no copy; each counts as `TooBig`.
+    /// with too small an MTU get no copy; each counts as `TooBig`. Nor do pods whose policies judge what
+    /// is sent to them, unless the packet is one that all get; each counts as `PolicyFlood`.
     #[inline(never)]
     fn flood(
         &mut self,
@@ -111,7 +113,14 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
         let Some(bridge) = self.tables.bridge(bridge) else {
             return self.drop(DropReason::FloodNowhere);
         };
-        let mut destinations = flood::destinations(bridge, self.ingress, vteps).peekable();
+        let policies = &self.tables.policies;
+        let is_spared = |port| {
+            decision.edits.spares_judged && policies.concern_direction(port, Direction::Ingress)
+        };
+        let others = bridge.members.iter().filter(|port| **port != self.ingress);
+        let spared = others.filter(|port| is_spared(**port)).count() as u64;
+        let mut destinations =
+            flood::destinations(bridge, self.ingress, vteps, is_spared).peekable();
         let mut original = Some(packet);
         while let Some(destination) = destinations.next() {
             let copy = if destinations.peek().is_none() {
@@ -140,10 +149,12 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
                 Err(reason) => self.drop(reason),
             }
         }
+        let without = u64::from(too_small) + spared;
         // One of them is the packet itself, if no destination had it.
-        let copies = u64::from(too_small) - u64::from(too_small > 0 && original.is_some());
+        let copies = without - u64::from(without > 0 && original.is_some());
         self.exit.tally.made(copies);
         self.exit.drop(self.ingress, too_small.into(), DropReason::TooBig);
+        self.exit.drop(self.ingress, spared, DropReason::PolicyFlood);
     }
 
     #[inline(never)]

@@ -57,7 +57,9 @@ pub use verdict::{Answer, DropReason, IcmpError, Verdict};
 use walk::coalesce::Coalescer;
 use walk::fragments::Fragments;
 use walk::narrator::Silent;
-pub use walk::narrator::{AfterBridge, Decapsulation, Network, TraceEvent};
+pub use walk::narrator::{
+    AfterBridge, Decapsulation, DecidedBy, Network, PolicyEvent, SessionStanding, TraceEvent,
+};
 pub use walk::path_mtu::PathMtu;
 use walk::{Decision, View, decide};
 
@@ -226,6 +228,7 @@ impl Dataplane {
             // What is not noted of a session is noted with its next packet.
             _ => return Committed::Yes,
         };
+        decision.effects.first_fragment = None;
         decision.verdict = Verdict::Drop(match refusal {
             Refusal::Full => DropReason::SessionFull,
             Refusal::Quota => DropReason::SessionQuota,

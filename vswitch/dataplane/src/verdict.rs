@@ -209,7 +209,8 @@ drop_reasons! {
     ServiceSourceRefused = "service-source-refused",
     /// A pod that is its own backend, where there is no gateway address to speak for it.
     ServiceHairpin = "service-hairpin",
-    /// A fragment to a service that came before the first of its packet, which has the ports.
+    /// A fragment to a service, or of a pod with policies, that came before the first of its packet,
+    /// which has the ports.
     FragmentEarly = "fragment-early",
     /// The packet ends before a field that a translation changes, or is a fragment of SCTP.
     TranslationCut = "translation-cut",
@@ -221,6 +222,15 @@ drop_reasons! {
     SessionBusy = "session-busy",
     /// Every source port that was tried for a translated session is in use.
     SessionPortsUsed = "session-ports-used",
+
+    /// No policy of a pod allows it: of the one that sends it, or of the one that it is for.
+    PolicyDenied = "policy-denied",
+    /// The policies of a pod are not known yet.
+    PolicyPending = "policy-pending",
+    /// Policies have changed, and do not allow this connection any more.
+    PolicyRevoked = "policy-revoked",
+    /// A flooded frame, or a copy of one, from or for a pod whose policies judge each connection.
+    PolicyFlood = "policy-flood",
 
     /// From the NIC, but neither a tunnel packet nor for one of our pods.
     NotForUs = "not-for-us",

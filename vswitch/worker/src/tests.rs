@@ -33,7 +33,8 @@ fn pod_address(number: u16) -> [u8; 4] {
 /// Routed pods 1 to `pods`, each on the port of its number.
 fn tables(epoch: u64, pods: u16) -> Tables {
     let mut tables = Tables { epoch: Epoch(epoch), ports: vec![None], ..Tables::default() };
-    tables.gateway = Gateway { mac: Gateway::MAC, v4: Some([198, 18, 1, 254].into()), v6: None };
+    tables.gateway =
+        Gateway { mac: Gateway::MAC, v4: Some([198, 18, 1, 254].into()), ..Gateway::default() };
     for number in 1..=pods {
         let port = PortId(number);
         tables.ports.push(Some(Port {

@@ -268,11 +268,14 @@ impl Compiler {
         let mut subjects: Vec<SubjectPolicies> = Vec::new();
         for (attachment, port) in ports {
             let Some(rules) = self.subjects.get(attachment) else { continue };
-            let (ingress, egress) = match rules {
-                Some(rules) => (self.direction(&rules.ingress), self.direction(&rules.egress)),
+            let (ingress, egress, closed) = match rules {
+                Some(rules) => {
+                    let (ingress, egress) = (&rules.ingress, &rules.egress);
+                    (self.direction(ingress), self.direction(egress), DirectionPolicy::Closed)
+                }
                 None => {
                     let why = || "its rule sets are not known yet".to_owned();
-                    (Err(why()), Err(why()))
+                    (Err(why()), Err(why()), DirectionPolicy::Pending)
                 }
             };
             if let Some(why) = ingress.as_ref().err().or(egress.as_ref().err()) {
@@ -283,8 +286,8 @@ impl Compiler {
                 subjects.resize_with(place + 1, SubjectPolicies::default);
             }
             subjects[place] = SubjectPolicies {
-                ingress: ingress.unwrap_or(DirectionPolicy::Closed),
-                egress: egress.unwrap_or(DirectionPolicy::Closed),
+                ingress: ingress.unwrap_or(closed.clone()),
+                egress: egress.unwrap_or(closed),
             };
         }
         subjects
@@ -420,6 +423,7 @@ fn is_same(some: &[SubjectPolicies], others: &[SubjectPolicies]) -> bool {
     let is_same_direction = |one: &DirectionPolicy, other: &DirectionPolicy| match (one, other) {
         (DirectionPolicy::Rules(one), DirectionPolicy::Rules(other)) => Arc::ptr_eq(one, other),
         (DirectionPolicy::Open, DirectionPolicy::Open)
+        | (DirectionPolicy::Pending, DirectionPolicy::Pending)
         | (DirectionPolicy::Closed, DirectionPolicy::Closed) => true,
         _ => false,
     };

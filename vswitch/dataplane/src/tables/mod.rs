@@ -34,6 +34,7 @@ pub use bridge::{Bridge, BridgeId, RemoteVtep, VtepId, Vteps};
 pub use fdb::{Fdb, FdbTarget, LearnedMac};
 pub use fib::Fib;
 pub use multipath::{Member, Multipath};
+pub use policy::Policies;
 pub use port::{Attachment, MAX_PORTS, Offloads, Port, PortId, PortRole};
 pub use service::{
     Backend, BackendState, Backends, Service, Services, VirtualPort, WithoutBackend,
@@ -54,6 +55,11 @@ pub struct Gateway {
     pub v4: Option<Ipv4Addr>,
     /// Source of our ICMPv6 errors.
     pub v6: Option<Ipv6Addr>,
+    /// What the kernel masquerades as towards pods, if it has an address for that alone: such a packet
+    /// is somebody else's, and no policy makes an exception of it.
+    pub masquerade_v4: Option<Ipv4Addr>,
+    /// Likewise, IPv6.
+    pub masquerade_v6: Option<Ipv6Addr>,
 }
 
 impl Gateway {
@@ -78,6 +84,8 @@ pub struct Tables {
     pub adjacencies: Vec<Adjacency>,
     /// By what flows are addressed to.
     pub services: Arc<Services>,
+    /// Of the pods of this node.
+    pub policies: Policies,
     /// This node's end of the overlay.
     pub tunnels: Arc<Tunnels>,
     /// The node's gateway.
@@ -123,6 +131,23 @@ impl Tables {
     pub fn is_gateway(&self, address: IpAddr) -> bool {
         let adjacency = self.route(address).and_then(|id| self.adjacency(id));
         matches!(adjacency, Some(Adjacency::Gateway { .. }))
+    }
+
+    /// Whether the node itself has this address: the gateway's, or that by which its peers know it. Not
+    /// the one that the kernel masquerades others as.
+    #[must_use]
+    pub fn is_of_node(&self, address: IpAddr) -> bool {
+        let (masquerade, underlay) = match address {
+            IpAddr::V4(_) => (
+                self.gateway.masquerade_v4.map(IpAddr::from),
+                self.tunnels.local.v4.map(IpAddr::from),
+            ),
+            IpAddr::V6(_) => (
+                self.gateway.masquerade_v6.map(IpAddr::from),
+                self.tunnels.local.v6.map(IpAddr::from),
+            ),
+        };
+        masquerade != Some(address) && (underlay == Some(address) || self.is_gateway(address))
     }
 
     /// The adjacency of the longest prefix that contains the address.

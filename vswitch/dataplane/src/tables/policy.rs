@@ -93,7 +93,9 @@ pub enum DirectionPolicy {
     /// No policy concerns it: everything is allowed.
     #[default]
     Open,
-    /// The policies are not known, or cannot be compiled: everything is denied.
+    /// The policies are not known yet: everything is denied.
+    Pending,
+    /// The policies cannot be compiled: everything is denied.
     Closed,
     /// By these rules.
     Rules(Arc<RuleTable>),
@@ -211,12 +213,29 @@ impl Policies {
         })
     }
 
+    /// Whether there are none: no connection is judged.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.subjects.is_empty()
+    }
+
+    /// Whether the subject's connections of this direction are judged.
+    #[inline]
+    #[must_use]
+    pub fn concern_direction(&self, subject: PortId, direction: Direction) -> bool {
+        !matches!(self.of(subject, direction), DirectionPolicy::Open)
+    }
+
     /// Whether any connection of the subject is judged.
     #[inline]
     #[must_use]
     pub fn concern(&self, subject: PortId) -> bool {
-        let concerns = |direction| !matches!(self.of(subject, direction), DirectionPolicy::Open);
-        concerns(Direction::Ingress) || concerns(Direction::Egress)
+        let subject = self.subjects.get(usize::from(subject.0));
+        subject.is_some_and(|subject| {
+            let is_open = |policy: &DirectionPolicy| matches!(policy, DirectionPolicy::Open);
+            !is_open(&subject.ingress) || !is_open(&subject.egress)
+        })
     }
 
     /// Judges a connection between the pod behind this port and a peer. `destination_port` is that of
@@ -234,7 +253,7 @@ impl Policies {
     ) -> Judgement {
         let table = match self.of(subject, direction) {
             DirectionPolicy::Open => return Judgement::ALLOWED,
-            DirectionPolicy::Closed => return Judgement::DENIED,
+            DirectionPolicy::Pending | DirectionPolicy::Closed => return Judgement::DENIED,
             DirectionPolicy::Rules(table) => table,
         };
         let class = self.classes.of(peer);
@@ -255,7 +274,7 @@ impl Policies {
     ) -> Option<RuleName<'_>> {
         match self.of(subject, direction) {
             DirectionPolicy::Rules(table) => table.rule(number),
-            DirectionPolicy::Open | DirectionPolicy::Closed => None,
+            DirectionPolicy::Open | DirectionPolicy::Pending | DirectionPolicy::Closed => None,
         }
     }
 

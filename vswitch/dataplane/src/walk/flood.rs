@@ -15,14 +15,16 @@ pub(crate) enum Destination {
     Vtep(VtepId),
 }
 
-/// The members but the ingress, in the order of the tables, and so many VTEPs.
-pub(crate) fn destinations(
-    bridge: &Bridge,
+/// The members but the ingress and those that are spared, in the order of the tables, and so many VTEPs.
+pub(crate) fn destinations<'a>(
+    bridge: &'a Bridge,
     ingress: PortId,
     vteps: u16,
-) -> impl Iterator<Item = Destination> + '_ {
-    let members =
-        bridge.members.iter().filter(move |port| **port != ingress).map(|p| Destination::Port(*p));
+    is_spared: impl Fn(PortId) -> bool + 'a,
+) -> impl Iterator<Item = Destination> + 'a {
+    let members = bridge.members.iter().copied();
+    let members = members.filter(move |port| *port != ingress && !is_spared(*port));
+    let members = members.map(Destination::Port);
     let vteps = bridge.vteps.widest_first().iter().take(vteps.into());
     members.chain(vteps.map(|id| Destination::Vtep(*id)))
 }

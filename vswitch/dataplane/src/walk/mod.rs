@@ -1,8 +1,8 @@
 //! The corridor: from a received packet to its verdict, and from the verdict to what leaves.
 //!
 //! ```text
-//! rx -> [decap] -> parse -> bridge -> [session] -> [route] -> verdict -> rewrite(+encap) -> tx
-//!       uplink             L2                      L3         decide | act
+//! rx -> [decap] -> parse -> bridge -> [session] -> [route] -> [policy] -> verdict -> rewrite(+encap) -> tx
+//!       uplink             L2                      L3                     decide | act
 //! ```
 //!
 //! Left of the verdict a door only looks things up; the packet is borrowed. A door that drops it
@@ -21,6 +21,7 @@
 //! | whether it is answered here     | `resolve` | |
 //! | which endpoints it has in its session | `session` | `Refuse`, `Reset` |
 //! | where it goes                   | `route`   | `Route`, `Answer`, `Refuse` |
+//! | whether policies of pods allow it | `policy` | drops of what they do not |
 //! | which size of segments it may announce | `clamp` | |
 //! | make it so                      | `translate`, `rewrite`, `answer`, `flood`, `segment`, `fragment`, `coalesce`, `outer_checksum` | |
 
@@ -39,6 +40,7 @@ mod offload;
 pub(crate) mod outer_checksum;
 pub(crate) mod parse;
 pub(crate) mod path_mtu;
+mod policy;
 mod quoted;
 pub(crate) mod reset;
 mod resolve;
@@ -105,6 +107,8 @@ pub(crate) struct Edits {
     pub(crate) fragment_mtu: Option<u16>,
     /// Whether the packet may become one with others of its flow: it came by the NIC.
     pub(crate) may_merge: bool,
+    /// Whether a flooded packet has no copy for pods whose policies judge what is sent to them.
+    pub(crate) spares_judged: bool,
     /// Other endpoints, if its session has some.
     pub(crate) translation: Option<Translation>,
 }
@@ -149,6 +153,7 @@ impl Decision {
                 mss_limit: None,
                 fragment_mtu: None,
                 may_merge: false,
+                spares_judged: false,
                 translation: None,
             },
             effects: Effects {
@@ -229,8 +234,10 @@ fn routed(
 ) -> Result<(), DropReason> {
     let ip = route::admit(view.tables, arrival, &decision.headers)?;
     let mut towards = route::look_up(view.tables, &ip.flow);
+    let mut looked_up = None;
     if session::concerns(view, arrival.ingress, towards) {
-        match session::session(view, arrival, bytes, towards, decision, narrator)? {
+        let looked_up = &mut looked_up;
+        match session::session(view, arrival, bytes, towards, looked_up, decision, narrator)? {
             Step::Done => return Ok(()),
             Step::Route => {}
         }
@@ -239,6 +246,9 @@ fn routed(
         }
     }
     route::route(view, arrival, bytes, towards, decision, narrator)?;
+    if policy::concerns(view.tables, arrival.ingress, &decision.verdict) {
+        policy::policy(view, arrival, bytes, &mut looked_up, decision, narrator)?;
+    }
     session::settle(view.tables, decision);
     Ok(())
 }
@@ -253,11 +263,15 @@ fn on_segment(
     decision: &mut Decision,
     narrator: &mut impl Narrator,
 ) -> Result<(), DropReason> {
+    let mut looked_up = None;
     if let Verdict::Forward { port } = decision.verdict
         && session::concerns_ports(view, arrival.ingress, port)
     {
-        session::session(view, arrival, bytes, None, decision, narrator)?;
+        session::session(view, arrival, bytes, None, &mut looked_up, decision, narrator)?;
         session::settle(view.tables, decision);
+    }
+    if policy::concerns(view.tables, arrival.ingress, &decision.verdict) {
+        policy::policy(view, arrival, bytes, &mut looked_up, decision, narrator)?;
     }
     Ok(())
 }

@@ -8,7 +8,8 @@ use core::net::IpAddr;
 
 use super::path_mtu::PathMtu;
 use crate::session::{Direction, Endpoint, Tuple};
-use crate::tables::{Adjacency, BridgeId, PortId, VirtualPort};
+use crate::tables::policy::{self, DirectionPolicy, RuleNumber};
+use crate::tables::{Adjacency, BridgeId, Policies, PortId, VirtualPort};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::{MacAddr, Protocol};
 
@@ -47,6 +48,8 @@ pub enum TraceEvent {
         /// The endpoints that it leaves with.
         to: Tuple,
     },
+    /// `policy`: what it found.
+    Policy(PolicyEvent),
     /// `route`: there is no route to this destination.
     NoRoute(IpAddr),
     /// `route`: where the longest prefix leads.
@@ -77,6 +80,90 @@ pub enum TraceEvent {
         /// Its length with all headers, in bytes.
         len: usize,
     },
+}
+
+/// What the door `policy` found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicyEvent {
+    /// The packet belongs to a session.
+    OfSession {
+        /// From which end it comes.
+        direction: Direction,
+        /// What policies made of the session.
+        standing: SessionStanding,
+    },
+    /// An ICMP error about a packet of a session.
+    Related,
+    /// The connection is this node's own, by its opener's address.
+    Exempt {
+        /// The address.
+        source: IpAddr,
+    },
+    /// The connection of a pod was judged.
+    Judged {
+        /// The pod's port.
+        subject: PortId,
+        /// As the pod sees the connection's first packet.
+        direction: policy::Direction,
+        /// Whether it may be.
+        allowed: bool,
+        /// What decided.
+        by: DecidedBy,
+    },
+}
+
+/// What policies made of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionStanding {
+    /// The present ones allow it.
+    Current,
+    /// Former ones judged it, or none did yet: it is judged anew.
+    Stale,
+    /// The present ones do not allow it.
+    Revoked,
+}
+
+/// What decided about a pod's connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DecidedBy {
+    /// No policy concerns the pod in this direction.
+    NoPolicy,
+    /// This rule.
+    Rule {
+        /// Namespace and name of its policy.
+        policy: String,
+        /// Its index there.
+        index: u32,
+    },
+    /// No rule of these policies matches: the default.
+    Default {
+        /// Namespace and name of each.
+        policies: Vec<String>,
+    },
+    /// The policies are not known yet.
+    Pending,
+    /// The policies cannot be compiled.
+    Closed,
+}
+
+impl DecidedBy {
+    /// What decided about a connection of a subject, by the rule of the judgement.
+    pub(crate) fn of(
+        policies: &Policies,
+        subject: PortId,
+        direction: policy::Direction,
+        rule: RuleNumber,
+    ) -> Self {
+        match policies.of(subject, direction) {
+            DirectionPolicy::Open => Self::NoPolicy,
+            DirectionPolicy::Pending => Self::Pending,
+            DirectionPolicy::Closed => Self::Closed,
+            DirectionPolicy::Rules(table) => match table.rule(rule) {
+                Some(name) => Self::Rule { policy: name.policy.to_owned(), index: name.index },
+                None => Self::Default { policies: table.policies().map(str::to_owned).collect() },
+            },
+        }
+    }
 }
 
 /// How a packet came over the underlay. Addresses are those of the sending node.

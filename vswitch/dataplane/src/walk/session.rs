@@ -28,7 +28,7 @@ use crate::verdict::{DropReason, IcmpError, Verdict};
 use crate::wire::{Protocol, Tcp, TcpFlags};
 
 /// The network that a session belongs to: tables have one space of addresses.
-const ZONE: u16 = 0;
+pub(super) const ZONE: u16 = 0;
 
 /// Other source ports for a client, if its own is taken already: those from here on.
 const FIRST_SHIFTED_PORT: u16 = 61_000;
@@ -77,13 +77,15 @@ pub(crate) fn settle(tables: &Tables, decision: &mut Decision) {
     }
 }
 
-/// Writes the translation and its effects in `decision`, or the verdict.
+/// Writes the translation and its effects in `decision`, or the verdict; and in `looked_up` what the
+/// table has at the packet's tuple, or of an error at that of the packet it is about.
 #[inline(never)]
 pub(crate) fn session(
     view: &View<'_>,
     arrival: &Arrival<'_>,
     bytes: &[u8],
     towards: Option<AdjacencyId>,
+    looked_up: &mut Option<Lookup>,
     decision: &mut Decision,
     narrator: &mut impl Narrator,
 ) -> Result<Step, DropReason> {
@@ -94,21 +96,31 @@ pub(crate) fn session(
         return later_fragment(view, &ip, is_virtual, decision);
     }
     if is_error(&ip.flow) {
-        return icmp_error(view, bytes, &ip, is_virtual, decision, narrator);
+        return icmp_error(view, bytes, &ip, is_virtual, looked_up, decision, narrator);
     }
     let Some(tuple) = tuple_of(&ip.flow) else {
         // Neither ports nor an echo's identifier: nothing of a service.
         return nothing_here(view, arrival, bytes, is_virtual, decision);
     };
     let flags = tcp_flags(&decision.headers, bytes, &ip);
-    match view.sessions.find(&tuple, view.tick()) {
+    match looked_up.insert(view.sessions.find(&tuple, view.tick())) {
         Lookup::Busy => return Err(DropReason::SessionBusy),
         Lookup::Hit(found) if found.is_reopened_by(flags) => {}
         Lookup::Hit(found) => {
-            if !is_virtual || keeps_backend(view, &tuple, &found) {
-                decision.effects.session =
-                    found.touch(flags, view.tick()).map(SessionEffect::Touch);
-                translate(&ip, &found, decision, narrator);
+            let backend = match is_virtual {
+                true => backend_of(view, &tuple, found),
+                false => BackendOfSession::Kept,
+            };
+            let touch = match backend {
+                BackendOfSession::Kept => found.touch(flags, view.tick()),
+                BackendOfSession::Found { generation } => {
+                    Some(found.touched(flags).with_service_generation(generation))
+                }
+                BackendOfSession::Gone => None,
+            };
+            if backend != BackendOfSession::Gone {
+                decision.effects.session = touch.map(SessionEffect::Touch);
+                translate(&ip, found, decision, narrator);
                 return Ok(Step::Route);
             }
             decision.effects.ends = Some(found.session.server_side);
@@ -121,19 +133,31 @@ pub(crate) fn session(
     begin(view, arrival, bytes, tuple, flags, decision, narrator)
 }
 
+/// What became of the backend of a session to a virtual address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BackendOfSession {
+    /// The service is the same as when it was last looked at.
+    Kept,
+    /// The service has changed to this generation, and the session may go on.
+    Found { generation: u32 },
+    /// The session ends.
+    Gone,
+}
+
 /// Whether a session to a virtual address goes on to its backend. TCP does while that exists; a
 /// datagram's flow leaves one that is not serving, as nothing tells its sender otherwise.
-fn keeps_backend(view: &View<'_>, tuple: &Tuple, found: &Found) -> bool {
-    let Some(service) = service_of(view, tuple) else { return false };
+fn backend_of(view: &View<'_>, tuple: &Tuple, found: &Found) -> BackendOfSession {
+    let Some(service) = service_of(view, tuple) else { return BackendOfSession::Gone };
     let session = &found.session;
-    if session.service_generation == service.generation {
-        return true;
+    let generation = service.generation;
+    if session.service_generation == generation {
+        return BackendOfSession::Kept;
     }
     let backend = service.backends.at(session.server_side.destination());
-    backend.is_some_and(|backend| match tuple.protocol() {
-        Protocol::UDP => backend.state != BackendState::NotServing,
-        _ => true,
-    })
+    match backend.map(|backend| (tuple.protocol(), backend.state)) {
+        None | Some((Protocol::UDP, BackendState::NotServing)) => BackendOfSession::Gone,
+        Some(_) => BackendOfSession::Found { generation },
+    }
 }
 
 /// A flow to a virtual address that has no session yet.
@@ -255,6 +279,7 @@ fn icmp_error(
     bytes: &[u8],
     ip: &Ip,
     is_virtual: bool,
+    looked_up: &mut Option<Lookup>,
     decision: &mut Decision,
     narrator: &mut impl Narrator,
 ) -> Result<Step, DropReason> {
@@ -264,7 +289,7 @@ fn icmp_error(
         return if is_virtual { Err(DropReason::ServiceRefused) } else { Ok(Step::Route) };
     };
     // What is quoted went the other way than the error.
-    let found = match view.sessions.find(&tuple.reversed(), view.tick()) {
+    let found = match looked_up.insert(view.sessions.find(&tuple.reversed(), view.tick())) {
         Lookup::Hit(found) => found,
         Lookup::Busy => return Err(DropReason::SessionBusy),
         Lookup::Miss if is_virtual => return Err(DropReason::ServiceRefused),
@@ -273,7 +298,7 @@ fn icmp_error(
     if !found.session.is_translated() {
         return Ok(Step::Route);
     }
-    let there = towards(&found);
+    let there = towards(found);
     let addresses = addresses_of(&there).unwrap_or(ip.flow.addresses);
     let flow = ip.flow.translated(with_speaker(&ip.flow.addresses, &addresses, &tuple), None);
     let back = flow_of(&about.flow, &there.reversed());
@@ -310,6 +335,8 @@ fn later_fragment(
     decision: &mut Decision,
 ) -> Result<Step, DropReason> {
     match view.fragments.find(&ip.flow, view.now) {
+        // Of a packet that is not translated.
+        Some(addresses) if addresses == ip.flow.addresses => Ok(Step::Route),
         Some(addresses) => {
             let flow = ip.flow.translated(addresses, None);
             decision.edits.translation = Some(Translation { flow, quoted: None });
@@ -344,7 +371,7 @@ fn service_of<'t>(view: &View<'t>, tuple: &Tuple) -> Option<&'t Service> {
 }
 
 /// The tuple of a packet with ports, or of an echo.
-fn tuple_of(flow: &FlowKey) -> Option<Tuple> {
+pub(super) fn tuple_of(flow: &FlowKey) -> Option<Tuple> {
     let (source, destination) = (flow.source(), flow.destination());
     if let Some(ports) = flow.ports() {
         let source = Endpoint { address: source, port: ports.source() };
@@ -373,7 +400,8 @@ fn addresses_of(tuple: &Tuple) -> Option<Addresses> {
     }
 }
 
-fn is_error(flow: &FlowKey) -> bool {
+/// Whether the packet is an ICMP error.
+pub(super) fn is_error(flow: &FlowKey) -> bool {
     use crate::wire::{icmpv4, icmpv6};
     flow.icmp().is_some_and(|icmp| match flow.protocol {
         Protocol::ICMP => icmpv4::is_error(icmp.kind),
@@ -382,7 +410,7 @@ fn is_error(flow: &FlowKey) -> bool {
 }
 
 /// None of what is not TCP.
-fn tcp_flags(headers: &super::parse::Headers, bytes: &[u8], ip: &Ip) -> TcpFlags {
+pub(super) fn tcp_flags(headers: &super::parse::Headers, bytes: &[u8], ip: &Ip) -> TcpFlags {
     match ip.flow.protocol {
         Protocol::TCP => {
             Tcp::parse(headers.transport(bytes, ip)).map_or(TcpFlags(0), |tcp| tcp.flags())

@@ -63,6 +63,12 @@ pub const fn is_error(kind: u8) -> bool {
     kind < 128 || kind == REDIRECT
 }
 
+/// Whether messages of this type are of neighbour discovery (RFC 4861, section 4).
+#[must_use]
+pub const fn is_neighbor_discovery(kind: u8) -> bool {
+    matches!(kind, ROUTER_SOLICITATION..=REDIRECT)
+}
+
 /// A message, borrowed.
 #[derive(Debug, Clone, Copy)]
 pub struct Icmpv6<'a> {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `words`    | one line, word by word; a word that nobody took is an error |
 //! | `topology` | ports, peers and routes, made into `Tables` by hand |
+//! | `policies` | policies of its pods, made into `Policies` by hand |
 //! | `packet`   | the notation of packets: layer by layer, from the outside in |
 //! | `layers`   | the bytes of a layer, by etherparse: nothing of the code under test makes them |
 //! | `messages` | IP headers, ARP, ICMP and neighbour discovery |
@@ -14,6 +15,7 @@ pub(crate) mod egress;
 mod layers;
 mod messages;
 pub(crate) mod packet;
+mod policies;
 pub(crate) mod topology;
 mod words;
 mod worker;

@@ -27,8 +27,10 @@
 //!                                               behind one that is serving, `!!` one that is not;
 //!                                               `elsewhere`: without backends flows are dropped
 //! service 198.18.255.1 none                     a virtual address without ports
+//! group, policy, no-policy, policies             of the pods: see `policies`
+//! masquerade 198.18.1.250                       what the kernel masquerades others as
 //! fdb 4 [ageing 300]                            learned entries at most, seconds
-//! sessions 64                                   buckets of the session table
+//! sessions 64 [lost]                            buckets of the session table; `lost`: a former one was
 //! frames 64 | capacity of the packet pool
 //! ```
 //! `plain` is a port without offloads; `unlisted`, a bridged pod whose MAC has to be learned.
@@ -37,8 +39,9 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use dataplane::Millis;
 use dataplane::rate::Limit;
-use dataplane::session::{Endpoint, Header, SessionTable};
+use dataplane::session::{Endpoint, Header, SessionTable, Tick, words_v4, words_v6};
 use dataplane::tables::adjacency::{Ends, Outer};
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Backend, BackendState, Backends, Bridge, BridgeId, Domain,
@@ -49,11 +52,15 @@ use dataplane::wire::{MacAddr, Protocol, Vni};
 use ipnet::IpNet;
 
 use super::Words;
+use super::policies::Declared;
 
 const UPLINK_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xaa]);
 const HOST_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xbb]);
 const ROUTER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xcc]);
 const ALL: Offloads = Offloads { checksum: true, tso: true, uso: true };
+
+/// When time begins for a case.
+pub(crate) const START: Millis = Millis(1_000_000);
 
 pub(crate) struct Node {
     pub(crate) tables: Tables,
@@ -63,6 +70,9 @@ pub(crate) struct Node {
     pub(crate) ageing_ms: u64,
     pub(crate) frames: u32,
     pub(crate) session_buckets: u32,
+    /// When the session table was made anew.
+    pub(crate) sessions_begun: Tick,
+    policies: Declared,
     macs: HashMap<String, MacAddr>,
     bridges: Vec<String>,
     peers: HashMap<String, IpAddr>,
@@ -84,6 +94,8 @@ impl Node {
             ageing_ms: 300_000,
             frames: 64,
             session_buckets: 64,
+            sessions_begun: Tick(0),
+            policies: Declared::default(),
             macs: HashMap::new(),
             bridges: Vec::new(),
             peers: HashMap::new(),
@@ -117,7 +129,10 @@ impl Node {
     /// A table of sessions for one worker.
     pub(crate) fn sessions(&self) -> Arc<SessionTable> {
         let header = Header { boot_id: 1, seed: 2, buckets: self.session_buckets };
-        Arc::new(SessionTable::on_heap(&header).expect("two buckets at least"))
+        let v4 = frame::Words::on_heap(words_v4(header.buckets));
+        let v6 = frame::Words::on_heap(words_v6(header.buckets));
+        let table = SessionTable::adopt(v4, v6, &header, self.sessions_begun);
+        Arc::new(table.expect("two buckets at least").0)
     }
 
     pub(crate) fn line(&mut self, line: &str) -> Result<(), String> {
@@ -172,7 +187,17 @@ impl Node {
             }
             "frames" => self.frames = words.parse("frames")?,
             "service" => self.service(&mut words)?,
-            "sessions" => self.session_buckets = words.parse("buckets")?,
+            "sessions" => {
+                self.session_buckets = words.parse("buckets")?;
+                if words.flag("lost") {
+                    self.sessions_begun = START.tick();
+                }
+            }
+            "masquerade" => match words.parse("address")? {
+                IpAddr::V4(v4) => self.tables.gateway.masquerade_v4 = Some(v4),
+                IpAddr::V6(v6) => self.tables.gateway.masquerade_v6 = Some(v6),
+            },
+            "group" | "policy" | "no-policy" | "policies" => self.policy(line, &mut words)?,
             other => return Err(format!("`{line}`: unknown declaration `{other}`")),
         }
         words.finish()
@@ -355,6 +380,24 @@ impl Node {
             }
         };
         self.to(prefix, adjacency);
+        Ok(())
+    }
+
+    fn policy(&mut self, line: &str, words: &mut Words<'_>) -> Result<(), String> {
+        let ports = &self.ports;
+        let port = |name: &str| {
+            let at = ports.iter().position(|port| port == name);
+            at.map(|at| PortId(at as u16)).ok_or(format!("no port `{name}`"))
+        };
+        let declared = &mut self.policies;
+        let outcome = match line.split(' ').next() {
+            Some("group") => declared.group(words),
+            Some("policy") => declared.policy(words, port),
+            Some("no-policy") => declared.no_policy(words),
+            _ => declared.unknown(words, port),
+        };
+        outcome.map_err(|error| format!("`{line}`: {error}"))?;
+        self.tables.policies = declared.policies();
         Ok(())
     }
 

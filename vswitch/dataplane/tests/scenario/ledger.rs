@@ -25,6 +25,8 @@ pub(super) fn read(ports: &[String], counters: &Counters, dataplane: &Dataplane)
     let sessions = dataplane.sessions().totals();
     let count = sessions.iter().map(|one| one.embryonic + one.established + one.closing);
     ledger.insert("sessions".into(), count.map(u64::from).sum());
+    let revoked = dataplane.sessions().events().iter().map(|one| one.revoked).sum();
+    ledger.insert("revoked".into(), revoked);
     ledger
         .insert("established".into(), sessions.iter().map(|one| u64::from(one.established)).sum());
     ledger

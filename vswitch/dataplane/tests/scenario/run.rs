@@ -12,6 +12,7 @@ use frame::Pool;
 use super::{Case, Line, Step, ledger};
 use crate::node::egress::Sent;
 use crate::node::packet::at_port;
+use crate::node::topology::START;
 use crate::node::{Described, Node, Ports};
 
 pub(crate) struct Run {
@@ -42,7 +43,7 @@ impl Run {
             counters,
             pool,
             ports: Ports::default(),
-            now: Millis(1_000_000),
+            now: START,
             seen: HashMap::new(),
             reasons: BTreeSet::new(),
         };

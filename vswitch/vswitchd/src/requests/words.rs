@@ -10,8 +10,11 @@ use std::net::SocketAddr;
 
 use api::Door;
 use dataplane::session::{Direction, Endpoint};
-use dataplane::tables::{Adjacency, Encap, PortId, Template, VirtualPort};
-use dataplane::{AfterBridge, Decapsulation, Network, TraceEvent, Verdict};
+use dataplane::tables::{Adjacency, Encap, PortId, Template, VirtualPort, policy};
+use dataplane::{
+    AfterBridge, Decapsulation, DecidedBy, Network, PolicyEvent, SessionStanding, TraceEvent,
+    Verdict,
+};
 
 /// One line for what a door found.
 pub(super) fn door(event: &TraceEvent, name: &impl Fn(PortId) -> String) -> Door {
@@ -49,6 +52,7 @@ pub(super) fn door(event: &TraceEvent, name: &impl Fn(PortId) -> String) -> Door
             let (source, destination) = (end(to.source()), end(to.destination()));
             ("session", format!("of a service, from {from}: becomes {source} > {destination}"))
         }
+        TraceEvent::Policy(event) => ("policy", judged(event, name)),
         TraceEvent::NoRoute(destination) => ("route", format!("no route to {destination}")),
         TraceEvent::Route(adjacency) => ("route", leads(adjacency, name)),
         TraceEvent::Member { next_hop, adjacency } => {
@@ -66,6 +70,51 @@ pub(super) fn door(event: &TraceEvent, name: &impl Fn(PortId) -> String) -> Door
         }
     };
     Door { door: door.into(), said }
+}
+
+/// What policies made of the packet.
+fn judged(event: &PolicyEvent, name: &impl Fn(PortId) -> String) -> String {
+    match event {
+        PolicyEvent::OfSession { direction, standing } => {
+            let from = match direction {
+                Direction::FromOpener => "the end that opened it",
+                Direction::FromResponder => "the end that answers",
+            };
+            let standing = match standing {
+                SessionStanding::Current => "allowed by the present policies",
+                SessionStanding::Stale => "not judged by the present policies yet",
+                SessionStanding::Revoked => "not allowed any more",
+            };
+            format!("of a session, from {from}: {standing}")
+        }
+        PolicyEvent::Related => "an error about a packet of a session: allowed".to_owned(),
+        PolicyEvent::Exempt { source } => {
+            format!("from this node itself, by its address {source}: allowed")
+        }
+        PolicyEvent::Judged { subject, direction, allowed, by } => {
+            let direction = match direction {
+                policy::Direction::Ingress => "ingress",
+                policy::Direction::Egress => "egress",
+            };
+            let verb = if *allowed { "allowed" } else { "denied" };
+            let why = decided(by, *allowed);
+            format!("{direction} of {} {verb}{why}", name(*subject))
+        }
+    }
+}
+
+/// What decided about a connection.
+fn decided(by: &DecidedBy, allowed: bool) -> String {
+    match by {
+        DecidedBy::NoPolicy => ": no policy concerns it".to_owned(),
+        DecidedBy::Rule { policy, index } => format!(" by {policy} rule {index}"),
+        DecidedBy::Default { policies } => {
+            let verb = if allowed { "denies" } else { "allows" };
+            format!(": no rule of {} {verb} it", policies.join(", "))
+        }
+        DecidedBy::Pending => ": its policies are not known yet".to_owned(),
+        DecidedBy::Closed => ": its policies cannot be compiled".to_owned(),
+    }
 }
 
 /// The end of the walk, in one line.

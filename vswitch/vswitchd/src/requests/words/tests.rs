@@ -64,6 +64,7 @@ fn tables() -> Tables {
         mac: Gateway::MAC,
         v4: Some([198, 18, 1, 1].into()),
         v6: Some("fd00:18:1::1".parse().expect("an address")),
+        ..Gateway::default()
     };
     let (source, b) = ([198, 51, 100, 11].into(), [203, 0, 113, 12].into());
     let outer = Outer {

@@ -1,0 +1,526 @@
+//! Door 6: whether the policies of this node's pods let a packet pass.
+//!
+//! Enters: a packet whose end is written, with the endpoints that `session` gave it, and what `session`
+//! looked up. Leaves: the same end, or a drop; and what is to change in the session table, as a proposal.
+//!
+//! A connection is judged once, when its first packet comes: by the egress rules of the pod that opens it,
+//! if that is here, and by the ingress rules of its target, if that is here. Both must allow it. The session
+//! that it gets lets all later packets and all answers pass, until policies change. It is judged by what
+//! the two ends really are: the backend behind a service, the client in front of it.
+//!
+//! | packet | is |
+//! |---|---|
+//! | of a session, judged by the present policies | allowed, or dropped as they revoked it |
+//! | of a session, judged by former ones | judged anew, as the session's opener began it |
+//! | that opens a connection | judged, and gets a session |
+//! | of TCP in the middle of a connection, without session | judged as its opener began it ([`possible_openers`]) |
+//! | an ICMP error about a packet of a session | allowed |
+//! | a later fragment | allowed if the first of its packet was |
+//! | from this node itself to a pod ([`is_exempt`]) | allowed |
+//! | ARP, neighbour discovery; on a segment DHCP | allowed |
+//! | neither IP nor ARP | dropped from and to a pod that is judged in that direction |
+//! | flooded on a segment | dropped if its sender's egress is judged; else no copy for pods whose ingress is |
+//!
+//! Most packets have nothing to do here ([`concerns`]).
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::arrival::Arrival;
+use super::flow::{Addresses, FlowKey, Ports};
+use super::fragments::FirstFragment;
+use super::narrator::{DecidedBy, Narrator, PolicyEvent, SessionStanding, TraceEvent};
+use super::parse::{Headers, Ip, Net};
+use super::quoted::quoted;
+use super::session::{ZONE, is_error, tcp_flags, tuple_of};
+use super::{Decision, Effects, View};
+use crate::session::{
+    self, Endpoint, Found, Lookup, PolicyStamp, Session, SessionEffect, State, Touch, Tuple,
+    is_opening,
+};
+use crate::tables::policy::{Direction, DirectionPolicy, Judgement, RuleNumber};
+use crate::tables::{PortId, PortRole, Tables};
+use crate::verdict::{Answer, DropReason, Verdict};
+use crate::wire::{Protocol, TcpFlags, icmpv6};
+
+/// Ports from here on are given to clients by Linux (`net.ipv4.ip_local_port_range`).
+const FIRST_CLIENT_PORT: u16 = 32_768;
+
+/// The ports by which a packet comes and leaves.
+#[derive(Debug, Clone, Copy)]
+struct Passage {
+    ingress: PortId,
+    /// `None` if it leaves by none that could be a pod's.
+    egress: Option<PortId>,
+}
+
+/// A connection as policies see it.
+#[derive(Debug, Clone, Copy)]
+struct Connection {
+    /// The port of the end that opens it; `None` if that is not here.
+    opener: Option<PortId>,
+    /// The port of the other end; likewise.
+    target: Option<PortId>,
+    /// The opener's own address.
+    client: IpAddr,
+    /// The end that really answers. Its port is zero if the protocol has none.
+    server: Endpoint,
+    protocol: Protocol,
+}
+
+/// Why a packet is dropped, and what that changes in its session.
+struct Denial {
+    reason: DropReason,
+    revokes: Option<Touch>,
+}
+
+impl From<DropReason> for Denial {
+    fn from(reason: DropReason) -> Self {
+        Self { reason, revokes: None }
+    }
+}
+
+/// Whether policies concern a packet that came by this port and meets this end.
+#[inline(always)]
+pub(crate) fn concerns(tables: &Tables, ingress: PortId, verdict: &Verdict) -> bool {
+    let policies = &tables.policies;
+    if policies.is_empty() {
+        return false;
+    }
+    match *verdict {
+        Verdict::Route { port, .. } | Verdict::Forward { port } => {
+            policies.concern(ingress) || policies.concern(port)
+        }
+        Verdict::Tunnel { .. } | Verdict::Answer(Answer::Echo4 | Answer::Echo6) => {
+            policies.concern(ingress)
+        }
+        Verdict::Flood { .. } => true,
+        // What is answered on the link, and the switch's own errors.
+        Verdict::Answer(_) | Verdict::Refuse { .. } | Verdict::Reset { .. } | Verdict::Drop(_) => {
+            false
+        }
+    }
+}
+
+/// Judges a packet that policies concern, and completes the effects of one that passes. `looked_up` is
+/// what `session` found.
+#[inline(never)]
+pub(crate) fn policy(
+    view: &View<'_>,
+    arrival: &Arrival<'_>,
+    bytes: &[u8],
+    looked_up: &mut Option<Lookup>,
+    decision: &mut Decision,
+    narrator: &mut impl Narrator,
+) -> Result<(), DropReason> {
+    let judged = match decision.verdict {
+        Verdict::Flood { .. } => flood(view, arrival, decision),
+        _ => packet(view, arrival, bytes, looked_up, decision, narrator),
+    };
+    judged.map_err(|Denial { reason, revokes }| {
+        let effects = &mut decision.effects;
+        effects.session = revokes.map(SessionEffect::Touch);
+        (effects.ends, effects.first_fragment) = (None, None);
+        reason
+    })
+}
+
+fn packet(
+    view: &View<'_>,
+    arrival: &Arrival<'_>,
+    bytes: &[u8],
+    looked_up: &mut Option<Lookup>,
+    decision: &mut Decision,
+    narrator: &mut impl Narrator,
+) -> Result<(), Denial> {
+    let Decision { headers, verdict, edits, effects } = decision;
+    let (egress, is_routed) = match *verdict {
+        Verdict::Route { port, .. } => (Some(port), true),
+        Verdict::Forward { port } => (Some(port), false),
+        Verdict::Answer(_) => (None, true),
+        _ => (None, false),
+    };
+    let passage = Passage { ingress: arrival.ingress, egress };
+    let Net::Ip(ip) = &headers.net else { return without_addresses(view, headers, passage) };
+    if is_of_link(headers) || !is_routed && is_dhcp_answer(&ip.flow) {
+        return Ok(());
+    }
+    if ip.flow.is_later_fragment() {
+        return match view.fragments.find(&ip.flow, view.now) {
+            Some(_) => Ok(()),
+            None => Err(DropReason::FragmentEarly.into()),
+        };
+    }
+    let tuple = session_tuple(&ip.flow)?;
+    if matches!(verdict, Verdict::Answer(_)) {
+        judge(view, &passage.opened_by_sender(&tuple, &tuple), narrator)?;
+        return Ok(());
+    }
+    if is_error(&ip.flow) {
+        if is_related(view, bytes, ip, looked_up)? {
+            narrator.event(|| TraceEvent::Policy(PolicyEvent::Related));
+        } else {
+            judge(view, &passage.opened_by_sender(&tuple, &tuple), narrator)?;
+        }
+        return Ok(());
+    }
+    let flags = tcp_flags(headers, bytes, ip);
+    if let Some(SessionEffect::Create(session)) = &mut effects.session {
+        // To a service.
+        let connection = passage.opened_by_sender(&session.client_side, &session.server_side);
+        session.policy = judge(view, &connection, narrator)?;
+    } else {
+        match looked_up.get_or_insert_with(|| view.sessions.find(&tuple, view.tick())) {
+            Lookup::Busy => return Err(DropReason::SessionBusy.into()),
+            Lookup::Hit(found) if !found.is_reopened_by(flags) => {
+                of_session(view, found, passage, flags, effects, narrator)?;
+            }
+            Lookup::Hit(_) | Lookup::Miss => {
+                begin(view, tuple, passage, flags, effects, narrator)?;
+            }
+        }
+    }
+    if edits.translation.is_none() {
+        effects.first_fragment = FirstFragment::of(&ip.flow, &ip.flow);
+    }
+    Ok(())
+}
+
+/// A packet of a session.
+fn of_session(
+    view: &View<'_>,
+    found: &Found,
+    passage: Passage,
+    flags: TcpFlags,
+    effects: &mut Effects,
+    narrator: &mut impl Narrator,
+) -> Result<(), Denial> {
+    let session = &found.session;
+    let generation = view.tables.policies.generation();
+    let standing = match session.policy {
+        policy if policy.generation != generation => SessionStanding::Stale,
+        policy if policy.is_revoked => SessionStanding::Revoked,
+        _ => SessionStanding::Current,
+    };
+    narrator.event(|| {
+        TraceEvent::Policy(PolicyEvent::OfSession { direction: found.direction, standing })
+    });
+    match standing {
+        SessionStanding::Current => {
+            if effects.session.is_none() {
+                effects.session = found.touch(flags, view.tick()).map(SessionEffect::Touch);
+            }
+            return Ok(());
+        }
+        SessionStanding::Revoked => return Err(DropReason::PolicyRevoked.into()),
+        SessionStanding::Stale => {}
+    }
+    let (client_side, server_side) = (&session.client_side, &session.server_side);
+    let connection = match found.direction {
+        session::Direction::FromOpener => passage.opened_by_sender(client_side, server_side),
+        session::Direction::FromResponder => passage.opened_by_receiver(client_side, server_side),
+    };
+    let touch = match effects.session {
+        Some(SessionEffect::Touch(touch)) => touch,
+        _ => found.touched(flags),
+    };
+    match judge(view, &connection, narrator) {
+        Ok(stamp) => {
+            effects.session = Some(SessionEffect::Touch(touch.with_policy(stamp)));
+            Ok(())
+        }
+        // Once they are known it may be allowed still.
+        Err(DropReason::PolicyPending) => Err(DropReason::PolicyPending.into()),
+        Err(_) => {
+            let stamp = PolicyStamp { generation, is_revoked: true, ..session.policy };
+            let revokes = Some(touch.with_policy(stamp));
+            Err(Denial { reason: DropReason::PolicyRevoked, revokes })
+        }
+    }
+}
+
+/// A packet without a session.
+fn begin(
+    view: &View<'_>,
+    tuple: Tuple,
+    passage: Passage,
+    flags: TcpFlags,
+    effects: &mut Effects,
+    narrator: &mut impl Narrator,
+) -> Result<(), Denial> {
+    let (first, other) = possible_openers(view, &tuple, flags);
+    let mut begun = Begun::by(first, tuple, passage);
+    let judged = match (judge(view, &begun.connection, narrator), other) {
+        (Err(reason), Some(other)) => {
+            begun = Begun::by(other, tuple, passage);
+            judge(view, &begun.connection, narrator).map_err(|_| reason)
+        }
+        (judged, _) => judged,
+    };
+    let policy = judged?;
+    if tuple.protocol() == Protocol::TCP && flags.0 & TcpFlags::RST.0 != 0 {
+        // The end of a connection that is not known begins none.
+        return Ok(());
+    }
+    let now = view.tick();
+    let is_pod =
+        |port: &PortId| view.tables.port(*port).is_some_and(|port| port.kind == PortRole::Pod);
+    let Connection { opener, target, .. } = begun.connection;
+    let charged = passage.egress.filter(|_| !is_pod(&passage.ingress)).unwrap_or(passage.ingress);
+    effects.session = Some(SessionEffect::Create(Session {
+        client_side: begun.tuple,
+        server_side: begun.tuple,
+        state: State::joined(tuple.protocol(), begun.direction, flags, now),
+        policy,
+        charged,
+        created: now,
+        service: 0,
+        service_generation: 0,
+        local_in: opener.filter(is_pod),
+        local_out: target.filter(is_pod),
+    }));
+    Ok(())
+}
+
+/// A connection that a packet begins, or belongs to if it is from its middle.
+struct Begun {
+    connection: Connection,
+    /// From its opener.
+    tuple: Tuple,
+    /// The packet's.
+    direction: session::Direction,
+}
+
+impl Begun {
+    fn by(direction: session::Direction, packet: Tuple, passage: Passage) -> Self {
+        match direction {
+            session::Direction::FromOpener => {
+                let connection = passage.opened_by_sender(&packet, &packet);
+                Self { connection, tuple: packet, direction }
+            }
+            session::Direction::FromResponder => {
+                let tuple = packet.reversed();
+                Self { connection: passage.opened_by_receiver(&tuple, &tuple), tuple, direction }
+            }
+        }
+    }
+}
+
+impl Passage {
+    fn opened_by_sender(self, client_side: &Tuple, server_side: &Tuple) -> Connection {
+        Connection::of(client_side, server_side, Some(self.ingress), self.egress)
+    }
+
+    fn opened_by_receiver(self, client_side: &Tuple, server_side: &Tuple) -> Connection {
+        Connection::of(client_side, server_side, self.egress, Some(self.ingress))
+    }
+}
+
+impl Connection {
+    fn of(
+        client_side: &Tuple,
+        server_side: &Tuple,
+        opener: Option<PortId>,
+        target: Option<PortId>,
+    ) -> Self {
+        Self {
+            opener,
+            target,
+            client: client_side.source().address,
+            server: server_side.destination(),
+            protocol: server_side.protocol(),
+        }
+    }
+}
+
+/// Which end may have opened the connection of a packet without session, as the packet's direction in it:
+/// the first one to be tried, and another.
+///
+/// A SYN, and a datagram, open one. TCP without SYN is from the middle of a connection that began before
+/// policies concerned its ends. The end with a client's port opened it, if the other has none; else either
+/// may have. While the table is young the connection may be one that was lost with the former table: what
+/// either end may open goes on, and the same holds for datagrams.
+fn possible_openers(
+    view: &View<'_>,
+    tuple: &Tuple,
+    flags: TcpFlags,
+) -> (session::Direction, Option<session::Direction>) {
+    use session::Direction::{FromOpener, FromResponder};
+    let is_tcp = tuple.protocol() == Protocol::TCP;
+    if is_opening(tuple.protocol(), flags) {
+        (FromOpener, None)
+    } else if view.sessions.is_young(tuple.is_v6(), view.tick()) {
+        (FromOpener, Some(FromResponder))
+    } else if is_tcp {
+        let is_clients = |end: Endpoint| end.port >= FIRST_CLIENT_PORT;
+        match (is_clients(tuple.source()), is_clients(tuple.destination())) {
+            (true, false) => (FromOpener, None),
+            (false, true) => (FromResponder, None),
+            _ => (FromOpener, Some(FromResponder)),
+        }
+    } else {
+        (FromOpener, None)
+    }
+}
+
+/// Judges a connection by the policies of both ends, as far as they are here.
+fn judge(
+    view: &View<'_>,
+    connection: &Connection,
+    narrator: &mut impl Narrator,
+) -> Result<PolicyStamp, DropReason> {
+    let Connection { opener, target, client, server, protocol } = *connection;
+    let mut stamp = PolicyStamp {
+        generation: view.tables.policies.generation(),
+        rule_in: RuleNumber::NONE.0,
+        rule_out: RuleNumber::NONE.0,
+        is_revoked: false,
+    };
+    if let Some(opener) = opener {
+        if is_exempt(view.tables, opener, client) {
+            narrator.event(|| TraceEvent::Policy(PolicyEvent::Exempt { source: client }));
+            return Ok(stamp);
+        }
+        let peer = Peer { address: server.address, protocol, port: server.port };
+        stamp.rule_out = judge_subject(view, opener, Direction::Egress, &peer, narrator)?;
+    }
+    if let Some(target) = target {
+        let peer = Peer { address: client, protocol, port: server.port };
+        stamp.rule_in = judge_subject(view, target, Direction::Ingress, &peer, narrator)?;
+    }
+    Ok(stamp)
+}
+
+/// Whether a connection is this node's own, by the port of the end that opens it and that end's address:
+/// its agents, such as the kubelet's probes, reach every pod of the node whatever its policies say.
+///
+/// By the host port comes what the node's kernel routes. Of that only packets from an address of the node
+/// are its own. From its masquerade address come others' packets, whose sender is not known any more, and
+/// from any other address theirs that it forwards. A pod cannot pass for the node: it comes by its own port.
+fn is_exempt(tables: &Tables, opener: PortId, client: IpAddr) -> bool {
+    let is_host = tables.port(opener).is_some_and(|port| port.kind == PortRole::Host);
+    is_host && tables.is_of_node(client)
+}
+
+/// The other end of a subject's connection, and the connection's destination port.
+struct Peer {
+    address: IpAddr,
+    protocol: Protocol,
+    /// Zero if there is none.
+    port: u16,
+}
+
+/// The rule that allows a pod's connection. A port that is no pod's has no policies.
+fn judge_subject(
+    view: &View<'_>,
+    subject: PortId,
+    direction: Direction,
+    peer: &Peer,
+    narrator: &mut impl Narrator,
+) -> Result<u16, DropReason> {
+    let policies = &view.tables.policies;
+    let has_ports = matches!(peer.protocol, Protocol::TCP | Protocol::UDP | Protocol::SCTP);
+    let port = Some(peer.port).filter(|port| has_ports && *port != 0);
+    let judgement = policies.judge(subject, direction, peer.address, peer.protocol, port);
+    let Judgement { allowed, rule } = judgement;
+    if view.tables.port(subject).is_some_and(|port| port.kind == PortRole::Pod) {
+        narrator.event(|| {
+            let by = DecidedBy::of(policies, subject, direction, rule);
+            TraceEvent::Policy(PolicyEvent::Judged { subject, direction, allowed, by })
+        });
+    }
+    match policies.of(subject, direction) {
+        _ if allowed => Ok(rule.0),
+        DirectionPolicy::Pending => Err(DropReason::PolicyPending),
+        _ => Err(DropReason::PolicyDenied),
+    }
+}
+
+/// Whether an ICMP error is about a packet of a session, and goes to the end that sent it.
+fn is_related(
+    view: &View<'_>,
+    bytes: &[u8],
+    error: &Ip,
+    looked_up: &mut Option<Lookup>,
+) -> Result<bool, DropReason> {
+    let Some(about) = quoted(bytes, error) else { return Ok(false) };
+    if about.flow.is_later_fragment() || about.flow.source() != error.flow.destination() {
+        return Ok(false);
+    }
+    let tuple = session_tuple(&about.flow)?.reversed();
+    match looked_up.get_or_insert_with(|| view.sessions.find(&tuple, view.tick())) {
+        Lookup::Hit(found) => Ok(!found.session.policy.is_revoked),
+        Lookup::Miss => Ok(false),
+        Lookup::Busy => Err(DropReason::SessionBusy),
+    }
+}
+
+/// The tuple of any packet with a transport header. That of a protocol without ports, and of ICMP but
+/// echo, has zero for both: between two addresses it has one session, by which answers come back.
+fn session_tuple(flow: &FlowKey) -> Result<Tuple, DropReason> {
+    let end = |address| Endpoint { address, port: 0 };
+    let without_ports =
+        || Tuple::new(ZONE, flow.protocol, end(flow.source()), end(flow.destination()));
+    // An IP packet's addresses are of one version.
+    tuple_of(flow).or_else(without_ports).ok_or(DropReason::PolicyDenied)
+}
+
+/// A frame in which there is nothing that policies could name.
+fn without_addresses(view: &View<'_>, headers: &Headers, passage: Passage) -> Result<(), Denial> {
+    let policies = &view.tables.policies;
+    let judged = policies.concern_direction(passage.ingress, Direction::Egress)
+        || passage.egress.is_some_and(|to| policies.concern_direction(to, Direction::Ingress));
+    if judged && !matches!(headers.net, Net::Arp) {
+        return Err(DropReason::PolicyDenied.into());
+    }
+    Ok(())
+}
+
+/// A frame to all members of a segment: it opens no connection with any of them.
+fn flood(view: &View<'_>, arrival: &Arrival<'_>, decision: &mut Decision) -> Result<(), Denial> {
+    let flow = match &decision.headers.net {
+        _ if is_of_link(&decision.headers) => return Ok(()),
+        Net::Ip(ip) if is_dhcp_answer(&ip.flow) => return Ok(()),
+        Net::Ip(ip) => Some(&ip.flow),
+        _ => None,
+    };
+    let is_judged = view.tables.policies.concern_direction(arrival.ingress, Direction::Egress);
+    if is_judged && !flow.is_some_and(asks_for_address) {
+        return Err(DropReason::PolicyFlood.into());
+    }
+    decision.edits.spares_judged = true;
+    Ok(())
+}
+
+/// Whether a packet is a matter of the link, and of no connection: ARP and neighbour discovery, by which
+/// neighbours find each other.
+fn is_of_link(headers: &Headers) -> bool {
+    match &headers.net {
+        Net::Arp => true,
+        // RFC 4861, section 7.1: what has passed a router is none.
+        Net::Ip(ip) if ip.flow.protocol == Protocol::ICMPV6 => {
+            ip.ttl == 255
+                && ip.flow.icmp().is_some_and(|icmp| icmpv6::is_neighbor_discovery(icmp.kind))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a flooded packet asks a DHCP server for an address, without which an interface has no
+/// connection that could be judged. Security groups and filters of virtual machines let it pass as well.
+/// Other pods with policies get no copy: no pod is a server.
+fn asks_for_address(flow: &FlowKey) -> bool {
+    // RFC 2131, section 4.1; RFC 8415, section 7.
+    const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+    let (client, server) = match flow.addresses {
+        Addresses::V4 { destination: Ipv4Addr::BROADCAST, .. } => (68, 67),
+        Addresses::V6 { destination: SERVERS, .. } => (546, 547),
+        _ => return false,
+    };
+    flow.protocol == Protocol::UDP && flow.ports() == Some(Ports::new(client, server))
+}
+
+/// Whether a DHCP server answers on a segment. No pod does (`source::no_rogue_server`).
+fn is_dhcp_answer(flow: &FlowKey) -> bool {
+    let (server, client) = if flow.is_v6() { (547, 546) } else { (67, 68) };
+    flow.protocol == Protocol::UDP && flow.ports() == Some(Ports::new(server, client))
+}
