@@ -33,6 +33,11 @@ const NODE: &str = "underlay 198.51.100.11 2001:db8:1::11
     peer d 2001:db8:2::12 vxlan 198.18.4.0/24
     stretch red to b
     stretch red to d
+    pod q 198.18.1.6
+    pod s 198.18.1.69 in red
+    policy shop/q ingress pod-q from 198.18.1.0/24 except 198.18.1.4 ports udp 2 icmp
+    policy shop/s egress pod-s to 198.18.1.0/24 ports udp
+    policy shop/s ingress pod-s isolate
     fdb 256
     frames 8";
 
@@ -145,6 +150,36 @@ const TRAFFIC: &[(&str, &str)] = &[
     (
         "malformed",
         "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.1.4 badsum / udp 1 > 2 / 26 bytes",
+    ),
+    (
+        "allowed by a policy",
+        "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.1.6 / udp 1 > 2 / 26 bytes",
+    ),
+    (
+        "denied by a policy",
+        "pod-p eth pod-p > gateway / ip 198.18.1.4 > 198.18.1.6 / udp 1 > 2 / 26 bytes",
+    ),
+    (
+        "first fragment, allowed by a policy",
+        "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.1.6 id 9 more / udp 1 > 2 len 1208 / \
+         592 bytes",
+    ),
+    (
+        "later fragment, whose first was allowed",
+        "pod-a eth pod-a > gateway / ip 198.18.1.2 > 198.18.1.6 id 9 frag 600 proto 17 / 608 bytes",
+    ),
+    (
+        "error about a session",
+        "pod-q eth pod-q > gateway / ip 198.18.1.6 > 198.18.1.2 / icmp port-unreachable / \
+         ip 198.18.1.2 > 198.18.1.6 / udp 1 > 2 / 8 bytes",
+    ),
+    (
+        "on a segment",
+        "pod-s eth pod-s > pod-m / ip 198.18.1.69 > 198.18.1.66 / udp 1 > 2 / 26 bytes",
+    ),
+    (
+        "flood that a policy denies",
+        "pod-s eth pod-s > broadcast / ip 198.18.1.69 > 198.18.1.255 / udp 1 > 2 / 26 bytes",
     ),
     (
         "unknown peer",

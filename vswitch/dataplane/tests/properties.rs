@@ -196,6 +196,45 @@ fn holds(worker: &mut Worker, port: PortId, bytes: &[u8], offload: Offload) {
     }
 }
 
+/// Policies of pods of every kind, beside `A`.
+const POLICIES: &str = "
+    policy shop/a ingress pod-a from 198.18.2.0/24 198.18.1.0/24 ports udp 2
+    policy shop/p egress pod-p to 198.18.1.0/24
+    policy shop/m ingress pod-m from 198.18.1.0/24
+    policies pending pod-y";
+
+/// What is bent of a packet.
+type Bent = (Index, Option<Index>, Vec<(Index, u8)>, Option<Index>, Option<Offload>);
+
+fn bent() -> impl Strategy<Value = Bent> {
+    (
+        any::<Index>(),
+        proptest::option::weighted(0.1, any::<Index>()),
+        proptest::collection::vec((any::<Index>(), any::<u8>()), 0..4),
+        proptest::option::weighted(0.1, any::<Index>()),
+        proptest::option::weighted(0.3, any_offload()),
+    )
+}
+
+/// A packet, bent, and the port where it comes in.
+fn bend(worker: &Worker, (seed, port, edits, cut, offload): Bent) -> (PortId, Vec<u8>, Offload) {
+    let (own_port, described) = worker.described(SEEDS[seed.index(SEEDS.len())]);
+    let mut bytes = described.bytes;
+    // Most of what is read is in front.
+    let front = bytes.len().min(120);
+    for (at, byte) in edits {
+        bytes[at.index(front)] = byte;
+    }
+    if let Some(cut) = cut {
+        bytes.truncate(cut.index(bytes.len()));
+    }
+    for header in [14, 34, 64] {
+        repair(&mut bytes, header);
+    }
+    let port = port.map_or(own_port, |to| PortId(to.index(worker.node.ports.len()) as u16));
+    (port, bytes, offload.unwrap_or(described.offload))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -214,35 +253,39 @@ proptest! {
     }
 
     #[test]
-    fn bent_packets_from_any_port(
-        packets in proptest::collection::vec(
-            (
-                any::<Index>(),
-                proptest::option::weighted(0.1, any::<Index>()),
-                proptest::collection::vec((any::<Index>(), any::<u8>()), 0..4),
-                proptest::option::weighted(0.1, any::<Index>()),
-                proptest::option::weighted(0.3, any_offload()),
-            ),
-            1..20,
-        ),
-    ) {
+    fn bent_packets_from_any_port(packets in proptest::collection::vec(bent(), 1..20)) {
         let mut worker = Worker::new(A);
-        for (seed, other_port, edits, cut, offload) in packets {
-            let (port, described) = worker.described(SEEDS[seed.index(SEEDS.len())]);
-            let mut bytes = described.bytes;
-            // Most of what is read is in front.
-            let front = bytes.len().min(120);
-            for (at, byte) in edits {
-                bytes[at.index(front)] = byte;
+        for packet in packets {
+            let (port, bytes, offload) = bend(&worker, packet);
+            holds(&mut worker, port, &bytes, offload);
+        }
+    }
+
+    #[test]
+    fn bent_packets_of_pods_with_policies(packets in proptest::collection::vec(bent(), 1..20)) {
+        let mut worker = Worker::new(&format!("{A}{POLICIES}"));
+        for packet in packets {
+            let (port, bytes, offload) = bend(&worker, packet);
+            holds(&mut worker, port, &bytes, offload);
+        }
+    }
+
+    #[test]
+    fn policies_change_nothing_for_ports_that_they_do_not_concern(
+        packets in proptest::collection::vec(bent(), 1..20)
+    ) {
+        // The last port is nobody's seed, and on no segment.
+        let bystander = format!("{A}\npod x 198.18.1.99");
+        let mut without = Worker::new(&bystander);
+        let mut with = Worker::new(&format!("{bystander}\npolicy shop/x ingress pod-x isolate"));
+        let x = without.node.port("pod-x").expect("above");
+        for packet in packets {
+            let (port, bytes, offload) = bend(&without, packet);
+            let left = without.process(port, &bytes, offload);
+            let left_with = with.process(port, &bytes, offload);
+            if port != x && left.iter().all(|sent| sent.port != x) {
+                prop_assert_eq!(left_with, left);
             }
-            if let Some(cut) = cut {
-                bytes.truncate(cut.index(bytes.len()));
-            }
-            for header in [14, 34, 64] {
-                repair(&mut bytes, header);
-            }
-            let port = other_port.map_or(port, |to| PortId(to.index(worker.node.ports.len()) as u16));
-            holds(&mut worker, port, &bytes, offload.unwrap_or(described.offload));
         }
     }
 }

@@ -92,6 +92,8 @@ pub enum PolicyEvent {
         /// What policies made of the session.
         standing: SessionStanding,
     },
+    /// A packet without session is judged as if its receiver had opened the connection.
+    MaybeAnswer,
     /// An ICMP error about a packet of a session.
     Related,
     /// The connection is this node's own, by its opener's address.

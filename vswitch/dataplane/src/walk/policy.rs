@@ -35,12 +35,11 @@ use super::session::{ZONE, is_error, tcp_flags, tuple_of};
 use super::{Decision, Effects, View};
 use crate::session::{
     self, Endpoint, Found, Lookup, PolicyStamp, Session, SessionEffect, State, Touch, Tuple,
-    is_opening,
 };
 use crate::tables::policy::{Direction, DirectionPolicy, Judgement, RuleNumber};
 use crate::tables::{PortId, PortRole, Tables};
 use crate::verdict::{Answer, DropReason, Verdict};
-use crate::wire::{Protocol, TcpFlags, icmpv6};
+use crate::wire::{Protocol, TcpFlags, icmpv4, icmpv6};
 
 /// Ports from here on are given to clients by Linux (`net.ipv4.ip_local_port_range`).
 const FIRST_CLIENT_PORT: u16 = 32_768;
@@ -171,6 +170,10 @@ fn packet(
     } else {
         match looked_up.get_or_insert_with(|| view.sessions.find(&tuple, view.tick())) {
             Lookup::Busy => return Err(DropReason::SessionBusy.into()),
+            // A reply belongs to the ping before it, but a ping to none.
+            Lookup::Hit(found) if is_other_ping(&ip.flow, found) => {
+                judge(view, &passage.opened_by_sender(&tuple, &tuple), narrator)?;
+            }
             Lookup::Hit(found) if !found.is_reopened_by(flags) => {
                 of_session(view, found, passage, flags, effects, narrator)?;
             }
@@ -249,14 +252,13 @@ fn begin(
 ) -> Result<(), Denial> {
     let (first, other) = possible_openers(view, &tuple, flags);
     let mut begun = Begun::by(first, tuple, passage);
-    let judged = match (judge(view, &begun.connection, narrator), other) {
+    let policy = match (begun.judge(view, narrator), other) {
         (Err(reason), Some(other)) => {
             begun = Begun::by(other, tuple, passage);
-            judge(view, &begun.connection, narrator).map_err(|_| reason)
+            begun.judge(view, narrator).map_err(|_| reason)?
         }
-        (judged, _) => judged,
+        (judged, _) => judged?,
     };
-    let policy = judged?;
     if tuple.protocol() == Protocol::TCP && flags.0 & TcpFlags::RST.0 != 0 {
         // The end of a connection that is not known begins none.
         return Ok(());
@@ -303,6 +305,17 @@ impl Begun {
             }
         }
     }
+
+    fn judge(
+        &self,
+        view: &View<'_>,
+        narrator: &mut impl Narrator,
+    ) -> Result<PolicyStamp, DropReason> {
+        if self.direction == session::Direction::FromResponder {
+            narrator.event(|| TraceEvent::Policy(PolicyEvent::MaybeAnswer));
+        }
+        judge(view, &self.connection, narrator)
+    }
 }
 
 impl Passage {
@@ -335,8 +348,9 @@ impl Connection {
 /// Which end may have opened the connection of a packet without session, as the packet's direction in it:
 /// the first one to be tried, and another.
 ///
-/// A SYN, and a datagram, open one. TCP without SYN is from the middle of a connection that began before
-/// policies concerned its ends. The end with a client's port opened it, if the other has none; else either
+/// A SYN, and a datagram, open one; so does a first fragment that ends before the flags (RFC 1858), as far
+/// as anybody can tell. A TCP segment with ACK, or a reset, is from the middle of a connection that began
+/// before policies concerned its ends. The end with a client's port opened it, if the other has none; else either
 /// may have. While the table is young the connection may be one that was lost with the former table: what
 /// either end may open goes on, and the same holds for datagrams.
 fn possible_openers(
@@ -346,7 +360,7 @@ fn possible_openers(
 ) -> (session::Direction, Option<session::Direction>) {
     use session::Direction::{FromOpener, FromResponder};
     let is_tcp = tuple.protocol() == Protocol::TCP;
-    if is_opening(tuple.protocol(), flags) {
+    if is_tcp && flags.0 & (TcpFlags::ACK.0 | TcpFlags::RST.0) == 0 {
         (FromOpener, None)
     } else if view.sessions.is_young(tuple.is_v6(), view.tick()) {
         (FromOpener, Some(FromResponder))
@@ -452,6 +466,15 @@ fn is_related(
         Lookup::Miss => Ok(false),
         Lookup::Busy => Err(DropReason::SessionBusy),
     }
+}
+
+/// Whether the end that is pinged in a session pings itself, by the same identifier.
+fn is_other_ping(flow: &FlowKey, found: &Found) -> bool {
+    found.direction == session::Direction::FromResponder
+        && flow.icmp().is_some_and(|icmp| match flow.protocol {
+            Protocol::ICMP => icmp.kind == icmpv4::ECHO_REQUEST,
+            _ => icmp.kind == icmpv6::ECHO_REQUEST,
+        })
 }
 
 /// The tuple of any packet with a transport header. That of a protocol without ports, and of ICMP but

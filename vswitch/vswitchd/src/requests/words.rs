@@ -87,6 +87,7 @@ fn judged(event: &PolicyEvent, name: &impl Fn(PortId) -> String) -> String {
             };
             format!("of a session, from {from}: {standing}")
         }
+        PolicyEvent::MaybeAnswer => "without a session it may be an answer".to_owned(),
         PolicyEvent::Related => "an error about a packet of a session: allowed".to_owned(),
         PolicyEvent::Exempt { source } => {
             format!("from this node itself, by its address {source}: allowed")
