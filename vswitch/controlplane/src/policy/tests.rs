@@ -247,11 +247,16 @@ fn a_pod_is_closed_while_its_rules_are_not_there() {
     assert_eq!(closed(&mut compiler), (false, None));
     compiler.hold(attachment("web"));
     assert_eq!(closed(&mut compiler), (true, Some("its rule sets are not known yet".into())));
+    let of_web = |compiler: &mut Compiler| {
+        compiler.compile(&ports()).of(SUBJECT, Direction::Ingress).clone()
+    };
+    assert!(matches!(of_web(&mut compiler), DirectionPolicy::Pending));
     let rules = SubjectRules { ingress: vec![id("shop/web")], egress: Vec::new() };
     compiler.set_subject(attachment("web"), rules);
     compiler.hold(attachment("web"));
     let missing = "its rule set \"shop/web\" is not there";
     assert_eq!(closed(&mut compiler), (true, Some(missing.into())));
+    assert!(matches!(of_web(&mut compiler), DirectionPolicy::Closed));
     let set = network_policy("shop/web", vec![allow(PolicyPeers::Any, None)]);
     compiler.set_rules(id("shop/web"), set).expect("it can be compiled");
     assert_eq!(closed(&mut compiler), (false, None));

@@ -150,20 +150,19 @@ fn packet(
         };
     }
     let tuple = session_tuple(&ip.flow)?;
+    let alone = |narrator: &mut _| {
+        judge(view, &passage.opened_by_sender(&tuple, &tuple), narrator).map(|_| ())
+    };
+    let flags = tcp_flags(headers, bytes, ip);
     if matches!(verdict, Verdict::Answer(_)) {
-        judge(view, &passage.opened_by_sender(&tuple, &tuple), narrator)?;
-        return Ok(());
-    }
-    if is_error(&ip.flow) {
+        alone(narrator)?;
+    } else if is_error(&ip.flow) {
         if is_related(view, bytes, ip, looked_up)? {
             narrator.event(|| TraceEvent::Policy(PolicyEvent::Related));
         } else {
-            judge(view, &passage.opened_by_sender(&tuple, &tuple), narrator)?;
+            alone(narrator)?;
         }
-        return Ok(());
-    }
-    let flags = tcp_flags(headers, bytes, ip);
-    if let Some(SessionEffect::Create(session)) = &mut effects.session {
+    } else if let Some(SessionEffect::Create(session)) = &mut effects.session {
         // To a service.
         let connection = passage.opened_by_sender(&session.client_side, &session.server_side);
         session.policy = judge(view, &connection, narrator)?;
@@ -171,9 +170,7 @@ fn packet(
         match looked_up.get_or_insert_with(|| view.sessions.find(&tuple, view.tick())) {
             Lookup::Busy => return Err(DropReason::SessionBusy.into()),
             // A reply belongs to the ping before it, but a ping to none.
-            Lookup::Hit(found) if is_other_ping(&ip.flow, found) => {
-                judge(view, &passage.opened_by_sender(&tuple, &tuple), narrator)?;
-            }
+            Lookup::Hit(found) if is_other_ping(&ip.flow, found) => alone(narrator)?,
             Lookup::Hit(found) if !found.is_reopened_by(flags) => {
                 of_session(view, found, passage, flags, effects, narrator)?;
             }
