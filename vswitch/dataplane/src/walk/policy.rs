@@ -16,19 +16,25 @@
 //! | of TCP in the middle of a connection, without session | judged as its opener began it ([`possible_openers`]) |
 //! | an ICMP error about a packet of a session | allowed |
 //! | a later fragment | allowed if the first of its packet was |
-//! | from this node itself to a pod ([`is_exempt`]) | allowed |
+//! | from this node itself to a pod (`is_exempt`) | allowed |
 //! | ARP, neighbour discovery; on a segment DHCP | allowed |
 //! | neither IP nor ARP | dropped from and to a pod that is judged in that direction |
 //! | flooded on a segment | dropped if its sender's egress is judged; else no copy for pods whose ingress is |
 //!
 //! Most packets have nothing to do here ([`concerns`]).
+//!
+//! | file | holds |
+//! |---|---|
+//! | `judge` | both ends of a connection, and what their policies say |
+//! | `link`  | packets that keep a link going |
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod judge;
+mod link;
 
 use super::arrival::Arrival;
-use super::flow::{Addresses, FlowKey, Ports};
+use super::flow::FlowKey;
 use super::fragments::FirstFragment;
-use super::narrator::{DecidedBy, Narrator, PolicyEvent, SessionStanding, TraceEvent};
+use super::narrator::{Narrator, PolicyEvent, SessionStanding, TraceEvent};
 use super::parse::{Headers, Ip, Net};
 use super::quoted::quoted;
 use super::session::{ZONE, is_error, tcp_flags, tuple_of};
@@ -36,35 +42,15 @@ use super::{Decision, Effects, View};
 use crate::session::{
     self, Endpoint, Found, Lookup, PolicyStamp, Session, SessionEffect, State, Touch, Tuple,
 };
-use crate::tables::policy::{Direction, DirectionPolicy, Judgement, RuleNumber};
+use crate::tables::policy::Direction;
 use crate::tables::{PortId, PortRole, Tables};
 use crate::verdict::{Answer, DropReason, Verdict};
 use crate::wire::{Protocol, TcpFlags, icmpv4, icmpv6};
+use judge::{Connection, Passage, judge};
+use link::{asks_for_address, is_dhcp_answer, is_of_link};
 
 /// Ports from here on are given to clients by Linux (`net.ipv4.ip_local_port_range`).
 const FIRST_CLIENT_PORT: u16 = 32_768;
-
-/// The ports by which a packet comes and leaves.
-#[derive(Debug, Clone, Copy)]
-struct Passage {
-    ingress: PortId,
-    /// `None` if it leaves by none that could be a pod's.
-    egress: Option<PortId>,
-}
-
-/// A connection as policies see it.
-#[derive(Debug, Clone, Copy)]
-struct Connection {
-    /// The port of the end that opens it; `None` if that is not here.
-    opener: Option<PortId>,
-    /// The port of the other end; likewise.
-    target: Option<PortId>,
-    /// The opener's own address.
-    client: IpAddr,
-    /// The end that really answers. Its port is zero if the protocol has none.
-    server: Endpoint,
-    protocol: Protocol,
-}
 
 /// Why a packet is dropped, and what that changes in its session.
 struct Denial {
@@ -315,33 +301,6 @@ impl Begun {
     }
 }
 
-impl Passage {
-    fn opened_by_sender(self, client_side: &Tuple, server_side: &Tuple) -> Connection {
-        Connection::of(client_side, server_side, Some(self.ingress), self.egress)
-    }
-
-    fn opened_by_receiver(self, client_side: &Tuple, server_side: &Tuple) -> Connection {
-        Connection::of(client_side, server_side, self.egress, Some(self.ingress))
-    }
-}
-
-impl Connection {
-    fn of(
-        client_side: &Tuple,
-        server_side: &Tuple,
-        opener: Option<PortId>,
-        target: Option<PortId>,
-    ) -> Self {
-        Self {
-            opener,
-            target,
-            client: client_side.source().address,
-            server: server_side.destination(),
-            protocol: server_side.protocol(),
-        }
-    }
-}
-
 /// Which end may have opened the connection of a packet without session, as the packet's direction in it:
 /// the first one to be tried, and another.
 ///
@@ -370,79 +329,6 @@ fn possible_openers(
         }
     } else {
         (FromOpener, None)
-    }
-}
-
-/// Judges a connection by the policies of both ends, as far as they are here.
-fn judge(
-    view: &View<'_>,
-    connection: &Connection,
-    narrator: &mut impl Narrator,
-) -> Result<PolicyStamp, DropReason> {
-    let Connection { opener, target, client, server, protocol } = *connection;
-    let mut stamp = PolicyStamp {
-        generation: view.tables.policies.generation(),
-        rule_in: RuleNumber::NONE.0,
-        rule_out: RuleNumber::NONE.0,
-        is_revoked: false,
-    };
-    if let Some(opener) = opener {
-        if is_exempt(view.tables, opener, client) {
-            narrator.event(|| TraceEvent::Policy(PolicyEvent::Exempt { source: client }));
-            return Ok(stamp);
-        }
-        let peer = Peer { address: server.address, protocol, port: server.port };
-        stamp.rule_out = judge_subject(view, opener, Direction::Egress, &peer, narrator)?;
-    }
-    if let Some(target) = target {
-        let peer = Peer { address: client, protocol, port: server.port };
-        stamp.rule_in = judge_subject(view, target, Direction::Ingress, &peer, narrator)?;
-    }
-    Ok(stamp)
-}
-
-/// Whether a connection is this node's own, by the port of the end that opens it and that end's address:
-/// its agents, such as the kubelet's probes, reach every pod of the node whatever its policies say.
-///
-/// By the host port comes what the node's kernel routes. Of that only packets from an address of the node
-/// are its own. From its masquerade address come others' packets, whose sender is not known any more, and
-/// from any other address theirs that it forwards. A pod cannot pass for the node: it comes by its own port.
-fn is_exempt(tables: &Tables, opener: PortId, client: IpAddr) -> bool {
-    let is_host = tables.port(opener).is_some_and(|port| port.kind == PortRole::Host);
-    is_host && tables.is_of_node(client)
-}
-
-/// The other end of a subject's connection, and the connection's destination port.
-struct Peer {
-    address: IpAddr,
-    protocol: Protocol,
-    /// Zero if there is none.
-    port: u16,
-}
-
-/// The rule that allows a pod's connection. A port that is no pod's has no policies.
-fn judge_subject(
-    view: &View<'_>,
-    subject: PortId,
-    direction: Direction,
-    peer: &Peer,
-    narrator: &mut impl Narrator,
-) -> Result<u16, DropReason> {
-    let policies = &view.tables.policies;
-    let has_ports = matches!(peer.protocol, Protocol::TCP | Protocol::UDP | Protocol::SCTP);
-    let port = Some(peer.port).filter(|port| has_ports && *port != 0);
-    let judgement = policies.judge(subject, direction, peer.address, peer.protocol, port);
-    let Judgement { allowed, rule } = judgement;
-    if view.tables.port(subject).is_some_and(|port| port.kind == PortRole::Pod) {
-        narrator.event(|| {
-            let by = DecidedBy::of(policies, subject, direction, rule);
-            TraceEvent::Policy(PolicyEvent::Judged { subject, direction, allowed, by })
-        });
-    }
-    match policies.of(subject, direction) {
-        _ if allowed => Ok(rule.0),
-        DirectionPolicy::Pending => Err(DropReason::PolicyPending),
-        _ => Err(DropReason::PolicyDenied),
     }
 }
 
@@ -509,38 +395,4 @@ fn flood(view: &View<'_>, arrival: &Arrival<'_>, decision: &mut Decision) -> Res
     }
     decision.edits.spares_judged = true;
     Ok(())
-}
-
-/// Whether a packet is a matter of the link, and of no connection: ARP and neighbour discovery, by which
-/// neighbours find each other.
-fn is_of_link(headers: &Headers) -> bool {
-    match &headers.net {
-        Net::Arp => true,
-        // RFC 4861, section 7.1: what has passed a router is none.
-        Net::Ip(ip) if ip.flow.protocol == Protocol::ICMPV6 => {
-            ip.ttl == 255
-                && ip.flow.icmp().is_some_and(|icmp| icmpv6::is_neighbor_discovery(icmp.kind))
-        }
-        _ => false,
-    }
-}
-
-/// Whether a flooded packet asks a DHCP server for an address, without which an interface has no
-/// connection that could be judged. Security groups and filters of virtual machines let it pass as well.
-/// Other pods with policies get no copy: no pod is a server.
-fn asks_for_address(flow: &FlowKey) -> bool {
-    // RFC 2131, section 4.1; RFC 8415, section 7.
-    const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
-    let (client, server) = match flow.addresses {
-        Addresses::V4 { destination: Ipv4Addr::BROADCAST, .. } => (68, 67),
-        Addresses::V6 { destination: SERVERS, .. } => (546, 547),
-        _ => return false,
-    };
-    flow.protocol == Protocol::UDP && flow.ports() == Some(Ports::new(client, server))
-}
-
-/// Whether a DHCP server answers on a segment. No pod does (`source::no_rogue_server`).
-fn is_dhcp_answer(flow: &FlowKey) -> bool {
-    let (server, client) = if flow.is_v6() { (547, 546) } else { (67, 68) };
-    flow.protocol == Protocol::UDP && flow.ports() == Some(Ports::new(server, client))
 }
