@@ -100,8 +100,9 @@ pub struct Dataplane {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Committed {
     Yes,
-    /// Another worker began the same session a moment before, with other endpoints.
-    DecideAgain,
+    /// Another session holds one of its tuples: perhaps another worker began it a moment before. If it
+    /// does not stand the second time either, this is why.
+    DecideAgain(DropReason),
 }
 
 impl Dataplane {
@@ -141,7 +142,7 @@ impl Dataplane {
 
         let mut decision = Decision::open();
         self.decide(tables, ingress, &packet, now, &mut decision);
-        if self.commit(&mut decision, ingress, now) == Committed::DecideAgain {
+        if self.commit(&mut decision, ingress, now) != Committed::Yes {
             self.decide_again(tables, ingress, &packet, now, &mut decision);
         }
 
@@ -182,8 +183,8 @@ impl Dataplane {
     ) {
         *decision = Decision::open();
         self.decide(tables, ingress, packet, now, decision);
-        if self.commit(decision, ingress, now) == Committed::DecideAgain {
-            decision.verdict = Verdict::Drop(DropReason::SessionBusy);
+        if let Committed::DecideAgain(reason) = self.commit(decision, ingress, now) {
+            decision.verdict = Verdict::Drop(reason);
         }
     }
 
@@ -193,9 +194,9 @@ impl Dataplane {
     #[inline(always)]
     fn commit(&mut self, decision: &mut Decision, ingress: PortId, now: Millis) -> Committed {
         if decision.effects.session.is_some()
-            && self.commit_session(decision, now) == Committed::DecideAgain
+            && let again @ Committed::DecideAgain(_) = self.commit_session(decision, now)
         {
-            return Committed::DecideAgain;
+            return again;
         }
         if let Some(first) = decision.effects.first_fragment {
             self.fragments.note(first, now);
@@ -221,9 +222,11 @@ impl Dataplane {
             (Outcome::Existing(found), SessionEffect::Create(wanted))
                 if found.session.server_side != wanted.server_side =>
             {
-                return Committed::DecideAgain;
+                return Committed::DecideAgain(DropReason::SessionBusy);
             }
-            (Outcome::Refused(Refusal::Taken), _) => return Committed::DecideAgain,
+            (Outcome::Refused(Refusal::Taken), _) => {
+                return Committed::DecideAgain(DropReason::SessionPortsUsed);
+            }
             (Outcome::Refused(refusal), SessionEffect::Create(_)) => refusal,
             // What is not noted of a session is noted with its next packet.
             _ => return Committed::Yes,

@@ -220,7 +220,7 @@ drop_reasons! {
     SessionQuota = "session-quota",
     /// The session was being changed by another worker for longer than a packet waits.
     SessionBusy = "session-busy",
-    /// Every source port that was tried for a translated session is in use.
+    /// The source port is another session's with the same backend, and so is every other that was tried.
     SessionPortsUsed = "session-ports-used",
 
     /// No policy of a pod allows it: of the one that sends it, or of the one that it is for.

@@ -133,7 +133,10 @@ impl Run {
         if ledger::read(&self.node.ports, &self.counters, &self.dataplane) != before {
             return Err("the trace left a mark".into());
         }
-        let had_no_room = |run: &Self| run.counters.drops(port, DropReason::SessionQuota);
+        let had_no_room = |run: &Self| {
+            let drops = |reason| run.counters.drops(port, reason);
+            drops(DropReason::SessionQuota) + drops(DropReason::SessionPortsUsed)
+        };
         let refused = had_no_room(self);
         let first = self.ports.sent.len();
         let received = packet.packet(&self.pool);
