@@ -175,12 +175,13 @@ impl Model {
             |one: &Known| one.transport == transport && (one.ends == ends || one.ends == back);
         if let Some(at) = self.sessions.iter().position(known) {
             let session = self.sessions[at];
-            let other_ping = transport == Transport::Echo && flags == "S" && session.ends != ends;
-            if other_ping {
+            let reopens = session.is_revoked && transport == Transport::Tcp && flags == "S";
+            // A ping, or a SYN, of the end that is spoken to.
+            let opens_another = transport != Transport::Udp && flags == "S" && session.ends != ends;
+            if opens_another && !reopens {
                 let judged = self.judge(transport, ends);
                 return if judged { Ok(()) } else { Err(DropReason::PolicyDenied) };
             }
-            let reopens = session.is_revoked && transport == Transport::Tcp && flags == "S";
             if !reopens {
                 let is_revoked = match session.generation == self.generation {
                     true => session.is_revoked,

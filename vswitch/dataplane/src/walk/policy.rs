@@ -41,6 +41,7 @@ use super::session::{ZONE, is_error, tcp_flags, tuple_of};
 use super::{Decision, Effects, View};
 use crate::session::{
     self, Endpoint, Found, Lookup, PolicyStamp, Session, SessionEffect, State, Touch, Tuple,
+    is_opening,
 };
 use crate::tables::policy::Direction;
 use crate::tables::{PortId, PortRole, Tables};
@@ -155,14 +156,12 @@ fn packet(
     } else {
         match looked_up.get_or_insert_with(|| view.sessions.find(&tuple, view.tick())) {
             Lookup::Busy => return Err(DropReason::SessionBusy.into()),
-            // A reply belongs to the ping before it, but a ping to none.
-            Lookup::Hit(found) if is_other_ping(&ip.flow, found) => alone(narrator)?,
-            Lookup::Hit(found) if !found.is_reopened_by(flags) => {
-                of_session(view, found, passage, flags, effects, narrator)?;
-            }
-            Lookup::Hit(_) | Lookup::Miss => {
+            Lookup::Hit(found) if found.is_reopened_by(flags) => {
                 begin(view, tuple, passage, flags, effects, narrator)?;
             }
+            Lookup::Hit(found) if opens_another(&ip.flow, flags, found) => alone(narrator)?,
+            Lookup::Hit(found) => of_session(view, found, passage, flags, effects, narrator)?,
+            Lookup::Miss => begin(view, tuple, passage, flags, effects, narrator)?,
         }
     }
     if edits.translation.is_none() {
@@ -351,13 +350,16 @@ fn is_related(
     }
 }
 
-/// Whether the end that is pinged in a session pings itself, by the same identifier.
-fn is_other_ping(flow: &FlowKey, found: &Found) -> bool {
+/// Whether a packet of a session's other end is no answer: a SYN, or a ping by the same identifier. By its
+/// answers a session would let in whatever that end begins; and an end that nobody has spoken to may have made
+/// the session itself, by a segment that looks like an answer ([`possible_openers`]).
+fn opens_another(flow: &FlowKey, flags: TcpFlags, found: &Found) -> bool {
+    let is_ping = |kind| match flow.protocol {
+        Protocol::ICMP => kind == icmpv4::ECHO_REQUEST,
+        _ => kind == icmpv6::ECHO_REQUEST,
+    };
     found.direction == session::Direction::FromResponder
-        && flow.icmp().is_some_and(|icmp| match flow.protocol {
-            Protocol::ICMP => icmp.kind == icmpv4::ECHO_REQUEST,
-            _ => icmp.kind == icmpv6::ECHO_REQUEST,
-        })
+        && (is_opening(flow.protocol, flags) || flow.icmp().is_some_and(|icmp| is_ping(icmp.kind)))
 }
 
 /// The tuple of any packet with a transport header. That of a protocol without ports, and of ICMP but
