@@ -10,6 +10,7 @@
 //! | `attachment` | a pod's interface: its key, its addresses, its mode |
 //! | `bandwidth`  | limits of a pod's traffic |
 //! | `policy`     | groups, rules and subjects: what is allowed between pods |
+//! | `policy_state` | what `show policies` answers |
 //! | `state`      | what `status` and `show` answer |
 //! | `service`    | services, as a node is to serve them |
 //! | `session`    | what the daemon shows of the session table |
@@ -32,6 +33,7 @@ mod error;
 mod mac;
 mod message;
 mod policy;
+mod policy_state;
 mod port_mapping;
 mod prefix;
 mod service;
@@ -56,6 +58,9 @@ pub use policy::{
     GroupChange, GroupId, NamedRuleSet, PeerBlock, PolicyDigest, PolicyPeers, PolicyPorts,
     PolicyRule, PolicySync, PolicyTier, RefusedRuleSet, RuleAction, RuleSet, RuleSetId, Subject,
     SubjectRules, members_hash, rule_set_hash,
+};
+pub use policy_state::{
+    DirectionPolicies, Isolation, PodPolicies, PolicyEntry, PolicyState, PolicySummary,
 };
 pub use port_mapping::{MAX_PORT_MAPPINGS, PortMapping, TransportProtocol};
 pub use prefix::{is_v4, overlap};

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Adjustment, Attach, AttachmentId, Check, Collect, Drops, FdbEntry, FibEntry, Mac,
-    NeighborEntry, PeerEntry, PeerSpec, PeerSync, PortEntry, Reattachment, Recover, RefusedPeer,
-    RefusedService, Reserve, Reserved, RouteSpec, ServiceEntry, ServiceSync, Sessions, Status,
-    Survey, TracePacket, TraceResult,
+    NeighborEntry, PeerEntry, PeerSpec, PeerSync, PolicyDigest, PolicyState, PolicySync, PortEntry,
+    Reattachment, Recover, RefusedPeer, RefusedRuleSet, RefusedService, Reserve, Reserved,
+    RouteSpec, ServiceEntry, ServiceSync, Sessions, Status, Survey, TracePacket, TraceResult,
 };
 
 /// One question or order to the daemon.
@@ -32,6 +32,10 @@ pub enum Request {
     ShowDrops,
     /// Every service, and what its flows are given to.
     ShowServices,
+    /// The policies of each pod, and how much there is of them.
+    ShowPolicies,
+    /// What is known of policies, to be compared with what should be.
+    PolicyDigest,
     /// Sessions that are known now, at most so many.
     ShowSessions {
         /// Sessions at most.
@@ -86,6 +90,8 @@ pub enum Request {
     SyncPeers(PeerSync),
     /// Adds, replaces and withdraws services.
     SyncServices(ServiceSync),
+    /// A part of a change of policies; with the last of them, all is in force.
+    SyncPolicies(PolicySync),
     /// Sets the prefixes that this node's pods get their addresses from, one a family, as the cluster
     /// assigned them; for a node that has none in its configuration.
     SetPodPrefixes(Vec<IpNet>),
@@ -148,6 +154,10 @@ pub enum Reply {
     Drops(Drops),
     /// Answer to `ShowServices`.
     Services(Vec<ServiceEntry>),
+    /// Answer to `ShowPolicies`.
+    Policies(PolicyState),
+    /// Answer to `PolicyDigest`.
+    PolicyDigest(PolicyDigest),
     /// Answer to `ShowSessions`.
     Sessions(Sessions),
     /// Answer to `Trace`.
@@ -174,6 +184,9 @@ pub enum Reply {
     /// Answer to `SyncServices`: every service that is refused now, as a whole or at some of its
     /// addresses, also of an earlier request.
     SyncedServices(Vec<RefusedService>),
+    /// Answer to `SyncPolicies`: every rule set that is refused now, also of an earlier request; none for
+    /// a part that is not the last.
+    SyncedPolicies(Vec<RefusedRuleSet>),
 }
 
 /// Why the daemon did not do as asked.

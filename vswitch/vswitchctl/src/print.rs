@@ -31,6 +31,9 @@ pub(crate) fn json(reply: &Reply) -> String {
         Reply::Services(services) => pretty(services),
         Reply::Sessions(sessions) => pretty(sessions),
         Reply::SyncedServices(refused) => pretty(refused),
+        Reply::Policies(state) => pretty(state),
+        Reply::PolicyDigest(digest) => pretty(digest),
+        Reply::SyncedPolicies(refused) => pretty(refused),
         Reply::Adjustments(adjustments) => pretty(adjustments),
         Reply::Reattachments(pods) => pretty(pods),
         Reply::Survey(survey) => pretty(survey),
@@ -46,6 +49,9 @@ pub(crate) fn text(reply: &Reply) -> String {
         | Reply::Reserved(_)
         | Reply::Synced(_)
         | Reply::SyncedServices(_)
+        | Reply::SyncedPolicies(_)
+        | Reply::PolicyDigest(_)
+        | Reply::Policies(_)
         | Reply::Adjustments(_)
         | Reply::Drained { .. }
         | Reply::Reattachments(_)
