@@ -7,7 +7,7 @@ use crate::{AttachmentId, PodName, PolicyTier, RefusedRuleSet};
 /// The policies of a node's pods, and how much there is of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PolicyState {
-    /// The pods that policies concern, by name.
+    /// The attached pods that policies concern.
     pub pods: Vec<PodPolicies>,
     /// How much there is.
     pub summary: PolicySummary,
@@ -16,11 +16,13 @@ pub struct PolicyState {
 /// The policies of a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodPolicies {
-    /// The pod.
-    pub pod: PodName,
-    /// Its interface; absent if nothing is attached of it yet.
+    /// Its port, as `show ports` names it.
+    pub name: String,
+    /// Its interface.
+    pub attachment: AttachmentId,
+    /// The pod as the runtime named it; absent where that was lost with a line of the journal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attachment: Option<AttachmentId>,
+    pub pod: Option<PodName>,
     /// Connections to it.
     pub ingress: DirectionPolicies,
     /// Connections from it.

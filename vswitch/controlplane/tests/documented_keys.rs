@@ -11,7 +11,7 @@ use controlplane::plane::needs_restart;
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// A valid file that has every section, and of each no more than its other keys need.
-const SECTIONS: [(&str, &str); 11] = [
+const SECTIONS: [(&str, &str); 12] = [
     (
         "[node]",
         "name = \"node-a\"\npod_prefixes = [\"198.18.1.0/24\"]\ncluster_prefixes = [\"198.18.0.0/16\"]\n",
@@ -23,6 +23,7 @@ const SECTIONS: [(&str, &str); 11] = [
     ("[bridge]", "vni = 20\n"),
     ("[workers]", ""),
     ("[control]", ""),
+    ("[kubernetes]", ""),
     ("[routes.kernel]", ""),
     (
         "[[peers]]",
@@ -32,7 +33,7 @@ const SECTIONS: [(&str, &str); 11] = [
 ];
 
 /// Another value of each key than the file above has.
-const CHANGES: [(&str, &str, &str); 50] = [
+const CHANGES: [(&str, &str, &str); 51] = [
     ("[node]", "name", "name = \"node-x\""),
     ("[node]", "pod_prefixes", "pod_prefixes = [\"198.18.7.0/24\"]"),
     ("[node]", "cluster_prefixes", "cluster_prefixes = [\"198.18.0.0/15\"]"),
@@ -69,6 +70,7 @@ const CHANGES: [(&str, &str, &str); 50] = [
     ("[workers]", "frames", "frames = 1024"),
     ("[control]", "socket", "socket = \"/run/other.sock\""),
     ("[control]", "state_dir", "state_dir = \"/var/lib/other\""),
+    ("[kubernetes]", "policies", "policies = true"),
     ("[routes.kernel]", "enabled", "enabled = false"),
     ("[routes.kernel]", "prefixes", "prefixes = [\"198.18.2.0/24\"]"),
     ("[routes.kernel]", "table", "table = 100"),

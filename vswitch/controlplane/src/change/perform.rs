@@ -185,13 +185,15 @@ impl ControlPlane {
     /// Performs one action, and notes what it has brought about.
     fn perform(&mut self, action: &Action, performer: &mut impl Performer) -> Performed {
         match action {
-            Action::Journal { edits, .. } if self.unwritten.is_empty() => {
-                performer.journal(edits)?;
-            }
             Action::Journal { edits, .. } => {
-                let all: Vec<_> = self.unwritten.iter().chain(edits).cloned().collect();
-                performer.journal(&all)?;
-                self.unwritten.clear();
+                let last = self.model.policies.seal(&self.unwritten, edits);
+                if self.unwritten.is_empty() && last.is_none() {
+                    performer.journal(edits)?;
+                } else {
+                    let all = self.unwritten.iter().chain(edits).chain(&last);
+                    performer.journal(&all.cloned().collect::<Vec<_>>())?;
+                    self.unwritten.clear();
+                }
             }
             Action::SetNftTable { to, .. } => {
                 performer.set_nft_table(to.as_ref())?;

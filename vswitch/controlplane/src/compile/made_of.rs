@@ -100,6 +100,8 @@ impl<'a> Parts<'a> {
             source_rib: _,
             hidden: _,
             refused: _,
+            // The plane's compiler follows them.
+            policies: _,
             own: _,
             own_is_complete: _,
             usual: _,

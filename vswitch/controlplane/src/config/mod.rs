@@ -53,6 +53,8 @@ pub struct Config {
     pub workers: WorkerSettings,
     /// Control socket and state directory.
     pub control: ControlSettings,
+    /// What a cluster's pods have beside others.
+    pub kubernetes: KubernetesSettings,
     /// The other nodes.
     pub peers: Vec<PeerSpec>,
     /// Further routes.
@@ -176,6 +178,13 @@ pub struct ControlSettings {
     pub socket: PathBuf,
     /// Directory of the journal.
     pub state_dir: PathBuf,
+}
+
+/// `[kubernetes]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KubernetesSettings {
+    /// Pods with a name are denied everything until a source has told their policies.
+    pub policies: bool,
 }
 
 /// `[routes.kernel]`

@@ -12,8 +12,8 @@ use toml::de::DeTable;
 use super::read::{Problem, Reader, Section};
 use super::values::nothing_to_encapsulate_by;
 use super::{
-    BridgeSettings, Config, ControlSettings, HostSettings, KernelRouteSettings, NodeSettings,
-    OverlaySettings, UplinkSettings, WorkerSettings, Xdp,
+    BridgeSettings, Config, ControlSettings, HostSettings, KernelRouteSettings, KubernetesSettings,
+    NodeSettings, OverlaySettings, UplinkSettings, WorkerSettings, Xdp,
 };
 
 const PREFIX: &str = "a prefix such as \"198.18.1.0/24\" or \"fd00:18:1::/64\"";
@@ -96,6 +96,7 @@ pub(super) fn read(file: &str, text: &str) -> (Option<Config>, Vec<Problem>) {
     let bridge = bridge(&mut reader, &mut root);
     let workers = workers(&mut reader, &mut root);
     let control = control(&mut reader, &mut root);
+    let kubernetes = kubernetes(&mut reader, &mut root);
     let peers = peers(&mut reader, &mut root);
     let mut section = routes_section(&mut reader, &mut root);
     let routes = static_routes(&mut reader, &mut section);
@@ -111,6 +112,7 @@ pub(super) fn read(file: &str, text: &str) -> (Option<Config>, Vec<Problem>) {
         bridge,
         workers,
         control,
+        kubernetes,
         peers,
         routes,
         kernel_routes,
@@ -264,6 +266,13 @@ fn control<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> ControlSettin
         socket: PathBuf::from(socket.unwrap_or_else(|| api::DEFAULT_SOCKET.into())),
         state_dir: PathBuf::from(state_dir.unwrap_or_else(|| api::DEFAULT_STATE_DIR.into())),
     }
+}
+
+fn kubernetes<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> KubernetesSettings {
+    let mut section = reader.section(root, "kubernetes");
+    let policies = reader.boolean(&mut section, "policies").unwrap_or(false);
+    reader.finish(section);
+    KubernetesSettings { policies }
 }
 
 fn peers<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Vec<PeerSpec> {

@@ -126,6 +126,7 @@ impl Model {
         let lease = Lease {
             network: known.and_then(|lease| lease.network.clone()),
             pod: known.and_then(|lease| lease.pod.clone()),
+            name_is_lost: known.is_none_or(|lease| lease.name_is_lost),
             netns: netns.clone(),
             gateways: gateways(self.pods.current(), addresses, Some(&delegated)),
             mode,
@@ -187,6 +188,7 @@ impl Model {
         Ok(Lease {
             network: request.network.clone(),
             pod: request.pod.clone(),
+            name_is_lost: false,
             netns: request.netns.clone(),
             gateways: gateways(self.pods.current(), &addresses, delegated),
             mode,

@@ -7,7 +7,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::{AttachmentId, Mac, PeerSpec, RouteTarget, ServiceSpec};
+use api::{
+    AttachmentId, GroupId, Mac, PeerSpec, RouteTarget, RuleSet, RuleSetId, ServiceSpec, Subject,
+};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +57,52 @@ pub enum Edit {
     NoService {
         /// Name of the service.
         name: String,
+    },
+    /// Members of a group of pods come and go.
+    Members {
+        /// The group.
+        group: GroupId,
+        /// Those that leave, before others join.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        leave: Vec<IpAddr>,
+        /// Those that join.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        join: Vec<IpAddr>,
+    },
+    /// The group has no members.
+    NoMembers {
+        /// The group.
+        group: GroupId,
+    },
+    /// A rule set.
+    RuleSet {
+        /// Its name.
+        id: RuleSetId,
+        /// The rules.
+        set: RuleSet,
+    },
+    /// There is no such rule set.
+    NoRuleSet {
+        /// Its name.
+        id: RuleSetId,
+    },
+    /// The rule sets of a pod.
+    Subject {
+        /// The pod and its rule sets.
+        subject: Subject,
+    },
+    /// It is not known which rule sets a pod has.
+    NoSubject {
+        /// Namespace of the pod.
+        namespace: String,
+        /// Name of the pod.
+        name: String,
+    },
+    /// All that is known of policies is as a source committed it, and comes to this number: the last
+    /// edit of each commit, and of every line of the journal since the first.
+    PoliciesAre {
+        /// [`super::PolicyInputs::sum`]; absent before the first commit.
+        sum: Option<u64>,
     },
     /// A route that was added at run time.
     Route {
@@ -193,6 +241,19 @@ impl Model {
                 let old = Arc::make_mut(&mut self.services).remove(&name);
                 undo_service(name, old)
             }
+            Edit::Members { group, leave, join } => {
+                Arc::make_mut(&mut self.policies).change_members(group, leave, join)
+            }
+            Edit::NoMembers { group } => Arc::make_mut(&mut self.policies).remove_group(group),
+            Edit::RuleSet { id, set } => {
+                Arc::make_mut(&mut self.policies).set_rules(id, Some(set.into()))
+            }
+            Edit::NoRuleSet { id } => Arc::make_mut(&mut self.policies).set_rules(id, None),
+            Edit::Subject { subject } => Arc::make_mut(&mut self.policies).set_subject(subject),
+            Edit::NoSubject { namespace, name } => {
+                Arc::make_mut(&mut self.policies).remove_subject(namespace, name)
+            }
+            Edit::PoliciesAre { sum } => Arc::make_mut(&mut self.policies).commit(sum),
             Edit::Route { prefix, target } => {
                 match self.source_rib.runtime_routes().insert(prefix, target) {
                     Some(target) => Edit::Route { prefix, target },

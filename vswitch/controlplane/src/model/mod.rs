@@ -13,6 +13,7 @@ pub mod attachments;
 pub mod edit;
 pub mod ipam;
 mod overlay;
+pub mod policies;
 mod port_mappings;
 pub mod prefixes;
 pub mod services;
@@ -37,6 +38,7 @@ use crate::config::{Config, Usual};
 use crate::kernel::Tracked;
 pub use edit::{Edit, frees};
 use ipam::Ipam;
+pub use policies::PolicyInputs;
 pub use prefixes::PodPrefixes;
 use services::{NamedServices, ServedServices};
 pub use source_rib::{Hidden, Refused, SourceRib};
@@ -50,6 +52,9 @@ pub struct Lease {
     /// Name of the pod, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodName>,
+    /// The pod may have a name that was lost with a line of the journal.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub name_is_lost: bool,
     /// Path of the pod's namespace, for messages.
     pub netns: String,
     /// How the port is attached, with the bridge domain named.
@@ -100,6 +105,8 @@ pub struct Model {
     pub services: Arc<NamedServices>,
     /// What of them is served. Made of `services`, and of who has which address.
     pub served: Arc<ServedServices>,
+    /// What sources told of policies.
+    pub policies: Arc<PolicyInputs>,
     /// This node's prefixes for pods.
     pub pods: PodPrefixes,
     /// VTEP by bridge domain and MAC.
@@ -205,6 +212,7 @@ impl Model {
                     .values()
                     .map(|service| Edit::Service { service: ServiceSpec::clone(service) }),
             )
+            .chain(self.policies.edits())
             .chain(self.ipam.cursors().map(|address| Edit::Cursor { address }))
             .collect()
     }
@@ -247,6 +255,10 @@ impl Model {
         }
         warnings
     }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A refusal for the client.

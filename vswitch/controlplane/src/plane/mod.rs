@@ -9,6 +9,7 @@
 //! | `requests` | what clients ask for: leases, ports, run-time entries |
 //! | `cluster`  | what the cluster tells: peers, this node's prefixes |
 //! | `services` | what the cluster tells of services |
+//! | `policies` | what the cluster tells of policies, and what each pod has of them |
 //! | `facts`    | what the kernel, routers of the underlay and time tell |
 //! | `pods`     | what becomes of pods that end without a DEL, or lose their interface |
 //! | `reload`   | another configuration |
@@ -20,6 +21,7 @@ mod event;
 mod facts;
 mod list;
 mod pods;
+mod policies;
 mod problems;
 mod reload;
 mod requests;
@@ -45,6 +47,7 @@ use crate::path_mtu::PathMtus;
 use crate::ports::Ports;
 
 use list::Frame;
+use policies::PolicyPlane;
 
 pub use event::{Event, UplinkLink};
 pub use reload::needs_restart;
@@ -105,6 +108,8 @@ pub struct ControlPlane {
     base: Option<Base>,
     /// Of the tables that were compiled last.
     epoch: Epoch,
+    /// Policies as they are compiled, and those that are staged.
+    pub(crate) policies: PolicyPlane,
     /// How often a peer of each source was refused, since the start.
     pub(crate) refusals: BTreeMap<Source, u64>,
     /// What is wrong with MTUs as things are.
@@ -124,9 +129,10 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// A node that forwards nothing yet, with the model that its journal made.
+    /// A node that forwards nothing yet, with the model that its journal made. Policies begin with this
+    /// generation, a number that no former process had: sessions have its stamps.
     #[must_use]
-    pub fn new(config: Config, model: Model, workers: usize) -> Self {
+    pub fn new(config: Config, model: Model, workers: usize, policy_generation: u32) -> Self {
         let mut path_mtus = PathMtus::default();
         for (address, mtu) in &model.path_mtus {
             path_mtus.note(PathMtu { address: *address, mtu: *mtu }, Millis(0));
@@ -148,6 +154,7 @@ impl ControlPlane {
             unwritten: Vec::new(),
             base: None,
             epoch: Epoch(0),
+            policies: PolicyPlane::beginning_at(policy_generation),
             refusals: BTreeMap::new(),
             mtu_notes: Vec::new(),
             address_notes: Vec::new(),
@@ -338,13 +345,14 @@ impl ControlPlane {
     /// The tables of the present state. Of what is known already, as much as can be is used again.
     pub(crate) fn compile(&mut self) -> Tables {
         let former = self.base.take();
-        let (base, tables) = self.with_input(|input| {
+        let (base, mut tables) = self.with_input(|input| {
             let base = Base::renew(former, input);
             let tables = base.tables(input);
             (base, tables)
         });
         self.base = Some(base);
         self.epoch = tables.epoch;
+        tables.policies = self.compile_policies(&self.ports.compiled());
         tables
     }
 
@@ -377,6 +385,7 @@ impl ControlPlane {
     pub(crate) fn go_back(&mut self, rollback: Rollback) {
         let Rollback { undo, ports, refused, reloaded, mtu_notes, next_hops } = rollback;
         self.model.apply_all(&undo);
+        self.follow_policies();
         if let Some(ports) = ports {
             self.ports = ports;
         }

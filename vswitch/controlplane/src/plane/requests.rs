@@ -44,9 +44,7 @@ impl ControlPlane {
             Request::DeletePeer(name) => model.delete_peer(config, &name),
             Request::SyncPeers(sync) => return self.sync_peers(sync),
             Request::SyncServices(sync) => return Ok(self.sync_services(sync)),
-            Request::SyncPolicies(_) => {
-                Err(refuse(ErrorKind::Invalid, "policies are not taken yet"))
-            }
+            Request::SyncPolicies(sync) => return self.sync_policies(sync),
             Request::SetPodPrefixes(prefixes) => return self.set_pod_prefixes(&prefixes),
             Request::AddFdb { bridge, mac, vtep } => model.add_fdb(config, bridge, mac, vtep),
             Request::DeleteFdb { bridge, mac } => model.delete_fdb(bridge, mac),

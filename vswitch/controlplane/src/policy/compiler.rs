@@ -20,7 +20,7 @@ use dataplane::wire::Protocol;
 
 use super::cap::{MATRIX_BYTES, keep_below};
 use super::classes::ClassTable;
-use super::judge::{MAX_RULES, RuleSetProblem, blocks, judge};
+use super::judge::{MAX_RULES, RuleSetProblem, blocks, groups, judge};
 use super::peer_sets::{PeerSet, PeerSets};
 use super::table::{NumberedSet, Table};
 use crate::compile::PodPort;
@@ -77,6 +77,14 @@ impl Default for Compiler {
 }
 
 impl Compiler {
+    /// A compiler whose first policies have this generation. Sessions of a former process have stamps of
+    /// that one's: another number has them judged anew.
+    #[must_use]
+    pub fn beginning_at(generation: u32) -> Self {
+        let policies = Policies::new(generation, Arc::default(), Arc::default(), Arc::default());
+        Self { policies, ..Self::default() }
+    }
+
     /// A compiler whose matrices take so many bytes at most.
     #[must_use]
     pub fn with_matrix_bytes(max_bytes: usize) -> Self {
@@ -165,6 +173,15 @@ impl Compiler {
         &self,
     ) -> impl Iterator<Item = (&RuleSetId, &RuleSet, Option<&RuleSetProblem>)> {
         self.rule_sets.iter().map(|(id, stored)| (id, &stored.set, stored.numbered.as_ref().err()))
+    }
+
+    /// Rule sets in the order of evaluation, those of a pod for one direction.
+    ///
+    /// # Errors
+    /// Why such a pod is denied everything.
+    pub fn order(&self, ids: &[RuleSetId]) -> Result<Vec<&RuleSet>, String> {
+        let sets = self.combination(ids)?;
+        Ok(sets.iter().filter_map(|id| Some(&self.rule_sets.get(id)?.set)).collect())
     }
 
     /// Sets the rule sets of a pod.
@@ -391,11 +408,7 @@ impl Compiler {
 
 /// The groups and blocks that a rule names.
 fn named(rule: &PolicyRule) -> impl Iterator<Item = PeerSet> {
-    let groups = match &rule.peers {
-        PolicyPeers::Any => &[][..],
-        PolicyPeers::Of { groups, .. } => groups,
-    };
-    let groups = groups.iter().cloned().map(PeerSet::Group);
+    let groups = groups(rule).iter().cloned().map(PeerSet::Group);
     groups.chain(blocks(rule).iter().cloned().map(PeerSet::Block))
 }
 

@@ -3,7 +3,7 @@
 //! Enters: a rule set of a source, any part of which may be hostile. Leaves: nothing, or what is wrong
 //! with it. One that is refused closes its subjects, as a rule that denies might be lost otherwise.
 
-use api::{PeerBlock, PolicyPeers, PolicyRule, RuleSet, is_v4};
+use api::{GroupId, PeerBlock, PolicyPeers, PolicyRule, RuleSet, is_v4};
 use dataplane::tables::policy::RuleNumber;
 use ipnet::IpNet;
 use thiserror::Error;
@@ -14,6 +14,12 @@ pub const MAX_RULES: usize = RuleNumber::MAX_RULES;
 /// Blocks of a rule set at most, their exceptions counted too. Each may take a kilobyte in the table of
 /// prefixes.
 pub const MAX_BLOCKS: usize = 16_384;
+
+/// Bytes of a group's name at most: the text of its selectors.
+pub const MAX_GROUP_NAME: usize = 64 << 10;
+
+/// Bytes of a policy's name at most.
+pub const MAX_POLICY_NAME: usize = 1024;
 
 /// Why a rule set is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -27,6 +33,26 @@ pub enum RuleSetProblem {
         policy: String,
         /// Rules that it has.
         rules: usize,
+    },
+    /// Its name is no policy's.
+    #[error("policy {policy}… has a name of {bytes} bytes; {MAX_POLICY_NAME} are possible")]
+    Name {
+        /// Beginning of the name of the policy.
+        policy: String,
+        /// Bytes of the whole.
+        bytes: usize,
+    },
+    /// The selectors of a peer are too long.
+    #[error(
+        "policy {policy}, rule {index}: its selectors have {bytes} bytes; {MAX_GROUP_NAME} are possible"
+    )]
+    Selectors {
+        /// Name of the policy.
+        policy: String,
+        /// Index of the rule.
+        index: u32,
+        /// Bytes of the selectors.
+        bytes: usize,
     },
     /// Too many blocks.
     #[error(
@@ -66,6 +92,12 @@ pub enum RuleSetProblem {
 
 /// Finds the first thing that is wrong with a rule set.
 pub(super) fn judge(set: &RuleSet) -> Result<(), RuleSetProblem> {
+    /// Of a name that is too long.
+    const SHOWN: usize = 64;
+    if set.policy.len() > MAX_POLICY_NAME {
+        let policy = set.policy.chars().take(SHOWN).collect();
+        return Err(RuleSetProblem::Name { policy, bytes: set.policy.len() });
+    }
     let policy = || set.policy.clone();
     if set.rules.len() > MAX_RULES {
         return Err(RuleSetProblem::Rules { policy: policy(), rules: set.rules.len() });
@@ -76,6 +108,10 @@ pub(super) fn judge(set: &RuleSet) -> Result<(), RuleSetProblem> {
     }
     for rule in &set.rules {
         let index = rule.index;
+        if let Some(group) = groups(rule).iter().find(|group| group.0.len() > MAX_GROUP_NAME) {
+            let bytes = group.0.len();
+            return Err(RuleSetProblem::Selectors { policy: policy(), index, bytes });
+        }
         let ports = rule.ports.iter().flatten().filter_map(|ports| ports.ports);
         if let Some((first, last)) = ports.into_iter().find(|(first, last)| first > last) {
             return Err(RuleSetProblem::Ports { policy: policy(), index, first, last });
@@ -92,6 +128,14 @@ pub(super) fn judge(set: &RuleSet) -> Result<(), RuleSetProblem> {
         }
     }
     Ok(())
+}
+
+/// The groups of a rule.
+pub(super) fn groups(rule: &PolicyRule) -> &[GroupId] {
+    match &rule.peers {
+        PolicyPeers::Any => &[],
+        PolicyPeers::Of { groups, .. } => groups,
+    }
 }
 
 /// The blocks of a rule.

@@ -27,4 +27,4 @@ mod tests;
 
 pub use cap::MATRIX_BYTES;
 pub use compiler::{Compiler, Statistics};
-pub use judge::{MAX_BLOCKS, MAX_RULES, RuleSetProblem};
+pub use judge::{MAX_BLOCKS, MAX_GROUP_NAME, MAX_POLICY_NAME, MAX_RULES, RuleSetProblem};

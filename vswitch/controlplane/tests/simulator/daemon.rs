@@ -142,7 +142,7 @@ impl Node {
                 world.kernel.nft_table = None;
             }
         }
-        self.plane = Some(ControlPlane::new(config, model, WORKERS));
+        self.plane = Some(ControlPlane::new(config, model, WORKERS, world.policy_generation()));
         let Outcome::Done(_) = self.react(Event::Started { uplink, host }, faults)? else {
             return Ok(false);
         };

@@ -61,6 +61,8 @@ pub(crate) struct World {
     pub(crate) ended: BTreeMap<AttachmentId, u64>,
     /// How often the machine was started.
     pub(crate) boots: usize,
+    /// How often the process was started.
+    starts: u32,
     /// The process is there.
     pub(crate) is_alive: bool,
     pub(crate) course: Course,
@@ -82,6 +84,7 @@ impl World {
             store: BTreeSet::new(),
             owners: BTreeMap::new(),
             ended: BTreeMap::new(),
+            starts: 0,
             boots: 1,
             is_alive: false,
             course: Course::default(),
@@ -99,6 +102,12 @@ impl World {
         self.workers = Workers::spawned(WORKERS, false);
         self.owners.clear();
         self.adjuster_mtu = None;
+    }
+
+    /// A number that no former process had.
+    pub(crate) fn policy_generation(&mut self) -> u32 {
+        self.starts += 1;
+        self.starts << 16
     }
 
     /// Everything ends but the disk.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -169,8 +170,10 @@ impl Daemon {
             workers,
             shared,
         };
+        // Keyed by random numbers of the kernel.
+        let generation = RandomState::new().hash_one("policies") as u32;
         let mut daemon = Self {
-            plane: ControlPlane::new(config, model, node.workers.count()),
+            plane: ControlPlane::new(config, model, node.workers.count(), generation),
             node,
             config_path,
             monitor,
