@@ -71,6 +71,8 @@ pub(crate) enum Show {
     Drops,
     /// Services by name: their virtual addresses, and the backends that flows are given to.
     Services,
+    /// The policies of each pod, in their order, and why a pod is denied everything.
+    Policies,
     /// Sessions: how many there are, and some of them.
     Sessions {
         /// Sessions at most.
@@ -264,6 +266,7 @@ impl Command {
                 Show::Peers => Request::ShowPeers,
                 Show::Drops => Request::ShowDrops,
                 Show::Services => Request::ShowServices,
+                Show::Policies => Request::ShowPolicies,
                 Show::Sessions { most } => Request::ShowSessions { most: *most },
             },
             Self::Trace(trace) => Request::Trace(TracePacket {
@@ -349,6 +352,7 @@ mod tests {
     #[test]
     fn lines_mean_requests() {
         assert!(matches!(request("show fib --all --json"), Ok(Request::ShowFib)));
+        assert!(matches!(request("show policies"), Ok(Request::ShowPolicies)));
         match request("trace --from web --to 198.18.2.2 --proto tcp --dport 443 --df") {
             Ok(Request::Trace(packet)) => {
                 assert_eq!((packet.port.as_str(), packet.dst_port, packet.df), ("web", 443, true));

@@ -1,5 +1,7 @@
 //! Answers as aligned tables, or as JSON.
 
+mod policies;
+
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,6 +10,7 @@ use api::{
     ServiceProblem, ServiceProblemKind, ServiceSpec, SessionEnd, Sessions, SourceStatus, Status,
     TraceResult, WithoutBackend,
 };
+use policies::policies_text;
 use serde::Serialize;
 
 /// The content of an answer, without its envelope.
@@ -51,7 +54,6 @@ pub(crate) fn text(reply: &Reply) -> String {
         | Reply::SyncedServices(_)
         | Reply::SyncedPolicies(_)
         | Reply::PolicyDigest(_)
-        | Reply::Policies(_)
         | Reply::Adjustments(_)
         | Reply::Drained { .. }
         | Reply::Reattachments(_)
@@ -59,6 +61,7 @@ pub(crate) fn text(reply: &Reply) -> String {
         Reply::Status(status) => status_text(status),
         Reply::Drops(drops) => drops_text(drops),
         Reply::Services(services) => services_text(services),
+        Reply::Policies(state) => policies_text(state),
         Reply::Sessions(sessions) => sessions_text(sessions),
         Reply::Trace(trace) => trace_text(trace),
         Reply::Ports(ports) => {

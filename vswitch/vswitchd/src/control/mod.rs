@@ -52,7 +52,7 @@ pub struct ControlLoop {
     notify: Notify,
     poll: Poll,
     clients: BTreeMap<Token, Client>,
-    /// Answers that wait for the disk, with those who wait for them; the oldest first.
+    /// Answers that wait for the disk or for policies, with those who wait for them; the oldest first.
     held: VecDeque<(Token, Held)>,
     /// Clients that may have more to do, though no event will announce it.
     ready: VecDeque<Token>,
@@ -115,7 +115,10 @@ impl ControlLoop {
         let mut tick = Instant::now() + TICK;
         loop {
             let now = Instant::now();
-            let due = self.daemon.deadline().map_or(tick, |deadline| deadline.min(tick));
+            let waits = self.held.iter().filter_map(|(_, held)| held.deadline());
+            // One that is over waits for the disk, which rings.
+            let waits = waits.filter(|until| *until > now);
+            let due = self.daemon.deadline().into_iter().chain(waits).fold(tick, Instant::min);
             let timeout = if self.ready.is_empty() {
                 due.saturating_duration_since(now)
             } else {
@@ -236,16 +239,19 @@ impl ControlLoop {
         }
     }
 
-    /// Answers all whose changes are on disk, or cannot be.
+    /// Answers all that have nothing to wait for any more.
     fn answer_held(&mut self) {
-        while let Some((token, held)) = self.held.front() {
-            let Some(answer) = held.answer(self.daemon.is_on_disk(held.line())) else { return };
+        let now = Instant::now();
+        for (token, held) in std::mem::take(&mut self.held) {
+            let Some(answer) = held.due(&self.daemon, now) else {
+                self.held.push_back((token, held));
+                continue;
+            };
             let answer = failpoint::hit("change-on-disk").map_err(fault).and(answer);
-            if let Some(client) = self.clients.get_mut(token) {
+            if let Some(client) = self.clients.get_mut(&token) {
                 client.answer(&answer);
-                self.ready.push_back(*token);
+                self.ready.push_back(token);
             }
-            self.held.pop_front();
         }
     }
 

@@ -11,12 +11,14 @@
 //! | `settle` | compares what the kernel is to have with what it has |
 //! | `queued` | detaches pods whose DEL came while no daemon ran |
 //! | `recovery` | pods that the journal may have lost |
+//! | `pending` | pods that wait for their policies |
 //! | `turns`  | which workers turn |
 //! | `workers` | what each worker is started with |
 //! | `stop`   | reload and end |
 
 mod frames;
 mod kernel;
+mod pending;
 mod queued;
 mod recovery;
 mod settle;
@@ -47,6 +49,7 @@ use crate::lock::Locks;
 use crate::namespaces::{self, Namespaces};
 use crate::node::Node;
 use frames::FrameShortage;
+use pending::PendingPods;
 use queued::QueueWatch;
 use recovery::Recovery;
 use turns::Turns;
@@ -85,6 +88,7 @@ pub struct Daemon {
     agenda: kernel::Agenda,
     turns: Turns,
     frames: FrameShortage,
+    pending: PendingPods,
     queue_watch: QueueWatch,
     /// Pods that the journal may have lost.
     pub(crate) recovery: Recovery,
@@ -164,6 +168,7 @@ impl Daemon {
             self.look_at_namespaces();
         }
         self.look_at_queued(now);
+        self.look_at_pending(now);
         if self.node.publisher.settle(&self.node.workers) {
             self.follow(Event::WorkersCaughtUp);
         }

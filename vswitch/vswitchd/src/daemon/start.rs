@@ -29,6 +29,7 @@ use worker::cores::leave_to_workers;
 use worker::publish::Publisher;
 
 use super::frames::FrameShortage;
+use super::pending::PendingPods;
 use super::queued::{AtStart, QueueWatch};
 use super::recovery::Recovery;
 use super::settle::host_state;
@@ -192,6 +193,7 @@ impl Daemon {
             agenda: kernel::Agenda::new(now),
             turns: Turns::default(),
             frames: FrameShortage::default(),
+            pending: PendingPods::default(),
             queue_watch: QueueWatch::new(now),
             recovery: Recovery::default(),
             _locks: locks,
@@ -351,6 +353,12 @@ fn restore(config: &Config, warnings: &mut Vec<String>) -> Result<(Journal, Mode
     let (mut journal, replay) = Journal::open(&config.control.state_dir)?;
     warnings.extend(replay.warnings);
     let mut model = Model::restored(config, &replay.edits);
+    if model.forget_doubtful_policies(&replay.edits, replay.lost_behind) {
+        warnings.push(
+            "policies may be missing from the journal, which was damaged: pods of the cluster are denied everything until vswitch-agent has told their policies again"
+                .to_owned(),
+        );
+    }
     let mut former = Former { is_incomplete: replay.is_incomplete, was_there: replay.was_there };
     // A kernel that does not tell has no life that could be told from another.
     if let Ok(boot) = fs::read_to_string(BOOT_ID) {

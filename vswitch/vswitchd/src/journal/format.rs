@@ -39,10 +39,22 @@ pub(super) struct Content {
     pub(super) lines: usize,
     /// What is not as it was written, but for a torn end.
     pub(super) damage: Vec<Damage>,
+    /// So many edits are before the last damage that costs lines.
+    pub(super) lost_behind: Option<usize>,
     /// Bytes before an end that was torn by a crash, if it was.
     pub(super) torn_at: Option<usize>,
     /// Lines of the version that is written can be added to it.
     pub(super) is_current: bool,
+}
+
+impl Content {
+    /// The next place is damaged.
+    fn is_damaged(&mut self, damage: Damage) {
+        if damage.costs_lines() {
+            self.lost_behind = Some(self.edits.len());
+        }
+        self.damage.push(damage);
+    }
 }
 
 /// A place that is not as it was written.
@@ -120,7 +132,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Content, Newer> {
         Some(VERSION) if content.is_current => {}
         Some(1) if !content.is_current => {}
         _ if content.lines == 0 => {
-            content = Content { damage: vec![Damage::Everything], ..Content::default() };
+            content = Content {
+                damage: vec![Damage::Everything],
+                lost_behind: Some(0),
+                ..Content::default()
+            };
         }
         _ => {
             // Without a first line the search begins in it.
@@ -148,7 +164,7 @@ fn scan(bytes: &[u8], start: usize) -> Content {
             continue;
         };
         if let Some(from) = damaged_from.take() {
-            content.damage.push(damage(bytes, from, at, awaits_end));
+            content.is_damaged(damage(bytes, from, at, awaits_end));
         }
         content.edits.extend(edits);
         content.lines += 1;
@@ -158,7 +174,7 @@ fn scan(bytes: &[u8], start: usize) -> Content {
     }
     let Some(from) = damaged_from else { return content };
     if bytes[from..].contains(&b'\n') || awaits_end {
-        content.damage.push(damage(bytes, from, bytes.len(), awaits_end));
+        content.is_damaged(damage(bytes, from, bytes.len(), awaits_end));
     } else {
         content.torn_at = Some(from);
     }
@@ -225,7 +241,7 @@ fn read_version_1(bytes: &[u8]) -> Content {
             // The version.
             None if number == 0 => {}
             None if whole.is_none() => content.torn_at = Some(at),
-            None => content.damage.push(Damage::Line(number + 1)),
+            None => content.is_damaged(Damage::Line(number + 1)),
         }
         at += line.len();
     }

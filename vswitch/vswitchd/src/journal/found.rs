@@ -45,7 +45,13 @@ impl Found {
         self.lines = content.lines;
         let is_incomplete =
             content.torn_at.is_some() || content.damage.iter().any(format::Damage::costs_lines);
-        self.replay = Replay { edits: content.edits, warnings, is_incomplete, was_there: true };
+        self.replay = Replay {
+            edits: content.edits,
+            warnings,
+            is_incomplete,
+            lost_behind: content.lost_behind,
+            was_there: true,
+        };
         self.unread = unreadable.as_ref().map(unread);
         // To anything else nothing is added: it is replaced first.
         if content.is_current && !self.is_damaged && !is_shared && self.unread.is_none() {

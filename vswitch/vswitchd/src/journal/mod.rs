@@ -52,6 +52,8 @@ pub struct Replay {
     pub warnings: Vec<String>,
     /// Lines were lost, or may have been.
     pub is_incomplete: bool,
+    /// So many edits are before the last place where lines were lost to damage.
+    pub lost_behind: Option<usize>,
     /// There was a journal.
     pub was_there: bool,
 }

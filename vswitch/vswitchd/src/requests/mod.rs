@@ -6,7 +6,7 @@
 //! | file | answers |
 //! |---|---|
 //! | `attachments` | takes a pod's port over, and compares what a runtime knows |
-//! | `held`        | nothing: it holds answers back until the journal is on disk |
+//! | `held`        | nothing: it holds answers back until the journal is on disk, and policies are known |
 //! | `show`        | `show ports`, `fdb`, `neighbors`, `drops` |
 //! | `routes`      | `show fib`, `peers`: in force or hidden |
 //! | `status`      | `status` |
@@ -31,11 +31,12 @@ mod words;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use api::{ErrorKind, ErrorReply, Reply, Request, Response};
+use api::{AttachmentId, ErrorKind, ErrorReply, Reply, Request, Response};
 use controlplane::model::refuse;
 use controlplane::plane::Event;
 
 use crate::daemon::Daemon;
+use held::AwaitedPolicies;
 pub use held::{Handled, Held};
 
 impl Daemon {
@@ -45,6 +46,7 @@ impl Daemon {
         self.notice_gone_ports();
         let is_release = matches!(request, Request::Detach(_));
         let is_drain = matches!(request, Request::Drain);
+        let added = self.added_by(&request);
         let places = places_of(&request);
         if let Some([taken, _]) = places
             && let Err(refusal) = failpoint::hit(taken).map_err(fault)
@@ -68,10 +70,19 @@ impl Daemon {
         let line = self.node.journal.written();
         // Also one that changed nothing is held: it may repeat one that is not on disk yet.
         if response.is_ok() || line > before {
-            Handled::OnceOnDisk(Held { response, line, is_release })
+            let policies = added.filter(|added| self.plane.is_pending(added));
+            let policies = policies.map(AwaitedPolicies::of);
+            Handled::OnceOnDisk(Held { response, line, is_release, policies })
         } else {
             Handled::Now(response)
         }
+    }
+
+    /// The pod with a name that an ADD attaches with this request; none if its interface is opened again.
+    fn added_by(&self, request: &Request) -> Option<AttachmentId> {
+        let Request::Attach(attach) = request else { return None };
+        let lease = self.plane.model().attachments.get(&attach.attachment)?;
+        (!lease.attached && lease.pod.is_some()).then(|| attach.attachment.clone())
     }
 
     /// The event that a change is; the answer to what is none.
@@ -85,6 +96,8 @@ impl Daemon {
             Request::ShowPeers => Reply::Peers(self.show_peers()),
             Request::ShowDrops => Reply::Drops(self.show_drops()),
             Request::ShowServices => Reply::Services(self.show_services()),
+            Request::ShowPolicies => Reply::Policies(self.plane.policy_state()),
+            Request::PolicyDigest => Reply::PolicyDigest(self.plane.policy_digest()),
             Request::ShowSessions { most } => Reply::Sessions(self.show_sessions(most)),
             Request::Trace(packet) => {
                 return Err(Box::new(self.trace(&packet).map(Reply::Trace)));

@@ -26,6 +26,7 @@ impl Daemon {
         warnings.extend(self.sysctl_notes.clone());
         warnings.extend(self.strict_uplink());
         warnings.extend(self.recovery.note(Instant::now()));
+        warnings.extend(self.policy_notes(Instant::now()));
         warnings.extend(observed.iter().flat_map(|observed| observed.problems.clone()));
         Status {
             version: env!("CARGO_PKG_VERSION").into(),

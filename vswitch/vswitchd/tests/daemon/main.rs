@@ -8,6 +8,7 @@ mod faults;
 mod mtu;
 mod networks;
 mod node;
+mod policies;
 mod recovery;
 mod service;
 mod sources;

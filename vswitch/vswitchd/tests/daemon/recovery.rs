@@ -10,7 +10,7 @@ use crate::node::{Node, Pod, Running};
 
 impl Node {
     /// Flips a bit in every line about this pod.
-    fn damage(&self, name: &str) {
+    pub(crate) fn damage(&self, name: &str) {
         let path = self.file("state/journal");
         let journal = fs::read_to_string(&path).expect("the daemon made it");
         let lines = journal.lines().map(|line| {
@@ -33,7 +33,7 @@ impl Running<'_> {
     }
 }
 
-fn recover(name: &str, pod: &Pod) -> Recover {
+pub(crate) fn recover(name: &str, pod: &Pod) -> Recover {
     Recover {
         attachment: Pod::id(name),
         netns: "/run/netns/b".to_owned(),

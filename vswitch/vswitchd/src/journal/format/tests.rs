@@ -199,3 +199,24 @@ proptest! {
         prop_assert!(lost(&content, LINES) <= touched);
     }
 }
+
+#[test]
+fn it_is_known_behind_which_edits_lines_were_lost() {
+    let whole = journal(4);
+    assert_eq!(read(&whole).expect("ours").lost_behind, None);
+    let starts: Vec<_> = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').collect();
+    // Behind the version and the first, empty line.
+    for (number, (end, _)) in starts[1..5].iter().enumerate() {
+        let mut damaged = whole.clone();
+        damaged[end + 20] ^= 1;
+        let content = read(&damaged).expect("ours");
+        assert_eq!((content.lost_behind, lost(&content, 4)), (Some(number), 1));
+    }
+    // A crash tears what nobody was told of, and a line's end costs nothing.
+    let torn = read(&whole[..whole.len() - 3]).expect("ours");
+    assert_eq!((torn.lost_behind, torn.torn_at.is_some()), (None, true));
+    let mut ends = whole.clone();
+    ends[starts[2].0] = b'x';
+    assert_eq!(read(&ends).expect("ours").lost_behind, None);
+    assert_eq!(read(b"nothing of it\n").expect("damaged").lost_behind, Some(0));
+}
