@@ -90,6 +90,9 @@ pub enum Request {
     SyncPeers(PeerSync),
     /// Adds, replaces and withdraws services.
     SyncServices(ServiceSync),
+    /// Forgets all that was told of policies: no pod is isolated until a source tells some again, unless
+    /// the configuration has pods wait for that.
+    ForgetPolicies,
     /// A part of a change of policies; with the last of them, all is in force.
     SyncPolicies(PolicySync),
     /// Sets the prefixes that this node's pods get their addresses from, one a family, as the cluster

@@ -42,6 +42,9 @@ pub(crate) enum Command {
     /// Other nodes.
     #[command(subcommand)]
     Peer(Peer),
+    /// Policies that a source told.
+    #[command(subcommand)]
+    Policies(Policies),
     /// Static entries of a bridge domain's forwarding database.
     #[command(subcommand)]
     Fdb(Fdb),
@@ -176,6 +179,13 @@ pub(crate) enum Peer {
         /// Its name.
         name: String,
     },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Policies {
+    /// Forget all of them: no pod is isolated until a source tells some again, unless kubernetes.policies
+    /// is true.
+    Forget,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -316,6 +326,7 @@ impl Command {
                 vtep_mac: *vtep_mac,
             }),
             Self::Peer(Peer::Del { name }) => Request::DeletePeer(name.clone()),
+            Self::Policies(Policies::Forget) => Request::ForgetPolicies,
             Self::Fdb(Fdb::Add { mac, vtep, bridge }) => {
                 Request::AddFdb { bridge: bridge.clone(), mac: *mac, vtep: *vtep }
             }
@@ -353,6 +364,7 @@ mod tests {
     fn lines_mean_requests() {
         assert!(matches!(request("show fib --all --json"), Ok(Request::ShowFib)));
         assert!(matches!(request("show policies"), Ok(Request::ShowPolicies)));
+        assert!(matches!(request("policies forget"), Ok(Request::ForgetPolicies)));
         match request("trace --from web --to 198.18.2.2 --proto tcp --dport 443 --df") {
             Ok(Request::Trace(packet)) => {
                 assert_eq!((packet.port.as_str(), packet.dst_port, packet.df), ("web", 443, true));

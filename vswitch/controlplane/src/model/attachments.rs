@@ -54,6 +54,10 @@ impl Model {
             if request.network.is_some() {
                 renewed.network.clone_from(&request.network);
             }
+            if request.pod.is_some() {
+                renewed.pod.clone_from(&request.pod);
+                renewed.name_is_lost = false;
+            }
             let answer = reserved(&renewed);
             let mut edits = Vec::new();
             if renewed != *lease {

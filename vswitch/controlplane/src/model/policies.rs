@@ -138,6 +138,19 @@ impl PolicyInputs {
         (self.are_told() && !is_sealed).then_some(Edit::PoliciesAre { sum: Some(self.sum) })
     }
 
+    /// The edits that leave nothing of it, as before the first commit.
+    #[must_use]
+    pub(crate) fn forgetting(&self) -> Vec<Edit> {
+        let groups = self.groups.keys().map(|group| Edit::NoMembers { group: group.clone() });
+        let rule_sets = self.rule_sets.keys().map(|id| Edit::NoRuleSet { id: id.clone() });
+        let subjects = self.subjects.keys().map(|(namespace, name)| Edit::NoSubject {
+            namespace: namespace.clone(),
+            name: name.clone(),
+        });
+        let last = Edit::PoliciesAre { sum: None };
+        groups.chain(rule_sets).chain(subjects).chain([last]).collect()
+    }
+
     /// What is different since the last call.
     pub(crate) fn take_changed(&mut self) -> ChangedInputs {
         std::mem::take(&mut self.changed)

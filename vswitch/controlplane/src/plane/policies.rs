@@ -89,6 +89,14 @@ impl ControlPlane {
         Ok(self.request(Frame { first, answer, ..Frame::default() }, rollback, notes))
     }
 
+    /// Forgets all that was told.
+    pub(super) fn forget_policies(&mut self) -> Change {
+        self.policies.staged = Staged::default();
+        let edits = self.model.policies.forgetting();
+        let note = Note::warning("all policies that were told are forgotten, as was asked");
+        self.edited(edits, Reply::Done, vec![note])
+    }
+
     /// Whether pods that have a name are denied everything while their policies are not known.
     #[must_use]
     pub fn keeps_policies(&self) -> bool {

@@ -45,6 +45,7 @@ impl ControlPlane {
             Request::SyncPeers(sync) => return self.sync_peers(sync),
             Request::SyncServices(sync) => return Ok(self.sync_services(sync)),
             Request::SyncPolicies(sync) => return self.sync_policies(sync),
+            Request::ForgetPolicies => return Ok(self.forget_policies()),
             Request::SetPodPrefixes(prefixes) => return self.set_pod_prefixes(&prefixes),
             Request::AddFdb { bridge, mac, vtep } => model.add_fdb(config, bridge, mac, vtep),
             Request::DeleteFdb { bridge, mac } => model.delete_fdb(bridge, mac),

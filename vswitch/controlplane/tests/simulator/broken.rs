@@ -40,10 +40,12 @@ pub(crate) enum Broken {
     PublishesNothing,
     /// Nobody is called to change pods' MTU.
     CallsNobody,
+    /// What is published has the policies of before.
+    PublishesFormerPolicies,
 }
 
 impl Broken {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::JournalsNothing,
         Self::AnswersBeforeSync,
         Self::SetsNoNftTable,
@@ -59,6 +61,7 @@ impl Broken {
         Self::PublishesBeforeTakingPorts,
         Self::PublishesNothing,
         Self::CallsNobody,
+        Self::PublishesFormerPolicies,
     ];
 
     /// Makes a list wrong.
@@ -70,7 +73,8 @@ impl Broken {
             Self::JournalsNothing
             | Self::AnswersBeforeSync
             | Self::SetsNoNftTable
-            | Self::RemovesNoPorts => {}
+            | Self::RemovesNoPorts
+            | Self::PublishesFormerPolicies => {}
             Self::JournalsLast => {
                 let at = actions.iter().position(is_journal);
                 let journal = at.map(|at| actions.remove(at));

@@ -85,6 +85,9 @@ impl Node {
             (self.is_behind, self.journal_is_behind) = (false, false);
             self.world.story.borrow_mut().detail(|| "the daemon starts".into());
             if self.try_start(&faults)? {
+                if let Some(plane) = &self.plane {
+                    self.ledger.begins(plane.model());
+                }
                 self.check().and_then(|()| self.on_time(&Faults::none()))?;
                 return self.look_at_namespaces(&Faults::none());
             }

@@ -16,6 +16,7 @@ use controlplane::next_hop::NextHop;
 use dataplane::wire::MacAddr;
 use ipnet::IpNet;
 
+use crate::policies;
 use crate::random::Random;
 use crate::settings::{self, Setting, WHOLE_KINDS};
 
@@ -223,8 +224,11 @@ pub(crate) fn container(number: usize) -> AttachmentId {
     AttachmentId { container_id: format!("c{number}"), ifname: "eth0".into() }
 }
 
+/// Pods that there may be.
+const PODS: usize = 7;
+
 fn pod(random: &mut Random) -> AttachmentId {
-    container(random.below(7))
+    container(random.below(PODS))
 }
 
 pub(crate) fn reserve(attachment: AttachmentId) -> Reserve {
@@ -245,30 +249,32 @@ pub(crate) fn reserve(attachment: AttachmentId) -> Reserve {
 
 fn request(random: &mut Random) -> Request {
     match random.below(100) {
-        0..18 => Request::Reserve(random_reserve(random)),
+        0..16 => Request::Reserve(random_reserve(random)),
         // Its MAC is that of the lease mostly; see `node`.
-        18..38 => {
+        16..34 => {
             let mac = if random.percent(95) { Mac([0; 6]) } else { Mac([2, 9, 9, 9, 9, 9]) };
             Request::Attach(Attach { attachment: pod(random), mac })
         }
-        38..49 => Request::Detach(pod(random)),
-        49..52 => Request::Collect(Collect {
+        34..44 => Request::Detach(pod(random)),
+        44..47 => Request::Collect(Collect {
             network: random.of(&NETWORKS).into(),
             valid: (0..random.below(6)).map(|_| pod(random)).collect(),
         }),
-        52..55 => {
+        47..50 => {
             Request::Adjusted { attachment: pod(random), mtu: random.of(&[1300, 1430, 1450, 1500]) }
         }
-        55..64 => Request::AddPeer(peer(random)),
-        64..68 => Request::DeletePeer(format!("n{}", 2 + random.below(5))),
-        68..80 => Request::SyncPeers(PeerSync {
+        50..58 => Request::AddPeer(peer(random)),
+        58..61 => Request::DeletePeer(format!("n{}", 2 + random.below(5))),
+        61..72 => Request::SyncPeers(PeerSync {
             source: Source::Kubernetes,
             complete: random.percent(50),
             peers: (0..random.below(4)).map(|_| peer(random)).collect(),
             gone: (0..random.below(2)).map(|_| format!("n{}", 2 + random.below(5))).collect(),
         }),
-        80..86 => Request::SetPodPrefixes(pod_prefixes(random)),
-        86..90 => Request::AddRoute(RouteSpec {
+        72..77 => Request::SetPodPrefixes(pod_prefixes(random)),
+        77 => Request::ForgetPolicies,
+        78..88 => Request::SyncPolicies(policies::sync(random, PODS)),
+        88..91 => Request::AddRoute(RouteSpec {
             prefix: random
                 .of(&["198.18.77.0/24", "198.18.2.128/25", "192.0.2.0/24"])
                 .parse()
@@ -280,8 +286,8 @@ fn request(random: &mut Random) -> Request {
                 _ => RouteTarget::Peer { name: format!("n{}", 2 + random.below(5)) },
             },
         }),
-        90..92 => Request::DeleteRoute(net(random.of(&["198.18.77.0/24", "192.0.2.0/24"]))),
-        92..95 => {
+        91..93 => Request::DeleteRoute(net(random.of(&["198.18.77.0/24", "192.0.2.0/24"]))),
+        93..95 => {
             Request::AddFdb { bridge: "default".into(), mac: mac(random), vtep: underlay(random) }
         }
         95..96 => Request::DeleteFdb { bridge: "default".into(), mac: mac(random) },
@@ -301,6 +307,9 @@ const NETWORKS: [&str; 2] = ["one", "two"];
 
 fn random_reserve(random: &mut Random) -> Reserve {
     let mut asked = reserve(pod(random));
+    // Not every runtime names pods.
+    let container = asked.attachment.container_id.clone();
+    asked.pod = random.percent(80).then(|| policies::pod_name(random, &container));
     // An older plugin names none.
     asked.network = random.percent(80).then(|| random.of(&NETWORKS).into());
     if random.percent(20) {

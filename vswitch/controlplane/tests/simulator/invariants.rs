@@ -12,10 +12,13 @@ use controlplane::desired::{Steering, Translation};
 use controlplane::model::{Edit, Model};
 use controlplane::plane::ControlPlane;
 use controlplane::ports;
+use dataplane::tables::policy::Direction;
 use dataplane::tables::{PortId, PortRole, Tables, Tunnels};
+use dataplane::wire::Protocol;
 
 use crate::events;
 use crate::ledger::Ledger;
+use crate::policies::{self, Committed, PORT};
 use crate::tables::difference;
 use crate::world::World;
 
@@ -252,6 +255,42 @@ pub(crate) fn the_kernel_has_what_it_is_to_have(world: &World, plane: &ControlPl
     }
     if actual != wanted {
         return Err(format!("the host port has {actual:?} and is to have {wanted:?}"));
+    }
+    Ok(())
+}
+
+/// On a node at rest.
+pub(crate) fn pods_have_the_policies_that_were_committed(
+    world: &World,
+    plane: &ControlPlane,
+) -> Held {
+    let model = plane.model();
+    let committed = Committed::of(&model.policies);
+    let refused = plane.refused_rule_sets();
+    if !refused.iter().map(|one| &one.id).eq(committed.refused()) {
+        return Err(format!("{refused:?} are refused, of {committed:?}"));
+    }
+    let are_kept = plane.config().kubernetes.policies || model.policies.are_told();
+    let tables = &world.workers.current;
+    for (attachment, port) in plane.ports().compiled() {
+        let pod = model.attachments.get(&attachment).and_then(|lease| lease.pod.as_ref());
+        for (peer, number) in
+            policies::MEMBERS.iter().flat_map(|peer| [(peer, PORT), (peer, PORT + 1)])
+        {
+            let peer = events::address(peer);
+            for direction in [Direction::Ingress, Direction::Egress] {
+                let judged =
+                    tables.policies.judge(port.id, direction, peer, Protocol::TCP, Some(number));
+                let expected = pod
+                    .is_none_or(|pod| !are_kept || committed.allows(pod, direction, peer, number));
+                if judged.allowed != expected {
+                    return Err(format!(
+                        "{pod:?}, {direction:?}, {peer} port {number}: {} by {committed:?}, and the tables say {}",
+                        expected, judged.allowed
+                    ));
+                }
+            }
+        }
     }
     Ok(())
 }

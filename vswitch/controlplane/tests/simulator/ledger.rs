@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::{
-    Attach, AttachmentId, Collect, Mac, PeerSpec, Reply, Request, Reserved, RouteTarget, Source,
+    Attach, AttachmentId, Collect, Mac, PeerSpec, PolicySync, Reply, Request, Reserved,
+    RouteTarget, Source,
 };
 use controlplane::model::Model;
 use ipnet::IpNet;
+
+use crate::policies::Committed;
 
 /// What was promised of an attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +34,39 @@ pub(crate) struct Ledger {
     fdb: BTreeMap<(String, Mac), Option<IpAddr>>,
     neighbors: BTreeMap<(String, IpAddr), Option<Mac>>,
     pods: Option<Vec<IpNet>>,
+    policies: Policies,
+}
+
+/// What was committed of policies.
+#[derive(Debug, Clone, Default)]
+struct Policies {
+    /// It is one of these, of which there are several after a commit that nobody answered; unknown if
+    /// there is none.
+    may_be: Vec<Committed>,
+    /// Parts of a change that is not committed.
+    staged: Vec<PolicySync>,
+}
+
+impl Policies {
+    /// A part was taken.
+    fn take(&mut self, part: &PolicySync) {
+        if part.part == 0 {
+            self.staged.clear();
+        }
+        self.staged.push(part.clone());
+        if part.commit {
+            let parts = std::mem::take(&mut self.staged);
+            self.may_be.iter_mut().for_each(|one| *one = one.after(&parts));
+        }
+    }
+
+    /// A part was taken, or it was not.
+    fn may_take(&mut self, part: &PolicySync) {
+        let without = self.may_be.clone();
+        self.take(part);
+        self.may_be.extend(without);
+        self.may_be.dedup();
+    }
 }
 
 impl Ledger {
@@ -104,6 +140,11 @@ impl Ledger {
                     self.peers.remove(&(source, refused.name.clone()));
                 }
             }
+            (Request::SyncPolicies(part), _) => self.policies.take(part),
+            (Request::ForgetPolicies, _) => {
+                self.policies =
+                    Policies { may_be: vec![Committed::default()], ..Policies::default() };
+            }
             (Request::SetPodPrefixes(prefixes), _) => self.pods = Some(prefixes.clone()),
             (Request::AddFdb { bridge, mac, vtep }, _) => {
                 self.fdb.insert((bridge.clone(), *mac), Some(*vtep));
@@ -144,6 +185,8 @@ impl Ledger {
                 self.routes.clear();
             }
             Request::SyncPeers(sync) => self.peers.retain(|(of, _), _| *of != sync.source),
+            Request::SyncPolicies(part) => self.policies.may_take(part),
+            Request::ForgetPolicies => self.policies.may_be.push(Committed::default()),
             Request::SetPodPrefixes(_) => self.pods = None,
             Request::AddFdb { bridge, mac, .. } | Request::DeleteFdb { bridge, mac } => {
                 self.fdb.remove(&(bridge.clone(), *mac));
@@ -153,6 +196,21 @@ impl Ledger {
                 self.neighbors.remove(&(bridge.clone(), *address));
             }
             _ => {}
+        }
+    }
+
+    /// A request was refused.
+    pub(crate) fn refused(&mut self, request: &Request) {
+        if matches!(request, Request::SyncPolicies(_)) {
+            self.policies.staged.clear();
+        }
+    }
+
+    /// A process begins: nothing is staged, and what is unknown of policies is what its model has.
+    pub(crate) fn begins(&mut self, model: &Model) {
+        self.policies.staged.clear();
+        if self.policies.may_be.is_empty() {
+            self.policies.may_be.push(Committed::of(&model.policies));
         }
     }
 
@@ -228,6 +286,12 @@ impl Ledger {
                 let promised = self.pods.as_ref()?;
                 let current = model.pods.current();
                 broken(model.pods.is_same(promised), &"pod prefixes", promised, &current)
+            })
+            .or_else(|| {
+                let may_be = &self.policies.may_be;
+                let current = Committed::of(&model.policies);
+                let is_kept = may_be.is_empty() || may_be.contains(&current);
+                broken(is_kept, &"policies", may_be, &current)
             })
     }
 }

@@ -14,6 +14,7 @@
 //! | `world`      | what actions do, and what is left of those that go wrong |
 //! | `disk`, `kernel`, `workers` | what they are done to |
 //! | `ledger`     | what clients were told |
+//! | `policies`   | what sources commit of policies, and what it comes to |
 //! | `invariants` | the rules |
 //! | `tables`     | when tables are the same |
 //! | `story`      | the text of what happened |
@@ -29,6 +30,7 @@ mod invariants;
 mod kernel;
 mod ledger;
 mod node;
+mod policies;
 mod random;
 mod settings;
 mod stories;

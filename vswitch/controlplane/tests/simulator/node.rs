@@ -173,7 +173,16 @@ impl Node {
         let ports = self.plane()?.ports().compiled().into_keys().collect::<Vec<_>>();
         // One that could not be taken at the last start may be taken at the next.
         let missing = self.plane()?.reattachments();
+        let kubernetes = self.plane()?.config().kubernetes.clone();
+        let policies = self.plane()?.policy_state().pods;
         self.happens(Happening::Kill, &Faults::none())?;
+        let plane = self.plane()?;
+        // What was reloaded may be taken over now.
+        let is_same_setting = plane.config().kubernetes == kubernetes;
+        if is_same_setting && plane.policy_state().pods != policies {
+            let left = self.plane()?.policy_state().pods;
+            return Err(format!("a restart has made of the policies {policies:?} {left:?}"));
+        }
         let mut left: Vec<_> = self.plane()?.ports().compiled().into_keys().collect();
         left.retain(|pod| ports.contains(pod) || !missing.iter().any(|one| one.attachment == *pod));
         if ports == left {
@@ -207,9 +216,13 @@ impl Node {
         match self.react(event, faults)? {
             Outcome::Done(Some(reply)) => self.told(&request, &reply, faults),
             Outcome::Done(None) => return Err("a client is not answered".into()),
-            // What was taken back is on disk, too.
-            Outcome::Refused(_) if self.world.course.has_journalled => self.sync(faults),
-            Outcome::Refused(_) => {}
+            Outcome::Refused(_) => {
+                self.ledger.refused(&request);
+                // What was taken back is on disk, too.
+                if self.world.course.has_journalled {
+                    self.sync(faults);
+                }
+            }
             Outcome::Died => {
                 match self.world.course.answer.take() {
                     Some(reply) => self.told(&request, &reply, &Faults::none()),
@@ -412,6 +425,7 @@ impl Node {
         invariants::workers_have_the_ports_that_tables_name(world, plane)?;
         invariants::every_port_is_a_pods_that_is_there(world, plane)?;
         invariants::the_kernel_has_what_it_is_to_have(world, plane)?;
+        invariants::pods_have_the_policies_that_were_committed(world, plane)?;
         invariants::somebody_was_called_for_pods_of_another_mtu(world, plane)
     }
 }

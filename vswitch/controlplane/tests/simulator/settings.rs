@@ -24,7 +24,7 @@ const KINDS: [Kind; 7] = [
     Kind {
         pods: CONFIGURED,
         uplink: "[uplink]\ninterface = \"eth0\"\nproxy_neighbors = true\n",
-        more: "[routes.kernel]\n",
+        more: "[routes.kernel]\n[kubernetes]\npolicies = true\n",
         ..Kind::PLAIN
     },
     Kind {

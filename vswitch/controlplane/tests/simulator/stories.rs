@@ -8,8 +8,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use api::{
-    Attach, AttachmentId, Collect, Encapsulation, Mac, PeerSpec, PeerSync, PortMapping, Request,
-    Reserve, RouteSpec, RouteTarget, Source, TransportProtocol,
+    Attach, AttachmentId, Collect, Encapsulation, GroupChange, GroupId, Mac, NamedRuleSet,
+    PeerSpec, PeerSync, PodName, PolicyPeers, PolicyRule, PolicySync, PolicyTier, PortMapping,
+    Request, Reserve, RouteSpec, RouteTarget, RuleAction, RuleSet, RuleSetId, Source, Subject,
+    SubjectRules, TransportProtocol,
 };
 use controlplane::next_hop::NextHop;
 use dataplane::wire::MacAddr;
@@ -95,6 +97,37 @@ fn sync(complete: bool, peers: Vec<PeerSpec>, gone: &[&str]) -> Happening {
     ask(Request::SyncPeers(PeerSync { source, complete, peers, gone }))
 }
 
+/// A change of policies by which a pod has these rule sets, each of which allows one group.
+fn policies(pod: &AttachmentId, sets: &[&str], members: &[&str]) -> Happening {
+    let group = GroupId("g".into());
+    let id = |name: &&str| RuleSetId((*name).into());
+    let peers = PolicyPeers::Of { groups: vec![group.clone()], blocks: Vec::new() };
+    let rule = PolicyRule { index: 0, action: RuleAction::Allow, peers, ports: None };
+    let named = |name: &&str| {
+        let (policy, tier) = ((*name).into(), PolicyTier::NetworkPolicy);
+        NamedRuleSet { id: id(name), set: RuleSet { policy, tier, rules: vec![rule.clone()] } }
+    };
+    let rules = SubjectRules { ingress: sets.iter().map(id).collect(), egress: Vec::new() };
+    let join = members.iter().map(|text| address(text)).collect();
+    ask(Request::SyncPolicies(PolicySync {
+        commit: true,
+        gone_groups: vec![group.clone()],
+        groups: vec![GroupChange { group, leave: Vec::new(), join }],
+        rule_sets: sets.iter().map(named).collect(),
+        subjects: vec![Subject { pod: name(pod), rules }],
+        ..PolicySync::default()
+    }))
+}
+
+fn name(pod: &AttachmentId) -> PodName {
+    PodName { namespace: "lab".into(), name: pod.container_id.clone(), uid: None }
+}
+
+fn add_named(attachment: &AttachmentId) -> [Happening; 2] {
+    let pod = Some(name(attachment));
+    [ask(Request::Reserve(Reserve { pod, ..reserve(attachment.clone()) })), attach(attachment)]
+}
+
 fn stories() -> Vec<Short> {
     let (one, other) = (container(1), container(2));
     let direct = Some(Encapsulation::Direct);
@@ -104,6 +137,17 @@ fn stories() -> Vec<Short> {
             "a pod comes, goes, and comes again",
             setting(0, 0),
             [add(&one).to_vec(), vec![delete(&one)], add(&one).to_vec()].concat(),
+        ),
+        short(
+            "policies are told before their pod comes, change while it is there, and are forgotten",
+            setting(6, 0),
+            [
+                vec![policies(&one, &["x"], &["198.18.1.2"])],
+                add_named(&one).to_vec(),
+                add_named(&other).to_vec(),
+                vec![policies(&one, &["x", "y"], &["198.18.1.3"]), ask(Request::ForgetPolicies)],
+            ]
+            .concat(),
         ),
         short(
             "a port of the node leads to a pod, and to another when that is gone",

@@ -366,8 +366,11 @@ impl Performer for World {
 }
 
 impl World {
-    fn publish_as(&mut self, what: &'static str, tables: Tables) -> Performed {
+    fn publish_as(&mut self, what: &'static str, mut tables: Tables) -> Performed {
         let epoch = tables.epoch;
+        if self.is_broken(Broken::PublishesFormerPolicies) {
+            tables.policies = self.workers.current.policies.clone();
+        }
         self.act(
             "publish",
             || format!("{what}, epoch {}", epoch.0),

@@ -245,3 +245,16 @@ fn a_lost_line_of_a_pod_costs_no_policies_but_its_own() {
     assert_eq!(daemon.isolation()[1], web);
     daemon.stop();
 }
+
+#[test]
+fn what_was_told_can_be_forgotten() {
+    let node = Node::new("");
+    let daemon = node.start();
+    daemon.sync_policies(PolicySync { subjects: vec![subject("db", &[])], ..commit() });
+    let _web = daemon.plug_as(reserve("web"));
+    assert_eq!(daemon.isolation(), [("shop/web".into(), Isolation::Pending, Isolation::Pending)]);
+    assert_eq!(daemon.ask(&Request::ForgetPolicies), Reply::Done);
+    assert_eq!(daemon.policies(), PolicyState::default());
+    daemon.kill();
+    assert_eq!(node.start().policies(), PolicyState::default());
+}

@@ -114,6 +114,19 @@ fn what_is_taken_back_is_as_before() {
 }
 
 #[test]
+fn what_is_forgotten_is_as_before_the_first_commit() {
+    let mut model = Model::new(&config());
+    let empty = model.snapshot();
+    commit(&mut model, first());
+    let told = model.snapshot();
+    let undo = model.apply_all(&model.policies.forgetting());
+    assert_eq!(model.snapshot(), empty);
+    assert!(!model.policies.are_told());
+    model.apply_all(&undo);
+    assert_eq!(model.snapshot(), told);
+}
+
+#[test]
 fn edits_are_the_same_after_their_json_and_a_second_time() {
     let mut model = Model::new(&config());
     let mut edits = commit(&mut model, first()).0;

@@ -207,13 +207,47 @@ fn the_journal_knows_the_source() {
     assert_eq!((again.peers, again.pods), (model.peers, model.pods));
 }
 
+#[test]
+fn a_pod_that_lost_its_name_has_it_again_from_its_runtime() {
+    let (config, mut model) = (config(), Model::new(&config()));
+    let attachment = AttachmentId { container_id: "c".into(), ifname: "eth0".into() };
+    let request = api::Recover {
+        attachment: attachment.clone(),
+        netns: String::new(),
+        addresses: prefixes(&["198.18.1.9/32"]),
+        gateways: Vec::new(),
+        mac: api::Mac([2; 6]),
+        mtu: 1450,
+    };
+    let (edits, _) = model.recover(&config, &request).expect("it is free");
+    model.apply_all(&edits);
+    assert!(model.attachments[&attachment].name_is_lost);
+    let line = serde_json::to_string(&edits).expect("plain");
+    assert!(line.contains("\"name_is_lost\":true"), "{line}");
+    let pod = api::PodName { namespace: "shop".into(), name: "web".into(), uid: Some("u".into()) };
+    let reserve = Reserve { pod: Some(pod.clone()), ..plain_reserve(attachment.clone()) };
+    let tried_anew = model.reserve(&config, &reserve, 1450, false);
+    let (edits, _) = tried_anew.expect("it has a lease");
+    model.apply_all(&edits);
+    let lease = &model.attachments[&attachment];
+    assert_eq!((lease.pod.as_ref(), lease.name_is_lost), (Some(&pod), false));
+}
+
 fn unnamed() -> Model {
     Model::new(&Config::parse("f", &format!("{NODE}{CONFIG}")).expect("valid"))
 }
 
 fn reserve(model: &mut Model, container: &str) -> Result<Vec<String>, api::ErrorReply> {
-    let request = Reserve {
-        attachment: AttachmentId { container_id: container.into(), ifname: "eth0".into() },
+    let request =
+        plain_reserve(AttachmentId { container_id: container.into(), ifname: "eth0".into() });
+    let (edits, reserved) = model.reserve(&config_unnamed(), &request, 1450, false)?;
+    model.apply_all(&edits);
+    Ok(reserved.addresses.iter().map(|net| net.addr().to_string()).collect())
+}
+
+fn plain_reserve(attachment: AttachmentId) -> Reserve {
+    Reserve {
+        attachment,
         network: None,
         pod: None,
         netns: String::new(),
@@ -223,10 +257,7 @@ fn reserve(model: &mut Model, container: &str) -> Result<Vec<String>, api::Error
         mac: None,
         port_mappings: Vec::new(),
         bandwidth: api::Bandwidth::default(),
-    };
-    let (edits, reserved) = model.reserve(&config_unnamed(), &request, 1450, false)?;
-    model.apply_all(&edits);
-    Ok(reserved.addresses.iter().map(|net| net.addr().to_string()).collect())
+    }
 }
 
 fn config_unnamed() -> Config {
