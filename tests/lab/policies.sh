@@ -1,0 +1,200 @@
+#!/bin/bash
+# Policies in the datapath: two nodes, whose daemons are told groups, rule sets and the rule sets of each pod
+# as a cluster's agent tells them. What is allowed passes, and nothing else does: when policies change, when
+# the daemon is killed, and before a pod's policies are known.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=scripts/lib/all.sh
+. "$root/scripts/lib/all.sh"
+
+# A transfer of so many files goes on while policies change.
+readonly HELD_BLOBS=10
+
+main() {
+    setup_binaries
+    lab_trap
+    lab_create
+    two_nodes_up vxlan
+    pod_plug node-a a1
+    pod_plug node-a a2
+    pod_plug node-b b1
+    servers_up a1 a2 b1
+    check "pods speak to one another before anybody told policies" talks a1 a2 4
+    denied_by_default
+    allowed_by_group_and_port
+    denied_from_within
+    revoked
+    killed
+    held
+    bad_policies
+    forgotten
+    check "node-a accounts for every packet" accounts node-a
+    report_end
+}
+
+sync() { /usr/bin/python3 "$root/tests/lab/ask.py" "$(node_socket "$1")" sync-policies "$2"; }
+
+# told NODE PART…: a commit of these, each an object with keys of a change.
+told() {
+    local node=$1
+    shift
+    sync "$node" "$(jq -cs 'add + {part: 0, commit: true}' <<<"$*")" >/dev/null
+}
+
+# subjects POD=INGRESS/EGRESS…: the rule sets of pods, one a direction or none.
+subjects() {
+    local pod ids
+    for pod in "$@"; do
+        ids=${pod#*=}
+        jq -cn --arg pod "${pod%%=*}" --arg in "${ids%/*}" --arg out "${ids#*/}" \
+            '{pod: {namespace: "demo", name: $pod, uid: "uid-of-\($pod)"}} + ({ingress: $in, egress: $out}
+             | map_values(if . == "" then [] else [.] end))'
+    done | jq -cs '{subjects: .}'
+}
+
+# rules NAME [RULE…]: a rule set.
+rules() {
+    local name=$1
+    shift
+    jq -cs --arg name "$name" '{rule_sets: [{id: $name, policy: "demo/\($name)", tier: "network-policy", rules: .}]}' <<<"$*"
+}
+
+# allow GROUP [PROTOCOL FIRST LAST]
+allow() {
+    jq -cn --arg group "$1" --argjson ports "${2:+[{\"protocol\": $2, \"ports\": [$3, $4]\}]}" \
+        '{index: 0, action: "allow", peers: {of: {groups: [$group]}}} + (if $ports then {$ports} else {} end)'
+}
+
+# member KEY GROUP POD…: both addresses of each join or leave.
+member() {
+    local key=$1 group=$2 pod family
+    shift 2
+    for pod in "$@"; do
+        for family in 4 6; do address "$pod" "$family" && echo; done
+    done | jq -cRs --arg key "$key" --arg group "$group" '{groups: [{group: $group, ($key): split("\n") | map(select(. != ""))}]}'
+}
+
+denied_by_default() {
+    told node-a "$(rules deny)" "$(subjects a1=/ a2=deny/)"
+    told node-b "$(subjects b1=/)"
+    local family
+    for family in 4 6; do
+        check_not "IPv$family: nobody of its node reaches a pod that is isolated" fetch a1 "$(address a2 "$family")" who
+        check_not "nor does a pod of another" fetch b1 "$(address a2 "$family")" who
+        check_not "nor by ICMP" pings b1 "$(address a2 "$family")"
+        check "its own node does" pings node-a "$(address a2 "$family")"
+        check "and it reaches others" talks a2 b1 "$family"
+        check "who is not isolated is reached" talks b1 a1 "$family"
+    done
+    check "the drop has a name" drops node-a policy-denied
+}
+
+# drops NODE REASON: some packets were.
+drops() { ctl "$1" show drops | finds " $2 "; }
+
+allowed_by_group_and_port() {
+    local family
+    told node-a "$(rules web "$(allow clients 6 1 $((SERVER_PORT - 1)))")" "$(member join clients a1)" "$(subjects a2=web/)"
+    for family in 4 6; do
+        check_not "IPv$family: a member of the group reaches no port but those" fetch a1 "$(address a2 "$family")" who
+    done
+    told node-a "$(rules web "$(allow clients 6 1 "$SERVER_PORT")")"
+    for family in 4 6; do
+        check "IPv$family: until they have one more" talks a1 a2 "$family"
+        check_not "and nobody else does" fetch b1 "$(address a2 "$family")" who
+    done
+    told node-a "$(member join clients b1)"
+    for family in 4 6; do
+        check "IPv$family: who joins the group reaches it, from another node" talks b1 a2 "$family"
+    done
+    ctl node-a show policies >"$LAB_DIR/policies"
+    check "show policies names the policy of the pod" finds "^demo/a2  *ingress  *policies  *network  *1  *demo/web$" "$LAB_DIR/policies"
+    check "and who has none" finds "^demo/a1  *ingress  *open" "$LAB_DIR/policies"
+}
+
+denied_from_within() {
+    told node-b "$(rules deny)" "$(subjects b1=/deny)"
+    check_not "a pod that may send nothing reaches no other" fetch b1 "$(address a1 4)" who
+    check "it answers" talks a1 b1 4
+    told node-b "$(subjects b1=/)"
+    check "until it may again" talks b1 a1 4
+}
+
+# A transfer stops where its client is allowed no longer.
+revoked() {
+    local held
+    in_ns a1 curl -sS --noproxy '*' --limit-rate 2M --max-time 60 "$(url "$(address a2 4)" "blob/$HELD_BLOBS")" >"$LAB_DIR/held" 2>/dev/null &
+    held=$!
+    check "a transfer begins" wait_until 5 test -s "$LAB_DIR/held"
+    told node-a "$(member leave clients a1)"
+    check "it is revoked" wait_until 5 drops node-a policy-revoked
+    kill "$held" 2>/dev/null || true
+    wait "$held" 2>/dev/null || true
+    check_not "and there is no other" fetch a1 "$(address a2 4)" who
+    check "others go on" talks b1 a2 4
+}
+
+killed() {
+    in_force node-a >"$LAB_DIR/before"
+    lab_signal vswitchd-node-a KILL
+    wait_until 5 lab_gone vswitchd-node-a
+    node_spawn node-a
+    wait_until 20 ctl node-a status
+    node_adjust node-a >/dev/null
+    in_force node-a >"$LAB_DIR/after"
+    check "a daemon that follows one that was killed has its policies" diff "$LAB_DIR/before" "$LAB_DIR/after"
+    check "who was allowed is" wait_until 10 talks b1 a2 4
+    check_not "who was denied is" fetch a1 "$(address a2 4)" who
+}
+
+# in_force NODE: everything but the memory that it takes.
+in_force() { ctl "$1" --json show policies | jq 'del(.summary.bytes)'; }
+
+# Nothing reaches a pod, and nothing leaves it, before its policies are known.
+held() {
+    local begin adding
+    begin=${EPOCHREALTIME/./}
+    pod_plug node-a a3
+    check "an ADD waits for the policies of its pod" test $((${EPOCHREALTIME/./} - begin)) -ge 2000000
+    servers_up a3
+    check_not "a pod whose policies nobody told reaches nobody" fetch a3 "$(address b1 4)" who
+    check_not "and is not reached" fetch b1 "$(address a3 4)" who
+    check "its own node reaches it" pings node-a "$(address a3 4)"
+    check "the drop has a name" drops node-a policy-pending
+    ctl node-a show policies >"$LAB_DIR/policies"
+    check "show policies says so" finds "^demo/a3  *egress  *pending .*not known yet$" "$LAB_DIR/policies"
+    told node-a "$(subjects a3=/)"
+    check "with its policies it speaks" talks a3 b1 4
+    pod_plug node-a a4 &
+    adding=$!
+    wait_until 10 is_shown a4
+    told node-a "$(subjects a4=web/)"
+    check "an ADD ends when its pod's policies are told" wait_until 10 is_plugged a4
+    wait "$adding"
+    check_not "and the pod is what they say" fetch a3 "$(address a4 4)" who
+}
+
+is_plugged() { [[ -s $LAB_DIR/addresses/$1.6 ]]; }
+
+is_shown() { ctl node-a show policies | finds "^demo/$1 .*pending"; }
+
+# What is refused closes what it concerns, and nothing else.
+bad_policies() {
+    local answer
+    answer=$(sync node-a "$(jq -cs 'add + {part: 0, commit: true}' \
+        <<<"$(rules bad "$(allow clients 6 81 80)") $(subjects a3=bad/)")")
+    check "a policy that cannot be is refused by name" finds "policy demo/bad, rule 0: the ports 81 to 80" <<<"$answer"
+    check_not "its pod is closed" fetch b1 "$(address a3 4)" who
+    check "status names it" finds "1 rule set(s) are refused" <<<"$(ctl node-a status)"
+    check "others lose nothing" talks b1 a2 4
+    told node-a "$(subjects a3=/)"
+    check_not "a part that is out of order is refused" sync node-a '{"part": 3, "commit": true}'
+    check "and changes nothing" talks b1 a3 4
+}
+
+forgotten() {
+    ctl node-a policies forget
+    check "policies that are forgotten isolate nobody" talks a1 a2 4
+}
+
+main "$@"
