@@ -46,6 +46,7 @@ pub mod fields;
 pub mod flannel;
 pub mod install;
 mod link;
+pub mod listing;
 pub mod node;
 pub mod object;
 pub mod policy;

@@ -13,13 +13,28 @@
 //! | `network`  | NetworkPolicy as such a policy |
 //! | `cluster`  | ClusterNetworkPolicy, AdminNetworkPolicy and BaselineAdminNetworkPolicy as such |
 //! | `resolve`  | its rule sets for a pod |
+//! | `object`   | namespaces and cluster policies as the API server sends them |
+//! | `index`    | the watches' events, and what is left out of policies |
+//! | `live`     | the translation as the cluster changes: what an event touches, and no more |
+//! | `live_groups`, `named_ports`, `scope_index`, `interner` | its parts |
+//! | `changes`  | what of it has changed since it was last sent |
+//! | `held`     | the difference to what the daemon has, in messages |
 
+pub mod changes;
 pub mod cluster;
 pub mod group;
+pub mod held;
+pub mod index;
+mod interner;
+pub mod live;
+mod live_groups;
+mod named_ports;
 pub mod network;
+pub mod object;
 pub mod pod;
-mod resolve;
+pub mod resolve;
 pub mod rule;
+mod scope_index;
 pub mod selector;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +44,7 @@ use api::{GroupId, RuleSet, RuleSetId, SubjectRules};
 
 use group::GroupMembers;
 use pod::{Pod, PodKey};
-use resolve::{Side, resolve};
+use resolve::{NamedPortQuery, Side, rule_set, rule_set_id};
 use rule::Policy;
 use selector::Labels;
 
@@ -57,11 +72,11 @@ pub struct Cluster {
 
 impl Cluster {
     /// The pods of a namespace.
-    fn pods_of(&self, namespace: &str) -> impl Iterator<Item = &Pod> {
+    fn pods_of(&self, namespace: &str) -> impl Iterator<Item = (&PodKey, &Pod)> {
         let first = PodKey { namespace: namespace.to_owned(), name: String::new() };
         let pods = self.pods.range(first..);
         let namespace = namespace.to_owned();
-        pods.take_while(move |(key, _)| key.namespace == namespace).map(|(_, pod)| pod)
+        pods.take_while(move |(key, _)| key.namespace == namespace)
     }
 }
 
@@ -95,9 +110,15 @@ impl Translation {
                     (Side::Ingress, &policy.ingress, &mut rules.ingress),
                     (Side::Egress, &policy.egress, &mut rules.egress),
                 ] {
-                    if let Some(drafts) = drafts {
-                        ids.push(resolve(cluster, policy, side, drafts, pod, &mut out));
+                    let Some(drafts) = drafts else { continue };
+                    let id = rule_set_id(policy, side, drafts, pod);
+                    if !out.rule_sets.contains_key(&id) {
+                        let groups = &mut out.groups;
+                        let asked = &mut |query: NamedPortQuery| query.of(cluster).collect();
+                        let set = rule_set(policy, side, drafts, pod, asked, groups);
+                        out.rule_sets.insert(id.clone(), set);
                     }
+                    ids.push(id);
                 }
             }
             if rules != SubjectRules::default() {

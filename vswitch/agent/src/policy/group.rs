@@ -9,9 +9,9 @@ use std::net::IpAddr;
 
 use api::{GroupId, PeerBlock};
 
-use super::Cluster;
 use super::pod::{Pod, PodKey};
 use super::selector::{Selector, Word};
+use super::{Cluster, PolicyNode};
 
 /// Namespaces of pods.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +64,7 @@ impl PodScope {
             }
         };
         let pods = namespaces.into_iter().flat_map(|name| cluster.pods_of(name));
+        let pods = pods.map(|(_, pod)| pod);
         pods.filter(|pod| pod.is_judged() && self.pods.matches(&pod.labels))
     }
 }
@@ -104,14 +105,26 @@ impl GroupMembers {
     /// The members.
     #[must_use]
     pub fn of(&self, cluster: &Cluster) -> BTreeSet<IpAddr> {
+        self.each(cluster).into_iter().collect()
+    }
+
+    /// The members, each as often as there are pods or nodes that have it.
+    pub(super) fn each(&self, cluster: &Cluster) -> Vec<IpAddr> {
         match self {
             Self::Pods { scope, .. } => {
                 scope.pods(cluster).flat_map(|pod| self.addresses(pod)).collect()
             }
-            Self::Nodes(selector) => {
-                let nodes = cluster.nodes.values().filter(|node| selector.matches(&node.labels));
-                nodes.flat_map(|node| node.addresses.iter().copied()).collect()
+            Self::Nodes(_) => {
+                cluster.nodes.values().flat_map(|node| self.of_node(node).to_vec()).collect()
             }
+        }
+    }
+
+    /// The members that one node contributes.
+    pub(super) fn of_node<'n>(&self, node: &'n PolicyNode) -> &'n [IpAddr] {
+        match self {
+            Self::Nodes(selector) if selector.matches(&node.labels) => &node.addresses,
+            _ => &[],
         }
     }
 

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -14,6 +15,11 @@ use serde::Deserialize;
 
 use super::rule::protocol;
 use super::selector::Labels;
+
+/// Annotation of the object that a kubelet makes of a static pod.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Annotation with the static pod's UID.
+const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 
 /// A Pod.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -137,7 +143,7 @@ impl fmt::Display for PodKey {
 }
 
 /// A port with a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NamedPort {
     /// The name.
     pub name: String,
@@ -150,16 +156,16 @@ pub struct NamedPort {
 /// A pod as policies see it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pod {
-    /// UID of the object: a pod of the same name has another.
+    /// UID by which the runtime knows it: a pod of the same name has another.
     pub uid: String,
     /// Its labels.
-    pub labels: Labels,
+    pub labels: Arc<Labels>,
     /// Where it runs.
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
     /// Its named ports; of two with the same name and protocol the first.
-    pub ports: Vec<NamedPort>,
+    pub ports: Arc<[NamedPort]>,
     /// It has the node's network.
     pub host_network: bool,
     /// All of its containers have ended, for good.
@@ -174,11 +180,11 @@ impl Pod {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let key = PodKey { namespace: text(&metadata.namespace), name: text(&metadata.name) };
         let pod = Self {
-            uid: text(&metadata.uid),
-            labels: metadata.labels.clone().unwrap_or_default(),
-            node: spec.node_name.clone(),
+            uid: uid(metadata).unwrap_or_default().to_owned(),
+            labels: Arc::new(metadata.labels.clone().unwrap_or_default()),
+            node: spec.node_name.as_deref().map(Arc::from),
             addresses: addresses(status),
-            ports: named_ports(spec),
+            ports: named_ports(spec).into(),
             host_network: spec.host_network,
             finished: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
         };
@@ -198,6 +204,14 @@ impl Pod {
         let ports = ports.map(|port| (port.protocol, port.number));
         ports.filter(move |(other, _)| protocol.is_none_or(|protocol| protocol == *other))
     }
+}
+
+/// The UID by which the runtime knows a pod: that of its object; of a static pod, which is there before it
+/// has an object, what its kubelet made of its file.
+fn uid(metadata: &ObjectMeta) -> Option<&str> {
+    let annotation = |key| metadata.annotations.as_ref()?.get(key).map(String::as_str);
+    let of_file = annotation(MIRROR).and_then(|_| annotation(CONFIG_HASH));
+    of_file.or(metadata.uid.as_deref())
 }
 
 fn addresses(status: &PodStatus) -> Vec<IpAddr> {

@@ -1,11 +1,11 @@
 //! The rule sets of a policy for a pod.
 //!
-//! Enters: a policy that selects the pod, and the cluster. Leaves: the name of the rule set, which is
-//! added to the translation with the groups that it names. A named port is that of the destination: for
+//! Enters: a policy that selects the pod, and the numbers that peers give to named ports. Leaves: the name
+//! of the rule set, the rule set, and the groups that it names. A named port is that of the destination: for
 //! ingress the subject, so that subjects with other numbers have another rule set; for egress each peer,
 //! so that each number that some peer has makes a rule of its own, for a group of those peers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{GroupId, PolicyPeers, PolicyPorts, PolicyRule, RuleSet, RuleSetId};
 
@@ -13,7 +13,6 @@ use super::group::{GroupMembers, PodScope};
 use super::pod::Pod;
 use super::rule::{Draft, DraftPeer, DraftPort, Policy};
 use super::selector::Word;
-use super::{Cluster, Translation};
 
 /// The direction of the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,30 +21,62 @@ pub(super) enum Side {
     Egress,
 }
 
-/// Adds the rule set of a policy's rules for a pod, unless it is there, and returns its name.
-pub(super) fn resolve(
-    cluster: &Cluster,
+/// A question: which numbers do pods give to a port of that name?
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NamedPortQuery {
+    /// The name.
+    pub(super) name: String,
+    /// Number of the protocol that the port must have; any if absent.
+    pub(super) protocol: Option<u8>,
+    /// The pods.
+    pub(super) scope: PodScope,
+}
+
+/// Protocols and numbers that some pod gives to a named port.
+pub(super) type PortNumbers = BTreeSet<(u8, u16)>;
+/// Groups by name.
+pub(super) type Members = BTreeMap<GroupId, GroupMembers>;
+
+/// Name of the rule set of a policy's rules for a pod: all pods for which it is the same share the set.
+pub(super) fn rule_set_id(
     policy: &Policy,
     side: Side,
     drafts: &[Draft],
     subject: &Pod,
-    out: &mut Translation,
 ) -> RuleSetId {
     let (direction, numbers) = match side {
         Side::Ingress => ("ingress", numbers(drafts, subject)),
         Side::Egress => ("egress", String::new()),
     };
-    let id = RuleSetId(format!("{} {direction}{numbers}", policy.id));
-    if !out.rule_sets.contains_key(&id) {
-        let rules = drafts.iter().flat_map(|draft| match side {
-            Side::Ingress => ingress(draft, subject, out),
-            Side::Egress => egress(cluster, draft, out),
-        });
-        let rules = rules.collect();
-        let set = RuleSet { policy: policy.name.clone(), tier: policy.tier, rules };
-        out.rule_sets.insert(id.clone(), set);
+    RuleSetId(format!("{} {direction}{numbers}", policy.id))
+}
+
+/// The policy's part of a rule set's name, as [`Policy::id`] has it.
+#[must_use]
+pub fn policy_of(id: &RuleSetId) -> &str {
+    // Kinds and names of objects have no spaces.
+    let end = id.0.match_indices(' ').nth(1);
+    end.map_or(&*id.0, |(end, _)| &id.0[..end])
+}
+
+/// The rule set of a policy's rules for a pod. Groups that it names are added to `groups`; `asked` answers
+/// for the peers' named ports, and is asked only for those that the rules have.
+pub(super) fn rule_set(
+    policy: &Policy,
+    side: Side,
+    drafts: &[Draft],
+    subject: &Pod,
+    asked: &mut dyn FnMut(NamedPortQuery) -> PortNumbers,
+    groups: &mut Members,
+) -> RuleSet {
+    let mut rules = Vec::new();
+    for draft in drafts {
+        match side {
+            Side::Ingress => rules.extend(ingress(draft, subject, groups)),
+            Side::Egress => rules.extend(egress(draft, asked, groups)),
+        }
     }
-    id
+    RuleSet { policy: policy.name.clone(), tier: policy.tier, rules }
 }
 
 /// The numbers that a subject gives to the named ports of rules, as text.
@@ -64,7 +95,7 @@ fn numbers(drafts: &[Draft], subject: &Pod) -> String {
     texts.collect()
 }
 
-fn ingress(draft: &Draft, subject: &Pod, out: &mut Translation) -> Vec<PolicyRule> {
+fn ingress(draft: &Draft, subject: &Pod, out: &mut Members) -> Option<PolicyRule> {
     let ports = draft.ports.as_ref().map(|ports| {
         let numbers = |port: &DraftPort| match port {
             DraftPort::Numbers(numbers) => vec![*numbers],
@@ -75,10 +106,14 @@ fn ingress(draft: &Draft, subject: &Pod, out: &mut Translation) -> Vec<PolicyRul
         ports.iter().flat_map(numbers).collect::<Vec<_>>()
     });
     let peers = peers(draft, out);
-    rule(draft, peers, ports).into_iter().collect()
+    rule(draft, peers, ports)
 }
 
-fn egress(cluster: &Cluster, draft: &Draft, out: &mut Translation) -> Vec<PolicyRule> {
+fn egress(
+    draft: &Draft,
+    asked: &mut dyn FnMut(NamedPortQuery) -> PortNumbers,
+    out: &mut Members,
+) -> Vec<PolicyRule> {
     let Some(ports) = &draft.ports else {
         let peers = peers(draft, out);
         return rule(draft, peers, None).into_iter().collect();
@@ -88,7 +123,7 @@ fn egress(cluster: &Cluster, draft: &Draft, out: &mut Translation) -> Vec<Policy
         match port {
             DraftPort::Numbers(ports) => numbers.push(*ports),
             DraftPort::Named { name, protocol } => {
-                rules.extend(named_egress(cluster, draft, name, *protocol, out));
+                rules.extend(named_egress(draft, name, *protocol, asked, out));
             }
         }
     }
@@ -101,11 +136,11 @@ fn egress(cluster: &Cluster, draft: &Draft, out: &mut Translation) -> Vec<Policy
 
 /// A rule for each number that some peer gives to a named port.
 fn named_egress(
-    cluster: &Cluster,
     draft: &Draft,
     name: &str,
     protocol: Option<u8>,
-    out: &mut Translation,
+    asked: &mut dyn FnMut(NamedPortQuery) -> PortNumbers,
+    out: &mut Members,
 ) -> Vec<PolicyRule> {
     // Of peers only pods name ports: where a rule is for every address or for blocks, those in these.
     let all = |within| (PodScope::all(), within);
@@ -120,8 +155,9 @@ fn named_egress(
             })
             .collect(),
     };
-    let pods = || scopes.iter().flat_map(|(scope, _)| scope.pods(cluster));
-    let found: BTreeSet<_> = pods().flat_map(|pod| pod.numbers(name, protocol)).collect();
+    let query =
+        |scope: &PodScope| NamedPortQuery { name: name.to_owned(), protocol, scope: scope.clone() };
+    let found: PortNumbers = scopes.iter().flat_map(|(scope, _)| asked(query(scope))).collect();
     let mut rules = Vec::new();
     for (protocol, number) in found {
         let port = Some((name.to_owned(), protocol, number));
@@ -147,7 +183,7 @@ fn rule(draft: &Draft, peers: PolicyPeers, ports: Option<Vec<PolicyPorts>>) -> O
 }
 
 /// The peers of a rule, whose groups are added.
-fn peers(draft: &Draft, out: &mut Translation) -> PolicyPeers {
+fn peers(draft: &Draft, out: &mut Members) -> PolicyPeers {
     let Some(peers) = &draft.peers else { return PolicyPeers::Any };
     let (mut groups, mut blocks) = (Vec::new(), Vec::new());
     for peer in peers {
@@ -166,9 +202,9 @@ fn peers(draft: &Draft, out: &mut Translation) -> PolicyPeers {
     PolicyPeers::Of { groups, blocks }
 }
 
-fn group(members: GroupMembers, out: &mut Translation) -> GroupId {
+fn group(members: GroupMembers, out: &mut Members) -> GroupId {
     let id = members.id();
-    out.groups.insert(id.clone(), members);
+    out.insert(id.clone(), members);
     id
 }
 

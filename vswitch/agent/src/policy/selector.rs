@@ -44,6 +44,17 @@ impl Selector {
         Some(Self { requirements })
     }
 
+    /// A key and values, one of which labels must have to match, if there is such a requirement: of
+    /// several the one with the fewest values.
+    pub(super) fn anchor(&self) -> Option<(&str, &BTreeSet<String>)> {
+        let needed =
+            self.requirements.iter().filter_map(|requirement| match &requirement.operator {
+                Operator::In(values) => Some((requirement.key.as_str(), values)),
+                _ => None,
+            });
+        needed.min_by_key(|(_, values)| values.len())
+    }
+
     /// Whether labels meet all requirements.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {

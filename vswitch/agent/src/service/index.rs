@@ -16,6 +16,7 @@ use super::problem::summary;
 use super::slice::EndpointSlice;
 use super::translate::translate;
 use super::virtuals::{ClusterService, key_of};
+use crate::listing::{ListStep, Listing};
 
 /// The daemon's services by name.
 pub type Specs = BTreeMap<String, Arc<ServiceSpec>>;
@@ -33,21 +34,12 @@ pub struct Services {
     /// Addresses and the Services that have them.
     cluster_ips: BTreeMap<IpAddr, Arc<str>>,
     named: BTreeSet<(IpAddr, Arc<str>)>,
-    listed_services: List,
-    listed_slices: List,
+    listed_services: Listing,
+    listed_slices: Listing,
     /// Services to be translated.
     changed: BTreeSet<Arc<str>>,
     specs: Specs,
     problems: BTreeMap<String, String>,
-}
-
-/// How far a list has come.
-#[derive(Debug, Default)]
-struct List {
-    /// Once it was whole: what is missing is gone.
-    is_whole: bool,
-    /// Keys of the list that is under way.
-    seen: BTreeSet<Box<str>>,
 }
 
 impl Services {
@@ -60,14 +52,14 @@ impl Services {
     /// Of no Service for ever: what the daemon has is to be withdrawn.
     #[must_use]
     pub fn none() -> Self {
-        let whole = || List { is_whole: true, ..List::default() };
-        Self { listed_services: whole(), listed_slices: whole(), ..Self::default() }
+        let (listed_services, listed_slices) = (Listing::whole(), Listing::whole());
+        Self { listed_services, listed_slices, ..Self::default() }
     }
 
     /// Whether both kinds were listed; before that a Service that is missing is not gone.
     #[must_use]
     pub fn is_listed(&self) -> bool {
-        self.listed_services.is_whole && self.listed_slices.is_whole
+        self.listed_services.is_whole() && self.listed_slices.is_whole()
     }
 
     /// How many Services are served.
@@ -100,54 +92,38 @@ impl Services {
 
     /// Takes what became of a Service; true if something may have changed.
     pub fn take_service(&mut self, event: &Event<ServiceObject>) -> bool {
-        match event {
-            Event::Init => {
-                self.listed_services.seen.clear();
-                false
+        match self.listed_services.step(event, |object| key_of(&object.metadata)) {
+            ListStep::Nothing => false,
+            ListStep::Put(object) => self.put_service(object),
+            ListStep::Remove(object) => {
+                self.remove_service(&key_of(&object.metadata));
+                !self.changed.is_empty()
             }
-            Event::InitApply(object) => {
-                self.listed_services.seen.insert(key_of(&object.metadata).into());
-                self.put_service(object)
-            }
-            Event::InitDone => {
-                let seen = self.listed_services.end();
+            ListStep::Whole(seen) => {
                 let gone: Vec<_> =
                     self.services.keys().filter(|key| !seen.contains(&***key)).cloned().collect();
                 gone.iter().for_each(|key| self.remove_service(key));
                 tracing::info!("listed {} Service(s) with virtual addresses", self.services.len());
                 true
             }
-            Event::Apply(object) => self.put_service(object),
-            Event::Delete(object) => {
-                self.remove_service(&key_of(&object.metadata));
-                !self.changed.is_empty()
-            }
         }
     }
 
     /// Takes what became of an EndpointSlice; true if something may have changed.
     pub fn take_slice(&mut self, event: &Event<SliceObject>) -> bool {
-        match event {
-            Event::Init => {
-                self.listed_slices.seen.clear();
-                false
+        match self.listed_slices.step(event, |object| key_of(&object.metadata)) {
+            ListStep::Nothing => false,
+            ListStep::Put(object) => self.put_slice(object),
+            ListStep::Remove(object) => {
+                self.remove_slice(&key_of(&object.metadata));
+                !self.changed.is_empty()
             }
-            Event::InitApply(object) => {
-                self.listed_slices.seen.insert(key_of(&object.metadata).into());
-                self.put_slice(object)
-            }
-            Event::InitDone => {
-                let seen = self.listed_slices.end();
+            ListStep::Whole(seen) => {
                 let gone: Vec<_> =
                     self.owners.keys().filter(|key| !seen.contains(*key)).cloned().collect();
                 gone.iter().for_each(|key| self.remove_slice(key));
                 tracing::info!("listed {} EndpointSlice(s) of them", self.owners.len());
                 true
-            }
-            Event::Apply(object) => self.put_slice(object),
-            Event::Delete(object) => {
-                self.remove_slice(&key_of(&object.metadata));
-                !self.changed.is_empty()
             }
         }
     }
@@ -285,14 +261,6 @@ impl Services {
             }
         }
         self.changed.insert(owner);
-    }
-}
-
-impl List {
-    /// It is whole: these are all.
-    fn end(&mut self) -> BTreeSet<Box<str>> {
-        self.is_whole = true;
-        std::mem::take(&mut self.seen)
     }
 }
 

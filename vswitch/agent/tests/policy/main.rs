@@ -8,8 +8,10 @@
 //! | `cases`  | a table of cases of the shape of the public conformance suite |
 //! | `tiers`  | cluster policies and what else the table does not have |
 //! | `random` | random policies |
+//! | `live`   | random changes, one after the other, and the messages that they make |
 
 mod cases;
+mod live;
 mod oracle;
 mod random;
 mod tiers;

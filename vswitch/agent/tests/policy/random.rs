@@ -148,7 +148,7 @@ fn cluster_policy() -> impl Strategy<Value = (Kind, Value)> {
     )
 }
 
-fn world() -> impl Strategy<Value = World> {
+pub(crate) fn world() -> impl Strategy<Value = World> {
     let labels = proptest::collection::vec(select(vec!["a", "b", "c", ""]), 9);
     let oddities = proptest::collection::vec(0..12u8, 9);
     let policies = proptest::collection::vec(network_policy(), 0..4);

@@ -21,7 +21,7 @@ use vswitch_agent::policy::{Cluster, PolicyNode, Translation};
 use crate::oracle;
 
 /// The node whose pods are judged: all of them.
-const NODE: &str = "node-a";
+pub(crate) const NODE: &str = "node-a";
 
 /// Protocols by name and number.
 pub(crate) const PROTOCOLS: [(&str, Protocol); 3] =
@@ -153,7 +153,7 @@ impl World {
     }
 
     /// The objects as the agent reads them.
-    fn cluster(&self) -> Cluster {
+    pub(crate) fn cluster(&self) -> Cluster {
         let pods = self.pods.iter().map(|pod| {
             let ports: Vec<_> = pod
                 .ports
