@@ -11,7 +11,8 @@ use kube::runtime::watcher::Event;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::cluster::{Outage, Publication};
+use crate::burst::Burst;
+use crate::cluster::Publication;
 use crate::degraded;
 use crate::desired::{Desired, Nodes, Peers, desired};
 use crate::error::chain;
@@ -22,11 +23,18 @@ use crate::object::NodeObject;
 use crate::publish::{Health, Own, Vtep};
 use crate::report::{Notice, Report, State};
 use crate::service::index::Services;
-use crate::watch::{Seen, WatchEvent};
+use crate::watch::Seen;
+use crate::watching::Watching;
+use policies::Policies;
+
+mod policies;
 
 /// A burst of changes is one change: until it is quiet for so long, yet not longer than that.
 const QUIET: Duration = Duration::from_millis(100);
 const LONGEST_BURST: Duration = Duration::from_secs(1);
+/// Of what policies are about a change costs little more than itself, and pods wait for it.
+const POLICY_QUIET: Duration = Duration::from_millis(50);
+const LONGEST_POLICY_BURST: Duration = Duration::from_millis(250);
 /// A daemon may restart; gone for longer, the scheduler should know.
 const GRACE: Duration = Duration::from_secs(10);
 /// What was refused is tried again: what stood in its way may be gone.
@@ -43,6 +51,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// Have the cluster's Services served.
     pub services: bool,
+    /// Have the cluster's policies enforced.
+    pub policies: bool,
     /// Write flannel's annotations too.
     pub flannel: bool,
     /// Where the state goes.
@@ -65,8 +75,9 @@ pub struct Agent {
     watching: Watching,
     watching_services: Watching,
     watching_slices: Watching,
+    policies: Policies,
     link: Link,
-    burst: Option<Burst>,
+    burst: Burst,
     desired: Desired,
     prefixes_refused: Option<String>,
     reconsider: Instant,
@@ -75,13 +86,6 @@ pub struct Agent {
     publications: watch::Sender<Option<Publication>>,
     written: Instant,
     is_installed: bool,
-}
-
-/// Changes that are not acted on yet.
-#[derive(Clone, Copy)]
-struct Burst {
-    first: Instant,
-    last: Instant,
 }
 
 impl Agent {
@@ -94,7 +98,8 @@ impl Agent {
     ) -> Self {
         let now = Instant::now();
         Self {
-            link: Link::new(settings.socket.clone(), settings.services),
+            link: Link::new(settings.socket.clone(), settings.services, settings.policies),
+            policies: Policies::new(&settings.node_name),
             services: if settings.services {
                 Services::new(&settings.node_name)
             } else {
@@ -108,7 +113,7 @@ impl Agent {
             watching: Watching::new("the API server cannot be watched"),
             watching_services: Watching::new("Services cannot be watched"),
             watching_slices: Watching::new("EndpointSlices cannot be watched"),
-            burst: None,
+            burst: Burst::new(QUIET, LONGEST_BURST),
             desired: Desired::default(),
             prefixes_refused: None,
             reconsider: now,
@@ -137,7 +142,12 @@ impl Agent {
     fn take(&mut self, seen: Seen) {
         let is_new = match seen {
             Seen::Node(event) => match self.watching.note(event) {
-                Some(event) => return self.take_node(event),
+                Some(event) => {
+                    if self.settings.policies {
+                        self.policies.take_node(&event);
+                    }
+                    return self.take_node(event);
+                }
                 // A list that broke off begins anew.
                 None if !self.watching.is_up => return self.listing = None,
                 None => false,
@@ -150,6 +160,7 @@ impl Agent {
                 .watching_slices
                 .note(event)
                 .is_some_and(|event| self.services.take_slice(&event)),
+            seen => return self.policies.take(seen),
         };
         if is_new {
             self.changed();
@@ -185,9 +196,7 @@ impl Agent {
     }
 
     fn changed(&mut self) {
-        let now = Instant::now();
-        let first = self.burst.map_or(now, |burst| burst.first);
-        self.burst = Some(Burst { first, last: now });
+        self.burst.changed();
     }
 
     fn lose_daemon(&mut self) {
@@ -196,7 +205,13 @@ impl Agent {
 
     /// When there is something to do, should nothing come before.
     fn wake(&self) -> Instant {
-        let dues = [self.burst.map(Burst::due), Some(self.link.due()), Some(self.next_sign())];
+        let dues = [
+            self.burst.due(),
+            self.policies.burst.due(),
+            self.link.policies_due(),
+            Some(self.link.due()),
+            Some(self.next_sign()),
+        ];
         dues.into_iter().flatten().min().unwrap_or_else(Instant::now)
     }
 
@@ -209,6 +224,7 @@ impl Agent {
         let seen = self.link.status().map(|status| (status.pod_prefixes.clone(), vni(status)));
         if self.link.due() <= now && self.link.poll().await {
             self.changed();
+            self.policies.burst.changed();
         }
         // The daemon's own prefixes and VNI decide too.
         if self.link.status().map(|status| (status.pod_prefixes.clone(), vni(status))) != seen {
@@ -221,8 +237,12 @@ impl Agent {
         if is_refused && self.reconsider <= now || self.is_unserved(now) {
             self.changed();
         }
-        if self.burst.is_some_and(|burst| burst.due() <= Instant::now()) {
+        if self.burst.is_due() {
             self.settle().await;
+        }
+        let is_untaken = self.link.policies_due().is_some_and(|due| due <= Instant::now());
+        if self.policies.burst.is_due() || is_untaken {
+            self.settle_policies().await;
         }
         self.publish();
         if self.next_sign() <= Instant::now() {
@@ -232,7 +252,7 @@ impl Agent {
 
     /// Makes the daemon have what the Nodes ask for.
     async fn settle(&mut self) {
-        self.burst = None;
+        self.burst.clear();
         self.reconsider = Instant::now() + RECONSIDER;
         // Before the list is whole, a Node that is missing is not gone.
         let (true, Some(held)) = (self.is_listed, self.link.held()) else { return };
@@ -368,51 +388,12 @@ impl Agent {
             services: (self.settings.services && self.services.is_listed())
                 .then(|| self.services.len()),
             service_messages: self.link.service_messages,
+            policies: (self.settings.policies && self.policies.is_listed())
+                .then(|| self.policies.len()),
+            policy_messages: self.link.policy_messages,
             ..State::default()
         };
         state.with_refused(&self.report)
-    }
-}
-
-/// One kind of object that is watched: whether the watch goes on.
-struct Watching {
-    is_up: bool,
-    outage: Outage,
-}
-
-impl Watching {
-    fn new(what: &'static str) -> Self {
-        Self { is_up: false, outage: Outage::new(what) }
-    }
-
-    /// What became of an object, if the event is of one.
-    fn note<K>(&mut self, event: WatchEvent<K>) -> Option<Event<K>> {
-        match event {
-            WatchEvent::Lost(why) => {
-                self.is_up = false;
-                self.outage.begin(&why);
-                None
-            }
-            WatchEvent::Back => {
-                self.is_up = true;
-                self.outage.over();
-                None
-            }
-            WatchEvent::Event(event) => {
-                // The begin of a list comes before the server has answered.
-                if !matches!(*event, Event::Init) {
-                    self.is_up = true;
-                    self.outage.over();
-                }
-                Some(*event)
-            }
-        }
-    }
-}
-
-impl Burst {
-    fn due(self) -> Instant {
-        (self.last + QUIET).min(self.first + LONGEST_BURST)
     }
 }
 

@@ -7,8 +7,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use api::{
-    ClientError, Decoder, PATIENCE, PeerEntry, PeerSync, READ_BYTES, RefusedPeer, RefusedService,
-    Reply, Request, Response, ServiceEntry, ServiceSync, Status, encode_request,
+    ClientError, Decoder, PATIENCE, PeerEntry, PeerSync, PolicyDigest, PolicySync, READ_BYTES,
+    RefusedPeer, RefusedRuleSet, RefusedService, Reply, Request, Response, ServiceEntry,
+    ServiceSync, Status, encode_request,
 };
 use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -91,6 +92,29 @@ impl DaemonClient {
     pub async fn sync_services(&mut self, sync: ServiceSync) -> Result<Vec<RefusedService>> {
         match self.call(&Request::SyncServices(sync)).await? {
             Reply::SyncedServices(refused) => Ok(refused),
+            other => Err(ClientError::unexpected(&self.path, &other)),
+        }
+    }
+
+    /// Asks what the daemon has of policies.
+    ///
+    /// # Errors
+    /// If there is no answer; `Refused` by a daemon that knows no policies, which then closes the
+    /// connection.
+    pub async fn policy_digest(&mut self) -> Result<PolicyDigest> {
+        match self.call(&Request::PolicyDigest).await? {
+            Reply::PolicyDigest(digest) => Ok(digest),
+            other => Err(ClientError::unexpected(&self.path, &other)),
+        }
+    }
+
+    /// Sends a part of a change of policies, and returns which rule sets are refused after the last one.
+    ///
+    /// # Errors
+    /// If there is no answer, or the change was not taken.
+    pub async fn sync_policies(&mut self, sync: PolicySync) -> Result<Vec<RefusedRuleSet>> {
+        match self.call(&Request::SyncPolicies(sync)).await? {
+            Reply::SyncedPolicies(refused) => Ok(refused),
             other => Err(ClientError::unexpected(&self.path, &other)),
         }
     }

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::fields::check_name;
-use crate::report::{KeptOut, Notice, Unserved};
+use crate::report::{KeptOut, Notice, Unenforced, Unserved};
 
 /// Events of what has no namespace are kept in this one.
 const CLUSTER_NAMESPACE: &str = "default";
@@ -22,6 +22,7 @@ pub fn events(own: &str, notice: &Notice, now: Timestamp) -> Vec<Event> {
     let events = match notice {
         Notice::KeptOut(kept_out) => vec![refused(kept_out)],
         Notice::Unserved(unserved) => unserved_service(unserved).into_iter().collect(),
+        Notice::Unenforced(unenforced) => unenforced_policy(unenforced).into_iter().collect(),
         Notice::InterfaceLost(lost) => {
             [Some(lost_on_node(own, lost)), lost_by_pod(lost)].into_iter().flatten().collect()
         }
@@ -72,6 +73,35 @@ fn unserved_service(unserved: &Unserved) -> Option<Event> {
         reason: Some("VswitchServiceRefused".to_owned()),
         message: Some(format!("pods are not served as it says: {}", unserved.why)),
         ..about(reference, &unserved.why)
+    })
+}
+
+/// None for a policy whose name cannot be one.
+fn unenforced_policy(unenforced: &Unenforced) -> Option<Event> {
+    let (kind, name) = unenforced.policy.split_once(' ')?;
+    let (namespace, name) = match name.split_once('/') {
+        Some((namespace, name)) => (Some(namespace), name),
+        None => (None, name),
+    };
+    namespace.map_or(Ok(()), check_name).ok()?;
+    check_name(name).ok()?;
+    let api_version = match kind {
+        "NetworkPolicy" => "networking.k8s.io/v1",
+        "ClusterNetworkPolicy" => "policy.networking.k8s.io/v1alpha2",
+        _ => "policy.networking.k8s.io/v1alpha1",
+    };
+    let reference = ObjectReference {
+        api_version: Some(api_version.to_owned()),
+        kind: Some(kind.to_owned()),
+        namespace: namespace.map(str::to_owned),
+        name: Some(name.to_owned()),
+        uid: unenforced.uid.clone(),
+        ..ObjectReference::default()
+    };
+    Some(Event {
+        reason: Some("VswitchPolicyRefused".to_owned()),
+        message: Some(format!("it is not enforced as it says: {}", unenforced.why)),
+        ..about(reference, &unenforced.why)
     })
 }
 
@@ -167,7 +197,7 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     use super::{events, is_of_pod};
-    use crate::report::{KeptOut, Notice, Unserved};
+    use crate::report::{KeptOut, Notice, Unenforced, Unserved};
 
     fn lost(container_id: &str, pod: Option<(&str, &str)>) -> Notice {
         Notice::InterfaceLost(LostPod {
@@ -243,6 +273,40 @@ mod tests {
         assert_eq!(event.message.as_deref(), Some("pods are not served as it says: x"));
         assert!(!is_of_pod(event));
         for impossible in ["shop", "shop/../db", "/db", "Shop/db"] {
+            assert!(of(&notice(impossible)).is_empty(), "{impossible}");
+        }
+    }
+
+    #[test]
+    fn a_policy_is_told_where_its_events_are_looked_for() {
+        let notice = |policy: &str| {
+            let uid = Some("1234".to_owned());
+            Notice::Unenforced(Unenforced { policy: policy.into(), uid, why: "x".into() })
+        };
+        for (policy, version, namespace, name) in [
+            ("NetworkPolicy shop/db", "networking.k8s.io/v1", Some("shop"), "db"),
+            ("ClusterNetworkPolicy db", "policy.networking.k8s.io/v1alpha2", None, "db"),
+            (
+                "BaselineAdminNetworkPolicy default",
+                "policy.networking.k8s.io/v1alpha1",
+                None,
+                "default",
+            ),
+        ] {
+            let events = of(&notice(policy));
+            let [event] = events.as_slice() else { panic!("one") };
+            let object = &event.involved_object;
+            assert_eq!(object.api_version.as_deref(), Some(version));
+            assert_eq!(object.kind.as_deref(), policy.split(' ').next());
+            assert_eq!(
+                (object.namespace.as_deref(), object.name.as_deref()),
+                (namespace, Some(name))
+            );
+            assert_eq!(event.metadata.namespace.as_deref(), namespace.or(Some("default")));
+            assert_eq!(event.reason.as_deref(), Some("VswitchPolicyRefused"));
+            assert!(!is_of_pod(event));
+        }
+        for impossible in ["NetworkPolicy", "NetworkPolicy shop/../db", "AdminNetworkPolicy A"] {
             assert!(of(&notice(impossible)).is_empty(), "{impossible}");
         }
     }

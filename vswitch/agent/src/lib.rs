@@ -1,13 +1,14 @@
 //! The Kubernetes agent of a node: the cluster's Nodes in the API server become vswitchd's
-//! peers and pod prefixes, its Services and EndpointSlices what vswitchd serves, and what vswitchd is
-//! becomes annotations and a condition of the own Node.
+//! peers and pod prefixes, its Services and EndpointSlices what vswitchd serves, its policies what vswitchd
+//! enforces, and what vswitchd is becomes annotations and a condition of the own Node.
 //!
 //! ```text
 //!   API server                                                        vswitchd
 //!       | watch     watch -> node -> desired -> sync --> daemon           ^
 //!       v               \       \        |           /       \            |
 //!     Nodes              service ---------|---> held          control socket
-//!     Services                 publish  report
+//!     Services           policy ---------|---> held
+//!     policies                 publish  report
 //!       ^ patch, Event <- cluster <-/------/
 //! ```
 //!
@@ -22,10 +23,11 @@
 //! | `policy`  | policies, pods and namespaces to groups, rules and subjects, without labels |
 //! | `service` | Services and their endpoints to what the daemon serves |
 //! | `publish` | the patch that describes this node, and `degraded`, a condition in it |
-//! | `report`  | nodes that are kept out, Services that are not served as they say, pods that lost their interface: the log, notices, the state file |
+//! | `report`  | nodes that are kept out, Services that are not served and policies that are not enforced as they say, pods that lost their interface: the log, notices, the state file |
 //! | `event`   | Events of notices |
-//! | `agent`   | the loop: what comes from either side, and when something is done about it |
+//! | `agent`   | the loop: what comes from either side, and when something is done about it; `burst`, what is one change |
 //! | `link`    | the daemon, there or gone, and what it holds |
+//! | `listing`, `watching` | how far a list has come, and whether its watch goes on |
 //! | `watch`, `cluster`, `daemon` | the two sides: the API server, read and written, and the control socket |
 //! | `install` | the plugin's binary and the conflist, on the node |
 //!
@@ -36,6 +38,7 @@
 
 pub mod agent;
 pub mod backoff;
+mod burst;
 pub mod cluster;
 pub mod daemon;
 pub mod degraded;
@@ -56,3 +59,4 @@ pub mod report;
 pub mod service;
 pub mod sync;
 pub mod watch;
+mod watching;

@@ -1,7 +1,7 @@
 //! The daemon as the agent has it: there or gone, and what it holds.
 //!
-//! Enters: the peers, prefixes and services that there should be, from `agent`. Leaves: messages to the daemon;
-//! its state, its refusals. A new connection asks first what the daemon has, so that neither side's
+//! Enters: the peers, prefixes, services and policies that there should be, from `agent`. Leaves: messages to
+//! the daemon; its state, its refusals. A new connection asks first what the daemon has, so that neither side's
 //! restart changes anything that need not change.
 
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use crate::desired::Peers;
 use crate::service::held::HeldServices;
 use crate::service::index::Specs;
 use crate::sync::Held;
+use policies::{HeldPolicies, PolicyLink};
 
 /// Between attempts to reach the daemon, which restarts within a second.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -36,10 +37,12 @@ pub(crate) struct Link {
     without_services: Outage,
     /// Whether it is worth a word that it knows none.
     has_services: bool,
+    policies: PolicyLink,
     /// Why it is not connected, and since when.
     lost: (String, Instant),
     pub(crate) messages: u64,
     pub(crate) service_messages: u64,
+    pub(crate) policy_messages: u64,
 }
 
 struct Connected {
@@ -50,6 +53,7 @@ struct Connected {
     services: Option<HeldServices>,
     /// Services that it does not take, as it answered last.
     refused_services: Vec<RefusedService>,
+    policies: HeldPolicies,
 }
 
 /// Peers and prefixes that the daemon did not take.
@@ -61,8 +65,9 @@ pub(crate) struct Refused {
 }
 
 impl Link {
-    /// To the daemon at that socket; with `has_services` it should be one that knows services.
-    pub(crate) fn new(socket: PathBuf, has_services: bool) -> Self {
+    /// To the daemon at that socket; with `has_services` it should be one that knows services, and with
+    /// `has_policies` one that knows policies.
+    pub(crate) fn new(socket: PathBuf, has_services: bool, has_policies: bool) -> Self {
         let now = Instant::now();
         Self {
             socket,
@@ -72,9 +77,11 @@ impl Link {
             outage: Outage::new("vswitchd cannot be spoken to"),
             without_services: Outage::new("vswitchd serves no Services"),
             has_services,
+            policies: PolicyLink::new(has_policies),
             lost: ("it has not been asked yet".to_owned(), now),
             messages: 0,
             service_messages: 0,
+            policy_messages: 0,
         }
     }
 
@@ -160,6 +167,7 @@ impl Link {
             }
             Err(error) => return Err(error),
         };
+        let policies = self.policies.ask(&mut daemon, &self.socket).await?;
         let refused_services = services.iter().flatten().flat_map(refusals).collect();
         let services = services.map(HeldServices::shown);
         let status = daemon.status().await?;
@@ -169,7 +177,8 @@ impl Link {
         tracing::info!(
             "connected to vswitchd of {node}, which has {peers} peer(s) and {count} service(s) from Kubernetes"
         );
-        self.connected = Some(Connected { daemon, status, held, services, refused_services });
+        self.connected =
+            Some(Connected { daemon, status, held, services, refused_services, policies });
         Ok(())
     }
 
@@ -287,6 +296,8 @@ fn refusals(entry: &ServiceEntry) -> impl Iterator<Item = RefusedService> + use<
 pub(crate) fn same(a: &[IpNet], b: &[IpNet]) -> bool {
     a.len() == b.len() && a.iter().all(|prefix| b.contains(prefix))
 }
+
+mod policies;
 
 #[cfg(test)]
 mod tests;

@@ -23,8 +23,8 @@ const LOG: &str = "info,kube_client=off,kube_runtime=off";
 /// Notices that wait to become Events; refusals beyond these go to the log alone.
 const NOTICES: usize = 64;
 
-/// Tells this node's vswitchd of the cluster's other nodes and of its Services, as the Kubernetes API
-/// server has them, and the cluster of this node.
+/// Tells this node's vswitchd of the cluster's other nodes, its Services and its policies, as the
+/// Kubernetes API server has them, and the cluster of this node.
 #[derive(Parser)]
 #[command(
     version,
@@ -71,6 +71,10 @@ struct Run {
     /// kube-proxy does.
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, default_value_t = true)]
     services: bool,
+    /// Have vswitchd enforce the cluster's policies: NetworkPolicies, and those of the whole cluster if
+    /// their custom resources are there. With `false` nothing is sent of them, and nothing withdrawn.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, default_value_t = true)]
+    policies: bool,
     /// Keep the agent's state here, for `vswitch-agent probe` and for people.
     #[arg(long, value_name = "FILE")]
     state_file: Option<PathBuf>,
@@ -153,6 +157,7 @@ async fn run(run: Run) -> Result<()> {
         node_name: node_name.clone(),
         socket: run.socket,
         services: run.services,
+        policies: run.policies,
         flannel: run.flannel,
         state_file: run.state_file,
         conflist,
@@ -166,7 +171,7 @@ async fn run(run: Run) -> Result<()> {
     let report = cluster::report(client.clone(), node_name, told);
     tokio::select! {
         () = stopped => tracing::info!("stops; vswitchd forwards on with what it was told"),
-        () = agent.run(watch::watches(&client, run.services)) => {}
+        () = agent.run(watch::watches(&client, run.services, run.policies)) => {}
         // These end after the agent, if at all.
         _ = async { tokio::join!(publish, report) } => {}
     }

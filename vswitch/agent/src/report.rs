@@ -1,7 +1,7 @@
-//! Which nodes are kept out, which Services are not served as they say, which pods lost their interface,
-//! and how the agent is.
+//! Which nodes are kept out, which Services are not served and which policies not enforced as they say,
+//! which pods lost their interface, and how the agent is.
 //!
-//! Enters: refusals of `desired`, of `service` and of the daemon, the daemon's lost pods, and the agent's
+//! Enters: refusals of `desired`, of `service`, of `policy` and of the daemon, the daemon's lost pods, and the agent's
 //! state. Leaves: log lines, notices to `cluster`, and the state file, which the readiness probe and people read. Each
 //! refusal is reported when it begins, when its reason changes, and when it ends; each loss when it begins.
 
@@ -10,20 +10,21 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use api::{AttachmentId, LostPod, RefusedPeer, RefusedService};
+use api::{AttachmentId, LostPod, RefusedPeer, RefusedRuleSet, RefusedService};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
 use crate::event::pod_name;
 use crate::node::node_of;
+use crate::policy::resolve::policy_of;
 use crate::service::translate::service_of;
 
 /// The file lists so many; the rest is counted.
 const LISTED: usize = 100;
 /// So many are logged at once; the rest is counted.
 const LOGGED: usize = 20;
-/// So many refusals of one Service are named: it may have thousands of addresses and ports.
+/// So many refusals of one object are named: a Service may have thousands of addresses and ports.
 const NAMED: usize = 5;
 /// A state that was not written anew for so long is that of an agent that hangs.
 const STALE: Duration = Duration::from_secs(30);
@@ -48,6 +49,17 @@ pub struct Unserved {
     pub why: String,
 }
 
+/// A policy that is not enforced as it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unenforced {
+    /// Kind, namespace and name, as `Policy::id` has them.
+    pub policy: String,
+    /// UID, if it is known.
+    pub uid: Option<String>,
+    /// Completes "… is not enforced as it says: ".
+    pub why: String,
+}
+
 /// What the cluster is told by Events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
@@ -55,6 +67,8 @@ pub enum Notice {
     KeptOut(KeptOut),
     /// A Service is not served as it says.
     Unserved(Unserved),
+    /// A policy is not enforced as it says.
+    Unenforced(Unenforced),
     /// A pod of this node lost its interface.
     InterfaceLost(LostPod),
 }
@@ -64,6 +78,7 @@ pub enum Notice {
 pub struct Report {
     nodes: Standing,
     services: Standing,
+    policies: Standing,
     lost: BTreeSet<AttachmentId>,
     notices: mpsc::Sender<Notice>,
 }
@@ -117,6 +132,11 @@ impl Report {
                 "is not served as it says",
                 "is served as it says, or gone",
             ),
+            policies: Standing::new(
+                "policy",
+                "is not enforced as it says",
+                "is enforced as it says, or gone",
+            ),
             lost: BTreeSet::new(),
             notices,
         }
@@ -166,20 +186,32 @@ impl Report {
             // The ports of a Service have the same addresses: each reason once.
             by_service.entry(service_of(name)).or_default().insert(reason);
         }
-        for (service, reasons) in by_service {
-            let named: Vec<&str> = reasons.iter().take(NAMED).copied().collect();
-            let more = match reasons.len().saturating_sub(NAMED) {
-                0 => String::new(),
-                more => format!("; and {more} more"),
-            };
-            let why = format!("this node's vswitchd does not take it: {}{more}", named.join("; "));
-            let known = all.entry(service.to_owned()).or_default();
-            *known = if known.is_empty() { why } else { format!("{known}; {why}") };
-        }
+        add_refusals(&mut all, by_service);
         self.services.settle(all, |service, why| {
             let (service, why) = (service.to_owned(), why.to_owned());
             let unserved = Unserved { uid: uid(&service), service, why };
             let _ = self.notices.try_send(Notice::Unserved(unserved));
+        });
+    }
+
+    /// These are all: those of the policies themselves by `Policy::id`, and rule sets that the daemon did
+    /// not take. `uid` finds the UID of a policy.
+    pub fn settle_policies(
+        &mut self,
+        policies: &BTreeMap<String, String>,
+        daemon: &[RefusedRuleSet],
+        uid: impl Fn(&str) -> Option<String>,
+    ) {
+        let mut all = policies.clone();
+        let mut by_policy: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for RefusedRuleSet { id, reason, .. } in daemon {
+            by_policy.entry(policy_of(id)).or_default().insert(reason);
+        }
+        add_refusals(&mut all, by_policy);
+        self.policies.settle(all, |policy, why| {
+            let (policy, why) = (policy.to_owned(), why.to_owned());
+            let unenforced = Unenforced { uid: uid(&policy), policy, why };
+            let _ = self.notices.try_send(Notice::Unenforced(unenforced));
         });
     }
 
@@ -193,6 +225,26 @@ impl Report {
     #[must_use]
     pub fn unserved(&self) -> &BTreeMap<String, String> {
         &self.services.all
+    }
+
+    /// Policies that are not enforced as they say, and why.
+    #[must_use]
+    pub fn unenforced(&self) -> &BTreeMap<String, String> {
+        &self.policies.all
+    }
+}
+
+/// Adds what the daemon refuses of objects to what is wrong with them already, in one sentence each.
+fn add_refusals(all: &mut BTreeMap<String, String>, refusals: BTreeMap<&str, BTreeSet<&str>>) {
+    for (object, reasons) in refusals {
+        let named: Vec<&str> = reasons.iter().take(NAMED).copied().collect();
+        let more = match reasons.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        let why = format!("this node's vswitchd does not take it: {}{more}", named.join("; "));
+        let known = all.entry(object.to_owned()).or_default();
+        *known = if known.is_empty() { why } else { format!("{known}; {why}") };
     }
 }
 
@@ -226,10 +278,18 @@ pub struct State {
     pub unserved_count: usize,
     /// The first hundred of them, and why.
     pub unserved: BTreeMap<String, String>,
+    /// Policies of the cluster; null until all that they are about is listed, or where they are not watched.
+    pub policies: Option<usize>,
+    /// Messages to vswitchd that change policies, since the agent started.
+    pub policy_messages: u64,
+    /// Policies that are not enforced as they say.
+    pub unenforced_count: usize,
+    /// The first hundred of them, and why.
+    pub unenforced: BTreeMap<String, String>,
 }
 
 impl State {
-    /// Fills in the nodes that are kept out, and the Services that are not served as they say.
+    /// Fills in the nodes that are kept out, and the Services and policies that are not as they say.
     #[must_use]
     pub fn with_refused(mut self, report: &Report) -> Self {
         let listed = |all: &BTreeMap<String, String>| {
@@ -239,6 +299,8 @@ impl State {
         self.refused = listed(report.standing());
         self.unserved_count = report.unserved().len();
         self.unserved = listed(report.unserved());
+        self.unenforced_count = report.unenforced().len();
+        self.unenforced = listed(report.unenforced());
         self
     }
 
@@ -278,10 +340,10 @@ mod tests {
     use std::fs::File;
     use std::time::{Duration, SystemTime};
 
-    use api::{AttachmentId, LostPod, RefusedPeer, RefusedService};
+    use api::{AttachmentId, LostPod, RefusedPeer, RefusedRuleSet, RefusedService, RuleSetId};
     use tokio::sync::mpsc;
 
-    use super::{KeptOut, LISTED, Notice, Report, STALE, State, Unserved};
+    use super::{KeptOut, LISTED, Notice, Report, STALE, State, Unenforced, Unserved};
 
     fn refused(nodes: &[(&str, &str)]) -> BTreeMap<String, String> {
         nodes.iter().map(|(node, why)| ((*node).to_owned(), (*why).to_owned())).collect()
@@ -375,6 +437,41 @@ mod tests {
                 "shop/db 1234: port 0 is no port; this node's vswitchd does not take it: 198.18.2.7 is not served: it is a pod's",
                 "shop/web : this node's vswitchd does not take it: its port is 0",
                 "shop/db 1234: port 0 is no port",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_policy_is_told_once_and_in_one_sentence() {
+        let (sender, mut notices) = mpsc::channel(8);
+        let mut report = Report::new(sender);
+        let by_daemon = |id: &str, reason: &str| RefusedRuleSet {
+            id: RuleSetId(id.to_owned()),
+            policy: "shop/db".to_owned(),
+            reason: reason.to_owned(),
+        };
+        let own = refused(&[("NetworkPolicy shop/db", "rule 0: 0 to 0 are no ports")]);
+        let daemon = [
+            by_daemon("NetworkPolicy shop/db ingress http/6=80", "it has too many rules"),
+            by_daemon("NetworkPolicy shop/db ingress http/6=81", "it has too many rules"),
+            by_daemon("AdminNetworkPolicy ingress egress", "it has too many rules"),
+        ];
+        let uid = |policy: &str| policy.starts_with("Network").then(|| "1234".to_owned());
+        report.settle_policies(&own, &daemon, uid);
+        report.settle_policies(&own, &daemon, uid);
+        assert_eq!(report.unenforced().len(), 2);
+        report.settle_policies(&BTreeMap::new(), &[], uid);
+        assert!(report.unenforced().is_empty());
+        drop(report);
+        let mut told = Vec::new();
+        while let Ok(Notice::Unenforced(Unenforced { policy, uid, why })) = notices.try_recv() {
+            told.push(format!("{policy} {}: {why}", uid.unwrap_or_default()));
+        }
+        assert_eq!(
+            told,
+            [
+                "AdminNetworkPolicy ingress : this node's vswitchd does not take it: it has too many rules",
+                "NetworkPolicy shop/db 1234: rule 0: 0 to 0 are no ports; this node's vswitchd does not take it: it has too many rules",
             ]
         );
     }

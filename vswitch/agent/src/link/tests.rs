@@ -26,6 +26,11 @@ struct Daemon {
     asked: Vec<&'static str>,
 }
 
+/// How a daemon of these tests answers.
+pub(super) trait Replies: Send + 'static {
+    fn reply(&mut self, request: Request) -> Response;
+}
+
 impl Daemon {
     fn refusals(&self) -> Vec<RefusedService> {
         let refused = self.refuses.iter().map(|name| RefusedService {
@@ -34,16 +39,19 @@ impl Daemon {
         });
         refused.collect()
     }
+}
 
+pub(super) fn unknown() -> ErrorReply {
+    let message = "the message is not one of this protocol".to_owned();
+    ErrorReply { kind: ErrorKind::Invalid, message }
+}
+
+impl Replies for Daemon {
     fn reply(&mut self, request: Request) -> Response {
-        let unknown = ErrorReply {
-            kind: ErrorKind::Invalid,
-            message: "the message is not one of this protocol".to_owned(),
-        };
         match request {
             Request::ShowServices | Request::SyncServices(_) if self.is_old => {
                 self.asked.push("unknown");
-                Err(unknown)
+                Err(unknown())
             }
             Request::Status => Ok(Reply::Status(Box::new(status()))),
             Request::ShowPeers => Ok(Reply::Peers(Vec::new())),
@@ -75,7 +83,7 @@ impl Daemon {
     }
 }
 
-fn status() -> Status {
+pub(super) fn status() -> Status {
     let status = json!({
         "version": "0", "node": "own", "uptime_seconds": 1, "epoch": 1, "pod_prefixes": [],
         "cluster_prefixes": [], "pod_mtu": 1450, "pods": 0, "peers": 0, "uplink": null,
@@ -87,7 +95,7 @@ fn status() -> Status {
 
 /// Listens until the test ends. As vswitchd does, it closes a connection after a request that it does
 /// not know.
-fn start(path: &Path, daemon: Daemon) -> Arc<Mutex<Daemon>> {
+pub(super) fn start<D: Replies>(path: &Path, daemon: D) -> Arc<Mutex<D>> {
     let listener = UnixListener::bind(path).expect("a socket");
     let daemon = Arc::new(Mutex::new(daemon));
     let shared = Arc::clone(&daemon);
@@ -100,7 +108,7 @@ fn start(path: &Path, daemon: Daemon) -> Arc<Mutex<Daemon>> {
                 loop {
                     while let Some(request) = decoder.next_request().expect("a request") {
                         let response = daemon.lock().expect("whole").reply(request);
-                        let is_last = response.is_err();
+                        let is_last = response.as_ref().is_err_and(|error| *error == unknown());
                         let bytes = encode_response(&response).expect("small");
                         stream.write_all(&bytes).await.expect("read");
                         if is_last {
@@ -148,7 +156,7 @@ fn asked(daemon: &Mutex<Daemon>) -> Vec<&'static str> {
     std::mem::take(&mut daemon.lock().expect("whole").asked)
 }
 
-fn test(body: impl Future<Output = ()>) {
+pub(super) fn test(body: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(body);
 }
@@ -161,14 +169,14 @@ fn a_new_connection_says_only_what_differs() {
         let services = specs(&["shop/db:sql", "shop/old:http"]);
         let daemon = start(&path, Daemon { services, ..Daemon::default() });
         let wanted = specs(&["shop/db:sql", "shop/web:http"]);
-        let mut link = Link::new(path.clone(), true);
+        let mut link = Link::new(path.clone(), true, false);
         assert!(link.poll().await, "it is new");
         assert_eq!(link.program_services(&wanted, false).await, Some(&[][..]));
         assert_eq!(asked(&daemon), ["show", "services"]);
         assert_eq!(daemon.lock().expect("whole").services, wanted);
         link.program_services(&wanted, true).await;
         assert_eq!(asked(&daemon), [""; 0], "nothing has changed");
-        let mut next = Link::new(path, true);
+        let mut next = Link::new(path, true, false);
         next.poll().await;
         next.program_services(&wanted, true).await;
         assert_eq!(asked(&daemon), ["show"]);
@@ -182,7 +190,7 @@ fn what_is_refused_is_returned_until_it_is_taken() {
         let path = dir.path().join("socket");
         let daemon = start(&path, Daemon { refuses: Some("shop/db:sql"), ..Daemon::default() });
         let wanted = specs(&["shop/db:sql", "shop/web:http"]);
-        let mut link = Link::new(path, true);
+        let mut link = Link::new(path, true, false);
         link.poll().await;
         let refused = link.program_services(&wanted, false).await.map(<[_]>::len);
         assert_eq!(refused, Some(1));
@@ -201,7 +209,7 @@ fn a_daemon_that_knows_no_services_has_its_peers_all_the_same() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("socket");
         let daemon = start(&path, Daemon { is_old: true, ..Daemon::default() });
-        let mut link = Link::new(path, true);
+        let mut link = Link::new(path, true, false);
         assert!(link.poll().await, "it is connected");
         let refused = link.program(None, &one_peer()).await;
         assert!(refused.peers.is_empty());
@@ -221,7 +229,7 @@ fn where_services_are_switched_off_the_daemons_are_withdrawn() {
         let path = dir.path().join("socket");
         let services = specs(&["shop/db:sql"]);
         let daemon = start(&path, Daemon { services, ..Daemon::default() });
-        let mut link = Link::new(path, false);
+        let mut link = Link::new(path, false, false);
         link.poll().await;
         let mut none = crate::service::index::Services::none();
         assert!(none.is_listed());
