@@ -4,7 +4,7 @@
 # the rights that config/kubernetes gives. Sourced after all_kubernetes.sh.
 
 # agent_cluster_up: underlay, API server, and node-a and node-b with vswitchd, which know neither
-# their pods' prefixes nor one another.
+# their pods' prefixes nor one another. NODE_TOML is added to their configuration.
 agent_cluster_up() {
     local node
     underlay_up
@@ -16,6 +16,7 @@ agent_cluster_up() {
         underlay_attach_node "$node"
         mkdir -p "$(node_dir "$node")/state" "$(node_dir "$node")/pods" "$(node_dir "$node")/net.d"
         node_config "$node" vxlan | sed '/^pod_prefixes/d' >"$(node_dir "$node")/vswitch.toml"
+        printf '%s\n' "${NODE_TOML:-}" >>"$(node_dir "$node")/vswitch.toml"
         node_start "$node"
     done
 }
@@ -25,7 +26,8 @@ node_of_cluster() {
     node_create "$1" "${POD_PREFIX4[$1]},${POD_PREFIX6[$1]}" "${HOST_ADDRESS[$1]}"
 }
 
-# agent_start NODE [OPTION…]
+# agent_start NODE [OPTION…]. Pods that are plugged without an object would be closed where policies are told:
+# AGENT_POLICIES=true has them told.
 agent_start() {
     local node=$1
     shift
@@ -33,7 +35,7 @@ agent_start() {
         --socket "$(node_socket "$node")" --kubeconfig "$LAB_DIR/agent.kubeconfig" \
         --state-file "$(agent_state_file "$node")" \
         --conflist "$root/config/10-vswitch.conflist" --cni-conf-dir "$(node_dir "$node")/net.d" \
-        --cni-bin-dir /usr/lib/cni "$@"
+        --cni-bin-dir /usr/lib/cni --policies "${AGENT_POLICIES:-false}" "$@"
 }
 
 agent_state_file() { printf '%s/agent.json' "$(node_dir "$1")"; }
@@ -62,6 +64,46 @@ has_peers() { [[ $(peers_of "$1") == "$2" ]]; }
 
 # epoch NODE: of the tables that forward.
 epoch() { ctl "$1" --json status | jq -er .epoch; }
+
+# namespace_put NAME LABELS: makes a Namespace, or gives it these labels, as JSON; and the account that its
+# pods have.
+namespace_put() {
+    apply_object /api/v1/namespaces "$1" "$(jq -n --arg name "$1" --argjson labels "$2" \
+        '{apiVersion: "v1", kind: "Namespace", metadata: {name: $name, labels: $labels}}')"
+    apply_object "/api/v1/namespaces/$1/serviceaccounts" default \
+        '{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}'
+}
+
+# apply_object PATH NAME JSON: makes an object, or changes it to that.
+apply_object() {
+    kube_curl --request PATCH --header 'Content-Type: application/apply-patch+yaml' --data-binary @- \
+        --output /dev/null "$(kube_url)$1/$2?fieldManager=vswitch-test&force=true" <<<"$3"
+}
+
+# pod_put NODE NAMESPACE NAME LABELS [PORTS]: makes a Pod that the scheduler has given to the node.
+pod_put() {
+    jq -n --arg node "$1" --arg name "$3" --argjson labels "$4" --argjson ports "${5:-[]}" '{
+            metadata: {name: $name, labels: $labels},
+            spec: {nodeName: $node, automountServiceAccountToken: false,
+                containers: [{name: "main", image: "none", ports: $ports}]}}' |
+        kube_api POST "/api/v1/namespaces/$2/pods" - >/dev/null
+}
+
+# pod_start NODE NAMESPACE NAME: does with a Pod what its kubelet does. In the lab it is NAMESPACE-NAME.
+pod_start() {
+    local pod=$2-$3 uid
+    uid=$(kube_api GET "/api/v1/namespaces/$2/pods/$3" | jq -er .metadata.uid)
+    POD_NAMESPACE=$2 POD_NAME=$3 POD_UID=$uid pod_plug "$1" "$pod"
+    jq -n --arg v4 "$(address "$pod" 4)" --arg v6 "$(address "$pod" 6)" \
+        '{status: {phase: "Running", podIP: $v4, podIPs: [{ip: $v4}, {ip: $v6}]}}' |
+        kube_api PATCH "/api/v1/namespaces/$2/pods/$3/status" - >/dev/null
+}
+
+# pod_stop NODE NAMESPACE NAME: the Pod is deleted and its sandbox gone.
+pod_stop() {
+    kube_api DELETE "/api/v1/namespaces/$2/pods/$3" - <<<'{"gracePeriodSeconds": 0}' >/dev/null
+    pod_unplug "$1" "$2-$3"
+}
 
 # is_node NAME FILTER: jq says so of the object.
 is_node() { kube_api GET "/api/v1/nodes/$1" | jq -e "$2" >/dev/null; }

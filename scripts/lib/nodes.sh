@@ -123,7 +123,8 @@ node_settled() { lab_gone "vswitchd-$1" || ctl "$1" status; }
 # cni NODE COMMAND POD [PREVIOUS_RESULT]: executes the plugin as a runtime on that node does: in the
 # node's namespace, CNI_* in the environment, the network's configuration on stdin. CNI_CONFLIST
 # names another conflist than the one that is shipped, CNI_NETNS_PATH another path of the pod's namespace;
-# CNI_EXTRA has keys for the configuration, as JSON.
+# CNI_EXTRA has keys for the configuration, as JSON. POD_NAMESPACE, POD_NAME and POD_UID are those of the
+# pod's object, if it has one.
 cni() {
     local node=$1 command=$2 pod=$3 previous=${4:-null} extra=${CNI_EXTRA:-}
     jq --arg socket "$(node_socket "$node")" --arg state "$(node_dir "$node")/state" \
@@ -134,7 +135,7 @@ cni() {
         in_ns "$node" env -i PATH="$PATH" CNI_COMMAND="$command" \
             CNI_CONTAINERID="$(ns "$pod")" CNI_NETNS="${CNI_NETNS_PATH-/run/netns/$(ns "$pod")}" CNI_IFNAME=eth0 \
             CNI_PATH="$bin:/usr/lib/cni" \
-            CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=demo;K8S_POD_NAME=$pod;K8S_POD_UID=uid-of-$pod" \
+            CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=${POD_NAMESPACE:-demo};K8S_POD_NAME=${POD_NAME:-$pod};K8S_POD_UID=${POD_UID:-uid-of-$pod}" \
             timeout 20 "$bin/vswitch-cni"
 }
 

@@ -182,7 +182,8 @@ rights() {
     local token request
     token=$(kube_token vswitch-system vswitch-agent)
     for request in 'PATCH /api/v1/nodes/node-b' 'DELETE /api/v1/nodes/node-b' 'POST /api/v1/nodes' \
-        'GET /api/v1/pods' 'GET /api/v1/namespaces/vswitch-system/secrets' \
+        'GET /api/v1/namespaces/default/pods/a' 'DELETE /api/v1/namespaces/default/pods/a' \
+        'GET /api/v1/namespaces/vswitch-system/secrets' \
         'GET /api/v1/namespaces/default/events' 'PUT /api/v1/nodes/node-b/status'; do
         # shellcheck disable=SC2086
         check "not: $request" forbidden "$token" $request

@@ -43,7 +43,7 @@ cluster() {
 # service_put NAME JSON: makes a Service in the namespace shop, or changes it to that. A port's protocol is
 # part of its key when it is applied, so that it cannot be left out.
 service_put() {
-    apply_json /api/v1/namespaces/shop/services "$1" \
+    apply_object /api/v1/namespaces/shop/services "$1" \
         "$(jq -n --arg name "$1" --argjson spec "$2" \
             '{apiVersion: "v1", kind: "Service", metadata: {name: $name, namespace: "shop"}, spec: $spec}
             | .spec.ports[]? |= {protocol: "TCP"} + .')"
@@ -53,7 +53,7 @@ service_put() {
 slice_put() {
     local version
     version=$(slice_version)
-    apply_json "/apis/$version/namespaces/shop/endpointslices" "$1" \
+    apply_object "/apis/$version/namespaces/shop/endpointslices" "$1" \
         "$(jq -n --arg version "$version" --arg name "$1" --arg service "$2" \
             --argjson ports "$3" --argjson endpoints "$4" '{
                 apiVersion: $version, kind: "EndpointSlice",
@@ -64,12 +64,6 @@ slice_put() {
 slice_version() {
     kube_api GET /apis/discovery.k8s.io |
         jq -er '[.versions[].groupVersion] | if index("discovery.k8s.io/v1") then "discovery.k8s.io/v1" else .[0] end'
-}
-
-# apply_json PATH NAME JSON
-apply_json() {
-    kube_curl --request PATCH --header 'Content-Type: application/apply-patch+yaml' --data-binary @- \
-        --output /dev/null "$(kube_url)$1/$2?fieldManager=vswitch-test&force=true" <<<"$3"
 }
 
 service_delete() { kube_api DELETE "/api/v1/namespaces/shop/services/$1" >/dev/null; }

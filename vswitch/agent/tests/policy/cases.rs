@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::world::{Node, World};
 
-/// A step of a case; the connections are probed behind the last of each list.
-enum Action {
+/// What a step does; the connections are probed behind the last of each list.
+pub(crate) enum Action {
     Policy(Box<NetworkPolicy>),
     NoPolicy(&'static str, &'static str),
     Namespace(&'static str, &'static [(&'static str, &'static str)]),
@@ -22,9 +22,10 @@ fn set(policy: NetworkPolicy) -> Action {
     Action::Policy(policy.into())
 }
 
-struct Case {
-    name: String,
-    steps: Vec<Vec<Action>>,
+/// A case: its steps one after the other.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) steps: Vec<Vec<Action>>,
 }
 
 /// A case with one step.
@@ -449,7 +450,7 @@ fn upstream() -> Vec<Case> {
     ]
 }
 
-fn act(world: &mut World, action: Action) {
+pub(crate) fn act(world: &mut World, action: Action) {
     match action {
         Action::Policy(policy) => world.set_policy(*policy),
         NoPolicy(namespace, name) => world.policies.retain(|policy| {
@@ -471,9 +472,9 @@ fn act(world: &mut World, action: Action) {
     }
 }
 
-#[test]
-fn every_case_is_judged_as_the_api_has_it() {
-    let tables = [
+/// All cases: each table's name, how many it has, and these.
+pub(crate) fn tables() -> [(&'static str, usize, Vec<Case>); 9] {
+    [
         ("targets", 6, targets()),
         ("rules", 4, rules()),
         ("peers", 112, peers()),
@@ -483,11 +484,15 @@ fn every_case_is_judged_as_the_api_has_it() {
         ("conflicts", 16, conflicts()),
         ("namespaces", 2, namespaces()),
         ("upstream", 13, upstream()),
-    ];
+    ]
+}
+
+#[test]
+fn every_case_is_judged_as_the_api_has_it() {
     // One node for all of them: what one case leaves in the compiler would show in the next.
     let mut node = Node::default();
     let (mut probed, mut allowed) = (0, 0);
-    for (table, count, cases) in tables {
+    for (table, count, cases) in tables() {
         assert_eq!(cases.len(), count, "{table}");
         for Case { name, steps } in cases {
             let mut world = World::nine_pods();
