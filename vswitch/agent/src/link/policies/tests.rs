@@ -52,7 +52,7 @@ impl Replies for Daemon {
                 for named in &part.rule_sets {
                     self.has.rule_sets.insert(named.id.clone(), rule_set_hash(&named.set));
                 }
-                part.gone_rule_sets.iter().for_each(|id| drop(self.has.rule_sets.remove(id)));
+                self.has.rule_sets.retain(|id, _| !part.gone_rule_sets.contains(id));
                 self.has.subjects.retain(|one| !part.gone_subjects.contains(&one.pod));
                 self.has.subjects.retain(|one| part.subjects.iter().all(|new| new.pod != one.pod));
                 self.has.subjects.extend(part.subjects.iter().cloned());
