@@ -163,7 +163,7 @@ fn to_pods_and_a_peer() -> Service {
         generation: 1,
         backends: Arc::new(Backends::new(usable.into_iter().chain([leaving]))),
         without_backend: WithoutBackend::Refuse,
-        affinity_s: None,
+        affinity: None,
         sources: None,
     }
 }

@@ -7,7 +7,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 . "$root/scripts/lib/all.sh"
 
 # The last part of virtual addresses, by what is behind them.
-declare -rA VIRTUAL_HOST=([near]=11 [far]=12 [self]=13 [both]=14 [none]=15 [elsewhere]=16)
+declare -rA VIRTUAL_HOST=([near]=11 [far]=12 [self]=13 [both]=14 [none]=15 [elsewhere]=16 [first]=17 [second]=18)
 
 # A transfer of so many files goes on while its service changes.
 readonly HELD_BLOBS=10
@@ -34,6 +34,7 @@ main() {
         refused "$family"
     done
     backends_change
+    affine
     bad_services
     shown
     killed
@@ -152,6 +153,37 @@ backends_change() {
     told near "$(backends a2)"
 }
 
+# Two services with the same two backends, each of which had one of them alone when its client came. Without
+# affinity both would give the client one backend, as they differ in nothing that a choice is made of.
+affine() {
+    local sticky='{"affinity_seconds": 600}' family
+    told first "$(backends a2)" "$sticky"
+    told second "$(backends b1)" "$sticky"
+    for family in 4 6; do
+        check "IPv$family: a client gets a backend under affinity" sees a1 "$(virtual first "$family")" "$(address a1 "$family") $(address a2 "$family")"
+        check "IPv$family: and of another service another one" sees a1 "$(virtual second "$family")" "$(address a1 "$family") $(address b1 "$family")"
+    done
+    told first "$(backends a2 b1)" "$sticky"
+    told second "$(backends a2 b1)" "$sticky"
+    check "when more backends come it keeps what it had" keeps_backends
+    ctl node-a show services >"$LAB_DIR/services"
+    check "show services tells for how long" finds "^lab/first:TCP .* 600 s" "$LAB_DIR/services"
+    ctl node-a trace --from demo/a1 --to "$(virtual first 4)" --proto tcp --dport "$SERVER_PORT" >"$LAB_DIR/trace"
+    check "trace tells that the client had it last" \
+        finds "begins: to $(address a2 4):$SERVER_PORT, which its client had last" "$LAB_DIR/trace"
+}
+
+# Whatever the client's port.
+keeps_backends() {
+    local family
+    for family in 4 6; do
+        for _ in {1..5}; do
+            sees a1 "$(virtual first "$family")" "$(address a1 "$family") $(address a2 "$family")" || return 1
+            sees a1 "$(virtual second "$family")" "$(address a1 "$family") $(address b1 "$family")" || return 1
+        done
+    done
+}
+
 is_established() { ctl node-a --json show sessions | jq -e --arg at "$1" '.sessions | any(.server.address == $at and .state == "established")'; }
 
 still_runs() { ! gone "$1"; }
@@ -210,8 +242,13 @@ killed() {
     check "a transfer goes on" still_runs "$held"
     check "its services are served before anybody tells them" \
         wait_until 10 sees a1 "$at" "$(address a1 4) $(address b1 4)"
+    check "clients under affinity keep their backends" keeps_backends
     wait_until 60 gone "$held"
     check "the file is whole" arrived
+    told first "$(jq -c 'map(. + {flows: "existing"})' <<<"$(backends a2)" | jq -c --argjson more "$(backends b1)" '. + $more')" \
+        '{"affinity_seconds": 600}'
+    check "a backend that takes no new flows is given up" \
+        sees a1 "$(virtual first 4)" "$(address a1 4) $(address b1 4)"
 }
 
 main "$@"

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
-    /// Its name, unique: `shop/db:sql`; another set of addresses of it has more behind that.
+    /// Its name, unique: `shop/db:sql`; another set of addresses of it has a blank and more behind that.
+    /// A client's affinity is to the name before the blank: it has one backend at all of the addresses.
     pub name: String,
     /// The transport protocol.
     pub protocol: ServiceProtocol,

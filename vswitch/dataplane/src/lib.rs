@@ -218,7 +218,11 @@ impl Dataplane {
             self.sessions.commit(&SessionEffect::Close(ended), now);
         }
         let Some(effect) = decision.effects.session else { return Committed::Yes };
-        let refusal = match (self.sessions.commit(&effect, now), effect) {
+        let outcome = self.sessions.commit(&effect, now);
+        if let (Outcome::Created, Some(affinity)) = (outcome, decision.effects.affinity) {
+            self.sessions.note_affinity(affinity, now);
+        }
+        let refusal = match (outcome, effect) {
             (Outcome::Existing(found), SessionEffect::Create(wanted))
                 if found.session.server_side != wanted.server_side =>
             {

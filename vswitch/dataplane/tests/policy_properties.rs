@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane::counters::Counters;
-use dataplane::session::{Header, SessionTable, Tick, words_v4, words_v6};
+use dataplane::session::{Header, SessionMemory, SessionTable, Tick};
 use dataplane::tables::{Fdb, PortId};
 use dataplane::{Dataplane, DropReason, Millis};
 use frame::{Pool, Words};
@@ -214,7 +214,7 @@ struct World {
     dataplane: Dataplane,
     counters: Arc<Counters>,
     pools: [Pool; 2],
-    words: [Words; 2],
+    words: [Words; 3],
 }
 
 const NOW: Millis = Millis(1_000_000);
@@ -225,10 +225,10 @@ impl World {
         let counters = Arc::new(Counters::new());
         let pools = [Pool::new(8), Pool::new(8)];
         let header = Header { boot_id: 1, seed: 2, buckets: 200 };
-        let words = [words_v4(header.buckets), words_v6(header.buckets)];
-        let words = words.map(Words::on_heap);
-        let [v4, v6] = words.clone();
-        let (table, _) = SessionTable::adopt(v4, v6, &header, Tick(0)).expect("its own size");
+        let memory = SessionMemory::on_heap(header.buckets);
+        let SessionMemory { v4, v6, affinity } = memory.clone();
+        let words = [v4, v6, affinity];
+        let (table, _) = SessionTable::adopt(memory, &header, Tick(0)).expect("its own size");
         let fdb = Fdb::new(8, 300_000);
         let dataplane =
             Dataplane::new(fdb, pools[0].clone(), Arc::clone(&counters), Arc::new(table));

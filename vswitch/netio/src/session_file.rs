@@ -1,4 +1,4 @@
-//! The files under the session table: mapped, so that sessions outlive the daemon.
+//! The files under the session table: mapped, so that sessions and affinities outlive the daemon.
 //!
 //! Enters: a directory, on a tmpfs where sessions should end with the machine's uptime, and a number
 //! of words. Leaves: [`Words`] that every process which opens the same file shares. What is in them is
@@ -15,21 +15,24 @@ use frame::Words;
 
 use crate::error::{Error, Result};
 
-/// The IP version of a table's sessions.
+/// What a file of the session table holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SessionFamily {
-    /// `sessions4`.
+pub enum SessionFile {
+    /// `sessions4`: sessions of IPv4.
     V4,
-    /// `sessions6`.
+    /// `sessions6`: sessions of IPv6.
     V6,
+    /// `affinity`: which backend a client of a service had last.
+    Affinity,
 }
 
-/// The path of a family's file in this directory.
+/// The path of a file in this directory.
 #[must_use]
-pub fn path(dir: &Path, family: SessionFamily) -> PathBuf {
-    dir.join(match family {
-        SessionFamily::V4 => "sessions4",
-        SessionFamily::V6 => "sessions6",
+pub fn path(dir: &Path, file: SessionFile) -> PathBuf {
+    dir.join(match file {
+        SessionFile::V4 => "sessions4",
+        SessionFile::V6 => "sessions6",
+        SessionFile::Affinity => "affinity",
     })
 }
 
@@ -38,8 +41,8 @@ pub fn path(dir: &Path, family: SessionFamily) -> PathBuf {
 ///
 /// # Errors
 /// If the path is a link or no file, or belongs to another user, or a system call fails.
-pub fn open(dir: &Path, family: SessionFamily, words: usize) -> Result<Words> {
-    let path = path(dir, family);
+pub fn open(dir: &Path, file: SessionFile, words: usize) -> Result<Words> {
+    let path = path(dir, file);
     let failed = |action| {
         let path = path.clone();
         move |source: io::Error| Error::SessionFile { action, path, source }
@@ -121,7 +124,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::sync::atomic::Ordering;
 
-    use super::{SessionFamily, open, path};
+    use super::{SessionFile, open, path};
     use crate::error::Error;
 
     const WORDS: usize = 1024;
@@ -129,31 +132,33 @@ mod tests {
     #[test]
     fn words_outlive_their_mapping_in_a_file_that_others_cannot_read() {
         let dir = tempfile::tempdir().unwrap();
-        let words = open(dir.path(), SessionFamily::V4, WORDS).unwrap();
+        let words = open(dir.path(), SessionFile::V4, WORDS).unwrap();
         assert_eq!(words.len(), WORDS);
         assert!(words.iter().all(|word| word.load(Ordering::Relaxed) == 0));
         words[WORDS - 1].store(7, Ordering::Relaxed);
         // Shared while both are open, and there when none is.
-        let again = open(dir.path(), SessionFamily::V4, WORDS).unwrap();
+        let again = open(dir.path(), SessionFile::V4, WORDS).unwrap();
         assert_eq!(again[WORDS - 1].load(Ordering::Relaxed), 7);
         drop((words, again));
-        let words = open(dir.path(), SessionFamily::V4, WORDS).unwrap();
+        let words = open(dir.path(), SessionFile::V4, WORDS).unwrap();
         assert_eq!(words[WORDS - 1].load(Ordering::Relaxed), 7);
-        let other = open(dir.path(), SessionFamily::V6, WORDS).unwrap();
-        assert_eq!(other[WORDS - 1].load(Ordering::Relaxed), 0);
+        for file in [SessionFile::V6, SessionFile::Affinity] {
+            let other = open(dir.path(), file, WORDS).unwrap();
+            assert_eq!(other[WORDS - 1].load(Ordering::Relaxed), 0);
+        }
 
-        let metadata = fs::metadata(path(dir.path(), SessionFamily::V4)).unwrap();
+        let metadata = fs::metadata(path(dir.path(), SessionFile::V4)).unwrap();
         assert_eq!((metadata.mode() & 0o777, metadata.len()), (0o600, WORDS as u64 * 8));
     }
 
     #[test]
     fn a_file_of_another_size_is_emptied_and_one_that_others_could_read_restricted() {
         let dir = tempfile::tempdir().unwrap();
-        let path = path(dir.path(), SessionFamily::V6);
+        let path = path(dir.path(), SessionFile::V6);
         for content in [vec![1; 10], vec![1; 9 * WORDS]] {
             fs::write(&path, content).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-            let words = open(dir.path(), SessionFamily::V6, WORDS).unwrap();
+            let words = open(dir.path(), SessionFile::V6, WORDS).unwrap();
             assert!(words.iter().all(|word| word.load(Ordering::Relaxed) == 0));
             let metadata = fs::metadata(&path).unwrap();
             assert_eq!((metadata.mode() & 0o777, metadata.len()), (0o600, WORDS as u64 * 8));
@@ -163,12 +168,12 @@ mod tests {
     #[test]
     fn links_directories_and_impossible_sizes_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let path = path(dir.path(), SessionFamily::V4);
+        let path = path(dir.path(), SessionFile::V4);
         let target = dir.path().join("target");
         fs::write(&target, "precious").unwrap();
         symlink(&target, &path).unwrap();
         let refused = |words| {
-            let error = open(dir.path(), SessionFamily::V4, words).unwrap_err();
+            let error = open(dir.path(), SessionFile::V4, words).unwrap_err();
             assert!(matches!(error, Error::SessionFile { .. }), "{error}");
             assert!(error.to_string().contains("sessions4"), "{error}");
         };

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use dataplane::Millis;
 use dataplane::session::{
-    Adoption, Header, SessionTable, WhyAnew, default_buckets, words_v4, words_v6,
+    Adoption, Header, SessionMemory, SessionTable, WhyAnew, default_buckets, words_affinity,
+    words_v4, words_v6,
 };
-use netio::session_file::{self, SessionFamily};
+use netio::session_file::{self, SessionFile};
 use rustix::time::{ClockId, clock_gettime};
 use worker::SharedState;
 
@@ -42,14 +43,11 @@ pub fn open(dir: &Path, boot_id: &str) -> io::Result<OpenSessions> {
     };
     let origin = booted();
     let now = Millis(origin.elapsed().as_millis() as u64).tick();
-    let file = |family, words| session_file::open(dir, family, words);
-    let v4 = file(SessionFamily::V4, words_v4(header.buckets));
-    let v6 = file(SessionFamily::V6, words_v6(header.buckets));
-    let (table, choice, warning) = match v4.and_then(|v4| Ok((v4, v6?))) {
-        Ok((v4, v6)) => {
-            let adopted = SessionTable::adopt(v4, v6, &header, now);
-            let (table, families) = adopted.map_err(io::Error::other)?;
-            (table, told(&families), None)
+    let (table, choice, warning) = match memory(dir, header.buckets) {
+        Ok(memory) => {
+            let adopted = SessionTable::adopt(memory, &header, now);
+            let (table, adoptions) = adopted.map_err(io::Error::other)?;
+            (table, told(&adoptions), None)
         }
         Err(error) => {
             let table = SessionTable::on_heap(&header).map_err(io::Error::other)?;
@@ -64,19 +62,33 @@ pub fn open(dir: &Path, boot_id: &str) -> io::Result<OpenSessions> {
     Ok(OpenSessions { shared, choice, warning })
 }
 
-/// What became of the files, of IPv4 and IPv6.
-fn told(families: &[Adoption; 2]) -> String {
-    let mut kept = 0;
-    for family in families {
-        match family {
-            Adoption::Adopted { sessions, .. } => kept += sessions,
-            Adoption::Anew(WhyAnew::Fresh | WhyAnew::Boot) => {}
-            Adoption::Anew(why) => {
-                return format!("sessions: begun anew, as the file is no use ({why:?})");
-            }
+fn memory(dir: &Path, buckets: u32) -> netio::Result<SessionMemory> {
+    Ok(SessionMemory {
+        v4: session_file::open(dir, SessionFile::V4, words_v4(buckets))?,
+        v6: session_file::open(dir, SessionFile::V6, words_v6(buckets))?,
+        affinity: session_file::open(dir, SessionFile::Affinity, words_affinity(buckets))?,
+    })
+}
+
+/// What became of the files: of the sessions of IPv4 and IPv6, and of affinities.
+fn told(adoptions: &[Adoption; 3]) -> String {
+    for adoption in adoptions {
+        if let Adoption::Anew(why) = adoption
+            && !matches!(why, WhyAnew::Fresh | WhyAnew::Boot)
+        {
+            return format!("sessions: begun anew, as a file is no use ({why})");
         }
     }
-    format!("sessions: {kept} of a former daemon go on")
+    let count = |adoption: &Adoption| match adoption {
+        Adoption::Adopted { sessions, .. } => *sessions,
+        Adoption::Anew(_) => 0,
+    };
+    let [v4, v6, affinities] = adoptions.each_ref().map(count);
+    let affinities = match affinities {
+        0 => String::new(),
+        some => format!(", and {some} affinities of clients to backends"),
+    };
+    format!("sessions: {} of a former daemon go on{affinities}", v4 + v6)
 }
 
 /// When the kernel's monotonic clock began.

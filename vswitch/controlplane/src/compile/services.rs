@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use api::{BackendUse, ServiceSpec, WithoutBackend};
 use dataplane::session::Endpoint;
-use dataplane::tables::{self, Backend, BackendState, Backends, Service, Services, VirtualPort};
+use dataplane::tables::{
+    self, Backend, BackendState, Backends, ClientAffinity, Service, Services, VirtualPort,
+};
 use ipnet::IpNet;
 
 /// The services of virtual ports.
@@ -52,10 +54,22 @@ fn make(spec: &ServiceSpec, v4: bool) -> Service {
             WithoutBackend::Refuse => tables::WithoutBackend::Refuse,
             WithoutBackend::Drop => tables::WithoutBackend::Drop,
         },
-        affinity_s: spec.affinity_seconds,
+        affinity: spec
+            .affinity_seconds
+            .map(|timeout_s| ClientAffinity { service: number(spec), timeout_s }),
         // Ranges of the other version alone admit nobody of this one.
         sources: (!spec.sources.is_empty()).then(|| sources.into()),
     }
+}
+
+/// A number of the service by which its clients' affinities are found: the same at all of its addresses,
+/// in both of its services if these have other backends, and after a restart. What is behind a blank in
+/// a name tells such services apart ([`ServiceSpec::name`]).
+fn number(spec: &ServiceSpec) -> u64 {
+    let name = spec.name.split(' ').next().unwrap_or_default();
+    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+    (name, spec.protocol.number(), spec.port).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A number that the same backends have again after a restart, so that sessions of before need not look
@@ -79,5 +93,31 @@ impl Hasher for Fnv {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{ServiceProtocol, ServiceSpec, WithoutBackend};
+
+    use super::number;
+
+    #[test]
+    fn an_affinity_is_to_a_service_and_not_to_some_of_its_addresses() {
+        let spec = |name: &str, port, address: &str| ServiceSpec {
+            name: name.into(),
+            protocol: ServiceProtocol::Tcp,
+            port,
+            addresses: vec![address.parse().expect("an address")],
+            sources: Vec::new(),
+            backends: Vec::new(),
+            without_backend: WithoutBackend::Refuse,
+            affinity_seconds: Some(60),
+        };
+        let web = number(&spec("shop/web:http", 80, "198.19.0.1"));
+        assert_eq!(web, number(&spec("shop/web:http external", 80, "203.0.113.1")));
+        assert_eq!(web, number(&spec("shop/web:http ipv6", 80, "fd00:19::1")));
+        assert_ne!(web, number(&spec("shop/web:https", 80, "198.19.0.1")));
+        assert_ne!(web, number(&spec("shop/web:http", 81, "198.19.0.1")));
     }
 }

@@ -1,14 +1,14 @@
 //! The table's header, and what becomes of a table that another process left.
 //!
-//! Enters: the words of both families, of which no other process writes any more, and what the header
-//! must hold. Leaves: a table whose sessions are whole, or an empty one and the reason.
+//! Enters: the words of both families and of the affinities, of which no other process writes any more,
+//! and what the header must hold. Leaves: a table whose content is whole, or an empty one and the reason.
 //!
 //! | word | holds |
 //! |---|---|
 //! | 0 | [`MAGIC`]; stored last, so that a header is whole or absent |
 //! | 1 | [`LAYOUT`] |
-//! | 2 | 4 or 6 |
-//! | 3 | buckets |
+//! | 2 | 4 or 6 for the sessions of a family, 1 for affinities |
+//! | 3 | buckets of each family |
 //! | 4, 5 | boot id |
 //! | 6 | seed, secret |
 //! | 7 | a hash by that seed: another version of the hash would find nothing |
@@ -18,6 +18,7 @@
 use core::fmt;
 use core::sync::atomic::Ordering;
 
+use super::affinity::{self, Affinities};
 use super::bucket::Word;
 use super::entry::{Entry, Layout, PolicyStamp, Session, decode, policy_word};
 use super::state::Tick;
@@ -36,6 +37,14 @@ const USED: usize = 8;
 
 /// The word that holds the tick at which the table was begun.
 const BEGUN: usize = 9;
+
+/// What is behind a header, as its third word has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Affinities = 1,
+    V4 = 4,
+    V6 = 6,
+}
 
 /// Number of the layout of header, buckets and entries.
 pub(crate) const LAYOUT: u64 = 1;
@@ -56,7 +65,7 @@ pub struct Header {
 pub enum Adoption {
     /// It was taken over.
     Adopted {
-        /// Sessions that it has.
+        /// Sessions, or affinities, that it has.
         sessions: u32,
         /// Buckets that were being written when their writer died; their entries are gone.
         voided: u32,
@@ -76,8 +85,8 @@ pub enum WhyAnew {
     Foreign,
     /// It has another layout, whose number this is.
     Layout(u64),
-    /// It is the other IP version's.
-    Family,
+    /// It holds something else: sessions of the other IP version, or affinities.
+    Kind,
     /// It has another number of buckets, which this is.
     Buckets(u64),
     /// It is from before the machine was booted.
@@ -101,7 +110,7 @@ impl fmt::Display for WhyAnew {
             Self::Fresh => f.write_str("there was none"),
             Self::Foreign => f.write_str("the file is no session table"),
             Self::Layout(layout) => write!(f, "its layout is {layout}, not {LAYOUT}"),
-            Self::Family => f.write_str("it is the other IP version's"),
+            Self::Kind => f.write_str("it holds something else"),
             Self::Buckets(buckets) => write!(f, "it has {buckets} buckets"),
             Self::Boot => f.write_str("it is from before the machine was booted"),
             Self::Hash => f.write_str("this version hashes differently"),
@@ -128,41 +137,19 @@ impl<L: Layout, M: Memory> Table<L, M> {
         if given != needed || header.buckets < 2 {
             return Err(WrongSize { needed, given });
         }
-        match compare::<L, M>(&memory, header) {
+        let kind = if L::IS_V6 { Kind::V6 } else { Kind::V4 };
+        match seed_of(memory.words(), kind, header) {
             Ok(seed) => {
                 let table = Self::over(memory, header.buckets, seed);
                 let adoption = table.take_over(now);
                 Ok((table, adoption))
             }
             Err(why) => {
+                begin(memory.words(), kind, header, why, now);
                 let table = Self::over(memory, header.buckets, header.seed);
-                table.begin(header, why, now);
                 Ok((table, Adoption::Anew(why)))
             }
         }
-    }
-
-    /// Empties the memory, unless it is zeros already, and writes the header.
-    fn begin(&self, header: &Header, why: WhyAnew, now: Tick) {
-        let words = self.memory.words();
-        let store = |at: usize, value| {
-            if let Some(word) = words.get(at) {
-                word.store(value, Ordering::Release);
-            }
-        };
-        store(0, 0);
-        if why != WhyAnew::Fresh {
-            // Zeros that are there already are not stored again: pages without any stay absent.
-            for word in words.iter().filter(|word| word.load(Ordering::Relaxed) != 0) {
-                word.store(0, Ordering::Relaxed);
-            }
-        }
-        let content = content::<L>(header.buckets, header.boot_id, header.seed);
-        for (at, value) in (1..).zip(content) {
-            store(at, value);
-        }
-        store(BEGUN, now.0.into());
-        store(0, MAGIC);
     }
 
     /// When the table was made anew, by this process or a former one.
@@ -283,21 +270,52 @@ impl<L: Layout, M: Memory> Table<L, M> {
     }
 }
 
+impl<M: Memory> Affinities<M> {
+    /// As [`Table::adopt`].
+    pub(super) fn adopt(
+        memory: M,
+        header: &Header,
+        now: Tick,
+    ) -> Result<(Self, Adoption), WrongSize> {
+        let (needed, given) = (affinity::words_of(header.buckets), memory.words().len());
+        if given != needed {
+            return Err(WrongSize { needed, given });
+        }
+        match seed_of(memory.words(), Kind::Affinities, header) {
+            Ok(seed) => {
+                let table = Self::over(memory, header.buckets, seed);
+                let [sessions, dropped] = table.take_over(now);
+                Ok((table, Adoption::Adopted { sessions, voided: 0, dropped }))
+            }
+            Err(why) => {
+                begin(memory.words(), Kind::Affinities, header, why, now);
+                Ok((Self::over(memory, header.buckets, header.seed), Adoption::Anew(why)))
+            }
+        }
+    }
+}
+
 fn sorted(key: Key) -> Sorted {
     Sorted { key, source_is_higher: false }
 }
 
 /// The words of a header behind the first.
-fn content<L: Layout>(buckets: u32, boot_id: u128, seed: u64) -> [u64; 7] {
-    let family = if L::IS_V6 { 6 } else { 4 };
-    let boot = [(boot_id >> 64) as u64, boot_id as u64];
-    let [boot_high, boot_low] = boot;
-    [LAYOUT, family, buckets.into(), boot_high, boot_low, seed, hash_of(seed)]
+fn content(kind: Kind, header: &Header) -> [u64; 7] {
+    let Header { boot_id, seed, buckets } = *header;
+    [
+        LAYOUT,
+        kind as u64,
+        buckets.into(),
+        (boot_id >> 64) as u64,
+        boot_id as u64,
+        seed,
+        hash_of(seed),
+    ]
 }
 
 /// The seed of a table that can be taken over.
-fn compare<L: Layout, M: Memory>(memory: &M, header: &Header) -> Result<u64, WhyAnew> {
-    let mut words = memory.words().iter().map(|word| word.load(Ordering::Acquire));
+fn seed_of<W: Word>(words: &[W], kind: Kind, header: &Header) -> Result<u64, WhyAnew> {
+    let mut words = words.iter().map(|word| word.load(Ordering::Acquire));
     let mut next = || words.next().unwrap_or(0);
     match next() {
         MAGIC => {}
@@ -305,13 +323,12 @@ fn compare<L: Layout, M: Memory>(memory: &M, header: &Header) -> Result<u64, Why
         _ => return Err(WhyAnew::Foreign),
     }
     let found = [next(), next(), next(), next(), next(), next(), next()];
-    let [layout, family, buckets, boot_high, boot_low, seed, hash] = found;
-    let [_, own_family, own_buckets, own_high, own_low, ..] =
-        content::<L>(header.buckets, header.boot_id, seed);
+    let [layout, found_kind, buckets, boot_high, boot_low, seed, hash] = found;
+    let [_, own_kind, own_buckets, own_high, own_low, ..] = content(kind, header);
     if layout != LAYOUT {
         Err(WhyAnew::Layout(layout))
-    } else if family != own_family {
-        Err(WhyAnew::Family)
+    } else if found_kind != own_kind {
+        Err(WhyAnew::Kind)
     } else if buckets != own_buckets {
         Err(WhyAnew::Buckets(buckets))
     } else if (boot_high, boot_low) != (own_high, own_low) {
@@ -321,6 +338,27 @@ fn compare<L: Layout, M: Memory>(memory: &M, header: &Header) -> Result<u64, Why
     } else {
         Ok(seed)
     }
+}
+
+/// Empties the memory, unless it is zeros already, and writes the header.
+fn begin<W: Word>(words: &[W], kind: Kind, header: &Header, why: WhyAnew, now: Tick) {
+    let store = |at: usize, value| {
+        if let Some(word) = words.get(at) {
+            word.store(value, Ordering::Release);
+        }
+    };
+    store(0, 0);
+    if why != WhyAnew::Fresh {
+        // Zeros that are there already are not stored again: pages without any stay absent.
+        for word in words.iter().filter(|word| word.load(Ordering::Relaxed) != 0) {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+    for (at, value) in (1..).zip(content(kind, header)) {
+        store(at, value);
+    }
+    store(BEGUN, now.0.into());
+    store(0, MAGIC);
 }
 
 fn hash_of(seed: u64) -> u64 {

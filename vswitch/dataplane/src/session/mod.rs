@@ -26,8 +26,10 @@
 //! | `counts` | sessions by port; quotas |
 //! | `sweep`  | removal of what has expired |
 //! | `adopt`  | the header, and what another process left |
+//! | `affinity` | which backend a client of a service had last |
 
 mod adopt;
+mod affinity;
 mod bucket;
 mod counts;
 mod create;
@@ -41,6 +43,7 @@ mod tuple;
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 mod tests;
 
+use core::net::IpAddr;
 use core::ops::Range;
 
 use frame::Words;
@@ -49,6 +52,8 @@ use crate::tables::PortId;
 use crate::tables::port::MAX_PORTS;
 use adopt::HEADER_WORDS;
 pub use adopt::{Adoption, Header, WhyAnew, WrongSize};
+use affinity::Affinities;
+pub use affinity::{Affinity, AffinityKey};
 use bucket::WAYS;
 use counts::Removal;
 pub use counts::{PortSessions, Quota, Refusal, SessionEvents};
@@ -63,11 +68,23 @@ pub use tuple::{Direction, Endpoint, Tuple};
 /// For so many seconds a table that was made anew is young.
 const YOUNG_S: u32 = 60;
 
-/// The sessions of both IP versions.
+/// The sessions of both IP versions, and the affinities of their clients.
 #[derive(Debug)]
 pub struct SessionTable {
     v4: Table<V4, Words>,
     v6: Table<V6, Words>,
+    affinities: Affinities<Words>,
+}
+
+/// The memory of a table.
+#[derive(Debug, Clone)]
+pub struct SessionMemory {
+    /// Of IPv4 sessions: [`words_v4`] words.
+    pub v4: Words,
+    /// Of IPv6 sessions: [`words_v6`] words.
+    pub v6: Words,
+    /// Of affinities: [`words_affinity`] words.
+    pub affinity: Words,
 }
 
 /// A tuple, and where in the table its session is if it has one.
@@ -125,22 +142,40 @@ pub fn words_v6(buckets: u32) -> usize {
     Table::<V6, Words>::words_of(buckets)
 }
 
+/// Words of memory that the affinities beside so many buckets need.
+#[must_use]
+pub fn words_affinity(buckets: u32) -> usize {
+    affinity::words_of(buckets)
+}
+
+impl SessionMemory {
+    /// Memory on the heap for a table with so many buckets.
+    #[must_use]
+    pub fn on_heap(buckets: u32) -> Self {
+        Self {
+            v4: Words::on_heap(words_v4(buckets)),
+            v6: Words::on_heap(words_v6(buckets)),
+            affinity: Words::on_heap(words_affinity(buckets)),
+        }
+    }
+}
+
 impl SessionTable {
-    /// The table in the memory of each family, of [`words_v4`] and [`words_v6`] words: taken over
-    /// from the process that left it, or made anew. Nobody else may use the memory meanwhile. What
-    /// became of each family's content is told.
+    /// The table in its memory: taken over from the process that left it, or made anew. Nobody else may
+    /// use the memory meanwhile. What became of the content is told: of the IPv4 sessions, of the IPv6
+    /// sessions, of the affinities.
     ///
     /// # Errors
     /// If a memory has another size than the header's buckets need, or the buckets are less than two.
     pub fn adopt(
-        v4: Words,
-        v6: Words,
+        memory: SessionMemory,
         header: &Header,
         now: Tick,
-    ) -> Result<(Self, [Adoption; 2]), WrongSize> {
-        let (v4, of_v4) = Table::adopt(v4, header, now)?;
-        let (v6, of_v6) = Table::adopt(v6, header, now)?;
-        Ok((Self { v4, v6 }, [of_v4, of_v6]))
+    ) -> Result<(Self, [Adoption; 3]), WrongSize> {
+        let (v4, of_v4) = Table::adopt(memory.v4, header, now)?;
+        let (v6, of_v6) = Table::adopt(memory.v6, header, now)?;
+        let (affinities, of_affinities) = Affinities::adopt(memory.affinity, header, now)?;
+        Ok((Self { v4, v6, affinities }, [of_v4, of_v6, of_affinities]))
     }
 
     /// An empty table on the heap, which ends with the process.
@@ -148,9 +183,7 @@ impl SessionTable {
     /// # Errors
     /// If the header's buckets are less than two.
     pub fn on_heap(header: &Header) -> Result<Self, WrongSize> {
-        let v4 = Words::on_heap(words_v4(header.buckets));
-        let v6 = Words::on_heap(words_v6(header.buckets));
-        Self::adopt(v4, v6, header, Tick(0)).map(|(table, _)| table)
+        Self::adopt(SessionMemory::on_heap(header.buckets), header, Tick(0)).map(|(table, _)| table)
     }
 
     /// Where the session of a packet with this tuple is. Reads no entry: for many packets at a time,
@@ -194,6 +227,25 @@ impl SessionTable {
             SessionEffect::Close(tuple) if tuple.is_v6() => self.v6.end(tuple, Removal::Closed),
             SessionEffect::Close(tuple) => self.v4.end(tuple, Removal::Closed),
         }
+    }
+
+    /// What a client's affinity to a backend of a service is found by. `service` is the same at all of
+    /// the service's addresses.
+    #[must_use]
+    pub fn affinity_key(&self, client: IpAddr, service: u64) -> AffinityKey {
+        self.affinities.key(client, service)
+    }
+
+    /// The identity of the backend that the client's last new flow got, if that is no longer ago than
+    /// `timeout_s` seconds. Reads only.
+    #[must_use]
+    pub fn affine_backend(&self, key: AffinityKey, timeout_s: u32, now: Tick) -> Option<u32> {
+        self.affinities.find(key, timeout_s, now)
+    }
+
+    /// Notes the backend that a client's new flow gets.
+    pub fn note_affinity(&self, affinity: Affinity, now: Tick) {
+        self.affinities.note(affinity, now);
     }
 
     /// Removes what has expired from `budget` buckets of each family, and returns how many sessions

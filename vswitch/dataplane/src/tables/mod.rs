@@ -37,7 +37,7 @@ pub use multipath::{Member, Multipath};
 pub use policy::Policies;
 pub use port::{Attachment, MAX_PORTS, Offloads, Port, PortId, PortRole};
 pub use service::{
-    Backend, BackendState, Backends, Service, Services, VirtualPort, WithoutBackend,
+    Backend, BackendState, Backends, ClientAffinity, Service, Services, VirtualPort, WithoutBackend,
 };
 pub use tunnel::{Domain, LocalAddresses, Peer, PeerId, PeersByAddress, Tunnels};
 

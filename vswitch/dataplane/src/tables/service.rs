@@ -43,10 +43,19 @@ pub struct Service {
     pub backends: Arc<Backends>,
     /// What becomes of a new flow while no backend is usable.
     pub without_backend: WithoutBackend,
-    /// For how many seconds of silence all flows of a client go to one backend, if they do.
-    pub affinity_s: Option<u32>,
+    /// How all flows of a client go to one backend, if they do.
+    pub affinity: Option<ClientAffinity>,
     /// Who may speak to it; anyone if there is none.
     pub sources: Option<Arc<[IpNet]>>,
+}
+
+/// How all flows of a client to a service go to one backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAffinity {
+    /// A number of the service, the same at all of its virtual addresses and after a restart.
+    pub service: u64,
+    /// How long the client may begin no flow before it may get another backend.
+    pub timeout_s: u32,
 }
 
 /// What becomes of a new flow to a service without a usable backend.
@@ -64,6 +73,8 @@ pub struct Backends {
     /// Those that take new flows come first.
     backends: Vec<Backend>,
     maglev: Maglev,
+    /// Numbers of those that take new flows, in the order of their identities.
+    by_identity: Vec<(u32, u16)>,
 }
 
 /// One backend.
@@ -130,7 +141,15 @@ impl Service {
     /// under affinity.
     #[must_use]
     pub fn choose(&self, flow: &Tuple) -> Option<&Backend> {
-        self.backends.choose(maglev::hash_of(flow, self.affinity_s.is_none()))
+        self.backends.choose(maglev::hash_of(flow, self.affinity.is_none()))
+    }
+}
+
+impl Backend {
+    /// A number of its endpoint, the same on every node and in every version of this program.
+    #[must_use]
+    pub fn identity(&self) -> u32 {
+        maglev::identity(&self.endpoint)
     }
 }
 
@@ -144,14 +163,26 @@ impl Backends {
         // Stable: endpoints stay in order.
         backends.sort_by_key(|backend| backend.state);
         let usable = backends.partition_point(|one| one.state == BackendState::Usable);
-        let maglev = Maglev::of(backends.get(..usable).unwrap_or_default());
-        Self { backends, maglev }
+        let usable = backends.get(..usable).unwrap_or_default();
+        let maglev = Maglev::of(usable);
+        let mut by_identity: Vec<_> = usable.iter().map(Backend::identity).zip(0..).collect();
+        by_identity.sort_unstable();
+        Self { backends, maglev, by_identity }
     }
 
     /// The usable backend at a place of the hash.
     #[must_use]
     pub fn choose(&self, hash: u64) -> Option<&Backend> {
         self.backends.get(self.maglev.choose(hash)?)
+    }
+
+    /// The backend with this identity, if it takes new flows. Of two with the same identity, which is
+    /// one chance in 2^32, the first.
+    #[must_use]
+    pub fn usable(&self, identity: u32) -> Option<&Backend> {
+        let at = self.by_identity.partition_point(|(other, _)| *other < identity);
+        let (found, number) = self.by_identity.get(at)?;
+        self.backends.get(usize::from(*number)).filter(|_| *found == identity)
     }
 
     /// The backend at an endpoint.

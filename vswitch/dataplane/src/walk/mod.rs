@@ -25,6 +25,7 @@
 //! | which size of segments it may announce | `clamp` | |
 //! | make it so                      | `translate`, `rewrite`, `answer`, `flood`, `segment`, `fragment`, `coalesce`, `outer_checksum` | |
 
+mod affinity;
 pub(crate) mod answer;
 pub(crate) mod arrival;
 pub(crate) mod bridge;
@@ -54,7 +55,7 @@ pub(crate) mod translate;
 use frame::Offload;
 
 use crate::Millis;
-use crate::session::{SessionEffect, SessionTable, Tick, Tuple};
+use crate::session::{Affinity, SessionEffect, SessionTable, Tick, Tuple};
 use crate::tables::{BridgeId, Fdb, FdbTarget, PortId, PortRole, Tables};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::{Ecn, MacAddr};
@@ -125,6 +126,8 @@ pub(crate) struct Effects {
     pub(crate) ends: Option<Tuple>,
     /// What the packet does to the session table.
     pub(crate) session: Option<SessionEffect>,
+    /// The backend that the client gets under affinity, if the session begins.
+    pub(crate) affinity: Option<Affinity>,
     /// Where the other fragments of the packet are to go.
     pub(crate) first_fragment: Option<FirstFragment>,
 }
@@ -161,6 +164,7 @@ impl Decision {
                 path_mtu: None,
                 ends: None,
                 session: None,
+                affinity: None,
                 first_fragment: None,
             },
         }

@@ -40,6 +40,8 @@ pub enum TraceEvent {
         service: VirtualPort,
         /// Where it goes.
         backend: Endpoint,
+        /// Its client had this backend before, and keeps it.
+        is_affine: bool,
     },
     /// `session`: the packet belongs to a translated session.
     Session {

@@ -16,7 +16,7 @@ use super::narrator::{Narrator, TraceEvent};
 use super::parse::{Ip, Net};
 use super::quoted::quoted;
 use super::translate::{QuotedTranslation, Translation};
-use super::{Decision, Effects, Step, View, reset, route};
+use super::{Decision, Effects, Step, View, affinity, reset, route};
 use crate::session::{
     Direction, Endpoint, Found, Lookup, PolicyStamp, Session, SessionEffect, State, Tuple,
 };
@@ -62,10 +62,10 @@ pub(crate) fn concerns_ports(view: &View<'_>, ingress: PortId, egress: PortId) -
 /// Completes the effects once the packet's end is known: what does not leave begins no session.
 #[inline(always)]
 pub(crate) fn settle(tables: &Tables, decision: &mut Decision) {
-    let Effects { session, first_fragment, ends, .. } = &mut decision.effects;
+    let Effects { session, affinity, first_fragment, ends, .. } = &mut decision.effects;
     let Some(translation) = &decision.edits.translation else { return };
     let (Verdict::Route { port, .. } | Verdict::Forward { port }) = decision.verdict else {
-        (*session, *ends) = (None, None);
+        (*session, *affinity, *ends) = (None, None, None);
         return;
     };
     if let Some(SessionEffect::Create(session)) = session {
@@ -177,7 +177,7 @@ fn begin(
     if !service.admits(tuple.source().address) {
         return Err(DropReason::ServiceSourceRefused);
     }
-    let Some(backend) = service.choose(&tuple) else {
+    let Some((backend, by_affinity)) = affinity::choose(view, service, &tuple) else {
         return match service.without_backend {
             WithoutBackend::Refuse => nothing_here(view, arrival, bytes, true, decision),
             WithoutBackend::Drop => Err(DropReason::ServiceWithoutLocalBackend),
@@ -190,6 +190,7 @@ fn begin(
             port: tuple.destination().port,
         },
         backend: backend.endpoint,
+        is_affine: by_affinity.as_ref().is_some_and(|by_affinity| by_affinity.is_kept),
     });
     let server_side = server_side(view, tuple, backend.endpoint)?;
     let now = view.tick();
@@ -206,6 +207,7 @@ fn begin(
         local_out: None,
     };
     decision.effects.session = Some(SessionEffect::Create(session));
+    decision.effects.affinity = by_affinity.map(|by_affinity| by_affinity.affinity);
     decision.edits.translation =
         Some(Translation { flow: flow_of(&ip.flow, &server_side), quoted: None });
     Ok(Step::Route)

@@ -22,7 +22,7 @@
 //! multipath 198.18.9.0/24 b c 3                 flows shared by peers, the second's weight being 3
 //! stretch red to b [unresolved] [mtu 1400]      a VTEP of the segment
 //! route 198.18.0.0/15 blackhole|unreachable|gone|pod-a
-//! service 198.18.255.1 tcp 80 to 198.18.1.3:8080 198.18.2.7:8080 [affinity 60] [from 198.18.0.0/16]
+//! service 198.18.255.1 tcp 80 [affinity 60 of 7] [from 198.18.0.0/16] to 198.18.1.3:8080 198.18.2.7:8080
 //!    [elsewhere]                                a port of a virtual address, and its backends; `!`
 //!                                               behind one that is serving, `!!` one that is not;
 //!                                               `elsewhere`: without backends flows are dropped
@@ -41,12 +41,13 @@ use std::sync::Arc;
 
 use dataplane::Millis;
 use dataplane::rate::Limit;
-use dataplane::session::{Endpoint, Header, SessionTable, Tick, words_v4, words_v6};
+use dataplane::session::{Endpoint, Header, SessionMemory, SessionTable, Tick};
 use dataplane::tables::adjacency::{Ends, Outer};
 use dataplane::tables::{
-    Adjacency, AdjacencyId, Attachment, Backend, BackendState, Backends, Bridge, BridgeId, Domain,
-    FdbTarget, Gateway, Member, Multipath, Offloads, OuterDf, Peer, PeerId, Port, PortId, PortRole,
-    RemoteVtep, Service, Tables, Template, Tunnels, VirtualPort, WithoutBackend,
+    Adjacency, AdjacencyId, Attachment, Backend, BackendState, Backends, Bridge, BridgeId,
+    ClientAffinity, Domain, FdbTarget, Gateway, Member, Multipath, Offloads, OuterDf, Peer, PeerId,
+    Port, PortId, PortRole, RemoteVtep, Service, Tables, Template, Tunnels, VirtualPort,
+    WithoutBackend,
 };
 use dataplane::wire::{MacAddr, Protocol, Vni};
 use ipnet::IpNet;
@@ -129,9 +130,8 @@ impl Node {
     /// A table of sessions for one worker.
     pub(crate) fn sessions(&self) -> Arc<SessionTable> {
         let header = Header { boot_id: 1, seed: 2, buckets: self.session_buckets };
-        let v4 = frame::Words::on_heap(words_v4(header.buckets));
-        let v6 = frame::Words::on_heap(words_v6(header.buckets));
-        let table = SessionTable::adopt(v4, v6, &header, self.sessions_begun);
+        let memory = SessionMemory::on_heap(header.buckets);
+        let table = SessionTable::adopt(memory, &header, self.sessions_begun);
         Arc::new(table.expect("two buckets at least").0)
     }
 
@@ -415,7 +415,9 @@ impl Node {
             other => return Err(format!("unknown protocol `{other}`")),
         };
         let port = words.parse("port")?;
-        let affinity_s = words.value("affinity")?;
+        let number = words.value("of")?.unwrap_or(0);
+        let affinity =
+            words.value("affinity")?.map(|timeout_s| ClientAffinity { service: number, timeout_s });
         let sources = words.value::<IpNet>("from")?.map(|net| Arc::from([net]));
         let without_backend = match words.flag("elsewhere") {
             true => WithoutBackend::Drop,
@@ -429,7 +431,7 @@ impl Node {
             generation: self.generation,
             backends: Arc::new(Backends::new(backends)),
             without_backend,
-            affinity_s,
+            affinity,
             sources,
         };
         let services = Arc::make_mut(&mut self.tables.services);

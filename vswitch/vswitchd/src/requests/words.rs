@@ -37,11 +37,15 @@ pub(super) fn door(event: &TraceEvent, name: &impl Fn(PortId) -> String) -> Door
             };
             ("bridge", format!("{place}: {next}"))
         }
-        TraceEvent::Balanced { service, backend } => {
+        TraceEvent::Balanced { service, backend, is_affine } => {
             let VirtualPort { address, protocol, port } = service;
             let backend = SocketAddr::new(backend.address, backend.port);
             let service = SocketAddr::new(*address, *port);
-            ("session", format!("a flow to the service {service} {protocol} begins: to {backend}"))
+            let why = if *is_affine { ", which its client had last" } else { "" };
+            (
+                "session",
+                format!("a flow to the service {service} {protocol} begins: to {backend}{why}"),
+            )
         }
         TraceEvent::Session { direction, to } => {
             let from = match direction {

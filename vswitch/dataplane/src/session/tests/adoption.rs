@@ -2,30 +2,30 @@
 
 use core::sync::atomic::Ordering;
 
-use frame::Words;
 use proptest::prelude::*;
 
 use super::*;
-use crate::session::{Adoption, Header, WhyAnew, WrongSize, words_v4, words_v6};
+use crate::session::{Adoption, Affinity, Header, SessionMemory, WhyAnew, WrongSize, words_v4};
 
-fn words(buckets: u32) -> [Words; 2] {
-    [Words::on_heap(words_v4(buckets)), Words::on_heap(words_v6(buckets))]
+fn adopt(memory: &SessionMemory, header: &Header, now: Tick) -> (SessionTable, [Adoption; 3]) {
+    SessionTable::adopt(memory.clone(), header, now).unwrap()
 }
 
-fn adopt(words: &[Words; 2], header: &Header, now: Tick) -> (SessionTable, [Adoption; 2]) {
-    let [v4, v6] = words.clone();
-    SessionTable::adopt(v4, v6, header, now).unwrap()
+fn all(why: WhyAnew) -> [Adoption; 3] {
+    [Adoption::Anew(why); 3]
 }
 
-fn both(why: WhyAnew) -> [Adoption; 2] {
-    [Adoption::Anew(why); 2]
-}
+const SERVICE: u64 = 7;
 
-/// A table with a session of each kind.
-fn left_by_another(buckets: u32) -> ([Words; 2], Vec<Session>) {
-    let words = words(buckets);
-    let (table, adoption) = adopt(&words, &header(buckets), Tick(0));
-    assert_eq!(adoption, both(WhyAnew::Fresh));
+/// A table with a session of each kind, and an affinity.
+fn left_by_another(buckets: u32) -> (SessionMemory, Vec<Session>) {
+    let memory = SessionMemory::on_heap(buckets);
+    let (table, adoption) = adopt(&memory, &header(buckets), Tick(0));
+    assert_eq!(adoption, all(WhyAnew::Fresh));
+    table.note_affinity(
+        Affinity { key: table.affinity_key(v4(1, 0).address, SERVICE), backend: 5 },
+        Tick(3),
+    );
     let sessions = vec![
         plain(tcp(v4(1, 1), v4(2, 2)), POD, Tick(3)),
         opened(tcp(v4(1, 5), v4(900, 2)), tcp(v4(254, 7), v4(3, 3)), OTHER_POD, Tick(3)),
@@ -34,7 +34,12 @@ fn left_by_another(buckets: u32) -> ([Words; 2], Vec<Session>) {
     for session in &sessions {
         assert_eq!(table.create(*session, Tick(3)), Outcome::Created);
     }
-    (words, sessions)
+    (memory, sessions)
+}
+
+/// The backend of the affinity that [`left_by_another`] left.
+fn affine(table: &SessionTable, now: Tick) -> Option<u32> {
+    table.affine_backend(table.affinity_key(v4(1, 0).address, SERVICE), 60, now)
 }
 
 #[test]
@@ -43,7 +48,9 @@ fn sessions_outlive_their_process() {
     // Another seed is proposed; the table keeps its own.
     let (table, adoption) = adopt(&words, &Header { seed: 99, ..header(64) }, Tick(5));
     let of = |sessions| Adoption::Adopted { sessions, voided: 0, dropped: 0 };
-    assert_eq!(adoption, [of(2), of(1)]);
+    assert_eq!(adoption, [of(2), of(1), of(1)]);
+    assert_eq!(affine(&table, Tick(63)), Some(5));
+    assert_eq!(affine(&table, Tick(64)), None);
     for session in sessions {
         // Generations of policies are counted anew.
         let policy = PolicyStamp { generation: 0, ..session.policy };
@@ -60,7 +67,7 @@ fn a_table_of_another_kind_is_made_anew_and_says_why() {
     for (at, value, why) in [
         (0, 7, WhyAnew::Foreign),
         (1, 2, WhyAnew::Layout(2)),
-        (2, 9, WhyAnew::Family),
+        (2, 9, WhyAnew::Kind),
         (3, 63, WhyAnew::Buckets(63)),
         (4, 1, WhyAnew::Boot),
         (5, 1, WhyAnew::Boot),
@@ -69,11 +76,12 @@ fn a_table_of_another_kind_is_made_anew_and_says_why() {
         (6, 1, WhyAnew::Hash),
     ] {
         let (words, sessions) = left_by_another(64);
-        for family in &words {
-            family[at].store(value, Ordering::Relaxed);
+        for words in [&words.v4, &words.v6, &words.affinity] {
+            words[at].store(value, Ordering::Relaxed);
         }
         let (table, adoption) = adopt(&words, &header(64), Tick(5));
-        assert_eq!(adoption, both(why));
+        assert_eq!(adoption, all(why));
+        assert_eq!(affine(&table, Tick(3)), None);
         assert_eq!(table.all(Tick(0)), []);
         assert_eq!(table.of_port(POD).embryonic, 0);
         assert_eq!(table.create(sessions[1], Tick(5)), Outcome::Created);
@@ -92,8 +100,8 @@ fn a_table_of_another_kind_is_made_anew_and_says_why() {
 
 #[test]
 fn memory_of_another_size_is_refused() {
-    let [v4, v6] = words(64);
-    let error = SessionTable::adopt(v4, v6, &header(65), Tick(0)).unwrap_err();
+    let memory = SessionMemory::on_heap(64);
+    let error = SessionTable::adopt(memory, &header(65), Tick(0)).unwrap_err();
     assert_eq!(error, WrongSize { needed: words_v4(65), given: words_v4(64) });
     for buckets in [0, 1] {
         assert!(SessionTable::on_heap(&header(buckets)).is_err());
@@ -112,6 +120,14 @@ fn a_session_from_the_future_is_dropped() {
     assert_eq!(table.hit(sessions[1].client_side, Tick(5)), None);
 }
 
+#[test]
+fn an_affinity_from_the_future_is_dropped() {
+    let (words, _) = left_by_another(64);
+    let (table, adoption) = adopt(&words, &header(64), Tick(2));
+    assert_eq!(adoption[2], Adoption::Adopted { sessions: 0, voided: 0, dropped: 1 });
+    assert_eq!(affine(&table, Tick(3)), None);
+}
+
 proptest! {
     #[test]
     fn any_content_is_adopted_to_a_table_that_works(
@@ -119,7 +135,7 @@ proptest! {
     ) {
         let (words, _) = left_by_another(4);
         for (at, value) in damage {
-            words[0][at].store(value, Ordering::Relaxed);
+            words.v4[at].store(value, Ordering::Relaxed);
         }
         let (table, _) = adopt(&words, &header(4), Tick(5));
         for session in table.all(Tick(5)) {

@@ -14,6 +14,7 @@ use loom::thread;
 
 use super::*;
 use crate::session::Class;
+use crate::session::affinity::{Affinities, Affinity};
 use crate::session::bucket::{Bucket, Word, bucket_words};
 use crate::session::counts::Removal;
 use crate::session::entry::{Fields, Layout, V4, encode, key_of};
@@ -68,6 +69,11 @@ fn shared() -> Arc<Shared> {
 }
 
 fn model(run: impl Fn() + Sync + Send + 'static) {
+    model_of(100, run);
+}
+
+/// A model of more than `least` orders.
+fn model_of(least: usize, run: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(2));
     let orders = Arc::new(AtomicUsize::new(0));
@@ -77,7 +83,8 @@ fn model(run: impl Fn() + Sync + Send + 'static) {
         run();
     });
     // A model in which the threads never meet shows nothing.
-    assert!(orders.load(Ordering::Relaxed) > 100);
+    let orders = orders.load(Ordering::Relaxed);
+    assert!(orders > least, "{orders}");
 }
 
 /// Runs `one` in a thread and `other` in this one.
@@ -254,5 +261,65 @@ fn translated_sessions_are_stored_and_removed_with_both_entries() {
         }
         let entries = (0..2).filter_map(|at| table.bucket(at)).map(|bucket| bucket.occupied());
         assert_eq!(entries.sum::<usize>(), 2);
+    });
+}
+
+/// Affinities with one set of eight slots, all of them used at this tick by clients from 1 on, whose
+/// backends have their numbers.
+fn affinities(last: Tick) -> Arc<Affinities<Modelled>> {
+    let words = (0..16).map(|_| AtomicU64::new(0)).collect();
+    let mut table = Affinities::over(Modelled(words), 4, 0x5eed);
+    table.first_word = 0;
+    for client in 1..=8 {
+        table.note(affinity(&table, client), last);
+    }
+    Arc::new(table)
+}
+
+fn affinity(table: &Affinities<Modelled>, client: u16) -> Affinity {
+    Affinity { key: table.key(v4(client, 0).address, 7), backend: client.into() }
+}
+
+fn backend(table: &Affinities<Modelled>, client: u16) -> Option<u32> {
+    table.find(affinity(table, client).key, 60, Tick(3))
+}
+
+#[test]
+fn an_affinity_that_two_workers_renew_is_found_all_the_time() {
+    /// A flow that begins: the door looks, and `process` notes.
+    fn flow(table: &Affinities<Modelled>, now: Tick) -> [Option<u32>; 2] {
+        let before = backend(table, 8);
+        table.note(affinity(table, 8), now);
+        [before, backend(table, 8)]
+    }
+    // They meet at one word alone.
+    model_of(10, || {
+        let table = affinities(Tick(1));
+        let shared = Arc::clone(&table);
+        let other = thread::spawn(move || [flow(&shared, Tick(2)), flow(&shared, Tick(3))]);
+        assert_eq!(flow(&table, Tick(3)), [Some(8); 2]);
+        assert_eq!(other.join().unwrap(), [[Some(8); 2]; 2]);
+    });
+}
+
+/// Lost it may be, if the other one takes the slot; but no client gets another's backend.
+#[test]
+fn of_two_affinities_stored_in_one_set_neither_is_taken_for_another() {
+    model(|| {
+        let table = affinities(Tick(1));
+        let shared = Arc::clone(&table);
+        let reader = thread::spawn(move || {
+            shared.note(affinity(&shared, 11), Tick(3));
+            [1, 11, 12].map(|client| backend(&shared, client))
+        });
+        table.note(affinity(&table, 12), Tick(3));
+        let seen = [1, 11, 12].map(|client| backend(&table, client));
+        for seen in [seen, reader.join().unwrap()] {
+            for (client, seen) in [1, 11, 12].into_iter().zip(seen) {
+                assert!(seen.is_none_or(|backend| backend == client), "{client}: {seen:?}");
+            }
+        }
+        let kept = (1..=12).filter(|client| backend(&table, *client).is_some()).count();
+        assert!(kept >= 6, "{kept}");
     });
 }

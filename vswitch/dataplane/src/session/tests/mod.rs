@@ -1,6 +1,7 @@
 //! The table as its callers use it, and as its workers interleave.
 
 mod adoption;
+mod affinity;
 mod faults;
 mod interleaved;
 mod limits;

@@ -2,10 +2,8 @@
 
 use core::sync::atomic::Ordering;
 
-use frame::Words;
-
 use super::*;
-use crate::session::{Class, Refusal, SweepCursor, words_v4, words_v6};
+use crate::session::{Affinity, Class, Refusal, SessionMemory, SweepCursor};
 
 #[test]
 fn both_directions_find_a_session_and_know_their_own() {
@@ -258,20 +256,22 @@ fn a_port_that_is_gone_leaves_none() {
 
 #[test]
 fn looking_leaves_every_bit_as_it_was() {
-    let words = [Words::on_heap(words_v4(64)), Words::on_heap(words_v6(64))];
-    let [four, six] = words.clone();
-    let (table, _) = SessionTable::adopt(four, six, &header(64), Tick(0)).unwrap();
+    let memory = SessionMemory::on_heap(64);
+    let (table, _) = SessionTable::adopt(memory.clone(), &header(64), Tick(0)).unwrap();
+    let key = table.affinity_key(v4(1, 0).address, 7);
+    table.note_affinity(Affinity { key, backend: 5 }, Tick(0));
     let client_side = tcp(v4(1, 40_000), v4(900, 80));
     table.create(opened(client_side, tcp(v4(1, 2), v4(9, 80)), POD, Tick(0)), Tick(0));
     let bits = || -> Vec<u64> {
-        words
-            .iter()
+        [&memory.v4, &memory.v6, &memory.affinity]
+            .into_iter()
             .flat_map(|words| words.iter().map(|word| word.load(Ordering::Relaxed)))
             .collect()
     };
     let before = (bits(), table.events());
     for tuple in [client_side, tcp(v4(9, 80), v4(1, 2)), tcp(v6(1, 1), v6(2, 2))] {
         for now in [Tick(1), Tick(100)] {
+            let _ = table.affine_backend(key, 60, now);
             let at = table.locate(&tuple);
             table.prefetch(&at);
             if let Lookup::Hit(found) = table.find_at(&at, now) {

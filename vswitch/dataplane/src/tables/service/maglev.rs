@@ -92,9 +92,15 @@ impl Preference {
     }
 }
 
-/// What is hashed, so that the two have nothing to do with each other.
+/// What is hashed, so that these have nothing to do with each other.
 const BACKEND: u64 = 1;
 const FLOW: u64 = 2;
+const IDENTITY: u64 = 3;
+
+/// A number of a backend, which has nothing to do with its places.
+pub(super) fn identity(endpoint: &Endpoint) -> u32 {
+    (hash_endpoint(Hash::new(IDENTITY), endpoint).finish() >> 32) as u32
+}
 
 /// The hash of a flow to a service. Without the client's port all flows of a client have the same, and
 /// without the virtual address those to all addresses of a service.

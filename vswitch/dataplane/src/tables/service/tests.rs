@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 
-use super::{Backend, BackendState, Backends, Service, WithoutBackend};
+use super::{Backend, BackendState, Backends, ClientAffinity, Service, WithoutBackend};
 use crate::session::{Endpoint, Tuple};
 use crate::wire::Protocol;
 
@@ -66,11 +66,11 @@ fn the_choice_is_defined() {
         let service = Endpoint { address: IpAddr::from([198, 18, 255, 1]), port: 80 };
         Tuple::new(0, Protocol::TCP, client, service).unwrap()
     };
-    let service = |affinity_s| Service {
+    let service = |affinity| Service {
         generation: 1,
         backends: backends.clone().into(),
         without_backend: WithoutBackend::Refuse,
-        affinity_s,
+        affinity,
         sources: None,
     };
     let chosen = |service: &Service, port| {
@@ -79,9 +79,13 @@ fn the_choice_is_defined() {
     };
     let any: Vec<_> = (40_000..40_012).map(|port| chosen(&service(None), port)).collect();
     assert_eq!(any, CHOSEN);
-    let same: Vec<_> = (40_000..40_012).map(|port| chosen(&service(Some(60)), port)).collect();
+    let affinity = ClientAffinity { service: 1, timeout_s: 60 };
+    let same: Vec<_> =
+        (40_000..40_012).map(|port| chosen(&service(Some(affinity)), port)).collect();
     assert!(same.iter().all(|one| *one == same[0]), "{same:?}");
 }
+
+const FIRST_IDENTITY: u32 = 602_138_533;
 
 const CHOSEN: [usize; 12] = [2, 1, 0, 1, 2, 0, 0, 0, 1, 1, 1, 0];
 
@@ -99,4 +103,22 @@ fn only_usable_backends_are_chosen_and_others_are_known() {
     assert_eq!(backends.at(endpoint(2)).unwrap().state, BackendState::Usable);
     assert_eq!(backends.at(endpoint(4)), None);
     assert_eq!(Backends::default().choose(7), None);
+    let identity = |number| state(number, BackendState::Usable).identity();
+    assert_eq!(backends.usable(identity(2)).unwrap().endpoint, endpoint(2));
+    for other in [identity(1), identity(3), identity(4), 0, u32::MAX] {
+        assert_eq!(backends.usable(other), None);
+    }
+}
+
+#[test]
+fn each_of_many_backends_is_found_by_its_identity() {
+    let backends = usable(0..5000);
+    for number in 0..5000 {
+        let identity =
+            Backend { endpoint: endpoint(number), state: BackendState::Usable }.identity();
+        assert_eq!(backends.usable(identity).unwrap().endpoint, endpoint(number));
+    }
+    // Other nodes, and other versions of this program, know them by the same number.
+    let first = Backend { endpoint: endpoint(0), state: BackendState::Serving };
+    assert_eq!(first.identity(), FIRST_IDENTITY);
 }
