@@ -94,7 +94,12 @@ fn build() -> Tables {
     let gateway_v4 = Ipv4Addr::new(198, 18, 0, 1);
     let gateway_v6 = Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 1);
     let mut tables = Tables {
-        gateway: Gateway { mac: Gateway::MAC, v4: Some(gateway_v4), v6: Some(gateway_v6) },
+        gateway: Gateway {
+            mac: Gateway::MAC,
+            v4: Some(gateway_v4),
+            v6: Some(gateway_v6),
+            ..Gateway::default()
+        },
         tunnels: tunnels().into(),
         bridges: (0..2).map(bridge).collect(),
         ports: (0..PORTS).map(port).collect(),

@@ -19,6 +19,9 @@ declare -grA POD_MTU=([vxlan]=1450 [ipip]=1480 [direct]=1500)
 # The first usable address of each prefix belongs to the node.
 gateway4() { printf '%s1' "${POD_PREFIX4[$1]%0/24}"; }
 gateway6() { printf '%s1' "${POD_PREFIX6[$1]%/64}"; }
+# The address by which its kernel masquerades what it forwards to pods: the highest of each prefix.
+masquerade4() { printf '%s254' "${POD_PREFIX4[$1]%0/24}"; }
+masquerade6() { printf '%s:0:ffff:ffff:ffff:ffff' "${POD_PREFIX6[$1]%::/64}"; }
 
 node_dir() { printf '%s/%s' "$LAB_DIR" "$1"; }
 node_socket() { printf '%s/%s/vswitch.sock' "$LAB_DIR" "$1"; }

@@ -35,7 +35,7 @@ main() {
     reached 4 "$NODE" "$OUTSIDE"
     reached 6 "$NODE6" "$OUTSIDE6"
     check "from a pod of another node" sees b1 "$NODE" "${HOST_ADDRESS[node-b]} $(address a1 4)"
-    check "from the node's loopback address" sees node-a 127.0.0.1 "$(address node-a 4) $(address a1 4)"
+    check "from the node's loopback address" sees node-a 127.0.0.1 "$(masquerade4 node-a) $(address a1 4)"
     check "pods by their own addresses" talks a2 a1 4
     check "DEL of the pod without any" chain_unplug node-a a2
     check "the port stays" sees outside "$NODE" "$OUTSIDE $(address a1 4)"
@@ -58,15 +58,15 @@ mapping() {
 
 # reached FAMILY NODE OUTSIDE: a1's port, from everywhere.
 reached() {
-    local pod gateway
-    pod=$(address a1 "$1") gateway=$(address node-a "$1")
+    local pod seen
+    pod=$(address a1 "$1") seen=$("masquerade$1" node-a)
     check "IPv$1: from outside, TCP" sees outside "$2" "$3 $pod"
     check "IPv$1: from outside, UDP" sees_by_udp outside "$2" "$3 $pod"
     check "IPv$1: from outside, a file" transfers outside "$2"
     check "IPv$1: from the node" sees node-a "$2" "$2 $pod"
-    check "IPv$1: from another pod of the node, TCP" sees a2 "$2" "$gateway $pod"
-    check "IPv$1: from another pod of the node, UDP" sees_by_udp a2 "$2" "$gateway $pod"
-    check "IPv$1: from the pod itself" sees a1 "$2" "$gateway $pod"
+    check "IPv$1: from another pod of the node, TCP" sees a2 "$2" "$seen $pod"
+    check "IPv$1: from another pod of the node, UDP" sees_by_udp a2 "$2" "$seen $pod"
+    check "IPv$1: from the pod itself" sees a1 "$2" "$seen $pod"
 }
 
 # chain_plug NODE POD MAPPINGS: as pod_plug, by every plugin of the conflist in turn.

@@ -95,15 +95,15 @@ is_refused() {
 
 # reached FAMILY NODE OUTSIDE: a1's port.
 reached() {
-    local pod gateway
-    pod=$(address a1 "$1") gateway=$(address node-a "$1")
+    local pod gateway seen
+    pod=$(address a1 "$1") gateway=$(address node-a "$1") seen=$("masquerade$1" node-a)
     both_see "IPv$1: from outside" outside "$2" "$3 $pod"
     check "IPv$1: from outside, a file" transfers outside "$2"
     both_see "IPv$1: from the node" node-a "$2" "$2 $pod"
-    both_see "IPv$1: from the node, to its address within the cluster" node-a "$gateway" "$gateway $pod"
-    both_see "IPv$1: from another pod of the node" a2 "$2" "$gateway $pod"
+    both_see "IPv$1: from the node, to its address within the cluster" node-a "$gateway" "$seen $pod"
+    both_see "IPv$1: from another pod of the node" a2 "$2" "$seen $pod"
     check "IPv$1: from another pod of the node, a file" transfers a2 "$2"
-    both_see "IPv$1: from the pod itself" a1 "$2" "$gateway $pod"
+    both_see "IPv$1: from the pod itself" a1 "$2" "$seen $pod"
 }
 
 # both_see WHAT CLIENT ADDRESS WANTED
@@ -116,8 +116,8 @@ both_see() {
 # ::1 is left to the node.
 loopback() {
     check "a loopback address passes vsw0" localnet 1
-    both_see "from the node's loopback address" node-a 127.0.0.1 "$(address node-a 4) $(address a1 4)"
-    both_see "from another of its loopback addresses" node-a 127.0.0.9 "$(address node-a 4) $(address a1 4)"
+    both_see "from the node's loopback address" node-a 127.0.0.1 "$(masquerade4 node-a) $(address a1 4)"
+    both_see "from another of its loopback addresses" node-a 127.0.0.9 "$(masquerade4 node-a) $(address a1 4)"
     servers_up node-a
     check "IPv6: the node's loopback address is its own" sees node-a ::1 "::1 ::1"
     lab_stop server-node-a
@@ -193,7 +193,7 @@ after_a_restart() {
     node_start node-a
     node_adjust node-a
     check "after a restart, from outside" wait_until 5 sees outside "$NODE" "$OUTSIDE $(address a1 4)"
-    check "and from another pod of the node" sees a2 "$NODE" "$(address node-a 4) $(address a1 4)"
+    check "and from another pod of the node" sees a2 "$NODE" "$(masquerade4 node-a) $(address a1 4)"
 }
 
 # A client that sends from one port all the time: to a1, to nobody, and to the pod that comes after.
@@ -222,7 +222,7 @@ with_host_ip() {
     plug_mapped a3 "$(mapping tcp "$NODE"), $(mapping udp "$NODE"), $(mapping tcp "$NODE6"), $(mapping udp "$NODE6")"
     both_see "hostIP: from outside" outside "$NODE" "$OUTSIDE $(address a3 4)"
     both_see "hostIP: from outside by IPv6" outside "$NODE6" "$OUTSIDE6 $(address a3 6)"
-    both_see "hostIP: from another pod of the node" a2 "$NODE" "$(address node-a 4) $(address a3 4)"
+    both_see "hostIP: from another pod of the node" a2 "$NODE" "$(masquerade4 node-a) $(address a3 4)"
     both_see "hostIP: from the node" node-a "$NODE" "$NODE $(address a3 4)"
     check_not "hostIP: not by another address of the node" fetch node-a "$(address node-a 4)" who
     check_not "hostIP: nor by its loopback address" fetch node-a 127.0.0.1 who
@@ -239,18 +239,18 @@ no_elements() {
 
 # Without a tunnel pods answer another node, and its pods, past the kernel: they are masqueraded.
 directly() {
-    local gateway node
-    gateway=$(address node-a 4)
+    local seen node
+    seen=$(masquerade4 node-a)
     for node in node-a node-b; do
         underlay_route_pods "$node"
         node_overlay "$node" 'encapsulation = "direct"'
     done
     plug_mapped a1 "$(mapping tcp), $(mapping udp)"
     check "pods of two nodes reach one another without a tunnel" talks_to_port
-    both_see "without a tunnel: from a pod of another node" b1 "$NODE" "$gateway $(address a1 4)"
-    both_see "without a tunnel: from another node" node-b "$NODE" "$gateway $(address a1 4)"
+    both_see "without a tunnel: from a pod of another node" b1 "$NODE" "$seen $(address a1 4)"
+    both_see "without a tunnel: from another node" node-b "$NODE" "$seen $(address a1 4)"
     both_see "without a tunnel: from outside" outside "$NODE" "$OUTSIDE $(address a1 4)"
-    both_see "without a tunnel: from a pod of the node" a2 "$NODE" "$gateway $(address a1 4)"
+    both_see "without a tunnel: from a pod of the node" a2 "$NODE" "$seen $(address a1 4)"
 }
 
 talks_to_port() { pings b1 "$(address a1 4)"; }

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Services and hostPorts that the node's kernel translates, as kube-proxy and the plugin `portmap` have it
 # do: between pods of one node, to another node's, of a pod with itself, from the node, and from outside.
-# The pod behind a Service sees a pod that asks by the gateway address of its node: an answer to the pod's
-# own would go from pod to pod, past the kernel that has to translate it back.
+# The pod behind a Service sees a pod that asks by the address by which its node masquerades: an answer to the
+# pod's own would go from pod to pod, past the kernel that has to translate it back.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
@@ -87,24 +87,24 @@ NFT
 
 # services FAMILY
 services() {
-    local gateway
-    gateway=$(address node-a "$1")
-    reached "IPv$1: a Service with a pod of the same node" a1 "$(service a2 "$1")" "$gateway" a2 "$1"
-    reached "IPv$1: a Service with a pod of another node" a1 "$(service b1 "$1")" "$gateway" b1 "$1"
-    reached "IPv$1: a Service with the pod that asks" a1 "$(service a1 "$1")" "$gateway" a1 "$1"
+    local seen
+    seen=$("masquerade$1" node-a)
+    reached "IPv$1: a Service with a pod of the same node" a1 "$(service a2 "$1")" "$seen" a2 "$1"
+    reached "IPv$1: a Service with a pod of another node" a1 "$(service b1 "$1")" "$seen" b1 "$1"
+    reached "IPv$1: a Service with the pod that asks" a1 "$(service a1 "$1")" "$seen" a1 "$1"
     reached "IPv$1: the node, a Service with a pod of its own" \
-        node-a "$(service a2 "$1")" "$gateway" a2 "$1"
+        node-a "$(service a2 "$1")" "$seen" a2 "$1"
     reached "IPv$1: the node, a Service with a pod of another" \
-        node-a "$(service b1 "$1")" "$gateway" b1 "$1"
+        node-a "$(service b1 "$1")" "$seen" b1 "$1"
     check "IPv$1: pods without a Service between them see their own addresses" talks a1 a2 "$1"
 }
 
 # host_ports FAMILY NODE OUTSIDE: a1's.
 host_ports() {
-    local gateway
-    gateway=$(address node-a "$1")
-    reached "IPv$1: a hostPort from another pod of its node" a2 "$2" "$gateway" a1 "$1"
-    reached "IPv$1: a hostPort from its own pod" a1 "$2" "$gateway" a1 "$1"
+    local seen
+    seen=$("masquerade$1" node-a)
+    reached "IPv$1: a hostPort from another pod of its node" a2 "$2" "$seen" a1 "$1"
+    reached "IPv$1: a hostPort from its own pod" a1 "$2" "$seen" a1 "$1"
     reached "IPv$1: a hostPort from its node" node-a "$2" "$2" a1 "$1"
     reached "IPv$1: a hostPort from outside, which keeps its address" outside "$2" "$3" a1 "$1"
 }
@@ -134,11 +134,11 @@ left_alone() {
     printf '\n[host]\nmasquerade = false\n' >>"$(node_dir node-a)/vswitch.toml"
     check "host.masquerade = false is taken" reload
     check_not "without it a Service's pod is not reached" sees_by_udp a1 "${SERVICE4[a2]}" \
-        "$(address node-a 4) $(address a2 4)"
+        "$(masquerade4 node-a) $(address a2 4)"
     in_ns node-a nft insert rule inet kube-proxy services \
         ip daddr 198.19.0.0/24 meta mark set 0x4000
     check "unless kube-proxy masquerades all" sees_by_udp a1 "${SERVICE4[a2]}" \
-        "$(address node-a 4) $(address a2 4)"
+        "$(masquerade4 node-a) $(address a2 4)"
 }
 
 reload() {

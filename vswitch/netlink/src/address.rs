@@ -1,17 +1,18 @@
 //! Addresses of interfaces.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::{Netlink, Result};
 
 impl Netlink {
-    /// The addresses of an interface, of both families, with their prefix lengths.
+    /// The addresses of an interface, of both families, with their prefix lengths. Those of IPv4 are in
+    /// the order in which the kernel chooses among them.
     ///
     /// # Errors
     /// If the kernel does not answer.
@@ -32,6 +33,22 @@ impl Netlink {
             .filter_map(read)
             .map(|(ip, _)| ip)
             .collect())
+    }
+
+    /// The IPv6 addresses of an interface that are deprecated (RFC 4862, section 5.5.4).
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn deprecated_addresses(&mut self, ifindex: u32) -> Result<Vec<Ipv6Addr>> {
+        let messages = self.address_messages(ifindex)?;
+        let deprecated = messages
+            .iter()
+            .filter(|message| message.header.flags.contains(AddressHeaderFlags::Deprecated));
+        let addresses = deprecated.filter_map(read).filter_map(|(ip, _)| match ip {
+            IpAddr::V6(v6) => Some(v6),
+            IpAddr::V4(_) => None,
+        });
+        Ok(addresses.collect())
     }
 
     /// The addresses of all interfaces, of both families.
@@ -76,6 +93,24 @@ impl Netlink {
             RouteNetlinkMessage::NewAddress(message(ifindex, address)),
             NLM_F_CREATE | NLM_F_REPLACE,
             format_args!("add address {ip}/{len} to interface {ifindex}"),
+        )
+    }
+
+    /// Has the kernel choose an IPv6 address of an interface as a source only where nothing else is to be
+    /// had, for good. `add_address` takes it back. An interface that does not have the address gets it.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn deprecate_address(&mut self, ifindex: u32, address: (Ipv6Addr, u8)) -> Result<()> {
+        let (ip, len) = address;
+        let mut message = message(ifindex, (ip.into(), len));
+        let mut lifetimes = CacheInfo::default();
+        (lifetimes.ifa_preferred, lifetimes.ifa_valid) = (0, u32::MAX);
+        message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
+        self.change(
+            RouteNetlinkMessage::NewAddress(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+            format_args!("deprecate address {ip}/{len} of interface {ifindex}"),
         )
     }
 

@@ -117,6 +117,7 @@ impl HostInterface {
         let link = netlink.link_by_index(self.ifindex)?;
         let is_ours = |address: &IpAddr| cluster.iter().any(|prefix| prefix.contains(address));
         let addresses = netlink.addresses(self.ifindex)?.into_iter();
+        let deprecated = netlink.deprecated_addresses(self.ifindex)?;
         let neighbors = netlink.neighbors(self.ifindex)?.into_iter().filter(|neighbor| {
             neighbor.mac == Some(Gateway::MAC.0) && neighbor.state == NudState::Permanent
         });
@@ -127,6 +128,7 @@ impl HostInterface {
             is_up: link.as_ref().is_some_and(|link| link.up),
             mtu: link.map_or(0, |link| link.mtu),
             addresses: addresses.map(|(address, _)| address).filter(is_ours).collect(),
+            deprecated: deprecated.into_iter().filter(|one| is_ours(&IpAddr::V6(*one))).collect(),
             neighbors: neighbors.map(|neighbor| neighbor.ip).collect(),
             routes: routes.iter().filter_map(|route| self.plain(route)).collect(),
             routes_localnet,
@@ -168,6 +170,18 @@ impl HostInterface {
             }
             HostPortRepair::AddAddress(address) => {
                 netlink.add_address(self.ifindex, (*address, host_len(*address)))
+            }
+            HostPortRepair::MoveBehind(address) => {
+                let address = (IpAddr::V4(*address), host_len(IpAddr::V4(*address)));
+                netlink.delete_address(self.ifindex, address)?;
+                netlink.add_address(self.ifindex, address)
+            }
+            HostPortRepair::Deprecate(address) => {
+                netlink.deprecate_address(self.ifindex, (*address, host_len(IpAddr::V6(*address))))
+            }
+            HostPortRepair::Prefer(address) => {
+                let address = IpAddr::V6(*address);
+                netlink.add_address(self.ifindex, (address, host_len(address)))
             }
             HostPortRepair::SetNeighbor(address) => {
                 netlink.replace_neighbor(self.ifindex, *address, Gateway::MAC.0)

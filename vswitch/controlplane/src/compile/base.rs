@@ -122,8 +122,8 @@ impl Base {
         let mut known = Known::new();
         let pod_mtu = self.made_of.pod_mtu;
         let mut adjacencies = Adjacencies::new(input, pod_mtu, &mut tables, &mut known);
-        // A gateway's address is no pod's, and the first pod of an address has it.
-        let mut taken: HashSet<IpAddr> = input.model.pods.gateways().collect();
+        // The node's own address is no pod's, and the first pod of an address has it.
+        let mut taken: HashSet<IpAddr> = input.model.pods.own_addresses().collect();
         for (attachment, port) in input.pods {
             let Some(lease) = input.model.attachments.get(attachment) else { continue };
             for address in lease.addresses.iter().map(IpNet::addr) {

@@ -54,8 +54,8 @@ pub(super) fn candidates<'a>(input: &Input<'a>, among: Among<'_>) -> Vec<RibRout
             routes.push(RibRoute { prefix, target, origin });
         }
     };
-    for gateway in model.pods.gateways() {
-        add(gateway.into(), Target::Gateway, RouteOrigin::Node);
+    for own in model.pods.own_addresses() {
+        add(own.into(), Target::Gateway, RouteOrigin::Node);
     }
     for (attachment, port) in input.pods {
         let Some(lease) = model.attachments.get(attachment) else { continue };

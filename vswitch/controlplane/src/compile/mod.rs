@@ -169,6 +169,12 @@ fn gateway(model: &Model) -> Gateway {
             IpAddr::V6(v6) => gateway.v6 = Some(v6),
         }
     }
+    for address in model.pods.masquerade() {
+        match address {
+            IpAddr::V4(v4) => gateway.masquerade_v4 = Some(*v4),
+            IpAddr::V6(v6) => gateway.masquerade_v6 = Some(*v6),
+        }
+    }
     gateway
 }
 

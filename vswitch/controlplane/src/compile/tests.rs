@@ -187,7 +187,10 @@ fn a_pods_addresses_lead_to_its_port() {
 #[test]
 fn every_address_of_the_cluster_has_its_place_and_the_rest_is_the_hosts() {
     let tables = Node::new(CONFIG).tables();
-    for gateway in ["198.18.1.1", "fd00:18:1::1"] {
+    let masquerade = ["198.18.1.254", "fd00:18:1:0:ffff:ffff:ffff:ffff"];
+    assert_eq!(tables.gateway.masquerade_v4, masquerade[0].parse().ok());
+    assert_eq!(tables.gateway.masquerade_v6, masquerade[1].parse().ok());
+    for gateway in ["198.18.1.1", "fd00:18:1::1"].into_iter().chain(masquerade) {
         assert!(
             matches!(
                 route(&tables, gateway),
@@ -222,10 +225,11 @@ fn the_gateway_of_a_former_prefix_is_one_as_long_as_a_pod_uses_it() {
     set(&mut node, ["198.18.7.0/24", "fd00:18:7::/64"]);
     let judge =
         |node: &Node, address: &str| node.tables().is_gateway(address.parse().expect("an address"));
-    for address in ["198.18.1.1", "fd00:18:1::1", "198.18.7.1", "fd00:18:7::1"] {
+    for address in ["198.18.1.1", "fd00:18:1::1", "198.18.7.1", "fd00:18:7::1", "198.18.7.254"] {
         assert!(judge(&node, address), "{address}");
     }
-    for nobody in ["198.18.1.2", "198.18.7.2", "fd00:18:7::2", "203.0.113.1"] {
+    // The kernel masquerades by an address of the current one alone.
+    for nobody in ["198.18.1.254", "198.18.1.2", "198.18.7.2", "fd00:18:7::2", "203.0.113.1"] {
         assert!(!judge(&node, nobody), "{nobody}");
     }
     let gateway = node.tables().gateway;

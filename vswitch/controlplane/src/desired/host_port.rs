@@ -8,6 +8,9 @@
 //! back. Beside each of these routes stands an `unreachable` one of a higher metric: it stays when
 //! the port goes with its daemon, so that pods' addresses never leave the node by its default route.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -34,8 +37,11 @@ pub struct HostPortState {
     pub is_up: bool,
     /// MTU of the interface, bytes.
     pub mtu: u32,
-    /// Addresses, each with the length of its family: the gateways of the pod prefixes.
-    pub addresses: BTreeSet<IpAddr>,
+    /// Addresses, each with the length of its family: the gateways of the pod prefixes, and before them
+    /// those by which the kernel masquerades. Of IPv4 that is the first.
+    pub addresses: Vec<IpAddr>,
+    /// Addresses of IPv6 that are deprecated (RFC 4862): the kernel masquerades by another.
+    pub deprecated: BTreeSet<Ipv6Addr>,
     /// Permanent neighbours with the gateway's MAC.
     pub neighbors: BTreeSet<IpAddr>,
     /// Routes of ours.
@@ -69,6 +75,11 @@ impl fmt::Display for HostPortRepair {
             Self::SetUp => f.write_str("it was down"),
             Self::SetMtu(mtu) => write!(f, "its MTU was not {mtu}"),
             Self::AddAddress(address) => write!(f, "it lacked the address {address}"),
+            Self::MoveBehind(address) => {
+                write!(f, "the address {address} stood before the one to masquerade by")
+            }
+            Self::Deprecate(address) => write!(f, "the address {address} was not deprecated"),
+            Self::Prefer(address) => write!(f, "the address {address} was deprecated"),
             Self::SetNeighbor(address) => write!(f, "it lacked the neighbour {address}"),
             Self::SetRoute(HostRoute::ByPort { prefix, .. }) => {
                 write!(f, "the route to {prefix} was missing or another")
@@ -93,6 +104,13 @@ pub enum HostPortRepair {
     SetMtu(u32),
     /// An address is missing.
     AddAddress(IpAddr),
+    /// An IPv4 address stands before the first one that is wanted. It has to be taken away for a moment,
+    /// and the routes that come from it go with it.
+    MoveBehind(Ipv4Addr),
+    /// An IPv6 address is to be masqueraded by no more.
+    Deprecate(Ipv6Addr),
+    /// An IPv6 address is to be used like any other.
+    Prefer(Ipv6Addr),
     /// A neighbour is missing, or has another MAC.
     SetNeighbor(IpAddr),
     /// A route is missing, or leads elsewhere.
@@ -131,7 +149,9 @@ impl HostPortState {
             }
         }
         state.routes_localnet = ports.keys().any(|port| port.is_v4 && port.includes_loopback());
-        state.addresses = pods.gateways().collect();
+        state.addresses = pods.own_addresses().collect();
+        let has_other = pods.masquerade().iter().any(IpAddr::is_ipv6);
+        state.deprecated = pods.gateways().filter(|_| has_other).filter_map(v6).collect();
         state.neighbors = pods.gateways().map(|gateway| next_hop(gateway.is_ipv4())).collect();
         state
     }
@@ -140,7 +160,10 @@ impl HostPortState {
     #[must_use]
     pub fn widened(&self, wanted: &Self) -> Self {
         let mut wide = wanted.clone();
-        wide.addresses.extend(&self.addresses);
+        // Behind those that are there: none is moved for a while.
+        wide.addresses = self.addresses.clone();
+        wide.addresses.extend(wanted.addresses.iter().filter(|new| !self.addresses.contains(new)));
+        wide.deprecated.extend(&self.deprecated);
         wide.neighbors.extend(&self.neighbors);
         wide.routes_localnet |= self.routes_localnet;
         let is_other =
@@ -163,18 +186,33 @@ impl HostPortState {
         if self.routes_localnet != actual.routes_localnet {
             repairs.push(HostPortRepair::SetRouteLocalnet(self.routes_localnet));
         }
-        let missing = self.addresses.difference(&actual.addresses);
+        let missing = self.addresses.iter().filter(|one| !actual.addresses.contains(one));
         repairs.extend(missing.copied().map(HostPortRepair::AddAddress));
+        let behind = self.to_move_behind(actual);
+        repairs.extend(behind.iter().copied().map(HostPortRepair::MoveBehind));
+        let missing = self.deprecated.difference(&actual.deprecated);
+        repairs.extend(missing.copied().map(HostPortRepair::Deprecate));
+        let extra = actual.deprecated.difference(&self.deprecated);
+        let extra = extra.filter(|one| self.addresses.contains(&IpAddr::V6(**one)));
+        repairs.extend(extra.copied().map(HostPortRepair::Prefer));
         let missing = self.neighbors.difference(&actual.neighbors);
         repairs.extend(missing.copied().map(HostPortRepair::SetNeighbor));
-        let missing = self.routes.difference(&actual.routes);
+        let goes = |route: &HostRoute| matches!(route, HostRoute::ByPort { source: IpAddr::V4(from), .. } if behind.contains(from));
+        let missing = self.routes.iter().filter(|one| !actual.routes.contains(one) || goes(one));
         repairs.extend(missing.cloned().map(HostPortRepair::SetRoute));
         let replaced = |old: &&HostRoute| self.routes.iter().any(|new| new.is_in_place_of(old));
         let extra = actual.routes.difference(&self.routes).filter(|old| !replaced(old));
         repairs.extend(extra.cloned().map(HostPortRepair::DeleteRoute));
-        let extra = actual.addresses.difference(&self.addresses);
+        let extra = actual.addresses.iter().filter(|one| !self.addresses.contains(one));
         repairs.extend(extra.copied().map(HostPortRepair::DeleteAddress));
         repairs
+    }
+
+    /// The addresses of IPv4 that stay, and stand before the first one that is wanted.
+    fn to_move_behind(&self, actual: &Self) -> Vec<Ipv4Addr> {
+        let Some(first) = self.addresses.iter().copied().find_map(v4) else { return Vec::new() };
+        let stay = actual.addresses.iter().filter(|one| self.addresses.contains(one));
+        stay.copied().filter_map(v4).take_while(|address| *address != first).collect()
     }
 }
 
@@ -202,123 +240,22 @@ impl HostRoute {
     }
 }
 
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn v6(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => Some(v6),
+    }
+}
+
 /// The next hop of the port's routes of a family.
 #[must_use]
 pub fn next_hop(is_v4: bool) -> IpAddr {
     if is_v4 { NEXT_HOP_V4.into() } else { NEXT_HOP_V6.into() }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::IpAddr;
-
-    use ipnet::IpNet;
-
-    use super::{HostPortRepair, HostPortState, HostRoute};
-    use crate::config::Config;
-    use crate::desired::{NodePort, Translations};
-    use crate::model::Model;
-
-    fn nets(text: &str) -> Vec<IpNet> {
-        text.split_whitespace().map(|net| net.parse().expect("a prefix")).collect()
-    }
-
-    fn state_with(pods: &str, is_shared: bool, ports: &Translations) -> HostPortState {
-        let text = format!(
-            "[node]\nname = \"a\"\npod_prefixes = [{pods}]\ncluster_prefixes = [\"198.18.0.0/16\", \"fd00:18::/32\"]\n"
-        );
-        let config = Config::parse("f", &text).unwrap_or_else(|problems| panic!("{problems:?}"));
-        let model = Model::new(&config);
-        HostPortState::of(&config.node.cluster_prefixes, &model.pods, 1450, is_shared, ports)
-    }
-
-    fn state(pods: &str, is_shared: bool) -> HostPortState {
-        state_with(pods, is_shared, &Translations::new())
-    }
-
-    fn address(text: &str) -> IpAddr {
-        text.parse().expect("an address")
-    }
-
-    #[test]
-    fn the_cluster_is_routed_from_the_gateway_and_unreachable_without_the_port() {
-        let state = state("\"198.18.1.0/24\"", false);
-        let prefix = nets("198.18.0.0/16")[0];
-        let source = address("198.18.1.1");
-        assert_eq!(
-            state.routes.into_iter().collect::<Vec<_>>(),
-            [HostRoute::ByPort { prefix, source }, HostRoute::Unreachable { prefix }],
-            "a family without pods has no route"
-        );
-        assert_eq!(state.addresses, [source].into());
-        assert_eq!(state.neighbors, [address("169.254.118.1")].into());
-    }
-
-    #[test]
-    fn where_others_write_routes_the_halves_of_the_own_prefix_are_routed_too() {
-        let state = state("\"198.18.1.0/24\"", true);
-        let by_port = state.routes.iter().filter(|route| matches!(route, HostRoute::ByPort { .. }));
-        let prefixes: Vec<_> = by_port.map(HostRoute::prefix).collect();
-        assert_eq!(prefixes, nets("198.18.0.0/16 198.18.1.0/25 198.18.1.128/25"));
-    }
-
-    #[test]
-    fn loopback_addresses_pass_while_a_port_includes_them() {
-        let to = "198.18.1.2:80".parse().expect("an address");
-        let none = state("\"198.18.1.0/24\"", false);
-        assert!(!none.routes_localnet);
-        let table = [
-            (true, None, true),
-            (true, Some("127.0.0.1"), true),
-            (true, Some("198.51.100.11"), false),
-            (false, None, false),
-        ];
-        for (is_v4, at, routes) in table {
-            let protocol = api::TransportProtocol::Tcp;
-            let from = NodePort { is_v4, address: at.map(address), protocol, port: 8080 };
-            let state = state_with("\"198.18.1.0/24\"", false, &[(from, to)].into());
-            assert_eq!(state.routes_localnet, routes, "{from:?}");
-            let repairs =
-                if routes { vec![HostPortRepair::SetRouteLocalnet(true)] } else { vec![] };
-            assert_eq!(state.repairs(&none), repairs);
-            assert_eq!(state.widened(&none).routes_localnet, routes, "while it goes");
-        }
-    }
-
-    #[test]
-    fn a_kernel_that_has_it_all_is_left_alone() {
-        let wanted = state("\"198.18.1.0/24\", \"fd00:18:1::/64\"", true);
-        assert_eq!(wanted.repairs(&wanted), []);
-    }
-
-    #[test]
-    fn what_replaces_comes_before_what_is_taken_away() {
-        let (old, new) = (state("\"198.18.1.0/24\"", false), state("\"198.18.2.0/24\"", false));
-        let prefix = nets("198.18.0.0/16")[0];
-        let source = address("198.18.2.1");
-        assert_eq!(
-            new.repairs(&old),
-            [
-                HostPortRepair::AddAddress(source),
-                HostPortRepair::SetRoute(HostRoute::ByPort { prefix, source }),
-                HostPortRepair::DeleteAddress(address("198.18.1.1")),
-            ]
-        );
-        let wide = old.widened(&new);
-        assert_eq!(wide.addresses, [address("198.18.1.1"), source].into());
-        assert_eq!(wide.routes, new.routes, "one route to a prefix, from the new address");
-        assert_eq!(new.repairs(&wide), [HostPortRepair::DeleteAddress(address("198.18.1.1"))]);
-    }
-
-    #[test]
-    fn whatever_is_missing_is_set_and_whatever_is_too_much_deleted() {
-        let wanted = state("\"198.18.1.0/24\", \"fd00:18:1::/64\"", false);
-        let empty = HostPortState::default();
-        let repairs = wanted.repairs(&empty);
-        assert_eq!(repairs.len(), 2 + 2 + 2 + 4, "{repairs:?}");
-        assert_eq!(repairs[..2], [HostPortRepair::SetMtu(1450), HostPortRepair::SetUp]);
-        let repairs = empty.repairs(&wanted);
-        assert_eq!(repairs.len(), 1 + 4 + 2, "a neighbour too many harms nobody: {repairs:?}");
-        assert!(matches!(repairs.last(), Some(HostPortRepair::DeleteAddress(_))));
-    }
 }

@@ -191,7 +191,10 @@ impl Model {
     pub fn apply_all(&mut self, edits: &[Edit]) -> Vec<Edit> {
         let mut undo: Vec<_> = edits.iter().map(|edit| self.apply(edit)).collect();
         undo.reverse();
-        // Once for all of them: it looks at every peer.
+        // Once for all of them: these look at every lease, and at every peer.
+        if edits.iter().any(Edit::concerns_addresses) {
+            self.choose_masquerade();
+        }
         if edits.iter().any(Edit::concerns_sources) {
             self.resolve();
         } else if edits.iter().any(Edit::concerns_services) {
@@ -302,6 +305,11 @@ impl Model {
 }
 
 impl Edit {
+    /// Whether it may change which addresses pods have, or may have.
+    fn concerns_addresses(&self) -> bool {
+        matches!(self, Self::Lease { .. } | Self::NoLease { .. } | Self::PodPrefixes { .. })
+    }
+
     /// Whether it may change which services are served.
     fn concerns_services(&self) -> bool {
         matches!(self, Self::Service { .. } | Self::NoService { .. })

@@ -18,7 +18,12 @@ pub struct Ipam {
     /// Every leased address, also those outside of the pools, with the number of its leases: more
     /// than one only after a journal that has it so.
     leased: BTreeMap<IpAddr, usize>,
+    /// Addresses that the node has itself, besides its gateways.
+    kept: Vec<IpAddr>,
 }
+
+/// So many addresses for pods a prefix has at least, if the node takes one of them for itself.
+const LEAST_TO_KEEP_ONE: u128 = 4;
 
 #[derive(Debug, Clone)]
 struct Pool {
@@ -55,7 +60,11 @@ impl Ipam {
     /// An allocator for these prefixes, with everything free.
     #[must_use]
     pub fn new(prefixes: &[IpNet]) -> Self {
-        Self { pools: prefixes.iter().map(Pool::new).collect(), leased: BTreeMap::new() }
+        Self {
+            pools: prefixes.iter().map(Pool::new).collect(),
+            leased: BTreeMap::new(),
+            kept: Vec::new(),
+        }
     }
 
     /// This allocator with what another one knows: its leases, and where it was in the same prefixes.
@@ -69,6 +78,7 @@ impl Ipam {
             pool.is_retired = retired.contains(&pool.prefix);
         }
         self.leased.clone_from(&old.leased);
+        self.kept.clone_from(&old.kept);
         self
     }
 
@@ -86,6 +96,10 @@ impl Ipam {
             })?;
             if let Some(reason) = pool.reserved(*address) {
                 return Err(IpamError::Unusable { address: *address, reason: reason.into() });
+            }
+            if self.kept.contains(address) {
+                let reason = "it is the one by which this node's kernel masquerades".into();
+                return Err(IpamError::Unusable { address: *address, reason });
             }
             if requested[..index].iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
                 let reason = "only one address a family can be requested".into();
@@ -119,6 +133,23 @@ impl Ipam {
             return Err(IpamError::Unusable { address, reason: reason.into() });
         }
         if self.leased.contains_key(&address) { Err(IpamError::InUse(address)) } else { Ok(()) }
+    }
+
+    /// The address of a prefix that the node can have for itself: the highest that no pod has. `None` if
+    /// there is none, or the prefix is small.
+    pub(super) fn highest_free(&self, prefix: &IpNet) -> Option<IpAddr> {
+        let pool = self.pools.iter().find(|pool| pool.prefix == *prefix)?;
+        if pool.last.saturating_sub(pool.first) + 1 < LEAST_TO_KEEP_ONE {
+            return None;
+        }
+        // As many steps as there are leases at the end, and one.
+        let mut downwards = (pool.first..=pool.last).rev().map(|bits| pool.address(bits));
+        downwards.find(|address| !self.leased.contains_key(address))
+    }
+
+    /// Keeps addresses for the node: no pod gets one.
+    pub(super) fn keep(&mut self, addresses: &[IpAddr]) {
+        addresses.clone_into(&mut self.kept);
     }
 
     /// An address is a pod's now.
@@ -169,7 +200,9 @@ impl Ipam {
                 while next <= to {
                     let this = next;
                     next += 1;
-                    if leased.next_if(|(address, _)| bits(**address) == this).is_none() {
+                    let is_leased =
+                        leased.next_if(|(address, _)| bits(**address) == this).is_some();
+                    if !is_leased && !self.kept.contains(&pool.address(this)) {
                         return Some(this);
                     }
                 }

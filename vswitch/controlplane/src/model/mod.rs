@@ -166,6 +166,7 @@ impl Model {
             let pods = self.pods.followed_by(configured, &self.attachments);
             self.set_pods(pods);
         }
+        self.choose_masquerade();
         self.resolve();
     }
 

@@ -4,6 +4,9 @@
 //! or a refusal. A prefix that is replaced stays the node's until its last lease ends: routed,
 //! steered, masqueraded, with its gateway; nothing of it is given out any more.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -24,6 +27,10 @@ pub struct PodPrefixes {
     /// Pods still have addresses of these. None overlaps another, or a current one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     retired: Vec<IpNet>,
+    /// Addresses of the current prefixes by which the node's kernel masquerades, one a family at most.
+    /// Made of the leases, by [`Model::choose_masquerade`].
+    #[serde(skip)]
+    masquerade: Vec<IpAddr>,
 }
 
 impl PodPrefixes {
@@ -41,6 +48,18 @@ impl PodPrefixes {
     /// The gateway of each prefix, the current ones first.
     pub fn gateways(&self) -> impl Iterator<Item = IpAddr> + Clone + '_ {
         self.all().map(Config::gateway_of)
+    }
+
+    /// The addresses by which the node's kernel masquerades what it forwards to pods, one a family at
+    /// most. They are the node's as the gateways are, but nothing of the node itself speaks from them.
+    #[must_use]
+    pub fn masquerade(&self) -> &[IpAddr] {
+        &self.masquerade
+    }
+
+    /// Every address that the node has within its prefixes: those to masquerade by, then the gateways.
+    pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> + Clone + '_ {
+        self.masquerade.iter().copied().chain(self.gateways())
     }
 
     /// Whether there are pods of this family, or may be.
@@ -72,7 +91,11 @@ impl PodPrefixes {
             !prefixes.iter().any(|new| overlap(new, old))
                 && leases.values().any(|lease| has_of(lease, old))
         });
-        Self { retired: retired.copied().collect(), current: prefixes.to_vec() }
+        Self {
+            retired: retired.copied().collect(),
+            current: prefixes.to_vec(),
+            masquerade: Vec::new(),
+        }
     }
 }
 
@@ -170,6 +193,19 @@ impl Model {
         let mut pods = self.pods.clone();
         pods.retired.retain(|prefix| !is_last(prefix));
         (pods != self.pods).then_some(Edit::PodPrefixes { pods })
+    }
+
+    /// Chooses the addresses anew by which the kernel masquerades: of each current prefix the highest that
+    /// no pod has. It follows from the leases alone, so a restart finds the same. Of a prefix from which
+    /// another IPAM gives out addresses none is taken: it may give out any.
+    pub(super) fn choose_masquerade(&mut self) {
+        let is_others = |prefix: &IpNet| {
+            self.attachments.values().any(|lease| lease.delegated && has_of(lease, prefix))
+        };
+        let ours = self.pods.current.iter().filter(|prefix| !is_others(prefix));
+        let chosen: Vec<_> = ours.filter_map(|prefix| self.ipam.highest_free(prefix)).collect();
+        self.ipam.keep(&chosen);
+        self.pods.masquerade = chosen;
     }
 
     /// Replaces them; what was before.

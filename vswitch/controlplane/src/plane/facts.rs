@@ -197,7 +197,6 @@ impl ControlPlane {
     fn kernel_scope(&self) -> Scope {
         let settings = self.config.kernel_routes.as_ref();
         let pods = &self.model.pods;
-        let gateways = pods.gateways();
         let underlay = self.uplink.iter().flat_map(|uplink| uplink.port.addresses.iter());
         let leases = self.model.attachments.values().flat_map(|lease| &lease.addresses);
         Scope {
@@ -206,7 +205,7 @@ impl ControlPlane {
             own: pods.all().copied().collect(),
             cluster: self.model.cluster_prefixes.clone(),
             pods: leases.map(IpNet::addr).collect(),
-            node: gateways.chain(underlay).collect(),
+            node: pods.own_addresses().chain(underlay).collect(),
             uplink: self.uplink.as_ref().map(|uplink| uplink.ifindex),
             host: self.host.as_ref().map(|host| host.ifindex),
         }

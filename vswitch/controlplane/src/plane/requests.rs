@@ -86,7 +86,7 @@ impl ControlPlane {
     }
 
     /// A lease for an attachment. Nothing forwards for one without a port: it is on disk, and that
-    /// is all.
+    /// is all, unless the node's own addresses make room for it.
     fn reserve(&mut self, request: &Reserve) -> Result<Change, ErrorReply> {
         let attachment = &request.attachment;
         let has_port = self.ports.is_up(attachment);
@@ -136,9 +136,11 @@ impl ControlPlane {
         // One that was attached before the daemon ended may be replaced: what its hostPorts had goes.
         let former = self.model.attachments.get(attachment);
         let had_mappings = former.is_some_and(|former| !former.port_mappings.is_empty());
+        let masquerade = self.model.pods.masquerade().to_vec();
         let undo = self.model.apply_all(&edits);
+        let is_moved = self.model.pods.masquerade() != masquerade;
         let rollback = Rollback { undo: undo.clone(), ports: Some(ports), ..Rollback::default() };
-        if had_mappings && !edits.is_empty() {
+        if had_mappings && !edits.is_empty() || is_moved {
             let first = vec![Action::Journal { edits, undo }];
             let frame = Frame { first, answer: Some(answer), ..Frame::default() };
             return Ok(self.request(frame, rollback, vec![note]));
@@ -187,6 +189,7 @@ impl ControlPlane {
     /// once no worker can use it any more.
     fn detach(&mut self, attachments: &[AttachmentId], first: Vec<Edit>, answer: Reply) -> Change {
         let ports = self.ports.clone();
+        let masquerade = self.model.pods.masquerade().to_vec();
         let mut undos = vec![self.model.apply_all(&first)];
         let (mut edits, mut notes, mut was_live) = (first, Vec::new(), false);
         for attachment in attachments {
@@ -211,7 +214,8 @@ impl ControlPlane {
         let rollback =
             Rollback { undo: undo.clone(), ports: Some(ports), refused, ..Rollback::default() };
         let journal = Action::Journal { edits, undo };
-        if was_live || !are_leases || self.is_nft_table_due() {
+        let is_moved = self.model.pods.masquerade() != masquerade;
+        if was_live || !are_leases || is_moved || self.is_nft_table_due() {
             let first = vec![journal];
             let frame = Frame { first, answer: Some(answer), ..Frame::default() };
             return self.request(frame, rollback, notes);

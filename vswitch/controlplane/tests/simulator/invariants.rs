@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use controlplane::compile::compile;
-use controlplane::desired::{Steering, Translation};
+use controlplane::desired::{HostPortState, Steering, Translation};
 use controlplane::model::{Edit, Model};
 use controlplane::plane::ControlPlane;
 use controlplane::ports;
@@ -253,10 +253,19 @@ pub(crate) fn the_kernel_has_what_it_is_to_have(world: &World, plane: &ControlPl
     if actual.neighbors.is_superset(&wanted.neighbors) {
         actual.neighbors.clone_from(&wanted.neighbors);
     }
+    // The first of IPv4 is the one to masquerade by; beyond that the order means nothing.
+    let first = |state: &HostPortState| state.addresses.iter().copied().find(IpAddr::is_ipv4);
+    if first(&actual) == first(&wanted) && is_same_set(&actual.addresses, &wanted.addresses) {
+        actual.addresses.clone_from(&wanted.addresses);
+    }
     if actual != wanted {
         return Err(format!("the host port has {actual:?} and is to have {wanted:?}"));
     }
     Ok(())
+}
+
+fn is_same_set(one: &[IpAddr], other: &[IpAddr]) -> bool {
+    one.len() == other.len() && one.iter().all(|address| other.contains(address))
 }
 
 /// On a node at rest.

@@ -118,6 +118,7 @@ impl Kernel {
                 port.mtu = *mtu;
                 if *mtu < LEAST_IPV6 {
                     port.addresses.retain(IpAddr::is_ipv4);
+                    port.deprecated.clear();
                     port.neighbors.retain(IpAddr::is_ipv4);
                     port.routes.retain(|route| route.prefix().addr().is_ipv4());
                 }
@@ -126,7 +127,22 @@ impl Kernel {
             HostPortRepair::AddAddress(address) if address.is_ipv6() && port.mtu < LEAST_IPV6 => {
                 return Err(format!("no IPv6 address {address} on a port of {} bytes", port.mtu));
             }
-            HostPortRepair::AddAddress(address) => drop(port.addresses.insert(*address)),
+            HostPortRepair::AddAddress(address) => {
+                if !port.addresses.contains(address) {
+                    port.addresses.push(*address);
+                }
+            }
+            HostPortRepair::MoveBehind(address) => {
+                lose_address(port, IpAddr::V4(*address));
+                port.addresses.push(IpAddr::V4(*address));
+            }
+            HostPortRepair::Deprecate(address) | HostPortRepair::Prefer(address)
+                if !port.addresses.contains(&IpAddr::V6(*address)) =>
+            {
+                return Err(format!("no address {address}, whose lifetime could change"));
+            }
+            HostPortRepair::Deprecate(address) => drop(port.deprecated.insert(*address)),
+            HostPortRepair::Prefer(address) => drop(port.deprecated.remove(address)),
             HostPortRepair::SetNeighbor(address) => drop(port.neighbors.insert(*address)),
             HostPortRepair::SetRoute(HostRoute::ByPort { source, .. })
                 if !port.is_up || !port.addresses.contains(source) =>
@@ -146,10 +162,7 @@ impl Kernel {
                 self.unreachable.remove(route);
             }
             HostPortRepair::DeleteAddress(address) => {
-                port.addresses.remove(address);
-                // Routes from an address go with it.
-                let stays = |route: &HostRoute| !matches!(route, HostRoute::ByPort { source, .. } if source == address);
-                port.routes.retain(stays);
+                lose_address(port, *address);
             }
         }
         Ok(())
@@ -169,4 +182,13 @@ impl Kernel {
         }
         (Arc::clone(&self.next_hops), is_different)
     }
+}
+
+/// Routes from an address go with it.
+fn lose_address(port: &mut HostPortState, address: IpAddr) {
+    port.addresses.retain(|one| *one != address);
+    port.deprecated.retain(|one| IpAddr::V6(*one) != address);
+    let comes_from =
+        |route: &HostRoute| matches!(route, HostRoute::ByPort { source, .. } if *source == address);
+    port.routes.retain(|route| !comes_from(route));
 }

@@ -55,10 +55,11 @@ pub struct Gateway {
     pub v4: Option<Ipv4Addr>,
     /// Source of our ICMPv6 errors.
     pub v6: Option<Ipv6Addr>,
-    /// What the kernel masquerades as towards pods, if it has an address for that alone: such a packet
-    /// is somebody else's, and no policy makes an exception of it.
+    /// Source of what the node's kernel masquerades towards pods, as NodePort clients of kube-proxy. It is
+    /// the node's as the gateway's addresses are, but nothing of the node itself speaks from it: no policy makes
+    /// an exception of it.
     pub masquerade_v4: Option<Ipv4Addr>,
-    /// Likewise, IPv6.
+    /// As `masquerade_v4`, of IPv6.
     pub masquerade_v6: Option<Ipv6Addr>,
 }
 
@@ -126,7 +127,8 @@ impl Tables {
         }
     }
 
-    /// Whether this is an address of the node's gateway, that of a former pod prefix included.
+    /// Whether this is an address of the node's gateway, that of a former pod prefix and the one to
+    /// masquerade by included.
     #[must_use]
     pub fn is_gateway(&self, address: IpAddr) -> bool {
         let adjacency = self.route(address).and_then(|id| self.adjacency(id));

@@ -22,14 +22,14 @@ impl Daemon {
     pub(super) fn show_ports(&self) -> Vec<PortEntry> {
         let mut entries = Vec::new();
         if let Some(host) = self.plane.host() {
-            let gateways = self.plane.model().pods.gateways();
+            let own = self.plane.model().pods.own_addresses();
             entries.push(PortEntry {
                 id: HOST.0,
                 name: host.name.clone(),
                 kind: PortKind::Host,
                 up: true,
                 mac: Some(Mac(host.port.mac.0)),
-                addresses: gateways.collect(),
+                addresses: own.collect(),
                 mtu: host.port.mtu,
                 offloads: ports::describe(host.port.offloads),
                 attachment: None,
