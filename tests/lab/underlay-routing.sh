@@ -67,12 +67,13 @@ static_routes() {
 }
 
 # host_by_its_route NODE POD OTHER OTHERS_POD: the static route is the node's too. Its processes go by
-# it, and by the NIC, whose address they have; IPv6 has the node's address among the pods.
+# it, and by the NIC, whose address they have. Over IPv6 that has none, and so they have the one of vsw0 that
+# is not deprecated: the route names no other.
 host_by_its_route() {
-    local address
-    address=$(address "$4" 4)
+    local address address6
+    address=$(address "$4" 4) address6=$(address "$4" 6)
     check "processes of $1 talk to $4" sees "$1" "$address" "${HOST_ADDRESS[$1]} $address"
-    check "over IPv6 too" talks "$1" "$4" 6
+    check "over IPv6 too" sees "$1" "$address6" "$(masquerade6 "$1") $address6"
     check "and $2 to those of $3" talks "$2" "$3" 4
     check "over IPv6 too" talks "$2" "$3" 6
 }

@@ -51,7 +51,7 @@ impl PodPrefixes {
     }
 
     /// The addresses by which the node's kernel masquerades what it forwards to pods, one a family at
-    /// most. They are the node's as the gateways are, but nothing of the node itself speaks from them.
+    /// most. They are the node's as the gateways are, but it does not speak from them to its pods.
     #[must_use]
     pub fn masquerade(&self) -> &[IpAddr] {
         &self.masquerade

@@ -56,8 +56,8 @@ pub struct Gateway {
     /// Source of our ICMPv6 errors.
     pub v6: Option<Ipv6Addr>,
     /// Source of what the node's kernel masquerades towards pods, as NodePort clients of kube-proxy. It is
-    /// the node's as the gateway's addresses are, but nothing of the node itself speaks from it: no policy makes
-    /// an exception of it.
+    /// the node's as the gateway's addresses are, but the node does not speak from it to its pods: no policy
+    /// makes an exception of it.
     pub masquerade_v4: Option<Ipv4Addr>,
     /// As `masquerade_v4`, of IPv6.
     pub masquerade_v6: Option<Ipv6Addr>,
