@@ -103,6 +103,34 @@ fn an_ipv4_address_has_the_broadcast_address_of_its_prefix() {
 }
 
 #[test]
+fn the_kernel_chooses_the_first_ipv4_address_and_no_deprecated_ipv6_one() {
+    let test = "the_kernel_chooses_the_first_ipv4_address";
+    let Some(namespace) = Namespace::new(test) else { return };
+    namespace.run(|| {
+        let (mut netlink, index) = veth();
+        let (first, behind) = (net("198.18.1.254/32"), net("198.18.1.1/32"));
+        netlink.add_address(index, behind).expect("new");
+        netlink.add_address(index, first).expect("new");
+        netlink.delete_address(index, behind).expect("there");
+        netlink.add_address(index, behind).expect("new");
+        let v4 = netlink.addresses(index).expect("a list").into_iter();
+        let v4: Vec<_> = v4.filter(|(ip, _)| ip.is_ipv4()).collect();
+        assert_eq!(v4, [first, behind]);
+
+        let deprecated =
+            |netlink: &mut Netlink| netlink.deprecated_addresses(index).expect("a list");
+        let ip = "fd00:18:1::1".parse().expect("an address");
+        netlink.add_address(index, net("fd00:18:1::fe/128")).expect("new");
+        for _ in 0..2 {
+            netlink.add_address(index, net("fd00:18:1::1/128")).expect("new, or preferred again");
+            assert!(deprecated(&mut netlink).is_empty());
+            netlink.deprecate_address(index, (ip, 128)).expect("there");
+            assert_eq!(deprecated(&mut netlink), [ip]);
+        }
+    });
+}
+
+#[test]
 fn addresses_are_added_once_and_usable_at_once() {
     let Some(namespace) = Namespace::new("addresses_are_added_once_and_usable_at_once") else {
         return;
