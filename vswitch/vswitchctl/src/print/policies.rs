@@ -2,10 +2,10 @@
 
 use api::{DirectionPolicies, PolicyEntry, PolicyState, PolicyTier};
 
-use super::{Table, line};
+use super::table::{Table, line};
 
 /// What `show policies` answers, as text for people.
-pub(super) fn policies_text(state: &PolicyState) -> String {
+pub(super) fn policies(state: &PolicyState) -> String {
     let mut table = Table::new(&["POD", "DIRECTION", "ISOLATION", "TIER", "RULES", "POLICY"]);
     for pod in &state.pods {
         for (direction, policies) in [("ingress", &pod.ingress), ("egress", &pod.egress)] {
@@ -68,7 +68,7 @@ mod tests {
         PolicySummary, PolicyTier, RefusedRuleSet, RuleSetId,
     };
 
-    use super::policies_text;
+    use super::policies;
 
     #[test]
     fn every_policy_of_a_pod_has_a_line_in_its_order() {
@@ -109,7 +109,7 @@ mod tests {
         };
         let state = PolicyState { pods: vec![web, pod("shop/db", pending(), pending())], summary };
         assert_eq!(
-            policies_text(&state),
+            policies(&state),
             "POD       DIRECTION  ISOLATION  TIER     RULES  POLICY\n\
              shop/web  ingress    policies   admin 7  2      guard\n\
              shop/web  ingress    policies   network  1      shop/web\n\
@@ -120,7 +120,7 @@ mod tests {
              3 rule set(s), 0 group(s) with 0 member(s), 0 pod(s) told; 0 table(s), 0 of them linear, 2 KiB\n\
              refused: policy shop/x has 100000 rules (x)\n"
         );
-        let none = policies_text(&PolicyState::default());
+        let none = policies(&PolicyState::default());
         assert!(none.contains("nothing is isolated") && !none.contains("POD"), "{none}");
     }
 }

@@ -1,0 +1,43 @@
+//! `show ports`.
+
+use api::PortEntry;
+
+use super::table::{Table, join, or_dash, word};
+
+pub(super) fn ports(ports: &[PortEntry]) -> String {
+    let mut header =
+        vec!["ID", "NAME", "KIND", "STATE", "WORKER", "MAC", "MTU", "RX", "TX", "DROPPED"];
+    // Columns of their own only if a pod has limits.
+    let has_limits = ports.iter().any(|port| !port.bandwidth.is_unlimited());
+    if has_limits {
+        header.extend(["INGRESS", "EGRESS"]);
+    }
+    header.push("ADDRESSES");
+    // Most nodes have none.
+    let are_mapped = ports.iter().any(|port| !port.port_mappings.is_empty());
+    header.extend(are_mapped.then_some("HOSTPORTS"));
+    let mut table = Table::new(&header);
+    for port in ports {
+        let counters = &port.counters;
+        let mut cells = vec![
+            port.id.to_string(),
+            port.name.clone(),
+            word(&port.kind),
+            if port.up { "up" } else { "down" }.into(),
+            or_dash(port.worker),
+            or_dash(port.mac),
+            port.mtu.to_string(),
+            counters.rx_packets.to_string(),
+            counters.tx_packets.to_string(),
+            counters.dropped.to_string(),
+        ];
+        if has_limits {
+            cells.extend([port.bandwidth.ingress, port.bandwidth.egress].map(or_dash));
+        }
+        cells.push(join(&port.addresses));
+        let mapped = port.port_mappings.iter().map(ToString::to_string);
+        cells.extend(are_mapped.then(|| mapped.collect::<Vec<_>>().join(", ")));
+        table.rows.push(cells);
+    }
+    table.print()
+}
