@@ -13,7 +13,7 @@
 //! | 6 | seed, secret |
 //! | 7 | a hash by that seed: another version of the hash would find nothing |
 //! | 8 | one once there was a session: a table without any is taken over without a look at its buckets |
-//! | 9 | the tick at which the table was begun |
+//! | 9 | the tick at which it took the place of a table whose sessions were lost, plus one; else zero |
 
 use core::fmt;
 use core::sync::atomic::Ordering;
@@ -35,8 +35,9 @@ const MAGIC: u64 = 0x7673_7773_6573_7300;
 /// The word that tells whether there ever was a session.
 const USED: usize = 8;
 
-/// The word that holds the tick at which the table was begun.
-const BEGUN: usize = 9;
+/// The word that holds the tick at which the table was begun in place of one that could not be used, plus
+/// one; zero if there was none.
+const REPLACED: usize = 9;
 
 /// What is behind a header, as its third word has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,9 +153,10 @@ impl<L: Layout, M: Memory> Table<L, M> {
         }
     }
 
-    /// When the table was made anew, by this process or a former one.
-    pub(crate) fn begun(&self) -> Tick {
-        Tick(self.header().get(BEGUN).map_or(0, |word| word.load(Ordering::Relaxed) as u32))
+    /// When the table took the place of one whose sessions were lost, by this process or a former one.
+    pub(crate) fn replaced(&self) -> Option<Tick> {
+        let word = self.header().get(REPLACED)?.load(Ordering::Relaxed);
+        word.checked_sub(1).map(|tick| Tick(tick as u32))
     }
 
     /// Notes that there is a session, before its entry is stored.
@@ -357,7 +359,9 @@ fn begin<W: Word>(words: &[W], kind: Kind, header: &Header, why: WhyAnew, now: T
     for (at, value) in (1..).zip(content(kind, header)) {
         store(at, value);
     }
-    store(BEGUN, now.0.into());
+    // Nobody had a session then: a machine's connections end with its boot.
+    let had_none = matches!(why, WhyAnew::Fresh | WhyAnew::Boot);
+    store(REPLACED, if had_none { 0 } else { u64::from(now.0) + 1 });
     store(0, MAGIC);
 }
 

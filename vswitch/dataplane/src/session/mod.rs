@@ -65,7 +65,7 @@ pub use table::{Found, Lookup, Place, Touch};
 use table::{Spot, Table};
 pub use tuple::{Direction, Endpoint, Tuple};
 
-/// For so many seconds a table that was made anew is young.
+/// For so many seconds a table is young that took the place of one whose sessions were lost.
 const YOUNG_S: u32 = 60;
 
 /// The sessions of both IP versions, and the affinities of their clients.
@@ -270,12 +270,12 @@ impl SessionTable {
         self.v4.page(buckets.clone(), now).chain(self.v6.page(buckets, now))
     }
 
-    /// Whether the table of this IP version was made anew a short time ago: packets of sessions that
-    /// it had before may still come.
+    /// Whether the table of this IP version took the place of one that could not be used a short time ago:
+    /// packets of sessions that were in that may still come.
     #[must_use]
     pub fn is_young(&self, v6: bool, now: Tick) -> bool {
-        let begun = if v6 { self.v6.begun() } else { self.v4.begun() };
-        now.since(begun) <= YOUNG_S
+        let replaced = if v6 { self.v6.replaced() } else { self.v4.replaced() };
+        replaced.is_some_and(|replaced| now.since(replaced) <= YOUNG_S)
     }
 
     /// Buckets of each family.

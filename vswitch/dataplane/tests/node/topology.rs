@@ -41,7 +41,7 @@ use std::sync::Arc;
 
 use dataplane::Millis;
 use dataplane::rate::Limit;
-use dataplane::session::{Endpoint, Header, SessionMemory, SessionTable, Tick};
+use dataplane::session::{Endpoint, Header, SessionMemory, SessionTable};
 use dataplane::tables::adjacency::{Ends, Outer};
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Backend, BackendState, Backends, Bridge, BridgeId,
@@ -72,7 +72,7 @@ pub(crate) struct Node {
     pub(crate) frames: u32,
     pub(crate) session_buckets: u32,
     /// When the session table was made anew.
-    pub(crate) sessions_begun: Tick,
+    pub(crate) sessions_lost: bool,
     policies: Declared,
     macs: HashMap<String, MacAddr>,
     bridges: Vec<String>,
@@ -95,7 +95,7 @@ impl Node {
             ageing_ms: 300_000,
             frames: 64,
             session_buckets: 64,
-            sessions_begun: Tick(0),
+            sessions_lost: false,
             policies: Declared::default(),
             macs: HashMap::new(),
             bridges: Vec::new(),
@@ -131,7 +131,12 @@ impl Node {
     pub(crate) fn sessions(&self) -> Arc<SessionTable> {
         let header = Header { boot_id: 1, seed: 2, buckets: self.session_buckets };
         let memory = SessionMemory::on_heap(header.buckets);
-        let table = SessionTable::adopt(memory, &header, self.sessions_begun);
+        if self.sessions_lost {
+            // Something else than a table.
+            let first = memory.v4.iter().next().expect("a header");
+            first.store(1, core::sync::atomic::Ordering::Relaxed);
+        }
+        let table = SessionTable::adopt(memory, &header, START.tick());
         Arc::new(table.expect("two buckets at least").0)
     }
 
@@ -189,9 +194,7 @@ impl Node {
             "service" => self.service(&mut words)?,
             "sessions" => {
                 self.session_buckets = words.parse("buckets")?;
-                if words.flag("lost") {
-                    self.sessions_begun = START.tick();
-                }
+                self.sessions_lost = words.flag("lost");
             }
             "masquerade" => match words.parse("address")? {
                 IpAddr::V4(v4) => self.tables.gateway.masquerade_v4 = Some(v4),

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use api::TracePacket;
 use dataplane::Millis;
-use dataplane::session::{Endpoint, Outcome, PolicyStamp, Session, SessionEffect, State, Tuple};
+use dataplane::session::{
+    Endpoint, Header, Outcome, PolicyStamp, Session, SessionEffect, SessionMemory, SessionTable,
+    State, Tuple,
+};
 use dataplane::tables::policy::{
     Action, DirectionPolicy, PeerSetId, Policies, PortSpan, Rule, RulePeers, RuleTable, Rules,
     SubjectPolicies,
@@ -71,8 +74,12 @@ fn a_trace_tells_what_policies_decided_and_by_which_rule() {
         ["from this node itself, by its address 198.18.1.1: allowed"]
     );
 
-    // While it is young a datagram may be an answer.
-    let text = traced_at(Millis(0), &tables, &table, POD, &to("198.18.2.7", "udp"));
+    // Where the sessions were lost a datagram may be an answer.
+    let memory = SessionMemory::on_heap(8);
+    memory.v4.iter().next().expect("a header").store(1, core::sync::atomic::Ordering::Relaxed);
+    let header = Header { boot_id: 1, seed: 2, buckets: 8 };
+    let (lost, _) = SessionTable::adopt(memory, &header, now.tick()).expect("its own size");
+    let text = traced_at(now, &tables, &lost, POD, &to("198.18.2.7", "udp"));
     assert!(text.contains("policy   without a session it may be an answer\n"), "{text}");
 
     // A connection to the other pod, and what becomes of it.
@@ -91,10 +98,21 @@ fn a_trace_tells_what_policies_decided_and_by_which_rule() {
         local_in: Some(POD),
         local_out: Some(BRIDGED),
     };
-    let created = table.commit(&SessionEffect::Create(session), now.tick());
-    assert_eq!(created, Outcome::Created);
+    // A traced segment is a SYN, which is no answer; a datagram may be one.
+    let tuple = Tuple::new(0, Protocol::UDP, end("198.18.1.2", 40_000), end("198.18.1.3", 80));
+    let tuple = tuple.expect("one IP version");
+    let datagrams = Session {
+        client_side: tuple,
+        server_side: tuple,
+        state: State::opened(Protocol::UDP, TcpFlags(0), now.tick()),
+        ..session
+    };
+    for session in [session, datagrams] {
+        let created = table.commit(&SessionEffect::Create(session), now.tick());
+        assert_eq!(created, Outcome::Created);
+    }
     let answer = build(
-        &TracePacket { src_port: 80, dst_port: 40_000, ..packet("198.18.1.2", "tcp") },
+        &TracePacket { src_port: 80, dst_port: 40_000, ..packet("198.18.1.2", "udp") },
         mac(BRIDGED),
         Gateway::MAC,
         address("198.18.1.3"),
