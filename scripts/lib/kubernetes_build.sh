@@ -1,33 +1,40 @@
 # shellcheck shell=bash
-# A real kube-apiserver without Kubernetes, containers or a registry: built from Debian's source
-# package, which is complete and vendored, with Debian's Go. Built once; the binary stays in the
+# A real Kubernetes without containers or a registry: built from Debian's source
+# package, which is complete and vendored, with Debian's Go. Built once; the binaries stay in the
 # user's cache. The system's apt configuration is read and not changed. Sourced after setup.sh.
 
 KUBE_CACHE=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/vswitch/kubernetes
 # The package's name within GOPATH: Go finds its vendored packages there only.
 readonly KUBE_PACKAGE=k8s.io/kubernetes
 
-# kube_apiserver: prints the path of the newest kube-apiserver in the cache; fails if there is none.
-kube_apiserver() {
+readonly KUBE_PROGRAMS=(kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet)
+
+# kube_program NAME: prints the path of the newest one in the cache; fails if there is none.
+kube_program() {
     local newest
-    newest=$(find "$KUBE_CACHE" -mindepth 2 -maxdepth 2 -name kube-apiserver -perm -u+x 2>/dev/null |
+    newest=$(find "$KUBE_CACHE" -mindepth 2 -maxdepth 2 -name "$1" -perm -u+x 2>/dev/null |
         sort -V | tail -n 1)
     [[ -n $newest ]] && printf '%s\n' "$newest"
 }
 
-# kube_build: installs what is needed to run the server, and builds kube-apiserver if the cache has
-# none. The caller's exit has to call kube_build_clean.
+kube_is_built() {
+    local name
+    for name in "${KUBE_PROGRAMS[@]}"; do kube_program "$name" >/dev/null || return 1; done
+}
+
+# kube_build: installs what is needed to run the server, and builds Kubernetes if the cache lacks a program
+# of it. The caller's exit has to call kube_build_clean.
 kube_build() {
     setup_packages etcd kubernetes
-    ! kube_apiserver >/dev/null || return 0
+    ! kube_is_built || return 0
     setup_packages kubernetes-build
     mkdir -p "$KUBE_CACHE"
     exec {kube_lock}>"$KUBE_CACHE/lock"
     if ! flock --nonblock "$kube_lock"; then
-        step "Waiting for another build of kube-apiserver to end"
+        step "Waiting for another build of Kubernetes to end"
         flock "$kube_lock"
     fi
-    if ! kube_apiserver >/dev/null; then
+    if ! kube_is_built; then
         # Under the lock, what is here was left by a build that was killed.
         rm -rf "$KUBE_CACHE"/work.*
         KUBE_WORK=$(mktemp -d "$KUBE_CACHE/work.XXXXXX")
@@ -101,26 +108,27 @@ kube_compile() {
     cp /usr/share/gocode/src/github.com/modern-go/reflect2/*.{go,s} vendor/github.com/modern-go/reflect2
     step "Generating the API's description of itself"
     kube_generate_openapi >"$log" 2>&1 || kube_die "openapi-gen of kubernetes fails" "$log"
-    total=$(go list -deps ./cmd/kube-apiserver | wc -l)
-    step "Building kube-apiserver $upstream, $total packages (once; about ten minutes on two cores)"
-    # Each half of the server has a version of its own; its own build writes both.
+    total=$(go list -deps "${KUBE_PROGRAMS[@]/#/./cmd/}" | wc -l)
+    step "Building Kubernetes $upstream, $total packages (once; about ten minutes on two cores)"
+    # Each half of a program has a version of its own; its own build writes both.
     for half in client-go/pkg component-base; do
         half=$KUBE_PACKAGE/vendor/k8s.io/$half/version
         versions+=" -X $half.gitVersion=v$upstream -X $half.gitMajor=${upstream%%.*}"
         versions+=" -X $half.gitMinor=$(cut -d. -f2 <<<"$upstream")"
     done
     # A group of its own, that its compilers can be ended with it.
-    setsid nice -n 5 go build -v -trimpath -o "$KUBE_WORK/kube-apiserver" \
-        -ldflags "-s -w$versions" "$KUBE_PACKAGE/cmd/kube-apiserver" >"$log" 2>&1 &
+    mkdir "$KUBE_WORK/bin"
+    setsid nice -n 5 go build -v -trimpath -o "$KUBE_WORK/bin/" \
+        -ldflags "-s -w$versions" "${KUBE_PROGRAMS[@]/#/$KUBE_PACKAGE/cmd/}" >"$log" 2>&1 &
     KUBE_GO_PID=$!
     while ! wait_until 30 kube_ended "$KUBE_GO_PID"; do
         say "  $(wc -l <"$log") of them after $((SECONDS - began)) s"
     done
     pid=$KUBE_GO_PID KUBE_GO_PID=
-    wait "$pid" || kube_die "kube-apiserver $upstream does not build" "$log"
+    wait "$pid" || kube_die "Kubernetes $upstream does not build" "$log"
     cd "$root"
     mkdir -p "$KUBE_CACHE/$kube_version"
-    mv "$KUBE_WORK/kube-apiserver" "$KUBE_CACHE/$kube_version/kube-apiserver"
+    mv "$KUBE_WORK"/bin/* "$KUBE_CACHE/$kube_version/"
     step "Built in $((SECONDS - began)) s; it stays in $KUBE_CACHE/$kube_version"
 }
 

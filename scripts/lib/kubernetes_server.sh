@@ -15,6 +15,8 @@ KUBE_NETNS=
 
 # Services are none of ours, but the server wants a prefix for them, in which no pod is.
 readonly KUBE_SERVICE_PREFIX=198.19.255.0/24
+# That of the server's own Service is the first.
+kube_service_address() { printf '%s' "${KUBE_SERVICE_PREFIX%0/24}1"; }
 
 # kube_up DIR [--address ADDRESS] [--port N] [--netns NAME]: starts both and returns once it is ready.
 # etcd takes the two ports after N, on 127.0.0.1. The caller's exit has to call kube_down, unless DIR
@@ -112,7 +114,7 @@ kube_start_etcd() {
 # kube_start_api: returns once it says that it is ready.
 kube_start_api() {
     local binary pki=$KUBE_DIR/pki
-    binary=$(kube_apiserver) || die "There is no kube-apiserver: run scripts/kubernetes-server build"
+    binary=$(kube_program kube-apiserver) || die "There is no kube-apiserver: run scripts/kubernetes-server build"
     # Endpoints of the server itself would need an address that is no loopback's.
     kube_spawn api-server "$binary" \
         --bind-address "$KUBE_ADDRESS" --secure-port "$KUBE_PORT" \
@@ -124,7 +126,7 @@ kube_start_api() {
         --service-account-signing-key-file "$pki/tokens.key" \
         --service-account-key-file "$pki/tokens.pub" \
         --service-cluster-ip-range "$KUBE_SERVICE_PREFIX" \
-        --authorization-mode Node,RBAC --feature-gates IPv6DualStack=true --profiling=false
+        --kubelet-preferred-address-types InternalIP --authorization-mode Node,RBAC --feature-gates IPv6DualStack=true --profiling=false
     kube_await api-server kube_curl "$(kube_url)/readyz"
 }
 
@@ -182,7 +184,7 @@ keyUsage = critical, keyCertSign
 [server]
 basicConstraints = critical, CA:false
 extendedKeyUsage = serverAuth
-subjectAltName = IP:127.0.0.1, IP:$KUBE_ADDRESS, DNS:localhost, DNS:kubernetes.default.svc
+subjectAltName = IP:127.0.0.1, IP:$KUBE_ADDRESS, IP:$(kube_service_address), DNS:localhost, DNS:kubernetes.default.svc
 [client]
 basicConstraints = critical, CA:false
 extendedKeyUsage = clientAuth

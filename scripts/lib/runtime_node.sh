@@ -27,11 +27,23 @@ runtime_lab_up() {
 }
 
 # runtime_node_up NODE MODE PEER…: the machine, and vswitchd on it, under `vswitchd supervise` with
-# binaries of the node's own (underlay_attach_node made its network). They can be replaced.
+# binaries of the node's own. They can be replaced.
 runtime_node_up() {
-    local node=$1 dir outer
+    local node=$1 dir
     dir=$(node_dir "$node")
     mkdir -p "$dir/state"
+    machine_up "$node"
+    on_host "$node" mount -t tmpfs -o size=1m,mode=0755 tmpfs "$dir/state"
+    own_binaries "$dir/bin"
+    bin=$dir/bin
+    node_config "$@" >"$dir/vswitch.toml"
+    runtime_node_start "$node"
+}
+
+# machine_up NODE: nothing runs there but its first process (underlay_attach_node made its network).
+machine_up() {
+    local node=$1 dir outer
+    dir=$(node_dir "$node")
     lab_spawn "host-$node" "$node" unshare --mount --pid --fork --kill-child --mount-proc \
         "$root/scripts/lib/runtime_host.sh" "$LAB_DIR" "$dir/host-ready"
     outer=$(lab_pid "host-$node")
@@ -39,11 +51,6 @@ runtime_node_up() {
         { tail -n 5 "$LAB_DIR/logs/host-$node.log" >&2 && die "The machine of $node does not start"; }
     # unshare ignores SIGTERM; its child does not, and everything there ends with it.
     lab_remember_pid "host-$node" "$(pgrep -P "$outer")"
-    on_host "$node" mount -t tmpfs -o size=1m,mode=0755 tmpfs "$dir/state"
-    own_binaries "$dir/bin"
-    bin=$dir/bin
-    node_config "$@" >"$dir/vswitch.toml"
-    runtime_node_start "$node"
 }
 
 # runtime_node_start NODE: its daemon and the supervisor.
@@ -114,11 +121,13 @@ runtime_network() {
         >"$2/10-vswitch.conflist"
 }
 
+# How many times over the file is what a slow transfer fetches.
+readonly SLOW_TIMES=20
+
 # runtime_image NAME COMMAND…: writes an archive NAME.tar as `docker save` does, of an image
 # localhost/NAME:1 that executes the command, and prints its path.
 runtime_image() {
-    local name=$1 dir=$LAB_DIR/image-$1 applet
-    shift
+    local name=$1 dir=$LAB_DIR/image-$1 applet i
     blob
     mkdir -p "$dir/root/bin" "$dir/root/srv" "$dir/root/tmp"
     cp /bin/busybox "$dir/root/bin/"
@@ -126,13 +135,21 @@ runtime_image() {
         [[ $applet == busybox ]] || ln -sf busybox "$dir/root/bin/$applet"
     done
     cp "$LAB_DIR/blob" "$dir/root/srv/"
+    for ((i = 0; i < SLOW_TIMES; i++)); do cat "$LAB_DIR/blob"; done >"$dir/root/srv/blobs"
     cp "$root/scripts/lib/slow_fetch.sh" "$dir/root/bin/slow_fetch"
+    image_archive "$name" "localhost/$name:1" "${@:2}"
+}
+
+# image_archive NAME TAG COMMAND…: of image-NAME/root in LAB_DIR, which is removed.
+image_archive() {
+    local name=$1 tag=$2 dir=$LAB_DIR/image-$1
+    shift 2
     tar -C "$dir/root" --owner=0 --group=0 -cf "$dir/layer.tar" .
     jq -n --arg architecture "$(dpkg --print-architecture)" \
         --arg layer "sha256:$(sha256sum <"$dir/layer.tar" | cut -d' ' -f1)" \
         '{os: "linux", $architecture, rootfs: {type: "layers", diff_ids: [$layer]},
-          config: {Env: ["PATH=/bin"], Cmd: $ARGS.positional}}' --args -- "$@" >"$dir/config.json"
-    jq -n --arg tag "localhost/$name:1" \
+          config: {Env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], Cmd: $ARGS.positional}}' --args -- "$@" >"$dir/config.json"
+    jq -n --arg tag "$tag" \
         '[{Config: "config.json", RepoTags: [$tag], Layers: ["layer.tar"]}]' >"$dir/manifest.json"
     tar -C "$dir" -cf "$LAB_DIR/$name.tar" manifest.json config.json layer.tar
     rm -r "$dir"
@@ -250,9 +267,8 @@ is_refused_for_room() {
     [[ $said == *"No space left on device"* ]] || { printf '%s\n' "$said" && return 1; }
 }
 
-readonly SLOW_TIMES=20
-
-# transfer_begin CONTAINER ADDRESS: a slow one, that ends soon after it is told to hurry.
+# transfer_begin CONTAINER ADDRESS: a slow one, that ends soon after it is told to hurry. SLOW_PATH is what it
+# fetches from a server that is a container.
 transfer_begin() {
     in_container "$1" rm -f /tmp/hurry /tmp/count
     rm -f "$LAB_DIR"/transfer.*
@@ -262,7 +278,7 @@ transfer_begin() {
 
 # Its end is told by a file, as a check is no parent of it.
 slow_transfer() {
-    in_container "$1" slow_fetch "$(url "$2" "blob/$SLOW_TIMES")" >"$LAB_DIR/transfer.sum" || true
+    in_container "$1" slow_fetch "$(url "$2" "${SLOW_PATH:-blob/$SLOW_TIMES}")" >"$LAB_DIR/transfer.sum" || true
     : >"$LAB_DIR/transfer.ended"
 }
 

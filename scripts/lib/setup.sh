@@ -25,6 +25,7 @@ packages_for() {
         # The last are for our client of the CRI: Debian 12 has none.
         containerd) echo containerd runc busybox-static python3-grpcio python3-protobuf protobuf-compiler ;;
         etcd) echo etcd-server ;;
+        kubelet) echo binutils iptables conntrack mount ;;
         kubernetes) echo curl jq openssl iproute2 procps util-linux ;;
         kubernetes-build)
             echo golang-go golang-github-modern-go-reflect2-dev dpkg-dev patch xz-utils ca-certificates
