@@ -127,17 +127,37 @@ readonly SLOW_TIMES=20
 # runtime_image NAME COMMAND…: writes an archive NAME.tar as `docker save` does, of an image
 # localhost/NAME:1 that executes the command, and prints its path.
 runtime_image() {
-    local name=$1 dir=$LAB_DIR/image-$1 applet i
+    local name=$1 dir=$LAB_DIR/image-$1 i
+    image_of_busybox "$name"
     blob
+    cp "$LAB_DIR/blob" "$dir/root/srv/"
+    for ((i = 0; i < SLOW_TIMES; i++)); do cat "$LAB_DIR/blob"; done >"$dir/root/srv/blobs"
+    cp "$root/scripts/lib/slow_fetch.sh" "$dir/root/bin/slow_fetch"
+    image_archive "$name" "localhost/$name:1" "${@:2}"
+}
+
+# image_of_busybox NAME: begins an image with busybox, in image-NAME/root of LAB_DIR.
+image_of_busybox() {
+    local dir=$LAB_DIR/image-$1 applet
     mkdir -p "$dir/root/bin" "$dir/root/srv" "$dir/root/tmp"
     cp /bin/busybox "$dir/root/bin/"
     for applet in $(/bin/busybox --list); do
         [[ $applet == busybox ]] || ln -sf busybox "$dir/root/bin/$applet"
     done
-    cp "$LAB_DIR/blob" "$dir/root/srv/"
-    for ((i = 0; i < SLOW_TIMES; i++)); do cat "$LAB_DIR/blob"; done >"$dir/root/srv/blobs"
-    cp "$root/scripts/lib/slow_fetch.sh" "$dir/root/bin/slow_fetch"
-    image_archive "$name" "localhost/$name:1" "${@:2}"
+}
+
+# image_add_programs NAME FILE…: programs of this machine, in the same places, with the libraries that they load.
+image_add_programs() {
+    local dir=$LAB_DIR/image-$1 program library
+    shift
+    for program in "$@"; do
+        mkdir -p "$dir/root$(dirname "$program")"
+        cp -L "$program" "$dir/root$program"
+        for library in $(ldd "$program" | grep -o '/[^ ]*'); do
+            mkdir -p "$dir/root$(dirname "$library")"
+            cp -L "$library" "$dir/root$library"
+        done
+    done
 }
 
 # image_archive NAME TAG COMMAND…: of image-NAME/root in LAB_DIR, which is removed.

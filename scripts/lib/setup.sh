@@ -26,6 +26,7 @@ packages_for() {
         containerd) echo containerd runc busybox-static python3-grpcio python3-protobuf protobuf-compiler ;;
         etcd) echo etcd-server ;;
         kubelet) echo binutils iptables conntrack mount ;;
+        guestbook) echo redis-server redis-tools ;;
         kubernetes) echo curl jq openssl iproute2 procps util-linux ;;
         kubernetes-build)
             echo golang-go golang-github-modern-go-reflect2-dev dpkg-dev patch xz-utils ca-certificates
@@ -85,7 +86,7 @@ apt_install() {
         >>"$log" 2>&1 || code=$?
     [[ -z $policy ]] || rm -f "$policy"
     if [[ -d /run/systemd/system ]]; then
-        for unit in bird frr etcd containerd podman podman.socket podman-{restart,auto-update.timer}; do
+        for unit in bird frr etcd redis-server containerd podman podman.socket podman-{restart,auto-update.timer}; do
             [[ ! " $* " =~ \ ${unit%%[-.]*} ]] || systemctl disable --quiet "$unit" >>"$log" 2>&1 || true
         done
     fi

@@ -8,8 +8,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 . "$root/scripts/lib/all_kubernetes.sh"
 # shellcheck source=scripts/lib/runtime_node.sh
 . "$root/scripts/lib/runtime_node.sh"
-# shellcheck source=scripts/lib/kubelet_node.sh
-. "$root/scripts/lib/kubelet_node.sh"
+# shellcheck source=scripts/lib/cluster.sh
+. "$root/scripts/lib/cluster.sh"
 
 # A server that is a container has the file so many times over under this name.
 readonly SLOW_PATH=blobs
@@ -27,45 +27,15 @@ main() {
     setup_binaries_and_agent
     lab_trap
     lab_create
+    served_image >/dev/null
+    cluster_images+=(served)
     cluster_up
-    installed_by_kubectl
+    cluster_installs_vswitch
     pods_start
     rollout_under_transfers
     deleted_at_once
     report_end
 }
-
-cluster_up() {
-    local node
-    underlay_up
-    kube_up_in_lab outside --address "${HOST_ADDRESS[outside]}"
-    step "Starting controllers, a scheduler, and two nodes with containerd, kubelet and kube-proxy"
-    controllers_up
-    served_image >/dev/null
-    runtime_image pause sleep 1000000 >/dev/null
-    vswitch_image >/dev/null
-    for node in node-a node-b; do
-        underlay_attach_node "$node"
-        kubelet_node_up "$node"
-    done
-}
-
-installed_by_kubectl() {
-    heading "Installed"
-    check "before, no node is ready" test -z "$(ready_nodes)"
-    manifests >"$LAB_DIR/manifests.yaml"
-    check "kubectl apply" kubectl_ apply -f "$LAB_DIR/manifests.yaml"
-    check "kubectl rollout status" kubectl_ -n vswitch-system rollout status --timeout 120s daemonset/vswitch
-    check "both nodes are ready" wait_until 60 both_ready
-}
-
-# The shipped ones, for this cluster's prefixes.
-manifests() {
-    "$(kube_program kubectl)" kustomize "$root/config/kubernetes/base" |
-        sed "s|cluster_prefixes = .*|cluster_prefixes = [\"$CLUSTER4\", \"$CLUSTER6\"]|"
-}
-
-both_ready() { [[ $(ready_nodes) == "node-a node-b" ]]; }
 
 pods_start() {
     heading "Pods"

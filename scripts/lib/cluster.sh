@@ -1,9 +1,39 @@
 # shellcheck shell=bash
-# A cluster with all that a cluster has: controllers and a scheduler beside the API server, and nodes that are
+# A cluster with all that a cluster has: controllers and a scheduler beside the API server, and two nodes that are
 # machines of runtime_node.sh with containerd, a kubelet and kube-proxy. Nothing of the vSwitch is on them but
-# the image of its DaemonSet. Sourced after all_kubernetes.sh, runtime_node.sh and containerd_node.sh.
+# the image of its DaemonSet. Sourced after all_kubernetes.sh and runtime_node.sh.
 
-readonly CLUSTER_IMAGE=docker.io/library/vswitch:0.1.0
+# Archives in LAB_DIR that its nodes import.
+cluster_images=(pause vswitch)
+
+# cluster_up: without anything that networks pods.
+cluster_up() {
+    local node
+    underlay_up
+    kube_up_in_lab outside --address "${HOST_ADDRESS[outside]}"
+    step "Starting controllers, a scheduler, and two nodes with containerd, kubelet and kube-proxy"
+    controllers_up
+    runtime_image pause sleep 1000000 >/dev/null
+    vswitch_image
+    for node in node-a node-b; do
+        underlay_attach_node "$node"
+        cluster_node_up "$node"
+    done
+}
+
+# cluster_installs_vswitch: as an operator does.
+cluster_installs_vswitch() {
+    step "Installing vSwitch by kubectl"
+    check "before, no node is ready" test -z "$(ready_nodes)"
+    # The shipped manifests, for this cluster's prefixes.
+    "$(kube_program kubectl)" kustomize "$root/config/kubernetes/base" |
+        sed "s|cluster_prefixes = .*|cluster_prefixes = [\"$CLUSTER4\", \"$CLUSTER6\"]|" >"$LAB_DIR/manifests.yaml"
+    check "kubectl apply" kubectl_ apply -f "$LAB_DIR/manifests.yaml"
+    check "kubectl rollout status" kubectl_ -n vswitch-system rollout status --timeout 120s daemonset/vswitch
+    check "both nodes are ready" wait_until 60 both_ready
+}
+
+both_ready() { [[ $(ready_nodes) == "node-a node-b" ]]; }
 
 # kubectl_ ARGUMENTS…: as the administrator, from the host on which the API server runs.
 kubectl_() {
@@ -68,9 +98,9 @@ endpoints:
 YAML
 }
 
-# kubelet_node_up NODE: the machine with containerd, kubelet and kube-proxy. Its Node is not ready before something
+# cluster_node_up NODE: the machine with containerd, kubelet and kube-proxy. Its Node is not ready before something
 # networks its pods.
-kubelet_node_up() {
+cluster_node_up() {
     local node=$1 dir
     dir=$(node_dir "$node")
     mkdir -p "$dir"
@@ -104,7 +134,7 @@ TOML
     machine_spawn "$node" containerd containerd --config "$dir/containerd.toml"
     wait_until 20 on_host "$node" ctr --namespace k8s.io version ||
         die "containerd of $node does not start; its log is containerd-$node.log"
-    for image in served pause vswitch; do
+    for image in "${cluster_images[@]}"; do
         on_host "$node" ctr --namespace k8s.io images import --snapshotter native "$LAB_DIR/$image.tar" >/dev/null
     done
 }
@@ -172,25 +202,30 @@ YAML
 
 # vswitch_image: writes vswitch.tar, with what config/kubernetes/Containerfile puts into it, of this machine's files.
 vswitch_image() {
-    local dir=$LAB_DIR/image-vswitch program library
-    mkdir -p "$dir/root"/{bin,usr/local/{sbin,bin,libexec},usr/sbin,tmp,run,var/lib,dev,proc,sys,etc}
+    local dir=$LAB_DIR/image-vswitch name
+    mkdir -p "$dir/root"/{bin,usr/local/{sbin,bin,libexec},tmp,run,var/lib,dev,proc,sys,etc}
     # As in Debian's image: containerd says /var/run/netns for /run/netns.
     ln -s /run "$dir/root/var/run"
-    strip -o "$dir/root/usr/local/sbin/vswitchd" "$bin/vswitchd"
-    strip -o "$dir/root/usr/local/sbin/vswitchctl" "$bin/vswitchctl"
-    strip -o "$dir/root/usr/local/bin/vswitch-agent" "$bin/vswitch-agent"
-    strip -o "$dir/root/usr/local/libexec/vswitch-cni" "$bin/vswitch-cni"
+    image_add_programs vswitch /usr/sbin/nft "$bin"/vswitch{d,ctl,-cni,-agent}
+    for name in sbin/vswitchd sbin/vswitchctl libexec/vswitch-cni bin/vswitch-agent; do
+        strip -o "$dir/root/usr/local/$name" "$dir/root$bin/$(basename "$name")"
+    done
+    rm -r "$dir/root${bin:?}"
     cp /bin/busybox "$dir/root/bin/"
     ln -s busybox "$dir/root/bin/sh"
     ln -s busybox "$dir/root/bin/sed"
-    cp "$(command -v nft)" "$dir/root/usr/sbin/nft"
-    for program in "$dir"/root/usr/local/*/* "$dir/root/usr/sbin/nft"; do
-        for library in $(ldd "$program" | grep -o '/[^ ]*'); do
-            mkdir -p "$dir/root$(dirname "$library")"
-            cp -L "$library" "$dir/root$library"
-        done
-    done
-    image_archive vswitch "$CLUSTER_IMAGE" /bin/sh
+    image_archive vswitch docker.io/library/vswitch:0.1.0 /bin/sh >/dev/null
+}
+
+# cluster_daemon NODE: the pid of vswitchd on that machine; its supervisor is another process.
+cluster_daemon() { on_host "$1" sh -c 'pgrep -P "$(pgrep -f "^/usr/local/sbin/vswitchd supervise")"'; }
+
+# cluster_accounts NODE: every packet that it received or made was sent or dropped.
+cluster_accounts() { wait_until 3 cluster_accounted "$1"; }
+
+cluster_accounted() {
+    on_host "$1" "$bin/vswitchctl" show drops --json |
+        jq -e '.received > 0 and .received + .made == .sent + .dropped'
 }
 
 # ready_nodes: their names.
