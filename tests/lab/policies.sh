@@ -22,6 +22,7 @@ main() {
     check "pods speak to one another before anybody told policies" talks a1 a2 4
     denied_by_default
     allowed_by_group_and_port
+    explained
     denied_from_within
     revoked
     killed
@@ -110,6 +111,51 @@ allowed_by_group_and_port() {
     ctl node-a show policies >"$LAB_DIR/policies"
     check "show policies names the policy of the pod" finds "^demo/a2  *ingress  *policies  *network  *1  *demo/web$" "$LAB_DIR/policies"
     check "and who has none" finds "^demo/a1  *ingress  *open" "$LAB_DIR/policies"
+}
+
+# What decides is told before anybody tries.
+explained() {
+    local a2
+    a2=$(address a2 4)
+    check "explain allows what is allowed" explains 0 node-a demo/a1 "demo/a2:$SERVER_PORT"
+    check "by its rule" said "^ingress  demo/a2 selected by demo/web; allowed by demo/web rule 0$"
+    check "it tells that the client has been there" said "^session  .*[0-9] "
+    check "explain denies what is denied" explains 1 node-a demo/a1 "demo/a2:$((SERVER_PORT + 1))"
+    check "and why" said "^ingress  demo/a2 selected by demo/web; denied, as no rule allows it$"
+    check "and on which node" said "^result   DENIED on node-a (policy-denied)"
+    check "IPv6 likewise" explains 1 node-a demo/a1 "[$(address a2 6)]:$((SERVER_PORT + 1))"
+    check "a ping likewise" explains 1 node-a demo/a1 demo/a2 --protocol icmp
+    check "what comes from another node is explained" explains 0 node-a "$(address b1 4)" "$a2:$SERVER_PORT"
+    check "that node judges the other half" said "^egress   on node-b: ask there$"
+    check "there, too" explains 0 node-b demo/b1 "$a2:$SERVER_PORT"
+    check "it says who may deny" said "^result   ALLOWED on node-b; node-a may deny it$"
+    check "and how packets go there" said "^route    node-a, vxlan, mtu 1450$"
+    check "a probe of this node is explained" explains 0 node-a "$(in_ip a1 -json -4 route show default | jq -r '.[0].gateway')" "demo/a2:$((SERVER_PORT + 1))"
+    check "nobody judges it" said "^ingress  this node itself: not judged$"
+    serve 5432 "$SERVER_PORT"
+    check "a service is explained by its backend" explains 0 node-a demo/a1 demo/web.svc
+    check "which is named" said "^service  demo/web:http, 1 usable of 1; chosen $a2:$SERVER_PORT (demo/a2)$"
+    serve 5432 $((SERVER_PORT + 1))
+    check "and denied by that" explains 1 node-a demo/a1 demo/web:http
+    check "JSON has it all" finds '"dropped": "policy-denied"' <<<"$(ctl node-a --json explain demo/a1 demo/web:http)"
+    check "a name that is not known is no denial" explains 2 node-a demo/a1 demo/b7:80
+    check "it says which are" said 'knows no pod or service "demo/b7"; most like it: demo/'
+}
+
+# explains CODE NODE ARGUMENT…: the answer is kept for `said`.
+explains() {
+    local code=0
+    ctl "$2" explain "${@:3}" >"$LAB_DIR/explained" 2>&1 || code=$?
+    [[ $code == "$1" ]] || { cat "$LAB_DIR/explained" && return 1; }
+}
+
+said() { finds -- "$1" "$LAB_DIR/explained" || { cat "$LAB_DIR/explained" && return 1; }; }
+
+# serve PORT BACKEND_PORT: node-a has a service with a2 as its backend.
+serve() {
+    /usr/bin/python3 "$root/tests/lab/ask.py" "$(node_socket node-a)" sync-services "$(jq -cn \
+        --arg address "$(address a2 4)" --argjson port "$1" --argjson at "$2" '{complete: false, gone: [], services: [
+            {name: "demo/web:http", protocol: "TCP", $port, addresses: ["198.19.0.7"], backends: [{$address, port: $at}]}]}')" >/dev/null
 }
 
 denied_from_within() {

@@ -14,6 +14,7 @@
 //! | `state`      | what `status` and `show` answer |
 //! | `service`    | services, as a node is to serve them |
 //! | `session`    | what the daemon shows of the session table |
+//! | `explain`    | what decides about a connection, stage by stage |
 //! | `trace`      | a described packet, and the doors that it passed |
 //! | `codec`      | length prefix and JSON, bounded |
 //! | `client`     | a request and its reply, for a program that waits for it |
@@ -30,6 +31,7 @@ mod client;
 mod codec;
 mod detach_queue;
 mod error;
+mod explain;
 mod mac;
 mod message;
 mod policy;
@@ -52,6 +54,9 @@ pub use codec::{
 };
 pub use detach_queue::{DEFAULT_STATE_DIR, DetachQueue, MAX_QUEUED, QueueError, QueueLock, Queued};
 pub use error::chain;
+pub use explain::{
+    DecidingRule, Explain, Explained, ExplainedEnd, ExplainedRoute, ExplainedService, Judge,
+};
 pub use mac::{Mac, MacParseError};
 pub use message::{ErrorKind, ErrorReply, Reply, Request, Response};
 pub use policy::{

@@ -6,10 +6,11 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adjustment, Attach, AttachmentId, Check, Collect, Drops, FdbEntry, FibEntry, Mac,
-    NeighborEntry, PeerEntry, PeerSpec, PeerSync, PolicyDigest, PolicyState, PolicySync, PortEntry,
-    Reattachment, Recover, RefusedPeer, RefusedRuleSet, RefusedService, Reserve, Reserved,
-    RouteSpec, ServiceEntry, ServiceSync, Sessions, Status, Survey, TracePacket, TraceResult,
+    Adjustment, Attach, AttachmentId, Check, Collect, Drops, Explain, Explained, FdbEntry,
+    FibEntry, Mac, NeighborEntry, PeerEntry, PeerSpec, PeerSync, PolicyDigest, PolicyState,
+    PolicySync, PortEntry, Reattachment, Recover, RefusedPeer, RefusedRuleSet, RefusedService,
+    Reserve, Reserved, RouteSpec, ServiceEntry, ServiceSync, Sessions, Status, Survey, TracePacket,
+    TraceResult,
 };
 
 /// One question or order to the daemon.
@@ -43,6 +44,8 @@ pub enum Request {
     },
     /// Walks a described packet through the live tables, without side effect.
     Trace(TracePacket),
+    /// Tells what decides about a connection between two that have names, without side effect.
+    Explain(Explain),
 
     /// First half of a CNI ADD: reserves addresses.
     Reserve(Reserve),
@@ -165,6 +168,8 @@ pub enum Reply {
     Sessions(Sessions),
     /// Answer to `Trace`.
     Trace(TraceResult),
+    /// Answer to `Explain`.
+    Explained(Box<Explained>),
     /// Answer to `Reserve`.
     Reserved(Reserved),
     /// Answer to `Adjustments`.

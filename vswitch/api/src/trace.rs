@@ -22,7 +22,7 @@ pub struct TracePacket {
     pub src: Option<IpAddr>,
     /// Destination address.
     pub dst: IpAddr,
-    /// `icmp`, `tcp`, `udp` or a number.
+    /// `icmp`, `tcp`, `udp`, `sctp` or a number.
     pub protocol: String,
     /// Source port.
     #[serde(default)]

@@ -1,5 +1,7 @@
 //! The command line, and the request that it means.
 
+mod explain;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -9,12 +11,15 @@ use api::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+use explain::Explain;
+
 /// Shows and changes what vswitchd forwards.
 #[derive(Parser)]
 #[command(
     version,
     after_help = "Exit codes: 0 done, 1 the daemon refused or cannot be reached, \
-    2 the command line is wrong."
+    2 the command line is wrong. Of `explain`: 0 the connection is allowed, 1 it is denied, 2 the command \
+    line is wrong or the daemon gave no answer."
 )]
 pub(crate) struct Arguments {
     /// The daemon's control socket.
@@ -36,6 +41,8 @@ pub(crate) enum Command {
     Show(Show),
     /// Walk a described packet through the live tables, without side effect.
     Trace(Trace),
+    /// Tell what decides about a connection, stage by stage, without side effect.
+    Explain(Explain),
     /// Routes.
     #[command(subcommand)]
     Route(Route),
@@ -95,7 +102,7 @@ pub(crate) struct Trace {
     /// Source address; the port's own if absent. From the NIC: of a pod on another node.
     #[arg(long, value_name = "ADDR")]
     src: Option<IpAddr>,
-    /// icmp, tcp, udp or a number.
+    /// icmp, tcp, udp, sctp or a number.
     #[arg(long, default_value = "icmp")]
     proto: String,
     /// Source port.
@@ -292,6 +299,7 @@ impl Command {
                 ttl: trace.ttl,
                 df: trace.df,
             }),
+            Self::Explain(explain) => explain.request(),
             Self::Route(Route::Add { prefix, to, name }) => {
                 let target = match to {
                     To::Peer => RouteTarget::Peer { name: name.clone().unwrap_or_default() },
@@ -371,6 +379,16 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+        match request("explain shop/web shop/db:5432 --protocol udp") {
+            Ok(Request::Explain(asked)) => {
+                assert_eq!(
+                    (asked.source.as_str(), asked.destination.as_str()),
+                    ("shop/web", "shop/db:5432")
+                );
+                assert_eq!(asked.protocol.as_deref(), Some("udp"));
+            }
+            other => panic!("{other:?}"),
+        }
         match request("route add 198.18.9.0/24 peer node-b") {
             Ok(Request::AddRoute(route)) => {
                 assert_eq!(route.target, RouteTarget::Peer { name: "node-b".into() });
@@ -384,9 +402,13 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-        for wrong in
-            ["route add 198.18.9.0/24 peer", "peer add b 203.0.113.12", "fdb add xx 198.51.100.1"]
-        {
+        for wrong in [
+            "route add 198.18.9.0/24 peer",
+            "explain shop/web",
+            "explain a b --protocol gre",
+            "peer add b 203.0.113.12",
+            "fdb add xx 198.51.100.1",
+        ] {
             assert!(request(wrong).is_err(), "{wrong}");
         }
     }

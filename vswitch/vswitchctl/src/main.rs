@@ -8,34 +8,41 @@ mod print;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use api::{ClientError, PATIENCE, Reply, Wait};
+use api::{ClientError, PATIENCE, Reply, Request, Wait};
 use clap::Parser;
 
 use arguments::Arguments;
 
 /// The daemon refused, or is not there.
 const FAILED: u8 = 1;
+/// The connection that was asked about is denied.
+const DENIED: u8 = 1;
+/// It cannot be told whether it is.
+const NOT_TOLD: u8 = 2;
 
 fn main() -> ExitCode {
     // clap ends with 2 if the command line is wrong.
     let arguments = Arguments::parse();
     let request = arguments.command.request();
     let reply = api::call(&arguments.socket, &request, &[], Wait::Silence(PATIENCE));
+    let failed = if matches!(request, Request::Explain(_)) { NOT_TOLD } else { FAILED };
+    let is_denied = matches!(&reply, Ok(Reply::Explained(told)) if !told.allowed);
+    let answered = if is_denied { ExitCode::from(DENIED) } else { ExitCode::SUCCESS };
     let text = match reply.map(|reply| arguments.command.select(reply)) {
         Ok(reply) if arguments.json => print::json(&reply),
         Ok(Reply::Done) => String::new(),
         Ok(reply) => print::text(&reply),
-        Err(error) => return fail(&error),
+        Err(error) => return fail(&error, failed),
     };
     match io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => answered,
         // `| head` has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(FAILED),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => answered,
+        Err(_) => ExitCode::from(failed),
     }
 }
 
-fn fail(error: &ClientError) -> ExitCode {
+fn fail(error: &ClientError, code: u8) -> ExitCode {
     let _ = writeln!(io::stderr(), "vswitchctl: {}", api::chain(error));
-    ExitCode::from(FAILED)
+    ExitCode::from(code)
 }

@@ -9,9 +9,11 @@
 //! | `routes`   | routes, peers, neighbours, MACs |
 //! | `services` | services, sessions |
 //! | `policies` | policies of pods |
+//! | `explain`  | what decides about a connection |
 //! | `packets`  | drops, and what becomes of a packet |
 //! | `table`    | columns and lines |
 
+mod explain;
 mod packets;
 mod policies;
 mod ports;
@@ -39,6 +41,7 @@ pub(crate) fn json(reply: &Reply) -> String {
         Reply::Peers(peers) => pretty(peers),
         Reply::Drops(drops) => pretty(drops),
         Reply::Trace(trace) => pretty(trace),
+        Reply::Explained(told) => pretty(told),
         Reply::Reserved(reserved) => pretty(reserved),
         Reply::Synced(refused) => pretty(refused),
         Reply::Services(services) => pretty(services),
@@ -74,6 +77,7 @@ pub(crate) fn text(reply: &Reply) -> String {
         Reply::Sessions(sessions) => services::sessions(sessions),
         Reply::Policies(state) => policies::policies(state),
         Reply::Trace(trace) => packets::trace(trace),
+        Reply::Explained(told) => explain::explain(told),
         Reply::Ports(ports) => ports::ports(ports),
         Reply::Fdb(entries) => routes::fdb(entries),
         Reply::Fib(entries) => routes::fib(entries),

@@ -71,7 +71,10 @@ impl ControlPlane {
             | Request::Reattachments
             | Request::Survey
             | Request::Surveyed
-            | Request::Trace(_) => Err(refuse(ErrorKind::Internal, "this request changes nothing")),
+            | Request::Trace(_)
+            | Request::Explain(_) => {
+                Err(refuse(ErrorKind::Internal, "this request changes nothing"))
+            }
         }?;
         let note = Note::info(format!("changed: {edits:?}"));
         Ok(self.edited(edits, Reply::Done, vec![note]))

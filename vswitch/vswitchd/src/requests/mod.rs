@@ -12,12 +12,14 @@
 //! | `status`      | `status` |
 //! | `problems`    | what keeps the node from serving its pods |
 //! | `trace`       | `trace` |
+//! | `explain`     | `explain` |
 //! | `words`       | what the walk found, in words |
 //! | `packet`      | builds and prints packets for it |
 //! | `arrival`     | encapsulates those that arrive by the NIC |
 
 mod arrival;
 mod attachments;
+mod explain;
 mod held;
 mod packet;
 mod problems;
@@ -101,6 +103,10 @@ impl Daemon {
             Request::ShowSessions { most } => Reply::Sessions(self.show_sessions(most)),
             Request::Trace(packet) => {
                 return Err(Box::new(self.trace(&packet).map(Reply::Trace)));
+            }
+            Request::Explain(asked) => {
+                let answer = self.explain(&asked);
+                return Err(Box::new(answer.map(|told| Reply::Explained(Box::new(told)))));
             }
             Request::Check(check) => {
                 return Err(Box::new(self.check(&check).map(|()| Reply::Done)));

@@ -15,6 +15,10 @@ use etherparse::{
 /// The longest IP packet.
 const MAX_LEN: u32 = 65_535;
 const VXLAN_HEADER: usize = 8;
+/// The common header of SCTP and that of its first chunk (RFC 9260, section 3).
+const SCTP_HEADERS: usize = 16;
+/// Chunk by which a client opens an association.
+const SCTP_INIT: u8 = 1;
 
 /// The Ethernet frame of a description.
 ///
@@ -67,7 +71,12 @@ pub(super) fn build(
     if !(least..=MAX_LEN).contains(&packet.len) {
         return Err(format!("such a packet has {least} to {MAX_LEN} bytes, not {}", packet.len));
     }
-    let payload = vec![0; (packet.len - least) as usize];
+    let mut payload = vec![0; (packet.len - least) as usize];
+    if let Some(headers) = payload.get_mut(..SCTP_HEADERS).filter(|_| number == IpNumber::SCTP) {
+        let ports = [packet.src_port.to_be_bytes(), packet.dst_port.to_be_bytes()];
+        headers[..4].copy_from_slice(ports.as_flattened());
+        headers[12] = SCTP_INIT;
+    }
     let mut bytes = Vec::with_capacity(14 + packet.len as usize);
     let written = match number {
         IpNumber::TCP => {
@@ -87,8 +96,9 @@ fn protocol(packet: &TracePacket, icmp: IpNumber) -> Result<IpNumber, String> {
         "icmp" | "icmpv6" => icmp,
         "tcp" => IpNumber::TCP,
         "udp" => IpNumber::UDP,
+        "sctp" => IpNumber::SCTP,
         number => IpNumber(number.parse().map_err(|_| {
-            format!("\"{number}\" is no protocol: icmp, tcp, udp or a number up to 255")
+            format!("\"{number}\" is no protocol: icmp, tcp, udp, sctp or a number up to 255")
         })?),
     })
 }
@@ -246,6 +256,7 @@ mod tests {
                 60,
                 "IP fd00:18:1::2.1000 > fd00:18:2::2.80: TCP ttl 64, 74 bytes",
             ),
+            ("198.18.2.2", "sctp", 84, "IP 198.18.1.2 > 198.18.2.2: protocol 132 ttl 64, 98 bytes"),
             ("198.18.2.2", "132", 28, "IP 198.18.1.2 > 198.18.2.2: protocol 132 ttl 64, 42 bytes"),
         ] {
             let bytes = built(dst, protocol, len).expect("possible");

@@ -36,6 +36,20 @@ impl Daemon {
         let sessions = sessions.take(most).map(|session| shown(&session, now)).collect();
         Sessions { families, sessions }
     }
+
+    /// Calls with each session, and what shows one.
+    pub(super) fn each_session(
+        &self,
+        mut call: impl FnMut(&Session, &dyn Fn(&Session) -> SessionEntry),
+    ) {
+        let table = &self.node.shared.sessions;
+        let now = Millis(self.node.shared.origin.elapsed().as_millis() as u64).tick();
+        for first in (0..table.buckets()).step_by(PAGE as usize) {
+            for session in table.page(first..first.saturating_add(PAGE), now) {
+                call(&session, &|session| shown(session, now));
+            }
+        }
+    }
 }
 
 fn counts(

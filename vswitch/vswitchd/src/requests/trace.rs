@@ -9,7 +9,7 @@ use std::time::Duration;
 use api::{ErrorKind, ErrorReply, PeerSpec, TracePacket, TraceResult};
 use dataplane::tables::{Fdb, FdbTarget, Gateway, PortId};
 use dataplane::wire::MacAddr;
-use dataplane::{Millis, Verdict};
+use dataplane::{DropReason, Millis, Trace, Verdict};
 use frame::{Offload, Packet};
 
 use super::packet::{build, describe};
@@ -22,7 +22,30 @@ const LEARNED_PATIENCE: Duration = Duration::from_millis(500);
 
 impl Daemon {
     pub(super) fn trace(&self, request: &TracePacket) -> Result<TraceResult, ErrorReply> {
-        let ingress = self.port_by_name(&request.port)?;
+        let (bytes, trace) = self.walk(self.port_by_name(&request.port)?, request)?;
+        let vxlan_port = self.plane.config().overlay.vxlan_port;
+        let name = |port| self.name_of(port);
+        Ok(TraceResult {
+            packet: describe(&bytes, vxlan_port),
+            doors: trace.events.iter().map(|event| words::door(event, &name)).collect(),
+            verdict: words::verdict(&trace.verdict, &name),
+            dropped: dropped(&trace.verdict).map(|reason| reason.label().to_owned()),
+            leaves: trace
+                .leaves
+                .iter()
+                .map(|(port, bytes)| {
+                    format!("{}: {}", self.name_of(*port), describe(bytes, vxlan_port))
+                })
+                .collect(),
+        })
+    }
+
+    /// The frame that is described, and its walk from this port.
+    pub(super) fn walk(
+        &self,
+        ingress: PortId,
+        request: &TracePacket,
+    ) -> Result<(Vec<u8>, Trace), ErrorReply> {
         let tables = self.node.publisher.tables();
         let Some(port) = tables.port(ingress) else {
             return refused(ErrorKind::NotReady, format!("port {} is down", request.port));
@@ -95,31 +118,11 @@ impl Daemon {
             now,
         );
 
-        let vxlan_port = self.plane.config().overlay.vxlan_port;
-        let dropped = match trace.verdict {
-            Verdict::Drop(reason) | Verdict::Refuse { reason, .. } | Verdict::Reset { reason } => {
-                Some(reason.label().to_owned())
-            }
-            _ => None,
-        };
-        let name = |port| self.name_of(port);
-        Ok(TraceResult {
-            packet: describe(&bytes, vxlan_port),
-            doors: trace.events.iter().map(|event| words::door(event, &name)).collect(),
-            verdict: words::verdict(&trace.verdict, &name),
-            dropped,
-            leaves: trace
-                .leaves
-                .iter()
-                .map(|(port, bytes)| {
-                    format!("{}: {}", self.name_of(*port), describe(bytes, vxlan_port))
-                })
-                .collect(),
-        })
+        Ok((bytes, trace))
     }
 
     /// The node of the pod with this address.
-    fn peer_of(&self, address: IpAddr) -> Option<&PeerSpec> {
+    pub(super) fn peer_of(&self, address: IpAddr) -> Option<&PeerSpec> {
         let has = |peer: &&PeerSpec| peer.prefixes.iter().any(|prefix| prefix.contains(&address));
         self.plane.model().peers.values().map(|(peer, _)| peer).find(has)
     }
@@ -176,5 +179,15 @@ impl Daemon {
                 format!("\"{name}\" is the beginning of {} ports' names", several.len()),
             ),
         }
+    }
+}
+
+/// Why a packet with this verdict is dropped, if it is.
+pub(super) fn dropped(verdict: &Verdict) -> Option<DropReason> {
+    match *verdict {
+        Verdict::Drop(reason) | Verdict::Refuse { reason, .. } | Verdict::Reset { reason } => {
+            Some(reason)
+        }
+        _ => None,
     }
 }

@@ -3,6 +3,7 @@
 
 mod bandwidth;
 mod del_queue;
+mod explain;
 #[cfg(feature = "failpoints")]
 mod faults;
 mod mtu;
