@@ -109,12 +109,31 @@ guestbook_denies() {
     check_not "a visitor does not reach the leader" speaks_redis elsewhere visitor "$leader"
     check_not "nor does a pod of the namespace that no policy mentions" speaks_redis guestbook stranger "$leader"
     check_not "which reaches nothing else either" page guestbook stranger
+    explain node-a guestbook/stranger guestbook/redis-leader
+    check "it is explained by the policy that isolates the one" explains 'egress .* selected by guestbook/default-deny'
+    check "which its node knows" explains 'DENIED on node-a \(policy-denied\)'
+    explain node-b "$(pod_ip elsewhere visitor)" guestbook/redis-leader
+    check "and by those that isolate the other" explains 'ingress .* selected by .*guestbook/redis.*; denied'
+    check "which the leader's node knows" explains 'DENIED on node-b \(policy-denied\)'
     local node
     for node in node-a node-b; do
         check_not "nor does the outside, by a port of $node, which kube-proxy masquerades" \
             redis_answers_outside "${HOST_ADDRESS[$node]}"
     done
 }
+
+# explain NODE SOURCE DESTINATION: shows what its daemon says of such a connection.
+explain() {
+    say "  $1 $ vswitchctl explain $2 $3"
+    on_host "$1" "$bin/vswitchctl" explain "$2" "$3" >"$LAB_DIR/explained" || true
+    sed 's/^/    /' "$LAB_DIR/explained"
+}
+
+# explains PATTERN: a line of the last explanation.
+explains() { grep -Eq "$1" "$LAB_DIR/explained" || { cat "$LAB_DIR/explained" && return 1; }; }
+
+# pod_ip NAMESPACE NAME
+pod_ip() { kube_api GET "/api/v1/namespaces/$1/pods/$2" | jq -er .status.podIP; }
 
 # speaks_redis NAMESPACE POD ADDRESS
 speaks_redis() { [[ $(in_pod "$1" "$2" timeout 3 redis-cli -h "$3" ping) == PONG ]]; }
