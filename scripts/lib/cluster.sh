@@ -218,6 +218,7 @@ vswitch_image() {
 }
 
 # cluster_daemon NODE: the pid of vswitchd on that machine; its supervisor is another process.
+# shellcheck disable=SC2016  # The shell that is executed expands it.
 cluster_daemon() { on_host "$1" sh -c 'pgrep -P "$(pgrep -f "^/usr/local/sbin/vswitchd supervise")"'; }
 
 # cluster_accounts NODE: every packet that it received or made was sent or dropped.
