@@ -69,6 +69,10 @@ impl Policies {
     }
 }
 
+fn is_renewal(before: &Reserved, now: &Reserved) -> bool {
+    *before == Reserved { bandwidth: before.bandwidth, ..now.clone() }
+}
+
 impl Ledger {
     /// A request was answered.
     pub(crate) fn answered(&mut self, request: &Request, reply: &Reply) {
@@ -77,8 +81,10 @@ impl Ledger {
                 let before = self.leases.get(&reserve.attachment);
                 let is_attached = match before {
                     None => None,
-                    // The same answer again, for one whose port is gone.
-                    Some(Some(before)) if before.reserved == *reserved => before.is_attached,
+                    // The same answer again, but for the limits, for one whose port is gone.
+                    Some(Some(before)) if is_renewal(&before.reserved, reserved) => {
+                        before.is_attached
+                    }
                     Some(_) => Some(false),
                 };
                 let network = reserve.network.clone();
