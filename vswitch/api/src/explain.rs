@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Isolation, SessionEntry};
 
-/// A connection that somebody would open.
+/// A connection that one end would open to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explain {
-    /// Who opens it: a pod's port, as `show ports` names it, or an address.
+    /// What opens it: a pod's port, as `show ports` names it, or an address.
     pub source: String,
-    /// Whom it is opened to: likewise, or a service, as `show services` names it or without the port's
+    /// Where it leads: likewise, or a service, as `show services` names it or without the port's
     /// name; each may be followed by a colon and a port.
     pub destination: String,
     /// `tcp`, `udp`, `sctp` or `icmp`; the service's, or else TCP, if absent.
@@ -24,21 +24,21 @@ pub struct Explain {
 pub struct Explained {
     /// Name of the node that answers.
     pub node: String,
-    /// Who opens it.
+    /// The end that opens it.
     pub source: ExplainedEnd,
-    /// Whom it is addressed to.
+    /// The end that it is addressed to.
     pub destination: ExplainedEnd,
     /// `tcp`, `udp`, `sctp` or `icmp`.
     pub protocol: String,
     /// The service that it is addressed to, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ExplainedService>,
-    /// Who judges that its source opens it.
+    /// What judges that its source opens it.
     pub egress: Judge,
     /// Where its packets go; absent if they are dropped before that is looked up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<ExplainedRoute>,
-    /// Who judges that its target is reached; absent for a service that gives it no backend.
+    /// What judges that its target is reached; absent for a service that gives it no backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<Judge>,
     /// Sessions that the source has with the destination now, some of them.
@@ -95,7 +95,7 @@ pub struct ExplainedRoute {
     pub mtu: Option<u16>,
 }
 
-/// Who judges one half of a connection, and how.
+/// What judges one half of a connection, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "judge", rename_all = "kebab-case")]
 pub enum Judge {

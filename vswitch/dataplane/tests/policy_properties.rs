@@ -24,7 +24,7 @@ const NODE: &str = "underlay 198.51.100.11
     pod c 198.18.1.4
     peer n 203.0.113.12 vxlan 198.18.2.0/24";
 
-/// Whoever speaks: three pods, one on another node, the node itself, and somebody in the world.
+/// Addresses that send: of three pods, of one on another node, of the node itself, and of a host in the world.
 const ENDS: [&str; 6] =
     ["198.18.1.2", "198.18.1.3", "198.18.1.4", "198.18.2.7", "198.18.1.1", "192.0.2.9"];
 const PODS: usize = 3;

@@ -5,10 +5,10 @@ use clap::{Args, ValueEnum};
 
 #[derive(Args)]
 pub(crate) struct Explain {
-    /// Who opens it: a pod (`namespace/name`, as `show ports` has it) or an address.
+    /// What opens it: a pod (`namespace/name`, as `show ports` has it) or an address.
     #[arg(value_name = "SRC")]
     source: String,
-    /// Whom it is opened to: a pod, a service (`namespace/name`, with `:port-name` as `show services` has
+    /// Where it leads: a pod, a service (`namespace/name`, with `:port-name` as `show services` has
     /// it, with `.svc` where a pod has the same name) or an address.
     #[arg(value_name = "DST[:PORT]")]
     destination: String,

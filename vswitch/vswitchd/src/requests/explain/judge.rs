@@ -1,4 +1,4 @@
-//! Who judges each half of a connection, and how.
+//! What judges each half of a connection, and how.
 //!
 //! Enters: what the walk of its first packet told. Leaves: the policies of a pod of this node and what they say
 //! of the connection, also of the half that the walk did not come to as the other was denied.
@@ -25,7 +25,7 @@ pub(super) struct Half {
 }
 
 impl Daemon {
-    /// Who judges that the source opens the connection.
+    /// What judges that the source opens the connection.
     pub(super) fn judge_of_source(
         &self,
         trace: &Trace,
@@ -44,7 +44,7 @@ impl Daemon {
         self.judge_elsewhere(source)
     }
 
-    /// Who judges that the target is reached.
+    /// What judges that the target is reached.
     pub(super) fn judge_of_target(
         &self,
         trace: &Trace,

@@ -22,12 +22,12 @@ const OFFERED: usize = 3;
 /// Behind the name of a service, where a pod has the same.
 const SERVICE_SUFFIX: &str = ".svc";
 
-/// Who opens a connection.
+/// The end that opens a connection.
 pub(super) struct Source {
     pub(super) addresses: Vec<IpAddr>,
 }
 
-/// Whom it is opened to.
+/// The end that a connection leads to.
 pub(super) struct Destination {
     pub(super) addresses: Vec<IpAddr>,
     /// None where the protocol has none.
