@@ -9,6 +9,7 @@
 //! | `message`    | requests, replies and errors |
 //! | `attachment` | a pod's interface: its key, its addresses, its mode |
 //! | `bandwidth`  | limits of a pod's traffic |
+//! | `peer`       | the other nodes, as sources name them and as they are reached |
 //! | `policy`     | groups, rules and subjects: what is allowed between pods |
 //! | `policy_state` | what `show policies` answers |
 //! | `state`      | what `status` and `show` answer |
@@ -34,6 +35,7 @@ mod error;
 mod explain;
 mod mac;
 mod message;
+mod peer;
 mod policy;
 mod policy_state;
 mod port_mapping;
@@ -59,6 +61,7 @@ pub use explain::{
 };
 pub use mac::{Mac, MacParseError};
 pub use message::{ErrorKind, ErrorReply, Reply, Request, Response};
+pub use peer::{Encapsulate, Encapsulation, PeerEntry, PeerSpec, PeerSync, RefusedPeer};
 pub use policy::{
     GroupChange, GroupId, NamedRuleSet, PeerBlock, PolicyDigest, PolicyPeers, PolicyPorts,
     PolicyRule, PolicySync, PolicyTier, RefusedRuleSet, RuleAction, RuleSet, RuleSetId, Subject,
@@ -75,10 +78,9 @@ pub use service::{
 };
 pub use session::{SessionCounts, SessionEnd, SessionEntry, Sessions};
 pub use state::{
-    DropCount, Drops, Encapsulate, Encapsulation, FdbEntry, FibEntry, KernelRoutes, LostPod,
-    MasqueradeStatus, NeighborEntry, PeerEntry, PeerSpec, PeerSync, PortCounters, PortEntry,
-    PortKind, RefusedPeer, RefusedRoute, RepairStatus, RouteSpec, RouteTarget, ServiceProblem,
-    ServiceProblemKind, Source, SourceStatus, Status, UplinkStatus, WorkerStatus,
+    DropCount, Drops, FdbEntry, FibEntry, KernelRoutes, LostPod, MasqueradeStatus, NeighborEntry,
+    PortCounters, PortEntry, PortKind, RefusedRoute, RepairStatus, RouteSpec, RouteTarget,
+    ServiceProblem, ServiceProblemKind, Source, SourceStatus, Status, UplinkStatus, WorkerStatus,
 };
 pub use trace::{Door, TracePacket, TraceResult};
 
