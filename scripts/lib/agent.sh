@@ -38,6 +38,18 @@ agent_start() {
         --cni-bin-dir /usr/lib/cni --policies "${AGENT_POLICIES:-false}" "$@"
 }
 
+# agents_up: Nodes and agents of node-a and node-b, which are ready.
+agents_up() {
+    local node
+    for node in node-a node-b; do
+        node_of_cluster "$node"
+        agent_start "$node"
+    done
+    for node in node-a node-b; do
+        wait_until 20 agent_ready "$node" || die "The agent of $node does not become ready"
+    done
+}
+
 agent_state_file() { printf '%s/agent.json' "$(node_dir "$1")"; }
 
 # agent_state NODE FILTER: what jq makes of the agent's state.

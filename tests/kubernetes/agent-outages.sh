@@ -27,14 +27,9 @@ main() {
 
 cluster() {
     local node
-    for node in node-a node-b; do
-        node_of_cluster "$node"
-        agent_start "$node"
-    done
-    for node in node-a node-b; do
-        wait_until 20 agent_ready "$node" || die "The agent of $node does not become ready"
-        pod_plug "$node" "${node#node-}1"
-    done
+    agents_up
+    pod_plug node-a a1
+    pod_plug node-b b1
     # So that there is something that must not change.
     node_create node-c 198.18.7.0/24 203.0.113.70
     wait_until 10 has_peers node-a 2 || die "node-a has not learnt of node-c"

@@ -21,7 +21,7 @@ main() {
     lab_trap
     lab_create
     agent_cluster_up
-    cluster
+    agents_up
     pods
     subjects
     table
@@ -36,17 +36,6 @@ main() {
     left_out
     without_the_right
     report_end
-}
-
-cluster() {
-    local node
-    for node in node-a node-b; do
-        node_of_cluster "$node"
-        agent_start "$node"
-    done
-    for node in node-a node-b; do
-        wait_until 20 agent_ready "$node" || die "The agent of $node does not become ready"
-    done
 }
 
 node_of() { [[ -f $(node_dir node-a)/pods/$1.json ]] && echo node-a || echo node-b; }

@@ -15,7 +15,8 @@ main() {
     lab_trap
     lab_create
     agent_cluster_up
-    cluster
+    agents_up
+    kube_apply <(printf 'apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n')
     served
     endpoints
     addresses
@@ -26,18 +27,6 @@ main() {
     without_the_right
     switched_off
     report_end
-}
-
-cluster() {
-    local node
-    for node in node-a node-b; do
-        node_of_cluster "$node"
-        agent_start "$node"
-    done
-    for node in node-a node-b; do
-        wait_until 20 agent_ready "$node" || die "The agent of $node does not become ready"
-    done
-    kube_apply <(printf 'apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n')
 }
 
 # service_put NAME JSON: makes a Service in the namespace shop, or changes it to that. A port's protocol is
