@@ -45,8 +45,7 @@ kubectl_() {
 controllers_up() {
     local pki=$KUBE_DIR/pki name
     for name in kube-controller-manager kube-scheduler; do
-        kube_certificate client "$name" "/CN=system:$name"
-        (umask 077 && kube_kubeconfig_of "$pki/$name" >"$KUBE_DIR/$name.kubeconfig")
+        (umask 077 && kube_user "system:$name" >"$KUBE_DIR/$name.kubeconfig")
     done
     # What the API server would say of itself, if it were one of several.
     kube_apply <(api_server_endpoints)
@@ -120,17 +119,7 @@ cluster_node_up() {
 cluster_containerd_up() {
     local node=$1 dir image
     dir=$(node_dir "$node")
-    cat >"$dir/containerd.toml" <<TOML
-version = 2
-
-[plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "localhost/pause:1"
-restrict_oom_score_adj = true
-disable_cgroup = true
-
-[plugins."io.containerd.grpc.v1.cri".containerd]
-snapshotter = "native"
-TOML
+    containerd_config >"$dir/containerd.toml"
     machine_spawn "$node" containerd containerd --config "$dir/containerd.toml"
     wait_until 20 on_host "$node" ctr --namespace k8s.io version ||
         die "containerd of $node does not start; its log is containerd-$node.log"
@@ -139,22 +128,11 @@ TOML
     done
 }
 
-# machine_spawn NODE NAME COMMAND…: a process of that machine, as its service manager would start it.
-machine_spawn() {
-    local node=$1 name=$2
-    shift 2
-    # shellcheck disable=SC2016  # The shell that is executed expands it.
-    lab_spawn "$name-$node" "$node" nsenter --target "$(lab_pid "host-$node")" --mount --pid --cgroup -- \
-        sh -c 'echo 0 >/sys/fs/cgroup/init/cgroup.procs && exec "$@"' sh \
-        env -i PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"
-}
-
 # kubelet_up NODE
 kubelet_up() {
     local node=$1 dir
     dir=$(node_dir "$node")
-    kube_certificate client "kubelet-$node" "/O=system:nodes/CN=system:node:$node"
-    (umask 077 && kube_kubeconfig_of "$KUBE_DIR/pki/kubelet-$node" >"$dir/kubelet.kubeconfig")
+    (umask 077 && kube_user "system:node:$node" system:nodes >"$dir/kubelet.kubeconfig")
     # No cgroups for pods, as the machine's has no controllers; and a disk that is never full.
     cat >"$dir/kubelet.yaml" <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -184,8 +162,7 @@ YAML
 kube_proxy_up() {
     local node=$1 dir
     dir=$(node_dir "$node")
-    kube_certificate client "kube-proxy-$node" "/CN=system:kube-proxy"
-    (umask 077 && kube_kubeconfig_of "$KUBE_DIR/pki/kube-proxy-$node" >"$dir/kube-proxy.kubeconfig")
+    (umask 077 && kube_user system:kube-proxy >"$dir/kube-proxy.kubeconfig")
     cat >"$dir/kube-proxy.yaml" <<YAML
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration

@@ -12,23 +12,15 @@ containerd_up() {
     runtime_network "$1" "$dir/net.d"
     ln -s "$bin/vswitch-cni" "$dir/bin/"
     for plugin in loopback portmap; do ln -s "/usr/lib/cni/$plugin" "$dir/bin/"; done
-    # The machine has a cgroup without controllers, and may not let a process be less likely to be ended for
-    # want of memory.
-    cat >"$dir/config.toml" <<TOML
-version = 2
-
-[plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "localhost/pause:1"
-restrict_oom_score_adj = true
-disable_cgroup = true
-
-[plugins."io.containerd.grpc.v1.cri".containerd]
-snapshotter = "native"
+    {
+        containerd_config
+        cat <<TOML
 
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "$dir/bin"
 conf_dir = "$dir/net.d"
 TOML
+    } >"$dir/config.toml"
     served_image >/dev/null
     runtime_image pause sleep 1000000 >/dev/null
     containerd_start
@@ -40,12 +32,11 @@ TOML
 
 # containerd_start: and returns once it has a network for pods.
 containerd_start() {
-    lab_spawn containerd "$CONTAINERD_NODE" nsenter --target "$(lab_pid "host-$CONTAINERD_NODE")" \
-        --mount --pid --cgroup -- sh -c 'echo 0 >/sys/fs/cgroup/init/cgroup.procs && exec "$@"' sh \
-        containerd --config "$(node_dir "$CONTAINERD_NODE")/containerd/config.toml"
+    machine_spawn "$CONTAINERD_NODE" containerd containerd \
+        --config "$(node_dir "$CONTAINERD_NODE")/containerd/config.toml"
     wait_until 20 containerd_has_network && return 0
     say "containerd does not come up; the end of its log:" >&2
-    tail -n 20 "$LAB_DIR/logs/containerd.log" >&2
+    tail -n 20 "$LAB_DIR/logs/containerd-$CONTAINERD_NODE.log" >&2
     return 1
 }
 
@@ -128,5 +119,6 @@ cri_pod_crash() {
 
 # containerd_dies: alone. What runs in pods goes on.
 containerd_dies() {
-    kill -KILL "$(pgrep -P "$(lab_pid containerd)")" && wait_until 5 lab_gone containerd
+    kill -KILL "$(pgrep -P "$(lab_pid "containerd-$CONTAINERD_NODE")")" &&
+        wait_until 5 lab_gone "containerd-$CONTAINERD_NODE"
 }

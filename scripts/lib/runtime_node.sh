@@ -77,6 +77,32 @@ on_host() {
         env -i PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"
 }
 
+# machine_spawn NODE NAME COMMAND…: a process of that machine, as its service manager would start it.
+machine_spawn() {
+    local node=$1 name=$2
+    shift 2
+    # shellcheck disable=SC2016  # The shell that is executed expands it.
+    lab_spawn "$name-$node" "$node" nsenter --target "$(lab_pid "host-$node")" --mount --pid --cgroup -- \
+        sh -c 'echo 0 >/sys/fs/cgroup/init/cgroup.procs && exec "$@"' sh \
+        env -i PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"
+}
+
+# containerd_config: of a machine whose cgroup has no controllers, and which may not let a process be less likely to
+# be ended for want of memory.
+containerd_config() {
+    cat <<'TOML'
+version = 2
+
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "localhost/pause:1"
+restrict_oom_score_adj = true
+disable_cgroup = true
+
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "native"
+TOML
+}
+
 # The supervisor of the node's daemon and the daemon, as we see their pids.
 supervisor_of() { pgrep -P "$(lab_pid "vswitchd-$1")"; }
 daemon_of() { pgrep -P "$(supervisor_of "$1")"; }

@@ -118,14 +118,16 @@ impl Candidates {
     }
 }
 
-fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+/// An IPv4 address as such.
+pub(crate) fn v4(address: IpAddr) -> Option<Ipv4Addr> {
     match address {
         IpAddr::V4(v4) => Some(v4),
         IpAddr::V6(_) => None,
     }
 }
 
-fn v6(address: IpAddr) -> Option<Ipv6Addr> {
+/// An IPv6 address as such.
+pub(crate) fn v6(address: IpAddr) -> Option<Ipv6Addr> {
     match address {
         IpAddr::V4(_) => None,
         IpAddr::V6(v6) => Some(v6),

@@ -20,6 +20,7 @@ use ipnet::IpNet;
 use super::Translations;
 use crate::kernel::HOST_METRIC;
 use crate::model::PodPrefixes;
+use crate::own_address::{v4, v6};
 
 /// The next hops of the kernel's routes: link-local, permanent neighbours with the gateway's MAC.
 /// Their addresses mean nothing beyond this interface.
@@ -237,20 +238,6 @@ impl HostRoute {
     /// Whether the kernel, given this route, puts it in place of the other.
     fn is_in_place_of(&self, other: &Self) -> bool {
         (self.prefix(), self.metric()) == (other.prefix(), other.metric())
-    }
-}
-
-fn v4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(v4) => Some(v4),
-        IpAddr::V6(_) => None,
-    }
-}
-
-fn v6(address: IpAddr) -> Option<Ipv6Addr> {
-    match address {
-        IpAddr::V4(_) => None,
-        IpAddr::V6(v6) => Some(v6),
     }
 }
 
