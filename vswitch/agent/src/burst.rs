@@ -1,4 +1,6 @@
 //! Changes that come in quick succession, which are acted on as one.
+//!
+//! Enters: that something has changed, and when. Leaves: when to act on all of it.
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
-//! The agent's work on policies: what the watches report becomes the index, and the index what the daemon
-//! has.
+//! The agent's work on policies.
+//!
+//! Enters: what the watches report. Leaves: the index that follows it, and, once every kind was listed and the
+//! burst of changes is over, what the daemon lacks of that. The agent's loop alone calls it.
 
 use kube::runtime::watcher::Event;
 

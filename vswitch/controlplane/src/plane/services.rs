@@ -1,4 +1,7 @@
 //! Services: what the cluster tells of them.
+//!
+//! Enters: services that a source names, or withdraws; at each change of addresses, everything that may have
+//! taken one. Leaves: edits of the model, what is refused and why, and the addresses that are served.
 
 use std::collections::BTreeMap;
 

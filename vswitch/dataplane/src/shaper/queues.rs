@@ -1,5 +1,5 @@
 //! The queues of all ports in one block of memory: nothing is allocated when a packet waits, and what
-//! waits in all has a bound.
+//! waits in all has a bound. Called by `shaper` alone.
 
 use frame::Packet;
 

@@ -1,4 +1,4 @@
-//! What decides about a connection that somebody would open, for people.
+//! What decides about a connection that one end would open to another, for people.
 //!
 //! Enters: the names of both ends. Leaves: what each stage makes of the connection's first packet, which
 //! `trace` walks through the live tables. What another node decides is not known here, and said so.
@@ -6,7 +6,7 @@
 //! | file | does |
 //! |---|---|
 //! | `names` | finds what is called so |
-//! | `judge` | tells who judges each half of the connection, and how |
+//! | `judge` | tells what judges each half of the connection, and how |
 
 mod judge;
 mod names;
