@@ -3,7 +3,9 @@
 //! Enters: notices of `report`. Leaves: Events, to `cluster`. Pure. An Event's name is made of what it is
 //! about, so that the same is there once, whichever agent makes it and however often one is started.
 
-use api::LostPod;
+use std::hash::Hasher;
+
+use api::{Fnv, LostPod};
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -172,22 +174,17 @@ fn about(object: ObjectReference, what: &str) -> Event {
     let name: String = object.name.iter().flat_map(|name| name.chars()).take(NAME_CHARS).collect();
     let name = name.trim_end_matches(['-', '.']);
     let namespace = object.namespace.clone().unwrap_or_else(|| CLUSTER_NAMESPACE.to_owned());
+    let mut hash = Fnv::default();
+    hash.write(what.as_bytes());
     Event {
         metadata: ObjectMeta {
-            name: Some(format!("{name}.vswitch.{:016x}", fnv1a(what.as_bytes()))),
+            name: Some(format!("{name}.vswitch.{:016x}", hash.finish())),
             namespace: Some(namespace),
             ..ObjectMeta::default()
         },
         involved_object: object,
         ..Event::default()
     }
-}
-
-/// FNV-1a of 64 bits: the same in every build, as a name must be.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]

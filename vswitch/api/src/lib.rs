@@ -21,6 +21,7 @@
 //! | `client`     | a request and its reply, for a program that waits for it |
 //! | `detach_queue` | what a CNI plugin asks of a daemon that is away |
 //! | `error`      | an error with its causes in one line |
+//! | `fnv`        | a hash that is the same everywhere |
 //! | `mac`        | a MAC address as text |
 //! | `prefix`     | how two prefixes relate |
 
@@ -33,6 +34,7 @@ mod codec;
 mod detach_queue;
 mod error;
 mod explain;
+mod fnv;
 mod mac;
 mod message;
 mod peer;
@@ -59,6 +61,7 @@ pub use error::chain;
 pub use explain::{
     DecidingRule, Explain, Explained, ExplainedEnd, ExplainedRoute, ExplainedService, Judge,
 };
+pub use fnv::Fnv;
 pub use mac::{Mac, MacParseError};
 pub use message::{ErrorKind, ErrorReply, Reply, Request, Response};
 pub use peer::{Encapsulate, Encapsulation, PeerEntry, PeerSpec, PeerSync, RefusedPeer};

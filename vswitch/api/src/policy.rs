@@ -4,13 +4,14 @@
 //! A source evaluates selectors; the daemon knows none. So a pod that comes or goes changes the members
 //! of groups, and no rule.
 
+use core::hash::Hasher;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::PodName;
+use crate::{Fnv, PodName};
 
 /// Name of a group of pods: the text of its selectors in a canonical form, so that it is the same after a
 /// restart of the source, and on other nodes.
@@ -223,12 +224,12 @@ pub fn members_hash<'a>(members: impl IntoIterator<Item = &'a IpAddr>) -> u64 {
     let mut hash = Fnv::default();
     for member in members {
         match member {
-            IpAddr::V4(v4) => hash.add(&v4.octets()),
-            IpAddr::V6(v6) => hash.add(&v6.octets()),
+            IpAddr::V4(v4) => hash.write(&v4.octets()),
+            IpAddr::V6(v6) => hash.write(&v6.octets()),
         }
-        hash.add(&[u8::from(member.is_ipv6())]);
+        hash.write(&[u8::from(member.is_ipv6())]);
     }
-    hash.0
+    hash.finish()
 }
 
 /// Number of a rule set's content: the same in every version of these programs that knows the same
@@ -237,25 +238,8 @@ pub fn members_hash<'a>(members: impl IntoIterator<Item = &'a IpAddr>) -> u64 {
 pub fn rule_set_hash(set: &RuleSet) -> u64 {
     let mut hash = Fnv::default();
     // A rule set is plain data, which always has a JSON.
-    hash.add(&serde_json::to_vec(set).unwrap_or_default());
-    hash.0
-}
-
-/// FNV-1a, 64 bits.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Fnv {
-    fn add(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
+    hash.write(&serde_json::to_vec(set).unwrap_or_default());
+    hash.finish()
 }
 
 #[cfg(test)]

@@ -11,10 +11,11 @@
 //! | `pod-IFNAME-CONTAINER-HASH` | a pod's port, and the process whose namespace it is in, if its path names one |
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::Hasher;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use api::AttachmentId;
+use api::{AttachmentId, Fnv};
 use netio::activation::Inherited;
 use netio::port::PortFd;
 use rustix::io::Errno;
@@ -38,12 +39,12 @@ pub fn name_of(attachment: &AttachmentId) -> String {
         let is_plain = |char: char| char.is_ascii_alphanumeric() || "._-".contains(char);
         text.chars().take(15).map(|char| if is_plain(char) { char } else { '_' }).collect()
     };
-    // FNV-1a; the slash is in neither.
-    let bytes = ifname.bytes().chain([b'/']).chain(container_id.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    format!("{POD}{}-{}-{hash:016x}", plain(ifname), plain(container_id))
+    let mut hash = Fnv::default();
+    // The slash is in neither.
+    for part in [ifname.as_bytes(), b"/", container_id.as_bytes()] {
+        hash.write(part);
+    }
+    format!("{POD}{}-{}-{:016x}", plain(ifname), plain(container_id), hash.finish())
 }
 
 /// A port's descriptors.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use api::{BackendUse, ServiceSpec, WithoutBackend};
+use api::{BackendUse, Fnv, ServiceSpec, WithoutBackend};
 use dataplane::session::Endpoint;
 use dataplane::tables::{
     self, Backend, BackendState, Backends, ClientAffinity, Service, Services, VirtualPort,
@@ -67,7 +67,7 @@ fn make(spec: &ServiceSpec, v4: bool) -> Service {
 /// a name tells such services apart ([`ServiceSpec::name`]).
 fn number(spec: &ServiceSpec) -> u64 {
     let name = spec.name.split(' ').next().unwrap_or_default();
-    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+    let mut hasher = Fnv::default();
     (name, spec.protocol.number(), spec.port).hash(&mut hasher);
     hasher.finish()
 }
@@ -75,25 +75,10 @@ fn number(spec: &ServiceSpec) -> u64 {
 /// A number that the same backends have again after a restart, so that sessions of before need not look
 /// for theirs. Others have the same one once in 2^32 times; a flow then stays where it is.
 fn generation(backends: &Backends) -> u32 {
-    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+    let mut hasher = Fnv::default();
     backends.all().hash(&mut hasher);
     let hash = hasher.finish();
     (hash >> 32) as u32 ^ hash as u32
-}
-
-/// FNV-1a: the same in every version of this program.
-struct Fnv(u64);
-
-impl Hasher for Fnv {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
 }
 
 #[cfg(test)]

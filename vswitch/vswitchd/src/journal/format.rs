@@ -21,7 +21,9 @@
 //! written.
 
 use std::fmt;
+use std::hash::Hasher;
 
+use api::Fnv;
 use controlplane::model::Edit;
 
 const MAGIC: &str = "vswitch-journal ";
@@ -222,9 +224,10 @@ fn sum_of(bytes: &[u8]) -> Option<u64> {
 /// FNV-1a of 64 bits over a number and bytes: against accidents, not against programs that can write
 /// the file. The number is the version; in version 1 it was the line's own.
 fn sum(number: u64, bytes: &[u8]) -> u64 {
-    number.to_le_bytes().iter().chain(bytes).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    let mut hash = Fnv::default();
+    hash.write(&number.to_le_bytes());
+    hash.write(bytes);
+    hash.finish()
 }
 
 /// A file of version 1: `SUM JSON`, each sum over the line's number and the JSON.

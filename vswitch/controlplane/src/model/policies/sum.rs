@@ -1,22 +1,23 @@
 //! The sum over all that is known of policies: of each member, rule set and pod, put together by XOR, so that
 //! a change costs what it touches.
 
+use std::hash::Hasher;
 use std::net::IpAddr;
 
-use api::{GroupId, PodName, RuleSet, RuleSetId, Subject, members_hash, rule_set_hash};
+use api::{Fnv, GroupId, PodName, RuleSet, RuleSetId, Subject, members_hash, rule_set_hash};
 
 pub(super) fn sum_of_member(group: &GroupId, member: &IpAddr) -> u64 {
     let mut sum = Sum::new(1);
     sum.text(&group.0);
     sum.number(members_hash([member]));
-    sum.0
+    sum.0.finish()
 }
 
 pub(super) fn sum_of_rules(id: &RuleSetId, set: &RuleSet) -> u64 {
     let mut sum = Sum::new(2);
     sum.text(&id.0);
     sum.number(rule_set_hash(set));
-    sum.0
+    sum.0.finish()
 }
 
 pub(super) fn sum_of_subject(subject: &Subject) -> u64 {
@@ -29,31 +30,25 @@ pub(super) fn sum_of_subject(subject: &Subject) -> u64 {
         sum.number(ids.len() as u64);
         ids.iter().for_each(|id| sum.text(&id.0));
     }
-    sum.0
+    sum.0.finish()
 }
 
-/// FNV-1a, 64 bits: the same in every version of this program.
-struct Sum(u64);
+/// A hash of parts, of which each is told from the next.
+struct Sum(Fnv);
 
 impl Sum {
     fn new(kind: u64) -> Self {
-        let mut sum = Self(0xcbf2_9ce4_8422_2325);
+        let mut sum = Self(Fnv::default());
         sum.number(kind);
         sum
     }
 
     fn text(&mut self, text: &str) {
         self.number(text.len() as u64);
-        self.bytes(text.as_bytes());
+        self.0.write(text.as_bytes());
     }
 
     fn number(&mut self, number: u64) {
-        self.bytes(&number.to_le_bytes());
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        self.0.write(&number.to_le_bytes());
     }
 }
