@@ -192,7 +192,7 @@ fn begin(
         backend: backend.endpoint,
         is_affine: by_affinity.as_ref().is_some_and(|by_affinity| by_affinity.is_kept),
     });
-    let server_side = server_side(view, tuple, backend.endpoint)?;
+    let server_side = server_side(view, tuple, backend.endpoint, flags)?;
     let now = view.tick();
     let session = Session {
         client_side: tuple,
@@ -215,8 +215,14 @@ fn begin(
 
 /// What the backend sees of a client's flow: the client itself. But a pod that is its own backend
 /// would take its own address for a mistake, so it is spoken to by the gateway; and a client that
-/// speaks to one backend by two virtual addresses from one port gets another port.
-fn server_side(view: &View<'_>, tuple: Tuple, backend: Endpoint) -> Result<Tuple, DropReason> {
+/// speaks to one backend by two virtual addresses from one port gets another port. If all are taken, a
+/// connection gets one whose connection is over: last, as the backend may remember that one.
+fn server_side(
+    view: &View<'_>,
+    tuple: Tuple,
+    backend: Endpoint,
+    flags: TcpFlags,
+) -> Result<Tuple, DropReason> {
     let client = tuple.source();
     let gateway = match client.address {
         IpAddr::V4(_) => view.tables.gateway.v4.map(IpAddr::from),
@@ -230,6 +236,7 @@ fn server_side(view: &View<'_>, tuple: Tuple, backend: Endpoint) -> Result<Tuple
     let spread = client.port % (u16::MAX - FIRST_SHIFTED_PORT);
     let shifted = (0..SHIFTS)
         .map(|shift| FIRST_SHIFTED_PORT + (spread + shift * 397) % (u16::MAX - FIRST_SHIFTED_PORT));
+    let mut over = None;
     for port in core::iter::once(client.port).chain(shifted) {
         let source = Endpoint { address, port };
         let wanted = Tuple::new(ZONE, tuple.protocol(), source, backend);
@@ -240,11 +247,12 @@ fn server_side(view: &View<'_>, tuple: Tuple, backend: Endpoint) -> Result<Tuple
             Lookup::Miss => return Ok(wanted),
             // Of this very flow, which begins anew.
             Lookup::Hit(found) if found.session.client_side == tuple => return Ok(wanted),
+            Lookup::Hit(found) if found.is_reopened_by(flags) => _ = over.get_or_insert(wanted),
             Lookup::Hit(_) => {}
             Lookup::Busy => return Err(DropReason::SessionBusy),
         }
     }
-    Err(DropReason::SessionPortsUsed)
+    over.ok_or(DropReason::SessionPortsUsed)
 }
 
 /// A packet to a virtual address behind which nothing is: its sender is told at once, as by a host
