@@ -216,7 +216,7 @@ drop_reasons! {
     TranslationCut = "translation-cut",
     /// The session table is full of sessions that may not be evicted.
     SessionFull = "session-full",
-    /// The port that opens the session has its share of the session table.
+    /// The port that opens the session has its share of the session table, without those that are over.
     SessionQuota = "session-quota",
     /// The session was being changed by another worker for longer than a packet waits.
     SessionBusy = "session-busy",

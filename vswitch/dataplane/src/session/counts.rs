@@ -31,7 +31,7 @@ pub struct SessionEvents {
     pub created: u64,
     /// Removed after they had expired.
     pub expired: u64,
-    /// Removed while embryonic, to make room.
+    /// Removed to make room, while embryonic, revoked or closing.
     pub evicted: u64,
     /// Removed for a new one: a SYN came on one that was closing.
     pub reopened: u64,
@@ -72,18 +72,20 @@ pub enum Refusal {
     Busy,
 }
 
-/// What one port may have.
+/// What one port may have. Sessions that are closing count for nothing: they live on for late packets
+/// alone, and whoever needs their room has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
     /// Embryonic sessions.
     pub embryonic: u32,
-    /// Sessions.
-    pub all: u32,
+    /// Embryonic and established sessions.
+    pub live: u32,
 }
 
 #[derive(Debug, Default)]
 struct Port {
-    all: AtomicU32,
+    /// Embryonic and established ones.
+    live: AtomicU32,
     embryonic: AtomicU32,
     closing: AtomicU32,
     translated: AtomicU32,
@@ -108,7 +110,7 @@ impl Counts {
     /// For a table with this many slots.
     pub(crate) fn new(slots: u32) -> Self {
         Self {
-            quota: Quota { embryonic: slots / 16, all: slots / 4 },
+            quota: Quota { embryonic: slots / 16, live: slots / 4 },
             translated: Translated::default(),
             ports: (0..MAX_PORTS).map(|_| Port::default()).collect(),
             created: AtomicU64::default(),
@@ -125,12 +127,13 @@ impl Counts {
     /// its port has no number that a port can have.
     pub(crate) fn charge(&self, session: &Session) -> bool {
         let Some(port) = self.port(session.charged) else { return false };
-        if !increment_below(&port.all, self.quota.all) {
+        let class = session.state.class;
+        if !class.is_closing() && !increment_below(&port.live, self.quota.live) {
             return false;
         }
-        match session.state.class {
+        match class {
             Class::Embryonic if !increment_below(&port.embryonic, self.quota.embryonic) => {
-                port.all.fetch_sub(1, Ordering::Relaxed);
+                port.live.fetch_sub(1, Ordering::Relaxed);
                 return false;
             }
             Class::Finished | Class::Reset => {
@@ -145,8 +148,7 @@ impl Counts {
     /// Counts a session that is there already, over the quota or not.
     pub(crate) fn adopt(&self, session: &Session) {
         if let Some(port) = self.port(session.charged) {
-            port.all.fetch_add(1, Ordering::Relaxed);
-            if let Some(count) = port.of_class(session.state.class) {
+            for count in port.of_class(session.state.class).into_iter().flatten() {
                 count.fetch_add(1, Ordering::Relaxed);
             }
             self.translated(session, |count| count.fetch_add(1, Ordering::Relaxed));
@@ -156,8 +158,7 @@ impl Counts {
     /// The reverse of `charge`.
     pub(crate) fn discharge(&self, session: &Session) {
         if let Some(port) = self.port(session.charged) {
-            port.all.fetch_sub(1, Ordering::Relaxed);
-            if let Some(count) = port.of_class(session.state.class) {
+            for count in port.of_class(session.state.class).into_iter().flatten() {
                 count.fetch_sub(1, Ordering::Relaxed);
             }
             self.translated(session, |count| count.fetch_sub(1, Ordering::Relaxed));
@@ -167,10 +168,10 @@ impl Counts {
     /// Counts a session's change of class.
     pub(crate) fn moved(&self, port: PortId, from: Class, to: Class) {
         let Some(port) = self.port(port).filter(|_| from != to) else { return };
-        if let Some(count) = port.of_class(to) {
+        for count in port.of_class(to).into_iter().flatten() {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(count) = port.of_class(from) {
+        for count in port.of_class(from).into_iter().flatten() {
             count.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -208,11 +209,11 @@ impl Counts {
     pub(crate) fn of_port(&self, port: PortId) -> PortSessions {
         let Some(port) = self.port(port) else { return PortSessions::default() };
         let count = |count: &AtomicU32| count.load(Ordering::Relaxed);
-        let (embryonic, closing) = (count(&port.embryonic), count(&port.closing));
+        let embryonic = count(&port.embryonic);
         PortSessions {
             embryonic,
-            established: count(&port.all).saturating_sub(embryonic).saturating_sub(closing),
-            closing,
+            established: count(&port.live).saturating_sub(embryonic),
+            closing: count(&port.closing),
             translated: count(&port.translated),
         }
     }
@@ -251,12 +252,12 @@ impl Counts {
 }
 
 impl Port {
-    /// Established ones are those that are neither.
-    fn of_class(&self, class: Class) -> Option<&AtomicU32> {
+    /// Where a session of the class is counted.
+    fn of_class(&self, class: Class) -> [Option<&AtomicU32>; 2] {
         match class {
-            Class::Embryonic => Some(&self.embryonic),
-            Class::Established => None,
-            Class::Finished | Class::Reset => Some(&self.closing),
+            Class::Embryonic => [Some(&self.live), Some(&self.embryonic)],
+            Class::Established => [Some(&self.live), None],
+            Class::Finished | Class::Reset => [Some(&self.closing), None],
         }
     }
 }

@@ -173,22 +173,18 @@ impl<L: Layout, M: Memory> Table<L, M> {
     }
 
     /// Removes one session of a full pair of buckets: one that has expired, else one that is revoked,
-    /// else an embryonic one of the newcomer's port, else the oldest embryonic one of a port that is at
-    /// its quota. `false` if there is none; `true` also if somebody else was faster.
+    /// else one that both ends have finished, else an embryonic one of the newcomer's port, else one of a
+    /// port that is at its quota of these, else one that was reset; of several the oldest. `false` if there
+    /// is none; `true` also if somebody else was faster.
     fn make_room(&self, pair: [u32; 2], charged: PortId, now: Tick) -> Result<bool, Busy> {
-        let rank = |session: &Session| {
-            let is_embryonic = session.state.class == Class::Embryonic;
-            if session.is_expired(now) {
-                Some(0)
-            } else if session.policy.is_revoked {
-                Some(1)
-            } else if is_embryonic && session.charged == charged {
-                Some(2)
-            } else if is_embryonic && self.counts.is_at_embryonic_quota(session.charged) {
-                Some(3)
-            } else {
-                None
-            }
+        let rank = |session: &Session| match session.state.class {
+            _ if session.is_expired(now) => Some(0),
+            _ if session.policy.is_revoked => Some(1),
+            Class::Finished => Some(2),
+            Class::Embryonic if session.charged == charged => Some(3),
+            Class::Embryonic if self.counts.is_at_embryonic_quota(session.charged) => Some(4),
+            Class::Reset => Some(5),
+            Class::Embryonic | Class::Established => None,
         };
         let mut victim: Option<(u8, Tick, Session)> = None;
         for index in pair {
@@ -206,7 +202,7 @@ impl<L: Layout, M: Memory> Table<L, M> {
             (Removal::Expired, |session, now| session.is_expired(now))
         } else {
             (Removal::Evicted, |session, _| {
-                session.state.class == Class::Embryonic || session.policy.is_revoked
+                session.policy.is_revoked || session.state.class != Class::Established
             })
         };
         self.remove(&session, why, |session| may_go(session, now))?;

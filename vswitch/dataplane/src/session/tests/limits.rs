@@ -101,10 +101,10 @@ fn an_expired_session_makes_room_first() {
 }
 
 #[test]
-fn a_port_has_no_more_than_its_quota_of_all() {
+fn a_port_has_no_more_than_its_quota_of_live_ones() {
     let table = table(256);
     let quota = table.quota();
-    assert_eq!((quota.embryonic, quota.all), (112, 448));
+    assert_eq!((quota.embryonic, quota.live), (112, 448));
     let mut established = 0;
     for number in 0..2_000 {
         let session = plain(tcp(v4(1, number), v4(9, 80)), POD, Tick(0));
@@ -113,7 +113,7 @@ fn a_port_has_no_more_than_its_quota_of_all() {
             established += 1;
         }
     }
-    assert_eq!(established, quota.all);
+    assert_eq!(established, quota.live);
     let session = plain(tcp(v4(1, 5_000), v4(9, 80)), POD, Tick(0));
     assert_eq!(table.create(session, Tick(0)), Outcome::Refused(Refusal::Quota));
     // Ports have their own, and a port that no port can be has none.
@@ -149,4 +149,32 @@ fn a_flood_of_syns_from_one_port_leaves_another_ones_sessions_and_quota() {
         assert_eq!(table.create(of_b(number), Tick(0)), Outcome::Created);
     }
     assert_eq!(table.events()[0].evicted, 0);
+}
+
+#[test]
+fn connections_that_are_over_are_no_limit_to_new_ones() {
+    let table = table(256);
+    let finish = |session: &Session| {
+        table.establish(session, Tick(0));
+        for tuple in [session.client_side, session.server_side.reversed()] {
+            table.packet(tuple, FIN_ACK, Tick(0));
+        }
+    };
+    // Many times what the table holds, within the second.
+    for number in 0..10 * table.capacity() {
+        let client = v4((number >> 12) as u16, (number & 0xfff) as u16 + 1);
+        let session = plain(tcp(client, v4(9, 80)), POD, Tick(0));
+        assert_eq!(table.create(session, Tick(0)), Outcome::Created, "{number}");
+        finish(&session);
+    }
+    let of_port = table.of_port(POD);
+    assert_eq!((of_port.embryonic, of_port.established), (0, 0));
+    assert!(of_port.closing > table.capacity() / 2);
+    // What another port needs it has.
+    for number in 0..table.quota().live {
+        let session = plain(tcp(v4(5_000, number as u16), v4(9, 80)), OTHER_POD, Tick(0));
+        assert_eq!(table.create(session, Tick(0)), Outcome::Created, "{number}");
+        table.establish(&session, Tick(0));
+    }
+    assert_eq!(table.events()[0].refused_full, 0);
 }

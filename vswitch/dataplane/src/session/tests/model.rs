@@ -151,15 +151,15 @@ impl World {
                 return;
             }
         }
-        let of_port = |class: Option<Class>| {
+        let of_port = |classes: &[Class]| {
             let of_port = self.held.iter().filter(|held| held.charged == session.charged);
-            of_port.filter(|held| class.is_none_or(|class| held.state.class == class)).count()
-                as u32
+            of_port.filter(|held| classes.contains(&held.state.class)).count() as u32
         };
         let quota = self.table.quota();
-        let is_over = of_port(None) >= quota.all
-            || session.state.class == Class::Embryonic
-                && of_port(Some(Class::Embryonic)) >= quota.embryonic;
+        let class = session.state.class;
+        let is_over = !class.is_closing()
+            && of_port(&[Class::Embryonic, Class::Established]) >= quota.live
+            || class == Class::Embryonic && of_port(&[Class::Embryonic]) >= quota.embryonic;
         match outcome {
             Outcome::Refused(Refusal::Quota) => assert!(is_over),
             // Where the hash puts entries is not the model's to know.
@@ -182,6 +182,7 @@ impl World {
             for victim in self.held.iter().filter(|held| !there.contains(held)) {
                 assert!(
                     victim.is_expired(self.now)
+                        || victim.state.class.is_closing()
                         || victim.state.class == Class::Embryonic
                             && (victim.charged == session.charged || is_at_quota(victim.charged))
                 );
