@@ -120,14 +120,16 @@ fn reserve<'a>(
     deadline: &Deadline,
 ) -> Result<Reserved, Error> {
     let (socket, attachment) = (&call.conf.socket, &call.env.attachment);
-    let delegated = allocation.map(|allocation| Delegated {
-        addresses: allocation.ips.iter().map(|ip| ip.address).collect(),
-        gateways: allocation.ips.iter().filter_map(|ip| ip.gateway).collect(),
+    let delegated = allocation.map(|allocation| {
+        let addresses = allocation.ips.iter().map(|ip| ip.address).collect();
+        let gateways = allocation.ips.iter().filter_map(|ip| ip.gateway).collect();
+        Box::new(Delegated { addresses, gateways })
     });
     let request = Request::Reserve(Reserve {
         attachment: attachment.clone(),
         network: Some(call.conf.name.clone()),
         pod: wanted.pod.clone(),
+        container_name: wanted.container_name.clone(),
         netns: call.env.netns.as_deref().unwrap_or("".as_ref()).to_string_lossy().into_owned(),
         mode: call.conf.mode.clone(),
         // A delegated plugin has seen the wishes itself.

@@ -22,6 +22,8 @@ const UNSUPPORTED: [&str; 2] = ["infinibandGUID", "deviceID"];
 pub struct Wanted {
     /// K8S_POD_NAMESPACE, K8S_POD_NAME and K8S_POD_UID.
     pub pod: Option<PodName>,
+    /// K8S_POD_NAME, where it comes without a namespace.
+    pub container_name: Option<String>,
     /// Addresses that the pod must get, at most one a family.
     pub addresses: Vec<IpAddr>,
     /// MAC of the pod's interface.
@@ -78,11 +80,15 @@ impl Wanted {
                 mac = Some(text.to_owned());
             }
         }
+        let (pod, container_name) = match (namespace, name) {
+            (Some(namespace), Some(name)) => (Some(PodName { namespace, name, uid }), None),
+            // podman names its container so.
+            (None, name) => (None, name.filter(|name| !name.is_empty())),
+            (Some(_), None) => (None, None),
+        };
         Ok(Self {
-            pod: match (namespace, name) {
-                (Some(namespace), Some(name)) => Some(PodName { namespace, name, uid }),
-                _ => None,
-            },
+            pod,
+            container_name,
             addresses: one_a_family(&addresses)?,
             mac: mac.filter(|mac| !mac.is_empty()).map(|mac| unicast(&mac)).transpose()?,
             dns: of_runtime("dns").filter(|dns| is_given(dns)).cloned(),
@@ -188,6 +194,8 @@ mod tests {
         let args = format!("{args};K8S_POD_UID=4a5e");
         let pod = wanted(json!({}), &args).expect("valid").pod.expect("named");
         assert_eq!(pod.uid.as_deref(), Some("4a5e"));
+        let of_podman = wanted(json!({}), "IgnoreUnknown=1;K8S_POD_NAME=db").expect("valid");
+        assert_eq!((of_podman.pod, of_podman.container_name.as_deref()), (None, Some("db")));
     }
 
     #[test]

@@ -288,6 +288,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         attachment: attachment.clone(),
         network: None,
         pod: None,
+        container_name: None,
         netns: "/run/netns/pod".into(),
         mode: None,
         delegated: None,

@@ -63,6 +63,10 @@ pub struct Reserve {
     /// Name of the pod, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodName>,
+    /// Name of the container, where a runtime outside of Kubernetes gives one: for people, and for
+    /// `[[policies]]` of the daemon's configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<String>,
     /// Path of the pod's network namespace, for messages only.
     pub netns: String,
     /// How the port is to be attached; the daemon's default if absent.
@@ -70,7 +74,7 @@ pub struct Reserve {
     pub mode: Option<Mode>,
     /// Addresses that were allocated by a delegated IPAM plugin; the daemon allocates if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delegated: Option<Delegated>,
+    pub delegated: Option<Box<Delegated>>,
     /// Addresses that the pod must get (runtimeConfig `ips`, CNI_ARGS `IP`), from the daemon's own
     /// pool; at most one a family.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -92,6 +92,7 @@ impl Node {
             attachment: attachment.clone(),
             network: None,
             pod: None,
+            container_name: None,
             netns: String::new(),
             mode: Some(mode),
             delegated: None,

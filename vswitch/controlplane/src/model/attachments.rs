@@ -58,6 +58,10 @@ impl Model {
                 renewed.pod.clone_from(&request.pod);
                 renewed.name_is_lost = false;
             }
+            if request.container_name.is_some() {
+                renewed.container_name.clone_from(&request.container_name);
+                renewed.name_is_lost = false;
+            }
             let answer = reserved(&renewed);
             let mut edits = Vec::new();
             if renewed != *lease {
@@ -130,6 +134,7 @@ impl Model {
         let lease = Lease {
             network: known.and_then(|lease| lease.network.clone()),
             pod: known.and_then(|lease| lease.pod.clone()),
+            container_name: known.and_then(|lease| lease.container_name.clone()),
             name_is_lost: known.is_none_or(|lease| lease.name_is_lost),
             netns: netns.clone(),
             gateways: gateways(self.pods.current(), addresses, Some(&delegated)),
@@ -188,10 +193,11 @@ impl Model {
             }
         };
         self.admit_port_mappings(config, request, &addresses)?;
-        let delegated = request.delegated.as_ref();
+        let delegated = request.delegated.as_deref();
         Ok(Lease {
             network: request.network.clone(),
             pod: request.pod.clone(),
+            container_name: request.container_name.clone(),
             name_is_lost: false,
             netns: request.netns.clone(),
             gateways: gateways(self.pods.current(), &addresses, delegated),
@@ -367,6 +373,15 @@ impl Model {
 /// Name of an attachment in messages.
 pub fn name(attachment: &AttachmentId) -> String {
     format!("{} of container {}", attachment.ifname, attachment.container_id)
+}
+
+/// Name of a pod, as people and policies of the file name it: all of its interfaces have the same.
+pub(crate) fn pod_name(attachment: &AttachmentId, lease: Option<&Lease>) -> String {
+    let of_container = lease.and_then(|lease| lease.container_name.as_ref());
+    match lease.and_then(|lease| lease.pod.as_ref()) {
+        Some(pod) => format!("{}/{}", pod.namespace, pod.name),
+        None => of_container.unwrap_or(&attachment.container_id).clone(),
+    }
 }
 
 /// Limits in words.

@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Usual};
 use crate::kernel::Tracked;
+pub(crate) use attachments::pod_name;
 pub use edit::{Edit, frees};
 use ipam::Ipam;
 pub use policies::PolicyInputs;
@@ -52,6 +53,9 @@ pub struct Lease {
     /// Name of the pod, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodName>,
+    /// Name of the container, of a runtime outside of Kubernetes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<String>,
     /// The pod may have a name that was lost with a line of the journal.
     #[serde(default, skip_serializing_if = "is_false")]
     pub name_is_lost: bool,

@@ -45,6 +45,7 @@ fn request(container: &str) -> Reserve {
         attachment: id(container),
         network: None,
         pod: None,
+        container_name: None,
         netns: "/run/netns/x".into(),
         mode: None,
         delegated: None,
@@ -89,6 +90,22 @@ fn collected(model: &Model, network: &str, valid: &[&str]) -> (Vec<String>, Vec<
         other => panic!("{other:?}"),
     });
     (stale.into_iter().map(|id| id.container_id).collect(), named.collect())
+}
+
+#[test]
+fn a_pod_is_named_by_its_runtime_or_else_by_its_container() {
+    let mut model = Model::new(&config());
+    let name = |model: &Model| super::pod_name(&id("0a1b"), model.attachments.get(&id("0a1b")));
+    reserve(&mut model, &request("0a1b")).expect("free");
+    assert_eq!(name(&model), "0a1b");
+    let of_podman = Reserve { container_name: Some("db".into()), ..request("0a1b") };
+    reserve(&mut model, &of_podman).expect("the same");
+    assert_eq!(name(&model), "db");
+    reserve(&mut model, &request("0a1b")).expect("the same");
+    assert_eq!(name(&model), "db", "an older plugin names none");
+    let pod = PodName { namespace: "demo".into(), name: "db".into(), uid: None };
+    reserve(&mut model, &Reserve { pod: Some(pod), ..of_podman }).expect("the same");
+    assert_eq!(name(&model), "demo/db");
 }
 
 #[test]
@@ -228,7 +245,7 @@ fn delegated_addresses_are_checked_and_replace_an_unfinished_lease() {
     let mut delegated = request("c1");
     let give = |address: &str| {
         let addresses = vec![address.parse().expect("an address")];
-        Some(Delegated { addresses, gateways: Vec::new() })
+        Some(Box::new(Delegated { addresses, gateways: Vec::new() }))
     };
     delegated.delegated = give("198.18.1.77/24");
     let reserved = reserve(&mut model, &delegated).expect("free");

@@ -40,7 +40,7 @@ use crate::config::{Config, Former};
 use crate::desired::translation::translations;
 use crate::desired::{HostPortState, NftTable, Steering, Translations};
 use crate::kernel::Follower;
-use crate::model::{Edit, Model};
+use crate::model::{Edit, Model, pod_name};
 use crate::mtu;
 use crate::next_hop::{NextHops, Reach};
 use crate::path_mtu::PathMtus;
@@ -411,11 +411,8 @@ impl ControlPlane {
     /// The port of an attachment, as messages name it.
     #[must_use]
     pub fn port_name(&self, attachment: &AttachmentId) -> String {
-        let pod = self.model.attachments.get(attachment).and_then(|lease| lease.pod.as_ref());
-        let name = match pod {
-            Some(pod) => format!("{}/{}", pod.namespace, pod.name),
-            None => attachment.container_id.clone(),
-        };
+        let lease = self.model.attachments.get(attachment);
+        let name = pod_name(attachment, lease);
         // A pod's further interfaces have names of their own.
         if attachment.ifname == "eth0" { name } else { format!("{name}:{}", attachment.ifname) }
     }

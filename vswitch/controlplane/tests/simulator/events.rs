@@ -237,6 +237,7 @@ pub(crate) fn reserve(attachment: AttachmentId) -> Reserve {
         attachment,
         network: None,
         pod: None,
+        container_name: None,
         netns,
         mode: None,
         delegated: None,
@@ -328,8 +329,8 @@ fn random_reserve(random: &mut Random) -> Reserve {
     }
     if random.percent(10) {
         let addresses = [net("198.18.1.6/24"), net("198.18.2.9/24"), net("198.18.50.2/24")];
-        asked.delegated =
-            Some(Delegated { addresses: vec![random.of(&addresses)], gateways: Vec::new() });
+        let addresses = vec![random.of(&addresses)];
+        asked.delegated = Some(Box::new(Delegated { addresses, gateways: Vec::new() }));
     }
     if random.percent(10) {
         asked.mac = Some(mac(random));

@@ -128,6 +128,7 @@ mod tests {
             attachment: attachment.clone(),
             network: None,
             pod: None,
+            container_name: None,
             netns: String::new(),
             mode: None,
             delegated: None,

@@ -348,6 +348,7 @@ impl Pod {
             attachment: Self::id(name),
             network: None,
             pod: None,
+            container_name: None,
             netns: "/nowhere/netns/pod".to_owned(),
             mode: None,
             delegated: None,

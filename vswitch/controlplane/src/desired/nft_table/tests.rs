@@ -95,6 +95,7 @@ fn plug(
         attachment: attachment.clone(),
         network: None,
         pod: None,
+        container_name: None,
         netns: "/run/netns/x".into(),
         mode: None,
         delegated: None,

@@ -29,6 +29,7 @@ fn request(container: &str) -> Reserve {
         netns: "/run/netns/x".into(),
         network: None,
         pod: None,
+        container_name: None,
         mode: Some(Mode::Routed),
         delegated: None,
         requested: Vec::new(),
@@ -54,7 +55,7 @@ fn plug_at(model: &mut Model, config: &Config, container: &str, address: &str) {
 fn delegated(container: &str, address: &str) -> Reserve {
     let given =
         Delegated { addresses: vec![address.parse().expect("a prefix")], gateways: Vec::new() };
-    Reserve { delegated: Some(given), ..request(container) }
+    Reserve { delegated: Some(Box::new(given)), ..request(container) }
 }
 
 fn unplug(model: &mut Model, container: &str) {

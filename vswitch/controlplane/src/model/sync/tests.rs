@@ -250,6 +250,7 @@ fn plain_reserve(attachment: AttachmentId) -> Reserve {
         attachment,
         network: None,
         pod: None,
+        container_name: None,
         netns: String::new(),
         mode: None,
         delegated: None,
