@@ -71,7 +71,8 @@ pub struct PolicyEntry {
 /// How much there is of policies.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PolicySummary {
-    /// Whether pods with a name are denied everything until their policies are known.
+    /// Whether pods may be isolated: those with a name, until a source has told their policies, or those
+    /// that policies of the configuration select.
     pub enforced: bool,
     /// Rule sets.
     pub rule_sets: usize,

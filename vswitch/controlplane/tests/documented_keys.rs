@@ -11,7 +11,7 @@ use controlplane::plane::needs_restart;
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// A valid file that has every section, and of each no more than its other keys need.
-const SECTIONS: [(&str, &str); 12] = [
+const SECTIONS: [(&str, &str); 13] = [
     (
         "[node]",
         "name = \"node-a\"\npod_prefixes = [\"198.18.1.0/24\"]\ncluster_prefixes = [\"198.18.0.0/16\"]\n",
@@ -24,6 +24,7 @@ const SECTIONS: [(&str, &str); 12] = [
     ("[workers]", ""),
     ("[control]", ""),
     ("[kubernetes]", ""),
+    ("[[policies]]", "name = \"p\"\npods = [\"demo/db\"]\ningress = []\negress = []\n"),
     ("[routes.kernel]", ""),
     (
         "[[peers]]",
@@ -33,7 +34,7 @@ const SECTIONS: [(&str, &str); 12] = [
 ];
 
 /// Another value of each key than the file above has.
-const CHANGES: [(&str, &str, &str); 51] = [
+const CHANGES: [(&str, &str, &str); 55] = [
     ("[node]", "name", "name = \"node-x\""),
     ("[node]", "pod_prefixes", "pod_prefixes = [\"198.18.7.0/24\"]"),
     ("[node]", "cluster_prefixes", "cluster_prefixes = [\"198.18.0.0/15\"]"),
@@ -71,6 +72,10 @@ const CHANGES: [(&str, &str, &str); 51] = [
     ("[control]", "socket", "socket = \"/run/other.sock\""),
     ("[control]", "state_dir", "state_dir = \"/var/lib/other\""),
     ("[kubernetes]", "policies", "policies = true"),
+    ("[[policies]]", "name", "name = \"q\""),
+    ("[[policies]]", "pods", "pods = [\"*\"]"),
+    ("[[policies]]", "ingress", "ingress = [{}]"),
+    ("[[policies]]", "egress", "egress = [{ to = [{ pods = [\"*\"] }] }]"),
     ("[routes.kernel]", "enabled", "enabled = false"),
     ("[routes.kernel]", "prefixes", "prefixes = [\"198.18.2.0/24\"]"),
     ("[routes.kernel]", "table", "table = 100"),

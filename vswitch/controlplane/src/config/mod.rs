@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `read`     | typed values out of TOML, with the place of each |
 //! | `sections` | each section and its defaults |
+//! | `policies` | the sections `[[policies]]` |
 //! | `semantic` | what values must be to one another |
 //! | `values`   | what each must be by itself |
 //! | `claims`   | what each peer may have, of whatever source |
@@ -14,6 +15,7 @@
 
 mod claims;
 mod former;
+mod policies;
 mod read;
 mod sections;
 mod semantic;
@@ -31,6 +33,7 @@ use ipnet::IpNet;
 
 pub(crate) use claims::{Claims, THIS_NODE, Usual};
 pub use former::Former;
+pub use policies::{PodPattern, PolicyPeer, PolicyRuleSettings, PolicySettings};
 pub use read::{KeyLines, Problem};
 pub(crate) use semantic::{check_pod_prefixes, check_route_prefix};
 
@@ -55,6 +58,8 @@ pub struct Config {
     pub control: ControlSettings,
     /// What a cluster's pods have beside others.
     pub kubernetes: KubernetesSettings,
+    /// What is allowed between pods, beside what sources tell.
+    pub policies: Vec<PolicySettings>,
     /// The other nodes.
     pub peers: Vec<PeerSpec>,
     /// Further routes.

@@ -124,14 +124,23 @@ impl<'t> Reader<'t> {
         parent: &mut Section<'t>,
         name: &'static str,
     ) -> Vec<Section<'t>> {
-        let what = format!("sections `[[{name}]]`");
+        self.tables(parent, name, &format!("sections `[[{name}]]`"))
+    }
+
+    /// A list of tables, each in a section of its own or in braces.
+    pub(super) fn tables(
+        &mut self,
+        parent: &mut Section<'t>,
+        name: &'static str,
+        what: &str,
+    ) -> Vec<Section<'t>> {
         let mut sections = Vec::new();
-        for (path, value) in self.elements(parent, name, &what) {
+        for (path, value) in self.elements(parent, name, what) {
             match value.get_ref() {
                 DeValue::Table(table) => {
                     sections.push(Section { path, table: Some(table), taken: BTreeSet::new() });
                 }
-                other => self.refuse(&path, expected(&what, other)),
+                other => self.refuse(&path, expected(what, other)),
             }
         }
         sections

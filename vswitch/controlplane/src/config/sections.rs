@@ -9,6 +9,7 @@ use api::{Encapsulate, Encapsulation, Mode, PeerSpec, RouteSpec, RouteTarget};
 use dataplane::tables::OuterDf;
 use toml::de::DeTable;
 
+use super::policies;
 use super::read::{Problem, Reader, Section};
 use super::values::nothing_to_encapsulate_by;
 use super::{
@@ -16,7 +17,7 @@ use super::{
     NodeSettings, OverlaySettings, UplinkSettings, WorkerSettings, Xdp,
 };
 
-const PREFIX: &str = "a prefix such as \"198.18.1.0/24\" or \"fd00:18:1::/64\"";
+pub(super) const PREFIX: &str = "a prefix such as \"198.18.1.0/24\" or \"fd00:18:1::/64\"";
 const ADDRESS4: &str = "an IPv4 address such as \"198.51.100.11\"";
 const ADDRESS6: &str = "an IPv6 address such as \"2001:db8::11\"";
 const ADDRESS: &str = "an address such as \"198.51.100.11\" or \"2001:db8::11\"";
@@ -62,7 +63,7 @@ const OUTER_DF: [(&str, OuterDf); 3] =
 
 /// Bounds of settings; outside of them a value is certainly a mistake.
 const VNI: std::ops::RangeInclusive<u64> = 1..=0xff_ffff;
-const PORT: std::ops::RangeInclusive<u64> = 1..=65_535;
+pub(super) const PORT: std::ops::RangeInclusive<u64> = 1..=65_535;
 /// RFC 791 section 3.2: every module forwards 68 bytes. The upper end is IPv4's length field.
 const MTU: std::ops::RangeInclusive<u64> = 68..=65_535;
 /// 64 KB each: from 4 MB to 4 GB a worker.
@@ -97,6 +98,7 @@ pub(super) fn read(file: &str, text: &str) -> (Option<Config>, Vec<Problem>) {
     let workers = workers(&mut reader, &mut root);
     let control = control(&mut reader, &mut root);
     let kubernetes = kubernetes(&mut reader, &mut root);
+    let policies = policies::read(&mut reader, &mut root);
     let peers = peers(&mut reader, &mut root);
     let mut section = routes_section(&mut reader, &mut root);
     let routes = static_routes(&mut reader, &mut section);
@@ -113,6 +115,7 @@ pub(super) fn read(file: &str, text: &str) -> (Option<Config>, Vec<Problem>) {
         workers,
         control,
         kubernetes,
+        policies,
         peers,
         routes,
         kernel_routes,
@@ -385,7 +388,7 @@ fn static_routes<'t>(reader: &mut Reader<'t>, routes: &mut Section<'t>) -> Vec<R
     list
 }
 
-fn required<'t>(
+pub(super) fn required<'t>(
     reader: &mut Reader<'t>,
     section: &mut Section<'t>,
     name: &'static str,

@@ -44,6 +44,13 @@ fn the_shipped_file_is_valid_and_shows_the_defaults() {
                 "name = \"node-b\"",
                 "encapsulation = ",
                 "encapsulate = \"cross-subnet\"",
+                "name = \"closed\"",
+                "name = \"db\"",
+                "pods",
+                "ingress",
+                "egress",
+                "from",
+                "ports",
             ];
             line.split(' ').nth(1) == Some("=") && !has_none.iter().any(|key| line.starts_with(key))
         });
@@ -81,6 +88,7 @@ fn the_shipped_file_names_every_key_that_is_read() {
         "[workers]",
         "[control]",
         "[kubernetes]",
+        "[[policies]]",
         "[[peers]]",
         "[[routes.static]]",
         "[routes.kernel]",
@@ -405,7 +413,7 @@ fn every_problem_is_shown_at_once() {
             "f:13: peers[1].address: peer \"b\" has 203.0.113.12 already",
             "f:14: peers[1].prefixes: 198.18.2.0/24 overlaps 198.18.2.0/24 of b",
             "f:16: overlay.vni: expected a whole number from 1 to 16777215, found 0",
-            "f:17: typo: unknown key; expected one of attachment, bridge, control, host, kubernetes, node, overlay, peers, routes, uplink, workers",
+            "f:17: typo: unknown key; expected one of attachment, bridge, control, host, kubernetes, node, overlay, peers, policies, routes, uplink, workers",
         ]
     );
 }

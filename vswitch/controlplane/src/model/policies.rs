@@ -9,6 +9,7 @@ mod sum;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -49,14 +50,14 @@ pub(crate) struct ChangedInputs {
 }
 
 /// What policies make of a pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PodRules<'a> {
     /// Nothing: it is no pod of a cluster, or the cluster's policies are not kept here.
     Unconcerned,
     /// Nobody told its rule sets: it is denied everything.
     Unknown,
     /// It has these.
-    Known(&'a SubjectRules),
+    Known(Cow<'a, SubjectRules>),
 }
 
 impl PolicyInputs {
@@ -236,12 +237,15 @@ impl PolicyInputs {
 }
 
 impl Model {
-    /// What policies make of a pod; `are_kept` if those of a cluster's pods are kept here.
+    /// What policies that were told make of a pod; `are_kept` if those of a cluster's pods are kept here.
     #[must_use]
     pub fn pod_rules(&self, lease: &Lease, are_kept: bool) -> PodRules<'_> {
         match &lease.pod {
             _ if !are_kept => PodRules::Unconcerned,
-            Some(pod) => self.policies.rules_of(pod).map_or(PodRules::Unknown, PodRules::Known),
+            Some(pod) => {
+                let rules = self.policies.rules_of(pod).map(Cow::Borrowed);
+                rules.map_or(PodRules::Unknown, PodRules::Known)
+            }
             None if lease.name_is_lost => PodRules::Unknown,
             None => PodRules::Unconcerned,
         }

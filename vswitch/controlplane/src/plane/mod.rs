@@ -405,6 +405,7 @@ impl ControlPlane {
                 self.follower = follower;
             }
         }
+        self.follow_file_policies();
         self.note_pods();
     }
 

@@ -6,6 +6,7 @@
 
 mod staged;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -19,9 +20,10 @@ use super::ControlPlane;
 use super::list::Frame;
 use crate::change::{Action, Change, Note, OnFailure, Rollback};
 use crate::compile::PodPort;
-use crate::model::Edit;
+use crate::config::PolicySettings;
 use crate::model::policies::{PodRules, check_names, check_totals};
-use crate::policy::Compiler;
+use crate::model::{Edit, Lease, pod_name};
+use crate::policy::{Compiler, FilePolicies, rules_of_file};
 use staged::Staged;
 
 /// Refusals of one change that are logged one by one; `show policies` has all.
@@ -37,12 +39,14 @@ const NAMELESS: &str = "its name was lost with a line of the journal, so that it
 pub(crate) struct PolicyPlane {
     compiler: Compiler,
     staged: Staged,
+    /// Those of the file that the compiler has.
+    file: FilePolicies,
 }
 
 impl PolicyPlane {
     /// Of a process whose first policies have this generation.
     pub(crate) fn beginning_at(generation: u32) -> Self {
-        Self { compiler: Compiler::beginning_at(generation), staged: Staged::default() }
+        Self { compiler: Compiler::beginning_at(generation), ..Self::default() }
     }
 }
 
@@ -145,7 +149,7 @@ impl ControlPlane {
     pub fn policy_state(&self) -> PolicyState {
         let is_kept = self.keeps_policies();
         let pods = self.model.attachments.iter().filter_map(|(attachment, lease)| {
-            let (ingress, egress) = match self.model.pod_rules(lease, is_kept) {
+            let (ingress, egress) = match self.rules_of(attachment, lease, is_kept) {
                 PodRules::Unconcerned => return None,
                 PodRules::Unknown => {
                     let reason = if lease.pod.is_some() { PENDING } else { NAMELESS };
@@ -160,11 +164,13 @@ impl ControlPlane {
             Some(PodPolicies { name, attachment, pod, ingress, egress })
         });
         let (known, statistics) = (&self.model.policies, self.policies.compiler.statistics());
+        let file = &self.policies.file;
         let summary = PolicySummary {
-            enforced: is_kept,
-            rule_sets: known.rule_sets().len(),
-            groups: known.groups().len(),
-            members: known.count_members(),
+            enforced: is_kept || !self.config.policies.is_empty(),
+            rule_sets: statistics.rule_sets,
+            groups: known.groups().len() + file.groups().len(),
+            members: known.count_members()
+                + file.groups().values().map(BTreeSet::len).sum::<usize>(),
             subjects: known.subjects().len(),
             tables: statistics.tables,
             linear_tables: statistics.linear,
@@ -188,9 +194,15 @@ impl ControlPlane {
         DirectionPolicies { isolation, reason, policies: policies.collect() }
     }
 
+    /// What all policies make of a pod.
+    fn rules_of(&self, attachment: &AttachmentId, lease: &Lease, is_kept: bool) -> PodRules<'_> {
+        with_file(self.model.pod_rules(lease, is_kept), &self.config.policies, attachment, lease)
+    }
+
     /// The policies of these ports, as the model has them now.
     pub(super) fn compile_policies(&mut self, ports: &BTreeMap<AttachmentId, PodPort>) -> Policies {
         self.follow_policies();
+        self.follow_file_policies();
         let is_kept = self.keeps_policies();
         let compiler = &mut self.policies.compiler;
         let known: Vec<_> = compiler.subjects().map(|(pod, _)| pod.clone()).collect();
@@ -199,9 +211,12 @@ impl ControlPlane {
         }
         for attachment in ports.keys() {
             let Some(lease) = self.model.attachments.get(attachment) else { continue };
-            match self.model.pod_rules(lease, is_kept) {
+            let told = self.model.pod_rules(lease, is_kept);
+            match with_file(told, &self.config.policies, attachment, lease) {
                 PodRules::Unconcerned => compiler.remove_subject(attachment),
-                PodRules::Known(rules) => compiler.set_subject(attachment.clone(), rules.clone()),
+                PodRules::Known(rules) => {
+                    compiler.set_subject(attachment.clone(), rules.into_owned());
+                }
                 PodRules::Unknown => {
                     // One whose rule sets were withdrawn is held too.
                     compiler.remove_subject(attachment);
@@ -230,6 +245,38 @@ impl ControlPlane {
             }
         }
     }
+}
+
+impl ControlPlane {
+    /// The compiler has the policies of the file, and of each name in them the addresses of those pods.
+    pub(crate) fn follow_file_policies(&mut self) {
+        let PolicyPlane { compiler, file, .. } = &mut self.policies;
+        let ports = self.ports.compiled();
+        let has_port = |pod: &AttachmentId| ports.contains_key(pod);
+        file.follow(compiler, &self.config.policies, &self.model.attachments, has_port);
+    }
+}
+
+/// What policies make of a pod that those of the file concern too: they unite with those that were told.
+fn with_file<'a>(
+    told: PodRules<'a>,
+    policies: &[PolicySettings],
+    attachment: &AttachmentId,
+    lease: &Lease,
+) -> PodRules<'a> {
+    if policies.is_empty() || told == PodRules::Unknown {
+        return told;
+    }
+    // Any of them may select it.
+    if lease.name_is_lost {
+        return PodRules::Unknown;
+    }
+    let mut rules = rules_of_file(policies, &pod_name(attachment, Some(lease)));
+    if let PodRules::Known(told) = told {
+        rules.ingress.extend_from_slice(&told.ingress);
+        rules.egress.extend_from_slice(&told.egress);
+    }
+    PodRules::Known(Cow::Owned(rules))
 }
 
 fn follow_members(

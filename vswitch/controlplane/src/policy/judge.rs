@@ -91,7 +91,7 @@ pub enum RuleSetProblem {
 }
 
 /// Finds the first thing that is wrong with a rule set.
-pub(super) fn judge(set: &RuleSet) -> Result<(), RuleSetProblem> {
+pub(crate) fn judge(set: &RuleSet) -> Result<(), RuleSetProblem> {
     /// Of a name that is too long.
     const SHOWN: usize = 64;
     if set.policy.len() > MAX_POLICY_NAME {

@@ -12,6 +12,7 @@
 //! | `peer_sets` | numbers of the groups and blocks that rules name |
 //! | `classes`   | the class of each prefix |
 //! | `table`     | the rules of a combination of rule sets, and the rows that they make |
+//! | `of_file`   | policies of the configuration file, as rule sets and groups |
 //! | `paint`     | a row out of the rules that match a class |
 //! | `cap`       | which tables are gone through, as all matrices would be too large |
 
@@ -19,6 +20,7 @@ mod cap;
 mod classes;
 mod compiler;
 mod judge;
+mod of_file;
 mod paint;
 mod peer_sets;
 mod table;
@@ -27,4 +29,6 @@ mod tests;
 
 pub use cap::MATRIX_BYTES;
 pub use compiler::{Compiler, Statistics};
+pub(crate) use judge::judge as check_rule_set;
 pub use judge::{MAX_BLOCKS, MAX_GROUP_NAME, MAX_POLICY_NAME, MAX_RULES, RuleSetProblem};
+pub(crate) use of_file::{FILE_NAMES, FilePolicies, rules_of_file};

@@ -1,5 +1,6 @@
 //! What is compiled, against the inputs read one by one.
 
+mod of_file;
 mod random;
 
 use std::collections::BTreeMap;

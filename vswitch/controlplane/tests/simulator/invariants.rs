@@ -290,8 +290,11 @@ pub(crate) fn pods_have_the_policies_that_were_committed(
             for direction in [Direction::Ingress, Direction::Egress] {
                 let judged =
                     tables.policies.judge(port.id, direction, peer, Protocol::TCP, Some(number));
-                let expected = pod
-                    .is_none_or(|pod| !are_kept || committed.allows(pod, direction, peer, number));
+                let file = policies::file_allows(plane, &attachment, direction, peer, number);
+                let expected = match pod.filter(|_| are_kept) {
+                    Some(pod) => committed.allows(pod, direction, peer, number, file),
+                    None => file.unwrap_or(true),
+                };
                 if judged.allowed != expected {
                     return Err(format!(
                         "{pod:?}, {direction:?}, {peer} port {number}: {} by {committed:?}, and the tables say {}",

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use api::{Attach, ErrorReply, Reply, Request};
+use controlplane::config::Config;
 use controlplane::kernel::{Follower, KernelRoute, Placement, TableEvent};
 use controlplane::plane::{ControlPlane, Event};
 use dataplane::tables::Offloads;
@@ -173,12 +174,13 @@ impl Node {
         let ports = self.plane()?.ports().compiled().into_keys().collect::<Vec<_>>();
         // One that could not be taken at the last start may be taken at the next.
         let missing = self.plane()?.reattachments();
-        let kubernetes = self.plane()?.config().kubernetes.clone();
+        let settings = |config: &Config| (config.kubernetes.clone(), config.policies.clone());
+        let before = settings(self.plane()?.config());
         let policies = self.plane()?.policy_state().pods;
         self.happens(Happening::Kill, &Faults::none())?;
         let plane = self.plane()?;
         // What was reloaded may be taken over now.
-        let is_same_setting = plane.config().kubernetes == kubernetes;
+        let is_same_setting = settings(plane.config()) == before;
         if is_same_setting && plane.policy_state().pods != policies {
             let left = self.plane()?.policy_state().pods;
             return Err(format!("a restart has made of the policies {policies:?} {left:?}"));

@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use api::{
-    GroupChange, GroupId, NamedRuleSet, PodName, PolicyPeers, PolicyPorts, PolicyRule, PolicySync,
-    PolicyTier, RuleAction, RuleSet, RuleSetId, Subject, SubjectRules,
+    AttachmentId, GroupChange, GroupId, NamedRuleSet, PodName, PolicyPeers, PolicyPorts,
+    PolicyRule, PolicySync, PolicyTier, RuleAction, RuleSet, RuleSetId, Subject, SubjectRules,
 };
+use controlplane::config::{PodPattern, PolicyPeer};
 use controlplane::model::PolicyInputs;
+use controlplane::plane::ControlPlane;
 use dataplane::tables::policy::Direction;
 
 use crate::random::Random;
@@ -79,13 +81,15 @@ impl Committed {
         self.rule_sets.iter().filter(|(_, set)| is_refused(set)).map(|(id, _)| id).collect()
     }
 
-    /// Whether a connection of a pod to or from a peer may be, by TCP and [`PORT`] or the next one.
+    /// Whether a connection of a pod to or from a peer may be, by TCP and [`PORT`] or the next one, where
+    /// the configuration says this of it.
     pub(crate) fn allows(
         &self,
         pod: &PodName,
         direction: Direction,
         peer: IpAddr,
         port: u16,
+        file: Option<bool>,
     ) -> bool {
         let Some(subject) = self.subjects.values().find(|subject| is_same(&subject.pod, pod))
         else {
@@ -108,7 +112,8 @@ impl Committed {
             match first.map(|rule| rule.action) {
                 Some(RuleAction::Allow) => return true,
                 Some(RuleAction::Deny) => return false,
-                None if tier == 1 && !of_tier.is_empty() => return false,
+                None if tier == 1 && file == Some(true) => return true,
+                None if tier == 1 && (file.is_some() || !of_tier.is_empty()) => return false,
                 Some(RuleAction::Pass) | None => {}
             }
         }
@@ -125,6 +130,48 @@ impl Committed {
         };
         is_peer && rule.ports.as_ref().is_none_or(|_| port == PORT)
     }
+}
+
+/// Whether the policies of the configuration allow a connection of an attached pod; nothing, if none of
+/// them selects it for this direction.
+pub(crate) fn file_allows(
+    plane: &ControlPlane,
+    attachment: &AttachmentId,
+    direction: Direction,
+    peer: IpAddr,
+    port: u16,
+) -> Option<bool> {
+    let (leases, ports) = (&plane.model().attachments, plane.ports().compiled());
+    let name_of = |attachment: &AttachmentId| match leases.get(attachment)?.pod.as_ref() {
+        Some(pod) => Some(format!("{}/{}", pod.namespace, pod.name)),
+        None => Some(attachment.container_id.clone()),
+    };
+    let is_named = |names: &[PodPattern], attachment: &AttachmentId| {
+        names.iter().any(|one| name_of(attachment).is_some_and(|name| one.matches(&name)))
+    };
+    let policies = plane.config().policies.iter();
+    let policies = policies.filter(|policy| is_named(&policy.pods, attachment));
+    let rules: Vec<_> = policies
+        .filter_map(|policy| match direction {
+            Direction::Ingress => policy.ingress.as_ref(),
+            Direction::Egress => policy.egress.as_ref(),
+        })
+        .collect();
+    let is_peer = |one: &PolicyPeer| match one {
+        PolicyPeer::Block(block) => {
+            block.cidr.contains(&peer) && !block.except.iter().any(|except| except.contains(&peer))
+        }
+        PolicyPeer::Pods(names) => leases.iter().any(|(attachment, lease)| {
+            ports.contains_key(attachment)
+                && is_named(names, attachment)
+                && lease.addresses.iter().any(|net| net.addr() == peer)
+        }),
+    };
+    let is_allowed = rules.iter().copied().flatten().any(|rule| {
+        rule.peers.as_ref().is_none_or(|peers| peers.iter().any(is_peer))
+            && rule.ports.as_ref().is_none_or(|_| port == PORT)
+    });
+    (!rules.is_empty()).then_some(is_allowed)
 }
 
 fn is_refused(set: &RuleSet) -> bool {

@@ -71,11 +71,12 @@ const OVERLAYS: [&str; 10] = [
 const HOSTS: [&str; 3] =
     ["", "masquerade = false\n", "non_masquerade_prefixes = [\"203.0.113.0/24\"]\n"];
 
+/// Peers, static routes and policies.
 const PEERS: [&str; 4] = [
     "",
-    "[[peers]]\nname = \"n2\"\naddress = \"198.51.100.12\"\nprefixes = [\"198.18.2.0/24\"]\n",
+    "[[peers]]\nname = \"n2\"\naddress = \"198.51.100.12\"\nprefixes = [\"198.18.2.0/24\"]\n[[policies]]\nname = \"some\"\npods = [\"lab/c1\", \"c*\"]\negress = []\n[[policies.ingress]]\nfrom = [{ pods = [\"lab/c2\", \"c3\"] }, { cidr = \"198.18.2.0/24\" }]\nports = [{ port = 80 }]\n",
     "[[peers]]\nname = \"n3\"\naddress = \"198.51.100.13\"\nprefixes = [\"198.18.3.0/24\", \"fd00:18:3::/64\"]\nencapsulation = \"ipip\"\n[[routes.static]]\nprefix = \"198.18.77.0/24\"\nto = \"peer\"\nname = \"n3\"\n",
-    "[[routes.static]]\nprefix = \"198.18.78.0/24\"\nto = \"host\"\n",
+    "[[routes.static]]\nprefix = \"198.18.78.0/24\"\nto = \"host\"\n[[policies]]\nname = \"some\"\npods = [\"lab/*\"]\n[[policies.ingress]]\nfrom = [{ pods = [\"*\"] }]\n[[policies]]\nname = \"one\"\npods = [\"lab/c0\"]\n[[policies.egress]]\nto = [{ cidr = \"198.18.0.0/16\", except = [\"198.18.2.0/24\"] }]\n",
 ];
 
 const BRIDGES: [&str; 3] =

@@ -30,7 +30,7 @@ pub(super) fn policies(state: &PolicyState) -> String {
     if !summary.enforced {
         line(
             &mut text,
-            "no source has told policies, and kubernetes.policies is false: nothing is isolated",
+            "no source has told policies, the configuration has none, and kubernetes.policies is false: nothing is isolated",
         );
     }
     for refused in &summary.refused {

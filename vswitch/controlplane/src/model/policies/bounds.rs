@@ -8,6 +8,7 @@ use api::{ErrorKind, ErrorReply, PodName, PolicySync};
 
 use super::PolicyInputs;
 use crate::model::refuse;
+use crate::policy::FILE_NAMES;
 
 /// Bytes of a rule set's name at most: those of its policy, and its subjects' ports.
 const MAX_RULE_SET_NAME: usize = 4096;
@@ -82,6 +83,14 @@ pub(crate) fn check_names(sync: &PolicySync) -> Result<(), ErrorReply> {
     let sets = sync.rule_sets.iter().map(|named| &named.id);
     for id in named.chain(sets).chain(&sync.gone_rule_sets) {
         check("name of a rule set", &id.0, MAX_RULE_SET_NAME)?;
+    }
+    let sets = sync.rule_sets.iter().map(|named| &named.id.0);
+    let groups = sync.groups.iter().map(|change| &change.group.0);
+    if sets.chain(groups).any(|name| name.starts_with(FILE_NAMES)) {
+        let message = format!(
+            "policies: the name of a group or rule set begins with {FILE_NAMES}, as only those of [[policies]] do"
+        );
+        return Err(refuse(ErrorKind::Invalid, message));
     }
     Ok(())
 }

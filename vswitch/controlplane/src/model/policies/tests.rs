@@ -261,3 +261,17 @@ fn names_and_totals_have_bounds_and_a_long_selector_costs_its_own_group() {
     assert_eq!(refused.kind, ErrorKind::Exhausted);
     assert!(refused.message.contains("there would be 4097 pods; 4096 are possible"), "{refused}");
 }
+
+#[test]
+fn no_source_uses_the_names_of_the_files_policies() {
+    let of_set = PolicySync {
+        rule_sets: vec![rule_set("vswitch.toml/db ingress", RuleAction::Allow)],
+        ..PolicySync::default()
+    };
+    let groups = vec![change("vswitch.toml/demo/db", &[], &[1])];
+    for sync in [of_set, PolicySync { groups, ..PolicySync::default() }] {
+        let refused = check_names(&sync).expect_err("they are taken");
+        assert_eq!(refused.kind, ErrorKind::Invalid);
+        assert!(refused.message.contains("begins with vswitch.toml/"), "{}", refused.message);
+    }
+}
