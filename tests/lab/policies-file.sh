@@ -11,6 +11,8 @@ OUTSIDE=${HOST_ADDRESS[outside]}
 OUTSIDE6=${HOST6[outside]}
 # A transfer of so many files goes on while policies change.
 readonly HELD_BLOBS=10
+# An interval of ports, and a port in it.
+readonly FIRST=9000 WITHIN=9005 LAST=9010
 
 main() {
     setup_binaries
@@ -31,6 +33,8 @@ main() {
     denied
     by_name
     by_port
+    by_interval
+    sctp_service
     by_address
     revoked
     come_later
@@ -98,6 +102,67 @@ by_port() {
     check_not "by other ports it is not" fetch web "$(address db 4)" who
     db_allows '{ pods = ["demo/web"] }' '{ port = 1, end_port = '"$SERVER_PORT"' }'
     check "until they have one more" fetch web "$(address db 4)" who
+}
+
+# The ends of an interval are in it, and their neighbours are not, by each protocol.
+by_interval() {
+    local port protocol
+    for port in $((FIRST - 1)) $FIRST $WITHIN $LAST $((LAST + 1)); do
+        lab_spawn "server-db-$port" db /usr/bin/python3 "$root/scripts/lib/pod_server.py" "$port" "$LAB_DIR/blob"
+        lab_spawn "who-db-$port" db /usr/bin/python3 "$root/scripts/lib/udp_who.py" serve "$port"
+        wait_until 10 listens db "$port" || die "The server in db does not listen"
+        wait_until 10 hears db "$port" || die "The UDP server in db does not listen"
+    done
+    lab_spawn sctp-db db /usr/bin/python3 "$root/tests/lab/sctp_init.py" serve
+    wait_until 10 listens_raw db || die "The SCTP server in db does not listen"
+    db_allows '{ pods = ["demo/web"] }' "$(interval tcp), $(interval udp)"
+    check "trace names the rule" finds "ingress of demo/db allowed by vswitch.toml/db rule 0" \
+        <<<"$(ctl node-a trace --from demo/web --to "$(address db 4)" --proto udp --dport "$LAST")"
+    check_not "SCTP is not allowed by TCP and UDP" asks_sctp "$(address db 4)" "$WITHIN"
+    db_allows '{ pods = ["demo/web"] }' "$(interval tcp), $(interval udp), $(interval sctp)"
+    for protocol in tcp udp sctp; do
+        for port in $FIRST $WITHIN $LAST; do
+            check "$protocol: port $port is in $FIRST to $LAST" "asks_$protocol" "$(address db 4)" "$port"
+        done
+        for port in $((FIRST - 1)) $((LAST + 1)); do
+            check_not "$protocol: port $port is not" "asks_$protocol" "$(address db 4)" "$port"
+        done
+    done
+    check "SCTP over IPv6 is allowed" asks_sctp "$(address db 6)" "$LAST"
+    check_not "and denied" asks_sctp "$(address db 6)" $((LAST + 1))
+    db_allows '{ pods = ["demo/web"] }' '{ protocol = "sctp" }'
+    check "all of SCTP is every port of it" asks_sctp "$(address db 4)" $((LAST + 1))
+    check_not "and nothing else" asks_tcp "$(address db 4)" "$WITHIN"
+    db_allows '{ pods = ["demo/web"] }' "$(interval sctp)"
+}
+
+interval() { printf '{ protocol = "%s", port = %s, end_port = %s }' "$1" "$FIRST" "$LAST"; }
+
+# asks_PROTOCOL ADDRESS PORT: from web, and there is an answer.
+asks_tcp() { in_ns web timeout 2 bash -c "exec 3<>/dev/tcp/$1/$2"; }
+asks_udp() { in_ns web /usr/bin/python3 "$root/scripts/lib/udp_who.py" ask "$1" "$2"; }
+asks_sctp() { in_ns web /usr/bin/python3 "$root/tests/lab/sctp_init.py" ask "$1" "$2"; }
+
+# listens_raw NAME: a raw socket of SCTP is open there, of each IP version.
+listens_raw() { [[ $(in_ns "$1" ss -Hlnw | grep -c ':132 \|:sctp ') == 2 ]]; }
+
+# A service's connection is judged by the backend's port. The checksum of SCTP covers both.
+sctp_service() {
+    serve_sctp "$WITHIN"
+    check "SCTP to a service is allowed by the backend's port" asks_sctp 198.19.0.7 5432
+    check "explain says so" finds "^ingress  demo/db selected by vswitch.toml/db; allowed by vswitch.toml/db rule 0$" \
+        <<<"$(ctl node-a explain demo/web demo/signal)"
+    serve_sctp $((LAST + 1))
+    check_not "and denied by it" asks_sctp 198.19.0.7 5432
+    check "explain says so too" finds "^ingress  demo/db selected by vswitch.toml/db; denied, as no rule allows it$" \
+        <<<"$(ctl node-a explain demo/web demo/signal)"
+}
+
+# serve_sctp PORT: node-a has a service with this port of db as its backend.
+serve_sctp() {
+    /usr/bin/python3 "$root/tests/lab/ask.py" "$(node_socket node-a)" sync-services "$(jq -cn \
+        --arg address "$(address db 4)" --argjson at "$1" '{complete: false, gone: [], services: [
+            {name: "demo/signal", protocol: "SCTP", port: 5432, addresses: ["198.19.0.7"], backends: [{$address, port: $at}]}]}')" >/dev/null
 }
 
 by_address() {
