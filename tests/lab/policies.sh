@@ -131,7 +131,10 @@ explained() {
     check "it says who may deny" said "^result   ALLOWED on node-b; node-a may deny it$"
     check "and how packets go there" said "^route    node-a, vxlan, mtu 1450$"
     check "a probe of this node is explained" explains 0 node-a "$(in_ip a1 -json -4 route show default | jq -r '.[0].gateway')" "demo/a2:$((SERVER_PORT + 1))"
-    check "nobody judges it" said "^ingress  this node itself: not judged$"
+    check "no policy concerns the node" said "^egress   this node itself, which no policy selects; allowed$"
+    check "and those of the pod do not deny it" said "^ingress  demo/a2 is reached by its own node whatever its policies say; allowed$"
+    check "a connection to the node is explained" explains 0 node-a demo/a1 "$(in_ip a1 -json -4 route show default | jq -r '.[0].gateway'):22"
+    check "by the node's end too" said "^ingress  this node itself, which no policy selects; allowed$"
     serve 5432 "$SERVER_PORT"
     check "a service is explained by its backend" explains 0 node-a demo/a1 demo/web.svc
     check "which is named" said "^service  demo/web:http, 1 usable of 1; chosen $a2:$SERVER_PORT (demo/a2)$"

@@ -118,8 +118,13 @@ pub enum Judge {
         /// Name of the node.
         node: String,
     },
-    /// Nobody: this node itself is that end.
-    Exempt,
+    /// Nobody: that end is this node itself, which has no policies.
+    Node,
+    /// Nobody: that end is a pod of this node, and this node itself opens the connection.
+    OwnNode {
+        /// The pod's port.
+        pod: String,
+    },
     /// Nobody here: that end is no pod that this node knows of.
     Nobody,
 }

@@ -44,7 +44,10 @@ fn balanced(service: &ExplainedService) -> String {
 fn judge(judge: &Judge) -> String {
     let (pod, isolation, policies, allowed, rule) = match judge {
         Judge::OtherNode { node } => return format!("on {node}: ask there"),
-        Judge::Exempt => return "this node itself: not judged".to_owned(),
+        Judge::Node => return "this node itself, which no policy selects; allowed".to_owned(),
+        Judge::OwnNode { pod } => {
+            return format!("{pod} is reached by its own node whatever its policies say; allowed");
+        }
         Judge::Nobody => return "no pod that this node knows of: not judged here".to_owned(),
         Judge::ThisNode { pod, isolation, policies, allowed, rule } => {
             (pod, isolation, policies, allowed, rule)
@@ -213,7 +216,11 @@ mod tests {
     #[test]
     fn every_judge_has_words() {
         for (judge, expected) in [
-            (Judge::Exempt, "this node itself: not judged"),
+            (Judge::Node, "this node itself, which no policy selects; allowed"),
+            (
+                Judge::OwnNode { pod: "shop/web".to_owned() },
+                "shop/web is reached by its own node whatever its policies say; allowed",
+            ),
             (Judge::Nobody, "no pod that this node knows of: not judged here"),
             (
                 web(Isolation::Pending, false, None),

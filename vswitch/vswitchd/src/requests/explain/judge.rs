@@ -39,7 +39,7 @@ impl Daemon {
         }
         let tables = self.node.publisher.tables();
         if is_exempt(trace) || ingress == HOST && tables.is_of_node(source) {
-            return Judge::Exempt;
+            return Judge::Node;
         }
         self.judge_elsewhere(source)
     }
@@ -53,9 +53,9 @@ impl Daemon {
         protocol: Protocol,
     ) -> Judge {
         match self.port_with(target) {
-            Some(_) if is_exempt(trace) => Judge::Exempt,
+            Some(port) if is_exempt(trace) => Judge::OwnNode { pod: self.name_of(port) },
             Some(port) => self.judge_of_pod(port, half, protocol),
-            None if self.node.publisher.tables().is_of_node(target) => Judge::Exempt,
+            None if self.node.publisher.tables().is_of_node(target) => Judge::Node,
             None => self.judge_elsewhere(target),
         }
     }
