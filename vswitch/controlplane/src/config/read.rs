@@ -64,6 +64,8 @@ impl KeyLines {
 /// One reading of one file.
 pub(super) struct Reader<'t> {
     text: &'t str,
+    /// An offset and the line that it is in: what is asked for next is seldom far from it.
+    known_line: (usize, usize),
     pub(super) origin: KeyLines,
     pub(super) problems: Vec<Problem>,
 }
@@ -78,16 +80,21 @@ pub(super) struct Section<'t> {
 impl<'t> Reader<'t> {
     pub(super) fn new(file: &str, text: &'t str) -> Self {
         let origin = KeyLines { file: file.to_owned(), lines: BTreeMap::new() };
-        Self { text, origin, problems: Vec::new() }
+        Self { text, known_line: (0, 1), origin, problems: Vec::new() }
     }
 
     pub(super) fn refuse(&mut self, key: &str, message: impl Into<String>) {
         self.problems.push(self.origin.problem(key, message));
     }
 
-    pub(super) fn line_of(&self, offset: usize) -> usize {
-        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
-        before.iter().filter(|byte| **byte == b'\n').count() + 1
+    pub(super) fn line_of(&mut self, offset: usize) -> usize {
+        let offset = offset.min(self.text.len());
+        let (known, line) = self.known_line;
+        let between = &self.text.as_bytes()[known.min(offset)..known.max(offset)];
+        let breaks = between.iter().filter(|byte| **byte == b'\n').count();
+        let line = if offset < known { line - breaks } else { line + breaks };
+        self.known_line = (offset, line);
+        line
     }
 
     pub(super) fn root(&self, table: &'t DeTable<'t>) -> Section<'t> {
