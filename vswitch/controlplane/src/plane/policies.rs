@@ -123,16 +123,30 @@ impl ControlPlane {
         refused.collect()
     }
 
-    /// The pods with a port that are denied everything, as nobody told their policies.
+    /// The pods with a port and a name that are denied everything, as nobody told their policies.
     pub fn pending_pods(&self) -> impl Iterator<Item = &AttachmentId> {
         let is_kept = self.keeps_policies();
+        let unknown =
+            move |lease: &Lease| self.model.pod_rules(lease, is_kept) == PodRules::Unknown;
+        self.pods_up(move |_, lease| lease.pod.is_some() && unknown(lease))
+    }
+
+    /// The pods with a port that are denied everything, as their name was lost.
+    pub fn nameless_pods(&self) -> impl Iterator<Item = &AttachmentId> {
+        let is_kept = self.keeps_policies();
+        self.pods_up(move |attachment, lease| {
+            lease.name_is_lost && self.rules_of(attachment, lease, is_kept) == PodRules::Unknown
+        })
+    }
+
+    fn pods_up(
+        &self,
+        is_meant: impl Fn(&AttachmentId, &Lease) -> bool,
+    ) -> impl Iterator<Item = &AttachmentId> {
         let leases = self.model.attachments.iter();
         leases
-            .filter(move |(attachment, lease)| {
-                self.ports.is_up(attachment)
-                    && self.model.pod_rules(lease, is_kept) == PodRules::Unknown
-            })
-            .map(|(attachment, _)| attachment)
+            .filter(move |(pod, lease)| self.ports.is_up(pod) && is_meant(pod, lease))
+            .map(|(pod, _)| pod)
     }
 
     /// Whether a pod is denied everything as nobody told its policies.

@@ -311,6 +311,10 @@ fn random_reserve(random: &mut Random) -> Reserve {
     // Not every runtime names pods.
     let container = asked.attachment.container_id.clone();
     asked.pod = random.percent(80).then(|| policies::pod_name(random, &container));
+    // podman gives its containers names; one is another pod's ID.
+    if asked.pod.is_none() && random.percent(50) {
+        asked.container_name = Some(random.of(&["web", "c1", "c3"]).into());
+    }
     // An older plugin names none.
     asked.network = random.percent(80).then(|| random.of(&NETWORKS).into());
     if random.percent(20) {

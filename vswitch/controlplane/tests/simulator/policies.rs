@@ -142,9 +142,13 @@ pub(crate) fn file_allows(
     port: u16,
 ) -> Option<bool> {
     let (leases, ports) = (&plane.model().attachments, plane.ports().compiled());
-    let name_of = |attachment: &AttachmentId| match leases.get(attachment)?.pod.as_ref() {
-        Some(pod) => Some(format!("{}/{}", pod.namespace, pod.name)),
-        None => Some(attachment.container_id.clone()),
+    let name_of = |attachment: &AttachmentId| {
+        let lease = leases.get(attachment)?;
+        let of_podman = lease.container_name.clone();
+        Some(match lease.pod.as_ref() {
+            Some(pod) => format!("{}/{}", pod.namespace, pod.name),
+            None => of_podman.unwrap_or_else(|| attachment.container_id.clone()),
+        })
     };
     let is_named = |names: &[PodPattern], attachment: &AttachmentId| {
         names.iter().any(|one| name_of(attachment).is_some_and(|name| one.matches(&name)))

@@ -52,9 +52,11 @@ impl Daemon {
         }
     }
 
-    /// What an operator should know of policies: pods that wait, and rule sets that are refused.
+    /// What an operator should know of policies: pods that are denied everything, and rule sets that are
+    /// refused.
     pub(crate) fn policy_notes(&self, now: Instant) -> Vec<String> {
-        self.late_note(now).into_iter().chain(self.refused_note()).collect()
+        let notes = [self.late_note(now), self.nameless_note(), self.refused_note()];
+        notes.into_iter().flatten().collect()
     }
 
     fn late_note(&self, now: Instant) -> Option<String> {
@@ -67,6 +69,18 @@ impl Daemon {
                 late.len(),
                 PATIENCE.as_secs(),
                 some(&late, ", ")
+            )
+        })
+    }
+
+    fn nameless_note(&self) -> Option<String> {
+        let pods: Vec<_> =
+            self.plane.nameless_pods().map(|pod| self.plane.port_name(pod)).collect();
+        (!pods.is_empty()).then(|| {
+            format!(
+                "{} pod(s) are denied everything, as their names were lost with a line of the journal and any policy may select them: {}; delete them",
+                pods.len(),
+                some(&pods, ", ")
             )
         })
     }

@@ -243,6 +243,30 @@ fn a_lost_line_of_a_pod_costs_no_policies_but_its_own() {
     let why = nameless.ingress.reason.as_deref().unwrap_or_default();
     assert!(why.contains("its name was lost"), "{why}");
     assert_eq!(daemon.isolation()[1], web);
+    let Reply::Status(status) = daemon.ask(&Request::Status) else { panic!("not a status") };
+    let warns = |part: &str| status.warnings.iter().any(|warning| warning.contains(part));
+    assert!(warns("any policy may select them: db; delete them"), "{:?}", status.warnings);
+    assert!(!warns("vswitch-agent"), "the agent could not help: {:?}", status.warnings);
+    daemon.stop();
+}
+
+#[test]
+fn a_pod_whose_name_is_lost_may_be_any_that_the_configuration_selects() {
+    let node = Node::new("");
+    node.append("[[policies]]\nname = \"db\"\npods = [\"shop/db\"]\ningress = []\n");
+    let daemon = node.start();
+    let db = daemon.plug_as(reserve("db"));
+    assert_eq!(daemon.isolation(), [("shop/db".into(), Isolation::Policies, Isolation::Open)]);
+    daemon.kill();
+    node.damage("db");
+    let daemon = node.start();
+    assert!(matches!(daemon.ask(&Request::Recover(recover("db", &db))), Reply::Reserved(_)));
+    let (port, _far) = PortFd::pair().expect("a socketpair");
+    assert_eq!(daemon.attach("db", db.mac, port.into()), Ok(Reply::Done));
+    assert_eq!(daemon.isolation(), [("db".into(), Isolation::Pending, Isolation::Pending)]);
+    let Reply::Status(status) = daemon.ask(&Request::Status) else { panic!("not a status") };
+    let warning = "any policy may select them: db; delete them";
+    assert!(status.warnings.iter().any(|one| one.contains(warning)), "{:?}", status.warnings);
     daemon.stop();
 }
 
