@@ -27,6 +27,7 @@ main() {
     check "a pod of two containers starts" podman_pod pair
     container_talks single
     check "the published port leads to the container" published_port "$PUBLISHED_PORT"
+    isolated
     daemon_dies_under single b1
     state_full
     ended_silently
@@ -48,6 +49,30 @@ main() {
         wait_until 70 nothing_left node-a
     check "podman removes what it knows of that one" podman_on rm --force --time 0 silent
     report_end
+}
+
+# A policy of the configuration has containers by their names, and a pod of several by its own.
+isolated() {
+    local config
+    config=$(node_dir node-a)/vswitch.toml
+    cp "$config" "$config.without"
+    printf '%s\n' '[[policies]]' 'name = "single"' 'pods = ["single"]' \
+        'ingress = [{ from = [{ pods = ["pair"] }] }]' >>"$config"
+    check "a policy is reloaded" reload
+    check "it selects the container" finds "^single  *ingress  *policies  *network  *1  *vswitch.toml/single$" \
+        <<<"$(ctl node-a show policies)"
+    check "a container that it allows reaches it" container_fetches pair-client "$(address single 4)"
+    check_not "another pod does not" fetch b1 "$(address single 4)" blob
+    cp "$config.without" "$config"
+    check "the policy is removed" reload
+    check "and the other pod reaches it" transfers b1 "$(address single 4)"
+}
+
+reload() {
+    local log=$LAB_DIR/logs/vswitchd-node-a.log before
+    before=$(reloads "$log")
+    kill -HUP "$(daemon_of node-a)"
+    wait_until 5 reloaded_since "$log" "$before"
 }
 
 # A container more is refused as long as there is no room, and one can always be removed.
