@@ -146,6 +146,9 @@ impl Agent {
                     if self.settings.policies {
                         self.policies.take_node(&event);
                     }
+                    if self.services.take_node(&event) {
+                        self.changed();
+                    }
                     return self.take_node(event);
                 }
                 // A list that broke off begins anew.

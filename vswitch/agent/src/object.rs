@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::ClusterResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -83,6 +84,12 @@ impl NodeObject {
     #[must_use]
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations()?.get(key).map(String::as_str)
+    }
+
+    /// Its addresses of all types, as far as they are such and no names.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let texts = self.status.addresses.iter().flatten().map(|entry| entry.address.as_str());
+        texts.filter_map(|text| text.parse().ok())
     }
 
     fn annotations(&self) -> Option<&BTreeMap<String, String>> {

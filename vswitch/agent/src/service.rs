@@ -13,6 +13,7 @@
 //! | `slice`     | judges an EndpointSlice: endpoints, and how ready each is |
 //! | `backends`  | which endpoints this node uses, for what |
 //! | `translate` | one Service to the services of the daemon |
+//! | `owners`    | whose an address is that several Services, or a Service and a Node, have |
 //! | `index`     | all of them, and what a change comes to |
 //! | `held`      | the difference to what the daemon has, in messages |
 //! | `problem`   | what is left out, and why |
@@ -24,6 +25,7 @@ pub mod backends;
 pub mod held;
 pub mod index;
 pub mod object;
+pub mod owners;
 pub mod problem;
 pub mod slice;
 pub mod translate;

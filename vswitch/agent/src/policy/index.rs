@@ -222,8 +222,7 @@ fn name(metadata: &ObjectMeta) -> &str {
 /// A Node as policies see it.
 fn node(object: &NodeObject) -> PolicyNode {
     let labels = object.metadata.labels.clone().unwrap_or_default();
-    let texts = object.status.addresses.iter().flatten().map(|entry| entry.address.as_str());
-    let mut addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
+    let mut addresses: Vec<IpAddr> = object.addresses().collect();
     addresses.sort_unstable();
     addresses.dedup();
     PolicyNode { labels, addresses }

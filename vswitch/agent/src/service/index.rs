@@ -5,18 +5,19 @@
 //! left out, to `report`. A change of one slice has one Service translated anew.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::ServiceSpec;
 use kube::runtime::watcher::Event;
 
 use super::object::{ServiceObject, SliceObject};
+use super::owners::Owners;
 use super::problem::summary;
 use super::slice::EndpointSlice;
 use super::translate::translate;
 use super::virtuals::{ClusterService, key_of};
 use crate::listing::{ListStep, Listing};
+use crate::object::NodeObject;
 
 /// The daemon's services by name.
 pub type Specs = BTreeMap<String, Arc<ServiceSpec>>;
@@ -30,10 +31,9 @@ pub struct Services {
     /// By the key of their Service, then by name.
     slices: BTreeMap<Arc<str>, BTreeMap<Box<str>, EndpointSlice>>,
     /// Key of a slice to that of its Service.
-    owners: BTreeMap<Box<str>, Arc<str>>,
-    /// Addresses and the Services that have them.
-    cluster_ips: BTreeMap<IpAddr, Arc<str>>,
-    named: BTreeSet<(IpAddr, Arc<str>)>,
+    service_of_slice: BTreeMap<Box<str>, Arc<str>>,
+    owners: Owners,
+    listed_nodes: Listing,
     listed_services: Listing,
     listed_slices: Listing,
     /// Services to be translated.
@@ -52,14 +52,15 @@ impl Services {
     /// Of no Service for ever: what the daemon has is to be withdrawn.
     #[must_use]
     pub fn none() -> Self {
-        let (listed_services, listed_slices) = (Listing::whole(), Listing::whole());
-        Self { listed_services, listed_slices, ..Self::default() }
+        let [listed_nodes, listed_services, listed_slices] = [(); 3].map(|()| Listing::whole());
+        Self { listed_nodes, listed_services, listed_slices, ..Self::default() }
     }
 
-    /// Whether both kinds were listed; before that a Service that is missing is not gone.
+    /// Whether all kinds were listed; before that a Service that is missing is not gone.
     #[must_use]
     pub fn is_listed(&self) -> bool {
-        self.listed_services.is_whole() && self.listed_slices.is_whole()
+        let kinds = [&self.listed_nodes, &self.listed_services, &self.listed_slices];
+        kinds.into_iter().all(Listing::is_whole)
     }
 
     /// How many Services are served.
@@ -87,6 +88,29 @@ impl Services {
         }
         self.zone = zone.map(str::to_owned);
         self.changed.extend(self.services.keys().cloned());
+        !self.changed.is_empty()
+    }
+
+    /// Takes what became of a Node: its addresses are no Service's. True if something may have changed.
+    pub fn take_node(&mut self, event: &Event<NodeObject>) -> bool {
+        match self.listed_nodes.step(event, |object| object.name().to_owned()) {
+            ListStep::Nothing => {}
+            ListStep::Put(object) => {
+                let addresses = object.addresses().collect();
+                self.owners.put_node(object.name(), addresses, &mut self.changed);
+            }
+            ListStep::Remove(object) => {
+                self.owners.put_node(object.name(), BTreeSet::new(), &mut self.changed);
+            }
+            ListStep::Whole(seen) => {
+                let all = self.owners.nodes();
+                let gone: Vec<_> = all.filter(|name| !seen.contains(&***name)).cloned().collect();
+                for name in &gone {
+                    self.owners.put_node(name, BTreeSet::new(), &mut self.changed);
+                }
+                return true;
+            }
+        }
         !self.changed.is_empty()
     }
 
@@ -119,10 +143,14 @@ impl Services {
                 !self.changed.is_empty()
             }
             ListStep::Whole(seen) => {
-                let gone: Vec<_> =
-                    self.owners.keys().filter(|key| !seen.contains(*key)).cloned().collect();
+                let gone: Vec<_> = self
+                    .service_of_slice
+                    .keys()
+                    .filter(|key| !seen.contains(*key))
+                    .cloned()
+                    .collect();
                 gone.iter().for_each(|key| self.remove_slice(key));
-                tracing::info!("listed {} EndpointSlice(s) of them", self.owners.len());
+                tracing::info!("listed {} EndpointSlice(s) of them", self.service_of_slice.len());
                 true
             }
         }
@@ -144,8 +172,7 @@ impl Services {
                 continue;
             };
             let slices = self.slices.get(&key).into_iter().flat_map(BTreeMap::values);
-            let owner_of = |address: IpAddr| self.cluster_ips.get(&address).map(|owner| &**owner);
-            let translated = translate(service, slices, self.zone.as_deref(), owner_of);
+            let translated = translate(service, slices, self.zone.as_deref(), &self.owners);
             let mut gone: BTreeSet<String> = old.into_iter().collect();
             for spec in translated.specs {
                 gone.remove(&spec.name);
@@ -180,53 +207,18 @@ impl Services {
             return false;
         }
         let key = old.map_or_else(|| Arc::from(new.key.as_str()), |(key, _)| Arc::clone(key));
-        let kept_ips = old.map(|(_, old)| old.cluster_ips == new.cluster_ips);
-        if kept_ips != Some(true) {
-            self.disown(&key);
-            for address in &new.cluster_ips {
-                // The API server gives none to two; should it, the first keeps it.
-                self.cluster_ips.entry(*address).or_insert_with(|| Arc::clone(&key));
-                self.change_named(*address);
-            }
-        }
-        self.forget_named(&key);
-        self.named.extend(new.named_addresses().map(|address| (address, Arc::clone(&key))));
+        let old = self.services.get(&key);
+        self.owners.put_service(&key, old, Some(&new), &mut self.changed);
         self.services.insert(Arc::clone(&key), new);
         self.changed.insert(key);
         true
     }
 
     fn remove_service(&mut self, key: &str) {
-        self.disown(key);
-        self.forget_named(key);
-        if let Some((key, _)) = self.services.remove_entry(key) {
+        if let Some((key, old)) = self.services.remove_entry(key) {
+            self.owners.put_service(&key, Some(&old), None, &mut self.changed);
             self.changed.insert(key);
         }
-    }
-
-    /// The Service's ClusterIPs are nobody's now.
-    fn disown(&mut self, key: &str) {
-        let addresses = self.services.get(key).map(|old| old.cluster_ips.clone());
-        for address in addresses.into_iter().flatten() {
-            if self.cluster_ips.get(&address).is_some_and(|owner| **owner == *key) {
-                self.cluster_ips.remove(&address);
-                self.change_named(address);
-            }
-        }
-    }
-
-    fn forget_named(&mut self, key: &str) {
-        let Some((key, old)) = self.services.get_key_value(key) else { return };
-        for address in old.named_addresses() {
-            self.named.remove(&(address, Arc::clone(key)));
-        }
-    }
-
-    /// Services that name an address are translated anew.
-    fn change_named(&mut self, address: IpAddr) {
-        let first = (address, Arc::from(""));
-        let named = self.named.range(first..).take_while(|(named, _)| *named == address);
-        self.changed.extend(named.map(|(_, key)| Arc::clone(key)));
     }
 
     /// True if the slice differs from what it was before.
@@ -236,7 +228,11 @@ impl Services {
             self.remove_slice(&slice_key);
             return !self.changed.is_empty();
         };
-        if self.owners.get(slice_key.as_str()).is_some_and(|owner| **owner != *new.service) {
+        if self
+            .service_of_slice
+            .get(slice_key.as_str())
+            .is_some_and(|owner| **owner != *new.service)
+        {
             self.remove_slice(&slice_key);
         }
         let known = self.services.get_key_value(new.service.as_str()).map(|(key, _)| key);
@@ -247,13 +243,13 @@ impl Services {
             return false;
         }
         siblings.insert(slice_key.as_str().into(), new);
-        self.owners.insert(slice_key.into(), Arc::clone(&owner));
+        self.service_of_slice.insert(slice_key.into(), Arc::clone(&owner));
         self.changed.insert(owner);
         true
     }
 
     fn remove_slice(&mut self, slice_key: &str) {
-        let Some(owner) = self.owners.remove(slice_key) else { return };
+        let Some(owner) = self.service_of_slice.remove(slice_key) else { return };
         if let Some(siblings) = self.slices.get_mut(&owner) {
             siblings.remove(slice_key);
             if siblings.is_empty() {

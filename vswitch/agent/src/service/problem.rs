@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use api::ServiceProtocol;
 
+use super::owners::Owner;
 use super::translate::{MAX_ADDRESSES, MAX_BACKENDS, MAX_SETS};
 use super::virtuals::MAX_SOURCES;
 use crate::fields::shown;
@@ -24,13 +25,13 @@ pub enum ServiceProblem {
         /// Completes the sentence.
         why: &'static str,
     },
-    /// An address that the Service's owner names, and that is another Service's.
-    #[error("external address {address} is the ClusterIP of Service {owner}")]
-    ClusterIp {
+    /// An address that the Service names, and that is another's.
+    #[error("external address {address} {owner}")]
+    Taken {
         /// The address.
         address: IpAddr,
-        /// Namespace and name of the other.
-        owner: String,
+        /// Whose it is.
+        owner: Owner,
     },
     /// A port that cannot be one.
     #[error("port {0} is no port")]

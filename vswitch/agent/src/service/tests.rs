@@ -5,12 +5,14 @@ mod hostile;
 mod left_out;
 mod virtuals;
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use api::{BackendUse, ServiceSpec, WithoutBackend};
 use serde_json::{Value, json};
 
 use super::object::{ServiceObject, SliceObject};
+use super::owners::Owners;
 use super::problem::summary;
 use super::slice::EndpointSlice;
 use super::translate::{Translated, translate};
@@ -109,10 +111,16 @@ fn slices(objects: &[Value]) -> Vec<EndpointSlice> {
 
 /// What a node in `zone` serves, where 10.96.0.1 is another Service's.
 fn in_zone(zone: Option<&str>, object: &Value, objects: &[Value]) -> Translated {
-    let other: IpAddr = "10.96.0.1".parse().expect("an address");
-    let owner_of = |address| (address == other).then_some("default/kubernetes");
+    let kubernetes = json!({
+        "metadata": { "namespace": "default", "name": "kubernetes" },
+        "spec": { "clusterIP": "10.96.0.1", "ports": [{ "port": 443 }] },
+    });
+    let mut owners = Owners::default();
+    let other = judged(&kubernetes).expect("it has an address");
+    owners.put_service(&Arc::from(&*other.key), None, Some(&other), &mut BTreeSet::new());
     let Some(service) = judged(object) else { return Translated::default() };
-    translate(&service, slices(objects).iter(), zone, owner_of)
+    owners.put_service(&Arc::from(&*service.key), None, Some(&service), &mut BTreeSet::new());
+    translate(&service, slices(objects).iter(), zone, &owners)
 }
 
 fn served(object: &Value, objects: &[Value]) -> Translated {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use api::{BackendUse, ServiceSpec, is_v4};
 
 use super::backends::{Backends, PortEndpoints};
+use super::owners::Owners;
 use super::problem::ServiceProblem;
 use super::slice::EndpointSlice;
 use super::virtuals::{ClusterService, ServicePort};
@@ -46,14 +47,13 @@ pub fn service_of(name: &str) -> &str {
     name.split_once(':').map_or(name, |(service, _)| service)
 }
 
-/// What a node in this zone serves of a Service. `owner_of` finds the Service whose ClusterIP an address
-/// is.
+/// What a node in this zone serves of a Service. `owners` knows the addresses that are another's.
 #[must_use]
 pub fn translate<'s>(
     service: &ClusterService,
     slices: impl Iterator<Item = &'s EndpointSlice> + Clone,
     zone: Option<&str>,
-    owner_of: impl Fn(IpAddr) -> Option<&'s str>,
+    owners: &Owners,
 ) -> Translated {
     let mut problems = service.problems.clone();
     problems.extend(slices.clone().flat_map(|slice| slice.problems.iter().cloned()));
@@ -61,7 +61,7 @@ pub fn translate<'s>(
     let mut left = MAX_ALL_BACKENDS;
     let first_is_v4 = service.cluster_ips.first().is_none_or(IpAddr::is_ipv4);
     for is_v4 in [first_is_v4, !first_is_v4] {
-        let sets = sets(service, is_v4, &owner_of, &mut problems);
+        let sets = sets(service, is_v4, &mut problems);
         if sets.is_empty() {
             continue;
         }
@@ -77,6 +77,10 @@ pub fn translate<'s>(
                     problems.push(ServiceProblem::Sets);
                     return Translated { specs, problems };
                 }
+                let addresses = admitted(service, port, set, owners, &mut problems);
+                if addresses.is_empty() {
+                    continue;
+                }
                 let mut backends =
                     if set.is_local { endpoints.local() } else { endpoints.cluster(zone) };
                 let count = backends.all.len();
@@ -84,6 +88,7 @@ pub fn translate<'s>(
                     problems.push(ServiceProblem::Backends { port: port.label(), count });
                 }
                 left -= backends.all.len();
+                let set = Set { addresses, ..*set };
                 specs.push(spec(service, port, set, family, is_v4, backends));
             }
         }
@@ -94,7 +99,7 @@ pub fn translate<'s>(
 fn spec(
     service: &ClusterService,
     port: &ServicePort,
-    set: &Set,
+    set: Set,
     family: &str,
     v4: bool,
     backends: Backends,
@@ -104,7 +109,7 @@ fn spec(
         name: format!("{}:{}{}{family}", service.key, port.label(), set.suffix),
         protocol: port.protocol,
         port: port.port,
-        addresses: set.addresses.clone(),
+        addresses: set.addresses,
         sources: if set.is_restricted { sources.copied().collect() } else { Vec::new() },
         backends: backends.all,
         without_backend: backends.without,
@@ -113,29 +118,13 @@ fn spec(
 }
 
 /// The sets of addresses of a family that have something in them.
-fn sets<'s>(
-    service: &ClusterService,
-    is_v4: bool,
-    owner_of: &impl Fn(IpAddr) -> Option<&'s str>,
-    problems: &mut Vec<ServiceProblem>,
-) -> Vec<Set> {
-    let mut admitted = |addresses: &[&Vec<IpAddr>]| -> Vec<IpAddr> {
-        let of_family = addresses.iter().copied().flatten().filter(|ip| ip.is_ipv4() == is_v4);
-        // Who may name addresses in a Service must not get another's packets by that (CVE-2020-8554).
-        let admit = |address: &IpAddr| match owner_of(*address) {
-            Some(owner) if owner != service.key => {
-                let owner = owner.to_owned();
-                problems.push(ServiceProblem::ClusterIp { address: *address, owner });
-                None
-            }
-            _ => Some(*address),
-        };
-        of_family.filter_map(admit).collect()
+fn sets(service: &ClusterService, is_v4: bool, problems: &mut Vec<ServiceProblem>) -> Vec<Set> {
+    let of_family = |addresses: &[&Vec<IpAddr>]| -> Vec<IpAddr> {
+        addresses.iter().copied().flatten().filter(|ip| ip.is_ipv4() == is_v4).copied().collect()
     };
-    let cluster: Vec<IpAddr> =
-        service.cluster_ips.iter().copied().filter(|ip| ip.is_ipv4() == is_v4).collect();
-    let open = admitted(&[&service.external_ips, &service.open_balancer_ips]);
-    let restricted = admitted(&[&service.restricted_balancer_ips]);
+    let cluster = of_family(&[&service.cluster_ips]);
+    let open = of_family(&[&service.external_ips, &service.open_balancer_ips]);
+    let restricted = of_family(&[&service.restricted_balancer_ips]);
     let is_local = service.is_internal_local;
     let set = |suffix, is_local, is_restricted, addresses| Set {
         suffix,
@@ -157,6 +146,29 @@ fn sets<'s>(
         }
     }
     sets
+}
+
+/// The addresses of a set that are the Service's at this port.
+fn admitted(
+    service: &ClusterService,
+    port: &ServicePort,
+    set: &Set,
+    owners: &Owners,
+    problems: &mut Vec<ServiceProblem>,
+) -> Vec<IpAddr> {
+    let mut admitted = Vec::with_capacity(set.addresses.len());
+    for address in set.addresses.iter().copied() {
+        match owners.owner_of(service, address, port) {
+            None => admitted.push(address),
+            Some(owner) => {
+                let problem = ServiceProblem::Taken { address, owner };
+                if !problems.contains(&problem) {
+                    problems.push(problem);
+                }
+            }
+        }
+    }
+    admitted
 }
 
 /// Keeps so many backends, those for new flows first; true if that is not all.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use api::{ServiceProtocol, is_v4};
 use ipnet::IpNet;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::object::{ServiceFields, ServiceObject, ServicePortFields, is_others};
 use super::problem::{AddressKind, ServiceProblem};
@@ -26,6 +26,8 @@ pub struct ClusterService {
     pub key: String,
     /// Its UID, for Events.
     pub uid: Option<String>,
+    /// When it was created.
+    pub created: Option<Time>,
     /// Its ports.
     pub ports: Vec<ServicePort>,
     /// Addresses that the API server assigned; the first one's family is the Service's first.
@@ -115,6 +117,7 @@ impl ClusterService {
         external_ips.retain(|ip| !is_known(ip));
         open_balancer_ips.retain(|ip| !is_known(ip) && !external_ips.contains(ip));
         Some(Self {
+            created: metadata.creation_timestamp.clone(),
             ports,
             cluster_ips,
             external_ips,
@@ -138,6 +141,7 @@ impl ClusterService {
         Self {
             key,
             uid,
+            created: None,
             ports: Vec::new(),
             cluster_ips: Vec::new(),
             external_ips: Vec::new(),

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::watcher::Event;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::Services;
+use crate::object::NodeObject;
 use crate::service::object::{ServiceObject, SliceObject};
 
 fn service(name: &str, last: u8, external_ips: &[&str]) -> ServiceObject {
@@ -33,6 +35,20 @@ fn at(last: u8) -> Value {
     json!({ "addresses": [format!("10.0.0.{last}")] })
 }
 
+/// A Node with two addresses; none of them if `last` is 0.
+fn node(name: &str, last: u8) -> NodeObject {
+    let at = |kind, address: String| json!({ "type": kind, "address": address });
+    let addresses =
+        [at("InternalIP", format!("10.1.0.{last}")), at("ExternalIP", format!("203.0.113.{last}"))];
+    let object = json!({ "metadata": { "name": name },
+        "status": { "addresses": addresses[..if last == 0 { 0 } else { 2 }] } });
+    serde_json::from_value(object).expect("a Node")
+}
+
+fn created(second: u8) -> Time {
+    serde_json::from_value(json!(format!("2026-01-01T00:00:{second:02}Z"))).expect("a time")
+}
+
 /// What is served: addresses and backends.
 fn shown(services: &mut Services) -> Vec<String> {
     let line = |spec: &Arc<api::ServiceSpec>| {
@@ -45,6 +61,8 @@ fn shown(services: &mut Services) -> Vec<String> {
 }
 
 fn list(services: &mut Services, objects: &[ServiceObject], slices: &[SliceObject]) {
+    services.take_node(&Event::Init);
+    services.take_node(&Event::InitDone);
     services.take_service(&Event::Init);
     for object in objects {
         services.take_service(&Event::InitApply(object.clone()));
@@ -58,7 +76,7 @@ fn list(services: &mut Services, objects: &[ServiceObject], slices: &[SliceObjec
 }
 
 #[test]
-fn nothing_is_known_before_both_lists_are_whole() {
+fn nothing_is_known_before_all_lists_are_whole() {
     let mut services = Services::new("node-a");
     services.take_service(&Event::Init);
     services.take_service(&Event::InitApply(service("db", 1, &[])));
@@ -66,6 +84,9 @@ fn nothing_is_known_before_both_lists_are_whole() {
     services.take_slice(&Event::InitDone);
     assert!(!services.is_listed());
     services.take_service(&Event::InitDone);
+    assert!(!services.is_listed(), "an address may be a Node's");
+    services.take_node(&Event::Init);
+    services.take_node(&Event::InitDone);
     assert!(services.is_listed());
     assert!(Services::none().is_listed());
 }
@@ -161,6 +182,70 @@ fn a_cluster_ip_is_its_services_whoever_names_it() {
 }
 
 #[test]
+fn an_external_address_cannot_be_a_nodes_whichever_it_is() {
+    let mut services = Services::new("node-a");
+    list(&mut services, &[service("aa", 1, &["203.0.113.5", "203.0.113.6", "10.1.0.5"])], &[]);
+    assert!(services.take_node(&Event::Apply(node("node-b", 5))));
+    assert_eq!(shown(&mut services), ["shop/aa:http 10.96.0.1,203.0.113.6 > "]);
+    let problem = &services.problems()["shop/aa"];
+    assert!(problem.contains("203.0.113.5 is an address of Node node-b"), "{problem}");
+    assert!(problem.contains("10.1.0.5 is an address of Node node-b"), "{problem}");
+    services.take_node(&Event::Delete(node("node-b", 5)));
+    assert_eq!(
+        shown(&mut services),
+        ["shop/aa:http 10.96.0.1,203.0.113.5,203.0.113.6,10.1.0.5 > "]
+    );
+    assert!(services.problems().is_empty());
+}
+
+#[test]
+fn an_address_is_the_load_balancers_then_the_oldest_services() {
+    let mut services = Services::new("node-a");
+    let with_age = |name, last, age| {
+        let mut object = service(name, last, &["203.0.113.5"]);
+        object.metadata.creation_timestamp = Some(created(age));
+        object
+    };
+    list(&mut services, &[with_age("web", 2, 1)], &[]);
+    // Younger, however its name is.
+    services.take_service(&Event::Apply(with_age("aa", 1, 2)));
+    let of_web = ["shop/aa:http 10.96.0.1 > ", "shop/web:http 10.96.0.2,203.0.113.5 > "];
+    assert_eq!(shown(&mut services), of_web);
+    let problem = &services.problems()["shop/aa"];
+    assert!(problem.contains("203.0.113.5 is also in the older Service shop/web"), "{problem}");
+    // Another port of the address is nobody's yet.
+    let mut other_port = with_age("aa", 1, 2);
+    other_port.spec.ports.as_mut().expect("it has one")[0].port = 81;
+    services.take_service(&Event::Apply(other_port));
+    assert_eq!(
+        shown(&mut services),
+        ["shop/aa:http 10.96.0.1,203.0.113.5 > ", "shop/web:http 10.96.0.2,203.0.113.5 > "]
+    );
+    services.take_service(&Event::Apply(with_age("aa", 1, 2)));
+    // The youngest of all, whose load balancer has it.
+    let mut balanced = service("lb", 3, &[]);
+    balanced.metadata.creation_timestamp = Some(created(3));
+    balanced.status =
+        serde_json::from_value(json!({ "loadBalancer": { "ingress": [{ "ip": "203.0.113.5" }] } }))
+            .expect("a status");
+    services.take_service(&Event::Apply(balanced.clone()));
+    assert_eq!(
+        shown(&mut services),
+        [
+            "shop/aa:http 10.96.0.1 > ",
+            "shop/lb:http 10.96.0.3,203.0.113.5 > ",
+            "shop/web:http 10.96.0.2 > "
+        ]
+    );
+    assert!(services.problems()["shop/web"].contains("is the load balancer's of Service shop/lb"));
+    services.take_service(&Event::Delete(balanced));
+    assert_eq!(shown(&mut services), of_web);
+    services.take_service(&Event::Delete(with_age("web", 2, 1)));
+    assert_eq!(shown(&mut services), ["shop/aa:http 10.96.0.1,203.0.113.5 > "]);
+    assert!(services.problems().is_empty());
+}
+
+#[test]
 fn the_zone_decides_as_soon_as_it_is_known() {
     let mut services = Services::new("node-a");
     let hinted = |last, zone: &str| {
@@ -181,7 +266,8 @@ fn the_zone_decides_as_soon_as_it_is_known() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Service(u8, u8, bool),
+    Node(u8, u8),
+    Service(u8, u8, u8),
     NoService(u8),
     Slice(u8, u8, u8),
     NoSlice(u8),
@@ -190,7 +276,8 @@ enum Step {
 
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0..4_u8, 1..4_u8, any::<bool>()).prop_map(|(n, ip, e)| Step::Service(n, ip, e)),
+        (0..2_u8, 0..4_u8).prop_map(|(n, last)| Step::Node(n, last)),
+        (0..4_u8, 1..4_u8, 0..3_u8).prop_map(|(n, ip, e)| Step::Service(n, ip, e)),
         (0..4_u8).prop_map(Step::NoService),
         (0..5_u8, 0..4_u8, 1..4_u8).prop_map(|(n, of, at)| Step::Slice(n, of, at)),
         (0..5_u8).prop_map(Step::NoSlice),
@@ -204,14 +291,22 @@ proptest! {
     fn changes_end_where_a_list_would(steps in proptest::collection::vec(any_step(), 0..24)) {
         let mut services = Services::new("node-a");
         list(&mut services, &[], &[]);
+        let mut nodes = std::collections::BTreeMap::new();
         let mut objects = std::collections::BTreeMap::new();
         let mut slices = std::collections::BTreeMap::new();
         for step in steps {
             match step {
-                Step::Service(n, ip, names_others) => {
-                    // Two Services never have the same ClusterIP.
-                    let external: &[&str] = if names_others { &["10.96.0.11", "10.96.0.22"] } else { &[] };
-                    let object = service(&format!("s{n}"), 10 * n + ip, external);
+                Step::Node(n, last) => {
+                    let object = node(&format!("n{n}"), last);
+                    nodes.insert(n, object.clone());
+                    services.take_node(&Event::Apply(object));
+                }
+                Step::Service(n, ip, external) => {
+                    // Two Services never have the same ClusterIP. The last ones are the oldest.
+                    let external = [&[][..], &["10.96.0.11", "203.0.113.1"], &["203.0.113.1", "203.0.113.2"]]
+                        [usize::from(external)];
+                    let mut object = service(&format!("s{n}"), 10 * n + ip, external);
+                    object.metadata.creation_timestamp = Some(created(9 - n));
                     objects.insert(n, object.clone());
                     services.take_service(&Event::Apply(object));
                 }
@@ -237,6 +332,9 @@ proptest! {
         let objects: Vec<_> = objects.into_values().collect();
         let slices: Vec<_> = slices.into_values().collect();
         list(&mut listed, &objects, &slices);
+        for object in nodes.into_values() {
+            listed.take_node(&Event::Apply(object));
+        }
         prop_assert_eq!(shown(&mut services), shown(&mut listed));
         prop_assert_eq!(services.problems(), listed.problems());
         prop_assert_eq!(services.len(), listed.len());
