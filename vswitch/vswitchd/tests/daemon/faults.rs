@@ -85,7 +85,8 @@ fn what_cannot_be_synced_is_refused_with_the_reason_and_a_del_succeeds() {
     let daemon = node.start();
     daemon.plug("a");
     daemon.kill();
-    let daemon = node.start_with("journal-sync=error");
+    // Nor can it be written anew, which would be tried a second later.
+    let daemon = node.start_with("journal-sync=error,journal-fresh=error");
     let refused = daemon.try_ask(&Request::Reserve(Pod::reserve("b"))).expect_err("not on disk");
     assert_eq!(refused.kind, ErrorKind::NotReady, "{refused}");
     assert!(refused.message.contains("journal"), "{refused}");
