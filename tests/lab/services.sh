@@ -218,7 +218,7 @@ shown() {
     check "show services names a service and its backends" finds "^lab/far:TCP .*$(address b1 4):$SERVER_PORT" "$LAB_DIR/services"
     ctl node-a show sessions >"$LAB_DIR/sessions"
     check "show sessions names what a client speaks to, and who answers" \
-        finds "$(address a1 4):.*$(virtual near 4):$SERVER_PORT .*$(address a2 4):$SERVER_PORT" "$LAB_DIR/sessions"
+        finds "$(address a1 4):[0-9]* (demo/a1) .*$(virtual near 4):$SERVER_PORT (lab/near:TCP) .*$(address a2 4):$SERVER_PORT (demo/a2)" "$LAB_DIR/sessions"
     ctl node-a trace --from demo/a1 --to "$(virtual far 4)" --proto tcp --dport "$SERVER_PORT" >"$LAB_DIR/trace"
     check "trace tells which backend a flow would get" finds "session .*begins: to $(address b1 4):$SERVER_PORT" "$LAB_DIR/trace"
     ctl node-a trace --from demo/a1 --to "$(virtual none 4)" --proto tcp --dport "$SERVER_PORT" >"$LAB_DIR/trace"

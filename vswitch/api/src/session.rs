@@ -39,16 +39,28 @@ pub struct SessionEntry {
     pub protocol: String,
     /// Who opened it.
     pub client: SessionEnd,
+    /// Its name, if it is a pod of this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_name: Option<String>,
     /// What the opener speaks to.
     pub server: SessionEnd,
+    /// The name of that service, or of that pod of this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
     /// Who answers, if that is another: a service's backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<SessionEnd>,
+    /// Its name, if it is a pod of this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_name: Option<String>,
     /// The client as the backend sees it, if that is another address or port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_at_backend: Option<SessionEnd>,
     /// `embryonic`, `established`, `finished` or `reset`.
     pub state: String,
+    /// Policies do not allow it any more: its packets are dropped.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub is_revoked: bool,
     /// Seconds since its last packet.
     pub idle_seconds: u32,
 }

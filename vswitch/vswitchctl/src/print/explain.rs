@@ -141,10 +141,14 @@ mod tests {
         let session = |port| SessionEntry {
             protocol: "TCP".to_owned(),
             client: SessionEnd { address: [198, 18, 1, 2].into(), port },
+            client_name: None,
             server: SessionEnd { address: [198, 18, 96, 7].into(), port: 5432 },
+            server_name: None,
             backend: None,
+            backend_name: None,
             client_at_backend: None,
             state: "established".to_owned(),
+            is_revoked: false,
             idle_seconds: 1,
         };
         Explained {

@@ -80,18 +80,23 @@ pub(super) fn sessions(sessions: &Sessions) -> String {
     if sessions.sessions.is_empty() {
         return text;
     }
-    let end = |end: &SessionEnd| SocketAddr::new(end.address, end.port).to_string();
-    let other = |it: &Option<SessionEnd>| it.as_ref().map_or("-".to_owned(), end);
+    let end = |end: &SessionEnd, name: &Option<String>| {
+        let at = SocketAddr::new(end.address, end.port);
+        name.as_ref().map_or_else(|| at.to_string(), |name| format!("{at} ({name})"))
+    };
+    let other = |it: &Option<SessionEnd>, name: &Option<String>| {
+        it.as_ref().map_or("-".to_owned(), |it| end(it, name))
+    };
     let mut table =
         Table::new(&["PROTOCOL", "CLIENT", "SERVER", "BACKEND", "SEEN AS", "STATE", "IDLE S"]);
     for session in &sessions.sessions {
         table.row([
             session.protocol.clone(),
-            end(&session.client),
-            end(&session.server),
-            other(&session.backend),
-            other(&session.client_at_backend),
-            session.state.clone(),
+            end(&session.client, &session.client_name),
+            end(&session.server, &session.server_name),
+            other(&session.backend, &session.backend_name),
+            other(&session.client_at_backend, &None),
+            if session.is_revoked { "revoked".to_owned() } else { session.state.clone() },
             session.idle_seconds.to_string(),
         ]);
     }

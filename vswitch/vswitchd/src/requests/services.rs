@@ -1,8 +1,16 @@
 //! Answers about services and sessions.
 
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use api::{ServiceEntry, ServiceSpec, SessionCounts, SessionEnd, SessionEntry, Sessions};
+use controlplane::plane::ControlPlane;
 use dataplane::Millis;
 use dataplane::session::{Class, Endpoint, PortSessions, Session, SessionEvents, Tick};
+
+use dataplane::tables::VirtualPort;
+use dataplane::wire::Protocol;
 
 use crate::daemon::Daemon;
 
@@ -33,7 +41,8 @@ impl Daemon {
         let most = most.min(MOST) as usize;
         let pages = (0..table.buckets()).step_by(PAGE as usize);
         let sessions = pages.flat_map(|first| table.page(first..first.saturating_add(PAGE), now));
-        let sessions = sessions.take(most).map(|session| shown(&session, now)).collect();
+        let names = Names::of(&self.plane);
+        let sessions = sessions.take(most).map(|session| shown(&session, now, &names)).collect();
         Sessions { families, sessions }
     }
 
@@ -44,9 +53,10 @@ impl Daemon {
     ) {
         let table = &self.node.shared.sessions;
         let now = Millis(self.node.shared.origin.elapsed().as_millis() as u64).tick();
+        let names = Names::of(&self.plane);
         for first in (0..table.buckets()).step_by(PAGE as usize) {
             for session in table.page(first..first.saturating_add(PAGE), now) {
-                call(&session, &|session| shown(session, now));
+                call(&session, &|session| shown(session, now, &names));
             }
         }
     }
@@ -71,7 +81,33 @@ fn counts(
     }
 }
 
-fn shown(session: &Session, now: Tick) -> SessionEntry {
+/// What the ends of sessions are called.
+struct Names<'a> {
+    pods: HashMap<IpAddr, String>,
+    services: &'a BTreeMap<VirtualPort, Arc<ServiceSpec>>,
+}
+
+impl<'a> Names<'a> {
+    fn of(plane: &'a ControlPlane) -> Self {
+        let model = plane.model();
+        let pods = model.attachments.iter().flat_map(|(attachment, lease)| {
+            let name = plane.port_name(attachment);
+            lease.addresses.iter().map(move |net| (net.addr(), name.clone()))
+        });
+        Self { pods: pods.collect(), services: &model.served.ports }
+    }
+
+    fn pod(&self, end: Endpoint) -> Option<String> {
+        self.pods.get(&end.address).cloned()
+    }
+
+    fn service(&self, end: Endpoint, protocol: Protocol) -> Option<String> {
+        let port = VirtualPort { address: end.address, protocol, port: end.port };
+        self.services.get(&port).map(|service| service.name.clone())
+    }
+}
+
+fn shown(session: &Session, now: Tick, names: &Names<'_>) -> SessionEntry {
     let end = |end: Endpoint| SessionEnd { address: end.address, port: end.port };
     let (client, server) = (session.client_side, session.server_side);
     let other = |seen: Endpoint, sent: Endpoint| (seen != sent).then(|| end(seen));
@@ -84,10 +120,18 @@ fn shown(session: &Session, now: Tick) -> SessionEntry {
     SessionEntry {
         protocol: session.protocol().to_string(),
         client: end(client.source()),
+        client_name: names.pod(client.source()),
         server: end(client.destination()),
+        server_name: names
+            .service(client.destination(), session.protocol())
+            .or_else(|| names.pod(client.destination())),
         backend: other(server.destination(), client.destination()),
+        backend_name: names
+            .pod(server.destination())
+            .filter(|_| server.destination() != client.destination()),
         client_at_backend: other(server.source(), client.source()),
         state: state.to_owned(),
+        is_revoked: session.policy.is_revoked,
         idle_seconds: now.since(session.state.last_seen),
     }
 }
