@@ -21,6 +21,7 @@ main() {
     servers_up a1 a2 b1
     check "pods speak to one another before anybody told policies" talks a1 a2 4
     denied_by_default
+    followed
     allowed_by_group_and_port
     explained
     denied_from_within
@@ -89,6 +90,46 @@ denied_by_default() {
     done
     check "the drop has a name" drops node-a policy-denied
 }
+
+# Who follows what is dropped sees who denies it.
+followed() {
+    local a2 code=0
+    a2=$(address a2 4)
+    check "drops --follow shows a denied connection, and ends when it has shown so many" follows_denied a1 --pod demo/a2
+    check "it names both ends, and who denies" seen "policy-denied  *in   $(address a1 4):[0-9]* (demo/a1) > $a2:$SERVER_PORT (demo/a2) TCP S  demo/a2 isolated by demo/deny"
+    check "the last line says how many there were" seen "^-- at most 10/s a reason and worker: 1 shown; [1-9][0-9,]* dropped of all ports as policy-denied$"
+    check "it shows what comes from another node, as JSON" follows_denied b1 --json
+    check "an object a line, of the packet in its tunnel" jq -es --arg a2 "$a2" --arg b1 "$(address b1 4)" --argjson port "$SERVER_PORT" \
+        'length == 1 and all(.[]; .source.address == $b1 and .destination == {name: "demo/a2", address: $a2, $port} and .port == "eth0" and .direction == "in")' "$LAB_DIR/followed"
+    timeout --preserve-status -s INT 2 "$bin/vswitchctl" --socket "$(node_socket node-a)" drops --follow >"$LAB_DIR/followed" || code=$?
+    check "an interrupt ends it well" test "$code" -eq 0
+    check "with its last line" seen "^-- at most .* shown; "
+    check "so does its time" ctl node-a drops --follow --for 1
+    check_not "a pod that is not there is not followed" ctl node-a drops --follow --pod demo/b7 --for 1
+    check "without --follow it is what show drops is" finds "^PORT  *REASON" <<<"$(ctl node-a drops)"
+}
+
+# follows_denied POD ARGUMENT…: the first denied connection of POD to a2 that is seen by one who follows.
+follows_denied() {
+    local follower is_seen
+    : >"$LAB_DIR/followed"
+    ctl node-a drops --follow --reason policy-denied --count 1 --for 30 "${@:2}" >"$LAB_DIR/followed" &
+    follower=$!
+    wait_until 10 denied_is_seen "$1" && is_seen=yes
+    wait "$follower" && [[ ${is_seen:-} ]]
+}
+
+denied_is_seen() {
+    fetch "$1" "$(address a2 4)" who || true
+    [[ -s $LAB_DIR/followed ]]
+}
+
+seen() {
+    fetch a1 "$(address a2 4)" who || true
+    [[ -s $LAB_DIR/followed ]]
+}
+
+seen() { finds -- "$1" "$LAB_DIR/followed" || { cat "$LAB_DIR/followed" && return 1; }; }
 
 # drops NODE REASON: some packets were.
 drops() { ctl "$1" show drops | finds " $2 "; }

@@ -32,6 +32,7 @@ mod bandwidth;
 mod client;
 mod codec;
 mod detach_queue;
+mod drop_sample;
 mod error;
 mod explain;
 mod fnv;
@@ -57,6 +58,7 @@ pub use codec::{
     CodecError, Decoder, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, encode_request, encode_response,
 };
 pub use detach_queue::{DEFAULT_STATE_DIR, DetachQueue, MAX_QUEUED, QueueError, QueueLock, Queued};
+pub use drop_sample::{DropSample, FollowDrops, FollowedDrops};
 pub use error::chain;
 pub use explain::{
     DecidingRule, Explain, Explained, ExplainedEnd, ExplainedRoute, ExplainedService, Judge,

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Adjustment, Attach, AttachmentId, Check, Collect, Drops, Explain, Explained, FdbEntry,
-    FibEntry, Mac, NeighborEntry, PeerEntry, PeerSpec, PeerSync, PolicyDigest, PolicyState,
-    PolicySync, PortEntry, Reattachment, Recover, RefusedPeer, RefusedRuleSet, RefusedService,
-    Reserve, Reserved, RouteSpec, ServiceEntry, ServiceSync, Sessions, Status, Survey, TracePacket,
-    TraceResult,
+    FibEntry, FollowDrops, FollowedDrops, Mac, NeighborEntry, PeerEntry, PeerSpec, PeerSync,
+    PolicyDigest, PolicyState, PolicySync, PortEntry, Reattachment, Recover, RefusedPeer,
+    RefusedRuleSet, RefusedService, Reserve, Reserved, RouteSpec, ServiceEntry, ServiceSync,
+    Sessions, Status, Survey, TracePacket, TraceResult,
 };
 
 /// One question or order to the daemon.
@@ -31,6 +31,8 @@ pub enum Request {
     ShowPeers,
     /// Dropped packets by reason, with the accounting that closes over them.
     ShowDrops,
+    /// Samples of the packets that are dropped meanwhile; asked again and again.
+    FollowDrops(FollowDrops),
     /// Every service, and what its flows are given to.
     ShowServices,
     /// The policies of each pod, and how much there is of them.
@@ -158,6 +160,8 @@ pub enum Reply {
     Peers(Vec<PeerEntry>),
     /// Answer to `ShowDrops`.
     Drops(Drops),
+    /// Answer to `FollowDrops`.
+    FollowedDrops(FollowedDrops),
     /// Answer to `ShowServices`.
     Services(Vec<ServiceEntry>),
     /// Answer to `ShowPolicies`.

@@ -36,6 +36,16 @@ pub trait Egress {
         len: usize,
         write: &mut dyn FnMut(&mut [u8]),
     ) -> Result<(), DropReason>;
+
+    /// Gives back the packet that `send` has just refused, where it is kept for that.
+    fn take_refused(&mut self) -> Option<Packet> {
+        None
+    }
+}
+
+/// The bytes of a packet; none if it is gone.
+pub(crate) fn frame_of(packet: Option<&Packet>) -> &[u8] {
+    packet.map_or(&[], |packet| &packet.frame)
 }
 
 /// Counts the ends of packets: in counters, or not at all for a trace.
@@ -45,7 +55,8 @@ pub(crate) trait Tally {
     fn made(&mut self, packets: u64);
     /// Counts a packet that waits for the rate of its port.
     fn delayed(&mut self, port: PortId);
-    fn dropped(&mut self, ingress: PortId, packets: u64, reason: DropReason);
+    /// Counts packets that are dropped. `frame` is the first one, and empty if it is gone.
+    fn dropped(&mut self, ingress: PortId, packets: u64, reason: DropReason, frame: &[u8]);
 }
 
 pub(crate) struct Act<'a, E, O> {
@@ -83,18 +94,18 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
             }
             Verdict::Answer(answer) => return self.answer(packet, decision, answer),
             Verdict::Refuse { reason, error, back } => {
-                self.drop(reason);
+                self.drop(reason, &packet.frame);
                 return self.error(packet, decision, error, back);
             }
             Verdict::Reset { reason } => {
-                self.drop(reason);
+                self.drop(reason, &packet.frame);
                 return self.reset(packet, decision);
             }
             Verdict::Drop(reason) => Err(reason),
         };
         match edited {
             Ok((port, layers)) => self.transmit(port, packet, layers, &decision.headers),
-            Err(reason) => self.drop(reason),
+            Err(reason) => self.drop(reason, &packet.frame),
         }
     }
 
@@ -111,7 +122,7 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
         too_small: u16,
     ) {
         let Some(bridge) = self.tables.bridge(bridge) else {
-            return self.drop(DropReason::FloodNowhere);
+            return self.drop(DropReason::FloodNowhere, &packet.frame);
         };
         let policies = &self.tables.policies;
         let is_spared = |port| {
@@ -119,6 +130,8 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
         };
         let others = bridge.members.iter().filter(|port| **port != self.ingress);
         let spared = others.filter(|port| is_spared(**port)).count() as u64;
+        self.exit.drop(self.ingress, too_small.into(), DropReason::TooBig, &packet.frame);
+        self.exit.drop(self.ingress, spared, DropReason::PolicyFlood, &packet.frame);
         let mut destinations =
             flood::destinations(bridge, self.ingress, vteps, is_spared).peekable();
         let mut original = Some(packet);
@@ -130,7 +143,7 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
                 original.as_ref().and_then(|packet| flood::duplicate(self.pool, packet))
             };
             let Some(mut copy) = copy else {
-                self.drop(DropReason::NoFrames);
+                self.drop(DropReason::NoFrames, frame_of(original.as_ref()));
                 continue;
             };
             let edited = match destination {
@@ -146,15 +159,13 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
                 Ok((port, layers)) => {
                     self.transmit(port, copy, layers, &decision.headers);
                 }
-                Err(reason) => self.drop(reason),
+                Err(reason) => self.drop(reason, &copy.frame),
             }
         }
         let without = u64::from(too_small) + spared;
         // One of them is the packet itself, if no destination had it.
         let copies = without - u64::from(without > 0 && original.is_some());
         self.exit.tally.made(copies);
-        self.exit.drop(self.ingress, too_small.into(), DropReason::TooBig);
-        self.exit.drop(self.ingress, spared, DropReason::PolicyFlood);
     }
 
     #[inline(never)]
@@ -166,7 +177,7 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
         };
         match answer::answer(&mut packet, &decision.headers, answer, from) {
             Some(()) => self.transmit(self.ingress, packet, None, &decision.headers),
-            None => self.drop(DropReason::NoHeadroom),
+            None => self.drop(DropReason::NoHeadroom, &packet.frame),
         }
     }
 
@@ -184,7 +195,7 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
         let host = self.tables.port(self.ingress).is_some_and(|port| port.kind == PortRole::Host);
         let speaker = answer::speaker(&self.tables.gateway, &ip, host);
         if answer::icmp_error(&mut packet, &decision.headers, &speaker, error).is_none() {
-            return self.drop(DropReason::NoHeadroom);
+            return self.drop(DropReason::NoHeadroom, &packet.frame);
         }
         let Some(back) = back else {
             return match answer::from_gateway(
@@ -193,18 +204,18 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
                 ip.flow.is_v6(),
             ) {
                 Some(()) => self.transmit(self.ingress, packet, None, &decision.headers),
-                None => self.drop(DropReason::NoHeadroom),
+                None => self.drop(DropReason::NoHeadroom, &packet.frame),
             };
         };
         let Some(Adjacency::Remote { port, template: Some(template), .. }) =
             self.tables.adjacency(back)
         else {
-            return self.drop(DropReason::NextHopUnresolved);
+            return self.drop(DropReason::NextHopUnresolved, &packet.frame);
         };
         let flow = rewrite::Flow::NONE;
         match rewrite::encapsulate(&mut packet, template, Ecn::NotEct, ip.flow.is_v6(), flow) {
             Some(layers) => self.transmit(*port, packet, Some(layers), &decision.headers),
-            None => self.drop(DropReason::NoHeadroom),
+            None => self.drop(DropReason::NoHeadroom, &packet.frame),
         }
     }
 
@@ -218,7 +229,7 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
             .and_then(|()| answer::from_gateway(&mut packet, to, ip.flow.is_v6()));
         match reset {
             Some(()) => self.transmit(self.ingress, packet, None, &decision.headers),
-            None => self.drop(DropReason::NoHeadroom),
+            None => self.drop(DropReason::NoHeadroom, &packet.frame),
         }
     }
 
@@ -233,7 +244,7 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
         headers: &Headers,
     ) {
         let Some(to) = self.tables.port(port) else {
-            return self.drop(DropReason::PortGone);
+            return self.drop(DropReason::PortGone, &packet.frame);
         };
         let takes = to.offloads;
         let over_v6 = layers.is_some_and(|layers| layers.outer == OuterHeaders::Vxlan6);
@@ -276,14 +287,14 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
                     checksum::completed_sum(&packet.frame, start, offset).map(|sum| (start, sum));
             }
             if checksum::complete_partial(&mut packet.frame, start, offset).is_none() {
-                return self.drop(DropReason::OffloadInvalid);
+                return self.drop(DropReason::OffloadInvalid, &packet.frame);
             }
             packet.offload.checksum = Checksum::Unchecked;
         }
         if let Some(layers) = layers.filter(|_| over_v6)
             && outer_checksum::finish(&mut packet.frame, &layers, known).is_none()
         {
-            return self.drop(DropReason::NoHeadroom);
+            return self.drop(DropReason::NoHeadroom, &packet.frame);
         }
         if takes.tso
             && let (Some(coalescer), Some(layers), Net::Ip(ip)) =
@@ -303,11 +314,11 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
     #[inline(never)]
     fn segments(&mut self, port: PortId, packet: Packet, gso: frame::Gso, layers: Option<Layers>) {
         let plan = layers.and_then(|layers| segment::Plan::new(&packet, gso, layers));
-        let Some(plan) = plan else { return self.drop(DropReason::OffloadInvalid) };
+        let Some(plan) = plan else { return self.drop(DropReason::OffloadInvalid, &packet.frame) };
         self.exit.tally.made(plan.pieces() as u64 - 1);
         for piece in 0..plan.pieces() {
             let (len, invalid) = (plan.len(piece), DropReason::OffloadInvalid);
-            self.exit.send_with(self.ingress, port, len, invalid, |into| {
+            self.exit.send_with(self.ingress, port, len, invalid, &packet.frame, |into| {
                 plan.write(&packet, piece, into)
             });
         }
@@ -322,26 +333,26 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
                 && checksum::complete_partial(&mut packet.frame, start.into(), offset.into())
                     .is_none()
             {
-                return self.drop(DropReason::OffloadInvalid);
+                return self.drop(DropReason::OffloadInvalid, &packet.frame);
             }
             self.fragments_of(port, &packet.frame, layers, mtu, 0);
             return;
         };
         // Each fragment has outer headers of its own.
         let Some(plan) = segment::Plan::new(&packet, gso, layers.without_outer()) else {
-            return self.drop(DropReason::OffloadInvalid);
+            return self.drop(DropReason::OffloadInvalid, &packet.frame);
         };
         self.exit.tally.made(plan.pieces() as u64 - 1);
         let mut number = 0;
         for piece in 0..plan.pieces() {
             let Some(mut frame) = self.pool.alloc() else {
-                self.drop(DropReason::NoFrames);
+                self.drop(DropReason::NoFrames, &packet.frame);
                 continue;
             };
             let whole = frame.extend(plan.len(piece)).ok();
             match whole.and_then(|into| plan.write(&packet, piece, into)) {
                 Some(()) => number += self.fragments_of(port, &frame, layers, mtu, number),
-                None => self.drop(DropReason::OffloadInvalid),
+                None => self.drop(DropReason::OffloadInvalid, &packet.frame),
             }
         }
     }
@@ -357,21 +368,21 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
         number: usize,
     ) -> usize {
         let Some(plan) = fragment::Plan::new(bytes, layers, mtu) else {
-            self.drop(DropReason::TooBig);
+            self.drop(DropReason::TooBig, bytes);
             return 1;
         };
         self.exit.tally.made(plan.pieces() as u64 - 1);
         for piece in 0..plan.pieces() {
             let (len, invalid) = (plan.len(piece), DropReason::TooBig);
-            self.exit.send_with(self.ingress, port, len, invalid, |into| {
+            self.exit.send_with(self.ingress, port, len, invalid, bytes, |into| {
                 plan.write(bytes, piece, number + piece, into)
             });
         }
         plan.pieces()
     }
 
-    fn drop(&mut self, reason: DropReason) {
-        self.exit.drop(self.ingress, 1, reason);
+    fn drop(&mut self, reason: DropReason, frame: &[u8]) {
+        self.exit.drop(self.ingress, 1, reason, frame);
     }
 }
 

@@ -5,7 +5,7 @@
 
 use frame::{Packet, Pool};
 
-use crate::act::{Egress, Tally};
+use crate::act::{Egress, Tally, frame_of};
 use crate::shaper::{Admission, Held, Shaper, wire_len};
 use crate::tables::{PortId, Tables};
 use crate::verdict::DropReason;
@@ -25,8 +25,10 @@ impl<E: Egress, O: Tally> Exit<'_, E, O> {
     #[inline(always)]
     pub(crate) fn send_unshaped(&mut self, ingress: PortId, port: PortId, packet: Packet) {
         let len = packet.frame.len();
-        let sent = self.egress.send(port, packet);
-        self.count(ingress, port, 1, len, sent);
+        match self.egress.send(port, packet) {
+            Ok(()) => self.tally.sent(port, 1, len),
+            Err(reason) => self.refused(ingress, 1, reason),
+        }
     }
 
     /// Sends a packet, which stands for so many.
@@ -39,19 +41,22 @@ impl<E: Egress, O: Tally> Exit<'_, E, O> {
                 Admission::Later => {
                     self.tally.delayed(port);
                     let held = Held { packet, ingress, packets, bytes };
-                    if shaper.hold(limit, port, held).is_some() {
-                        self.drop(ingress, packets, DropReason::BandwidthExceeded);
+                    if let Some(Held { packet, .. }) = shaper.hold(limit, port, held) {
+                        self.drop(ingress, packets, DropReason::BandwidthExceeded, &packet.frame);
                     }
                     return;
                 }
                 Admission::Never => {
-                    return self.drop(ingress, packets, DropReason::BandwidthExceeded);
+                    let exceeded = DropReason::BandwidthExceeded;
+                    return self.drop(ingress, packets, exceeded, &packet.frame);
                 }
             }
         }
         let len = packet.frame.len();
-        let sent = self.egress.send(port, packet);
-        self.count(ingress, port, packets, len, sent);
+        match self.egress.send(port, packet) {
+            Ok(()) => self.tally.sent(port, packets, len),
+            Err(reason) => self.refused(ingress, packets, reason),
+        }
     }
 
     /// Sends what the coalescer gives out.
@@ -62,49 +67,45 @@ impl<E: Egress, O: Tally> Exit<'_, E, O> {
     }
 
     /// Sends a packet of `len` bytes that `write` puts where it is to lie; `invalid` counts one that it
-    /// could not write.
+    /// could not write. `whole` is the packet that it is a piece of.
     pub(crate) fn send_with(
         &mut self,
         ingress: PortId,
         port: PortId,
         len: usize,
         invalid: DropReason,
+        whole: &[u8],
         mut write: impl FnMut(&mut [u8]) -> Option<()>,
     ) {
         let limit = self.tables.port(port).and_then(|port| port.tx_limit.as_ref());
         if limit.is_some() && self.shaper.is_some() {
             // It may have to wait, and so lies in memory of ours.
             let Some(mut frame) = self.pool.alloc() else {
-                return self.drop(ingress, 1, DropReason::NoFrames);
+                return self.drop(ingress, 1, DropReason::NoFrames, whole);
             };
             return match frame.extend(len).ok().and_then(&mut write) {
                 Some(()) => self.send(ingress, port, Packet::plain(frame), 1),
-                None => self.drop(ingress, 1, invalid),
+                None => self.drop(ingress, 1, invalid, whole),
             };
         }
-        let mut whole = None;
-        let sent = self.egress.send_with(port, len, &mut |into| whole = write(into));
-        let sent = sent.and_then(|()| whole.ok_or(invalid));
-        self.count(ingress, port, 1, len, sent);
-    }
-
-    #[inline(always)]
-    pub(crate) fn drop(&mut self, ingress: PortId, packets: u64, reason: DropReason) {
-        self.tally.dropped(ingress, packets, reason);
-    }
-
-    #[inline(always)]
-    fn count(
-        &mut self,
-        ingress: PortId,
-        port: PortId,
-        packets: u64,
-        len: usize,
-        sent: Result<(), DropReason>,
-    ) {
-        match sent {
-            Ok(()) => self.tally.sent(port, packets, len),
-            Err(reason) => self.drop(ingress, packets, reason),
+        let mut written = None;
+        let sent = self.egress.send_with(port, len, &mut |into| written = write(into));
+        match sent.and_then(|()| written.ok_or(invalid)) {
+            Ok(()) => self.tally.sent(port, 1, len),
+            Err(reason) => self.drop(ingress, 1, reason, whole),
         }
+    }
+
+    /// Counts packets as dropped. `frame` is the first one, as far as it is still there.
+    #[inline(always)]
+    pub(crate) fn drop(&mut self, ingress: PortId, packets: u64, reason: DropReason, frame: &[u8]) {
+        self.tally.dropped(ingress, packets, reason, frame);
+    }
+
+    /// Drops what a port did not take.
+    #[cold]
+    fn refused(&mut self, ingress: PortId, packets: u64, reason: DropReason) {
+        let refused = self.egress.take_refused();
+        self.drop(ingress, packets, reason, frame_of(refused.as_ref()));
     }
 }

@@ -18,6 +18,8 @@
 //! | `session`  | the session table, which all workers share |
 //! | `limiter`  | the rate limit of answers and ICMP errors |
 //! | `counters` | packets, bytes and drops by port |
+//! | `drop_sampler` | chooses the dropped packets that are shown to whoever follows them |
+//! | `drop_ring` | the latest of them, for a reader on another thread |
 //! | `trace`    | the same walk, as a list of what each door found |
 
 #![forbid(unsafe_code)]
@@ -25,6 +27,8 @@
 
 mod act;
 pub mod counters;
+pub mod drop_ring;
+mod drop_sampler;
 mod exit;
 mod limiter;
 mod path_mtu_inbox;
@@ -44,6 +48,9 @@ use frame::{Packet, Pool};
 pub use act::Egress;
 use act::{Act, Tally};
 use counters::Counters;
+use drop_ring::DropRing;
+pub use drop_sampler::DROPS_SAMPLED_A_SECOND;
+use drop_sampler::DropSampler;
 use exit::Exit;
 use limiter::Limiter;
 use path_mtu_inbox::PathMtuInbox;
@@ -93,6 +100,7 @@ pub struct Dataplane {
     coalescer: Coalescer,
     shaper: Shaper,
     counters: Arc<Counters>,
+    sampler: DropSampler,
     pool: Pool,
 }
 
@@ -119,6 +127,7 @@ impl Dataplane {
             limiter: Limiter::new(),
             coalescer: Coalescer::default(),
             counters,
+            sampler: DropSampler::new(Arc::default()),
             pool,
         }
     }
@@ -127,6 +136,12 @@ impl Dataplane {
     #[must_use]
     pub fn sharing(self, tx_budgets: Arc<Budgets>) -> Self {
         Self { shaper: Shaper::new(&self.pool, tx_budgets), ..self }
+    }
+
+    /// The same, which writes the beginnings of dropped packets to this ring while it is armed.
+    #[must_use]
+    pub fn sampling(self, ring: Arc<DropRing>) -> Self {
+        Self { sampler: DropSampler::new(ring), ..self }
     }
 
     /// The walk: one received packet to its end.
@@ -147,7 +162,7 @@ impl Dataplane {
         }
 
         let coalescer = decision.edits.may_merge.then_some(&mut self.coalescer);
-        let (tally, pool) = (Counted(&self.counters), &self.pool);
+        let (tally, pool) = (Counted(&self.counters, &mut self.sampler), &self.pool);
         let exit = Exit { tables, pool, egress, tally, shaper: Some(&mut self.shaper) };
         Act { tables, pool, ingress, exit, coalescer }.carry_out(packet, &decision);
     }
@@ -252,15 +267,16 @@ impl Dataplane {
 
     /// Sends what waits for more of its flow. To be called at the end of every batch from the NIC.
     pub fn flush(&mut self, tables: &Tables, egress: &mut impl Egress) {
-        let (tally, pool) = (Counted(&self.counters), &self.pool);
+        let (tally, pool) = (Counted(&self.counters, &mut self.sampler), &self.pool);
         let mut exit = Exit { tables, pool, egress, tally, shaper: Some(&mut self.shaper) };
         self.coalescer.flush(&mut |train| exit.send_train(train));
     }
 
     /// Begins a turn at this time: sends what waited for the rates of ports and is due. Rates know no
-    /// other time until the next turn.
+    /// other time until the next turn, nor do samples of what is dropped.
     pub fn turn(&mut self, tables: &Tables, now: Nanos, egress: &mut impl Egress) {
-        self.shaper.turn(tables, now, egress, &mut Counted(&self.counters));
+        self.sampler.set_time(Millis(now.0 / 1_000_000));
+        self.shaper.turn(tables, now, egress, &mut Counted(&self.counters, &mut self.sampler));
     }
 
     /// When a turn has something to send that waits now; `None` if nothing waits.
@@ -272,7 +288,7 @@ impl Dataplane {
     /// Forgets what was learned from a port that is taken away, and drops what waits for it.
     pub fn forget_port(&mut self, port: PortId) {
         self.fdb.forget_port(port);
-        self.shaper.forget(port, &mut Counted(&self.counters));
+        self.shaper.forget(port, &mut Counted(&self.counters, &mut self.sampler));
     }
 
     /// Takes the path MTUs that routers of the underlay reported since the last call, one of each
@@ -282,13 +298,13 @@ impl Dataplane {
     }
 
     /// Counts a packet that the port's own I/O could not even hand over.
-    pub fn unreadable(&self, ingress: PortId, reason: DropReason) {
+    pub fn unreadable(&mut self, ingress: PortId, reason: DropReason) {
         self.counters.received(ingress, 0);
-        self.counters.dropped(ingress, 1, reason);
+        Counted(&self.counters, &mut self.sampler).dropped(ingress, 1, reason, &[]);
     }
 }
 
-struct Counted<'a>(&'a Counters);
+struct Counted<'a>(&'a Counters, &'a mut DropSampler);
 
 impl Tally for Counted<'_> {
     #[inline]
@@ -307,7 +323,8 @@ impl Tally for Counted<'_> {
     }
 
     #[inline]
-    fn dropped(&mut self, ingress: PortId, packets: u64, reason: DropReason) {
+    fn dropped(&mut self, ingress: PortId, packets: u64, reason: DropReason, frame: &[u8]) {
         self.0.dropped(ingress, packets, reason);
+        self.1.dropped(ingress, packets, reason, frame);
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use frame::{Packet, Pool};
 
-use crate::act::{Egress, Tally};
+use crate::act::{Egress, Tally, frame_of};
 use crate::rate::{Budgets, Limit, Nanos};
 use crate::tables::{PortId, Tables};
 use crate::verdict::DropReason;
@@ -144,11 +144,16 @@ impl Shaper {
             }
             let Held { packet, ingress, packets, .. } = self.queues.pop(port)?;
             let len = packet.frame.len();
-            let sent =
-                if to.is_some() { egress.send(port, packet) } else { Err(DropReason::PortGone) };
-            match sent {
+            if to.is_none() {
+                tally.dropped(ingress, packets, DropReason::PortGone, &packet.frame);
+                continue;
+            }
+            match egress.send(port, packet) {
                 Ok(()) => tally.sent(port, packets, len),
-                Err(reason) => tally.dropped(ingress, packets, reason),
+                Err(reason) => {
+                    let refused = egress.take_refused();
+                    tally.dropped(ingress, packets, reason, frame_of(refused.as_ref()));
+                }
             }
         }
     }
@@ -156,7 +161,7 @@ impl Shaper {
     /// Drops what waits for a port that is taken away.
     pub(crate) fn forget(&mut self, port: PortId, tally: &mut impl Tally) {
         while let Some(held) = self.queues.pop(port) {
-            tally.dropped(held.ingress, held.packets, DropReason::PortGone);
+            tally.dropped(held.ingress, held.packets, DropReason::PortGone, &held.packet.frame);
         }
         self.waiting.retain(|waiting| *waiting != port);
     }

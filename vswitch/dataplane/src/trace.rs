@@ -115,5 +115,5 @@ impl Tally for Ends {
 
     fn delayed(&mut self, _: PortId) {}
 
-    fn dropped(&mut self, _: PortId, _: u64, _: crate::DropReason) {}
+    fn dropped(&mut self, _: PortId, _: u64, _: crate::DropReason, _: &[u8]) {}
 }

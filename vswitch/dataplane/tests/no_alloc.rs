@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use dataplane::counters::Counters;
+use dataplane::drop_ring::DropRing;
 use dataplane::rate::Nanos;
 use dataplane::tables::{Fdb, PortId};
 use dataplane::{Dataplane, DropReason, Egress, Millis};
@@ -197,6 +198,7 @@ fn no_packet_allocates() {
         let count = allocations(|| worker.run(port, &packet, 2000, |_, _| {}));
         assert_eq!(count, 0, "{name}: 2000 packets");
     }
+    assert!(worker.drops.written() > 0, "what is dropped is sampled meanwhile");
 }
 
 /// A full table takes and gives entries all the time; its memory was reserved at the start.
@@ -223,6 +225,7 @@ struct Worker {
     node: Node,
     pool: Pool,
     dataplane: Dataplane,
+    drops: Arc<DropRing>,
     sink: Sink,
     now: Millis,
 }
@@ -233,8 +236,11 @@ impl Worker {
         let pool = Pool::new(node.frames);
         let fdb = Fdb::new(node.fdb_entries, node.ageing_ms);
         let counters = Arc::new(Counters::new());
-        let dataplane = Dataplane::new(fdb, pool.clone(), counters, node.sessions());
-        Self { node, pool, dataplane, sink: Sink(vec![0; CAPACITY_BYTES]), now: Millis(0) }
+        let drops = Arc::new(DropRing::new());
+        drops.arm(true);
+        let dataplane = Dataplane::new(fdb, pool.clone(), counters, node.sessions())
+            .sampling(Arc::clone(&drops));
+        Self { node, pool, dataplane, drops, sink: Sink(vec![0; CAPACITY_BYTES]), now: Millis(0) }
     }
 
     /// A millisecond a packet, so that answers stay below their limit.

@@ -7,10 +7,12 @@
 //! | `policy_properties` | that policies hold for any packets, by a naive model |
 //! | `journeys`   | what arrives of a superframe that was cut, and at a second node |
 //! | `drop_reasons_page` | that `docs/drop-reasons.md` is made of the code |
+//! | `drop_samples` | what a reader sees of dropped packets |
 //! | `no_alloc`   | that a packet costs no allocation |
 //! | `node`, `scenario` | what these share: a node and packets in text, and the cases' format |
 
 mod drop_reasons_page;
+mod drop_samples;
 mod journeys;
 mod no_alloc;
 mod node;

@@ -1,5 +1,6 @@
 //! The command line, and the request that it means.
 
+mod drops;
 mod explain;
 
 use std::net::IpAddr;
@@ -11,6 +12,8 @@ use api::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+use drops::Drops;
+pub(crate) use drops::Limits;
 use explain::Explain;
 
 /// Shows and changes what vswitchd forwards.
@@ -43,6 +46,8 @@ pub(crate) enum Command {
     Trace(Trace),
     /// Tell what decides about a connection, stage by stage, without side effect.
     Explain(Explain),
+    /// Dropped packets by port and reason, or with --follow each as it is dropped, with its cause.
+    Drops(Drops),
     /// Routes.
     #[command(subcommand)]
     Route(Route),
@@ -300,6 +305,7 @@ impl Command {
                 df: trace.df,
             }),
             Self::Explain(explain) => explain.request(),
+            Self::Drops(drops) => drops.request(),
             Self::Route(Route::Add { prefix, to, name }) => {
                 let target = match to {
                     To::Peer => RouteTarget::Peer { name: name.clone().unwrap_or_default() },
@@ -389,6 +395,14 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+        assert!(matches!(request("drops"), Ok(Request::ShowDrops)));
+        match request("drops --follow --pod shop/db-0 --reason no-route --count 3 --for 9") {
+            Ok(Request::FollowDrops(asked)) => {
+                assert_eq!(asked.pod.as_deref(), Some("shop/db-0"));
+                assert_eq!(asked.reason.as_deref(), Some("no-route"));
+            }
+            other => panic!("{other:?}"),
+        }
         match request("route add 198.18.9.0/24 peer node-b") {
             Ok(Request::AddRoute(route)) => {
                 assert_eq!(route.target, RouteTarget::Peer { name: "node-b".into() });
@@ -406,6 +420,8 @@ mod tests {
             "route add 198.18.9.0/24 peer",
             "explain shop/web",
             "explain a b --protocol gre",
+            "drops --pod shop/db-0",
+            "drops --follow --count 0",
             "peer add b 203.0.113.12",
             "fdb add xx 198.51.100.1",
         ] {

@@ -3,15 +3,17 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod follow;
 mod print;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use api::{ClientError, PATIENCE, Reply, Request, Wait};
+use api::{ClientError, FollowDrops, PATIENCE, Reply, Request, Wait};
 use clap::Parser;
 
-use arguments::Arguments;
+use arguments::{Arguments, Command, Limits};
+use follow::FollowError;
 
 /// The daemon refused, or is not there.
 const FAILED: u8 = 1;
@@ -23,6 +25,11 @@ const NOT_TOLD: u8 = 2;
 fn main() -> ExitCode {
     // clap ends with 2 if the command line is wrong.
     let arguments = Arguments::parse();
+    if let Command::Drops(drops) = &arguments.command
+        && let Some((asked, limits)) = drops.followed()
+    {
+        return follow_drops(&arguments, asked, limits);
+    }
     let request = arguments.command.request();
     let reply = api::call(&arguments.socket, &request, &[], Wait::Silence(PATIENCE));
     let failed = if matches!(request, Request::Explain(_)) { NOT_TOLD } else { FAILED };
@@ -39,6 +46,22 @@ fn main() -> ExitCode {
         // `| head` has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => answered,
         Err(_) => ExitCode::from(failed),
+    }
+}
+
+fn follow_drops(arguments: &Arguments, asked: FollowDrops, limits: Limits) -> ExitCode {
+    let (socket, mut out) = (&arguments.socket, io::stdout().lock());
+    match follow::follow(socket, asked, limits, arguments.json, &mut out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(FollowError::Client(error)) => fail(&error, FAILED),
+        // `| head` has seen enough.
+        Err(FollowError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(FollowError::Io(error)) => {
+            let _ = writeln!(io::stderr(), "vswitchctl: dropped packets cannot be shown: {error}");
+            ExitCode::from(FAILED)
+        }
     }
 }
 

@@ -10,10 +10,12 @@
 //! | `services` | services, sessions |
 //! | `policies` | policies of pods |
 //! | `explain`  | what decides about a connection |
+//! | `followed` | packets as they are dropped |
 //! | `packets`  | drops, and what becomes of a packet |
 //! | `table`    | columns and lines |
 
 mod explain;
+mod followed;
 mod packets;
 mod policies;
 mod ports;
@@ -24,6 +26,8 @@ mod table;
 
 use api::Reply;
 use serde::Serialize;
+
+pub(crate) use followed::{Fold, followed_json, summary};
 
 /// The content of an answer, without its envelope.
 pub(crate) fn json(reply: &Reply) -> String {
@@ -40,6 +44,7 @@ pub(crate) fn json(reply: &Reply) -> String {
         Reply::Neighbors(entries) => pretty(entries),
         Reply::Peers(peers) => pretty(peers),
         Reply::Drops(drops) => pretty(drops),
+        Reply::FollowedDrops(followed) => pretty(followed),
         Reply::Trace(trace) => pretty(trace),
         Reply::Explained(told) => pretty(told),
         Reply::Reserved(reserved) => pretty(reserved),
@@ -70,6 +75,8 @@ pub(crate) fn text(reply: &Reply) -> String {
         | Reply::Adjustments(_)
         | Reply::Drained { .. }
         | Reply::Reattachments(_)
+        // Printed as they come.
+        | Reply::FollowedDrops(_)
         | Reply::Survey(_) => String::new(),
         Reply::Status(status) => status::status(status),
         Reply::Drops(drops) => packets::drops(drops),

@@ -18,6 +18,8 @@ pub(super) struct EgressPorts {
     uplink: Option<Uplink>,
     pool: Pool,
     port_gone: Sender<PortId>,
+    /// The packet that was refused last, until it is taken back.
+    refused: Option<Packet>,
 }
 
 struct Port {
@@ -33,7 +35,8 @@ struct Uplink {
 impl EgressPorts {
     pub(super) fn new(uplink: Option<(PortId, Tx)>, pool: Pool, port_gone: Sender<PortId>) -> Self {
         let uplink = uplink.map(|(id, tx)| Uplink { id, tx });
-        Self { handles: (0..MAX_PORTS).map(|_| None).collect(), uplink, pool, port_gone }
+        let handles = (0..MAX_PORTS).map(|_| None).collect();
+        Self { handles, uplink, pool, port_gone, refused: None }
     }
 
     /// Returns the handle that it replaces, if any.
@@ -91,10 +94,18 @@ impl EgressPorts {
 
 impl Egress for EgressPorts {
     fn send(&mut self, port: PortId, mut packet: Packet) -> Result<(), DropReason> {
-        match &mut self.uplink {
+        let sent = match &mut self.uplink {
             Some(uplink) if uplink.id == port => uplink.queue(|tx| tx.send(&packet)),
             _ => self.send_to_fd(port, &mut packet),
+        };
+        if sent.is_err() {
+            self.refused = Some(packet);
         }
+        sent
+    }
+
+    fn take_refused(&mut self) -> Option<Packet> {
+        self.refused.take()
     }
 
     fn send_with(

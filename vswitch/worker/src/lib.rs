@@ -23,8 +23,8 @@
 //! - **The control thread** (one, vswitchd's) owns [`Workers`] and [`publish::Publisher`]. It alone
 //!   swaps the published tables, frees the old ones and sends commands.
 //! - **A worker** (pinned) owns what its loop touches: its NIC queues, packet memory, learned MACs,
-//!   readiness queue. It writes its counters and its epoch, with no other writer; the control
-//!   thread reads them. It looks at the published tables once a turn, by one atomic load where
+//!   readiness queue. It writes its counters, its ring of dropped packets and its epoch, with no other
+//!   writer; the control thread reads them. It looks at the published tables once a turn, by one atomic load where
 //!   nothing has changed.
 //! - **What may still be sent to ports with a rate** is an atomic of each port, which all workers share:
 //!   a rate is the port's, whichever worker sends to it. They count time from one moment therefore.
@@ -61,6 +61,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use dataplane::PathMtu;
 use dataplane::counters::Counters;
+use dataplane::drop_ring::DropRing;
 use dataplane::rate::Budgets;
 use dataplane::session::{SessionTable, SweepCursor};
 use dataplane::tables::{Epoch, LearnedMac, PortId, Tables};
@@ -148,6 +149,7 @@ pub(crate) struct Shared {
     longest_turn_us: AtomicU64,
     pinned: AtomicBool,
     counters: Arc<Counters>,
+    drops: Arc<DropRing>,
 }
 
 struct Handle {
@@ -226,6 +228,7 @@ impl Workers {
                 longest_turn_us: AtomicU64::new(0),
                 pinned: AtomicBool::new(false),
                 counters: Arc::new(Counters::new()),
+                drops: Arc::new(DropRing::new()),
             });
             let (id, core, frames) = (spec.id, spec.core, spec.frames as usize);
             let uplink = spec.uplink.as_ref();
@@ -338,6 +341,12 @@ impl Workers {
     #[must_use]
     pub fn counters(&self) -> Vec<Arc<Counters>> {
         self.handles.iter().map(|handle| Arc::clone(&handle.shared.counters)).collect()
+    }
+
+    /// The latest dropped packets of each worker while they are followed, in the order of their numbers.
+    #[must_use]
+    pub fn drop_rings(&self) -> Vec<Arc<DropRing>> {
+        self.handles.iter().map(|handle| Arc::clone(&handle.shared.drops)).collect()
     }
 
     /// State of each worker. The longest turn is forgotten by that, so that the next look covers the

@@ -134,7 +134,8 @@ impl Turn {
             tables: Cache::new(tables),
             inbox: commands,
             dataplane: Dataplane::new(fdb, pool.clone(), counters, state.sessions)
-                .sharing(Arc::clone(&tx_budgets)),
+                .sharing(Arc::clone(&tx_budgets))
+                .sampling(Arc::clone(&shared.drops)),
             ports: EgressPorts::new(egress, pool.clone(), port_gone),
             pool,
             shared,

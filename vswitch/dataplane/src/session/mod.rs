@@ -55,6 +55,7 @@ pub use adopt::{Adoption, Header, WhyAnew, WrongSize};
 use affinity::Affinities;
 pub use affinity::{Affinity, AffinityKey};
 use bucket::WAYS;
+pub(crate) use bucket::Word;
 use counts::Removal;
 pub use counts::{PortSessions, Quota, Refusal, SessionEvents};
 pub use entry::{PolicyStamp, Session};

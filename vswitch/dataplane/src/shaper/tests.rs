@@ -49,7 +49,7 @@ impl Tally for Counted {
 
     fn delayed(&mut self, _: PortId) {}
 
-    fn dropped(&mut self, ingress: PortId, packets: u64, reason: DropReason) {
+    fn dropped(&mut self, ingress: PortId, packets: u64, reason: DropReason, _: &[u8]) {
         self.dropped.extend((0..packets).map(|_| (ingress, reason)));
     }
 }

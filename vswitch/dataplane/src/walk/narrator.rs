@@ -152,7 +152,8 @@ pub enum DecidedBy {
 
 impl DecidedBy {
     /// What decided about a connection of a subject, by the rule of the judgement.
-    pub(crate) fn of(
+    #[must_use]
+    pub fn of(
         policies: &Policies,
         subject: PortId,
         direction: policy::Direction,

@@ -19,16 +19,22 @@ pub(crate) struct Ports {
     pub(crate) sent: Vec<Sent>,
     /// What a port answers instead of taking a packet.
     pub(crate) failing: HashMap<PortId, DropReason>,
+    refused: Option<Packet>,
 }
 
 impl Egress for Ports {
     fn send(&mut self, port: PortId, packet: Packet) -> Result<(), DropReason> {
         if let Some(reason) = self.failing.get(&port) {
+            self.refused = Some(packet);
             return Err(*reason);
         }
         let (bytes, offload) = (packet.frame.to_vec(), packet.offload);
         self.sent.push(Sent { port, bytes, offload });
         Ok(())
+    }
+
+    fn take_refused(&mut self) -> Option<Packet> {
+        self.refused.take()
     }
 
     fn send_with(

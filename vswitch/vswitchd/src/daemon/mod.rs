@@ -13,9 +13,11 @@
 //! | `recovery` | pods that the journal may have lost |
 //! | `pending` | pods that wait for their policies |
 //! | `turns`  | which workers turn |
+//! | `drop_sampling` | whether dropped packets are followed |
 //! | `workers` | what each worker is started with |
 //! | `stop`   | reload and end |
 
+mod drop_sampling;
 mod frames;
 mod kernel;
 mod pending;
@@ -30,6 +32,7 @@ mod workers;
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use api::{ErrorReply, Reply};
@@ -38,6 +41,7 @@ use controlplane::plane::{ControlPlane, Event};
 use controlplane::ports;
 use controlplane::repairs::Repairs;
 use dataplane::counters::Counters;
+use dataplane::drop_ring::DropRing;
 use dataplane::tables::{MAX_PORTS, Offloads, PortId};
 use dataplane::{DropReason, Millis};
 use frame::Pool;
@@ -48,6 +52,7 @@ use crate::journal::OnDisk;
 use crate::lock::Locks;
 use crate::namespaces::{self, Namespaces};
 use crate::node::Node;
+use drop_sampling::DropSampling;
 use frames::FrameShortage;
 use pending::PendingPods;
 use queued::QueueWatch;
@@ -88,6 +93,7 @@ pub struct Daemon {
     agenda: kernel::Agenda,
     turns: Turns,
     frames: FrameShortage,
+    drop_sampling: DropSampling,
     pending: PendingPods,
     queue_watch: QueueWatch,
     /// Pods that the journal may have lost.
@@ -169,6 +175,7 @@ impl Daemon {
         }
         self.look_at_queued(now);
         self.look_at_pending(now);
+        self.drop_sampling.look(&self.node.workers.drop_rings(), now);
         if self.node.publisher.settle(&self.node.workers) {
             self.follow(Event::WorkersCaughtUp);
         }
@@ -272,6 +279,13 @@ impl Daemon {
         let workers = &self.node.workers;
         let of_each = || workers.counters().iter().map(|counters| no_frames(counters)).collect();
         self.frames.look(of_each, now);
+    }
+
+    /// The latest dropped packets of each worker; the workers take samples for some seconds from now on.
+    pub(crate) fn follow_drops(&mut self, now: Instant) -> Vec<Arc<DropRing>> {
+        let rings = self.node.workers.drop_rings();
+        self.drop_sampling.asked(&rings, now);
+        rings
     }
 
     /// Workers that go on dropping packets for want of frames, each with its number of frames.

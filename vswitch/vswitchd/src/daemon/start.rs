@@ -28,6 +28,7 @@ use worker::Workers;
 use worker::cores::leave_to_workers;
 use worker::publish::Publisher;
 
+use super::drop_sampling::DropSampling;
 use super::frames::FrameShortage;
 use super::pending::PendingPods;
 use super::queued::{AtStart, QueueWatch};
@@ -193,6 +194,7 @@ impl Daemon {
             agenda: kernel::Agenda::new(now),
             turns: Turns::default(),
             frames: FrameShortage::default(),
+            drop_sampling: DropSampling::default(),
             pending: PendingPods::default(),
             queue_watch: QueueWatch::new(now),
             recovery: Recovery::default(),

@@ -13,6 +13,7 @@
 //! | `problems`    | what keeps the node from serving its pods |
 //! | `trace`       | `trace` |
 //! | `explain`     | `explain` |
+//! | `followed_drops` | `drops --follow` |
 //! | `words`       | what the walk found, in words |
 //! | `packet`      | builds and prints packets for it |
 //! | `arrival`     | encapsulates those that arrive by the NIC |
@@ -20,6 +21,7 @@
 mod arrival;
 mod attachments;
 mod explain;
+mod followed_drops;
 mod held;
 mod packet;
 mod problems;
@@ -97,6 +99,10 @@ impl Daemon {
             Request::ShowNeighbors => Reply::Neighbors(self.show_neighbors()),
             Request::ShowPeers => Reply::Peers(self.show_peers()),
             Request::ShowDrops => Reply::Drops(self.show_drops()),
+            Request::FollowDrops(asked) => {
+                let answer = self.followed_drops(&asked);
+                return Err(Box::new(answer.map(Reply::FollowedDrops)));
+            }
             Request::ShowServices => Reply::Services(self.show_services()),
             Request::ShowPolicies => Reply::Policies(self.plane.policy_state()),
             Request::PolicyDigest => Reply::PolicyDigest(self.plane.policy_digest()),

@@ -146,7 +146,7 @@ impl Daemon {
     }
 
     /// A port by its name, its number, its container's id or the beginning of that.
-    fn port_by_name(&self, name: &str) -> Result<PortId, ErrorReply> {
+    pub(super) fn port_by_name(&self, name: &str) -> Result<PortId, ErrorReply> {
         if self.plane.host().is_some_and(|host| host.name == name) {
             return Ok(HOST);
         }

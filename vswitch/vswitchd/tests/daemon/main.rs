@@ -3,6 +3,7 @@
 
 mod bandwidth;
 mod del_queue;
+mod drops;
 mod explain;
 #[cfg(feature = "failpoints")]
 mod faults;

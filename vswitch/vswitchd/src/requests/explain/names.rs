@@ -147,7 +147,7 @@ impl Daemon {
     }
 
     /// The port of the pod of this node with this address.
-    pub(super) fn port_with(&self, address: IpAddr) -> Option<PortId> {
+    pub(in crate::requests) fn port_with(&self, address: IpAddr) -> Option<PortId> {
         let has = |lease: &Lease| lease.addresses.iter().any(|net| net.addr() == address);
         let mut attachments = self.plane.model().attachments.iter();
         let (attachment, _) = attachments.find(|(_, lease)| has(lease))?;
@@ -155,7 +155,7 @@ impl Daemon {
     }
 
     /// Its name.
-    pub(super) fn pod_with(&self, address: IpAddr) -> Option<String> {
+    pub(in crate::requests) fn pod_with(&self, address: IpAddr) -> Option<String> {
         self.port_with(address).map(|port| self.name_of(port))
     }
 
