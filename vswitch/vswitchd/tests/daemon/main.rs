@@ -173,6 +173,7 @@ fn an_attachment_must_be_reserved_first() {
     assert_eq!(refused.expect_err("unknown").kind, ErrorKind::Unknown);
     // The refused port is closed. Another test's child may have a copy until it executes its program.
     let mut theirs = UnixStream::from(OwnedFd::from(theirs));
+    theirs.set_nonblocking(false).expect("a socket");
     theirs.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout can be set");
     assert_eq!(theirs.read(&mut [0; 64]).expect("it is closed"), 0);
     daemon.stop();
