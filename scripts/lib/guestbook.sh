@@ -3,6 +3,8 @@
 # through Services, with policies. Sourced after cluster.sh.
 
 readonly GUESTBOOK=$root/scripts/lib/guestbook
+# Those that go to a follower which is killed, in the moment until both nodes know that it is gone.
+readonly MOST_FAILED_READS=10
 
 demo_guestbook() {
     local keep=$1 before=$failed
@@ -16,6 +18,8 @@ demo_guestbook() {
     cluster_installs_vswitch
     guestbook_starts
     guestbook_is_used
+    names_are_served
+    api_server_is_reached
     guestbook_denies
     guestbook_under_load
     guestbook_accounts
@@ -37,8 +41,9 @@ guestbook_image() {
     mkdir -p "$dir/root/srv/cgi-bin"
     cp "$GUESTBOOK/guestbook.cgi" "$dir/root/srv/cgi-bin/guestbook"
     cp "$GUESTBOOK/load.sh" "$dir/root/bin/load"
+    cp "$GUESTBOOK/names.pl" "$dir/root/srv/"
     echo yes >"$dir/root/srv/alive"
-    image_add_programs guestbook /usr/bin/redis-server /usr/bin/redis-cli /usr/bin/curl
+    image_add_programs guestbook /usr/bin/redis-server /usr/bin/redis-cli /usr/bin/curl /usr/bin/perl
     image_archive guestbook localhost/guestbook:1 sleep 1000000 >/dev/null
     cluster_images+=(guestbook)
 }
@@ -56,6 +61,7 @@ guestbook_starts() {
     done
     kubectl_ create namespace elsewhere >/dev/null
     visitor elsewhere visitor node-a
+    visitor elsewhere neighbour node-b
     visitor guestbook stranger node-a
     kubectl_ -n guestbook get pods -o wide | sed 's/^/  /'
 }
@@ -81,8 +87,8 @@ YAML
 # in_pod NAMESPACE NAME COMMAND…
 in_pod() { kubectl_ -n "$1" exec "$2" -- "${@:3}"; }
 
-# service_address NAME: of the guestbook.
-service_address() { kube_api GET "/api/v1/namespaces/guestbook/services/$1" | jq -er .spec.clusterIP; }
+# service_address NAME [NAMESPACE]: of the guestbook, unless another is named.
+service_address() { kube_api GET "/api/v1/namespaces/${2:-guestbook}/services/$1" | jq -er .spec.clusterIP; }
 
 # page NAMESPACE POD [QUERY]: what the frontend answers.
 page() {
@@ -100,6 +106,50 @@ has_entry() { page elsewhere visitor | grep -qx "$1"; }
 
 entry_from_outside() {
     in_ns outside curl -sS --noproxy '*' --max-time 5 "http://${HOST_ADDRESS[node-a]}:30080/cgi-bin/guestbook" | grep -qx "$1"
+}
+
+# As a cluster's DNS is: over UDP, by a server on each node.
+names_are_served() {
+    local pod
+    step "Pods of both nodes ask a DNS service, which has a server on each node"
+    check "it is made" kubectl_ apply -f "$GUESTBOOK/names.yaml"
+    check "its servers run" kubectl_ -n elsewhere rollout status --timeout 60s daemonset/names
+    check "both are its endpoints" wait_until 10 has_endpoints elsewhere names 2
+    for pod in visitor neighbour; do
+        check "a resolver in $pod is answered" until_deadline 10 resolves "$pod"
+        check "and so are 50 queries that are made once" answered_each "$pod" 50
+    done
+    check "by both servers" test "$(sort -u "$LAB_DIR"/answers-* | wc -l)" = 2
+}
+
+# resolves POD
+resolves() { in_pod elsewhere "$1" nslookup -type=a who.example "$(service_address names elsewhere)"; }
+
+# answered_each POD TIMES: keeps the answers, each the address of the server that gave it.
+answered_each() {
+    in_pod elsewhere "$1" perl /srv/names.pl ask "$(service_address names elsewhere)" "$2" >"$LAB_DIR/answers-$1" &&
+        [[ $(wc -l <"$LAB_DIR/answers-$1") == "$2" ]]
+}
+
+# Its backend is a process outside of the pods' network.
+api_server_is_reached() {
+    local pod
+    step "Pods of both nodes speak to the API server by its own Service"
+    for pod in visitor neighbour; do
+        check "it answers $pod" api_server_answers "$pod"
+    done
+}
+
+# api_server_answers POD: whose account has the certificate to know it by, and the environment its address.
+# shellcheck disable=SC2016  # The shell in the pod expands it.
+api_server_answers() {
+    in_pod elsewhere "$1" sh -c 'curl -sSf --max-time 5 --cacert /var/run/secrets/kubernetes.io/serviceaccount/ca.crt \
+        "https://$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT/version"' | jq -e .gitVersion
+}
+
+# has_endpoints NAMESPACE SERVICE COUNT
+has_endpoints() {
+    kube_api GET "/api/v1/namespaces/$1/endpoints/$2" | jq -e --argjson count "$3" '[.subsets[]?.addresses[]?] | length == $count'
 }
 
 guestbook_denies() {
@@ -142,45 +192,61 @@ redis_answers_outside() { [[ $(in_ns outside timeout 3 redis-cli -h "$1" -p 3037
 
 guestbook_under_load() {
     local node before
-    step "A visitor writes without pause, while a follower and both daemons die, and the frontends are replaced"
+    step "A visitor writes and reads without pause, while a follower and both daemons die; and writes while frontends are replaced"
     load_begins
-    check "a follower is deleted" follower_dies
-    check "entries are written" load_goes_on
+    check "a follower that is read from is killed at once" follower_dies
+    check "another takes its place" kubectl_ -n guestbook rollout status --timeout 120s deployment/redis-follower
+    check "entries are written and read" load_goes_on
+    before=$(failures reads)
+    say "  $before reads of the one that died were tried again"
+    check "which are few" test "$before" -le "$MOST_FAILED_READS"
     for node in node-a node-b; do
         check "vswitchd of $node is killed" vswitchd_dies "$node"
-        check "entries are written" load_goes_on
+        check "entries are written and read" load_goes_on
     done
+    in_pod elsewhere visitor touch /tmp/stop-reads
+    check "no read has failed since the follower's place was taken" has_failed reads "$before"
     check "the frontends are replaced, one after the other" kubectl_ -n guestbook rollout restart deployment/frontend
     check "all of them" kubectl_ -n guestbook rollout status --timeout 120s deployment/frontend
-    check "entries are written" load_goes_on
-    check "no request has failed" no_request_failed
+    check "entries are written" writing_goes_on
+    check "no write has failed" has_failed writes 0
     step "The pods of the DaemonSet are replaced, one after the other: meanwhile their node has no vswitchd"
-    before=$(failures)
     check "kubectl rollout restart" kubectl_ -n vswitch-system rollout restart daemonset/vswitch
     check "kubectl rollout status" kubectl_ -n vswitch-system rollout status --timeout 180s daemonset/vswitch
-    check "entries are written" load_goes_on
-    say "  $(($(failures) - before)) requests were tried again meanwhile"
+    check "entries are written" writing_goes_on
+    say "  $(failures writes) writes were tried again meanwhile"
     load_ends
     check "every entry that was acknowledged is there" wait_until 20 entries_are_there
     check "policies hold still" policies_hold
 }
 
-failures() { in_pod elsewhere visitor cat /tmp/failed; }
+# failures reads|writes: how many there were.
+failures() { in_pod elsewhere visitor cat "/tmp/failed-$1"; }
 
-no_request_failed() { [[ $(failures) == 0 ]]; }
+# has_failed reads|writes COUNT
+has_failed() {
+    local count
+    count=$(failures "$1")
+    [[ $count == "$2" ]] || { echo "$count instead of $2 failed" && tail -n 3 "$LAB_DIR/logs/load.log" && return 1; }
+}
 
 load_begins() {
     (in_pod elsewhere visitor load "http://$(service_address frontend)/cgi-bin/guestbook" \
         >"$LAB_DIR/acknowledged" 2>"$LAB_DIR/logs/load.log" || true) &
     load_pid=$!
-    wait_until 10 written_beyond 3 || die "The load does not begin"
+    wait_until 10 done_beyond written 3 || die "The load does not begin to write"
+    wait_until 10 done_beyond read 3 || die "The load does not begin to read"
 }
 
-written() { in_pod elsewhere visitor cat /tmp/written; }
+# done_so_far written|read: how many requests went well.
+done_so_far() { in_pod elsewhere visitor cat "/tmp/$1"; }
 
-written_beyond() { (($(written) > $1)); }
+# done_beyond written|read COUNT
+done_beyond() { (($(done_so_far "$1") > $2)); }
 
-load_goes_on() { wait_until 20 written_beyond "$(written)"; }
+load_goes_on() { writing_goes_on && wait_until 20 done_beyond read "$(done_so_far read)"; }
+
+writing_goes_on() { wait_until 20 done_beyond written "$(done_so_far written)"; }
 
 load_ends() {
     in_pod elsewhere visitor touch /tmp/stop
@@ -191,7 +257,7 @@ follower_dies() {
     local name
     name=$(kube_api GET '/api/v1/namespaces/guestbook/pods?labelSelector=role%3Dfollower' |
         jq -er '.items[0].metadata.name')
-    kubectl_ -n guestbook delete pod "$name" --wait=false
+    kubectl_ -n guestbook delete pod "$name" --grace-period 0 --force --wait=false
 }
 
 # vswitchd_dies NODE: the process itself; its supervisor starts another.

@@ -9,6 +9,7 @@ held_connection.py hold ADDRESS PORT [SECONDS]
 import signal
 import socket
 import sys
+import threading
 import time
 
 
@@ -16,6 +17,11 @@ def serve(port):
     listener = socket.create_server(("", port))
     while True:
         connection, _ = listener.accept()
+        threading.Thread(target=echo, args=[connection], daemon=True).start()
+
+
+def echo(connection):
+    with connection:
         while data := connection.recv(4096):
             connection.sendall(data)
 

@@ -7,6 +7,8 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
 . "$root/scripts/lib/all.sh"
+# shellcheck source=scripts/lib/sync.sh
+. "$root/scripts/lib/sync.sh"
 
 NODE=${HOST_ADDRESS[node-a]}
 NODE6=${HOST6[node-a]}
@@ -29,6 +31,8 @@ main() {
     reached 6 "$NODE6" "$OUTSIDE6"
     loopback
     from_other_nodes
+    isolated 4 "$NODE" "$OUTSIDE"
+    isolated 6 "$NODE6" "$OUTSIDE6"
     sctp
     shown
     closed_to_pods
@@ -130,6 +134,25 @@ from_other_nodes() {
     local node_b=${HOST_ADDRESS[node-b]}
     both_see "from another node" node-b "$NODE" "$node_b $(address a1 4)"
     both_see "from a pod of another node" b1 "$NODE" "$node_b $(address a1 4)"
+}
+
+# isolated FAMILY NODE OUTSIDE: a1, by policies, is reached by the node and by whom they allow, as it sees those.
+isolated() {
+    local family=$1 node=$2 outside=$3 pod seen bits=32
+    pod=$(address a1 "$1") seen=$("masquerade$1" node-a)
+    ((family == 4)) || bits=128
+    sync_policies node-a "$(rule_set deny)" "$(subjects a1=deny/ a2=/)" >/dev/null
+    check_not "IPv$1: the world does not reach the port of a pod that is isolated" fetch outside "$node" who
+    check_not "nor by UDP" fetch_by_udp outside "$node"
+    check_not "nor does another pod of the node" fetch a2 "$node" who
+    both_see "the node does" node-a "$node" "$node $pod"
+    sync_policies node-a "$(rule_set web "$(allow_blocks "$outside/$bits")")" "$(subjects a1=web/)" >/dev/null
+    both_see "the world does where a policy allows its address" outside "$node" "$outside $pod"
+    check_not "which allows no pod of the node" fetch a2 "$node" who
+    sync_policies node-a "$(rule_set web "$(allow_blocks "$seen/$bits")")" >/dev/null
+    both_see "a pod does where one allows the address by which the node masquerades" a2 "$node" "$seen $pod"
+    check_not "which allows not the world" fetch outside "$node" who
+    ctl node-a policies forget >/dev/null
 }
 
 # This kernel may have no SCTP sockets: the first packet of an association, and the answer.

@@ -1,11 +1,14 @@
 #!/bin/bash
 # NodePorts that kube-proxy serves: a client outside of the cluster is masqueraded, and the pod sees it by an
 # address of its node by which the node itself never speaks. So kubelet, which comes from the gateway's
-# address, may be told from the world.
+# address, is told from the world: it reaches a pod that policies isolate, and the client does not until one of
+# them allows that address.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
 . "$root/scripts/lib/all.sh"
+# shellcheck source=scripts/lib/sync.sh
+. "$root/scripts/lib/sync.sh"
 
 main() {
     setup_binaries
@@ -28,8 +31,11 @@ main() {
     check "pods reach the address, as they do the gateway's" pings a1 "$(masquerade4 node-a)"
     check "over IPv6 too" pings a1 "$(masquerade6 node-a)"
     check "status and show ports name it" shown
+    isolated "a routed pod" node-a a1
+    isolated "a bridged pod" node-b b1
     node_port node-a b1
     told_apart "a pod of another node" node-a b1
+    isolated "a pod of another node" node-a b1
     taken_away
     restarted
     from_a_former_version
@@ -63,7 +69,7 @@ NFT
 told_apart() {
     local family at pod
     for family in 4 6; do
-        if ((family == 4)); then at=${HOST_ADDRESS[$2]}; else at=${HOST6[$2]}; fi
+        at=$(at "$2" "$family")
         pod=$(address "$3" "$family")
         check "IPv$family: $1 sees a NodePort's client by the address to masquerade by" \
             sees outside "$at" "$("masquerade$family" "$2") $pod"
@@ -71,6 +77,38 @@ told_apart() {
         check "and a process of the node by the gateway's" sees "$2" "$pod" "$("gateway$family" "$2") $pod"
     done
 }
+
+# isolated WHAT NODE POD: behind a NodePort of that node.
+isolated() {
+    local what=$1 node=$2 pod=$3 own family
+    own=$(node_of "$pod")
+    sync_policies "$own" "$(rule_set deny)" "$(subjects "$pod=deny/")" >/dev/null
+    for family in 4 6; do
+        check_not "IPv$family: no NodePort's client reaches $what that is isolated" fetch outside "$(at "$node" "$family")" who
+        check_not "nor by UDP" fetch_by_udp outside "$(at "$node" "$family")"
+        check "its own node does" sees "$own" "$(address "$pod" "$family")" \
+            "$("gateway$family" "$own") $(address "$pod" "$family")"
+    done
+    sync_policies "$own" "$(rule_set world "$(allow_blocks "${HOST_ADDRESS[outside]}/32" "${HOST6[outside]}/128")")" \
+        "$(subjects "$pod=world/")" >/dev/null
+    for family in 4 6; do
+        check_not "IPv$family: nor where a policy allows the client's own address" fetch outside "$(at "$node" "$family")" who
+    done
+    sync_policies "$own" "$(rule_set world "$(allow_blocks "$(masquerade4 "$node")/32" "$(masquerade6 "$node")/128")")" >/dev/null
+    for family in 4 6; do
+        check "IPv$family: but where it allows the address by which the node masquerades" sees outside \
+            "$(at "$node" "$family")" "$("masquerade$family" "$node") $(address "$pod" "$family")"
+        check "by UDP too" sees_by_udp outside \
+            "$(at "$node" "$family")" "$("masquerade$family" "$node") $(address "$pod" "$family")"
+    done
+    sync_policies "$own" "$(subjects "$pod=/")" >/dev/null
+}
+
+# node_of POD
+node_of() { echo "node-${1%1}"; }
+
+# at NODE FAMILY: its address on the underlay.
+at() { if (($2 == 4)); then echo "${HOST_ADDRESS[$1]}"; else echo "${HOST6[$1]}"; fi; }
 
 shown() {
     ctl node-a show ports --json |

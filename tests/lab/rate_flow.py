@@ -1,8 +1,8 @@
 """Measures at which rate a flow arrives, in bits of frames from their Ethernet header on.
 
 `send` sends until SECONDS have passed: over TCP as fast as it can, with 10 ms of RATE in its socket, over UDP
-numbered datagrams at RATE bits of frames a second; it prints the rate that it reached. `serve` measures what arrives: from WARM seconds
-after the first bytes on, for SECONDS. It prints `rate BITS_PER_SECOND lost DATAGRAMS`, the datagrams that are
+numbered datagrams at RATE bits of frames a second; it prints the rate that it reached. `serve` measures what
+arrives, by IPv4 or IPv6: from WARM seconds after the first bytes on, for SECONDS. It prints `rate BITS_PER_SECOND lost DATAGRAMS`, the datagrams that are
 missing between the first and the last that it got. `burst` sends so many datagrams as fast as it can, and
 `count` prints how many of those arrived, once none has for SECONDS.
 
@@ -18,10 +18,13 @@ import sys
 import time
 
 UDP_PAYLOAD_BYTES = 1400
-# Ethernet, IPv4, UDP; and with TCP's timestamps.
-UDP_HEADER_BYTES = 14 + 20 + 8
-TCP_HEADER_BYTES = 14 + 20 + 20 + 12
+ETHERNET_BYTES = 14
+IP_BYTES = {socket.AF_INET: 20, socket.AF_INET6: 40}
+UDP_BYTES = 8
+# With timestamps.
+TCP_BYTES = 20 + 12
 PATIENCE_SECONDS = 20
+SHORTEST_SLEEP_SECONDS = 0.001
 
 
 class Window:
@@ -50,37 +53,48 @@ class Window:
         return round(8 * self.count / (self.last - self.begin))
 
 
+def family_of(address):
+    """Of an address as the kernel tells it, or as somebody writes it."""
+    return socket.AF_INET6 if ":" in address and not address.startswith("::ffff:") else socket.AF_INET
+
+
+def udp_header_bytes(address):
+    return ETHERNET_BYTES + IP_BYTES[family_of(address)] + UDP_BYTES
+
+
 def serve_udp(port, window):
     flow = udp(port)
     numbers = []
     while True:
-        data = flow.recv(2048)
+        data, client = flow.recvfrom(2048)
         numbers.append(struct.unpack_from("!Q", data)[0])
-        if not window.add(len(data) + UDP_HEADER_BYTES):
+        if not window.add(len(data) + udp_header_bytes(client[0])):
             break
     lost = max(numbers) - min(numbers) + 1 - len(set(numbers))
     print("rate", window.rate(), "lost", lost, flush=True)
 
 
 def serve_tcp(port, window):
-    listener = socket.create_server(("", port))
+    listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
     listener.settimeout(PATIENCE_SECONDS)
-    stream, _ = listener.accept()
+    stream, client = listener.accept()
     stream.settimeout(PATIENCE_SECONDS)
     mss = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+    header_bytes = ETHERNET_BYTES + IP_BYTES[family_of(client[0])] + TCP_BYTES
     while True:
         data = stream.recv(1 << 16)
         if not data:
             sys.exit("the sender ended before the time was over")
-        if not window.add(len(data) * (mss + TCP_HEADER_BYTES) / mss):
+        if not window.add(len(data) * (mss + header_bytes) / mss):
             break
     print("rate", window.rate(), "lost 0", flush=True)
 
 
 def send_udp(address, port, seconds, rate):
-    flow = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    flow = socket.socket(family_of(address), socket.SOCK_DGRAM)
     flow.connect((address, port))
-    interval = 8 * (UDP_PAYLOAD_BYTES + UDP_HEADER_BYTES) / rate
+    frame_bits = 8 * (UDP_PAYLOAD_BYTES + udp_header_bytes(address))
+    interval = frame_bits / rate
     begin = due = time.monotonic()
     sent = 0
     while due - begin < seconds:
@@ -91,9 +105,11 @@ def send_udp(address, port, seconds, rate):
         except ConnectionRefusedError:
             pass  # The other end has all that it wanted.
         due += interval
-        time.sleep(max(0, due - time.monotonic()))
-    sent_bits = 8 * sent * (UDP_PAYLOAD_BYTES + UDP_HEADER_BYTES)
-    print("sent", round(sent_bits / (time.monotonic() - begin)), flush=True)
+        ahead = due - time.monotonic()
+        # To give the CPU away after each would cost more than to send it.
+        if ahead > SHORTEST_SLEEP_SECONDS:
+            time.sleep(ahead)
+    print("sent", round(sent * frame_bits / (time.monotonic() - begin)), flush=True)
 
 
 def send_tcp(address, port, seconds, rate):
@@ -126,7 +142,8 @@ def count(port, seconds):
 
 
 def udp(port):
-    flow = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    flow = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    flow.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     flow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
     flow.bind(("", port))
     flow.settimeout(PATIENCE_SECONDS)

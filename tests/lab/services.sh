@@ -34,6 +34,8 @@ main() {
         refused "$family"
     done
     backends_change
+    datagrams_follow 4
+    datagrams_follow 6
     affine
     bad_services
     shown
@@ -58,14 +60,16 @@ backends() {
     done | jq -cs .
 }
 
-# told NAME BACKENDS [MORE]: both nodes have the service, at both of its addresses, by TCP and UDP.
+# told NAME BACKENDS [MORE]: both nodes have the service, at both of its addresses, by TCP and UDP. `told_at` is
+# when the second took it.
 told() {
     local node services
     services=$(jq -cn --arg name "$1" --argjson backends "$2" --argjson more "${3:-{\}}" --argjson port "$SERVER_PORT" \
         --arg v4 "$(virtual "$1" 4)" --arg v6 "$(virtual "$1" 6)" \
         '[("TCP", "UDP") | {name: "lab/\($name):\(.)", protocol: ., $port, addresses: [$v4, $v6], $backends} + $more]')
     for node in node-a node-b; do
-        sync "$node" "{\"complete\": false, \"services\": $services, \"gone\": []}" >/dev/null
+        told_at=$(/usr/bin/python3 "$root/tests/lab/ask.py" --when "$(node_socket "$node")" sync-services \
+            "{\"complete\": false, \"services\": $services, \"gone\": []}")
     done
 }
 
@@ -151,6 +155,36 @@ backends_change() {
     wait_until 60 gone "$held"
     check "and its file is whole" arrived
     told near "$(backends a2)"
+}
+
+# A client sends from one socket all the time, while the service of its flow loses its only backend and gets
+# another. What it sends after the daemons took a change, goes by that.
+datagrams_follow() {
+    local at own emptied given
+    at=$(virtual near "$1") own=$(address a1 "$1")
+    rm -f "$LAB_DIR/logs/datagrams.log"
+    lab_spawn datagrams a1 /usr/bin/python3 "$root/tests/lab/held_datagrams.py" "$at" "$SERVER_PORT"
+    check "IPv$1: a flow of datagrams has its backend" wait_until 5 comes_back "$own $(address a2 "$1")"
+    told near '[]'
+    emptied=$told_at
+    sleep 0.6
+    told near "$(backends b1)"
+    given=$told_at
+    sleep 0.6
+    lab_stop datagrams
+    check "once none is left, each datagram is refused" all_come_back refused "$emptied" 0.5
+    check "and once there is another, each goes there" all_come_back "$own $(address b1 "$1")" "$given" 0.5
+    told near "$(backends a2)"
+}
+
+# comes_back WHAT: to the last datagram.
+comes_back() { tail -n 1 "$LAB_DIR/logs/datagrams.log" | finds " $1\$"; }
+
+# all_come_back WHAT SINCE SECONDS: to each datagram that was sent within so many seconds from then.
+all_come_back() {
+    awk -v what="$1" -v since="$2" -v seconds="$3" '
+        $1 > since && $1 < since + seconds { count++; time = $1; sub(/^[^ ]* /, ""); if ($0 != what) { others++; print time - since, "s later:", $0 } }
+        END { exit !(count >= 5 && others == 0) }' "$LAB_DIR/logs/datagrams.log"
 }
 
 # Two services with the same two backends, each of which had one of them alone when its client came. Without
