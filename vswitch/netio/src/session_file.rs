@@ -36,12 +36,21 @@ pub fn path(dir: &Path, file: SessionFile) -> PathBuf {
     })
 }
 
+/// A file that is mapped.
+#[derive(Debug)]
+pub struct OpenedFile {
+    /// What is in it.
+    pub words: Words,
+    /// It had another size, and what was in it is gone.
+    pub was_emptied: bool,
+}
+
 /// Maps the file of `words` words, and makes it if it is not there. One of another size is emptied: its
 /// words are zeros then, as those of a new file. No other user may read it.
 ///
 /// # Errors
 /// If the path is a link or no file, or belongs to another user, or a system call fails.
-pub fn open(dir: &Path, file: SessionFile, words: usize) -> Result<Words> {
+pub fn open(dir: &Path, file: SessionFile, words: usize) -> Result<OpenedFile> {
     let path = path(dir, file);
     let failed = |action| {
         let path = path.clone();
@@ -69,11 +78,13 @@ pub fn open(dir: &Path, file: SessionFile, words: usize) -> Result<Words> {
     let Some(bytes) = bytes.and_then(|bytes| usize::try_from(bytes).ok()) else {
         return Err(failed("size")(io::ErrorKind::InvalidInput.into()));
     };
+    let was_emptied = metadata.len() != bytes as u64 && metadata.len() > 0;
     if metadata.len() != bytes as u64 {
         file.set_len(0).map_err(failed("empty"))?;
         file.set_len(bytes as u64).map_err(failed("size"))?;
     }
-    map(&file, bytes, words).map_err(failed("map"))
+    let words = map(&file, bytes, words).map_err(failed("map"))?;
+    Ok(OpenedFile { words, was_emptied })
 }
 
 fn map(file: &File, bytes: usize, words: usize) -> io::Result<Words> {
@@ -124,7 +135,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::sync::atomic::Ordering;
 
-    use super::{SessionFile, open, path};
+    use super::{OpenedFile, SessionFile, open, path};
     use crate::error::Error;
 
     const WORDS: usize = 1024;
@@ -132,18 +143,23 @@ mod tests {
     #[test]
     fn words_outlive_their_mapping_in_a_file_that_others_cannot_read() {
         let dir = tempfile::tempdir().unwrap();
-        let words = open(dir.path(), SessionFile::V4, WORDS).unwrap();
+        let opened = |file| {
+            let opened = open(dir.path(), file, WORDS).unwrap();
+            assert!(!opened.was_emptied);
+            opened.words
+        };
+        let words = opened(SessionFile::V4);
         assert_eq!(words.len(), WORDS);
         assert!(words.iter().all(|word| word.load(Ordering::Relaxed) == 0));
         words[WORDS - 1].store(7, Ordering::Relaxed);
         // Shared while both are open, and there when none is.
-        let again = open(dir.path(), SessionFile::V4, WORDS).unwrap();
+        let again = opened(SessionFile::V4);
         assert_eq!(again[WORDS - 1].load(Ordering::Relaxed), 7);
         drop((words, again));
-        let words = open(dir.path(), SessionFile::V4, WORDS).unwrap();
+        let words = opened(SessionFile::V4);
         assert_eq!(words[WORDS - 1].load(Ordering::Relaxed), 7);
         for file in [SessionFile::V6, SessionFile::Affinity] {
-            let other = open(dir.path(), file, WORDS).unwrap();
+            let other = opened(file);
             assert_eq!(other[WORDS - 1].load(Ordering::Relaxed), 0);
         }
 
@@ -158,7 +174,9 @@ mod tests {
         for content in [vec![1; 10], vec![1; 9 * WORDS]] {
             fs::write(&path, content).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-            let words = open(dir.path(), SessionFile::V6, WORDS).unwrap();
+            let OpenedFile { words, was_emptied } =
+                open(dir.path(), SessionFile::V6, WORDS).unwrap();
+            assert!(was_emptied);
             assert!(words.iter().all(|word| word.load(Ordering::Relaxed) == 0));
             let metadata = fs::metadata(&path).unwrap();
             assert_eq!((metadata.mode() & 0o777, metadata.len()), (0o600, WORDS as u64 * 8));

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use dataplane::Millis;
 use dataplane::session::{
-    Adoption, Header, SessionMemory, SessionTable, WhyAnew, default_buckets, words_affinity,
-    words_v4, words_v6,
+    Adoption, Header, SessionMemory, SessionTable, WhyAnew, default_buckets, note_lost,
+    words_affinity, words_v4, words_v6,
 };
+use frame::Words;
 use netio::session_file::{self, SessionFile};
 use rustix::time::{ClockId, clock_gettime};
 use worker::SharedState;
@@ -50,7 +51,12 @@ pub fn open(dir: &Path, boot_id: &str) -> io::Result<OpenSessions> {
             (table, told(&adoptions), None)
         }
         Err(error) => {
-            let table = SessionTable::on_heap(&header).map_err(io::Error::other)?;
+            let memory = SessionMemory::on_heap(header.buckets);
+            for words in [&memory.v4, &memory.v6, &memory.affinity] {
+                note_lost(words);
+            }
+            let adopted = SessionTable::adopt(memory, &header, now);
+            let (table, _) = adopted.map_err(io::Error::other)?;
             let warning = format!(
                 "sessions end with this daemon, as their files cannot be used: {}",
                 crate::error::chain(&error)
@@ -63,10 +69,17 @@ pub fn open(dir: &Path, boot_id: &str) -> io::Result<OpenSessions> {
 }
 
 fn memory(dir: &Path, buckets: u32) -> netio::Result<SessionMemory> {
+    let open = |file, words| -> netio::Result<Words> {
+        let opened = session_file::open(dir, file, words)?;
+        if opened.was_emptied {
+            note_lost(&opened.words);
+        }
+        Ok(opened.words)
+    };
     Ok(SessionMemory {
-        v4: session_file::open(dir, SessionFile::V4, words_v4(buckets))?,
-        v6: session_file::open(dir, SessionFile::V6, words_v6(buckets))?,
-        affinity: session_file::open(dir, SessionFile::Affinity, words_affinity(buckets))?,
+        v4: open(SessionFile::V4, words_v4(buckets))?,
+        v6: open(SessionFile::V6, words_v6(buckets))?,
+        affinity: open(SessionFile::Affinity, words_affinity(buckets))?,
     })
 }
 

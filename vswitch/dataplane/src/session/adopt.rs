@@ -5,7 +5,7 @@
 //!
 //! | word | holds |
 //! |---|---|
-//! | 0 | [`MAGIC`]; stored last, so that a header is whole or absent |
+//! | 0 | [`MAGIC`]; stored last, so that a header is whole or absent. [`LOST`] in memory that has taken the place of another |
 //! | 1 | [`LAYOUT`] |
 //! | 2 | 4 or 6 for the sessions of a family, 1 for affinities |
 //! | 3 | buckets of each family |
@@ -17,6 +17,8 @@
 
 use core::fmt;
 use core::sync::atomic::Ordering;
+
+use frame::Words;
 
 use super::affinity::{self, Affinities};
 use super::bucket::Word;
@@ -31,6 +33,8 @@ pub(crate) const HEADER_WORDS: usize = 512;
 
 /// "vswsess" and a zero.
 const MAGIC: u64 = 0x7673_7773_6573_7300;
+/// Stands in the place of [`MAGIC`] where a content is lost.
+const LOST: u64 = u64::MAX;
 
 /// The word that tells whether there ever was a session.
 const USED: usize = 8;
@@ -82,6 +86,8 @@ pub enum Adoption {
 pub enum WhyAnew {
     /// There was none.
     Fresh,
+    /// Its memory is not there any more, or not all of it.
+    Lost,
     /// It is no session table.
     Foreign,
     /// It has another layout, whose number this is.
@@ -109,6 +115,7 @@ impl fmt::Display for WhyAnew {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fresh => f.write_str("there was none"),
+            Self::Lost => f.write_str("the file had another size"),
             Self::Foreign => f.write_str("the file is no session table"),
             Self::Layout(layout) => write!(f, "its layout is {layout}, not {LAYOUT}"),
             Self::Kind => f.write_str("it holds something else"),
@@ -315,6 +322,14 @@ fn content(kind: Kind, header: &Header) -> [u64; 7] {
     ]
 }
 
+/// Has the table that adopts these words know that it had sessions, and has lost them. To be called for
+/// memory that is used in place of a former one.
+pub fn note_lost(words: &Words) {
+    if let Some(first) = words.first() {
+        first.store(LOST, Ordering::Release);
+    }
+}
+
 /// The seed of a table that can be taken over.
 fn seed_of<W: Word>(words: &[W], kind: Kind, header: &Header) -> Result<u64, WhyAnew> {
     let mut words = words.iter().map(|word| word.load(Ordering::Acquire));
@@ -322,6 +337,7 @@ fn seed_of<W: Word>(words: &[W], kind: Kind, header: &Header) -> Result<u64, Why
     match next() {
         MAGIC => {}
         0 => return Err(WhyAnew::Fresh),
+        LOST => return Err(WhyAnew::Lost),
         _ => return Err(WhyAnew::Foreign),
     }
     let found = [next(), next(), next(), next(), next(), next(), next()];

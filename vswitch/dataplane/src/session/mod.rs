@@ -51,7 +51,7 @@ use frame::Words;
 use crate::tables::PortId;
 use crate::tables::port::MAX_PORTS;
 use adopt::HEADER_WORDS;
-pub use adopt::{Adoption, Header, WhyAnew, WrongSize};
+pub use adopt::{Adoption, Header, WhyAnew, WrongSize, note_lost};
 use affinity::Affinities;
 pub use affinity::{Affinity, AffinityKey};
 use bucket::WAYS;

@@ -5,7 +5,9 @@ use core::sync::atomic::Ordering;
 use proptest::prelude::*;
 
 use super::*;
-use crate::session::{Adoption, Affinity, Header, SessionMemory, WhyAnew, WrongSize, words_v4};
+use crate::session::{
+    Adoption, Affinity, Header, SessionMemory, WhyAnew, WrongSize, note_lost, words_v4,
+};
 
 fn adopt(memory: &SessionMemory, header: &Header, now: Tick) -> (SessionTable, [Adoption; 3]) {
     SessionTable::adopt(memory.clone(), header, now).unwrap()
@@ -63,9 +65,21 @@ fn sessions_outlive_their_process() {
 }
 
 #[test]
+fn memory_in_place_of_a_lost_one_is_that_of_a_table_that_had_sessions() {
+    let memory = SessionMemory::on_heap(64);
+    for words in [&memory.v4, &memory.v6, &memory.affinity] {
+        note_lost(words);
+    }
+    let (table, adoption) = adopt(&memory, &header(64), Tick(5));
+    assert_eq!(adoption, all(WhyAnew::Lost));
+    assert!(table.is_young(false, Tick(65)) && !table.is_young(false, Tick(66)));
+}
+
+#[test]
 fn a_table_of_another_kind_is_made_anew_and_says_why() {
     for (at, value, why) in [
         (0, 7, WhyAnew::Foreign),
+        (0, u64::MAX, WhyAnew::Lost),
         (1, 2, WhyAnew::Layout(2)),
         (2, 9, WhyAnew::Kind),
         (3, 63, WhyAnew::Buckets(63)),
