@@ -20,7 +20,7 @@ pub struct PortSessions {
     pub established: u32,
     /// Charged to it, finished or reset.
     pub closing: u32,
-    /// Translated, and carried by it, whichever port they are charged to.
+    /// Translated, and charged to it or carried by it.
     pub translated: u32,
 }
 
@@ -89,9 +89,15 @@ struct Port {
     translated: AtomicU32,
 }
 
+/// A count that every packet reads, away from those that every new session changes.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Translated(AtomicU32);
+
 #[derive(Debug)]
 pub(crate) struct Counts {
     quota: Quota,
+    translated: Translated,
     ports: Box<[Port]>,
     created: AtomicU64,
     removed: [AtomicU64; 5],
@@ -103,6 +109,7 @@ impl Counts {
     pub(crate) fn new(slots: u32) -> Self {
         Self {
             quota: Quota { embryonic: slots / 16, all: slots / 4 },
+            translated: Translated::default(),
             ports: (0..MAX_PORTS).map(|_| Port::default()).collect(),
             created: AtomicU64::default(),
             removed: Default::default(),
@@ -170,7 +177,8 @@ impl Counts {
 
     fn translated(&self, session: &Session, count: impl Fn(&AtomicU32) -> u32) {
         if session.is_translated() {
-            for port in session.local_ports().filter_map(|port| self.port(port)) {
+            count(&self.translated.0);
+            for port in session.carriers().filter_map(|port| self.port(port)) {
                 count(&port.translated);
             }
         }
@@ -211,6 +219,11 @@ impl Counts {
 
     pub(crate) fn translated_of(&self, port: PortId) -> u32 {
         self.port(port).map_or(0, |port| port.translated.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub(crate) fn has_translated(&self) -> bool {
+        self.translated.0.load(Ordering::Relaxed) > 0
     }
 
     pub(crate) fn events(&self) -> SessionEvents {

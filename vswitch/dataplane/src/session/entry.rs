@@ -95,10 +95,12 @@ impl Session {
         self.state.is_expired(self.protocol(), now)
     }
 
-    /// The ports that carry it here, each once.
-    pub(crate) fn local_ports(&self) -> impl Iterator<Item = PortId> {
-        let out = self.local_out.filter(|out| Some(*out) != self.local_in);
-        self.local_in.into_iter().chain(out)
+    /// The ports of its pods here, and the one that it is charged to, by which its opener's packets
+    /// come if that is no pod; each once.
+    pub(crate) fn carriers(&self) -> impl Iterator<Item = PortId> {
+        let local_in = self.local_in.filter(|port| *port != self.charged);
+        let out = self.local_out.filter(|port| *port != self.charged && Some(*port) != local_in);
+        core::iter::once(self.charged).chain(local_in).chain(out)
     }
 }
 

@@ -312,6 +312,13 @@ impl SessionTable {
         self.v4.counts.translated_of(port) + self.v6.counts.translated_of(port)
     }
 
+    /// Whether any session is translated.
+    #[inline]
+    #[must_use]
+    pub fn has_translated(&self) -> bool {
+        self.v4.counts.has_translated() || self.v6.counts.has_translated()
+    }
+
     /// All sessions of IPv4, then all of IPv6. `translated` counts a session once for each port that
     /// carries it.
     #[must_use]

@@ -66,9 +66,7 @@ impl<L: Layout, M: Memory> Table<L, M> {
     pub(crate) fn forget_port(&self, port: PortId) -> u32 {
         (0..self.buckets)
             .flat_map(|index| self.mains(index))
-            .filter(|session| {
-                session.charged == port || session.local_ports().any(|local| local == port)
-            })
+            .filter(|session| session.carriers().any(|carrier| carrier == port))
             .map(|session| self.remove(&session, Removal::Closed, |_| true))
             .filter(|removed| *removed == Ok(true))
             .count() as u32

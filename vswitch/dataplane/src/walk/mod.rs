@@ -50,12 +50,13 @@ pub(crate) mod route;
 pub(crate) mod segment;
 mod session;
 mod source;
+mod standing;
 pub(crate) mod translate;
 
 use frame::Offload;
 
 use crate::Millis;
-use crate::session::{Affinity, SessionEffect, SessionTable, Tick, Tuple};
+use crate::session::{Affinity, Session, SessionEffect, SessionTable, Tick, Tuple};
 use crate::tables::{BridgeId, Fdb, FdbTarget, PortId, PortRole, Tables};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::{Ecn, MacAddr};
@@ -130,6 +131,26 @@ pub(crate) struct Effects {
     pub(crate) affinity: Option<Affinity>,
     /// Where the other fragments of the packet are to go.
     pub(crate) first_fragment: Option<FirstFragment>,
+}
+
+impl Effects {
+    /// A session begins, in place of the one that ends if one does.
+    pub(crate) fn begin(&mut self, session: Session) {
+        if let Some(SessionEffect::Close(ended)) = self.session {
+            self.ends = Some(ended);
+        }
+        self.session = Some(SessionEffect::Create(session));
+    }
+
+    /// No session begins, and none is touched. One that ends does so all the same.
+    pub(crate) fn begin_none(&mut self) {
+        self.session = match self.session {
+            Some(SessionEffect::Close(ended)) => Some(ended),
+            _ => self.ends.take(),
+        }
+        .map(SessionEffect::Close);
+        (self.affinity, self.first_fragment) = (None, None);
+    }
 }
 
 impl Decision {

@@ -103,9 +103,10 @@ pub(crate) fn policy(
         _ => packet(view, arrival, bytes, looked_up, decision, narrator),
     };
     judged.map_err(|Denial { reason, revokes }| {
-        let effects = &mut decision.effects;
-        effects.session = revokes.map(SessionEffect::Touch);
-        (effects.ends, effects.first_fragment) = (None, None);
+        decision.effects.begin_none();
+        if let Some(touch) = revokes {
+            decision.effects.session = Some(SessionEffect::Touch(touch));
+        }
         reason
     })
 }
@@ -250,7 +251,7 @@ fn begin(
         |port: &PortId| view.tables.port(*port).is_some_and(|port| port.kind == PortRole::Pod);
     let Connection { opener, target, .. } = begun.connection;
     let charged = passage.egress.filter(|_| !is_pod(&passage.ingress)).unwrap_or(passage.ingress);
-    effects.session = Some(SessionEffect::Create(Session {
+    effects.begin(Session {
         client_side: begun.tuple,
         server_side: begun.tuple,
         state: State::joined(tuple.protocol(), begun.direction, flags, now),
@@ -261,7 +262,7 @@ fn begin(
         service_generation: 0,
         local_in: opener.filter(is_pod),
         local_out: target.filter(is_pod),
-    }));
+    });
     Ok(())
 }
 

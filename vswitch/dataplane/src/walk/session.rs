@@ -15,14 +15,14 @@ use super::fragments::FirstFragment;
 use super::narrator::{Narrator, TraceEvent};
 use super::parse::{Ip, Net};
 use super::quoted::quoted;
+use super::standing::{self, Standing};
 use super::translate::{QuotedTranslation, Translation};
 use super::{Decision, Effects, Step, View, affinity, reset, route};
 use crate::session::{
     Direction, Endpoint, Found, Lookup, PolicyStamp, Session, SessionEffect, State, Tuple,
 };
 use crate::tables::{
-    Adjacency, AdjacencyId, BackendState, PortId, PortRole, Service, Tables, VirtualPort,
-    WithoutBackend,
+    Adjacency, AdjacencyId, PortId, PortRole, Service, Tables, VirtualPort, WithoutBackend,
 };
 use crate::verdict::{DropReason, IcmpError, Verdict};
 use crate::wire::{Protocol, Tcp, TcpFlags};
@@ -38,14 +38,16 @@ const SHIFTS: u16 = 8;
 /// Whether a packet whose destination leads there may belong to a translated session.
 #[inline(always)]
 pub(crate) fn concerns(view: &View<'_>, ingress: PortId, towards: Option<AdjacencyId>) -> bool {
-    if view.tables.services.is_empty() {
+    if is_idle(view) {
         return false;
     }
     let adjacency = towards.and_then(|id| view.tables.adjacency(id));
     let carries = |port: PortId| view.sessions.translated_of(port) > 0;
     match adjacency {
         Some(Adjacency::Service) => true,
-        Some(Adjacency::Port { port, .. }) => carries(*port) || carries(ingress),
+        Some(Adjacency::Port { port, .. } | Adjacency::Gateway { host: Some(port), .. }) => {
+            carries(*port) || carries(ingress)
+        }
         // Its port is known once its MAC is looked up.
         Some(Adjacency::Bridged { .. }) => true,
         _ => carries(ingress),
@@ -56,18 +58,24 @@ pub(crate) fn concerns(view: &View<'_>, ingress: PortId, towards: Option<Adjacen
 #[inline(always)]
 pub(crate) fn concerns_ports(view: &View<'_>, ingress: PortId, egress: PortId) -> bool {
     let carries = |port| view.sessions.translated_of(port) > 0;
-    !view.tables.services.is_empty() && (carries(ingress) || carries(egress))
+    !is_idle(view) && (carries(ingress) || carries(egress))
+}
+
+/// Whether no packet at all has anything to do here. Sessions outlive the last service.
+#[inline(always)]
+fn is_idle(view: &View<'_>) -> bool {
+    view.tables.services.is_empty() && !view.sessions.has_translated()
 }
 
 /// Completes the effects once the packet's end is known: what does not leave begins no session.
 #[inline(always)]
 pub(crate) fn settle(tables: &Tables, decision: &mut Decision) {
-    let Effects { session, affinity, first_fragment, ends, .. } = &mut decision.effects;
     let Some(translation) = &decision.edits.translation else { return };
     let (Verdict::Route { port, .. } | Verdict::Forward { port }) = decision.verdict else {
-        (*session, *affinity, *ends) = (None, None, None);
+        decision.effects.begin_none();
         return;
     };
+    let Effects { session, first_fragment, .. } = &mut decision.effects;
     if let Some(SessionEffect::Create(session)) = session {
         let is_pod = tables.port(port).is_some_and(|port| port.kind == PortRole::Pod);
         session.local_out = is_pod.then_some(port);
@@ -103,61 +111,28 @@ pub(crate) fn session(
         return nothing_here(view, arrival, bytes, is_virtual, decision);
     };
     let flags = tcp_flags(&decision.headers, bytes, &ip);
-    match looked_up.insert(view.sessions.find(&tuple, view.tick())) {
+    let lookup = looked_up.insert(view.sessions.find(&tuple, view.tick()));
+    match lookup {
         Lookup::Busy => return Err(DropReason::SessionBusy),
-        Lookup::Hit(found) if found.is_reopened_by(flags) => {}
-        Lookup::Hit(found) => {
-            let backend = match is_virtual {
-                true => backend_of(view, &tuple, found),
-                false => BackendOfSession::Kept,
-            };
-            let touch = match backend {
-                BackendOfSession::Kept => found.touch(flags, view.tick()),
-                BackendOfSession::Found { generation } => {
-                    Some(found.touched(flags).with_service_generation(generation))
-                }
-                BackendOfSession::Gone => None,
-            };
-            if backend != BackendOfSession::Gone {
+        Lookup::Hit(found) => match standing::of_session(view, &tuple, found, flags, is_virtual) {
+            Standing::GoesOn(touch) => {
                 decision.effects.session = touch.map(SessionEffect::Touch);
                 translate(&ip, found, decision, narrator);
                 return Ok(Step::Route);
             }
-            decision.effects.ends = Some(found.session.server_side);
-        }
+            Standing::Reopened => {}
+            Standing::Over => {
+                decision.effects.session = Some(SessionEffect::Close(found.session.server_side));
+                // Whoever asks next is not to take the packet for one of that session.
+                *lookup = Lookup::Miss;
+            }
+        },
         Lookup::Miss => {}
     }
     if !is_virtual {
         return Ok(Step::Route);
     }
     begin(view, arrival, bytes, tuple, flags, decision, narrator)
-}
-
-/// What became of the backend of a session to a virtual address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum BackendOfSession {
-    /// The service is the same as when it was last looked at.
-    Kept,
-    /// The service has changed to this generation, and the session may go on.
-    Found { generation: u32 },
-    /// The session ends.
-    Gone,
-}
-
-/// Whether a session to a virtual address goes on to its backend. TCP does while that exists; a
-/// datagram's flow leaves one that is not serving, as nothing tells its sender otherwise.
-fn backend_of(view: &View<'_>, tuple: &Tuple, found: &Found) -> BackendOfSession {
-    let Some(service) = service_of(view, tuple) else { return BackendOfSession::Gone };
-    let session = &found.session;
-    let generation = service.generation;
-    if session.service_generation == generation {
-        return BackendOfSession::Kept;
-    }
-    let backend = service.backends.at(session.server_side.destination());
-    match backend.map(|backend| (tuple.protocol(), backend.state)) {
-        None | Some((Protocol::UDP, BackendState::NotServing)) => BackendOfSession::Gone,
-        Some(_) => BackendOfSession::Found { generation },
-    }
 }
 
 /// A flow to a virtual address that has no session yet.
@@ -206,7 +181,7 @@ fn begin(
         local_in: (arrival.port.kind == PortRole::Pod).then_some(arrival.ingress),
         local_out: None,
     };
-    decision.effects.session = Some(SessionEffect::Create(session));
+    decision.effects.begin(session);
     decision.effects.affinity = by_affinity.map(|by_affinity| by_affinity.affinity);
     decision.edits.translation =
         Some(Translation { flow: flow_of(&ip.flow, &server_side), quoted: None });
@@ -367,7 +342,7 @@ fn towards(found: &Found) -> Tuple {
     }
 }
 
-fn service_of<'t>(view: &View<'t>, tuple: &Tuple) -> Option<&'t Service> {
+pub(super) fn service_of<'t>(view: &View<'t>, tuple: &Tuple) -> Option<&'t Service> {
     let Endpoint { address, port } = tuple.destination();
     view.tables.services.get(&VirtualPort { address, protocol: tuple.protocol(), port })
 }

@@ -76,6 +76,7 @@ impl<'a> Assembler<'a> {
                 }
                 bytes
             }
+            "sctp" => self.sctp(&mut words, inside)?,
             "nd" => discovery(self.node, &mut words, ends)?,
             "vxlan" => {
                 let vni: u32 = words.parse("VNI")?;
@@ -129,6 +130,7 @@ impl<'a> Assembler<'a> {
         let protocol = words.value("proto")?.unwrap_or(match first_of {
             "udp" => 17,
             "tcp" => 6,
+            "sctp" => 132,
             "icmp" | "nd" if source.is_ipv6() => 58,
             "icmp" => 1,
             "ip" if inside[0].contains(':') => 41,
@@ -241,7 +243,24 @@ impl<'a> Assembler<'a> {
         self.payload.get_or_insert(payload.len());
         Ok([&header.to_bytes()[..], &payload].concat())
     }
+
+    fn sctp(&mut self, words: &mut Words<'_>, inside: &[&str]) -> Bytes {
+        let source: u16 = words.parse("source port")?;
+        words.expect(">")?;
+        let destination: u16 = words.parse("destination port")?;
+        let tag: u32 = words.value("tag")?.unwrap_or(0);
+        let mut bytes = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+        bytes.extend(tag.to_be_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(self.from(inside, None)?);
+        let sum = SCTP_SUM.checksum(&bytes) ^ u32::from(words.flag("badsum"));
+        bytes[8..12].copy_from_slice(&sum.to_le_bytes());
+        Ok(bytes)
+    }
 }
+
+/// RFC 9260, section 3.1.
+const SCTP_SUM: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 
 /// `whole 2000@100`: a pattern that begins as `100 bytes from 100` does.
 fn whole(words: &mut Words<'_>, payload: &[u8]) -> Bytes {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `words`    | one line, word by word; a word that nobody took is an error |
 //! | `topology` | ports, peers and routes, made into `Tables` by hand |
+//! | `services` | virtual addresses and their backends |
 //! | `policies` | policies of its pods, made into `Policies` by hand |
 //! | `packet`   | the notation of packets: layer by layer, from the outside in |
 //! | `layers`   | the bytes of a layer, by etherparse: nothing of the code under test makes them |
@@ -16,6 +17,7 @@ mod layers;
 mod messages;
 pub(crate) mod packet;
 mod policies;
+mod services;
 pub(crate) mod topology;
 mod words;
 mod worker;

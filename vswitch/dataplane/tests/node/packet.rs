@@ -12,6 +12,7 @@
 //! tcp 1000 > 80 [seq 1] [ack 0] [window 65000] [flags AP] [mss 1460] [options 12] [badsum] [partial]
 //!    [whole 2000[@100]]                   udp, tcp: the checksum is that of a datagram of so many
 //!                                         bytes, of which the rest is in later fragments
+//! sctp 1000 > 2000 [tag 7] [badsum]
 //! icmp echo 1 2 | reply 1 2 | time-exceeded | too-big 1400 | net-unreachable | host-unreachable
 //!    | port-unreachable | type 5 code 1 [badsum] [partial]                        either version, by the IP layer
 //! nd solicit fd00::1 [from pod-a] | advertise fd00::1 [at pod-a] [router] [solicited] [override]

@@ -22,11 +22,7 @@
 //! multipath 198.18.9.0/24 b c 3                 flows shared by peers, the second's weight being 3
 //! stretch red to b [unresolved] [mtu 1400]      a VTEP of the segment
 //! route 198.18.0.0/15 blackhole|unreachable|gone|pod-a
-//! service 198.18.255.1 tcp 80 [affinity 60 of 7] [from 198.18.0.0/16] to 198.18.1.3:8080 198.18.2.7:8080
-//!    [elsewhere]                                a port of a virtual address, and its backends; `!`
-//!                                               behind one that is serving, `!!` one that is not;
-//!                                               `elsewhere`: without backends flows are dropped
-//! service 198.18.255.1 none                     a virtual address without ports
+//! service, no-service                           virtual addresses and their backends: see `services`
 //! group, policy, no-policy, policies             of the pods: see `policies`
 //! masquerade 198.18.1.250                       what the kernel masquerades others as
 //! fdb 4 [ageing 300]                            learned entries at most, seconds
@@ -36,21 +32,20 @@
 //! `plain` is a port without offloads; `unlisted`, a bridged pod whose MAC has to be learned.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane::Millis;
 use dataplane::rate::Limit;
-use dataplane::session::{Endpoint, Header, SessionMemory, SessionTable};
+use dataplane::session::{Header, SessionMemory, SessionTable};
 use dataplane::tables::adjacency::{Ends, Outer};
 use dataplane::tables::{
-    Adjacency, AdjacencyId, Attachment, Backend, BackendState, Backends, Bridge, BridgeId,
-    ClientAffinity, Domain, FdbTarget, Gateway, Member, Multipath, Offloads, OuterDf, Peer, PeerId,
-    Port, PortId, PortRole, RemoteVtep, Service, Tables, Template, Tunnels, VirtualPort,
-    WithoutBackend,
+    Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway, Member,
+    Multipath, Offloads, OuterDf, Peer, PeerId, Port, PortId, PortRole, RemoteVtep, Tables,
+    Template, Tunnels, VirtualPort,
 };
-use dataplane::wire::{MacAddr, Protocol, Vni};
-use ipnet::IpNet;
+use dataplane::wire::{MacAddr, Vni};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Words;
 use super::policies::Declared;
@@ -79,10 +74,12 @@ pub(crate) struct Node {
     peers: HashMap<String, IpAddr>,
     /// The first prefix of each peer, by its address.
     firsts: HashMap<IpAddr, IpNet>,
+    routes: Vec<(IpNet, AdjacencyId)>,
     underlay_mtu: u16,
     vni: Option<Vni>,
+    pub(super) virtual_ports: Vec<VirtualPort>,
     /// Of the services.
-    generation: u32,
+    pub(super) generation: u32,
     outer_df: OuterDf,
 }
 
@@ -101,8 +98,10 @@ impl Node {
             bridges: Vec::new(),
             peers: HashMap::new(),
             firsts: HashMap::new(),
+            routes: Vec::new(),
             underlay_mtu: 1500,
             vni: None,
+            virtual_ports: Vec::new(),
             generation: 0,
             outer_df: OuterDf::Set,
         };
@@ -192,6 +191,7 @@ impl Node {
             }
             "frames" => self.frames = words.parse("frames")?,
             "service" => self.service(&mut words)?,
+            "no-service" => self.no_service(&mut words)?,
             "sessions" => {
                 self.session_buckets = words.parse("buckets")?;
                 self.sessions_lost = words.flag("lost");
@@ -243,9 +243,10 @@ impl Node {
         let offloads = if words.flag("plain") { Offloads::default() } else { ALL };
         let port = self.attach("host", PortRole::Host, HOST_MAC, 1500, offloads);
         let template = Template::ethernet(HOST_MAC, Gateway::MAC);
-        let adjacency = self.add(Adjacency::Port { port, template, mtu: 1500 });
-        self.tables.fib4.insert(Ipv4Addr::UNSPECIFIED, 0, adjacency);
-        self.tables.fib6.insert(std::net::Ipv6Addr::UNSPECIFIED, 0, adjacency);
+        let adjacency = Adjacency::Port { port, template, mtu: 1500 };
+        for default in [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())] {
+            self.to(default, adjacency.clone());
+        }
     }
 
     fn pod(&mut self, words: &mut Words<'_>) -> Result<(), String> {
@@ -404,44 +405,6 @@ impl Node {
         Ok(())
     }
 
-    fn service(&mut self, words: &mut Words<'_>) -> Result<(), String> {
-        let address: IpAddr = words.parse("virtual address")?;
-        self.to(address.into(), Adjacency::Service);
-        let protocol = match words.next("protocol")? {
-            "none" => {
-                self.generation += 1;
-                return Ok(());
-            }
-            "tcp" => Protocol::TCP,
-            "udp" => Protocol::UDP,
-            "sctp" => Protocol::SCTP,
-            other => return Err(format!("unknown protocol `{other}`")),
-        };
-        let port = words.parse("port")?;
-        let number = words.value("of")?.unwrap_or(0);
-        let affinity =
-            words.value("affinity")?.map(|timeout_s| ClientAffinity { service: number, timeout_s });
-        let sources = words.value::<IpNet>("from")?.map(|net| Arc::from([net]));
-        let without_backend = match words.flag("elsewhere") {
-            true => WithoutBackend::Drop,
-            false => WithoutBackend::Refuse,
-        };
-        words.expect("to")?;
-        let backends: Vec<_> = words.all::<String>()?.iter().map(|one| backend(one)).collect();
-        let backends = backends.into_iter().collect::<Result<Vec<_>, _>>()?;
-        self.generation += 1;
-        let service = Service {
-            generation: self.generation,
-            backends: Arc::new(Backends::new(backends)),
-            without_backend,
-            affinity,
-            sources,
-        };
-        let services = Arc::make_mut(&mut self.tables.services);
-        services.insert(VirtualPort { address, protocol, port }, service);
-        Ok(())
-    }
-
     fn attach(
         &mut self,
         name: &str,
@@ -473,11 +436,24 @@ impl Node {
         AdjacencyId(self.tables.adjacencies.len() as u32 - 1)
     }
 
-    fn to(&mut self, prefix: IpNet, adjacency: Adjacency) {
+    pub(super) fn to(&mut self, prefix: IpNet, adjacency: Adjacency) {
         let id = self.add(adjacency);
         match prefix {
             IpNet::V4(net) => self.tables.fib4.insert(net.addr(), net.prefix_len(), id),
             IpNet::V6(net) => self.tables.fib6.insert(net.addr(), net.prefix_len(), id),
+        }
+        self.routes.retain(|(known, _)| *known != prefix);
+        self.routes.push((prefix, id));
+    }
+
+    pub(super) fn no_route(&mut self, prefix: IpNet) {
+        self.routes.retain(|(known, _)| *known != prefix);
+        let covers = self.routes.iter().filter(|(known, _)| known.contains(&prefix));
+        let cover = covers.max_by_key(|(known, _)| known.prefix_len());
+        let cover = cover.map(|(known, id)| (known.prefix_len(), *id));
+        match prefix {
+            IpNet::V4(net) => self.tables.fib4.remove(net.addr(), net.prefix_len(), cover),
+            IpNet::V6(net) => self.tables.fib6.remove(net.addr(), net.prefix_len(), cover),
         }
     }
 
@@ -492,16 +468,6 @@ impl Node {
         let ends = ends.ok_or(format!("no underlay address to reach {destination} by"))?;
         Ok(Outer { source_mac: UPLINK_MAC, next_hop_mac: ROUTER_MAC, ends })
     }
-}
-
-fn backend(text: &str) -> Result<Backend, String> {
-    let (endpoint, state) = match (text.strip_suffix("!!"), text.strip_suffix('!')) {
-        (Some(endpoint), _) => (endpoint, BackendState::NotServing),
-        (_, Some(endpoint)) => (endpoint, BackendState::Serving),
-        _ => (text, BackendState::Usable),
-    };
-    let at: SocketAddr = endpoint.parse().map_err(|error| format!("`{text}`: {error}"))?;
-    Ok(Backend { endpoint: Endpoint { address: at.ip(), port: at.port() }, state })
 }
 
 fn vxlan_overhead(peer: IpAddr) -> u16 {

@@ -259,11 +259,14 @@ impl World {
             assert_eq!(counted.established, count(&[Class::Established]));
             assert_eq!(counted.closing, count(&[Class::Finished, Class::Reset]));
             let translated = self.held.iter().filter(|held| {
-                held.is_translated() && [held.local_in, held.local_out].contains(&Some(port))
+                let carriers = [held.local_in, held.local_out, Some(held.charged)];
+                held.is_translated() && carriers.contains(&Some(port))
             });
             assert_eq!(counted.translated as usize, translated.count());
             assert_eq!(counted.translated, self.table.translated_of(port));
         }
+        let has_translated = self.held.iter().any(Session::is_translated);
+        assert_eq!(self.table.has_translated(), has_translated);
     }
 }
 
