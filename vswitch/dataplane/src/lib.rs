@@ -311,3 +311,7 @@ impl Tally for Counted<'_> {
         self.0.dropped(ingress, packets, reason);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

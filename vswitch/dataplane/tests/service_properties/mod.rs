@@ -1,6 +1,15 @@
 //! What is true of any packets to and from services: a naive model says what becomes of them, whichever
 //! worker they come by.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `world`  | a node with two workers over one session table |
+//! | `model`  | services as lists |
+//! | `bytes`  | what a translated packet is, byte for byte |
+//! | `limits` | a full session table, and one that somebody writes for long |
 
+mod bytes;
+mod limits;
 mod model;
 mod world;
 

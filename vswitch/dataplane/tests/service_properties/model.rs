@@ -97,15 +97,15 @@ impl Model {
             self.sessions.iter().position(|known| known.transport == transport && is_it(known))
         };
         if let Some(at) = of(&|known| (known.client, known.service) == (from, to)) {
-            self.from_client(at, sent, left)
+            self.of_client(at, sent, left)
         } else if let Some(at) = of(&|known| (known.backend, known.source) == (from, to)) {
-            self.from_backend(at, sent, left)
+            self.of_backend(at, sent, left)
         } else {
             self.without_session(sent, left)
         }
     }
 
-    fn from_client(&mut self, at: usize, sent: &Sent, left: Left) -> Result<(), String> {
+    fn of_client(&mut self, at: usize, sent: &Sent, left: Left) -> Result<(), String> {
         let known = self.sessions[at];
         let opens = sent.transport == Transport::Tcp && sent.flags == "S";
         if opens && known.class == Class::Reset {
@@ -136,13 +136,14 @@ impl Model {
         expect(left, Ok((known.source, known.backend)))
     }
 
-    fn from_backend(&mut self, at: usize, sent: &Sent, left: Left) -> Result<(), String> {
+    fn of_backend(&mut self, at: usize, sent: &Sent, left: Left) -> Result<(), String> {
         let known = self.sessions[at];
         if sent.transport == Transport::Tcp && sent.flags == "S" && known.class == Class::Reset {
             self.sessions.remove(at);
             return self.without_session(sent, left);
         }
-        if sent.transport != Transport::Udp || self.service(known.transport, known.service).is_some()
+        if sent.transport != Transport::Udp
+            || self.service(known.transport, known.service).is_some()
         {
             self.sessions[at].see(1, sent.flags);
         }

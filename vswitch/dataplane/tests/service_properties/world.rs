@@ -177,7 +177,11 @@ impl World {
     }
 
     /// What a packet is dropped for, and what leaves because of it.
-    pub(crate) fn receive(&mut self, worker: usize, text: &str) -> (Option<DropReason>, Vec<Vec<u8>>) {
+    pub(crate) fn receive(
+        &mut self,
+        worker: usize,
+        text: &str,
+    ) -> (Option<DropReason>, Vec<Vec<u8>>) {
         let (port, text) = at_port(&self.node, text).expect("a port");
         let packet = Described::parse(&self.node, text, &[]).expect("a packet");
         let before = self.bits();
