@@ -328,3 +328,7 @@ impl Tally for Counted<'_> {
         self.1.dropped(ingress, packets, reason, frame);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

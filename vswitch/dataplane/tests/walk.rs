@@ -5,6 +5,7 @@
 //! | `scenarios`  | cases in text, `scenarios/*.walk` |
 //! | `properties` | what is true of any packet, by proptest |
 //! | `policy_properties` | that policies hold for any packets, by a naive model |
+//! | `service_properties` | that flows to services reach their backends, by a naive model |
 //! | `journeys`   | what arrives of a superframe that was cut, and at a second node |
 //! | `drop_reasons_page` | that `docs/drop-reasons.md` is made of the code |
 //! | `drop_samples` | what a reader sees of dropped packets |
@@ -20,3 +21,4 @@ mod policy_properties;
 mod properties;
 mod scenario;
 mod scenarios;
+mod service_properties;

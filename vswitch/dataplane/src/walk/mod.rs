@@ -270,7 +270,10 @@ fn routed(
             towards = route::look_up(view.tables, &translation.flow);
         }
     }
-    route::route(view, arrival, bytes, towards, decision, narrator)?;
+    if let Err(reason) = route::route(view, arrival, bytes, towards, decision, narrator) {
+        decision.effects.begin_none();
+        return Err(reason);
+    }
     if policy::concerns(view.tables, arrival.ingress, &decision.verdict) {
         policy::policy(view, arrival, bytes, &mut looked_up, decision, narrator)?;
     }

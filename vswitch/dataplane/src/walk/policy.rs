@@ -17,6 +17,7 @@
 //! | an ICMP error about a packet of a session | allowed |
 //! | a later fragment | allowed if the first of its packet was |
 //! | from this node itself to a pod (`is_exempt`) | allowed |
+//! | from a pod to its own address, by no service | allowed: it never has to leave the pod |
 //! | ARP, neighbour discovery; on a segment DHCP | allowed |
 //! | neither IP nor ARP | dropped from and to a pod that is judged in that direction |
 //! | flooded on a segment | dropped if its sender's egress is judged; else no copy for pods whose ingress is |
@@ -128,7 +129,8 @@ fn packet(
     };
     let passage = Passage { ingress: arrival.ingress, egress };
     let Net::Ip(ip) = &headers.net else { return without_addresses(view, headers, passage) };
-    if is_of_link(headers) || !is_routed && is_dhcp_answer(&ip.flow) {
+    let is_to_itself = egress == Some(arrival.ingress) && edits.translation.is_none();
+    if is_of_link(headers) || is_to_itself || !is_routed && is_dhcp_answer(&ip.flow) {
         return Ok(());
     }
     if ip.flow.is_later_fragment() {

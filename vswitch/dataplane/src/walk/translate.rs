@@ -104,11 +104,7 @@ fn replace(
                 return Some(());
             }
             update(transport, udp::CHECKSUM_OFFSET, addresses, changed, summed)?;
-            let field: &mut [u8; 2] = header_mut(transport, udp::CHECKSUM_OFFSET)?;
-            if *field == [0, 0] && summed == Summed::All {
-                *field = [0xff, 0xff];
-            }
-            Some(())
+            if summed == Summed::All { some_sum(transport) } else { Some(()) }
         }
         Protocol::SCTP if from.ports() == to.ports() => Some(()),
         // A fragment has not all that is summed.
@@ -153,10 +149,20 @@ fn quoted_transport(transport: &mut [u8], from: &FlowKey, to: &FlowKey) -> Optio
         Protocol::UDP => {
             let field: &mut [u8; 2] = header_mut(transport, udp::CHECKSUM_OFFSET)?;
             (*field != [0, 0]).then_some(())?;
-            update(transport, udp::CHECKSUM_OFFSET, addresses, changed, Summed::All)
+            update(transport, udp::CHECKSUM_OFFSET, addresses, changed, Summed::All)?;
+            some_sum(transport)
         }
         _ => None,
     }
+}
+
+/// RFC 768: zero is for none, and a sum that is zero is written as all ones.
+fn some_sum(datagram: &mut [u8]) -> Option<()> {
+    let field: &mut [u8; 2] = header_mut(datagram, udp::CHECKSUM_OFFSET)?;
+    if *field == [0, 0] {
+        *field = [0xff, 0xff];
+    }
+    Some(())
 }
 
 /// Writes addresses into an IP header, whose own checksum follows.

@@ -5,7 +5,7 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use etherparse::{IcmpEchoHeader, Icmpv4Type, Icmpv6Type, PacketBuilder};
+use etherparse::{IcmpEchoHeader, Icmpv4Type, Icmpv6Type, IpNumber, PacketBuilder};
 use frame::{Checksum, Offload, Packet, Pool};
 use proptest::prelude::*;
 
@@ -19,12 +19,16 @@ use crate::wire::{MacAddr, checksum};
 
 const L3: usize = 14;
 
+/// RFC 9260, section 6.8.
+const SCTP_SUM: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     Tcp,
     Udp,
     /// Without a checksum, which IPv4 alone allows.
     UdpUnsummed,
+    Sctp,
     Echo,
 }
 
@@ -48,11 +52,21 @@ fn frame_of(kind: Kind, ends: Ends, payload: &[u8]) -> Vec<u8> {
     let (from, to) = (ends.ports.source(), ends.ports.destination());
     let mut bytes = Vec::new();
     let echo = IcmpEchoHeader { id: 7, seq: 9 };
+    if kind == Kind::Sctp {
+        let mut packet = [from.to_be_bytes(), to.to_be_bytes()].concat();
+        packet.extend([0, 0, 0, 7, 0, 0, 0, 0]);
+        packet.extend(payload);
+        let sum = SCTP_SUM.checksum(&packet);
+        packet[8..12].copy_from_slice(&sum.to_le_bytes());
+        builder.write(&mut bytes, IpNumber::SCTP, &packet).unwrap();
+        return bytes;
+    }
     match (kind, ends.addresses) {
         (Kind::Tcp, _) => builder.tcp(from, to, 5, 6).write(&mut bytes, payload).unwrap(),
         (Kind::Udp | Kind::UdpUnsummed, _) => {
             builder.udp(from, to).write(&mut bytes, payload).unwrap();
         }
+        (Kind::Sctp, _) => unreachable!("above"),
         (Kind::Echo, Addresses::V4 { .. }) => {
             builder.icmpv4(Icmpv4Type::EchoRequest(echo)).write(&mut bytes, payload).unwrap();
         }
@@ -139,7 +153,7 @@ fn ends(v6: bool, source: u32, destination: u32, ports: (u16, u16)) -> Ends {
 }
 
 fn kinds() -> impl Strategy<Value = Kind> {
-    prop_oneof![Just(Kind::Tcp), Just(Kind::Udp), Just(Kind::UdpUnsummed), Just(Kind::Echo)]
+    prop::sample::select(&[Kind::Tcp, Kind::Udp, Kind::UdpUnsummed, Kind::Sctp, Kind::Echo][..])
 }
 
 proptest! {
@@ -172,6 +186,7 @@ proptest! {
         let (from, to) = (ends(v6, from.0, from.1, from.2), ends(v6, to.0, to.1, to.2));
         let (sent, undone) = left_undone(&frame_of(kind, from, &payload), kind);
         let mut there = translated(&sent, to, undone);
+        prop_assert_eq!(translated(&there, from, undone), &sent[..]);
         let Checksum::Partial { start, offset } = undone else { unreachable!("left undone") };
         checksum::complete_partial(&mut there, start.into(), offset.into()).unwrap();
         let mut wanted = frame_of(kind, to, &payload);
@@ -215,7 +230,16 @@ proptest! {
         let flow = ip.flow.translated(reversed(to.addresses), None);
         let there =
             edited(&sent, &headers, Translation { flow, quoted: Some(quoted) }, Checksum::Unchecked);
-        prop_assert_eq!(there, about(to));
+        prop_assert_eq!(&there, &about(to));
+
+        // The same the other way: what is quoted, and the error about it, are as they were.
+        let back = QuotedTranslation {
+            quoted: Quoted { flow: inner.translated(to.addresses, Some(to.ports)), l3, l4 },
+            flow: inner,
+        };
+        let translation = Translation { flow: ip.flow, quoted: Some(back) };
+        let back = edited(&there, &headers_of(&there), translation, Checksum::Unchecked);
+        prop_assert_eq!(back, sent);
     }
 }
 
