@@ -192,7 +192,7 @@ redis_answers_outside() { [[ $(in_ns outside timeout 3 redis-cli -h "$1" -p 3037
 
 guestbook_under_load() {
     local node before
-    step "A visitor writes and reads without pause, while a follower and both daemons die; and writes while frontends are replaced"
+    step "A visitor writes and reads without pause, while a follower and both daemons die, and the frontends are replaced"
     load_begins
     check "a follower that is read from is killed at once" follower_dies
     check "another takes its place" kubectl_ -n guestbook rollout status --timeout 120s deployment/redis-follower
@@ -204,12 +204,12 @@ guestbook_under_load() {
         check "vswitchd of $node is killed" vswitchd_dies "$node"
         check "entries are written and read" load_goes_on
     done
-    in_pod elsewhere visitor touch /tmp/stop-reads
-    check "no read has failed since the follower's place was taken" has_failed reads "$before"
     check "the frontends are replaced, one after the other" kubectl_ -n guestbook rollout restart deployment/frontend
     check "all of them" kubectl_ -n guestbook rollout status --timeout 120s deployment/frontend
-    check "entries are written" writing_goes_on
+    check "entries are written and read" load_goes_on
     check "no write has failed" has_failed writes 0
+    check "no read has failed since the follower's place was taken" has_failed reads "$before"
+    in_pod elsewhere visitor touch /tmp/stop-reads
     step "The pods of the DaemonSet are replaced, one after the other: meanwhile their node has no vswitchd"
     check "kubectl rollout restart" kubectl_ -n vswitch-system rollout restart daemonset/vswitch
     check "kubectl rollout status" kubectl_ -n vswitch-system rollout status --timeout 180s daemonset/vswitch

@@ -7,11 +7,11 @@
 //! |---|---|
 //! | UDP | its service has the backend, and that is serving: nothing else tells a datagram's sender |
 //! | TCP, SCTP | its service has the backend |
-//! | TCP, SCTP, once the service is gone | the connection was established, and the backend is where it was |
+//! | TCP, SCTP, once the service or the backend in it is gone | the connection was established, and the backend is where it was |
 //!
-//! What its responder sends goes on. A service that is gone is not there to be asked what its backends
-//! are: a pod of this node is known by its port, with which its sessions end; of another node's pods
-//! nothing is known, as of those that are spoken to without a service.
+//! What its responder sends goes on. A pod that leaves its service may have connections to end yet: a pod
+//! of this node is known by its port, with which its sessions end; of another node's pods nothing is known,
+//! as of those that are spoken to without a service.
 
 use super::View;
 use super::session::service_of;
@@ -58,13 +58,16 @@ pub(super) fn of_session(
         }
         Some(service) => {
             let backend = service.backends.at(session.server_side.destination());
-            match backend.map(|backend| (tuple.protocol(), backend.state)) {
-                None | Some((Protocol::UDP, BackendState::NotServing)) => Standing::Over,
-                Some(_) => {
-                    let touched = found.touched(flags);
-                    Standing::GoesOn(Some(touched.with_service_generation(service.generation)))
-                }
+            let goes_on = match backend.map(|backend| (tuple.protocol(), backend.state)) {
+                Some((Protocol::UDP, BackendState::NotServing)) => false,
+                Some(_) => true,
+                None => is_translated && outlives_service(view, session, flags),
+            };
+            if !goes_on {
+                return Standing::Over;
             }
+            let touched = found.touched(flags);
+            Standing::GoesOn(Some(touched.with_service_generation(service.generation)))
         }
         None if is_translated && outlives_service(view, session, flags) => Standing::GoesOn(touch),
         None => Standing::Over,
@@ -77,7 +80,7 @@ fn is_kept(view: &View<'_>, session: &Session) -> bool {
     session.protocol() != Protocol::UDP || service_of(view, &session.client_side).is_some()
 }
 
-/// Whether the packet is of a connection that was established when its service went.
+/// Whether the packet is of a connection that was established when its service, or its backend there, went.
 fn outlives_service(view: &View<'_>, session: &Session, flags: TcpFlags) -> bool {
     let protocol = session.protocol();
     protocol != Protocol::UDP

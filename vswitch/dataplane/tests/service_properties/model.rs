@@ -118,13 +118,16 @@ impl Model {
             return outcome;
         }
         let service = self.service(known.transport, known.service);
+        let is_datagram = sent.transport == Transport::Udp;
+        let outlives = !is_datagram && known.class != Class::Embryonic && !opens;
+        let is_its = |(end, _): &&(usize, BackendState)| ENDS[*end].address == *known.backend.ip();
         let goes_on = match service {
             Some((version, _)) if *version == known.version => true,
-            Some((_, served)) => served.iter().any(|(end, state)| {
-                let leaves = sent.transport == Transport::Udp && *state == BackendState::NotServing;
-                ENDS[*end].address == *known.backend.ip() && !leaves
-            }),
-            None => sent.transport != Transport::Udp && known.class != Class::Embryonic && !opens,
+            Some((_, served)) => match served.iter().find(is_its) {
+                Some((_, state)) => !is_datagram || *state != BackendState::NotServing,
+                None => outlives,
+            },
+            None => outlives,
         };
         if !goes_on {
             self.sessions.remove(at);
