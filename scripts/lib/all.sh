@@ -8,6 +8,8 @@ bin=
 
 # shellcheck source=scripts/lib/report.sh
 . "$root/scripts/lib/report.sh"
+# shellcheck source=scripts/lib/machine.sh
+. "$root/scripts/lib/machine.sh"
 # shellcheck source=scripts/lib/durations.sh
 . "$root/scripts/lib/durations.sh"
 # shellcheck source=scripts/lib/scenarios.sh

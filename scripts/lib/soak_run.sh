@@ -94,22 +94,8 @@ soak_node_up() {
 }
 
 soak_machine() {
-    say "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) CPUs, kernel $(uname -r), load $(
-        cut -d' ' -f1-3 /proc/loadavg)"
+    say "$(machine_line)"
     say "Worker on CPU $(allowed_cpu 0); traffic on CPU $(allowed_cpu 1). Daemon, plugins and reference have nice $SOAK_NICE, the traffic SCHED_FIFO. Binaries: $bin"
-}
-
-# CPUs that are busy for two seconds in which nothing of ours runs.
-foreign_cpus() {
-    local before after
-    before=$(head -n 1 /proc/stat)
-    sleep 2
-    after=$(head -n 1 /proc/stat)
-    awk -v cpus="$(nproc)" 'NR == 1 { for (i = 2; i <= 9; i++) was[i] = $i }
-        NR == 2 {
-            for (i = 2; i <= 9; i++) { total += $i - was[i]; if (i == 5 || i == 6) idle += $i - was[i] }
-            printf "%.1f", cpus * (total - idle) / total
-        }' <<<"$before"$'\n'"$after"
 }
 
 # figure CLAIM FIGURE VERDICT

@@ -21,6 +21,8 @@ import subprocess
 import sys
 import time
 
+from control_socket import Client, encoded
+
 IDLE = "nothing"
 PATIENCE_SECONDS = 60
 POLL_SECONDS = 0.01
@@ -31,40 +33,6 @@ GOAL_NS = 1_000_000
 # Datagrams that wait within so long of one another wait for the same thing.
 ONE_STALL_NS = 5_000_000
 NAN = float("nan")
-
-
-class Client:
-    """The control socket: length and JSON, as api/src/codec.rs has it."""
-
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(path)
-
-    def ask(self, request, content=None):
-        return self.send(request, encoded(request, content))
-
-    def send(self, request, body):
-        self.socket.sendall(body)
-        (length,) = struct.unpack("!I", self.read(4))
-        answer = json.loads(self.read(length))["message"]
-        if "Ok" not in answer:
-            raise SystemExit(f"{request}: {answer['Err']['message']}")
-        return answer["Ok"].get("with")
-
-    def read(self, count):
-        data = b""
-        while len(data) < count:
-            part = self.socket.recv(count - len(data))
-            if not part:
-                raise SystemExit("the daemon closed the connection")
-            data += part
-        return data
-
-
-def encoded(request, content=None):
-    message = {"request": request} | ({} if content is None else {"with": content})
-    body = json.dumps({"version": 1, "message": message}).encode()
-    return struct.pack("!I", len(body)) + body
 
 
 def holds(condition, status):

@@ -66,14 +66,12 @@ scale_round() {
     local process
     for process in kernel-send kernel-receive send receive; do lab_stop "$process"; done
     scale_placement "$1"
-    /usr/bin/python3 "$root/scripts/lib/scale_step.py" report "$steps" "$flow" "$kernel_flow"
+    /usr/bin/python3 "$root/scripts/lib/bench/scale_step.py" report "$steps" "$flow" "$kernel_flow"
     lab_down
 }
 
 scale_placement() {
-    printf '\nRound %s: %s, kernel %s, load %s\n' "$1" \
-        "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$(uname -r)" \
-        "$(cut -d' ' -f1-3 /proc/loadavg)"
+    printf '\nRound %s: %s\n' "$1" "$(machine_line)"
     cat <<TEXT
 Worker on CPU $worker_cpu, scheduling $scheduling; flows, writer of the routes and control thread on CPU $other_cpus. $SCALE_PER_SECOND datagrams
 a second each way measured. turn: the worker's own longest turn with packets; kept off: time that it
@@ -138,7 +136,7 @@ scale_fifo() {
 
 # scale_flow_start PREFIX FROM TO ADDRESS FILE
 scale_flow_start() {
-    local program=$root/scripts/lib/scale_flow.py
+    local program=$root/scripts/lib/bench/scale_flow.py
     lab_spawn "$1receive" "$3" taskset -c "$other_cpus" \
         /usr/bin/python3 "$program" receive "$4" "$SCALE_PORT" "$5"
     lab_spawn "$1send" "$2" taskset -c "$other_cpus" \
@@ -175,12 +173,12 @@ SH
 scale_step() {
     local name=$1 condition=$2
     shift 2
-    /usr/bin/python3 "$root/scripts/lib/scale_step.py" step "$steps" "$name" \
+    /usr/bin/python3 "$root/scripts/lib/bench/scale_step.py" step "$steps" "$name" \
         "$(lab_pid vswitchd-node-a)" "$(node_socket node-a)" "$condition" "$@"
 }
 
 scale_kernel() {
     local name=$1
     shift
-    /usr/bin/python3 "$root/scripts/lib/scale_step.py" kernel "$steps" "$name" "$@"
+    /usr/bin/python3 "$root/scripts/lib/bench/scale_step.py" kernel "$steps" "$name" "$@"
 }

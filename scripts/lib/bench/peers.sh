@@ -1,0 +1,83 @@
+# shellcheck shell=bash
+# The two sides of a benchmark within a node: vswitchd with pods, and a kernel that routes between as many,
+# each behind a veth of its own, as the reference plugin ptp connects them. Sourced after run.sh.
+#
+# A side's pods are named SIDE-1 and SIDE-2, and their addresses are what `address` tells.
+
+# The pods of each kernel; addresses of another network than that of the daemon's.
+readonly BENCH_GATEWAY=198.18.7.1
+
+# bench_ours POD…: node-a with vswitchd and these pods.
+bench_ours() {
+    local pod
+    underlay_up
+    underlay_attach_node node-a
+    mkdir -p "$(node_dir node-a)/state" "$(node_dir node-a)/pods"
+    node_config node-a vxlan | sed "s/^cores = .*/cores = [$worker_cpu]/" >"$(node_dir node-a)/vswitch.toml"
+    node_start node-a
+    for pod in "$@"; do pod_plug node-a "$pod"; done
+}
+
+# bench_kernel SIDE: a kernel that forwards between two pods.
+bench_kernel() {
+    local side=$1 number pod
+    lab_add_ns "$side"
+    in_ns "$side" sysctl -qw net.ipv4.ip_forward=1
+    for number in 1 2; do
+        pod=$side-$number
+        lab_add_ns "$pod"
+        in_ip "$side" link add "pod$number" type veth peer name eth0 netns "$(ns "$pod")"
+        in_ip "$side" address add "$BENCH_GATEWAY/32" dev "pod$number"
+        in_ip "$side" link set "pod$number" up
+        in_ip "$side" route add "198.18.7.1$number" dev "pod$number"
+        in_ip "$pod" address add "198.18.7.1$number/32" dev eth0
+        in_ip "$pod" link set eth0 up
+        in_ip "$pod" route add "$BENCH_GATEWAY" dev eth0
+        in_ip "$pod" route add default via "$BENCH_GATEWAY"
+        printf '198.18.7.1%s\n' "$number" >"$LAB_DIR/addresses/$pod.4"
+    done
+}
+
+# bench_pod SIDE NUMBER: the name of that pod of a side.
+bench_pod() {
+    case $1 in
+        vswitchd) printf 'p%s' "$2" ;;
+        *) printf '%s-%s' "$1" "$2" ;;
+    esac
+}
+
+# bench_ends SIDE: both pods' addresses.
+bench_ends() { printf '%s %s' "$(address "$(bench_pod "$1" 1)" 4)" "$(address "$(bench_pod "$1" 2)" 4)"; }
+
+# bench_rules WHAT SIDE KIND COUNT ADDRESS…: puts the rules in force at that side.
+bench_rules() {
+    local what=$1 side=$2 kind=$3 file=$LAB_DIR/$2.$1
+    local count=$4
+    shift 4
+    /usr/bin/python3 "$root/scripts/lib/bench/rules.py" "$what" "$kind" "$count" "$@" >"$file"
+    case $kind in
+        vswitchd) bench_ask "sync-$what" "$file" ;;
+        kube-iptables) in_ns "$side" iptables-legacy-restore <"$file" ;;
+        *) { echo "flush ruleset" && cat "$file"; } | in_ns "$side" nft -f - ;;
+    esac
+}
+
+# bench_ask REQUEST FILE
+bench_ask() { /usr/bin/python3 "$root/scripts/lib/bench/control_socket.py" "$(node_socket node-a)" "$1" "$2"; }
+
+# bench_serve SIDE CPU PORT [PORTS]: a server in the side's second pod, instead of the one that is there.
+bench_serve() {
+    local pod
+    pod=$(bench_pod "$1" 2)
+    lab_stop "serve-$pod"
+    lab_spawn "serve-$pod" "$pod" taskset -c "$2" "$load" serve --at "0.0.0.0:$3" --ports "${4:-1}"
+}
+
+# bench_connections SIDE ADDRESS PORT ADDRESSES: how many a second, from the side's first pod.
+bench_connections() {
+    local answer
+    answer=$(bench_pinned "$other_cpu" "$(bench_pod "$1" 1)" "$load" connections --to "$2:$3" --addresses "$4" \
+        --clients 16 --seconds "$bench_seconds")
+    jq -e 'if .failed > 0 or .stuck > 0 or .connections == 0 then error("connections failed: \(.)")
+        else .connections / .seconds end' <<<"$answer"
+}
