@@ -8,6 +8,8 @@
 //! | 4, 5 | pods of a bridge domain that is stretched over VXLAN, with and without offloads |
 //! | 6 | a pod of another such domain |
 //! | 7 | nothing |
+//!
+//! Three of the pods have [policies](crate::policies).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
@@ -21,6 +23,8 @@ use dataplane::tables::{
 };
 use dataplane::wire::{MacAddr, Protocol, Vni, vxlan};
 use ipnet::IpNet;
+
+use crate::policies;
 
 /// Numbers of ports, one of which is free.
 pub const PORTS: u8 = 8;
@@ -152,6 +156,7 @@ fn build() -> Tables {
         let address = VIRTUAL.into();
         services.insert(VirtualPort { address, protocol, port }, to_pods_and_a_peer());
     }
+    tables.policies = policies::policies();
     tables
 }
 

@@ -2,8 +2,11 @@
 //!
 //! A matrix answers in tens of nanoseconds, and may have as many intervals as all pairs of a class and a
 //! rule that matches it. The rules themselves take no more than the policies do, and answer in time by
-//! their number, a few nanoseconds each, once a connection. So the memory is bounded, whatever the policies:
-//! the largest matrices give way first, and come back when there is room.
+//! the number of those that match the peer, a nanosecond or two each, once a connection. So the memory is
+//! bounded, whatever the policies: the largest matrices give way first, and come back when there is room.
+//!
+//! What is denied has no session, so that each packet of it is judged. Rules that would take a worker longer
+//! than [`MAX_COMPARISONS`] close their subjects instead, as other policies do that are too large.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +15,9 @@ use super::table::Table;
 
 /// Memory of all matrices of a node, bytes, at most.
 pub const MATRIX_BYTES: usize = 8 << 20;
+
+/// Comparisons of ports that a judgement takes at most: 5 to 10 us.
+pub const MAX_COMPARISONS: usize = 5000;
 
 /// Brings the tables below `max_bytes`.
 pub(super) fn keep_below<K: Ord + Clone>(

@@ -18,7 +18,7 @@ use dataplane::tables::policy::{
 };
 use dataplane::wire::Protocol;
 
-use super::cap::{MATRIX_BYTES, keep_below};
+use super::cap::{MATRIX_BYTES, MAX_COMPARISONS, keep_below};
 use super::classes::ClassTable;
 use super::judge::{MAX_RULES, RuleSetProblem, blocks, groups, judge};
 use super::peer_sets::{PeerSet, PeerSets};
@@ -38,6 +38,8 @@ pub struct Compiler {
     peer_sets: PeerSets,
     classes: ClassTable,
     tables: BTreeMap<Combination, Table>,
+    /// Those of which a judgement would take too long, with the comparisons that it would take.
+    too_slow: BTreeMap<Combination, usize>,
     /// Rule sets that are not as the tables have them.
     stale: BTreeSet<RuleSetId>,
     closed: BTreeMap<AttachmentId, String>,
@@ -95,6 +97,7 @@ impl Compiler {
             peer_sets: PeerSets::default(),
             classes: ClassTable::default(),
             tables: BTreeMap::new(),
+            too_slow: BTreeMap::new(),
             stale: BTreeSet::new(),
             closed: BTreeMap::new(),
             class_sets: Arc::default(),
@@ -181,6 +184,7 @@ impl Compiler {
     /// Why such a pod is denied everything.
     pub fn order(&self, ids: &[RuleSetId]) -> Result<Vec<&RuleSet>, String> {
         let sets = self.combination(ids)?;
+        self.is_quick(&sets)?;
         Ok(sets.iter().filter_map(|id| Some(&self.rule_sets.get(id)?.set)).collect())
     }
 
@@ -233,6 +237,7 @@ impl Compiler {
             }
         }
         keep_below(&mut self.tables, &self.classes, self.max_bytes);
+        self.too_slow = self.tables_beyond(MAX_COMPARISONS, changes.any);
         self.publish(ports, changes.any);
         self.policies.clone()
     }
@@ -249,6 +254,17 @@ impl Compiler {
             table_bytes: tables().map(|table| table.size_bytes()).sum(),
             prefix_bytes: self.classes.prefixes().size_bytes(),
         }
+    }
+
+    /// Tables of which a judgement may take more comparisons, with how many. `have_changed`: the classes
+    /// are others than before.
+    fn tables_beyond(&mut self, most: usize, have_changed: bool) -> BTreeMap<Combination, usize> {
+        let classes = &self.classes;
+        let tables = self.tables.iter_mut().filter_map(|(combination, table)| {
+            let comparisons = table.comparisons(classes, have_changed)?;
+            (comparisons > most).then(|| (combination.clone(), comparisons))
+        });
+        tables.collect()
     }
 
     /// Makes new policies, if the ones in force differ.
@@ -316,8 +332,21 @@ impl Compiler {
             return Ok(DirectionPolicy::Open);
         }
         let combination = self.combination(ids)?;
+        self.is_quick(&combination)?;
         let table = self.tables.get(&combination).ok_or("its rules are not compiled")?;
         Ok(DirectionPolicy::Rules(Arc::clone(table.compiled())))
+    }
+
+    /// Whether connections are judged in time by these rule sets, or why they are not.
+    fn is_quick(&self, combination: &Combination) -> Result<(), String> {
+        if let Some(comparisons) = self.too_slow.get(combination) {
+            return Err(format!(
+                "its policies have so many rules for one peer that a connection would take {comparisons} \
+                 comparisons; {MAX_COMPARISONS} are possible where there is no memory to work them out: \
+                 have fewer policies select it, or use endPort"
+            ));
+        }
+        Ok(())
     }
 
     /// The combinations of rule sets that these pods have.

@@ -27,7 +27,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use cap::MATRIX_BYTES;
+pub use cap::{MATRIX_BYTES, MAX_COMPARISONS};
 pub use compiler::{Compiler, Statistics};
 pub(crate) use judge::judge as check_rule_set;
 pub use judge::{MAX_BLOCKS, MAX_GROUP_NAME, MAX_POLICY_NAME, MAX_RULES, RuleSetProblem};

@@ -38,6 +38,8 @@ pub(super) struct Table {
     for_any: Vec<usize>,
     form: Form,
     compiled: Arc<RuleTable>,
+    /// Comparisons that its rules take for some class at most, while they are gone through.
+    comparisons: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -95,7 +97,9 @@ impl Table {
         }
         let linear = Arc::new(RuleTable::linear(Arc::clone(&rules), &policies, &indexes));
         let form = Form::Linear { matrix_bytes: None };
-        let mut table = Self { rules, policies, indexes, naming, for_any, form, compiled: linear };
+        let compiled = linear;
+        let mut table =
+            Self { rules, policies, indexes, naming, for_any, form, compiled, comparisons: None };
         table.work_out(classes, max_bytes);
         table
     }
@@ -103,6 +107,23 @@ impl Table {
     /// The table as the workers have it.
     pub(super) fn compiled(&self) -> &Arc<RuleTable> {
         &self.compiled
+    }
+
+    /// Comparisons that a judgement takes at most, if its rules are gone through. `have_changed`: the
+    /// classes are others than when it was last asked.
+    pub(super) fn comparisons(
+        &mut self,
+        classes: &ClassTable,
+        have_changed: bool,
+    ) -> Option<usize> {
+        if !self.compiled.is_linear() {
+            self.comparisons = None;
+        } else if have_changed || self.comparisons.is_none() {
+            let of_class = classes.all().map(|(_, sets)| self.rules.comparisons(sets));
+            // Of an address without a class too.
+            self.comparisons = of_class.chain([self.rules.comparisons(&[])]).max();
+        }
+        self.comparisons
     }
 
     /// Bytes that its matrix would take, if its rules are gone through and that is known.

@@ -341,3 +341,47 @@ fn the_largest_matrices_give_way_and_come_back() {
     let one = compiler.statistics();
     assert_eq!((one.tables, one.linear), (2, 0), "{one:?}");
 }
+
+/// Rules of distinct ports for one peer, beyond what a matrix has room for.
+fn for_one_peer(name: &str, rules: u16) -> RuleSet {
+    let rule = |number: u16| allow(from_groups(&["one"]), tcp(number * 2, number * 2));
+    network_policy(name, (0..rules).map(rule).collect())
+}
+
+#[test]
+fn rules_that_would_take_long_to_go_through_close_their_subjects_alone() {
+    let mut compiler = Compiler::with_matrix_bytes(0);
+    let mut ports = ports();
+    // Each takes two comparisons, and to find those of the group four.
+    for (number, name, rules) in [(4, "many", 2500), (5, "some", 2498)] {
+        compiler.set_rules(id(name), for_one_peer(name, rules)).expect("compiles");
+        ports.insert(attachment(name), port(number));
+        let rules = SubjectRules { ingress: vec![id(name)], egress: Vec::new() };
+        compiler.set_subject(attachment(name), rules);
+    }
+    let judged = |policies: &Policies, subject, port| {
+        let peer = address("198.18.1.7");
+        policies.judge(PortId(subject), Direction::Ingress, peer, Protocol::TCP, Some(port)).allowed
+    };
+    // Nobody is in the group yet: nothing is gone through.
+    let policies = compiler.compile(&ports);
+    assert_eq!(compiler.closed().count(), 0);
+    assert!(!judged(&policies, 4, 0));
+
+    compiler.change_members(&group("one"), &[address("198.18.1.7")], &[]);
+    let policies = compiler.compile(&ports);
+    let closed: Vec<_> = compiler.closed().collect();
+    assert_eq!(closed.len(), 1, "{closed:?}");
+    let (whose, why) = closed[0];
+    assert_eq!(*whose, attachment("many"));
+    assert!(why.contains("5004 comparisons; 5000 are possible"), "{why}");
+    assert_eq!(compiler.order(&[id("many")]).expect_err("closed"), *why);
+    assert!(matches!(policies.of(PortId(4), Direction::Ingress), DirectionPolicy::Closed));
+    assert!(!judged(&policies, 4, 0));
+    assert!(judged(&policies, 5, 4994) && !judged(&policies, 5, 4996));
+
+    // With room for a matrix, or without the peer, it is judged again.
+    compiler.change_members(&group("one"), &[], &[address("198.18.1.7")]);
+    compiler.compile(&ports);
+    assert_eq!(compiler.closed().count(), 0);
+}

@@ -18,8 +18,10 @@
 //! | `ports`   | the order of protocols and ports |
 //! | `matrix`  | the rules of a subject, worked out for each class and port |
 //! | `rules`   | the rules themselves, to be gone through: where a matrix would be too large |
+//! | `index`   | those of them that match a peer |
 
 mod classes;
+mod index;
 mod matrix;
 mod ports;
 mod rules;
@@ -135,7 +137,7 @@ impl RuleTable {
         Self { form: Form::Matrix(matrix), policies: policies.into(), indexes: indexes.into() }
     }
 
-    /// A table whose rules are gone through, one after the other.
+    /// A table whose rules are gone through, one after the other, as far as they match the peer.
     #[must_use]
     pub fn linear(rules: Arc<Rules>, policies: &[(u16, Arc<str>)], indexes: &[u32]) -> Self {
         Self { form: Form::Linear(rules), policies: policies.into(), indexes: indexes.into() }

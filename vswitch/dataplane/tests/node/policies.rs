@@ -268,6 +268,14 @@ fn spans(words: &[String]) -> Result<Vec<PortSpan>, String> {
         });
     }
     spans.sort_unstable();
+    // Those of a rule do not overlap.
+    spans.dedup_by(|next, kept| {
+        let overlaps = next.first <= kept.last;
+        if overlaps {
+            kept.last = kept.last.max(next.last);
+        }
+        overlaps
+    });
     Ok(spans)
 }
 

@@ -3,6 +3,8 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::{
     Action, ClassId, ClassSets, Classes, Direction, DirectionPolicy, Interval, Judgement, Matrix,
     PeerSetId, Policies, PortKey, PortSpan, Rule, RuleName, RuleNumber, RulePeers, RuleTable,
@@ -166,4 +168,57 @@ fn a_rule_is_named_by_its_policy_and_its_index_there() {
     let found = policies.rule(SUBJECT, Direction::Ingress, RuleNumber(0)).unwrap();
     assert_eq!(found.policy, "shop/web");
     assert_eq!(policies.rule(SUBJECT, Direction::Egress, RuleNumber(0)), None);
+}
+
+/// As the rules say, one after the other.
+fn naive(rules: &Rules, sets: &[PeerSetId], key: PortKey) -> Judgement {
+    rules.decide(|mut range| {
+        range.find(|number| {
+            let rule = &rules.all()[*number];
+            let is_peer = match &rule.peers {
+                RulePeers::Any => true,
+                RulePeers::Sets(own) => own.iter().any(|set| sets.contains(set)),
+            };
+            is_peer && rule.spans.iter().any(|span| span.contains(key))
+        })
+    })
+}
+
+fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
+    let action = prop::sample::select(&[Action::Allow, Action::Deny, Action::Pass][..]);
+    let sets = prop::collection::vec(0u32..6, 0..5);
+    // Neighbours do not overlap.
+    let spans = prop::collection::btree_set(0u16..8, 1..5);
+    let rule = (action, sets, spans).prop_map(|(action, sets, spans)| {
+        let spans: Vec<_> = spans.into_iter().map(tcp).collect();
+        rule(action, &sets, &spans)
+    });
+    prop::collection::vec(rule, 0..8)
+}
+
+proptest! {
+    #[test]
+    fn rules_that_are_gone_through_by_peers_judge_as_all_of_them_do(
+        admin in any_rules(),
+        network in prop::option::of(any_rules()),
+        baseline in any_rules(),
+        sets in prop::collection::btree_set(0u32..9, 0..9),
+        port in 0u16..9,
+    ) {
+        let rules = Rules::new(admin, network, baseline);
+        let sets: Vec<_> = sets.into_iter().map(PeerSetId).collect();
+        let key = PortKey::new(Protocol::TCP, Some(port));
+        prop_assert_eq!(rules.judge(&sets, key), naive(&rules, &sets, key));
+    }
+}
+
+#[test]
+fn a_judgement_costs_by_the_rules_for_its_peer_and_not_by_all_of_them() {
+    let of = |set: u32| rule(Action::Allow, &[set], &[tcp(80)]);
+    let rules = Rules::new(Vec::new(), Some((0..1000).map(of).collect()), Vec::new());
+    let own = rules.comparisons(&[PeerSetId(7)]);
+    assert!(own < 10, "{own}");
+    assert_eq!(rules.comparisons(&[PeerSetId(2000)]), own - 2);
+    let all: Vec<_> = (0..1000).map(PeerSetId).collect();
+    assert_eq!(rules.comparisons(&all), 6000);
 }
