@@ -34,6 +34,7 @@ main() {
     recreated
     waiting
     left_out
+    one_namespace
     without_the_right
     report_end
 }
@@ -403,6 +404,25 @@ left_out() {
     check "and the log, once" logged_once 'policy ClusterNetworkPolicy odd is not enforced as it says'
     kube_api DELETE /apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies/odd >/dev/null
     check "until it is gone" wait_until 10 agent_state node-a '.unenforced_count == 0'
+}
+
+one_namespace() {
+    heading "A namespace with a policy that fits into no message"
+    # Of 100,000 rules, all of which allow everything.
+    jq -n '{metadata: {name: "vast"}, spec: {podSelector: {matchLabels: {pod: "a"}}, ingress: [range(100000) | {}]}}' |
+        kube_api POST "$POLICIES/namespaces/x/networkpolicies" - >/dev/null
+    check "closes what it selects" wait_until 30 denies_port y-b x-a TCP 80
+    check "the agent's state names it" wait_until 20 unenforced 'NetworkPolicy x/vast' \
+        'its rules are too large, and what it selects is denied everything'
+    check "a pod of its namespace that it does not select takes connections" reaches_port y-b x-c TCP 80
+    jq -n '{metadata: {name: "deny"}, spec: {podSelector: {matchLabels: {pod: "b"}}}}' |
+        kube_api POST "$POLICIES/namespaces/y/networkpolicies" - >/dev/null
+    check "another namespace's policy comes into force" wait_until 10 denies_port x-c y-b TCP 80
+    kube_api DELETE "$POLICIES/namespaces/y/networkpolicies/deny" >/dev/null
+    check "and goes" wait_until 10 reaches_port x-c y-b TCP 80
+    policy_delete vast
+    check "without it all is open" wait_until 20 reaches_port y-b x-a TCP 80
+    check "and nothing is named" wait_until 10 agent_state node-a '.unenforced_count == 0'
 }
 
 unenforced() { agent_state node-a ".unenforced[\"$1\"] // \"\"" | finds -F "$2"; }

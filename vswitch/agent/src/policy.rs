@@ -16,7 +16,9 @@
 //! | `object`   | namespaces and cluster policies as the API server sends them |
 //! | `index`    | the watches' events, and what is left out of policies |
 //! | `live`     | the translation as the cluster changes: what an event touches, and no more |
-//! | `live_groups`, `named_ports`, `scope_index`, `interner` | its parts |
+//! | `live_rule_sets`, `live_groups`, `named_ports`, `scope_index`, `interner` | its parts |
+//! | `share`    | how much the policies of one namespace may bring about |
+//! | `live_shares` | which are beyond that, as the cluster changes |
 //! | `changes`  | what of it has changed since it was last sent |
 //! | `held`     | the difference to what the daemon has, in messages |
 
@@ -28,6 +30,8 @@ pub mod index;
 mod interner;
 pub mod live;
 mod live_groups;
+mod live_rule_sets;
+mod live_shares;
 mod named_ports;
 pub mod network;
 pub mod object;
@@ -36,6 +40,7 @@ pub mod resolve;
 pub mod rule;
 mod scope_index;
 pub mod selector;
+pub mod share;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -44,9 +49,10 @@ use api::{GroupId, RuleSet, RuleSetId, SubjectRules};
 
 use group::GroupMembers;
 use pod::{Pod, PodKey};
-use resolve::{NamedPortQuery, Side, rule_set, rule_set_id};
+use resolve::{NamedPortQuery, Resolved, rule_set, rule_set_id};
 use rule::Policy;
 use selector::Labels;
+use share::{PolicyBounds, Usage, cut, stand_in};
 
 /// A node, as far as policies name nodes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -95,27 +101,49 @@ impl Translation {
     /// The policies of the pods of the node `own`.
     #[must_use]
     pub fn of(cluster: &Cluster, own: &str) -> Self {
+        Self::within(cluster, own, &PolicyBounds::default().share)
+    }
+
+    /// Likewise, where those of each namespace have this share.
+    #[must_use]
+    pub fn within(cluster: &Cluster, own: &str, share: &Usage) -> Self {
+        let is_own = |pod: &Pod| pod.node.as_deref() == Some(own) && pod.is_judged();
+        let own: Vec<_> = cluster.pods.iter().filter(|(_, pod)| is_own(pod)).collect();
+        let mut by_namespace: BTreeMap<&str, Vec<(&PodKey, &Pod)>> = BTreeMap::new();
+        for (key, pod) in &own {
+            by_namespace.entry(&key.namespace).or_default().push((key, pod));
+        }
+        let size = &mut |_: &GroupId, members: &GroupMembers| members.of(cluster).len();
+        let cuts = by_namespace
+            .into_iter()
+            .map(|(namespace, own)| (namespace, cut(cluster, &own, namespace, share, size)));
+        let cuts: BTreeMap<_, _> = cuts.collect();
         let mut out = Self::default();
-        let policies: Vec<_> = cluster.policies.values().collect();
-        for (key, pod) in &cluster.pods {
-            if pod.node.as_deref() != Some(own) || !pod.is_judged() {
-                continue;
-            }
+        for (key, pod) in own {
             let mut rules = SubjectRules::default();
-            for policy in &policies {
+            for policy in cluster.policies.values() {
                 if policy.subject.as_ref().is_none_or(|scope| !scope.contains(cluster, key, pod)) {
                     continue;
                 }
-                for (side, drafts, ids) in [
-                    (Side::Ingress, &policy.ingress, &mut rules.ingress),
-                    (Side::Egress, &policy.egress, &mut rules.egress),
-                ] {
-                    let Some(drafts) = drafts else { continue };
+                let namespace = policy.namespace.as_deref();
+                let cut = namespace.and_then(|namespace| cuts.get(namespace)?.as_ref());
+                let beyond = cut.filter(|cut| cut.refuses(policy)).and(namespace);
+                for (side, drafts) in policy.sides() {
+                    let ids = side.of(&mut rules);
+                    if let Some(namespace) = beyond {
+                        let (id, set) = stand_in(namespace, side);
+                        if !ids.contains(&id) {
+                            ids.push(id.clone());
+                        }
+                        out.rule_sets.insert(id, set);
+                        continue;
+                    }
                     let id = rule_set_id(policy, side, drafts, pod);
                     if !out.rule_sets.contains_key(&id) {
-                        let groups = &mut out.groups;
                         let asked = &mut |query: NamedPortQuery| query.of(cluster).collect();
-                        let set = rule_set(policy, side, drafts, pod, asked, groups);
+                        let Resolved { set, groups, .. } =
+                            rule_set(policy, side, drafts, pod, asked);
+                        out.groups.extend(groups);
                         out.rule_sets.insert(id.clone(), set);
                     }
                     ids.push(id);

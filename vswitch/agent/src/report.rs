@@ -198,11 +198,11 @@ impl Report {
     /// not take. `uid` finds the UID of a policy.
     pub fn settle_policies(
         &mut self,
-        policies: &BTreeMap<String, String>,
+        policies: BTreeMap<String, String>,
         daemon: &[RefusedRuleSet],
         uid: impl Fn(&str) -> Option<String>,
     ) {
-        let mut all = policies.clone();
+        let mut all = policies;
         let mut by_policy: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for RefusedRuleSet { id, reason, .. } in daemon {
             by_policy.entry(policy_of(id)).or_default().insert(reason);
@@ -457,10 +457,10 @@ mod tests {
             by_daemon("AdminNetworkPolicy ingress egress", "it has too many rules"),
         ];
         let uid = |policy: &str| policy.starts_with("Network").then(|| "1234".to_owned());
-        report.settle_policies(&own, &daemon, uid);
-        report.settle_policies(&own, &daemon, uid);
+        report.settle_policies(own.clone(), &daemon, uid);
+        report.settle_policies(own, &daemon, uid);
         assert_eq!(report.unenforced().len(), 2);
-        report.settle_policies(&BTreeMap::new(), &[], uid);
+        report.settle_policies(BTreeMap::new(), &[], uid);
         assert!(report.unenforced().is_empty());
         drop(report);
         let mut told = Vec::new();

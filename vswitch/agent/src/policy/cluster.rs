@@ -195,7 +195,10 @@ fn policy(kind: &str, name: &str, tier: PolicyTier, spec: &ClusterPolicySpec) ->
     };
     let (ingress, egress) = (drafts(&spec.ingress), drafts(&spec.egress));
     let id = format!("{kind} {name}");
-    Policy { id, name: name.to_owned(), tier, subject, ingress, egress, problems }
+    let name = name.to_owned();
+    // Only those of a namespace are in competition.
+    let (namespace, created_seconds) = (None, 0);
+    Policy { id, name, namespace, created_seconds, tier, subject, ingress, egress, problems }
 }
 
 fn draft(rule: &ClusterRule, index: u32, problems: &mut Vec<String>) -> Draft {

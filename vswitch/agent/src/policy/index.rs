@@ -3,7 +3,7 @@
 //! Enters: events of the watches of NetworkPolicies, cluster policies, Namespaces, Pods and Nodes. Leaves:
 //! the translation, to `held`, and a sentence for each policy of which something is left out, to `report`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -68,10 +68,17 @@ impl PolicyIndex {
         self.uids.get(id).map(|uid| &**uid)
     }
 
-    /// Policies of which something is left out, by [`Policy::id`], and what.
+    /// Policies of which something is left out, or that deny what they do not mean to, by [`Policy::id`], and
+    /// what, or why.
     #[must_use]
-    pub fn problems(&self) -> &BTreeMap<String, String> {
-        &self.problems
+    pub fn problems(&self) -> BTreeMap<String, String> {
+        let mut all = self.problems.clone();
+        // The rule sets of one policy have the same reasons.
+        for (id, why) in self.live.refusals().collect::<BTreeSet<_>>() {
+            let known = all.entry(id.to_owned()).or_default();
+            *known = if known.is_empty() { why.to_owned() } else { format!("{known}; {why}") };
+        }
+        all
     }
 
     /// The translation.

@@ -1,8 +1,8 @@
 //! The translation of the cluster as the cluster changes.
 //!
 //! Enters: pods, namespaces, nodes and policies, one after the other as they come, change and go. Leaves:
-//! groups, rule sets and subjects, the same that [`Translation::of`] makes of the same cluster, and what of
-//! them has changed. A pod costs the groups it enters and leaves, and its own rules if it is of this node;
+//! groups, rule sets and subjects, the same that [`Translation::of`] makes of the same cluster while it is within
+//! the bounds of all, and what of them has changed. A pod costs the groups it enters and leaves, and its own rules if it is of this node;
 //! the labels of a namespace cost that for each of its pods; a policy costs its own rule sets, new groups
 //! of these a look at the pods.
 
@@ -15,12 +15,15 @@ use super::changes::PolicyChanges;
 use super::group::{GroupMembers, PodScope};
 use super::interner::Interner;
 use super::live_groups::LiveGroups;
+use super::live_rule_sets::LiveRuleSet;
+use super::live_shares::Shares;
 use super::named_ports::NamedPorts;
 use super::pod::{NamedPort, Pod, PodKey};
-use super::resolve::{Members, NamedPortQuery, Side, rule_set, rule_set_id};
-use super::rule::{Draft, Policy};
+use super::resolve::policy_of;
+use super::rule::Policy;
 use super::scope_index::ScopeIndex;
 use super::selector::Labels;
+use super::share::{Ledger, PolicyBounds};
 use super::{Cluster, PolicyNode, Translation};
 
 /// The translation.
@@ -28,40 +31,44 @@ use super::{Cluster, PolicyNode, Translation};
 pub struct LiveTranslation {
     /// Name of this node.
     own: String,
-    cluster: Cluster,
+    pub(super) cluster: Cluster,
     /// The pods of this node.
-    own_pods: BTreeSet<PodKey>,
+    pub(super) own_pods: BTreeSet<PodKey>,
     /// Policies by the pods that they select.
     policies: ScopeIndex<String>,
-    groups: LiveGroups,
-    named_ports: NamedPorts,
-    rule_sets: BTreeMap<RuleSetId, LiveRuleSet>,
+    pub(super) groups: LiveGroups,
+    pub(super) named_ports: NamedPorts,
+    pub(super) rule_sets: BTreeMap<RuleSetId, LiveRuleSet>,
+    /// Why rule sets are not what their policies say.
+    pub(super) problems: BTreeMap<RuleSetId, &'static str>,
     subjects: BTreeMap<PodKey, Subject>,
     /// Pods of this node whose rules are to be looked at.
-    unsettled: BTreeSet<PodKey>,
+    pub(super) unsettled: BTreeSet<PodKey>,
     /// Rule sets that are to be made anew.
-    stale: BTreeSet<RuleSetId>,
-    changes: PolicyChanges,
+    pub(super) stale: BTreeSet<RuleSetId>,
+    pub(super) changes: PolicyChanges,
+    pub(super) bounds: PolicyBounds,
+    /// How much there is.
+    pub(super) ledger: Ledger,
+    pub(super) shares: Shares,
+    /// Subjects are settled for policies that were cut.
+    pub(super) is_reviewing: bool,
     labels: Interner<Labels>,
     node_names: Interner<str>,
     ports: Interner<[NamedPort]>,
-}
-
-/// A rule set that subjects have.
-#[derive(Debug)]
-struct LiveRuleSet {
-    set: RuleSet,
-    groups: Vec<GroupId>,
-    queries: Vec<NamedPortQuery>,
-    /// How many subjects have it.
-    users: usize,
 }
 
 impl LiveTranslation {
     /// Of an empty cluster, for the node `own`.
     #[must_use]
     pub fn new(own: &str) -> Self {
-        Self { own: own.to_owned(), ..Self::default() }
+        Self::bounded(own, PolicyBounds::default())
+    }
+
+    /// Likewise, with other bounds.
+    #[must_use]
+    pub fn bounded(own: &str, bounds: PolicyBounds) -> Self {
+        Self { own: own.to_owned(), bounds, ledger: Ledger::new(bounds.share), ..Self::default() }
     }
 
     /// The cluster as it is known.
@@ -106,6 +113,7 @@ impl LiveTranslation {
         }
         if was_own || is_own {
             self.unsettled.insert(key.clone());
+            self.shares.touch(&key.namespace);
         }
         self.change_cluster([key.clone()], |cluster| match pod {
             Some(pod) => drop(cluster.pods.insert(key.clone(), pod)),
@@ -135,12 +143,18 @@ impl LiveTranslation {
         change: impl FnOnce(&mut Cluster),
     ) {
         let pods: Vec<PodKey> = pods.into_iter().collect();
+        for key in &pods {
+            if self.cluster.pods.contains_key(key) {
+                self.shares.depart();
+            }
+        }
         let old: Vec<_> = pods.iter().map(|key| self.contributions(key)).collect();
         change(&mut self.cluster);
         for (key, (old_groups, old_ports)) in pods.iter().zip(old) {
             let (new_groups, new_ports) = self.contributions(key);
             if old_groups != new_groups {
-                self.groups.change(old_groups, new_groups, &mut self.changes);
+                let counted = (&mut self.ledger, &mut self.changes);
+                self.groups.change(old_groups, new_groups, counted);
             }
             if old_ports != new_ports {
                 let stale = self.named_ports.change(old_ports, new_ports);
@@ -167,7 +181,10 @@ impl LiveTranslation {
         let of = |node: Option<&PolicyNode>| node.map(|node| self.groups.of_node(node));
         let (old, new) = (of(known), of(node.as_ref()));
         let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
-        self.groups.change(old, new, &mut self.changes);
+        if known.is_some() {
+            self.shares.depart();
+        }
+        self.groups.change(old, new, (&mut self.ledger, &mut self.changes));
         match node {
             Some(node) => drop(self.cluster.nodes.insert(name.to_owned(), node)),
             None => drop(self.cluster.nodes.remove(name)),
@@ -181,6 +198,7 @@ impl LiveTranslation {
             return false;
         }
         self.withdraw_policy(&policy.id);
+        policy.namespace.iter().for_each(|namespace| self.shares.touch(namespace));
         if let Some(scope) = &policy.subject {
             self.policies.insert(scope, &policy.id);
             self.unsettle(scope);
@@ -197,6 +215,7 @@ impl LiveTranslation {
 
     fn withdraw_policy(&mut self, id: &str) {
         let Some(policy) = self.cluster.policies.get(id) else { return };
+        policy.namespace.iter().for_each(|namespace| self.shares.touch(namespace));
         let Some(scope) = policy.subject.clone() else { return };
         self.policies.remove(&scope, &policy.id);
         self.unsettle(&scope);
@@ -235,15 +254,18 @@ impl LiveTranslation {
 
     /// Makes the rules of this node's pods what the cluster asks for.
     pub fn settle(&mut self) {
+        self.settle_subjects();
+        self.review_shares();
+    }
+
+    pub(super) fn settle_subjects(&mut self) {
         let mut released = BTreeSet::new();
         for key in std::mem::take(&mut self.unsettled) {
             let subject = self.subject(&key);
             let old = self.subjects.remove(&key);
             for id in old.iter().flat_map(|old| old.rules.ingress.iter().chain(&old.rules.egress)) {
-                if let Some(live) = self.rule_sets.get_mut(id) {
-                    live.users -= 1;
-                    released.insert(id.clone());
-                }
+                self.release_rule_set(id);
+                released.insert(id.clone());
             }
             if old != subject {
                 self.changes.change_subject(&key, old.as_ref().map(|old| &old.pod));
@@ -253,9 +275,7 @@ impl LiveTranslation {
             }
         }
         for id in released {
-            if self.rule_sets.get(&id).is_some_and(|live| live.users == 0) {
-                self.remove_rule_set(&id);
-            }
+            self.remove_if_unused(&id);
         }
     }
 
@@ -283,75 +303,14 @@ impl LiveTranslation {
             if policy.subject.as_ref().is_none_or(|scope| !scope.contains(cluster, key, pod)) {
                 continue;
             }
-            for (side, drafts, ids) in [
-                (Side::Ingress, &policy.ingress, &mut rules.ingress),
-                (Side::Egress, &policy.egress, &mut rules.egress),
-            ] {
-                if let Some(drafts) = drafts {
-                    ids.push(self.acquire(cluster, policy, side, drafts, pod));
-                }
+            for (side, drafts) in policy.sides() {
+                let ids = side.of(&mut rules);
+                ids.extend(self.acquire(cluster, policy, side, drafts, pod, ids));
             }
         }
         let PodKey { namespace, name } = key.clone();
         let uid = Some(pod.uid.clone()).filter(|uid| !uid.is_empty());
         Some(Subject { pod: PodName { namespace, name, uid }, rules })
-    }
-
-    /// One subject more has the rule set of a policy's rules.
-    fn acquire(
-        &mut self,
-        cluster: &Cluster,
-        policy: &Policy,
-        side: Side,
-        drafts: &[Draft],
-        pod: &Pod,
-    ) -> RuleSetId {
-        let id = rule_set_id(policy, side, drafts, pod);
-        let is_stale = self.stale.remove(&id);
-        if let Some(live) = self.rule_sets.get_mut(&id).filter(|_| !is_stale) {
-            live.users += 1;
-            return id;
-        }
-        let (mut groups, mut queries) = (Members::new(), Vec::new());
-        let mut asked = |query: NamedPortQuery| {
-            queries.push(query.clone());
-            self.named_ports.ask(query, &id, cluster)
-        };
-        let set = rule_set(policy, side, drafts, pod, &mut asked, &mut groups);
-        queries.sort_unstable();
-        queries.dedup();
-        let names: Vec<GroupId> = groups.keys().cloned().collect();
-        for (group, members) in groups {
-            self.groups.acquire(group, members, cluster, &mut self.changes);
-        }
-        let mut live = LiveRuleSet { set, groups: names, queries, users: 1 };
-        let old = self.rule_sets.remove(&id);
-        if old.as_ref().is_none_or(|old| old.set != live.set) {
-            self.changes.change_rule_set(&id, old.is_some());
-        }
-        if let Some(old) = old {
-            live.users += old.users;
-            for group in &old.groups {
-                self.groups.release(group, &mut self.changes);
-            }
-            for query in old.queries.iter().filter(|query| !live.queries.contains(query)) {
-                self.named_ports.forget(query, &id);
-            }
-        }
-        self.rule_sets.insert(id.clone(), live);
-        id
-    }
-
-    fn remove_rule_set(&mut self, id: &RuleSetId) {
-        self.stale.remove(id);
-        let Some(old) = self.rule_sets.remove(id) else { return };
-        self.changes.change_rule_set(id, true);
-        for group in &old.groups {
-            self.groups.release(group, &mut self.changes);
-        }
-        for query in &old.queries {
-            self.named_ports.forget(query, id);
-        }
     }
 
     fn is_own(&self, pod: &Pod) -> bool {
@@ -388,6 +347,13 @@ impl LiveTranslation {
     /// All rule sets that subjects have.
     pub fn rule_sets(&self) -> impl Iterator<Item = (&RuleSetId, &RuleSet)> {
         self.rule_sets.iter().map(|(id, live)| (id, &live.set))
+    }
+
+    /// Policies that deny what they do not mean to, by [`Policy::id`], and why: as those of their namespaces
+    /// have more than their share, or as they are too large by themselves.
+    pub fn refusals(&self) -> impl Iterator<Item = (&str, &str)> {
+        let beyond = self.shares.refusals().map(|(id, why)| (&**id, &**why));
+        beyond.chain(self.problems.iter().map(|(id, why)| (policy_of(id), *why)))
     }
 
     /// The pods of this node, each with its rules.

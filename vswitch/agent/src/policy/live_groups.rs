@@ -1,7 +1,8 @@
 //! The groups that rule sets name, and their members, as pods and nodes come and go.
 //!
 //! Enters: groups that rule sets begin and cease to name, and what a pod or a node contributes before and
-//! after a change. Leaves: the members, and which of them are others than before, to `changes`.
+//! after a change. Leaves: the members, and which of them are others than before, to `changes`; how many there
+//! are, to the ledger.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use super::changes::PolicyChanges;
 use super::group::GroupMembers;
 use super::pod::{Pod, PodKey};
 use super::scope_index::ScopeIndex;
+use super::share::{Ledger, Usage};
 use super::{Cluster, PolicyNode};
 
 /// The groups.
@@ -33,24 +35,64 @@ struct LiveGroup {
     addresses: BTreeMap<IpAddr, u32>,
     /// How many rule sets name it.
     users: usize,
+    /// How many of those each namespace has.
+    owners: BTreeMap<Box<str>, usize>,
+}
+
+impl LiveGroup {
+    fn usage(&self) -> Usage {
+        Usage::of_group(&self.id, self.addresses.len())
+    }
+
+    /// So many members more.
+    const ONE_MEMBER: Usage = Usage { groups: 0, members: 1, rule_sets: 0, bytes: 0 };
+
+    fn count_member(&self, joins: bool, ledger: &mut Ledger) {
+        let count = if joins { Ledger::add_to } else { Ledger::subtract_from };
+        self.owners.keys().for_each(|owner| count(ledger, owner, Self::ONE_MEMBER));
+        let count = if joins { Ledger::add } else { Ledger::subtract };
+        count(ledger, None, Self::ONE_MEMBER);
+    }
 }
 
 /// What a pod or a node contributes: addresses by group.
 pub(super) type Contribution = Vec<(u32, Vec<IpAddr>)>;
 
 impl LiveGroups {
-    /// A rule set names a group from now on.
+    /// A rule set names a group from now on, one of the namespace `owner`.
     pub(super) fn acquire(
+        &mut self,
+        id: GroupId,
+        members: GroupMembers,
+        owner: Option<&str>,
+        cluster: &Cluster,
+        (ledger, changes): (&mut Ledger, &mut PolicyChanges),
+    ) {
+        if !self.by_id.contains_key(&id) {
+            self.make(id.clone(), members, cluster, changes);
+            let made = self.by_id.get(&id).and_then(|number| self.all.get(number));
+            made.into_iter().for_each(|group| ledger.add(None, group.usage()));
+        }
+        let Some(group) = self.by_id.get(&id).and_then(|number| self.all.get_mut(number)) else {
+            return;
+        };
+        group.users += 1;
+        if let Some(owner) = owner {
+            let users = group.owners.entry(owner.into()).or_default();
+            *users += 1;
+            if *users == 1 {
+                ledger.add_to(owner, group.usage());
+            }
+        }
+    }
+
+    fn make(
         &mut self,
         id: GroupId,
         members: GroupMembers,
         cluster: &Cluster,
         changes: &mut PolicyChanges,
     ) {
-        if let Some(group) = self.by_id.get(&id).and_then(|number| self.all.get_mut(number)) {
-            group.users += 1;
-            return;
-        }
         let number = self.next;
         self.next += 1;
         let mut addresses = BTreeMap::new();
@@ -62,17 +104,33 @@ impl LiveGroups {
         }
         changes.make_group(&id);
         self.by_id.insert(id.clone(), number);
-        self.all.insert(number, LiveGroup { id, members, addresses, users: 1 });
+        let owners = BTreeMap::new();
+        self.all.insert(number, LiveGroup { id, members, addresses, users: 0, owners });
     }
 
     /// A rule set no longer names a group.
-    pub(super) fn release(&mut self, id: &GroupId, changes: &mut PolicyChanges) {
+    pub(super) fn release(
+        &mut self,
+        id: &GroupId,
+        owner: Option<&str>,
+        (ledger, changes): (&mut Ledger, &mut PolicyChanges),
+    ) {
         let Some(number) = self.by_id.get(id).copied() else { return };
         let Some(group) = self.all.get_mut(&number) else { return };
         group.users -= 1;
+        if let Some(owner) = owner
+            && let Some(users) = group.owners.get_mut(owner)
+        {
+            *users -= 1;
+            if *users == 0 {
+                group.owners.remove(owner);
+                ledger.subtract_from(owner, group.usage());
+            }
+        }
         if group.users > 0 {
             return;
         }
+        ledger.subtract(None, group.usage());
         if let GroupMembers::Pods { scope, .. } = &group.members {
             self.of_pods.remove(scope, &number);
         }
@@ -105,7 +163,7 @@ impl LiveGroups {
         &mut self,
         old: Contribution,
         new: Contribution,
-        changes: &mut PolicyChanges,
+        (ledger, changes): (&mut Ledger, &mut PolicyChanges),
     ) {
         // What joins goes first, so that what stays does not leave in between.
         for (number, addresses) in new {
@@ -114,6 +172,7 @@ impl LiveGroups {
                 let count = group.addresses.entry(address).or_default();
                 *count += 1;
                 if *count == 1 {
+                    group.count_member(true, ledger);
                     changes.change_member(&group.id, address, false);
                 }
             }
@@ -125,6 +184,7 @@ impl LiveGroups {
                 *count -= 1;
                 if *count == 0 {
                     group.addresses.remove(&address);
+                    group.count_member(false, ledger);
                     changes.change_member(&group.id, address, true);
                 }
             }

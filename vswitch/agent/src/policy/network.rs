@@ -50,7 +50,10 @@ impl Policy {
         }
         let id = format!("NetworkPolicy {name}");
         let tier = PolicyTier::NetworkPolicy;
-        Self { id, name, tier, subject, ingress, egress, problems }
+        let created = object.metadata.creation_timestamp.as_ref();
+        let created_seconds = created.map_or(0, |time| time.0.as_second());
+        let namespace = Some(namespace);
+        Self { id, name, namespace, created_seconds, tier, subject, ingress, egress, problems }
     }
 }
 

@@ -1,24 +1,58 @@
 //! The rule sets of a policy for a pod.
 //!
 //! Enters: a policy that selects the pod, and the numbers that peers give to named ports. Leaves: the name
-//! of the rule set, the rule set, and the groups that it names. A named port is that of the destination: for
+//! of the rule set, the rule set, and the groups that it names. One that is too large for a message is one that
+//! closes its subjects. A named port is that of the destination: for
 //! ingress the subject, so that subjects with other numbers have another rule set; for egress each peer,
 //! so that each number that some peer has makes a rule of its own, for a group of those peers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use api::{GroupId, PolicyPeers, PolicyPorts, PolicyRule, RuleSet, RuleSetId};
+use api::{GroupId, MAX_REQUEST_BYTES, PolicyPeers, PolicyPorts, PolicyRule, RuleSet, RuleSetId};
 
 use super::group::{GroupMembers, PodScope};
 use super::pod::Pod;
 use super::rule::{Draft, DraftPeer, DraftPort, Policy};
 use super::selector::Word;
+use crate::sync::encoded_bytes;
+
+/// Bytes of a rule set at most: it goes into one message.
+const MAX_RULE_SET_BYTES: usize = MAX_REQUEST_BYTES / 4 * 3;
+/// Bytes of the numbers of named ports in a rule set's name at most: some thirty ports. So a pod's list of
+/// all that its namespace may have fits into a message.
+const MAX_NUMBERS: usize = 512;
+/// What a rule takes beside its peers and ports, at least, bytes.
+const RULE_BYTES: usize = 48;
+/// What a question counts for, as each is a look at all pods: some 6,000 are possible.
+const QUERY_BYTES: usize = 512;
 
 /// The direction of the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Ingress,
     Egress,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        })
+    }
+}
+
+/// A rule set and what belongs to it.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub(super) set: RuleSet,
+    /// The groups that it names.
+    pub(super) groups: Members,
+    /// Its length in a message.
+    pub(super) bytes: usize,
+    /// Why it is not what the policy says, but denies everything.
+    pub(super) problem: Option<&'static str>,
 }
 
 /// A question: which numbers do pods give to a port of that name?
@@ -44,11 +78,13 @@ pub(super) fn rule_set_id(
     drafts: &[Draft],
     subject: &Pod,
 ) -> RuleSetId {
-    let (direction, numbers) = match side {
-        Side::Ingress => ("ingress", numbers(drafts, subject)),
-        Side::Egress => ("egress", String::new()),
+    let numbers = match side {
+        Side::Ingress => numbers(drafts, subject),
+        Side::Egress => String::new(),
     };
-    RuleSetId(format!("{} {direction}{numbers}", policy.id))
+    // No port has the name of those of which there are too many.
+    let numbers = if numbers.len() > MAX_NUMBERS { " *" } else { &*numbers };
+    RuleSetId(format!("{} {side}{numbers}", policy.id))
 }
 
 /// The policy's part of a rule set's name, as [`Policy::id`] has it.
@@ -59,24 +95,81 @@ pub fn policy_of(id: &RuleSetId) -> &str {
     end.map_or(&*id.0, |(end, _)| &id.0[..end])
 }
 
-/// The rule set of a policy's rules for a pod. Groups that it names are added to `groups`; `asked` answers
-/// for the peers' named ports, and is asked only for those that the rules have.
+/// The rule set of a policy's rules for a pod. `asked` answers for the peers' named ports, and is asked only
+/// for those that the rules have.
 pub(super) fn rule_set(
     policy: &Policy,
     side: Side,
     drafts: &[Draft],
     subject: &Pod,
     asked: &mut dyn FnMut(NamedPortQuery) -> PortNumbers,
-    groups: &mut Members,
-) -> RuleSet {
-    let mut rules = Vec::new();
+) -> Resolved {
+    let closed = |problem| {
+        let set = policy.closed();
+        let bytes = encoded_bytes(&set);
+        Resolved { set, groups: Members::new(), bytes, problem: Some(problem) }
+    };
+    if side == Side::Ingress && numbers(drafts, subject).len() > MAX_NUMBERS {
+        return closed(
+            "a pod that it selects gives numbers to too many of its named ports, and is denied everything: \
+             use numbers in it",
+        );
+    }
+    let mut made = Made { rules: Vec::new(), groups: Members::new(), bytes: 0 };
     for draft in drafts {
+        if made.is_full() {
+            break;
+        }
         match side {
-            Side::Ingress => rules.extend(ingress(draft, subject, groups)),
-            Side::Egress => rules.extend(egress(draft, asked, groups)),
+            Side::Ingress => ingress(draft, subject, &mut made),
+            Side::Egress => egress(draft, asked, &mut made),
         }
     }
-    RuleSet { policy: policy.name.clone(), tier: policy.tier, rules }
+    let is_too_large = made.is_full();
+    let Made { rules, groups, .. } = made;
+    let set = RuleSet { policy: policy.name.clone(), tier: policy.tier, rules };
+    let bytes = if is_too_large { usize::MAX } else { encoded_bytes(&set) };
+    if bytes > MAX_RULE_SET_BYTES {
+        return closed(
+            "its rules are too large, and what it selects is denied everything: split it, or have fewer peers \
+             and ports in a rule",
+        );
+    }
+    Resolved { set, groups, bytes, problem: None }
+}
+
+/// What was made of a rule set so far.
+struct Made {
+    rules: Vec<PolicyRule>,
+    groups: Members,
+    /// What it takes at least.
+    bytes: usize,
+}
+
+impl Made {
+    fn is_full(&self) -> bool {
+        self.bytes > MAX_RULE_SET_BYTES
+    }
+
+    /// Adds a rule, unless it matches nothing.
+    fn push(&mut self, draft: &Draft, peers: PolicyPeers, ports: Option<Vec<PolicyPorts>>) {
+        if self.is_full() {
+            return;
+        }
+        let has_peers = match &peers {
+            PolicyPeers::Any => true,
+            PolicyPeers::Of { groups, blocks } => !groups.is_empty() || !blocks.is_empty(),
+        };
+        if !has_peers || ports.as_ref().is_some_and(Vec::is_empty) {
+            return;
+        }
+        if let PolicyPeers::Of { groups, .. } = &peers {
+            self.bytes += groups.iter().map(|group| group.0.len()).sum::<usize>();
+        }
+        self.bytes += RULE_BYTES;
+        let Draft { index, action, .. } = *draft;
+        self.rules.push(PolicyRule { index, action, peers, ports });
+    }
 }
 
 /// The numbers that a subject gives to the named ports of rules, as text.
@@ -95,7 +188,7 @@ fn numbers(drafts: &[Draft], subject: &Pod) -> String {
     texts.collect()
 }
 
-fn ingress(draft: &Draft, subject: &Pod, out: &mut Members) -> Option<PolicyRule> {
+fn ingress(draft: &Draft, subject: &Pod, made: &mut Made) {
     let ports = draft.ports.as_ref().map(|ports| {
         let numbers = |port: &DraftPort| match port {
             DraftPort::Numbers(numbers) => vec![*numbers],
@@ -105,43 +198,39 @@ fn ingress(draft: &Draft, subject: &Pod, out: &mut Members) -> Option<PolicyRule
         };
         ports.iter().flat_map(numbers).collect::<Vec<_>>()
     });
-    let peers = peers(draft, out);
-    rule(draft, peers, ports)
+    let peers = peers(draft, &mut made.groups);
+    made.push(draft, peers, ports);
 }
 
-fn egress(
-    draft: &Draft,
-    asked: &mut dyn FnMut(NamedPortQuery) -> PortNumbers,
-    out: &mut Members,
-) -> Vec<PolicyRule> {
+fn egress(draft: &Draft, asked: &mut dyn FnMut(NamedPortQuery) -> PortNumbers, made: &mut Made) {
     let Some(ports) = &draft.ports else {
-        let peers = peers(draft, out);
-        return rule(draft, peers, None).into_iter().collect();
+        let peers = peers(draft, &mut made.groups);
+        return made.push(draft, peers, None);
     };
-    let (mut numbers, mut rules) = (Vec::new(), Vec::new());
+    let mut numbers = Vec::new();
     for port in ports {
         match port {
             DraftPort::Numbers(ports) => numbers.push(*ports),
-            DraftPort::Named { name, protocol } => {
-                rules.extend(named_egress(draft, name, *protocol, asked, out));
+            DraftPort::Named { name, protocol } if !made.is_full() => {
+                named_egress(draft, name, *protocol, asked, made);
             }
+            DraftPort::Named { .. } => {}
         }
     }
     if !numbers.is_empty() {
-        let peers = peers(draft, out);
-        rules.extend(rule(draft, peers, Some(numbers)));
+        let peers = peers(draft, &mut made.groups);
+        made.push(draft, peers, Some(numbers));
     }
-    rules
 }
 
-/// A rule for each number that some peer gives to a named port.
+/// Adds a rule for each number that some peer gives to a named port.
 fn named_egress(
     draft: &Draft,
     name: &str,
     protocol: Option<u8>,
     asked: &mut dyn FnMut(NamedPortQuery) -> PortNumbers,
-    out: &mut Members,
-) -> Vec<PolicyRule> {
+    made: &mut Made,
+) {
     // Of peers only pods name ports: where a rule is for every address or for blocks, those in these.
     let all = |within| (PodScope::all(), within);
     let scopes: Vec<_> = match &draft.peers {
@@ -155,31 +244,28 @@ fn named_egress(
             })
             .collect(),
     };
-    let query =
-        |scope: &PodScope| NamedPortQuery { name: name.to_owned(), protocol, scope: scope.clone() };
-    let found: PortNumbers = scopes.iter().flat_map(|(scope, _)| asked(query(scope))).collect();
-    let mut rules = Vec::new();
+    let mut found = PortNumbers::new();
+    for (scope, _) in &scopes {
+        if made.is_full() {
+            return;
+        }
+        made.bytes += QUERY_BYTES;
+        let scope = scope.clone();
+        found.extend(asked(NamedPortQuery { name: name.to_owned(), protocol, scope }));
+    }
     for (protocol, number) in found {
+        if made.is_full() {
+            return;
+        }
         let port = Some((name.to_owned(), protocol, number));
         let groups = scopes.iter().map(|(scope, within)| {
             let (scope, port, within) = (scope.clone(), port.clone(), within.clone());
-            group(GroupMembers::Pods { scope, port, within }, out)
+            group(GroupMembers::Pods { scope, port, within }, &mut made.groups)
         });
-        let peers = PolicyPeers::Of { groups: groups.collect(), blocks: Vec::new() };
-        rules.extend(rule(draft, peers, Some(vec![one_port((protocol, number))])));
+        let groups = groups.collect();
+        let peers = PolicyPeers::Of { groups, blocks: Vec::new() };
+        made.push(draft, peers, Some(vec![one_port((protocol, number))]));
     }
-    rules
-}
-
-/// A rule, unless it matches nothing.
-fn rule(draft: &Draft, peers: PolicyPeers, ports: Option<Vec<PolicyPorts>>) -> Option<PolicyRule> {
-    let has_peers = match &peers {
-        PolicyPeers::Any => true,
-        PolicyPeers::Of { groups, blocks } => !groups.is_empty() || !blocks.is_empty(),
-    };
-    let matches = has_peers && ports.as_ref().is_none_or(|ports| !ports.is_empty());
-    let Draft { index, action, .. } = *draft;
-    matches.then_some(PolicyRule { index, action, peers, ports })
 }
 
 /// The peers of a rule, whose groups are added.

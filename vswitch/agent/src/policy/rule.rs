@@ -3,10 +3,11 @@
 //! Enters: the fields of a policy, from `network` and `cluster`. Leaves: a [`Policy`] to `resolve`. What
 //! cannot be meant is left out so that less is allowed, never more, and is named.
 
-use api::{PeerBlock, PolicyPorts, PolicyTier, RuleAction};
+use api::{PeerBlock, PolicyPeers, PolicyPorts, PolicyRule, PolicyTier, RuleAction, RuleSet};
 use ipnet::IpNet;
 
 use super::group::PodScope;
+use super::resolve::Side;
 use super::selector::Selector;
 use crate::fields::shown;
 
@@ -17,6 +18,10 @@ pub struct Policy {
     pub id: String,
     /// Namespace and name, as people know it.
     pub name: String,
+    /// Its namespace; `None` of one of the whole cluster.
+    pub namespace: Option<String>,
+    /// When it was created, seconds since 1970; 0 if that is not known.
+    pub created_seconds: i64,
     /// When it is evaluated.
     pub tier: PolicyTier,
     /// The pods that it selects; `None` if that cannot be meant, and it selects none.
@@ -27,6 +32,25 @@ pub struct Policy {
     pub egress: Option<Vec<Draft>>,
     /// What could not be meant, a sentence each.
     pub problems: Vec<String>,
+}
+
+impl Policy {
+    /// The directions that it concerns, with its rules for them.
+    pub(super) fn sides(&self) -> impl Iterator<Item = (Side, &[Draft])> {
+        let ingress = self.ingress.iter().map(|drafts| (Side::Ingress, &**drafts));
+        ingress.chain(self.egress.iter().map(|drafts| (Side::Egress, &**drafts)))
+    }
+
+    /// What closes those that it selects: of policies that isolate no rule, of others one that denies.
+    pub(super) fn closed(&self) -> RuleSet {
+        let denial =
+            PolicyRule { index: 0, action: RuleAction::Deny, peers: PolicyPeers::Any, ports: None };
+        let rules = match self.tier {
+            PolicyTier::NetworkPolicy => Vec::new(),
+            PolicyTier::Admin { .. } | PolicyTier::Baseline { .. } => vec![denial],
+        };
+        RuleSet { policy: self.name.clone(), tier: self.tier, rules }
+    }
 }
 
 /// A rule.

@@ -11,6 +11,7 @@ use api::{
 use proptest::prelude::*;
 use vswitch_agent::policy::live::LiveTranslation;
 use vswitch_agent::policy::pod::PodKey;
+use vswitch_agent::policy::share::{PolicyBounds, Usage};
 use vswitch_agent::policy::{Cluster, PolicyNode, Translation, held};
 
 use crate::random;
@@ -135,8 +136,8 @@ impl Daemon {
 }
 
 /// Panics unless the live translation is what its cluster is translated to.
-fn check(live: &LiveTranslation) {
-    let expected = Translation::of(live.cluster(), NODE);
+fn check(live: &LiveTranslation, bounds: &PolicyBounds) {
+    let expected = Translation::within(live.cluster(), NODE, &bounds.share);
     assert_eq!(live.translation(), expected);
     for (id, members) in expected.members(live.cluster()) {
         let has: BTreeSet<IpAddr> = live.members(&id).copied().collect();
@@ -192,21 +193,36 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     })
 }
 
+/// Bounds of all that are never met, and shares that some namespaces have more than, or none.
+fn bounds() -> impl Strategy<Value = PolicyBounds> {
+    let most = 1 << 30;
+    let any = Usage { groups: most, members: most, rule_sets: most, bytes: most };
+    let share = prop_oneof![
+        2 => Just(any),
+        2 => (1..6usize).prop_map(move |groups| Usage { groups, ..any }),
+        2 => (1..12usize).prop_map(move |members| Usage { members, ..any }),
+        2 => (1..5usize).prop_map(move |rule_sets| Usage { rule_sets, ..any }),
+        2 => (100..4000usize).prop_map(move |bytes| Usage { bytes, ..any }),
+    ];
+    share.prop_map(move |share| PolicyBounds { share, total: any })
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn a_changing_cluster_is_translated_as_from_scratch(
         clusters in proptest::collection::vec((cluster(), any::<u64>()), 1..4),
+        bounds in bounds(),
     ) {
-        let mut live = LiveTranslation::new(NODE);
+        let mut live = LiveTranslation::bounded(NODE, bounds);
         // One follows each change, one some of them at once, one compares now and then.
         let (mut each, mut some, mut seldom) = (Daemon::default(), Daemon::default(), Daemon::default());
         for (next, seed) in &clusters {
             for edit in &edits(&live, next, *seed) {
                 apply(&mut live, next, edit);
                 live.settle();
-                check(&live);
+                check(&live, &bounds);
                 let changes = live.take_changes();
                 each.take(&held::changed(&live, changes));
                 each.check(&live);
@@ -216,7 +232,7 @@ proptest! {
             let again = held::difference(&live, seldom.digest());
             prop_assert_eq!(again, [PolicySync { commit: true, ..PolicySync::default() }]);
         }
-        let mut live = LiveTranslation::new(NODE);
+        let mut live = LiveTranslation::bounded(NODE, bounds);
         for (next, seed) in &clusters {
             for (edit, number) in edits(&live, next, *seed).iter().zip(0..) {
                 apply(&mut live, next, edit);
@@ -233,7 +249,7 @@ proptest! {
             let changes = live.take_changes();
             some.take(&held::changed(&live, changes));
             some.check(&live);
-            check(&live);
+            check(&live, &bounds);
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use api::{
     AttachmentId, DirectionPolicies, ErrorReply, GroupId, Isolation, PodPolicies, PolicyDigest,
-    PolicyEntry, PolicyState, PolicySummary, PolicySync, RefusedRuleSet, Reply, RuleSetId,
+    PolicyEntry, PolicyState, PolicySummary, PolicySync, RefusedRuleSet, Reply, RuleSetId, Subject,
 };
 use dataplane::tables::policy::Policies;
 
@@ -23,7 +23,7 @@ use crate::compile::PodPort;
 use crate::config::PolicySettings;
 use crate::model::policies::{PodRules, check_names, check_totals};
 use crate::model::{Edit, Lease, pod_name};
-use crate::policy::{Compiler, FilePolicies, rules_of_file};
+use crate::policy::{Compiler, FilePolicies, MAX_RULE_SETS_OF_A_POD, rules_of_file};
 use staged::Staged;
 
 /// Refusals of one change that are logged one by one; `show policies` has all.
@@ -113,14 +113,30 @@ impl ControlPlane {
         self.model.policies.digest()
     }
 
-    /// Every rule set that is refused.
+    /// Every rule set that is refused: by itself, or as a pod has more than are possible, which is denied
+    /// everything then; of these the first of each pod that is one too many.
     #[must_use]
     pub fn refused_rule_sets(&self) -> Vec<RefusedRuleSet> {
         let refused = self.policies.compiler.rule_sets().filter_map(|(id, set, problem)| {
             let reason = problem?.to_string();
             Some(RefusedRuleSet { id: id.clone(), policy: set.policy.clone(), reason })
         });
-        refused.collect()
+        let known = &self.model.policies;
+        let surplus = known.subjects().flat_map(|Subject { pod, rules }| {
+            [(&rules.ingress, "ingress"), (&rules.egress, "egress")].into_iter().filter_map(
+                move |(ids, direction)| {
+                    let id = ids.get(MAX_RULE_SETS_OF_A_POD)?.clone();
+                    let policy = known.rule_sets().get(&id).map_or("", |set| &set.policy).to_owned();
+                    let reason = format!(
+                        "the pod {}/{} has {} rule sets for {direction}; {MAX_RULE_SETS_OF_A_POD} are possible, \
+                         and it is denied everything in that direction: have fewer policies select it",
+                        pod.namespace, pod.name, ids.len(),
+                    );
+                    Some(RefusedRuleSet { id, policy, reason })
+                },
+            )
+        });
+        refused.chain(surplus).collect()
     }
 
     /// The pods with a port and a name that are denied everything, as nobody told their policies.

@@ -20,7 +20,7 @@ use dataplane::wire::Protocol;
 
 use super::cap::{MATRIX_BYTES, MAX_COMPARISONS, keep_below};
 use super::classes::ClassTable;
-use super::judge::{MAX_RULES, RuleSetProblem, blocks, groups, judge};
+use super::judge::{MAX_RULE_SETS_OF_A_POD, MAX_RULES, RuleSetProblem, blocks, groups, judge};
 use super::peer_sets::{PeerSet, PeerSets};
 use super::table::{NumberedSet, Table};
 use crate::compile::PodPort;
@@ -359,6 +359,13 @@ impl Compiler {
 
     /// Rule sets in the order of evaluation, or why they cannot be compiled.
     fn combination(&self, ids: &[RuleSetId]) -> Result<Combination, String> {
+        if ids.len() > MAX_RULE_SETS_OF_A_POD {
+            return Err(format!(
+                "it has {} rule sets in a direction; {MAX_RULE_SETS_OF_A_POD} are possible: have fewer \
+                 policies select it",
+                ids.len()
+            ));
+        }
         let (mut sets, mut rules) = (BTreeMap::new(), 0);
         for id in ids {
             let stored = self.rule_sets.get(id);

@@ -11,6 +11,9 @@ use thiserror::Error;
 /// Rules of a rule set at most, and of all that one subject has for a direction.
 pub const MAX_RULES: usize = RuleNumber::MAX_RULES;
 
+/// Rule sets of one subject in one direction at most.
+pub const MAX_RULE_SETS_OF_A_POD: usize = 4096;
+
 /// Blocks of a rule set at most, their exceptions counted too. Each may take a kilobyte in the table of
 /// prefixes.
 pub const MAX_BLOCKS: usize = 16_384;

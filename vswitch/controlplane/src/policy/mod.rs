@@ -30,5 +30,7 @@ mod tests;
 pub use cap::{MATRIX_BYTES, MAX_COMPARISONS};
 pub use compiler::{Compiler, Statistics};
 pub(crate) use judge::judge as check_rule_set;
-pub use judge::{MAX_BLOCKS, MAX_GROUP_NAME, MAX_POLICY_NAME, MAX_RULES, RuleSetProblem};
+pub use judge::{
+    MAX_BLOCKS, MAX_GROUP_NAME, MAX_POLICY_NAME, MAX_RULE_SETS_OF_A_POD, MAX_RULES, RuleSetProblem,
+};
 pub(crate) use of_file::{FILE_NAMES, FilePolicies, rules_of_file};

@@ -15,7 +15,7 @@ use dataplane::tables::policy::{Direction, DirectionPolicy, Judgement, Policies,
 use dataplane::tables::{Offloads, PortId};
 use dataplane::wire::Protocol;
 
-use super::{Compiler, MAX_BLOCKS, MAX_RULES, RuleSetProblem};
+use super::{Compiler, MAX_BLOCKS, MAX_RULE_SETS_OF_A_POD, MAX_RULES, RuleSetProblem};
 use crate::compile::PodPort;
 
 const SUBJECT: PortId = PortId(3);
@@ -277,6 +277,27 @@ fn a_subject_has_no_more_rules_than_have_numbers() {
     assert!(!judge(&compiler.compile(&ports()), "198.18.1.7", 80).allowed);
     let why = compiler.closed().next().expect("closed").1;
     assert!(why.contains("have 32768 rules in a direction; 32767 are possible"), "{why}");
+}
+
+#[test]
+fn a_pod_with_too_many_rule_sets_is_closed_alone_and_in_that_direction_alone() {
+    let names: Vec<String> = (0..=MAX_RULE_SETS_OF_A_POD).map(|n| format!("s{n}")).collect();
+    let sets = names.iter().map(|name| network_policy(name, Vec::new()));
+    let mut compiler = compiler(sets.collect());
+    let all: Vec<_> = names.iter().map(|name| id(name)).collect();
+    let rules = SubjectRules { ingress: all.clone(), egress: all[1..].to_vec() };
+    compiler.set_subject(attachment("web"), rules);
+    compiler.set_subject(attachment("db"), SubjectRules::default());
+    let mut ports = ports();
+    ports.insert(attachment("db"), port(8));
+    let policies = compiler.compile(&ports);
+    assert!(matches!(policies.of(SUBJECT, Direction::Ingress), DirectionPolicy::Closed));
+    assert!(matches!(policies.of(SUBJECT, Direction::Egress), DirectionPolicy::Rules(_)));
+    assert!(matches!(policies.of(PortId(8), Direction::Ingress), DirectionPolicy::Open));
+    let closed: Vec<_> = compiler.closed().collect();
+    let [(closed, why)] = closed[..] else { panic!("{closed:?}") };
+    assert_eq!(*closed, attachment("web"));
+    assert!(why.contains("has 4097 rule sets in a direction; 4096 are possible"), "{why}");
 }
 
 #[test]

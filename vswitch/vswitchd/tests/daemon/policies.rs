@@ -134,6 +134,35 @@ fn policies_are_in_force_with_the_last_part_and_after_a_kill() {
 }
 
 #[test]
+fn a_pod_that_too_many_policies_select_costs_no_other_its_change() {
+    let node = Node::new("");
+    let daemon = node.start();
+    let _web = daemon.plug_as(reserve("web"));
+    let _db = daemon.plug_as(reserve("db"));
+    let names: Vec<String> = (0..4097).map(|number| format!("s{number}")).collect();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let change = |web: &[&str]| PolicySync {
+        rule_sets: all.iter().map(|name| allow(name, "clients", 0)).collect(),
+        subjects: vec![subject("web", web), subject("db", &["s0"])],
+        ..commit()
+    };
+    let refused = daemon.sync_policies(change(&all));
+    let [refused] = &refused[..] else { panic!("{refused:?}") };
+    assert_eq!((&refused.id, &*refused.policy), (&id("s4096"), "shop/s4096"));
+    let why = "the pod shop/web has 4097 rule sets for ingress; 4096 are possible";
+    assert!(refused.reason.contains(why), "{refused:?}");
+    let [db, web] = &daemon.policies().pods[..] else { panic!("{:?}", daemon.policies()) };
+    assert_eq!(db.ingress.isolation, Isolation::Policies);
+    assert_eq!((web.ingress.isolation, web.egress.isolation), (Isolation::Closed, Isolation::Open));
+    assert!(web.ingress.reason.as_ref().is_some_and(|why| why.contains("4097 rule sets")));
+    let Reply::Status(status) = daemon.ask(&Request::Status) else { panic!("none") };
+    assert!(status.warnings.iter().any(|line| line.contains(why)), "{:?}", status.warnings);
+    assert_eq!(daemon.sync_policies(change(&all[1..])), []);
+    assert_eq!(daemon.policies().pods[1].ingress.isolation, Isolation::Policies);
+    daemon.stop();
+}
+
+#[test]
 fn a_pod_is_closed_until_its_policies_are_told_and_its_add_waits_for_them() {
     let node = Node::new("");
     node.append(KEPT);

@@ -151,3 +151,23 @@ fn what_is_wrong_with_a_policy_is_known_until_it_is_right_or_gone() {
     index.take_cluster_policy(kind, &Event::Delete(cluster("guard", json!({}))));
     assert!(index.problems().is_empty());
 }
+
+#[test]
+fn a_policy_that_denies_more_than_it_says_is_named_beside_what_is_wrong_with_it() {
+    let mut index = listed();
+    index.take_pod(&Event::Apply(pod("db", "1")));
+    let wrong = json!([{ "ports": [{ "endPort": 80 }] }]);
+    index.take_network_policy(&Event::Apply(network("few", json!({ "ingress": wrong }))));
+    let rules = vec![json!({}); 100_000];
+    index.take_network_policy(&Event::Apply(network("many", json!({ "ingress": rules }))));
+    index.live().settle();
+    let problems = index.problems();
+    assert_eq!(
+        problems.keys().collect::<Vec<_>>(),
+        ["NetworkPolicy shop/few", "NetworkPolicy shop/many"]
+    );
+    assert!(problems["NetworkPolicy shop/many"].contains("split it"), "{problems:?}");
+    index.take_pod(&Event::Delete(pod("db", "1")));
+    index.live().settle();
+    assert_eq!(index.problems().len(), 1, "it selects nothing any more");
+}

@@ -1,10 +1,11 @@
 //! How much a source may tell of policies.
 //!
 //! Enters: a part of a change, or all that would be known after one. Leaves: nothing, or what there is too
-//! much of. Names are Kubernetes' own, so that no user of a cluster can make them too long; a rule set that
-//! a user made too large is refused by `policy::judge`, and costs nobody else anything.
+//! much of: a source that obeys its own bounds never meets these. Names are Kubernetes' own, so that no user
+//! of a cluster can make them too long. What a user can make too large costs nobody else anything: a rule set
+//! is refused by `policy::judge`, and a pod that too many policies select is closed by the compiler.
 
-use api::{ErrorKind, ErrorReply, PodName, PolicySync};
+use api::{ErrorKind, ErrorReply, PolicySync};
 
 use super::PolicyInputs;
 use crate::model::refuse;
@@ -18,8 +19,6 @@ pub(super) const MAX_POD_NAME: usize = 253;
 const MAX_UID: usize = 128;
 /// Pods whose rule sets are known, at most; a node has ports for a quarter of them.
 const MAX_SUBJECTS: usize = 4096;
-/// Rule sets of a pod in one direction at most.
-const MAX_RULE_SETS_OF_A_POD: usize = 4096;
 /// Rule sets at most.
 const MAX_RULE_SETS: usize = 65_536;
 /// Groups with members at most.
@@ -67,17 +66,6 @@ pub(crate) fn check_names(sync: &PolicySync) -> Result<(), ErrorReply> {
         check("name of a pod's namespace", &pod.namespace, MAX_POD_NAME)?;
         check("name of a pod", &pod.name, MAX_POD_NAME)?;
         pod.uid.as_deref().map_or(Ok(()), |uid| check("UID of a pod", uid, MAX_UID))?;
-    }
-    for subject in &sync.subjects {
-        let rules = &subject.rules;
-        let most = rules.ingress.len().max(rules.egress.len());
-        if most > MAX_RULE_SETS_OF_A_POD {
-            let PodName { namespace, name, .. } = &subject.pod;
-            let message = format!(
-                "policies: {namespace}/{name} has {most} rule sets in a direction; {MAX_RULE_SETS_OF_A_POD} are possible"
-            );
-            return Err(refuse(ErrorKind::Invalid, message));
-        }
     }
     let named = sync.subjects.iter().flat_map(|of| of.rules.ingress.iter().chain(&of.rules.egress));
     let sets = sync.rule_sets.iter().map(|named| &named.id);

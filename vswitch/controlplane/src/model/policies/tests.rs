@@ -238,10 +238,6 @@ fn names_and_totals_have_bounds_and_a_long_selector_costs_its_own_group() {
             PolicySync { gone_rule_sets: vec![RuleSetId(String::new())], ..PolicySync::default() },
             "the name of a rule set has 0 bytes",
         ),
-        (
-            PolicySync { subjects: vec![subject(pod("a", None), &["x"; 4097])], ..first() },
-            "shop/a has 4097 rule sets in a direction",
-        ),
     ] {
         let refused = check_names(&sync).expect_err(expected);
         assert_eq!(refused.kind, ErrorKind::Invalid);

@@ -6,8 +6,9 @@ use api::{ErrorKind, ErrorReply, PolicyPeers, PolicySync, RuleSet};
 
 use crate::model::refuse;
 
-/// What a change may take until it is committed, as [`weight`] counts it, bytes.
-const MAX_WEIGHT: usize = 128 << 20;
+/// What a change may take until it is committed, as [`weight`] counts it, bytes: that all groups, rule sets
+/// and pods which the agent may tell go, and as many others come with four million members.
+const MAX_WEIGHT: usize = 256 << 20;
 
 /// The parts that have come.
 #[derive(Debug, Default)]
