@@ -99,14 +99,19 @@ followed() {
     check "it names both ends, and who denies" seen "policy-denied  *in   $(address a1 4):[0-9]* (demo/a1) > $a2:$SERVER_PORT (demo/a2) TCP S  demo/a2 isolated by demo/deny"
     check "the last line says how many there were" seen "^-- at most 10/s a reason and worker: 1 shown; [1-9][0-9,]* dropped of all ports as policy-denied$"
     check "it shows what comes from another node, as JSON" follows_denied b1 --json
-    check "an object a line, of the packet in its tunnel" jq -es --arg a2 "$a2" --arg b1 "$(address b1 4)" --argjson port "$SERVER_PORT" \
-        'length == 1 and all(.[]; .source.address == $b1 and .destination == {name: "demo/a2", address: $a2, $port} and .port == "eth0" and .direction == "in")' "$LAB_DIR/followed"
+    check "an object a line, of the packet in its tunnel" one_object
     timeout --preserve-status -s INT 2 "$bin/vswitchctl" --socket "$(node_socket node-a)" drops --follow >"$LAB_DIR/followed" || code=$?
     check "an interrupt ends it well" test "$code" -eq 0
     check "with its last line" seen "^-- at most .* shown; "
     check "so does its time" ctl node-a drops --follow --for 1
     check_not "a pod that is not there is not followed" ctl node-a drops --follow --pod demo/b7 --for 1
     check "without --follow it is what show drops is" finds "^PORT  *REASON" <<<"$(ctl node-a drops)"
+}
+
+# What was followed is one connection of b1 to a2.
+one_object() {
+    jq -es --arg a2 "$(address a2 4)" --arg b1 "$(address b1 4)" --argjson port "$SERVER_PORT" \
+        'length == 1 and all(.[]; .source.address == $b1 and .destination == {name: "demo/a2", address: $a2, $port} and .port == "eth0" and .direction == "in")' "$LAB_DIR/followed"
 }
 
 # follows_denied POD ARGUMENT…: the first denied connection of POD to a2 that is seen by one who follows.
@@ -121,11 +126,6 @@ follows_denied() {
 
 denied_is_seen() {
     fetch "$1" "$(address a2 4)" who || true
-    [[ -s $LAB_DIR/followed ]]
-}
-
-seen() {
-    fetch a1 "$(address a2 4)" who || true
     [[ -s $LAB_DIR/followed ]]
 }
 
