@@ -170,8 +170,9 @@ nodes_create_many() {
     ' | kube_in curl --fail-early --config -
 }
 
-# nodes_delete_many: all that nodes_create_many made, in one request.
-nodes_delete_many() { kube_api DELETE "/api/v1/nodes?labelSelector=$KUBE_MANY_LABEL" >/dev/null; }
+# nodes_delete_many: all that nodes_create_many made, in one request, which takes the longer the more else the
+# machine does.
+nodes_delete_many() { KUBE_SECONDS=${KUBE_SECONDS:-120} kube_api DELETE "/api/v1/nodes?labelSelector=$KUBE_MANY_LABEL" >/dev/null; }
 
 # A node as its kubelet and the controllers leave it, in jq.
 # shellcheck disable=SC2016
