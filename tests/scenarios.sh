@@ -80,6 +80,8 @@ SH
     check "the lines of one are together" together one
     check "and those of two" together two
     check "the seconds of each are noted" test "$(wc -l <"$durations")" = 3
+    seq 5000 | sed 's/$/\tone of many/' >"$durations"
+    check "of thousands the slowest are listed" slowest 2
     rm "$scratch"/begun.*
     printf '7\t%s\n' "$scratch/one.sh" >"$durations"
     printf '9\t%s\n' "$scratch/two.sh" >>"$durations"

@@ -40,7 +40,8 @@ timed() {
 
 # slowest COUNT: prints so many of what was noted, the slowest first.
 slowest() {
-    sort -rn "$durations" | head -n "$1" | awk -F '\t' '{ printf "%8.1f s  %s\n", $1, $2 }'
+    # awk reads to the end: sort would fail at a pipe that is closed before.
+    sort -rn "$durations" | awk -F '\t' -v count="$1" 'NR <= count { printf "%8.1f s  %s\n", $1, $2 }'
 }
 
 # longest_first WHAT…: a line each, ordered by what the last run noted; what it did not know is first.
