@@ -136,7 +136,8 @@ from_other_nodes() {
     both_see "from a pod of another node" b1 "$NODE" "$node_b $(address a1 4)"
 }
 
-# isolated FAMILY NODE OUTSIDE: a1, by policies, is reached by the node and by whom they allow, as it sees those.
+# isolated FAMILY NODE OUTSIDE: policies isolate a1. Its node reaches it, and a client whose address they allow: the
+# address that a1 sees.
 isolated() {
     local family=$1 node=$2 outside=$3 pod seen bits=32
     pod=$(address a1 "$1") seen=$("masquerade$1" node-a)

@@ -56,7 +56,8 @@ round() {
     flows_end
 }
 
-# For a minute after a table was lost, both ends of a flow may have opened it, whoever speaks first.
+# For a minute after a table was lost, the first packet of a flow passes if policies allow the flow in either
+# direction: it may be an answer.
 answers_come_first() {
     check "datagrams that come first from the end that answers pass" wait_until 5 received_more
 }

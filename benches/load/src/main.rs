@@ -1,8 +1,8 @@
 //! `vswitch-load`: the traffic of the node's benchmarks, for scripts/bench.
 //!
-//! Enters: what to send, to whom, for how long. Leaves: one line of JSON with what was done, on standard
-//! output. Each command ends by itself, but for `serve`, which SIGTERM ends. Nothing here knows who
-//! forwards: the same load meets vswitchd and the kernel.
+//! Enters: what to send, to which address, for how long. Leaves: one line of JSON on standard output, with
+//! how much was sent. Each command ends by itself, but for `serve`, which SIGTERM ends. vswitchd and the
+//! kernel that it is compared with get the same traffic.
 //!
 //! | file | holds |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! The other end of `connections`.
 //!
-//! Enters: where to listen. Leaves: a byte to whoever asked, by which a client knows the port that it got;
-//! then the end of the connection.
+//! Enters: the address and ports to listen at. Leaves: to each client one byte, which tells the port that its
+//! connection reached, and then the end of the connection.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};

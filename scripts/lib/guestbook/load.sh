@@ -5,7 +5,7 @@
 #
 # Usage: load.sh URL
 
-# counts FILE NUMBER: whoever reads it finds a number, whenever.
+# counts FILE NUMBER: replaces the file at once, so that it holds a whole number at any time.
 counts() { echo "$2" >"/tmp/$1.new" && mv "/tmp/$1.new" "/tmp/$1"; }
 
 reads() {

@@ -1,4 +1,4 @@
-//! Dropped packets as they are shown to whoever follows them: some of them, each with its cause.
+//! Dropped packets as `drops --follow` shows them: some of them, each with its cause.
 
 use serde::{Deserialize, Serialize};
 

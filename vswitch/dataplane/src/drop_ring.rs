@@ -1,4 +1,4 @@
-//! The latest dropped packets of one worker, for whoever follows them.
+//! The latest dropped packets of one worker, for `drops --follow`.
 //!
 //! Enters: why a packet was dropped, and its beginning, from `drop_sampler`. Leaves: [`DropSnapshot`]s, to
 //! a reader on another thread. The memory is given at the start. The one writer overwrites what is oldest

@@ -18,7 +18,7 @@
 //! | `session`  | the session table, which all workers share |
 //! | `limiter`  | the rate limit of answers and ICMP errors |
 //! | `counters` | packets, bytes and drops by port |
-//! | `drop_sampler` | chooses the dropped packets that are shown to whoever follows them |
+//! | `drop_sampler` | chooses the dropped packets that `drops --follow` shows |
 //! | `drop_ring` | the latest of them, for a reader on another thread |
 //! | `trace`    | the same walk, as a list of what each door found |
 

@@ -73,7 +73,7 @@ pub enum Refusal {
 }
 
 /// What one port may have. Sessions that are closing count for nothing: they live on for late packets
-/// alone, and whoever needs their room has it.
+/// alone, and a new session may have their room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
     /// Embryonic sessions.

@@ -1,4 +1,4 @@
-//! Dropped packets for whoever follows them, each with its cause.
+//! Dropped packets for `drops --follow`, each with its cause.
 //!
 //! Enters: a request, again and again, with the place where the last answer ended. Leaves: samples that
 //! the workers have taken since, as people read them.
