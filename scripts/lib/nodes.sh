@@ -211,10 +211,9 @@ two_nodes_up() {
 # node_overlay NODE LINE…: the node's [overlay] becomes these lines, and it reloads them. The cluster's
 # VNI stays unless a line gives another.
 node_overlay() {
-    local node=$1 file log before
+    local node=$1 file
     shift
     file=$(node_dir "$node")/vswitch.toml
-    log=$LAB_DIR/logs/vswitchd-$node.log
     printf '%s\n' "$@" >"$file.lines"
     grep -q '^vni = ' "$file.lines" || printf 'vni = %s\n' "$VNI" >>"$file.lines"
     awk -v lines="$file.lines" '
@@ -223,8 +222,26 @@ node_overlay() {
         /^\[overlay\]/ { inside = 1; while ((getline line < lines) > 0) print line; print "" }
     ' "$file" >"$file.new"
     mv "$file.new" "$file"
+    node_reload "$node"
+}
+
+# node_firewall NODE: its kernel drops what it takes for no part of a connection, as kube-proxy has it.
+node_firewall() {
+    in_ns "$1" nft -f - <<'NFT'
+table inet kube {
+  chain forward {
+    type filter hook forward priority 0; policy accept;
+    ct state invalid drop
+  }
+}
+NFT
+}
+
+# node_reload NODE: its daemon reads its configuration again; fails if that is refused.
+node_reload() {
+    local log=$LAB_DIR/logs/vswitchd-$1.log before
     before=$(reloads "$log")
-    kill -HUP "$(lab_pid "vswitchd-$node")"
+    kill -HUP "$(lab_pid "vswitchd-$1")"
     wait_until 5 reloaded_since "$log" "$before" || { tail -n 3 "$log" && return 1; }
 }
 

@@ -1,8 +1,11 @@
 # shellcheck shell=bash
 # Services and policies as a cluster's agent tells them to the daemons of a lab. Sourced after all.sh.
 
+# tell NODE REQUEST JSON: asks that node's daemon, and prints its answer.
+tell() { /usr/bin/python3 "$root/tests/lab/ask.py" "$(node_socket "$1")" "$2" "$3"; }
+
 # sync_services NODE JSON: a ServiceSync; prints which of it is refused.
-sync_services() { /usr/bin/python3 "$root/tests/lab/ask.py" "$(node_socket "$1")" sync-services "$2"; }
+sync_services() { tell "$1" sync-services "$2"; }
 
 # service NAME PROTOCOL ADDRESSES BACKENDS: a service at these virtual addresses, as JSON; the last two are
 # JSON, too. It has the port on which the lab's servers listen.
@@ -15,8 +18,7 @@ service() {
 sync_policies() {
     local node=$1
     shift
-    /usr/bin/python3 "$root/tests/lab/ask.py" "$(node_socket "$node")" sync-policies \
-        "$(jq -cs 'add + {part: 0, commit: true}' <<<"$*")"
+    tell "$node" sync-policies "$(jq -cs 'add + {part: 0, commit: true}' <<<"$*")"
 }
 
 # subjects POD=INGRESS/EGRESS…: the rule sets of pods, one a direction or none.

@@ -14,8 +14,8 @@ main() {
     for mode in vxlan ipip direct; do
         lab_create
         two_nodes_up "$mode"
-        firewall node-a
-        firewall node-b
+        node_firewall node-a
+        node_firewall node-b
         pod_plug node-a a1
         pod_plug node-b b1
         servers_up a1 b1 node-a node-b
@@ -31,17 +31,6 @@ main() {
         lab_down
     done
     report_end
-}
-
-firewall() {
-    in_ns "$1" nft -f - <<'NFT'
-table inet kube {
-  chain forward {
-    type filter hook forward priority 0; policy accept;
-    ct state invalid drop
-  }
-}
-NFT
 }
 
 # both WHAT FROM ADDRESS WANTED: over TCP and UDP.

@@ -104,11 +104,11 @@ firewall() {
     local drops="drops what nothing in its chain \`inet filter forward\` accepts"
     check "a firewall that accepts is none of status's concern" not_said "$drops"
     policy drop
-    reload
+    node_reload node-a
     check "one that drops is named by status" said "$drops"
     check "and does keep pods from the world" refused
     policy accept
-    reload
+    node_reload node-a
     check "and named no more once it accepts" not_said "$drops"
 }
 
@@ -155,14 +155,7 @@ host_section() {
     file=$(node_dir node-a)/vswitch.toml
     sed -i '/^\[host\]/,$d' "$file"
     printf '[host]\n%s\n' "$1" >>"$file"
-    reload
-}
-
-reload() {
-    local log=$LAB_DIR/logs/vswitchd-node-a.log before
-    before=$(reloads "$log")
-    kill -HUP "$(lab_pid vswitchd-node-a)"
-    wait_until 5 reloaded_since "$log" "$before"
+    node_reload node-a
 }
 
 is_repaired() {
@@ -173,7 +166,7 @@ flushed() {
     in_ns node-a nft delete table inet vswitch
     check "a table that somebody removed is set again" wait_until 3 in_ns node-a nft list table inet vswitch
     check "and status tells so" is_repaired
-    check "a reload succeeds" reload
+    check "a reload succeeds" node_reload node-a
     check "and sets it again" seen_as "$NODE"
 }
 

@@ -6,6 +6,8 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
 . "$root/scripts/lib/all.sh"
+# shellcheck source=scripts/lib/sync.sh
+. "$root/scripts/lib/sync.sh"
 
 OUTSIDE=${HOST_ADDRESS[outside]}
 OUTSIDE6=${HOST6[outside]}
@@ -42,7 +44,7 @@ main() {
     killed
     refused
     policies_are
-    reload
+    node_reload node-a
     check "without policies everybody reaches everybody" talks other db 4
     check "node-a accounts for every packet" accounts node-a
     report_end
@@ -53,18 +55,11 @@ policies_are() {
     { cat "$(node_dir node-a)/without" && printf '%s\n' "$@"; } >"$(node_dir node-a)/vswitch.toml"
 }
 
-reload() {
-    local log=$LAB_DIR/logs/vswitchd-node-a.log before
-    before=$(reloads "$log")
-    kill -HUP "$(lab_pid vswitchd-node-a)"
-    wait_until 5 reloaded_since "$log" "$before"
-}
-
 # db_allows PEERS PORTS: pods whose name begins with db are reached so, and open nothing.
 db_allows() {
     policies_are '[[policies]]' 'name = "db"' 'pods = ["demo/db*"]' 'egress = []' \
         '[[policies.ingress]]' "from = [$1]" "ports = [$2]"
-    reload
+    node_reload node-a
 }
 
 tcp() { printf '{ protocol = "tcp", port = %s }' "$1"; }
@@ -183,14 +178,11 @@ revoked() {
     held=$!
     check "a transfer begins" wait_until 5 test -s "$LAB_DIR/held"
     db_allows '{ pods = ["demo/other"] }' "$(tcp "$SERVER_PORT")"
-    check "it is revoked" wait_until 5 drops policy-revoked
+    check "it is revoked" wait_until 5 drops node-a policy-revoked
     kill "$held" 2>/dev/null || true
     wait "$held" 2>/dev/null || true
     check_not "and there is no other" fetch web "$(address db 4)" who
 }
-
-# drops REASON: some packets were.
-drops() { ctl node-a show drops | finds " $1 "; }
 
 come_later() {
     pod_plug node-a other

@@ -6,6 +6,8 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
 . "$root/scripts/lib/all.sh"
+# shellcheck source=scripts/lib/sync.sh
+. "$root/scripts/lib/sync.sh"
 
 # A transfer of so many files goes on while policies change.
 readonly HELD_BLOBS=10
@@ -34,32 +36,8 @@ main() {
     report_end
 }
 
-sync() { /usr/bin/python3 "$root/tests/lab/ask.py" "$(node_socket "$1")" sync-policies "$2"; }
-
-# told NODE PART…: a commit of these, each an object with keys of a change.
-told() {
-    local node=$1
-    shift
-    sync "$node" "$(jq -cs 'add + {part: 0, commit: true}' <<<"$*")" >/dev/null
-}
-
-# subjects POD=INGRESS/EGRESS…: the rule sets of pods, one a direction or none.
-subjects() {
-    local pod ids
-    for pod in "$@"; do
-        ids=${pod#*=}
-        jq -cn --arg pod "${pod%%=*}" --arg in "${ids%/*}" --arg out "${ids#*/}" \
-            '{pod: {namespace: "demo", name: $pod, uid: "uid-of-\($pod)"}} + ({ingress: $in, egress: $out}
-             | map_values(if . == "" then [] else [.] end))'
-    done | jq -cs '{subjects: .}'
-}
-
-# rules NAME [RULE…]: a rule set.
-rules() {
-    local name=$1
-    shift
-    jq -cs --arg name "$name" '{rule_sets: [{id: $name, policy: "demo/\($name)", tier: "network-policy", rules: .}]}' <<<"$*"
-}
+# told NODE PART…: a commit of these.
+told() { sync_policies "$@" >/dev/null; }
 
 # allow GROUP [PROTOCOL FIRST LAST]
 allow() {
@@ -77,7 +55,7 @@ member() {
 }
 
 denied_by_default() {
-    told node-a "$(rules deny)" "$(subjects a1=/ a2=deny/)"
+    told node-a "$(rule_set deny)" "$(subjects a1=/ a2=deny/)"
     told node-b "$(subjects b1=/)"
     local family
     for family in 4 6; do
@@ -131,16 +109,13 @@ denied_is_seen() {
 
 seen() { finds -- "$1" "$LAB_DIR/followed" || { cat "$LAB_DIR/followed" && return 1; }; }
 
-# drops NODE REASON: some packets were.
-drops() { ctl "$1" show drops | finds " $2 "; }
-
 allowed_by_group_and_port() {
     local family
-    told node-a "$(rules web "$(allow clients 6 1 $((SERVER_PORT - 1)))")" "$(member join clients a1)" "$(subjects a2=web/)"
+    told node-a "$(rule_set web "$(allow clients 6 1 $((SERVER_PORT - 1)))")" "$(member join clients a1)" "$(subjects a2=web/)"
     for family in 4 6; do
         check_not "IPv$family: a member of the group reaches no port but those" fetch a1 "$(address a2 "$family")" who
     done
-    told node-a "$(rules web "$(allow clients 6 1 "$SERVER_PORT")")"
+    told node-a "$(rule_set web "$(allow clients 6 1 "$SERVER_PORT")")"
     for family in 4 6; do
         check "IPv$family: until they have one more" talks a1 a2 "$family"
         check_not "and nobody else does" fetch b1 "$(address a2 "$family")" who
@@ -203,7 +178,7 @@ serve() {
 }
 
 denied_from_within() {
-    told node-b "$(rules deny)" "$(subjects b1=/deny)"
+    told node-b "$(rule_set deny)" "$(subjects b1=/deny)"
     check_not "a pod that may send nothing reaches no other" fetch b1 "$(address a1 4)" who
     check "it answers" talks a1 b1 4
     told node-b "$(subjects b1=/)"
@@ -271,14 +246,13 @@ is_shown() { ctl node-a show policies | finds "^demo/$1 .*pending"; }
 # What is refused closes what it concerns, and nothing else.
 bad_policies() {
     local answer
-    answer=$(sync node-a "$(jq -cs 'add + {part: 0, commit: true}' \
-        <<<"$(rules bad "$(allow clients 6 81 80)") $(subjects a3=bad/)")")
+    answer=$(sync_policies node-a "$(rule_set bad "$(allow clients 6 81 80)")" "$(subjects a3=bad/)")
     check "a policy that cannot be is refused by name" finds "policy demo/bad, rule 0: the ports 81 to 80" <<<"$answer"
     check_not "its pod is closed" fetch b1 "$(address a3 4)" who
     check "status names it" finds "1 rule set(s) are refused" <<<"$(ctl node-a status)"
     check "others lose nothing" talks b1 a2 4
     told node-a "$(subjects a3=/)"
-    check_not "a part that is out of order is refused" sync node-a '{"part": 3, "commit": true}'
+    check_not "a part that is out of order is refused" tell node-a sync-policies '{"part": 3, "commit": true}'
     check "and changes nothing" talks b1 a3 4
 }
 

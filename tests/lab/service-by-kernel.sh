@@ -132,20 +132,13 @@ counts() { ctl node-a status --json | jq -e --argjson wanted "$1" '.masquerade.c
 # Without our table it is up to kube-proxy.
 left_alone() {
     printf '\n[host]\nmasquerade = false\n' >>"$(node_dir node-a)/vswitch.toml"
-    check "host.masquerade = false is taken" reload
+    check "host.masquerade = false is taken" node_reload node-a
     check_not "without it a Service's pod is not reached" sees_by_udp a1 "${SERVICE4[a2]}" \
         "$(masquerade4 node-a) $(address a2 4)"
     in_ns node-a nft insert rule inet kube-proxy services \
         ip daddr 198.19.0.0/24 meta mark set 0x4000
     check "unless kube-proxy masquerades all" sees_by_udp a1 "${SERVICE4[a2]}" \
         "$(masquerade4 node-a) $(address a2 4)"
-}
-
-reload() {
-    local log=$LAB_DIR/logs/vswitchd-node-a.log before
-    before=$(reloads "$log")
-    kill -HUP "$(lab_pid vswitchd-node-a)"
-    wait_until 5 reloaded_since "$log" "$before"
 }
 
 main "$@"

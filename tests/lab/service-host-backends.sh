@@ -21,8 +21,8 @@ main() {
         lab_create
         two_nodes_up "$mode"
         underlay_add_ipv6 node-a node-b outside
-        firewall node-a
-        firewall node-b
+        node_firewall node-a
+        node_firewall node-b
         pod_plug node-a a1
         pod_plug node-b b1
         servers_up node-a node-b outside
@@ -39,17 +39,6 @@ main() {
         lab_down
     done
     report_end
-}
-
-firewall() {
-    in_ns "$1" nft -f - <<'NFT'
-table inet kube {
-  chain forward {
-    type filter hook forward priority 0; policy accept;
-    ct state invalid drop
-  }
-}
-NFT
 }
 
 # virtual HOST FAMILY

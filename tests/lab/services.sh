@@ -5,6 +5,8 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
 . "$root/scripts/lib/all.sh"
+# shellcheck source=scripts/lib/sync.sh
+. "$root/scripts/lib/sync.sh"
 
 # The last part of virtual addresses, by what is behind them.
 declare -rA VIRTUAL_HOST=([near]=11 [far]=12 [self]=13 [both]=14 [none]=15 [elsewhere]=16 [first]=17 [second]=18)
@@ -72,8 +74,6 @@ told() {
             "{\"complete\": false, \"services\": $services, \"gone\": []}")
     done
 }
-
-sync() { /usr/bin/python3 "$root/tests/lab/ask.py" "$(node_socket "$1")" sync-services "$2"; }
 
 # A backend sees the pod that asks; a pod that is its own backend sees the gateway.
 reached() {
@@ -234,13 +234,13 @@ bad_services() {
     service=$(jq -cn --arg pod "$(address a2 4)" --arg node "${HOST_ADDRESS[node-b]}" --argjson port "$SERVER_PORT" \
         --argjson backends "$(backends b1)" \
         '{name: "lab/thief:x", protocol: "TCP", $port, addresses: [$pod, $node, "198.19.0.99"], $backends}')
-    answer=$(sync node-a "{\"complete\": false, \"services\": [$service], \"gone\": []}")
+    answer=$(sync_services node-a "{\"complete\": false, \"services\": [$service], \"gone\": []}")
     check "a service at a pod's address is not served there" finds "$(address a2 4) is not served" <<<"$answer"
     check "nor at a node's" finds "${HOST_ADDRESS[node-b]} is not served" <<<"$answer"
     check "the rest of it is" sees a1 198.19.0.99 "$(address a1 4) $(address b1 4)"
     check "the pod keeps its traffic" talks a1 a2 4
     service=$(jq -c '.name = "lab/lost:x" | .backends[0].address = "127.0.0.1"' <<<"$service")
-    answer=$(sync node-a "{\"complete\": false, \"services\": [$service], \"gone\": [\"lab/thief:x\"]}")
+    answer=$(sync_services node-a "{\"complete\": false, \"services\": [$service], \"gone\": [\"lab/thief:x\"]}")
     check "a backend that is a loopback address is refused" finds "lab/lost:x.*loopback" <<<"$answer"
     check "what is withdrawn is not served any more" refuses_or_silent a1 198.19.0.99
 }
