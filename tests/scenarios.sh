@@ -47,8 +47,9 @@ run_here() {
     exec >"$scratch/said" 2>&1
     trap scenarios_stop EXIT
     trap 'exit 143' TERM
-    passed=0 failed=0 skipped=0
+    passed=0 failed=0 skipped=0 failures=()
     VSWITCH_TEST_JOBS=$1 scenarios "${scripts[@]}"
+    list_failures
     report_end
 }
 
@@ -103,13 +104,22 @@ together() { grep -A 1 -x "$1 begins" "$scratch/said" | grep -qx "$1 ends"; }
 what_goes_wrong() {
     made breaks <<<'echo "before it has counts"; exit 0'
     made late <<<'echo "1 passed, 0 failed, 0 skipped"; exit 3'
-    made fails <<<'echo "1 passed, 2 failed, 0 skipped"; exit 1'
+    made fails <<'SH'
+echo '  ✗ the first: why'
+echo '  ✗ the second'
+echo '1 passed, 2 failed, 0 skipped'
+exit 1
+SH
     check_not "one that breaks off is a failure" run 1 breaks
     check "which is counted" says '0 passed, 1 failed, 0 skipped'
     check_not "so is one that fails after its counts" run 1 late
     check "which is counted beside what passed" says '1 passed, 1 failed, 0 skipped'
     check_not "failures fail" run 1 fails
     check "and are counted once" says '1 passed, 2 failed, 0 skipped'
+    check "the end of the run names each, with its scenario" says "  ✗ .*/fails.sh: the first: why"
+    check "and the other" says "  ✗ .*/fails.sh: the second"
+    check_not "beside one that passes" run 1 fails "worded 1 0"
+    check_not "which is not named" says "  ✗ .*/worded.sh.*"
 }
 
 # What the scenario waits for is ended as well: bash would not clean up before.

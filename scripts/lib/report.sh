@@ -5,6 +5,8 @@
 passed=0
 failed=0
 skipped=0
+# What failed, a line each.
+failures=()
 
 # say TEXT: something a person wants to know.
 say() { printf '%s\n' "$*"; }
@@ -53,6 +55,7 @@ pass() {
 # fail WHAT [DETAIL]
 fail() {
     failed=$((failed + 1))
+    failures+=("$1")
     printf '  ✗ %s%s\n' "$1" "${2:+: $2}"
 }
 
@@ -78,6 +81,13 @@ check_not() {
     local what=$1
     shift
     if "$@" >/dev/null 2>&1; then fail "$what"; else pass "$what"; fi
+}
+
+# list_failures: what failed, again, where thousands of lines lie between; nothing if nothing did.
+list_failures() {
+    ((${#failures[@]})) || return 0
+    heading "What failed"
+    printf '  ✗ %s\n' "${failures[@]}"
 }
 
 # The counts in the one form that scenarios.sh reads back.

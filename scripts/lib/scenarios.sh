@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Runs scenarios, the scripts that end in their counts (report.sh), several at a time. What a scenario
-# prints is shown when it has ended, so that no two are mixed; its counts are added to ours, and its
-# seconds are noted. A scenario with the line `# alone: REASON` gets the machine to itself, after the
+# prints is shown when it has ended, so that no two are mixed; its counts and what failed are added to
+# ours, and its seconds are noted. A scenario with the line `# alone: REASON` gets the machine to itself, after the
 # others. One may be given with words for it: "scripts/fuzz walk". Sourced after durations.sh. The caller's
 # exit has to call scenarios_stop.
 
@@ -76,7 +76,7 @@ scenario_begin() {
 
 # scenario_end PID: shows what it printed, and adds its counts, its last line, to ours.
 scenario_end() {
-    local pid=$1 script=${scenario_running[$1]} seconds code=0 log counts ok bad unrun
+    local pid=$1 script=${scenario_running[$1]} seconds code=0 log counts ok bad unrun what
     wait "$pid" || code=$?
     seconds=$(seconds_since "${scenario_began[$pid]}")
     unset "scenario_running[$pid]" "scenario_began[$pid]"
@@ -94,6 +94,7 @@ scenario_end() {
     passed=$((passed + ok))
     failed=$((failed + bad))
     skipped=$((skipped + unrun))
+    while read -r what; do failures+=("$script: ${what#✗ }"); done < <(grep '^ *✗ ' "$log" || true)
     # What goes wrong after the counts is a failure too.
     if ((bad == 0 && code != 0)); then fail "$script" "exit code $code; see $log"; fi
 }
