@@ -2,23 +2,27 @@
 //!
 //! Enters: `Reserve`, `Recover`, `Attach`, `Detach`, `Collect`, `Check`. Leaves: the edits that grant it, or a refusal
 //! that names what stands against it. Nothing is changed here.
+//!
+//! | file | judges |
+//! |---|---|
+//! | `admit` | names, MACs and addresses that a call gives |
+//! | `check` | whether a pod is as its runtime believes |
 
-use std::net::{IpAddr, Ipv4Addr};
+mod admit;
+mod check;
+
+use std::net::IpAddr;
 
 use api::{
-    AttachmentId, Bandwidth, Check, Collect, Delegated, ErrorKind, ErrorReply, Mac, Mode,
-    RateLimit, Recover, Reserve, Reserved,
+    AttachmentId, Collect, Delegated, ErrorKind, ErrorReply, Mac, Mode, Recover, Reserve, Reserved,
 };
 use dataplane::tables::Gateway;
 use ipnet::IpNet;
 
-use super::ipam::IpamError;
 use super::{Edit, Lease, Model, refuse};
 use crate::config::Config;
-
-/// Container ids are 64 hexadecimal digits, names of networks some letters; anything much longer is no
-/// runtime's.
-const MAX_ID: usize = 256;
+pub(super) use admit::{check_bridge, is_host_address};
+use admit::{check_id, check_network, ipam_refusal};
 
 impl Model {
     /// Judges a reservation. An attachment with a lease but no port gets the same again: its runtime
@@ -213,55 +217,6 @@ impl Model {
         })
     }
 
-    /// Judges addresses that another than this allocator gave; `giver` begins a sentence of which the
-    /// address is the object.
-    fn admit_given(&self, giver: &str, addresses: &[IpNet]) -> Result<(), ErrorReply> {
-        if addresses.is_empty() {
-            return Err(refuse(ErrorKind::Invalid, format!("{giver} no address")));
-        }
-        for net in addresses {
-            let address = net.addr();
-            self.ipam.admit(address).map_err(|error| ipam_refusal(&error))?;
-            if !is_host_address(address) {
-                return Err(refuse(
-                    ErrorKind::Invalid,
-                    format!("{giver} {address}, which no host can have"),
-                ));
-            }
-            let owner = self
-                .peers
-                .values()
-                .find(|(peer, _)| peer.prefixes.iter().any(|prefix| prefix.contains(&address)));
-            if let Some((peer, _)) = owner {
-                return Err(refuse(
-                    ErrorKind::Conflict,
-                    format!(
-                        "{giver} {address}, which belongs to peer \"{}\"; give it a range of this node's: {}",
-                        peer.name,
-                        join(self.pods.current())
-                    ),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn admit_mac(&self, mac: Mac) -> Result<Mac, ErrorReply> {
-        if mac.0[0] & 1 == 1 || mac.0 == [0; 6] || mac.0 == Gateway::MAC.0 {
-            return Err(refuse(
-                ErrorKind::Invalid,
-                format!("{mac} cannot be a pod's MAC: it is a group's, zero, or the gateway's"),
-            ));
-        }
-        match self.attachments.iter().find(|(_, lease)| lease.mac == mac) {
-            Some((other, _)) => Err(refuse(
-                ErrorKind::Conflict,
-                format!("{} has the MAC {mac} already", name(other)),
-            )),
-            None => Ok(mac),
-        }
-    }
-
     /// The lease that a port is handed over for, as edits that note the handing over; none if it is noted.
     ///
     /// # Errors
@@ -316,58 +271,6 @@ impl Model {
         }
         Ok((stale, named))
     }
-
-    /// Compares what the runtime has with what the model has.
-    ///
-    /// # Errors
-    /// The first difference.
-    pub fn check(&self, check: &Check) -> Result<&Lease, ErrorReply> {
-        let lease =
-            self.attachments.get(&check.attachment).ok_or_else(|| unknown(&check.attachment))?;
-        let name = name(&check.attachment);
-        for address in &check.addresses {
-            if !lease.addresses.iter().any(|net| net.addr() == *address) {
-                let held = join(&lease.addresses);
-                return Err(refuse(
-                    ErrorKind::Conflict,
-                    format!("{name} has {address} in its namespace but holds {held} here"),
-                ));
-            }
-        }
-        for net in &lease.addresses {
-            if !check.addresses.contains(&net.addr()) {
-                return Err(refuse(
-                    ErrorKind::Conflict,
-                    format!("{name} holds {} but does not have it in its namespace", net.addr()),
-                ));
-            }
-        }
-        if lease.mac != check.mac {
-            return Err(refuse(
-                ErrorKind::Conflict,
-                format!("{name} has the MAC {} but is known by {}", check.mac, lease.mac),
-            ));
-        }
-        for mapping in &check.port_mappings {
-            if !lease.port_mappings.contains(mapping) {
-                return Err(refuse(
-                    ErrorKind::Conflict,
-                    format!("{name} was added without the port mapping {mapping}"),
-                ));
-            }
-        }
-        if let Some(wanted) = check.bandwidth.filter(|wanted| *wanted != lease.bandwidth) {
-            return Err(refuse(
-                ErrorKind::Conflict,
-                format!(
-                    "{name} is to be limited to {} but is limited to {} here; delete it and add it anew",
-                    limits(&wanted),
-                    limits(&lease.bandwidth)
-                ),
-            ));
-        }
-        Ok(lease)
-    }
 }
 
 /// Name of an attachment in messages.
@@ -382,18 +285,6 @@ pub(crate) fn pod_name(attachment: &AttachmentId, lease: Option<&Lease>) -> Stri
         Some(pod) => format!("{}/{}", pod.namespace, pod.name),
         None => of_container.unwrap_or(&attachment.container_id).clone(),
     }
-}
-
-/// Limits in words.
-fn limits(bandwidth: &Bandwidth) -> String {
-    let of = |limit: Option<RateLimit>| match limit {
-        None => "no rate".into(),
-        Some(limit) => match limit.burst_bits {
-            None => format!("{limit} bit/s"),
-            Some(burst) => format!("{limit} bit/s with a burst of {burst} bits"),
-        },
-    };
-    format!("{} in and {} out", of(bandwidth.ingress), of(bandwidth.egress))
 }
 
 fn unknown(attachment: &AttachmentId) -> ErrorReply {
@@ -459,55 +350,6 @@ fn derived_mac(address: IpAddr) -> Mac {
         IpAddr::V6(v6) => (0x71, (v6.to_bits() as u32).to_be_bytes()),
     };
     Mac([0x02, kind, a, b, c, d])
-}
-
-fn check_id(attachment: &AttachmentId) -> Result<(), ErrorReply> {
-    check_name("container id", &attachment.container_id, MAX_ID)?;
-    check_name("interface name", &attachment.ifname, 15)
-}
-
-fn check_network(name: &str) -> Result<(), ErrorReply> {
-    check_name("network's name", name, MAX_ID)
-}
-
-fn check_name(what: &str, text: &str, max: usize) -> Result<(), ErrorReply> {
-    if (1..=max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(());
-    }
-    Err(refuse(
-        ErrorKind::Invalid,
-        format!("the {what} must have 1 to {max} printable characters and no space"),
-    ))
-}
-
-pub(super) fn check_bridge(config: &Config, bridge: &str) -> Result<(), ErrorReply> {
-    if bridge == config.bridge.name {
-        Ok(())
-    } else {
-        Err(refuse(
-            ErrorKind::Unknown,
-            format!(
-                "there is no bridge domain \"{bridge}\"; this node has \"{}\"",
-                config.bridge.name
-            ),
-        ))
-    }
-}
-
-pub(super) fn is_host_address(address: IpAddr) -> bool {
-    !(address.is_unspecified()
-        || address.is_loopback()
-        || address.is_multicast()
-        || address == IpAddr::V4(Ipv4Addr::BROADCAST))
-}
-
-fn ipam_refusal(error: &IpamError) -> ErrorReply {
-    let kind = match error {
-        IpamError::InUse(_) => ErrorKind::Conflict,
-        IpamError::Unusable { .. } => ErrorKind::Invalid,
-        IpamError::Exhausted(_) => ErrorKind::Exhausted,
-    };
-    refuse(kind, error.to_string())
 }
 
 pub(super) fn join(nets: &[IpNet]) -> String {
