@@ -1,10 +1,11 @@
 //! Addresses for this node's pods.
 //!
 //! Enters: leases, as the model applies them. Leaves: a free address of each pod prefix. The next
-//! one after the last that was given out comes first (round robin), so that a freed address rests
-//! as long as the prefix allows: neighbours elsewhere may still believe in it.
+//! one after the last that was given out comes first (round robin), and of those that were freed lately
+//! the one that rests longest, when no other is left: neighbours, conntrack entries and policies elsewhere
+//! may still believe in the pod that had it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -22,6 +23,10 @@ pub struct Ipam {
     kept: Vec<IpAddr>,
 }
 
+/// So many freed addresses of a prefix are known to rest. Kubernetes runs 110 pods on a node unless told
+/// otherwise: so many are nine replacements of all of them.
+const MAX_RESTING: usize = 1_000;
+
 /// So many addresses for pods a prefix has at least, if the node takes one of them for itself.
 const LEAST_TO_KEEP_ONE: u128 = 4;
 
@@ -32,7 +37,8 @@ struct Pool {
     last: u128,
     /// The address that was given out last.
     cursor: Option<u128>,
-    freed_last: Option<u128>,
+    /// Addresses that were freed lately, and that nobody had since; in the order in which they were.
+    resting: VecDeque<u128>,
     /// Pods still have addresses of it; no new pod gets one.
     is_retired: bool,
 }
@@ -155,6 +161,9 @@ impl Ipam {
     /// An address is a pod's now.
     pub(super) fn take(&mut self, address: IpAddr) {
         *self.leased.entry(address).or_default() += 1;
+        if let Some(pool) = self.pool_of_mut(address) {
+            pool.resting.retain(|resting| *resting != bits(address));
+        }
         self.set_cursor(address);
     }
 
@@ -165,7 +174,10 @@ impl Ipam {
         if *leases == 0 {
             self.leased.remove(&address);
             if let Some(pool) = self.pool_of_mut(address) {
-                pool.freed_last = Some(bits(address));
+                if pool.resting.len() == MAX_RESTING {
+                    pool.resting.pop_front();
+                }
+                pool.resting.push_back(bits(address));
             }
         }
     }
@@ -190,7 +202,7 @@ impl Ipam {
         self.pools.iter_mut().find(|pool| pool.prefix.contains(&address))
     }
 
-    /// The first free one after the cursor; the one that was freed last only if it is the only one.
+    /// The first free one after the cursor that does not rest, else the one that rests longest.
     fn next_free(&self, pool: &Pool) -> Option<IpAddr> {
         let range = |from: u128, to: u128| {
             // Each leased address is one step: as many steps as leases, and one.
@@ -213,10 +225,11 @@ impl Ipam {
         let after = (cursor < pool.last).then(|| range(cursor + 1, pool.last));
         let before = (cursor >= pool.first).then(|| range(pool.first, cursor));
         let mut free = after.into_iter().flatten().chain(before.into_iter().flatten());
-        let first = free.next()?;
-        let chosen =
-            if Some(first) == pool.freed_last { free.next().unwrap_or(first) } else { first };
-        Some(pool.address(chosen))
+        let resting: HashSet<u128> = pool.resting.iter().copied().collect();
+        let rested = free.find(|address| !resting.contains(address));
+        let is_had = |address: &u128| self.kept.contains(&pool.address(*address));
+        let longest = || pool.resting.iter().copied().find(|address| !is_had(address));
+        rested.or_else(longest).map(|chosen| pool.address(chosen))
     }
 }
 
@@ -232,7 +245,7 @@ impl Pool {
             first: gateway + 1,
             last,
             cursor: None,
-            freed_last: None,
+            resting: VecDeque::new(),
             is_retired: false,
         }
     }
@@ -273,7 +286,7 @@ mod tests {
     use ipnet::IpNet;
     use proptest::prelude::*;
 
-    use super::{Ipam, IpamError};
+    use super::{Ipam, IpamError, MAX_RESTING};
 
     fn prefix(text: &str) -> IpNet {
         text.parse().expect("a prefix")
@@ -299,15 +312,39 @@ mod tests {
     }
 
     #[test]
-    fn the_one_freed_last_rests_while_another_is_free() {
+    fn what_was_freed_rests_while_another_is_free() {
         let mut ipam = Ipam::new(&[prefix("198.18.1.0/29")]);
         let all: Vec<_> = (0..5).map(|_| take_one(&mut ipam).expect("free")).collect();
         assert_eq!(all.last(), Some(&address("198.18.1.6")));
         assert_eq!(take_one(&mut ipam), Err(IpamError::Exhausted(prefix("198.18.1.0/29"))));
-        ipam.release(all[3]);
-        ipam.release(all[1]);
-        assert_eq!(take_one(&mut ipam), Ok(all[3]));
-        assert_eq!(take_one(&mut ipam), Ok(all[1]));
+        for freed in [3, 1, 4] {
+            ipam.release(all[freed]);
+        }
+        for longest in [3, 1, 4] {
+            assert_eq!(take_one(&mut ipam), Ok(all[longest]));
+        }
+    }
+
+    #[test]
+    fn one_that_is_asked_for_by_its_address_does_not_rest() {
+        let mut ipam = Ipam::new(&[prefix("198.18.1.0/29")]);
+        let all: Vec<_> = (0..5).map(|_| take_one(&mut ipam).expect("free")).collect();
+        ipam.release(all[0]);
+        ipam.release(all[2]);
+        assert_eq!(ipam.allocate(&[all[0]]).expect("free")[0].0, all[0]);
+        ipam.take(all[0]);
+        ipam.release(all[0]);
+        assert_eq!(take_one(&mut ipam), Ok(all[2]), "the other rests longer by now");
+    }
+
+    #[test]
+    fn no_more_rest_than_are_known_to() {
+        let mut ipam = Ipam::new(&[prefix("fd00:18::/64")]);
+        for _ in 0..=MAX_RESTING {
+            let address = take_one(&mut ipam).expect("free");
+            ipam.release(address);
+        }
+        assert_eq!(ipam.pools[0].resting.len(), MAX_RESTING);
     }
 
     #[test]
