@@ -38,6 +38,8 @@ main() {
     backends_change
     datagrams_follow 4
     datagrams_follow 6
+    deleted 4
+    deleted 6
     affine
     bad_services
     shown
@@ -65,13 +67,19 @@ backends() {
 # told NAME BACKENDS [MORE]: both nodes have the service, at both of its addresses, by TCP and UDP. `told_at` is
 # when the second took it.
 told() {
-    local node services
+    local services
     services=$(jq -cn --arg name "$1" --argjson backends "$2" --argjson more "${3:-{\}}" --argjson port "$SERVER_PORT" \
         --arg v4 "$(virtual "$1" 4)" --arg v6 "$(virtual "$1" 6)" \
         '[("TCP", "UDP") | {name: "lab/\($name):\(.)", protocol: ., $port, addresses: [$v4, $v6], $backends} + $more]')
+    both_told "$services" '[]'
+}
+
+# both_told SERVICES GONE: both nodes have these services, and no more those whose names are GONE.
+both_told() {
+    local node
     for node in node-a node-b; do
         told_at=$(/usr/bin/python3 "$root/tests/lab/ask.py" --when "$(node_socket "$node")" sync-services \
-            "{\"complete\": false, \"services\": $services, \"gone\": []}")
+            "{\"complete\": false, \"services\": $1, \"gone\": $2}")
     done
 }
 
@@ -176,6 +184,28 @@ datagrams_follow() {
     check "and once there is another, each goes there" all_come_back "$own $(address b1 "$1")" "$given" 0.5
     told near "$(backends a2)"
 }
+
+# The same, while its service is deleted and made again. The address keeps another port, TCP's.
+deleted() {
+    local at own gone given
+    at=$(virtual near "$1") own=$(address a1 "$1")
+    rm -f "$LAB_DIR/logs/datagrams.log"
+    lab_spawn datagrams a1 /usr/bin/python3 "$root/tests/lab/held_datagrams.py" "$at" "$SERVER_PORT"
+    check "IPv$1: a flow of datagrams has its backend" wait_until 5 comes_back "$own $(address a2 "$1")"
+    both_told '[]' '["lab/near:UDP"]'
+    gone=$told_at
+    sleep 0.6
+    check "what is deleted is not shown" shown_no_more lab/near:UDP
+    told near "$(backends a2)"
+    given=$told_at
+    sleep 0.6
+    lab_stop datagrams
+    check "once its service is deleted, each datagram is refused" all_come_back refused "$gone" 0.5
+    check "and once it is there again, each has its backend" all_come_back "$own $(address a2 "$1")" "$given" 0.5
+}
+
+# shown_no_more NAME
+shown_no_more() { ! ctl node-a show services | finds "^$1 "; }
 
 # comes_back WHAT: to the last datagram.
 comes_back() { tail -n 1 "$LAB_DIR/logs/datagrams.log" | finds " $1\$"; }
