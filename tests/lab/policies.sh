@@ -228,6 +228,8 @@ held() {
     check "the drop has a name" drops node-a policy-pending
     ctl node-a show policies >"$LAB_DIR/policies"
     check "show policies says so" finds "^demo/a3  *egress  *pending .*not known yet$" "$LAB_DIR/policies"
+    check "and counts what was decided" \
+        finds "^decided since the start: ingress [1-9][0-9]* allowed, [1-9][0-9]* denied; egress [1-9][0-9]* allowed, [1-9]" "$LAB_DIR/policies"
     told node-a "$(subjects a3=/)"
     check "with its policies it speaks" talks a3 b1 4
     pod_plug node-a a4 &

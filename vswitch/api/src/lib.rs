@@ -73,7 +73,8 @@ pub use policy::{
     SubjectRules, members_hash, rule_set_hash,
 };
 pub use policy_state::{
-    DirectionPolicies, Isolation, PodPolicies, PolicyEntry, PolicyState, PolicySummary,
+    DirectionPolicies, Isolation, PodPolicies, PolicyDecisions, PolicyEntry, PolicyState,
+    PolicySummary,
 };
 pub use port_mapping::{MAX_PORT_MAPPINGS, PortMapping, TransportProtocol};
 pub use prefix::{is_v4, overlap};

@@ -88,9 +88,25 @@ pub struct PolicySummary {
     pub linear_tables: usize,
     /// Memory of tables and prefixes, bytes.
     pub bytes: usize,
+    /// Decisions about connections to pods with policies, since the daemon's start.
+    #[serde(default)]
+    pub ingress: PolicyDecisions,
+    /// About connections from them.
+    #[serde(default)]
+    pub egress: PolicyDecisions,
     /// Rule sets that are refused: what they concern is denied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedRuleSet>,
+}
+
+/// How often policies allowed a connection, or denied it: one that is allowed is judged when it begins and
+/// when policies change, one that is denied with each of its packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PolicyDecisions {
+    /// It was allowed.
+    pub allowed: u64,
+    /// It was denied.
+    pub denied: u64,
 }
 
 impl Isolation {

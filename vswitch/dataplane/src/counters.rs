@@ -7,8 +7,10 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::tables::policy::Direction;
 use crate::tables::{MAX_PORTS, PortId};
 use crate::verdict::DropReason;
+use crate::walk::policy::Judged;
 
 const REASONS: usize = DropReason::ALL.len();
 
@@ -27,6 +29,20 @@ struct Totals {
     made: AtomicU64,
     sent: AtomicU64,
     dropped: AtomicU64,
+    /// By [`Totals::judged`].
+    judged: [AtomicU64; 4],
+}
+
+impl Totals {
+    fn judged(&self, direction: Direction, allowed: bool) -> &AtomicU64 {
+        let [in_allowed, in_denied, out_allowed, out_denied] = &self.judged;
+        match (direction, allowed) {
+            (Direction::Ingress, true) => in_allowed,
+            (Direction::Ingress, false) => in_denied,
+            (Direction::Egress, true) => out_allowed,
+            (Direction::Egress, false) => out_denied,
+        }
+    }
 }
 
 /// Two lines are prefetched together, hence the alignment: no block shares a pair with another's.
@@ -113,6 +129,14 @@ impl Counters {
         }
     }
 
+    /// How often policies of pods allowed a connection in this direction, or denied it. A connection is judged
+    /// when it begins and when policies change, one that is denied with each of its packets; one between two
+    /// pods of the node in both directions.
+    #[must_use]
+    pub fn judged(&self, direction: Direction, allowed: bool) -> u64 {
+        self.totals.judged(direction, allowed).load(Ordering::Relaxed)
+    }
+
     /// Packets and bytes of one port.
     #[must_use]
     pub fn port(&self, port: PortId) -> PortCounts {
@@ -161,6 +185,19 @@ impl Counters {
     pub(crate) fn tx_delayed(&self, port: PortId) {
         if let Some(block) = self.block(port) {
             add(&block.tx_delayed, 1);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn policies_said(&self, judged: Judged) {
+        if judged == Judged::NOT {
+            return;
+        }
+        let said = [(Direction::Ingress, judged.ingress), (Direction::Egress, judged.egress)];
+        for (direction, allowed) in said {
+            if let Some(allowed) = allowed {
+                add(self.totals.judged(direction, allowed), 1);
+            }
         }
     }
 

@@ -160,6 +160,7 @@ impl Dataplane {
         if self.commit(&mut decision, ingress, now) != Committed::Yes {
             self.decide_again(tables, ingress, &packet, now, &mut decision);
         }
+        self.counters.policies_said(decision.effects.judged);
 
         let coalescer = decision.edits.may_merge.then_some(&mut self.coalescer);
         let (tally, pool) = (Counted(&self.counters, &mut self.sampler), &self.pool);

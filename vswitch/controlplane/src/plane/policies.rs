@@ -174,7 +174,7 @@ impl ControlPlane {
         })
     }
 
-    /// The policies of each pod, and how much there is of them.
+    /// The policies of each pod, and how much there is of them; without what they decided.
     #[must_use]
     pub fn policy_state(&self) -> PolicyState {
         let is_kept = self.keeps_policies();
@@ -206,6 +206,8 @@ impl ControlPlane {
             linear_tables: statistics.linear,
             bytes: statistics.table_bytes + statistics.prefix_bytes,
             refused: self.refused_rule_sets(),
+            // Workers count them.
+            ..PolicySummary::default()
         };
         PolicyState { pods: pods.collect(), summary }
     }

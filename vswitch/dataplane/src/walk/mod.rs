@@ -41,7 +41,7 @@ mod offload;
 pub(crate) mod outer_checksum;
 pub(crate) mod parse;
 pub(crate) mod path_mtu;
-mod policy;
+pub(crate) mod policy;
 mod quoted;
 pub(crate) mod reset;
 mod resolve;
@@ -67,6 +67,7 @@ use fragments::{FirstFragment, Fragments};
 use narrator::{Narrator, TraceEvent};
 use parse::{Headers, Net};
 use path_mtu::PathMtu;
+use policy::Judged;
 use translate::Translation;
 
 /// The tables that a decision reads.
@@ -131,6 +132,8 @@ pub(crate) struct Effects {
     pub(crate) affinity: Option<Affinity>,
     /// Where the other fragments of the packet are to go.
     pub(crate) first_fragment: Option<FirstFragment>,
+    /// What policies said of its connection, to be counted.
+    pub(crate) judged: Judged,
 }
 
 impl Effects {
@@ -187,6 +190,7 @@ impl Decision {
                 session: None,
                 affinity: None,
                 first_fragment: None,
+                judged: Judged::NOT,
             },
         }
     }

@@ -48,6 +48,7 @@ use crate::tables::policy::Direction;
 use crate::tables::{PortId, PortRole, Tables};
 use crate::verdict::{Answer, DropReason, Verdict};
 use crate::wire::{Protocol, TcpFlags, icmpv4, icmpv6};
+pub(crate) use judge::Judged;
 use judge::{Connection, Passage, judge};
 use link::{asks_for_address, is_dhcp_answer, is_of_link};
 
@@ -140,29 +141,32 @@ fn packet(
         };
     }
     let tuple = session_tuple(&ip.flow)?;
-    let alone = |narrator: &mut _| {
-        judge(view, &passage.opened_by_sender(&tuple, &tuple), narrator).map(|_| ())
+    let alone = |effects: &mut Effects, narrator: &mut _| {
+        let connection = passage.opened_by_sender(&tuple, &tuple);
+        judge(view, &connection, &mut effects.judged, narrator).map(|_| ())
     };
     let flags = tcp_flags(headers, bytes, ip);
     if matches!(verdict, Verdict::Answer(_)) {
-        alone(narrator)?;
+        alone(effects, narrator)?;
     } else if is_error(&ip.flow) {
         if is_related(view, bytes, ip, looked_up)? {
             narrator.event(|| TraceEvent::Policy(PolicyEvent::Related));
         } else {
-            alone(narrator)?;
+            alone(effects, narrator)?;
         }
     } else if let Some(SessionEffect::Create(session)) = &mut effects.session {
         // To a service.
         let connection = passage.opened_by_sender(&session.client_side, &session.server_side);
-        session.policy = judge(view, &connection, narrator)?;
+        session.policy = judge(view, &connection, &mut effects.judged, narrator)?;
     } else {
         match looked_up.get_or_insert_with(|| view.sessions.find(&tuple, view.tick())) {
             Lookup::Busy => return Err(DropReason::SessionBusy.into()),
             Lookup::Hit(found) if found.is_reopened_by(flags) => {
                 begin(view, tuple, passage, flags, effects, narrator)?;
             }
-            Lookup::Hit(found) if opens_another(&ip.flow, flags, found) => alone(narrator)?,
+            Lookup::Hit(found) if opens_another(&ip.flow, flags, found) => {
+                alone(effects, narrator)?
+            }
             Lookup::Hit(found) => of_session(view, found, passage, flags, effects, narrator)?,
             Lookup::Miss => begin(view, tuple, passage, flags, effects, narrator)?,
         }
@@ -211,7 +215,7 @@ fn of_session(
         Some(SessionEffect::Touch(touch)) => touch,
         _ => found.touched(flags),
     };
-    match judge(view, &connection, narrator) {
+    match judge(view, &connection, &mut effects.judged, narrator) {
         Ok(stamp) => {
             effects.session = Some(SessionEffect::Touch(touch.with_policy(stamp)));
             Ok(())
@@ -237,10 +241,11 @@ fn begin(
 ) -> Result<(), Denial> {
     let (first, other) = possible_openers(view, &tuple, flags);
     let mut begun = Begun::by(first, tuple, passage);
-    let policy = match (begun.judge(view, narrator), other) {
+    let judged = &mut effects.judged;
+    let policy = match (begun.judge(view, judged, narrator), other) {
         (Err(reason), Some(other)) => {
             begun = Begun::by(other, tuple, passage);
-            begun.judge(view, narrator).map_err(|_| reason)?
+            begun.judge(view, judged, narrator).map_err(|_| reason)?
         }
         (judged, _) => judged?,
     };
@@ -294,12 +299,13 @@ impl Begun {
     fn judge(
         &self,
         view: &View<'_>,
+        judged: &mut Judged,
         narrator: &mut impl Narrator,
     ) -> Result<PolicyStamp, DropReason> {
         if self.direction == session::Direction::FromResponder {
             narrator.event(|| TraceEvent::Policy(PolicyEvent::MaybeAnswer));
         }
-        judge(view, &self.connection, narrator)
+        judge(view, &self.connection, judged, narrator)
     }
 }
 

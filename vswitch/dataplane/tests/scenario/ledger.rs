@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 
 use dataplane::tables::PortId;
+use dataplane::tables::policy::Direction;
 use dataplane::{Dataplane, DropReason, counters::Counters};
+
+/// What policies decided begins with these.
+const ALLOWED: &str = "allowed";
+const DENIED: &str = "denied";
 
 /// Counters by the name that scenarios use.
 pub(super) type Ledger = BTreeMap<String, u64>;
@@ -27,9 +32,19 @@ pub(super) fn read(ports: &[String], counters: &Counters, dataplane: &Dataplane)
     ledger.insert("sessions".into(), count.map(u64::from).sum());
     let revoked = dataplane.sessions().events().iter().map(|one| one.revoked).sum();
     ledger.insert("revoked".into(), revoked);
+    for (direction, in_or_out) in [(Direction::Ingress, "in"), (Direction::Egress, "out")] {
+        for (allowed, said) in [(true, ALLOWED), (false, DENIED)] {
+            ledger.insert(format!("{said} {in_or_out}"), counters.judged(direction, allowed));
+        }
+    }
     ledger
         .insert("established".into(), sessions.iter().map(|one| u64::from(one.established)).sum());
     ledger
+}
+
+/// Whether it counts what policies decided.
+pub(super) fn is_decision(name: &str) -> bool {
+    name.starts_with(ALLOWED) || name.starts_with(DENIED)
 }
 
 pub(super) fn moved(before: &Ledger, after: &Ledger) -> BTreeMap<String, i64> {

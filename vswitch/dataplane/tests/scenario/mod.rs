@@ -17,7 +17,8 @@
 //! ? $x != $y                            source ports that were seen
 //! ```
 //! A line that begins with a blank continues the one above. What leaves and is not named fails the
-//! case, and so does any counter that is not named and moved.
+//! case, and so does any counter that is not named and moved; those of what policies decided (`allowed in`,
+//! `denied out`) in cases that name one of them.
 
 mod ledger;
 mod run;

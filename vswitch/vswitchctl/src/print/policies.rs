@@ -27,6 +27,14 @@ pub(super) fn policies(state: &PolicyState) -> String {
             summary.bytes.div_ceil(1024)
         ),
     );
+    let (ingress, egress) = (&summary.ingress, &summary.egress);
+    line(
+        &mut text,
+        &format!(
+            "decided since the start: ingress {} allowed, {} denied; egress {} allowed, {} denied",
+            ingress.allowed, ingress.denied, egress.allowed, egress.denied
+        ),
+    );
     if !summary.enforced {
         line(
             &mut text,
@@ -64,8 +72,8 @@ fn tier_text(tier: PolicyTier) -> String {
 #[cfg(test)]
 mod tests {
     use api::{
-        AttachmentId, DirectionPolicies, Isolation, PodPolicies, PolicyEntry, PolicyState,
-        PolicySummary, PolicyTier, RefusedRuleSet, RuleSetId,
+        AttachmentId, DirectionPolicies, Isolation, PodPolicies, PolicyDecisions, PolicyEntry,
+        PolicyState, PolicySummary, PolicyTier, RefusedRuleSet, RuleSetId,
     };
 
     use super::policies;
@@ -105,6 +113,7 @@ mod tests {
             rule_sets: 3,
             bytes: 1025,
             refused: vec![refused],
+            ingress: PolicyDecisions { allowed: 7, denied: 2 },
             ..PolicySummary::default()
         };
         let state = PolicyState { pods: vec![web, pod("shop/db", pending(), pending())], summary };
@@ -118,6 +127,7 @@ mod tests {
              shop/db   egress     pending    -        -      not known yet\n\
              \n\
              3 rule set(s), 0 group(s) with 0 member(s), 0 pod(s) told; 0 table(s), 0 of them linear, 2 KiB\n\
+             decided since the start: ingress 7 allowed, 2 denied; egress 0 allowed, 0 denied\n\
              refused: policy shop/x has 100000 rules (x)\n"
         );
         let none = policies(&PolicyState::default());

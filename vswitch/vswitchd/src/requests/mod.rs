@@ -104,7 +104,7 @@ impl Daemon {
                 return Err(Box::new(answer.map(Reply::FollowedDrops)));
             }
             Request::ShowServices => Reply::Services(self.show_services()),
-            Request::ShowPolicies => Reply::Policies(self.plane.policy_state()),
+            Request::ShowPolicies => Reply::Policies(self.show_policies()),
             Request::PolicyDigest => Reply::PolicyDigest(self.plane.policy_digest()),
             Request::ShowSessions { most } => Reply::Sessions(self.show_sessions(most)),
             Request::Trace(packet) => {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::{
-    Bandwidth, DropCount, Drops, FdbEntry, Mac, Mode, NeighborEntry, PortCounters, PortEntry,
-    PortKind,
+    Bandwidth, DropCount, Drops, FdbEntry, Mac, Mode, NeighborEntry, PolicyDecisions, PolicyState,
+    PortCounters, PortEntry, PortKind,
 };
 use controlplane::next_hop::NeighborState;
 use dataplane::DropReason;
+use dataplane::tables::policy::Direction;
 use dataplane::tables::{FdbTarget, MAX_PORTS, PortId};
 use ipnet::IpNet;
 
@@ -206,6 +207,19 @@ impl Daemon {
             });
         }
         entries
+    }
+
+    /// The policies of each pod, with what they decided.
+    pub(super) fn show_policies(&self) -> PolicyState {
+        let mut state = self.plane.policy_state();
+        let workers = self.node.workers.counters();
+        let decided = |direction| {
+            let sum = |allowed| workers.iter().map(|of| of.judged(direction, allowed)).sum();
+            PolicyDecisions { allowed: sum(true), denied: sum(false) }
+        };
+        state.summary.ingress = decided(Direction::Ingress);
+        state.summary.egress = decided(Direction::Egress);
+        state
     }
 
     /// The sums are over all time; the reasons of a port are forgotten when its number is given to

@@ -14,6 +14,20 @@ use crate::walk::View;
 use crate::walk::narrator::{DecidedBy, Narrator, PolicyEvent, TraceEvent};
 use crate::wire::Protocol;
 
+/// What the policies of both ends said of a packet's connection; of an end that has none, nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Judged {
+    /// Those of the end that opens it: whether they allow it.
+    pub(crate) egress: Option<bool>,
+    /// Those of the other end.
+    pub(crate) ingress: Option<bool>,
+}
+
+impl Judged {
+    /// No policy said anything.
+    pub(crate) const NOT: Self = Self { egress: None, ingress: None };
+}
+
 /// The ports by which a packet comes and leaves.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Passage {
@@ -63,13 +77,15 @@ impl Connection {
     }
 }
 
-/// Judges a connection by the policies of both ends, as far as they are here.
+/// Judges a connection by the policies of both ends, as far as they are here, and notes what they said.
 pub(super) fn judge(
     view: &View<'_>,
     connection: &Connection,
+    judged: &mut Judged,
     narrator: &mut impl Narrator,
 ) -> Result<PolicyStamp, DropReason> {
     let Connection { opener, target, client, server, protocol } = *connection;
+    *judged = Judged::NOT;
     let mut stamp = PolicyStamp {
         generation: view.tables.policies.generation(),
         rule_in: RuleNumber::NONE.0,
@@ -82,11 +98,13 @@ pub(super) fn judge(
             return Ok(stamp);
         }
         let peer = Peer { address: server.address, protocol, port: server.port };
-        stamp.rule_out = judge_subject(view, opener, Direction::Egress, &peer, narrator)?;
+        stamp.rule_out =
+            judge_subject(view, opener, Direction::Egress, &peer, &mut judged.egress, narrator)?;
     }
     if let Some(target) = target {
         let peer = Peer { address: client, protocol, port: server.port };
-        stamp.rule_in = judge_subject(view, target, Direction::Ingress, &peer, narrator)?;
+        stamp.rule_in =
+            judge_subject(view, target, Direction::Ingress, &peer, &mut judged.ingress, narrator)?;
     }
     Ok(stamp)
 }
@@ -116,6 +134,7 @@ fn judge_subject(
     subject: PortId,
     direction: Direction,
     peer: &Peer,
+    judged: &mut Option<bool>,
     narrator: &mut impl Narrator,
 ) -> Result<u16, DropReason> {
     let policies = &view.tables.policies;
@@ -129,7 +148,9 @@ fn judge_subject(
             TraceEvent::Policy(PolicyEvent::Judged { subject, direction, allowed, by })
         });
     }
-    match policies.of(subject, direction) {
+    let policy = policies.of(subject, direction);
+    *judged = (!matches!(policy, DirectionPolicy::Open)).then_some(allowed);
+    match policy {
         _ if allowed => Ok(rule.0),
         DirectionPolicy::Pending => Err(DropReason::PolicyPending),
         _ => Err(DropReason::PolicyDenied),
