@@ -11,7 +11,7 @@ use controlplane::plane::needs_restart;
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// A valid file that has every section, and of each no more than its other keys need.
-const SECTIONS: [(&str, &str); 13] = [
+const SECTIONS: [(&str, &str); 14] = [
     (
         "[node]",
         "name = \"node-a\"\npod_prefixes = [\"198.18.1.0/24\"]\ncluster_prefixes = [\"198.18.0.0/16\"]\n",
@@ -23,6 +23,7 @@ const SECTIONS: [(&str, &str); 13] = [
     ("[bridge]", "vni = 20\n"),
     ("[workers]", ""),
     ("[control]", ""),
+    ("[metrics]", ""),
     ("[kubernetes]", ""),
     ("[[policies]]", "name = \"p\"\npods = [\"demo/db\"]\ningress = []\negress = []\n"),
     ("[routes.kernel]", ""),
@@ -34,7 +35,7 @@ const SECTIONS: [(&str, &str); 13] = [
 ];
 
 /// Another value of each key than the file above has.
-const CHANGES: [(&str, &str, &str); 55] = [
+const CHANGES: [(&str, &str, &str); 56] = [
     ("[node]", "name", "name = \"node-x\""),
     ("[node]", "pod_prefixes", "pod_prefixes = [\"198.18.7.0/24\"]"),
     ("[node]", "cluster_prefixes", "cluster_prefixes = [\"198.18.0.0/15\"]"),
@@ -71,6 +72,7 @@ const CHANGES: [(&str, &str, &str); 55] = [
     ("[workers]", "frames", "frames = 1024"),
     ("[control]", "socket", "socket = \"/run/other.sock\""),
     ("[control]", "state_dir", "state_dir = \"/var/lib/other\""),
+    ("[metrics]", "listen", "listen = \"127.0.0.1:9750\""),
     ("[kubernetes]", "policies", "policies = true"),
     ("[[policies]]", "name", "name = \"q\""),
     ("[[policies]]", "pods", "pods = [\"*\"]"),

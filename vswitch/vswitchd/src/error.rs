@@ -106,6 +106,16 @@ pub enum Error {
         "the node is not drained; a daemon has to run for that, as it has the pods' ports open"
     )]
     Drain(#[source] api::ClientError),
+    /// Metrics have no socket.
+    #[error(
+        "metrics cannot be read from {address} (metrics.listen); stop what has that address, or choose another"
+    )]
+    Metrics {
+        /// The address.
+        address: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// The control thread cannot wait for events.
     #[error("the control thread cannot {action}")]
     Control {

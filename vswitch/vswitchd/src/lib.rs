@@ -18,6 +18,7 @@
 //! | [`daemon`]     | events in, lists of actions performed |
 //! | [`requests`]   | what each request does |
 //! | [`control`]    | the loop: socket, signals, kernel, time |
+//! | [`metrics`]    | counters for Prometheus |
 //! | [`lock`], [`notify`] | one daemon a socket; the service manager |
 //! | [`sessions`]   | the session table that the workers share |
 //! | [`namespaces`] | when pods' network namespaces end |
@@ -37,6 +38,7 @@ pub mod journal;
 pub mod kernel;
 pub mod lock;
 pub mod machine;
+pub mod metrics;
 pub mod namespaces;
 pub mod nft;
 pub mod nft_rules;

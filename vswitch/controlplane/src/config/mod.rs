@@ -11,10 +11,12 @@
 //! | `semantic` | what values must be to one another |
 //! | `values`   | what each must be by itself |
 //! | `claims`   | what each peer may have, of whatever source |
+//! | `metrics`  | where counters are read from |
 //! | `former`   | what a reload replaced and peers may still send to |
 
 mod claims;
 mod former;
+mod metrics;
 mod policies;
 mod read;
 mod sections;
@@ -33,6 +35,7 @@ use ipnet::IpNet;
 
 pub(crate) use claims::{Claims, THIS_NODE, Usual};
 pub use former::Former;
+pub use metrics::MetricsAddress;
 pub use policies::{PodPattern, PolicyPeer, PolicyRuleSettings, PolicySettings};
 pub use read::{KeyLines, Problem};
 pub(crate) use semantic::{check_pod_prefixes, check_route_prefix};
@@ -56,6 +59,8 @@ pub struct Config {
     pub workers: WorkerSettings,
     /// Control socket and state directory.
     pub control: ControlSettings,
+    /// Where counters are read from, by Prometheus or the like.
+    pub metrics: MetricsSettings,
     /// What a cluster's pods have beside others.
     pub kubernetes: KubernetesSettings,
     /// What is allowed between pods, beside what sources tell.
@@ -183,6 +188,13 @@ pub struct ControlSettings {
     pub socket: PathBuf,
     /// Directory of the journal.
     pub state_dir: PathBuf,
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MetricsSettings {
+    /// Where to listen; nowhere if absent.
+    pub listen: Option<MetricsAddress>,
 }
 
 /// `[kubernetes]`

@@ -14,13 +14,15 @@ use super::read::{Problem, Reader, Section};
 use super::values::nothing_to_encapsulate_by;
 use super::{
     BridgeSettings, Config, ControlSettings, HostSettings, KernelRouteSettings, KubernetesSettings,
-    NodeSettings, OverlaySettings, UplinkSettings, WorkerSettings, Xdp,
+    MetricsSettings, NodeSettings, OverlaySettings, UplinkSettings, WorkerSettings, Xdp,
 };
 
 pub(super) const PREFIX: &str = "a prefix such as \"198.18.1.0/24\" or \"fd00:18:1::/64\"";
 const ADDRESS4: &str = "an IPv4 address such as \"198.51.100.11\"";
 const ADDRESS6: &str = "an IPv6 address such as \"2001:db8::11\"";
 const ADDRESS: &str = "an address such as \"198.51.100.11\" or \"2001:db8::11\"";
+const METRICS_ADDRESS: &str =
+    "\"unix:/run/vswitch/metrics.sock\" or an address with a port such as \"127.0.0.1:9750\"";
 const MAC: &str = "a MAC address such as \"02:76:c6:33:64:0b\"";
 const ENCAPSULATIONS: [(&str, Encapsulation); 3] = [
     ("vxlan", Encapsulation::Vxlan),
@@ -97,6 +99,7 @@ pub(super) fn read(file: &str, text: &str) -> (Option<Config>, Vec<Problem>) {
     let bridge = bridge(&mut reader, &mut root);
     let workers = workers(&mut reader, &mut root);
     let control = control(&mut reader, &mut root);
+    let metrics = metrics(&mut reader, &mut root);
     let kubernetes = kubernetes(&mut reader, &mut root);
     let policies = policies::read(&mut reader, &mut root);
     let peers = peers(&mut reader, &mut root);
@@ -114,6 +117,7 @@ pub(super) fn read(file: &str, text: &str) -> (Option<Config>, Vec<Problem>) {
         bridge,
         workers,
         control,
+        metrics,
         kubernetes,
         policies,
         peers,
@@ -269,6 +273,13 @@ fn control<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> ControlSettin
         socket: PathBuf::from(socket.unwrap_or_else(|| api::DEFAULT_SOCKET.into())),
         state_dir: PathBuf::from(state_dir.unwrap_or_else(|| api::DEFAULT_STATE_DIR.into())),
     }
+}
+
+fn metrics<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> MetricsSettings {
+    let mut section = reader.section(root, "metrics");
+    let listen = reader.parsed(&mut section, "listen", METRICS_ADDRESS);
+    reader.finish(section);
+    MetricsSettings { listen }
 }
 
 fn kubernetes<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> KubernetesSettings {

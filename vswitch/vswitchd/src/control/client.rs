@@ -40,6 +40,8 @@ pub(super) struct Client {
     sent: usize,
     /// Closed once the answer is sent.
     is_last: bool,
+    /// It is a program that tells the daemon of a cluster.
+    is_source: bool,
     active: Instant,
 }
 
@@ -53,8 +55,14 @@ impl Client {
             is_awaiting: false,
             sent: 0,
             is_last: false,
+            is_source: false,
             active: Instant::now(),
         }
+    }
+
+    /// Whether it is a program that tells the daemon of a cluster.
+    pub(super) fn is_source(&self) -> bool {
+        self.is_source
     }
 
     pub(super) fn stream(&self) -> &UnixStream {
@@ -103,6 +111,7 @@ impl Client {
                     // They belong to this request: none of the next one's bytes came with them.
                     let fds = std::mem::take(&mut self.fds);
                     self.is_awaiting = true;
+                    self.is_source |= tells(&request);
                     match handle(request, fds) {
                         Some(response) => self.answer(&response),
                         None => return Progress::Waiting,
@@ -184,4 +193,16 @@ impl Client {
         self.sent = 0;
         Ok(true)
     }
+}
+
+/// Whether it is the request of a program that tells the daemon of a cluster, or compares what the daemon
+/// has with that.
+fn tells(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::SyncPeers(_)
+            | Request::SyncServices(_)
+            | Request::SyncPolicies(_)
+            | Request::PolicyDigest
+    )
 }

@@ -18,11 +18,12 @@ use std::time::{Duration, Instant};
 
 use api::{ErrorKind, ErrorReply};
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::daemon::Daemon;
 use crate::descriptors::DescriptorStore;
 use crate::error::{Error, Result};
+use crate::metrics::{MetricsServer, Questions};
 use crate::notify::Notify;
 use crate::requests::{Handled, Held, fault};
 use client::{Client, Progress};
@@ -36,6 +37,7 @@ const KERNEL: Token = Token(3);
 const RULESET: Token = Token(4);
 const NAMESPACES: Token = Token(5);
 const JOURNAL: Token = Token(6);
+const METRICS: Token = Token(7);
 const FIRST_CLIENT: usize = 16;
 
 /// Clients at once: a node starts some tens of pods at a time.
@@ -57,6 +59,8 @@ pub struct ControlLoop {
     /// Clients that may have more to do, though no event will announce it.
     ready: VecDeque<Token>,
     next_token: usize,
+    /// What readers of metrics ask, if there may be any.
+    metrics: Option<(MetricsServer, Questions)>,
 }
 
 impl ControlLoop {
@@ -70,7 +74,11 @@ impl ControlLoop {
         mut signals: Signals,
         notify: Notify,
     ) -> Result<Self> {
-        let (socket, poll) = match open(&daemon, inherited, &mut signals, &notify) {
+        let opened = open(&daemon, inherited, &mut signals, &notify).and_then(|(socket, poll)| {
+            let metrics = serve_metrics(&daemon, &poll)?;
+            Ok((socket, poll, metrics))
+        });
+        let (socket, poll, metrics) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 daemon.give_up();
@@ -87,6 +95,7 @@ impl ControlLoop {
             held: VecDeque::new(),
             ready: VecDeque::new(),
             next_token: FIRST_CLIENT,
+            metrics,
         })
     }
 
@@ -105,6 +114,7 @@ impl ControlLoop {
         // First of all no client connects any more.
         drop(self.socket);
         drop(self.clients);
+        drop(self.metrics);
         failpoint::pass("stop-socket");
         self.daemon.stop();
         result.map(|()| is_drained)
@@ -141,6 +151,7 @@ impl ControlLoop {
                     NAMESPACES => self.daemon.on_namespace_event(),
                     RULESET => self.daemon.on_ruleset_event(),
                     JOURNAL => self.daemon.on_journal_event(),
+                    METRICS => self.tell_metrics(),
                     token if !self.ready.contains(&token) => self.ready.push_back(token),
                     _ => {}
                 }
@@ -175,6 +186,12 @@ impl ControlLoop {
         if Signals::drain(&mut self.signals.reload) {
             self.daemon.reload();
         }
+    }
+
+    fn tell_metrics(&mut self) {
+        let Some((_, questions)) = &self.metrics else { return };
+        let sources = self.clients.values().filter(|client| client.is_source()).count();
+        questions.answer(|| self.daemon.figures(sources));
     }
 
     fn accept(&mut self) {
@@ -275,6 +292,14 @@ impl ControlLoop {
             tracing::debug!("a client was closed already: {error}");
         }
     }
+}
+
+/// The thread that serves metrics, if the configuration has them served.
+fn serve_metrics(daemon: &Daemon, poll: &Poll) -> Result<Option<(MetricsServer, Questions)>> {
+    let Some(address) = daemon.metrics_address() else { return Ok(None) };
+    let waker = Waker::new(poll.registry(), METRICS)
+        .map_err(|source| Error::Control { action: "be woken for metrics", source })?;
+    MetricsServer::start(address, waker).map(Some)
 }
 
 /// The socket, and the readiness of all that is waited for.

@@ -37,6 +37,7 @@ use std::time::Instant;
 
 use api::{ErrorReply, Reply};
 use controlplane::change::{Level, Note};
+use controlplane::config::MetricsAddress;
 use controlplane::plane::{ControlPlane, Event};
 use controlplane::ports;
 use controlplane::repairs::Repairs;
@@ -117,6 +118,12 @@ impl Daemon {
     #[must_use]
     pub fn socket(&self) -> &std::path::Path {
         &self.plane.config().control.socket
+    }
+
+    /// Where metrics are read from, if they are.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<&MetricsAddress> {
+        self.plane.config().metrics.listen.as_ref()
     }
 
     /// The kernel's announcements, to be watched for readiness.

@@ -13,6 +13,7 @@
 //! | `problems`    | what keeps the node from serving its pods |
 //! | `trace`       | `trace` |
 //! | `explain`     | `explain` |
+//! | `metrics`     | Prometheus |
 //! | `followed_drops` | `drops --follow` |
 //! | `words`       | what the walk found, in words |
 //! | `packet`      | builds and prints packets for it |
@@ -23,6 +24,7 @@ mod attachments;
 mod explain;
 mod followed_drops;
 mod held;
+mod metrics;
 mod packet;
 mod problems;
 mod routes;
