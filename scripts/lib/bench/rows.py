@@ -1,0 +1,78 @@
+"""The rows of the benchmarks of a node: what is compared with what, and which ratio is asked for.
+
+A row's floor is where a change has broken something; its goal is what the product claims.
+"""
+
+PLACES = {
+    "apart": "server beside the worker",
+    "swapped": "client beside the worker",
+    "together": "both on one CPU",
+}
+
+
+class Row:
+    """A comparison with a peer, or with nothing if PEER is None: the bounds are then of our figure itself.
+
+    `figure` is the key of the samples' figures. `sign` is 1 where more is better, -1 where less is.
+    """
+
+    def __init__(self, id, measurement, peer, what, unit, floor, goal, sign=1, figure="value"):
+        self.id, self.measurement, self.peer, self.what = id, measurement, peer, what
+        self.unit, self.floor, self.goal, self.sign, self.figure = unit, floor, goal, sign, figure
+
+    def verdict(self, judged):
+        """None where nothing is asked for."""
+        if self.goal is None and self.floor is None:
+            return None
+        for name in ("goal", "floor"):
+            bound = getattr(self, name)
+            if bound is not None and (judged - bound) * self.sign >= 0:
+                return name
+        return "below"
+
+
+def rows():
+    yield from same_node()
+    yield from sessions()
+
+
+def same_node():
+    for streams in (1, 8):
+        more = "" if streams == 1 else "-8"
+        for place, words in PLACES.items():
+            row, floor = ("B2", 0.75) if place == "together" else ("B1", 0.8)
+            name = f"tcp-{streams}-{place}"
+            what = f"TCP, {streams} stream{'s' if streams > 1 else ''}, Gb/s, {words}"
+            swapped = "-swapped" if place == "swapped" else ""
+            yield Row(f"{row}{more}{swapped}", name, "bridge", what, 1e9, floor, 1.0)
+    for place in ("apart", "together"):
+        asked = f"request and response, p50, us, {PLACES[place]}"
+        name = f"exchange-{place}"
+        if place == "apart":
+            yield Row("B13", name, "bridge", asked, 1, 0.8, 0.5, -1, "p50_us")
+            yield Row("B13-p99", name, "bridge", asked.replace("p50", "p99"), 1, 0.8, 0.8, -1, "p99_us")
+        else:
+            yield Row("B14", name, "bridge", asked, 1, 3, 1.5, -1, "p50_us")
+    for clients in (1, 16):
+        for place in ("apart", "together"):
+            made = f"connections/s, {clients} client{'s' if clients > 1 else ''}, {PLACES[place]}"
+            yield Row(f"B23-{clients}-{place}", f"connect-{clients}-{place}", "bridge", made, 1, 0.7, 1.0)
+
+
+def sessions():
+    for rules, floor, goal in ((1000, 3, 10), (5000, 10, 30)):
+        flood = f"{rules} policy rules, 64 bytes, kpps"
+        yield Row(f"B11-{rules}", f"flood-{rules}", "nft-stateless", flood, 1e3, floor, goal)
+        yield Row(f"B11-{rules}-states", f"flood-{rules}", "nft-linear", flood, 1e3, None, None)
+        for place in ("apart", "together"):
+            made = f"{rules} rules, connections/s, {PLACES[place]}"
+            name = f"connections-{rules}-{place}"
+            yield Row(f"B12-{rules}-{place}", name, "nft-sets", made, 1, 0.7, 1.0)
+            yield Row(f"B12-{rules}-{place}-linear", name, "nft-linear", made, 1, 0.7, 1.0)
+    for place in ("apart", "together"):
+        made = f"10,000 Services, connections/s, {PLACES[place]}"
+        yield Row(f"B21-{place}", f"services-{place}", "kube-nft", made, 1, 0.7, 1.0)
+        yield Row(f"B21-{place}-iptables", f"services-{place}", "kube-iptables", made, 1, 1.0, 5.0)
+    changed = "one endpoint of 10,000 Services in force, ms"
+    yield Row("B22", "in-force", "kube-nft", changed, 1, 1.0, 0.7, -1)
+    yield Row("B22-iptables", "in-force", "kube-iptables", changed, 1, 1.0, 0.7, -1)

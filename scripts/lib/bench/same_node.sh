@@ -1,0 +1,68 @@
+# shellcheck shell=bash
+# B1, B2: TCP between two pods of a node. B13, B14: requests and responses. B23: new connections. Beside a
+# kernel's bridge with a veth for each pod, offloads as the kernel has them. Sourced after peers.sh.
+
+readonly STREAM_PORT=5001 EXCHANGE_PORT=5002 CONNECT_PORT=5003
+
+bench_same_node() {
+    local sides=(vswitchd bridge)
+    bench_ours p1 p2
+    bench_bridge bridge 2
+    streams_between_pods "${sides[@]}"
+    exchanges_between_pods "${sides[@]}"
+    connections_between_pods "${sides[@]}"
+}
+
+# streams_between_pods SIDE…
+streams_between_pods() {
+    local place side
+    for place in apart swapped together; do
+        wants "$([[ $place == together ]] && echo B2 || echo B1)" || continue
+        bench_place "$place"
+        for side in "$@"; do bench_serve "$side" sink --at "0.0.0.0:$STREAM_PORT"; done
+        bench_measure "tcp-1-$place" one_stream "$@"
+        bench_measure "tcp-8-$place" eight_streams "$@"
+    done
+}
+
+# one_stream SIDE: bits a second, bytes, segments sent again.
+one_stream() { streams "$1" 1; }
+eight_streams() { streams "$1" 8; }
+
+# streams SIDE COUNT
+streams() {
+    bench_client "$1" stream --to "$(bench_second "$1" "$STREAM_PORT")" --streams "$2" --seconds "$bench_seconds" |
+        jq -ce 'if .bytes > 0 then {value: (.bytes * 8 / .seconds), bytes, retransmits} else error("nothing arrived") end'
+}
+
+# exchanges_between_pods SIDE…
+exchanges_between_pods() {
+    local place side
+    for place in apart together; do
+        wants "$([[ $place == together ]] && echo B14 || echo B13)" || continue
+        bench_place "$place"
+        for side in "$@"; do bench_serve "$side" echo --at "0.0.0.0:$EXCHANGE_PORT"; done
+        bench_measure "exchange-$place" exchanges "$@"
+    done
+}
+
+# exchanges SIDE: microseconds.
+exchanges() {
+    bench_client "$1" ask --to "$(bench_second "$1" "$EXCHANGE_PORT")" --seconds "$bench_seconds" | jq -c '{p50_us, p99_us}'
+}
+
+# connections_between_pods SIDE…
+connections_between_pods() {
+    local place side
+    wants B23 || return 0
+    for place in apart together; do
+        bench_place "$place"
+        for side in "$@"; do bench_serve "$side" serve --at "0.0.0.0:$CONNECT_PORT"; done
+        bench_measure "connect-1-$place" one_client "$@"
+        bench_measure "connect-16-$place" many_clients "$@"
+    done
+}
+
+# one_client SIDE: connections a second.
+one_client() { bench_connections "$1" "$(address "$(bench_pod "$1" 2)" 4)" "$CONNECT_PORT" 1 1; }
+many_clients() { bench_connections "$1" "$(address "$(bench_pod "$1" 2)" 4)" "$CONNECT_PORT" 1 16; }

@@ -1,0 +1,117 @@
+#!/bin/bash
+# What scripts/bench makes of its samples: medians, ratios, verdicts; and whose CPU time it takes for others'.
+# The samples are made up here. Needs neither root nor binaries.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=scripts/lib/report.sh
+. "$root/scripts/lib/report.sh"
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$root/scripts/lib/bench
+
+main() {
+    samples_compared
+    cpu_time_of_others
+    rows_named
+    report_end
+}
+
+# sampled MEASUREMENT SIDE KEY VALUE…: a sample for each value.
+sampled() {
+    local value
+    for value in "${@:4}"; do
+        jq -cn --arg measurement "$1" --arg side "$2" --arg key "$3" --argjson value "$value" \
+            '{$measurement, $side, ($key): $value, cpu_seconds: 2, foreign: 0.01, noisy: ($value == 3e9), bytes: 4e9, retransmits: 7}'
+    done >>"$scratch/samples"
+}
+
+# row ID CONDITION: of the summary.
+row() {
+    jq -e --arg id "$1" "map(select(.id == \$id)) | length == 1 and (.[0] | $2)" "$scratch/summary" >/dev/null ||
+        { jq -c --arg id "$1" '.[] | select(.id == $id)' "$scratch/summary" && return 1; }
+}
+
+table() { python3 "$root/scripts/lib/bench/table.py" "$scratch/samples" "$scratch/summary" >"$scratch/table"; }
+
+samples_compared() {
+    sampled tcp-1-apart vswitchd value 9e9 3e9 11e9
+    sampled tcp-1-apart bridge value 10e9 10e9 10e9
+    sampled tcp-1-together vswitchd value 10e9
+    sampled tcp-1-together bridge value 10e9
+    sampled tcp-8-apart vswitchd value 7e9
+    sampled tcp-8-apart bridge value 10e9
+    sampled exchange-apart vswitchd p50_us 40
+    sampled exchange-apart bridge p50_us 100
+    sampled exchange-together vswitchd p50_us 31
+    sampled exchange-together bridge p50_us 10
+    sampled flood-1000 vswitchd value 500e3
+    sampled flood-1000 nft-linear value 500e3
+    # A side that was not measured.
+    sampled tcp-8-together vswitchd value 10e9
+    sed -i 's/"exchange-\([a-z]*\)"\(.*\)}$/"exchange-\1"\2,"p99_us":100}/' "$scratch/samples"
+    check "a table is made" table
+    check "medians are compared" row B1 '.ours == 9 and .peer == 10 and .ratio == 0.9 and .verdict == "floor"'
+    check "with how far the extremes are apart" row B1 '.spread[0] > 0.88 and .spread[0] < 0.89 and .spread[1] == 0'
+    check "with CPU seconds for 10^9 bytes, and what was sent again" row B1 \
+        '.cpu_seconds_per_gb == [0.5, 0.5] and .retransmits == [7, 7]'
+    check "with what was noisy" row B1 '.noisy == 1 and .foreign == 0.01'
+    check "what reaches its goal has reached it" row B2 '.verdict == "goal"'
+    check "what is short of its floor is below" row B1-8 '.verdict == "below"'
+    check "where less is better, less reaches the goal" row B13 '.ratio == 0.4 and .verdict == "goal"'
+    check "and more than the floor is below" row B14 '.verdict == "below"'
+    check "where nothing is asked for there is no verdict" row B11-1000-states '.verdict == null'
+    check_not "what was not measured with a peer is no row" row B2-8 true
+    check "every row has its keys" jq -e 'all(.[]; has("id") and has("ours") and has("peer") and has("ratio")
+        and has("floor") and has("goal") and has("verdict"))' "$scratch/summary"
+    check "the table has them all" test "$(wc -l <"$scratch/table")" = "$(($(jq length "$scratch/summary") + 1))"
+}
+
+# Two seconds of two CPUs; 10 is the run, 11 its child, 20 another program that has a child 21, 3 a thread
+# of the kernel's.
+cpu_time_of_others() {
+    check "CPU time is told apart" python3 - <<'PY'
+from meter import TICK, measured
+
+before = {
+    "time": 0.0, "machine": [0] * 8,
+    "processes": {2: (0, 1, 0, 0), 3: (2, 1, 0, 0), 10: (1, 5, 100, 0), 20: (1, 5, 500, 0), 21: (20, 6, 900, 0)},
+}
+after = {
+    "time": 2.0,
+    # user, nice, system, idle, iowait, irq, softirq, steal
+    "machine": [100, 0, 50, 100, 0, 0, 30, 4],
+    "processes": {
+        2: (0, 1, 0, 0), 3: (2, 1, 40, 0), 10: (1, 5, 110, 20), 11: (10, 90, 30, 0), 20: (1, 5, 520, 0), 22: (1, 95, 10, 0),
+    },
+}
+told = measured(before, after, {10}, 2)
+assert told["foreign"] == round((30 + 4) / TICK / 4, 4), told
+assert told["cpu_seconds"] == (180 - 30) / TICK, told
+# 21 has ended: all that it ever took is its parent's, which is more than there was.
+after["processes"][20] = (1, 5, 520, 910)
+told = measured(before, after, {10}, 2)
+assert told["foreign"] == round((150 - 60 + 4) / TICK / 4, 4), told
+PY
+}
+
+rows_named() {
+    check "no two rows have one name" python3 - <<'PY'
+from rows import rows
+
+names = [row.id for row in rows()]
+assert len(names) == len(set(names)), names
+PY
+    check "every row of the groups has a line in the help" rows_helped
+}
+
+rows_helped() {
+    local name help
+    help=$("$root/scripts/bench" --help)
+    # shellcheck source=scripts/lib/bench/run.sh
+    for name in $(. "$root/scripts/lib/bench/run.sh" && echo "${BENCH_ROWS[*]}"); do
+        grep -q "^    $name " <<<"$help" || { echo "$name" && return 1; }
+    done
+}
+
+main "$@"
