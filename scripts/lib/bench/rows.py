@@ -8,17 +8,19 @@ PLACES = {
     "swapped": "client beside the worker",
     "together": "both on one CPU",
 }
+# With two nodes of ours: the worker of the one is on the first CPU, that of the other on the second.
+TWO_WORKERS = {"apart": "ends on two CPUs", "together": "ends on one CPU"}
 
 
 class Row:
     """A comparison with a peer, or with nothing if PEER is None: the bounds are then of our figure itself.
 
-    `figure` is the key of the samples' figures. `sign` is 1 where more is better, -1 where less is.
+    `figure` is the key of the samples' figures, OURS our side. `sign` is 1 where more is better, -1 where less is.
     """
 
-    def __init__(self, id, measurement, peer, what, unit, floor, goal, sign=1, figure="value"):
+    def __init__(self, id, measurement, peer, what, unit, floor, goal, sign=1, figure="value", ours="vswitchd"):
         self.id, self.measurement, self.peer, self.what = id, measurement, peer, what
-        self.unit, self.floor, self.goal, self.sign, self.figure = unit, floor, goal, sign, figure
+        self.ours, self.unit, self.floor, self.goal, self.sign, self.figure = ours, unit, floor, goal, sign, figure
 
     def verdict(self, judged):
         """None where nothing is asked for."""
@@ -33,6 +35,7 @@ class Row:
 
 def rows():
     yield from same_node()
+    yield from tunnels()
     yield from sessions()
 
 
@@ -57,6 +60,33 @@ def same_node():
         for place in ("apart", "together"):
             made = f"connections/s, {clients} client{'s' if clients > 1 else ''}, {PLACES[place]}"
             yield Row(f"B23-{clients}-{place}", f"connect-{clients}-{place}", "bridge", made, 1, 0.7, 1.0)
+
+
+def tunnels():
+    for direction, way, row, floor in (("out", "pod to wire", "B6", 0.6), ("in", "wire to pod", "B7", 0.7)):
+        for place in ("apart", "together"):
+            what = f"VXLAN TCP, {way}"
+            name = f"{direction}-af_xdp-{place}"
+            yield Row(f"{row}-{place}", name, "kernel-cut", f"{what}, AF_XDP copy, Gb/s, {PLACES[place]}", 1e9, floor, 1.0)
+            yield Row(f"{row}-{place}-uncut", name, "kernel-uncut", f"{what}, AF_XDP copy, Gb/s, {PLACES[place]}", 1e9, None, None)
+            name = f"{direction}-offload-{place}"
+            yield Row(
+                f"B5-{direction}-{place}", name, "kernel-uncut", f"{what}, offload, Gb/s, {PLACES[place]}", 1e9, 0.85, 1.1, ours="vswitchd-uncut"
+            )
+    # This kernel has no IPIP: its VXLAN stands there instead, and nothing is asked for.
+    for mode, words, peer, floor, goal in (
+        ("vxlan", "VXLAN", "kernel-cut", 0.6, 1.0),
+        ("ipip", "IPIP beside VXLAN", "kernel-cut", None, None),
+        ("direct", "no tunnel", "kernel-routed", 0.6, 1.0),
+    ):
+        for place in ("apart", "together"):
+            what = f"{words}, both ours, TCP, Gb/s, {TWO_WORKERS[place]}"
+            yield Row(f"B24-{mode}-{place}", f"both-{mode}-{place}", peer, what, 1e9, floor, goal)
+            name = f"both-exchange-{mode}-{place}"
+            for key, bounds in (("p50", (1.0, 0.5)), ("p99", (1.5, 0.8))):
+                what = f"{words}, both ours, exchange {key}, us, {TWO_WORKERS[place]}"
+                bounds = bounds if floor else (None, None)
+                yield Row(f"B25-{mode}-{place}-{key}", name, peer, what, 1, *bounds, -1, f"{key}_us")
 
 
 def sessions():

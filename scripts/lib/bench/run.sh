@@ -18,8 +18,13 @@ worker_cpu='' other_cpu='' load=
 bench_rows='' bench_left_out=()
 
 # The groups of rows that are measured in a lab of their own, and the rows in each.
-readonly BENCH_GROUPS=(same_node policies services)
-declare -rA BENCH_ROWS=([same_node]='B1 B2 B13 B14 B23' [policies]='B11 B12' [services]='B21 B22')
+readonly BENCH_GROUPS=(same_node tunnels policies services)
+declare -rA BENCH_ROWS=(
+    [same_node]='B1 B2 B13 B14 B23'
+    [tunnels]='B5 B6 B7 B24 B25'
+    [policies]='B11 B12'
+    [services]='B21 B22'
+)
 
 # bench_node ROW…: all rows if none is named.
 bench_node() {

@@ -32,7 +32,12 @@ eight_streams() { streams "$1" 8; }
 # streams SIDE COUNT
 streams() {
     bench_client "$1" stream --to "$(bench_second "$1" "$STREAM_PORT")" --streams "$2" --seconds "$bench_seconds" |
-        jq -ce 'if .bytes > 0 then {value: (.bytes * 8 / .seconds), bytes, retransmits} else error("nothing arrived") end'
+        stream_figures
+}
+
+# stream_figures: what `stream` prints becomes these.
+stream_figures() {
+    jq -ce 'if .bytes > 0 then {value: (.bytes * 8 / .seconds), bytes, retransmits} else error("nothing arrived") end'
 }
 
 # exchanges_between_pods SIDE…

@@ -15,8 +15,6 @@ from collections import defaultdict
 
 from rows import rows
 
-OURS = "vswitchd"
-
 
 def main():
     samples, summary = sys.argv[1:]
@@ -32,11 +30,11 @@ def main():
 
 
 def is_measured(row, figures):
-    return all((row.measurement, side) in figures for side in (OURS, row.peer) if side)
+    return all((row.measurement, side) in figures for side in (row.ours, row.peer) if side)
 
 
 def compared(row, figures):
-    sides = [figures[row.measurement, side] for side in (OURS, row.peer) if side]
+    sides = [figures[row.measurement, side] for side in (row.ours, row.peer) if side]
     values = [[sample[row.figure] for sample in side] for side in sides]
     medians = [statistics.median(side) for side in values]
     ratio = quotient(*medians) if row.peer else None
@@ -89,27 +87,30 @@ def median_of(samples, key):
     return statistics.median(each) if each else None
 
 
-FORM = "{:<22} {:<58} {:>9} {:>9} {:<14} {:>6} {:>9} {:>6} {:>5}  {:<7} {:>11} {:>11} {:>5}"
+HEAD = (
+    "row", "what", "ours", "peer", "", "ratio", "spread", "floor", "goal", "verdict", "CPU s/GB", "sent again", "noisy",
+)
+LEFT = ("row", "what", "", "verdict")
 
 
 def show(done):
-    print(
-        FORM.format(
-            "row", "what", "ours", "peer", "", "ratio", "spread", "floor", "goal", "verdict",
-            "CPU s/GB", "sent again", "noisy",
+    lines = [HEAD] + [cells(row) for row in done]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    for line in lines:
+        aligned = (
+            cell.ljust(width) if head in LEFT else cell.rjust(width) for head, cell, width in zip(HEAD, line, widths)
         )
+        print("  ".join(aligned).rstrip())
+
+
+def cells(row):
+    return (
+        row["id"], row["what"], number(row["ours"]), number(row["peer"]), row["peer_name"] or "",
+        "-" if row["ratio"] is None else f"{row['ratio']:.2f}",
+        "/".join(f"{part * 100:.0f}" for part in row["spread"]) + " %",
+        bound(row["floor"]), bound(row["goal"]), row["verdict"] or "-",
+        both(row["cpu_seconds_per_gb"], "{:.2f}"), both(row["retransmits"], "{:.0f}"), str(row["noisy"] or ""),
     )
-    for row in done:
-        print(
-            FORM.format(
-                row["id"], row["what"], number(row["ours"]), number(row["peer"]), row["peer_name"] or "",
-                "-" if row["ratio"] is None else f"{row['ratio']:.2f}",
-                "/".join(f"{part * 100:.0f}" for part in row["spread"]) + " %",
-                bound(row["floor"]), bound(row["goal"]), row["verdict"] or "-",
-                both(row["cpu_seconds_per_gb"], "{:.2f}"), both(row["retransmits"], "{:.0f}"),
-                row["noisy"] or "",
-            )
-        )
 
 
 def number(value):
