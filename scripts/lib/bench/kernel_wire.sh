@@ -14,7 +14,7 @@ kernel_wire_up() {
     for node in node-k node-c; do
         underlay_attach_node "$node"
         moderate_interrupts "$node"
-        KERNEL_VXLAN[$node]=vxlan0
+        KERNEL_VXLAN["$node"]=vxlan0
         in_ip "$node" link add vxlan0 type vxlan id "$VNI" dev eth0 dstport 4789 nolearning
         in_ip "$node" link set vxlan0 mtu "${POD_MTU[vxlan]}" up
         in_ip "$node" link add br0 mtu "${POD_MTU[vxlan]}" type bridge mcast_snooping 0

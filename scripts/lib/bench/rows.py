@@ -49,6 +49,10 @@ def same_node():
             swapped = "-swapped" if place == "swapped" else ""
             yield Row(f"{row}{more}{swapped}", name, "bridge", what, 1e9, floor, 1.0)
     for place in ("apart", "together"):
+        for row, peer, floor, goal in (("B3", "ovs-tso", 1.0, 1.5), ("B4", "ovs", 4, 8)):
+            what = f"TCP, 1 stream, Gb/s, {PLACES[place]}"
+            yield Row(f"{row}-{place}", f"tcp-1-{place}", peer, what, 1e9, floor, goal)
+    for place in ("apart", "together"):
         asked = f"request and response, p50, us, {PLACES[place]}"
         name = f"exchange-{place}"
         if place == "apart":

@@ -1,27 +1,36 @@
 # shellcheck shell=bash
-# B1, B2: TCP between two pods of a node. B13, B14: requests and responses. B23: new connections. Beside a
-# kernel's bridge with a veth for each pod, offloads as the kernel has them. Sourced after peers.sh.
+# B1, B2: TCP between two pods of a node, beside a kernel's bridge with a veth for each pod, offloads as the
+# kernel has them. B3, B4: beside Open vSwitch with and without offloads. B13, B14: requests and responses.
+# B23: new connections. Sourced after ovs.sh.
 
 readonly STREAM_PORT=5001 EXCHANGE_PORT=5002 CONNECT_PORT=5003
 
 bench_same_node() {
-    local sides=(vswitchd bridge)
     bench_ours p1 p2
     bench_bridge bridge 2
-    streams_between_pods "${sides[@]}"
-    exchanges_between_pods "${sides[@]}"
-    connections_between_pods "${sides[@]}"
+    if wants B3; then bench_ovs ovs-tso 2; fi
+    if wants B4; then bench_ovs ovs 2; fi
+    streams_between_pods
+    exchanges_between_pods vswitchd bridge
+    connections_between_pods vswitchd bridge
 }
 
-# streams_between_pods SIDE…
+# One stream beside all that are wanted; what differs by place and by their number beside the bridge.
 streams_between_pods() {
-    local place side
+    local place side with_bridge sides
     for place in apart swapped together; do
-        wants "$([[ $place == together ]] && echo B2 || echo B1)" || continue
+        with_bridge=$([[ $place == together ]] && echo B2 || echo B1)
+        sides=()
+        if wants "$with_bridge"; then sides+=(bridge); fi
+        if [[ $place != swapped ]]; then
+            if wants B3; then sides+=(ovs-tso); fi
+            if wants B4; then sides+=(ovs); fi
+        fi
+        ((${#sides[@]})) || continue
         bench_place "$place"
-        for side in "$@"; do bench_serve "$side" sink --at "0.0.0.0:$STREAM_PORT"; done
-        bench_measure "tcp-1-$place" one_stream "$@"
-        bench_measure "tcp-8-$place" eight_streams "$@"
+        for side in vswitchd "${sides[@]}"; do bench_serve "$side" sink --at "0.0.0.0:$STREAM_PORT"; done
+        bench_measure "tcp-1-$place" one_stream vswitchd "${sides[@]}"
+        ! wants "$with_bridge" || bench_measure "tcp-8-$place" eight_streams vswitchd bridge
     done
 }
 

@@ -44,7 +44,7 @@ tunnels_up() {
 # tunnel_config NODE [KIND]: KIND is that of the uplink. Pods have one MTU, whatever the encapsulation.
 tunnel_config() {
     local peer=node-b
-    [[ $1 == node-a ]] || peer=node-a
+    [[ $1 == node-a ]] || peer="node-a"
     node_config "$1" vxlan "$peer" node-c | sed "s/^vni = .*/&\npod_mtu = ${POD_MTU[vxlan]}/${2:+; s/^\[uplink\]/&\nkind = \"$2\"/}"
 }
 
