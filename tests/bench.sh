@@ -13,6 +13,7 @@ export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$root/scripts/lib/bench
 main() {
     samples_compared
     cpu_time_of_others
+    rate_searched
     rows_named
     report_end
 }
@@ -92,6 +93,56 @@ assert told["cpu_seconds"] == (180 - 30) / TICK, told
 after["processes"][20] = (1, 5, 520, 910)
 told = measured(before, after, {10}, 2)
 assert told["foreign"] == round((150 - 60 + 4) / TICK / 4, 4), told
+PY
+}
+
+# Ways that lose what is more than they take, or by chance.
+rate_searched() {
+    check "the rate is found of which half a percent is lost, in bounded trials" python3 - <<'PY'
+from pdr import LOSS, WIDTH, Trial, search
+
+for takes in (1_000, 47_000, 300_000, 890_000):
+    def attempt(rate):
+        sent = min(rate or 1e9, 900_000)
+        return Trial(rate, sent, min(sent, takes))
+    best, trials, bound = search(attempt)
+    exact = takes / (1 - LOSS)
+    assert not bound and trials <= 16, (takes, trials)
+    assert exact * (1 - 2 * WIDTH) <= best.sent <= exact, (takes, best.sent)
+PY
+    check "a sender that is slower than the way ends it" python3 - <<'PY'
+from pdr import Trial, search
+
+best, trials, bound = search(lambda rate: Trial(rate, 500_000, 499_000))
+assert bound and trials == 1 and best.arrived == 499_000, (trials, best.arrived)
+PY
+    check "one that is slower only when it is paced, too" python3 - <<'PY'
+from pdr import Trial, search
+
+def attempt(rate):
+    sent = min(rate, 200_000) if rate else 500_000
+    return Trial(rate, sent, min(sent, 400_000))
+best, _, bound = search(attempt)
+assert bound and best.sent == 200_000, best.sent
+PY
+    check "what always loses has no rate" python3 - <<'PY'
+from pdr import Trial, search
+
+best, trials, bound = search(lambda rate: Trial(rate, rate or 1e6, (rate or 1e6) * 0.9))
+assert (best.arrived, bound) == (0, False) and trials <= 16, (best.arrived, trials)
+PY
+    check "what passes once does not count" python3 - <<'PY'
+from pdr import Trial, search
+
+asked = []
+def attempt(rate):
+    passes = rate is not None and rate not in asked and rate < 900_000
+    asked.append(rate)
+    sent = rate or 1e6
+    return Trial(rate, sent, sent if passes and rate < 300_000 else sent * 0.9)
+best, trials, _ = search(attempt)
+assert best.sent < 300_000 and trials <= 16, (best.sent, trials)
+assert asked.count(best.rate) == 1, best.rate
 PY
 }
 

@@ -13,7 +13,7 @@ bench_policies() {
     local count side place
     bench_ours p1 p2
     for side in "${POLICY_SIDES[@]:1}"; do bench_kernel "$side"; done
-    for side in "${POLICY_SIDES[@]}"; do flood_sink "$side"; done
+    for side in "${POLICY_SIDES[@]}"; do flood_sink "$(bench_pod "$side" 2)"; done
     for count in 1000 5000; do
         progress "$count rules"
         for side in "${POLICY_SIDES[@]}"; do
@@ -21,6 +21,7 @@ bench_policies() {
             bench_rules policies "$side" "$side" "$count" $(bench_ends "$side")
         done
         if wants B11; then
+            bench_place together
             bench_measure "flood-$count" flood vswitchd nft-stateless nft-linear
         fi
         wants B12 || continue

@@ -64,6 +64,23 @@ def same_node():
         for place in ("apart", "together"):
             made = f"connections/s, {clients} client{'s' if clients > 1 else ''}, {PLACES[place]}"
             yield Row(f"B23-{clients}-{place}", f"connect-{clients}-{place}", "bridge", made, 1, 0.7, 1.0)
+    yield from datagrams()
+
+
+def datagrams():
+    for row, peer, floor, goal in (("B8", "bridge", 0.9, 1.4), ("B9", "ovs", 1.5, 3)):
+        what = "64 bytes, 1000 flows, kpps"
+        yield Row(row, "pdr", peer, f"{what}, 0.5 % lost, dropped at the receiver's interface", 1e3, floor, goal)
+        yield Row(f"{row}-flood", "flood", peer, f"{what}, of a flood, dropped there", 1e3, None, None)
+    for scheduling, words in (("fifo", "SCHED_FIFO"), ("ordinary", "ordinary")):
+        name, what = f"victim-{scheduling}", f"victim of a flood, {words}, all on one CPU"
+        for key, quantile in (("p50_us", "p50"), ("p99_us", "p99"), ("p999_us", "p99.9")):
+            asked = (1.0, 0.3) if quantile == "p99.9" else (None, None)
+            yield Row(f"B15-{scheduling}-{quantile}", name, "bridge", f"{what}, {quantile}, us", 1, *asked, -1, key)
+        yield Row(f"B15-{scheduling}-lost", name, "bridge", f"{what}, lost, %", 1, None, None, -1, "lost")
+    what = "bursts of 512 of 64 bytes, arrived, %"
+    yield Row("B16", "bursts", "bridge", what, 1, 1.0, 1.0)
+    yield Row("B16-none-lost", "bursts", None, what, 1, None, 100)
 
 
 def tunnels():

@@ -20,7 +20,7 @@ bench_rows='' bench_left_out=()
 # The groups of rows that are measured in a lab of their own, and the rows in each.
 readonly BENCH_GROUPS=(same_node tunnels policies services)
 declare -rA BENCH_ROWS=(
-    [same_node]='B1 B2 B3 B4 B13 B14 B23'
+    [same_node]='B1 B2 B3 B4 B8 B9 B13 B14 B15 B16 B23'
     [tunnels]='B5 B6 B7 B24 B25'
     [policies]='B11 B12'
     [services]='B21 B22'
@@ -35,7 +35,7 @@ bench_node() {
     bench_rows=" $* "
     (($#)) || bench_rows=" ${BENCH_ROWS[*]} "
     setup_packages build lab
-    ! wants B3 B4 || setup_packages ovs
+    ! wants B3 B4 B9 || setup_packages ovs
     setup_binaries
     setup_load
     [[ -z $(lab_lacks) ]] || die "This machine lacks for a lab: $(lab_lacks)"

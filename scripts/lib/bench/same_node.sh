@@ -1,18 +1,21 @@
 # shellcheck shell=bash
 # B1, B2: TCP between two pods of a node, beside a kernel's bridge with a veth for each pod, offloads as the
 # kernel has them. B3, B4: beside Open vSwitch with and without offloads. B13, B14: requests and responses.
-# B23: new connections. Sourced after ovs.sh.
+# B23: new connections. B8, B9, B15, B16: datagrams. Sourced after ovs.sh and datagrams.sh.
 
 readonly STREAM_PORT=5001 EXCHANGE_PORT=5002 CONNECT_PORT=5003
 
 bench_same_node() {
-    bench_ours p1 p2
-    bench_bridge bridge 2
+    local pods=(p1 p2)
+    ! wants B15 || pods+=(p3 p4)
+    bench_ours "${pods[@]}"
+    bench_bridge bridge "${#pods[@]}"
     if wants B3; then bench_ovs ovs-tso 2; fi
-    if wants B4; then bench_ovs ovs 2; fi
+    if wants B4 B9; then bench_ovs ovs 2; fi
     streams_between_pods
     exchanges_between_pods vswitchd bridge
     connections_between_pods vswitchd bridge
+    datagrams_between_pods
 }
 
 # One stream beside all that are wanted; what differs by place and by their number beside the bridge.

@@ -54,6 +54,7 @@ def compared(row, figures):
         "spread": [spread(side) for side in values],
         "cpu_seconds_per_gb": [per_gb(side) for side in sides],
         "retransmits": [median_of(side, "retransmits") for side in sides],
+        "sender_bound": [any(sample.get("sender_bound") for sample in side) for side in sides],
         "foreign": max((sample.get("foreign", 0) for sample in samples), default=0),
         "noisy": sum(sample.get("noisy", False) for sample in samples),
     }
@@ -101,16 +102,24 @@ def show(done):
             cell.ljust(width) if head in LEFT else cell.rjust(width) for head, cell, width in zip(HEAD, line, widths)
         )
         print("  ".join(aligned).rstrip())
+    if any(any(row["sender_bound"]) for row in done):
+        print("> more could not be sent: the way may take more")
 
 
 def cells(row):
     return (
-        row["id"], row["what"], number(row["ours"]), number(row["peer"]), row["peer_name"] or "",
+        row["id"], row["what"], *figures(row), row["peer_name"] or "",
         "-" if row["ratio"] is None else f"{row['ratio']:.2f}",
         "/".join(f"{part * 100:.0f}" for part in row["spread"]) + " %",
         bound(row["floor"]), bound(row["goal"]), row["verdict"] or "-",
         both(row["cpu_seconds_per_gb"], "{:.2f}"), both(row["retransmits"], "{:.0f}"), str(row["noisy"] or ""),
     )
+
+
+def figures(row):
+    """Ours and the peer's."""
+    bounds = row["sender_bound"] + [False]
+    return [">" * bounds[at] + number(row[side]) for at, side in enumerate(("ours", "peer"))]
 
 
 def number(value):
