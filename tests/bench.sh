@@ -48,6 +48,8 @@ samples_compared() {
     sampled exchange-together bridge p50_us 10
     sampled flood-1000 vswitchd value 500e3
     sampled flood-1000 nft-linear value 500e3
+    sampled idle vswitchd value 1
+    sampled idle ovs value 0.1
     # A side that was not measured.
     sampled tcp-8-together vswitchd value 10e9
     sed -i 's/"exchange-\([a-z]*\)"\(.*\)}$/"exchange-\1"\2,"p99_us":100}/' "$scratch/samples"
@@ -61,6 +63,7 @@ samples_compared() {
     check "what is short of its floor is below" row B1-8 '.verdict == "below"'
     check "where less is better, less reaches the goal" row B13 '.ratio == 0.4 and .verdict == "goal"'
     check "and more than the floor is below" row B14 '.verdict == "below"'
+    check "what is asked of our own figure is judged by it" row B17 '.verdict == "floor" and .bounds_of == "ours" and .ratio == 10'
     check "where nothing is asked for there is no verdict" row B11-1000-states '.verdict == null'
     check_not "what was not measured with a peer is no row" row B2-8 true
     check "every row has its keys" jq -e 'all(.[]; has("id") and has("ours") and has("peer") and has("ratio")

@@ -77,19 +77,25 @@ victim_fifo() { victim "$1" chrt -f 10; }
 
 # victim SIDE [UNDER…]: how late its datagrams are, microseconds, and hundredths that are lost.
 victim() {
-    local side=$1 heard=$LAB_DIR/heard receiver told
+    local side=$1 heard=$LAB_DIR/heard hearing
     shift
     lab_spawn "flood-$side" "$(bench_pod "$side" 3)" taskset -c "$other_cpu" "$load" datagrams \
         --to "$(address "$(bench_pod "$side" 4)" 4):$FLOOD_PORT" --flows "$FLOOD_FLOWS" --seconds 600
-    sleep 0.2
-    in_ns "$(bench_pod "$side" 2)" "$@" taskset -c "$server_cpu" "$load" hear --at "0.0.0.0:$VICTIM_PORT" >"$heard" &
-    receiver=$!
-    wait_until 10 hears "$(bench_pod "$side" 2)" || return 1
-    told=$(in_ns "$(bench_pod "$side" 1)" "$@" taskset -c "$client_cpu" "$load" paced \
-        --to "$(bench_second "$side" "$VICTIM_PORT")" --rate "$VICTIM_RATE" --seconds "$bench_seconds")
-    wait "$receiver"
+    hear_start "$(bench_pod "$side" 2)" "$@"
+    bench_pinned "$client_cpu" "$(bench_pod "$side" 1)" "$@" "$load" paced \
+        --to "$(bench_second "$side" "$VICTIM_PORT")" --rate "$VICTIM_RATE" --seconds "$bench_seconds" >/dev/null
+    wait "$hearing"
     lab_stop "flood-$side"
-    jq -c --argjson told "$told" '{p50_us, p99_us, p999_us, lost: ((1 - .received / $told.sent) * 100)}' "$heard"
+    jq -c '{p50_us, p99_us, p999_us, lost: ((1 - .received / .sent) * 100)}' "$heard"
+}
+
+# hear_start POD [UNDER…]: a receiver in the background, which tells the file `heard`; sets `hearing`.
+hear_start() {
+    local pod=$1
+    shift
+    bench_pinned "$server_cpu" "$pod" "$@" "$load" hear --at "0.0.0.0:$VICTIM_PORT" >"$heard" &
+    hearing=$!
+    wait_until 10 hears "$pod"
 }
 
 # hears POD

@@ -13,19 +13,23 @@ TWO_WORKERS = {"apart": "ends on two CPUs", "together": "ends on one CPU"}
 
 
 class Row:
-    """A comparison with a peer, or with nothing if PEER is None: the bounds are then of our figure itself.
+    """A comparison with a peer, or with nothing if PEER is None.
 
+    The bounds are of the ratio; where there is no peer, or `absolute` is given, of our figure itself.
     `figure` is the key of the samples' figures, OURS our side. `sign` is 1 where more is better, -1 where less is.
     """
 
-    def __init__(self, id, measurement, peer, what, unit, floor, goal, sign=1, figure="value", ours="vswitchd"):
+    def __init__(self, id, measurement, peer, what, unit, floor, goal, sign=1, figure="value", ours="vswitchd", absolute=False):
         self.id, self.measurement, self.peer, self.what = id, measurement, peer, what
         self.ours, self.unit, self.floor, self.goal, self.sign, self.figure = ours, unit, floor, goal, sign, figure
 
-    def verdict(self, judged):
+        self.absolute = absolute or peer is None
+
+    def verdict(self, ours, ratio):
         """None where nothing is asked for."""
         if self.goal is None and self.floor is None:
             return None
+        judged = ours if self.absolute else ratio
         for name in ("goal", "floor"):
             bound = getattr(self, name)
             if bound is not None and (judged - bound) * self.sign >= 0:
@@ -36,6 +40,7 @@ class Row:
 def rows():
     yield from same_node()
     yield from tunnels()
+    yield from node()
     yield from sessions()
 
 
@@ -108,6 +113,19 @@ def tunnels():
                 what = f"{words}, both ours, exchange {key}, us, {TWO_WORKERS[place]}"
                 bounds = bounds if floor else (None, None)
                 yield Row(f"B25-{mode}-{place}-{key}", name, peer, what, 1, *bounds, -1, f"{key}_us")
+
+
+def node():
+    yield Row("B17", "idle", "ovs", "100 pods that do nothing, % of a CPU", 1, 2, 0.5, -1, absolute=True)
+    yield Row("B18", "add", "reference", "CNI ADD, one after the other, p50, ms", 1, 1.0, 0.5, -1, "serial_p50_ms")
+    yield Row("B18-p99", "add", "reference", "CNI ADD, 16 at once, p99, ms", 1, 1.0, 0.5, -1, "at_once_p99_ms")
+    yield Row("B20", "memory", "ovs", "100 pods, resident memory, MB", 1e6, 96, 48, -1, absolute=True)
+    routes = "a million routes, 126,976 of IPv4"
+    yield Row("B10", "many-routes", "few", f"{routes}, beside ten, 64 bytes, of a flood, kpps", 1e3, 0.85, 0.95)
+    yield Row("B19", "fib", "kernel", f"{routes}, taken, thousands/s", 1e3, 5, 20)
+    yield Row("B19-bytes", "fib", "kernel", f"{routes}, bytes each", 1, 64, 32, -1, "bytes_each", absolute=True)
+    wait = f"{routes}, longest wait meanwhile, SCHED_FIFO, us"
+    yield Row("B19-wait", "fib-wait", "idle", wait, 1, 200, 50, -1, absolute=True)
 
 
 def sessions():

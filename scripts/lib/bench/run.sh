@@ -18,10 +18,12 @@ worker_cpu='' other_cpu='' load=
 bench_rows='' bench_left_out=()
 
 # The groups of rows that are measured in a lab of their own, and the rows in each.
-readonly BENCH_GROUPS=(same_node tunnels policies services)
+readonly BENCH_GROUPS=(same_node tunnels many_pods routes policies services)
 declare -rA BENCH_ROWS=(
     [same_node]='B1 B2 B3 B4 B8 B9 B13 B14 B15 B16 B23'
     [tunnels]='B5 B6 B7 B24 B25'
+    [many_pods]='B17 B18 B20'
+    [routes]='B10 B19'
     [policies]='B11 B12'
     [services]='B21 B22'
 )
@@ -35,7 +37,7 @@ bench_node() {
     bench_rows=" $* "
     (($#)) || bench_rows=" ${BENCH_ROWS[*]} "
     setup_packages build lab
-    ! wants B3 B4 B9 || setup_packages ovs
+    ! wants B3 B4 B9 B17 B20 || setup_packages ovs
     setup_binaries
     setup_load
     [[ -z $(lab_lacks) ]] || die "This machine lacks for a lab: $(lab_lacks)"
@@ -44,6 +46,7 @@ bench_node() {
     mkdir -p "$bench_dir"
     : >"$bench_dir/samples"
     renice -n "$BENCH_NICE" -p $$ >/dev/null
+    lab_nice "$BENCH_NICE"
     bench_conditions
     lab_trap
     for group in "${BENCH_GROUPS[@]}"; do
@@ -93,10 +96,11 @@ leave_out() { bench_left_out+=("$1: $2"); }
 # bench_python PROGRAM ARGUMENTS…: of this directory. Bytes of its own are not left in the tree.
 bench_python() { PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 "$root/scripts/lib/bench/$1.py" "${@:2}"; }
 
-# sample MEASUREMENT SIDE FIGURES: figures are an object, or the one of the key `value`.
+# sample MEASUREMENT SIDE FIGURES: figures are an object, which has `sides` if they are of several.
 sample() {
-    jq -cn --arg measurement "$1" --arg side "$2" --argjson figures "$3" \
-        '{$measurement, $side} + ($figures | if type == "object" then . else {value: .} end)' >>"$bench_dir/samples"
+    jq -cn --arg measurement "$1" --arg side "$2" --argjson figures "$3" '$figures
+        | ((.sides // {($side): {}}) | to_entries[]) as $each
+        | {$measurement, side: $each.key} + del(.sides) + $each.value' >>"$bench_dir/samples"
 }
 
 # bench_measure MEASUREMENT FUNCTION SIDE…: in each round FUNCTION SIDE prints the figures of each.

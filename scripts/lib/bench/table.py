@@ -5,7 +5,8 @@ Usage: table.py SAMPLES SUMMARY
 SAMPLES has a line of JSON for each measurement of a side: {measurement, side, value, …}, with what meter.py
 prints, and `bytes` and `retransmits` where it moved bytes. A row compares two sides of a measurement by their
 medians. SUMMARY gets a list of {id, ours, peer, ratio, floor, goal, verdict} with more keys beside. `verdict` is
-goal, floor or below; null where nothing is asked for. `ratio` and `peer` are null where there is no peer.
+goal, floor or below; null where nothing is asked for. `ratio` and `peer` are null where there is no peer;
+`bounds_of` tells whether floor and goal are of the ratio or of our figure.
 """
 
 import json
@@ -46,7 +47,8 @@ def compared(row, figures):
         "ratio": ratio,
         "floor": row.floor,
         "goal": row.goal,
-        "verdict": row.verdict(ratio if row.peer else medians[0] / row.unit),
+        "verdict": row.verdict(medians[0] / row.unit, ratio),
+        "bounds_of": "ours" if row.absolute else "ratio",
         "what": row.what,
         "peer_name": row.peer,
         "less_is_better": row.sign < 0,
