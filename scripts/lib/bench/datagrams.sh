@@ -84,9 +84,9 @@ victim() {
     hear_start "$(bench_pod "$side" 2)" "$@"
     bench_pinned "$client_cpu" "$(bench_pod "$side" 1)" "$@" "$load" paced \
         --to "$(bench_second "$side" "$VICTIM_PORT")" --rate "$VICTIM_RATE" --seconds "$bench_seconds" >/dev/null
-    wait "$hearing"
+    wait "$hearing" || return 1
     lab_stop "flood-$side"
-    jq -c '{p50_us, p99_us, p999_us, lost: ((1 - .received / .sent) * 100)}' "$heard"
+    jq -ce '{p50_us, p99_us, p999_us, lost: ((1 - .received / .sent) * 100)}' "$heard"
 }
 
 # hear_start POD [UNDER…]: a receiver in the background, which tells the file `heard`; sets `hearing`.

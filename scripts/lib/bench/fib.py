@@ -2,6 +2,7 @@
 
 Usage: fib.py daemon SOCKET PID COUNT     as peers of one source, in parts as long as a request may be
        fib.py kernel NAMESPACE COUNT      by `ip -batch`
+       fib.py empty SOCKET                withdraws what `daemon` has given, and prints nothing
 
 `seconds` are until every worker of the daemon forwards by all of them, or `ip` has ended; `bytes` what the
 daemon's memory, or the kernel's, has grown by. The routes of both are alike: /32 of IPv4 as long as there are
@@ -22,7 +23,7 @@ from scale_step import kernel_kb, memory_kb
 FIRST4, COUNT4 = 0xC6121000, 126_976
 # A peer has at most so many prefixes; so many peers make a request of some 3 MB.
 EACH, PEERS = 256, 400
-PATIENCE_SECONDS = 300
+PATIENCE_SECONDS = 120
 SETTLING_SECONDS = 0.5
 
 
@@ -41,7 +42,7 @@ def requests(count):
     peers = [
         {
             "name": f"peer-{number}",
-            "address": socket.inet_ntoa(struct.pack("!I", 0xC6130001 + number)),
+            "address": f"2001:db8:51::{number + 1:x}",
             "prefixes": every[number * EACH : (number + 1) * EACH],
         }
         for number in range((len(every) + EACH - 1) // EACH)
@@ -56,19 +57,28 @@ def requests(count):
 def daemon(path, pid, count):
     client = Client(path)
     parts = list(requests(int(count)))
-    had = client.ask("status")["peers"]
     before, began = memory_kb(pid, "VmRSS"), time.monotonic()
     for _, body in parts:
         if refused := client.send("sync-peers", body):
             sys.exit(f"routes are refused: {str(refused)[:300]}")
-    wanted = had + sum(peers for peers, _ in parts)
-    while not forwards(client.ask("status"), wanted):
-        if time.monotonic() > began + PATIENCE_SECONDS:
-            sys.exit(f"{count} routes are not in force after {PATIENCE_SECONDS} s")
-        time.sleep(0.01)
+    wait_until_forwards(client, sum(peers for peers, _ in parts))
     seconds = time.monotonic() - began
     time.sleep(SETTLING_SECONDS)
     tell(count, seconds, (memory_kb(pid, "VmRSS") - before) * 1024)
+
+
+def empty(path):
+    client = Client(path)
+    client.send("sync-peers", encoded("sync-peers", {"source": "kubernetes", "complete": True, "peers": [], "gone": []}))
+    wait_until_forwards(client, 0)
+
+
+def wait_until_forwards(client, peers):
+    began = time.monotonic()
+    while not forwards(client.ask("status"), peers):
+        if time.monotonic() > began + PATIENCE_SECONDS:
+            sys.exit(f"{peers} peers are not in force after {PATIENCE_SECONDS} s")
+        time.sleep(0.01)
 
 
 def forwards(status, peers):
@@ -88,4 +98,4 @@ def tell(count, seconds, grown):
 
 
 if __name__ == "__main__":
-    {"daemon": daemon, "kernel": kernel}[sys.argv[1]](*sys.argv[2:])
+    {"daemon": daemon, "kernel": kernel, "empty": empty}[sys.argv[1]](*sys.argv[2:])

@@ -122,7 +122,7 @@ bench_quietly() {
     local try told value least=
     for ((try = 1; try <= bench_tries; try++)); do
         bench_python meter begin "$LAB_DIR/meter" $$
-        value=$("$1" "$2") || return 1
+        value=$("$1" "$2") && [[ -n $value ]] || return 1
         told=$(bench_python meter end "$LAB_DIR/meter" $$ "$LAB_DIR/pids")
         value=$(jq -cn --argjson value "$value" --argjson told "$told" --argjson most "$BENCH_FOREIGN" \
             '$told + ($value | if type == "object" then . else {value: .} end) + {noisy: ($told.foreign > $most)}')

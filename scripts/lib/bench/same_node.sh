@@ -65,7 +65,7 @@ exchanges_between_pods() {
 
 # exchanges SIDE: microseconds.
 exchanges() {
-    bench_client "$1" ask --to "$(bench_second "$1" "$EXCHANGE_PORT")" --seconds "$bench_seconds" | jq -c '{p50_us, p99_us}'
+    bench_client "$1" ask --to "$(bench_second "$1" "$EXCHANGE_PORT")" --seconds "$bench_seconds" | jq -ce '{p50_us, p99_us}'
 }
 
 # connections_between_pods SIDE…

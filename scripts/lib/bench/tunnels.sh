@@ -154,5 +154,5 @@ tunnel_exchange() {
     kernel_way "$1"
     tunnel_pods "$1"
     bench_pinned "$client_cpu" "$from" "$load" ask --to "$(address "$to" 4):$EXCHANGE_PORT" --seconds "$bench_seconds" |
-        jq -c '{p50_us, p99_us}'
+        jq -ce '{p50_us, p99_us}'
 }
