@@ -1,5 +1,6 @@
 #!/bin/bash
-# What scripts/bench makes of its samples: medians, ratios, verdicts; and whose CPU time it takes for others'.
+# What scripts/bench makes of its samples: medians, ratios, verdicts, a chart; whose CPU time it takes for
+# others'; and how it searches a rate.
 # The samples are made up here. Needs neither root nor binaries.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -12,6 +13,7 @@ export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$root/scripts/lib/bench
 
 main() {
     samples_compared
+    summary_drawn
     cpu_time_of_others
     rate_searched
     rows_named
@@ -69,6 +71,30 @@ samples_compared() {
     check "every row has its keys" jq -e 'all(.[]; has("id") and has("ours") and has("peer") and has("ratio")
         and has("floor") and has("goal") and has("verdict"))' "$scratch/summary"
     check "the table has them all" test "$(wc -l <"$scratch/table")" = "$(($(jq length "$scratch/summary") + 1))"
+}
+
+summary_drawn() {
+    check "a chart is drawn" python3 "$root/scripts/lib/bench/chart.py" "$scratch/summary" "$scratch/chart.svg" 'ours < & theirs'
+    check "with a bar for each row that has a peer, marks of its bounds, to the right what is better" \
+        python3 - "$scratch" <<'PY'
+import json
+import sys
+import xml.etree.ElementTree as tree
+
+SVG = "{http://www.w3.org/2000/svg}"
+with open(f"{sys.argv[1]}/summary") as file:
+    rows = [row for row in json.load(file) if row["bounds_of"] == "ratio"]
+root = tree.parse(f"{sys.argv[1]}/chart.svg").getroot()
+bars = [each for each in root.iter(f"{SVG}rect") if each.get("class") == "bar"]
+assert len(bars) == len(rows) > 5, (len(bars), len(rows))
+goals = [each for each in root.iter(f"{SVG}line") if each.get("class") == "goal"]
+assert len(goals) == sum(row["goal"] is not None for row in rows)
+one = next(float(each.get("x")) for each in root.iter(f"{SVG}text") if each.text == "1")
+for row, bar in zip(rows, bars):
+    ahead = row["ratio"] < 1 if row["less_is_better"] else row["ratio"] > 1
+    begins = float(bar.get("x"))
+    assert (begins >= one - 0.1) == (ahead or row["ratio"] == 1), (row["id"], begins, one)
+PY
 }
 
 # Two seconds of two CPUs; 10 is the run, 11 its child, 20 another program that has a child 21, 3 a thread

@@ -3,7 +3,7 @@
 # the machine does meets all of them alike. Sourced after nodes.sh by scripts/bench.
 #
 # Enters: rows, as scripts/lib/bench/rows.py names them. Leaves: target/bench/samples, a line for each
-# figure; target/bench/summary.json; the same as a table. Needs two CPUs: the worker has the first.
+# figure; target/bench/summary.json and chart.svg; the same as a table. Needs two CPUs: the worker has the first.
 
 # Set by bench_node: rounds, seconds of each load, what nice adds to daemon and loads.
 bench_rounds=5 bench_seconds=3
@@ -87,6 +87,7 @@ bench_conditions() {
 bench_table() {
     local reason
     bench_python table "$bench_dir/samples" "$bench_dir/summary.json"
+    bench_python chart "$bench_dir/summary.json" "$bench_dir/chart.svg"
     for reason in "${bench_left_out[@]}"; do skip "${reason%%:*}" "${reason#*: }"; done
 }
 
