@@ -35,7 +35,7 @@ row() {
         { jq -c --arg id "$1" '.[] | select(.id == $id)' "$scratch/summary" && return 1; }
 }
 
-table() { python3 "$root/scripts/lib/bench/table.py" "$scratch/samples" "$scratch/summary" >"$scratch/table"; }
+table() { python3 "$root/scripts/lib/bench/table.py" "$scratch/samples" "$scratch/summary" 4 5 >"$scratch/table"; }
 
 samples_compared() {
     sampled tcp-1-apart vswitchd value 9e9 3e9 11e9
@@ -57,6 +57,7 @@ samples_compared() {
     sed -i 's/"exchange-\([a-z]*\)"\(.*\)}$/"exchange-\1"\2,"p99_us":100}/' "$scratch/samples"
     check "a table is made" table
     check "medians are compared" row B1 '.ours == 9 and .peer == 10 and .ratio == 0.9 and .verdict == "floor"'
+    check "the CPUs of both ends are named" row B1 '.what | endswith("server CPU 4, client CPU 5")'
     check "with how far the extremes are apart" row B1 '.spread[0] > 0.88 and .spread[0] < 0.89 and .spread[1] == 0'
     check "with CPU seconds for 10^9 bytes, and what was sent again" row B1 \
         '.cpu_seconds_per_gb == [0.5, 0.5] and .retransmits == [7, 7]'

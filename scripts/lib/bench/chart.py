@@ -19,7 +19,7 @@ WORDS = {
     "below": "below its floor",
     None: "nothing is asked for",
 }
-LABELS, BARS, FIGURES, LINE, TOP, MARGIN = 620, 420, 90, 22, 78, 12
+LABELS, BARS, FIGURES, LINE, TOP, MARGIN = 780, 420, 90, 22, 78, 12
 # The scale's ends, at least.
 LEAST, MOST = 0.25, 4
 

@@ -3,13 +3,16 @@
 A row's floor is where a change has broken something; its goal is what the product claims.
 """
 
+# Which CPU has which end; {worker} is the CPU of vswitchd's worker.
 PLACES = {
-    "apart": "server beside the worker",
-    "swapped": "client beside the worker",
-    "together": "both on one CPU",
+    "apart": "server CPU {worker}, client CPU {other}",
+    "swapped": "server CPU {other}, client CPU {worker}",
+    "together": "both CPU {other}",
 }
-# With two nodes of ours: the worker of the one is on the first CPU, that of the other on the second.
-TWO_WORKERS = {"apart": "ends on two CPUs", "together": "ends on one CPU"}
+# With two nodes of ours: the worker of the sending one is on the first of them, that of the other on the second.
+TWO_WORKERS = {place: f"{words}, workers CPU {{worker}} and {{other}}" for place, words in PLACES.items()}
+# What NICs of the lab do, as real ones.
+MODERATED = "an interrupt in 20 us"
 
 
 class Row:
@@ -74,16 +77,16 @@ def same_node():
 
 def datagrams():
     for row, peer, floor, goal in (("B8", "bridge", 0.9, 1.4), ("B9", "ovs", 1.5, 3)):
-        what = "64 bytes, 1000 flows, kpps"
-        yield Row(row, "pdr", peer, f"{what}, 0.5 % lost, dropped at the receiver's interface", 1e3, floor, goal)
+        what = "64 bytes, 1000 flows, kpps, sender CPU {other}"
+        yield Row(row, "pdr", peer, f"{what}, 0.5 % lost, dropped at the receiver's NIC", 1e3, floor, goal)
         yield Row(f"{row}-flood", "flood", peer, f"{what}, of a flood, dropped there", 1e3, None, None)
     for scheduling, words in (("fifo", "SCHED_FIFO"), ("ordinary", "ordinary")):
-        name, what = f"victim-{scheduling}", f"victim of a flood, {words}, all on one CPU"
+        name, what = f"victim-{scheduling}", f"victim of a flood, {words}, all CPU {{other}}"
         for key, quantile in (("p50_us", "p50"), ("p99_us", "p99"), ("p999_us", "p99.9")):
             asked = (1.0, 0.3) if quantile == "p99.9" else (None, None)
             yield Row(f"B15-{scheduling}-{quantile}", name, "bridge", f"{what}, {quantile}, us", 1, *asked, -1, key)
         yield Row(f"B15-{scheduling}-lost", name, "bridge", f"{what}, lost, %", 1, None, None, -1, "lost")
-    what = "bursts of 512 of 64 bytes, arrived, %"
+    what = "bursts of 512 of 64 bytes, arrived, %, sender CPU {other}, dropped at the receiver's NIC"
     yield Row("B16", "bursts", "bridge", what, 1, 1.0, 1.0)
     yield Row("B16-none-lost", "bursts", None, what, 1, None, 100)
 
@@ -93,11 +96,11 @@ def tunnels():
         for place in ("apart", "together"):
             what = f"VXLAN TCP, {way}"
             name = f"{direction}-af_xdp-{place}"
-            yield Row(f"{row}-{place}", name, "kernel-cut", f"{what}, AF_XDP copy, Gb/s, {PLACES[place]}", 1e9, floor, 1.0)
-            yield Row(f"{row}-{place}-uncut", name, "kernel-uncut", f"{what}, AF_XDP copy, Gb/s, {PLACES[place]}", 1e9, None, None)
+            yield Row(f"{row}-{place}", name, "kernel-cut", f"{what}, AF_XDP copy, {MODERATED}, Gb/s, {PLACES[place]}", 1e9, floor, 1.0)
+            yield Row(f"{row}-{place}-uncut", name, "kernel-uncut", f"{what}, AF_XDP copy, {MODERATED}, Gb/s, {PLACES[place]}", 1e9, None, None)
             name = f"{direction}-offload-{place}"
             yield Row(
-                f"B5-{direction}-{place}", name, "kernel-uncut", f"{what}, offload, Gb/s, {PLACES[place]}", 1e9, 0.85, 1.1, ours="vswitchd-uncut"
+                f"B5-{direction}-{place}", name, "kernel-uncut", f"{what}, offload, {MODERATED}, Gb/s, {PLACES[place]}", 1e9, 0.85, 1.1, ours="vswitchd-uncut"
             )
     # This kernel has no IPIP: its VXLAN stands there instead, and nothing is asked for.
     for mode, words, peer, floor, goal in (
@@ -106,11 +109,11 @@ def tunnels():
         ("direct", "no tunnel", "kernel-routed", 0.6, 1.0),
     ):
         for place in ("apart", "together"):
-            what = f"{words}, both ours, TCP, Gb/s, {TWO_WORKERS[place]}"
+            what = f"{words}, both ours, {MODERATED}, TCP, Gb/s, {TWO_WORKERS[place]}"
             yield Row(f"B24-{mode}-{place}", f"both-{mode}-{place}", peer, what, 1e9, floor, goal)
             name = f"both-exchange-{mode}-{place}"
             for key, bounds in (("p50", (1.0, 0.5)), ("p99", (1.5, 0.8))):
-                what = f"{words}, both ours, exchange {key}, us, {TWO_WORKERS[place]}"
+                what = f"{words}, both ours, {MODERATED}, exchange {key}, us, {TWO_WORKERS[place]}"
                 bounds = bounds if floor else (None, None)
                 yield Row(f"B25-{mode}-{place}-{key}", name, peer, what, 1, *bounds, -1, f"{key}_us")
 
@@ -121,7 +124,7 @@ def node():
     yield Row("B18-p99", "add", "reference", "CNI ADD, 16 at once, p99, ms", 1, 1.0, 0.5, -1, "at_once_p99_ms")
     yield Row("B20", "memory", "ovs", "100 pods, resident memory, MB", 1e6, 96, 48, -1, absolute=True)
     routes = "a million routes, 126,976 of IPv4"
-    yield Row("B10", "many-routes", "few", f"{routes}, beside ten, 64 bytes, of a flood, kpps", 1e3, 0.85, 0.95)
+    yield Row("B10", "many-routes", "few", f"{routes}, beside ten, 64 bytes, of a flood, kpps, sender CPU {{other}}", 1e3, 0.85, 0.95)
     yield Row("B19", "fib", "kernel", f"{routes}, taken, thousands/s", 1e3, 5, 20)
     yield Row("B19-bytes", "fib", "kernel", f"{routes}, bytes each", 1, 64, 32, -1, "bytes_each", absolute=True)
     wait = f"{routes}, longest wait meanwhile, SCHED_FIFO, us"
@@ -130,7 +133,7 @@ def node():
 
 def sessions():
     for rules, floor, goal in ((1000, 3, 10), (5000, 10, 30)):
-        flood = f"{rules} policy rules, 64 bytes, kpps"
+        flood = f"{rules} policy rules, 64 bytes, kpps, sender CPU {{other}}"
         yield Row(f"B11-{rules}", f"flood-{rules}", "nft-stateless", flood, 1e3, floor, goal)
         yield Row(f"B11-{rules}-states", f"flood-{rules}", "nft-linear", flood, 1e3, None, None)
         for place in ("apart", "together"):

@@ -86,7 +86,7 @@ bench_conditions() {
 
 bench_table() {
     local reason
-    bench_python table "$bench_dir/samples" "$bench_dir/summary.json"
+    bench_python table "$bench_dir/samples" "$bench_dir/summary.json" "$worker_cpu" "$other_cpu"
     bench_python chart "$bench_dir/summary.json" "$bench_dir/chart.svg"
     for reason in "${bench_left_out[@]}"; do skip "${reason%%:*}" "${reason#*: }"; done
 }

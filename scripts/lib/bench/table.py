@@ -1,7 +1,8 @@
 """The table of a run's rows, and its summary for machines.
 
-Usage: table.py SAMPLES SUMMARY
+Usage: table.py SAMPLES SUMMARY WORKER OTHER
 
+WORKER is the CPU of vswitchd's worker, OTHER the one beside it.
 SAMPLES has a line of JSON for each measurement of a side: {measurement, side, value, …}, with what meter.py
 prints, and `bytes` and `retransmits` where it moved bytes. A row compares two sides of a measurement by their
 medians. SUMMARY gets a list of {id, ours, peer, ratio, floor, goal, verdict} with more keys beside. `verdict` is
@@ -18,13 +19,13 @@ from rows import rows
 
 
 def main():
-    samples, summary = sys.argv[1:]
+    samples, summary, worker, other = sys.argv[1:]
     figures = defaultdict(list)
     with open(samples) as file:
         for line in file:
             sample = json.loads(line)
             figures[sample["measurement"], sample["side"]].append(sample)
-    done = [compared(row, figures) for row in rows() if is_measured(row, figures)]
+    done = [compared(row, figures) | {"what": row.what.format(worker=worker, other=other)} for row in rows() if is_measured(row, figures)]
     with open(summary, "w") as file:
         json.dump(done, file, indent=1)
     show(done)
@@ -49,7 +50,6 @@ def compared(row, figures):
         "goal": row.goal,
         "verdict": row.verdict(medians[0] / row.unit, ratio),
         "bounds_of": "ours" if row.absolute else "ratio",
-        "what": row.what,
         "peer_name": row.peer,
         "less_is_better": row.sign < 0,
         "rounds": len(sides[0]),
