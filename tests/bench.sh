@@ -122,7 +122,7 @@ assert told["cpu_seconds"] == (180 - 30) / TICK, told
 # 21 has ended: all that it ever took is its parent's, which is more than there was.
 after["processes"][20] = (1, 5, 520, 910)
 told = measured(before, after, {10}, 2)
-assert told["foreign"] == round((150 - 60 + 4) / TICK / 4, 4), told
+assert told["foreign"] == round((180 - 60 + 4) / TICK / 4, 4), told
 PY
 }
 

@@ -50,20 +50,23 @@ kernel_wire_pod() {
 
 # kernel_way SIDE: how the kernel's nodes send and receive while that side is measured.
 kernel_way() {
-    local node port=off sender=off device=vxlan0
+    local node whole=off ours=off device=vxlan0
     case $1 in
-        *-uncut) port=on sender=on ;;
+        *-uncut) whole=on ;;&
+        vswitchd-uncut) ours=on ;;
         *-routed) device=eth0 ;;
     esac
     for node in node-k node-c; do
-        in_ns "$node" ethtool -K eth0 gro on tso "$sender" gso "$sender" tx-udp_tnl-segmentation "$sender" >/dev/null
-        in_ns router ethtool -K "to-$node" tx "$port" tso "$port" tx-udp_tnl-segmentation "$port" >/dev/null
+        in_ns "$node" ethtool -K eth0 gro on tso "$whole" gso "$whole" tx-udp_tnl-segmentation "$whole" >/dev/null
+        router_port "$node" "$whole"
     done
-    [[ $1 != vswitchd-uncut ]] ||
-        in_ns router ethtool -K to-node-a tx "$port" tso "$port" tx-udp_tnl-segmentation "$port" >/dev/null
+    router_port node-a "$ours"
     kernel_wire_route node-k node-c "$device"
     kernel_wire_route node-c node-k "$device"
 }
+
+# router_port NODE ON: whether the router hands that node superframes, and checksums to be completed.
+router_port() { in_ns router ethtool -K "to-$1" tx "$2" tso "$2" tx-udp_tnl-segmentation "$2" >/dev/null; }
 
 # kernel_wire_route NODE REMOTE DEVICE: to the remote's pods, by the tunnel or by the router.
 kernel_wire_route() {

@@ -9,9 +9,8 @@ bench_many_pods() {
     bench_ours
     if wants B18; then
         # The reference has one family.
-        lab_stop vswitchd-node-a
         ipv4_only node-a
-        node_start node-a
+        bench_restart node-a
         bench_measure add add_time both
     fi
     wants B17 B20 || return 0

@@ -73,11 +73,11 @@ def measured(before, after, ours, cpus):
     mine = [pid for pid in now if descends(pid, now, ours)]
     others = [pid for pid in now if pid not in mine and not descends(pid, now, {KTHREADD})]
     spent = [late - early for early, late in zip(before["machine"], after["machine"])]
-    programs = spent[USER] + spent[NICE] + spent[SYSTEM]
+    # A process's ticks include interrupts that it ran meanwhile, which the machine counts apart.
+    busy = sum(spent[column] for column in (USER, NICE, SYSTEM, IRQ, SOFTIRQ))
     # A child of theirs that ended meanwhile brings the ticks of before, too: no more than ours leave.
-    foreign = min(taken(was, now, others), max(0, programs - taken(was, now, mine)))
+    foreign = min(taken(was, now, others), max(0, busy - taken(was, now, mine)))
     seconds = after["time"] - before["time"]
-    busy = programs + spent[IRQ] + spent[SOFTIRQ]
     return {
         "seconds": round(seconds, 3),
         "cpu_seconds": max(0, busy - foreign) / TICK,

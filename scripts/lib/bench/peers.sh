@@ -19,6 +19,13 @@ bench_ours() {
     for pod in "$@"; do pod_plug node-a "$pod"; done
 }
 
+# bench_restart NODE: its daemon anew, with the configuration that is there. Pods' descriptors went with it.
+bench_restart() {
+    lab_stop "vswitchd-$1"
+    node_start "$1"
+    node_adjust "$1" >>"$LAB_DIR/logs/adjust.log" 2>&1
+}
+
 # bench_kernel SIDE: a kernel that forwards between two pods.
 bench_kernel() {
     local side=$1 number pod

@@ -73,10 +73,7 @@ fib_taken() {
 # The daemon anew, without them: memory that it had once had would not be counted again.
 fib_empty() {
     bench_python fib empty "$(node_socket node-a)"
-    lab_stop vswitchd-node-a
-    node_start node-a
-    # Pods' descriptors went with the daemon.
-    node_adjust node-a >>"$LAB_DIR/logs/adjust.log" 2>&1
+    bench_restart node-a
 }
 
 # fib_wait SIDE: microseconds that a datagram between two pods waits at most while the routes are taken, or

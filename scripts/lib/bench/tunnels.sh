@@ -63,9 +63,8 @@ uplink_chosen() {
         tunnel_config node-a >"$file.new"
     fi
     cmp -s "$file" "$file.new" && return 0
-    lab_stop vswitchd-node-a
     mv "$file.new" "$file"
-    node_start node-a
+    bench_restart node-a
 }
 
 # tunnel_pods SIDE: where the side's bytes come from, and where they go.
