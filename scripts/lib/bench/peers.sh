@@ -106,13 +106,19 @@ bench_place() {
     esac
 }
 
-# bench_serve SIDE COMMAND…: of vswitch-load, in the side's second pod, instead of what is there.
-bench_serve() {
-    local pod
-    pod=$(bench_pod "$1" 2)
+# bench_serve SIDE PORT COMMAND [OPTION…]: of vswitch-load, in the side's second pod.
+bench_serve() { bench_listener "$(bench_pod "$1" 2)" "${@:2}"; }
+
+# bench_listener POD PORT COMMAND [OPTION…]: instead of the one that is there; returns once it listens.
+bench_listener() {
+    local pod=$1 port=$2
     lab_stop "serve-$pod"
-    lab_spawn "serve-$pod" "$pod" taskset -c "$server_cpu" "$load" "${@:2}"
+    lab_spawn "serve-$pod" "$pod" taskset -c "$server_cpu" "$load" "$3" --at "0.0.0.0:$port" "${@:4}"
+    wait_until 10 bench_listens "$pod" "$port" || die "vswitch-load $3 does not listen in $pod"
 }
+
+# bench_listens POD PORT
+bench_listens() { [[ -n $(in_ns "$1" ss -Hltn "sport = :$2") ]]; }
 
 # bench_client SIDE COMMAND…: of vswitch-load, in the side's first pod; prints what it prints.
 bench_client() { bench_pinned "$client_cpu" "$(bench_pod "$1" 1)" "$load" "${@:2}"; }

@@ -27,7 +27,7 @@ bench_policies() {
         wants B12 || continue
         for place in apart together; do
             bench_place "$place"
-            for side in vswitchd nft-linear nft-sets; do bench_serve "$side" serve --at "0.0.0.0:$CONNECTION_PORT"; done
+            for side in vswitchd nft-linear nft-sets; do bench_serve "$side" "$CONNECTION_PORT" serve; done
             bench_measure "connections-$count-$place" policy_connections vswitchd nft-linear nft-sets
         done
     done

@@ -31,7 +31,7 @@ streams_between_pods() {
         fi
         ((${#sides[@]})) || continue
         bench_place "$place"
-        for side in vswitchd "${sides[@]}"; do bench_serve "$side" sink --at "0.0.0.0:$STREAM_PORT"; done
+        for side in vswitchd "${sides[@]}"; do bench_serve "$side" "$STREAM_PORT" sink; done
         bench_measure "tcp-1-$place" one_stream vswitchd "${sides[@]}"
         ! wants "$with_bridge" || bench_measure "tcp-8-$place" eight_streams vswitchd bridge
     done
@@ -58,7 +58,7 @@ exchanges_between_pods() {
     for place in apart together; do
         wants "$([[ $place == together ]] && echo B14 || echo B13)" || continue
         bench_place "$place"
-        for side in "$@"; do bench_serve "$side" echo --at "0.0.0.0:$EXCHANGE_PORT"; done
+        for side in "$@"; do bench_serve "$side" "$EXCHANGE_PORT" echo; done
         bench_measure "exchange-$place" exchanges "$@"
     done
 }
@@ -74,7 +74,7 @@ connections_between_pods() {
     wants B23 || return 0
     for place in apart together; do
         bench_place "$place"
-        for side in "$@"; do bench_serve "$side" serve --at "0.0.0.0:$CONNECT_PORT"; done
+        for side in "$@"; do bench_serve "$side" "$CONNECT_PORT" serve; done
         bench_measure "connect-1-$place" one_client "$@"
         bench_measure "connect-16-$place" many_clients "$@"
     done

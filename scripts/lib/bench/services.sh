@@ -20,7 +20,7 @@ bench_services() {
     for place in apart together; do
         bench_place "$place"
         for side in "${SERVICE_SIDES[@]}"; do
-            bench_serve "$side" serve --at "0.0.0.0:$FIRST_BACKEND" --ports "$BACKENDS"
+            bench_serve "$side" "$FIRST_BACKEND" serve --ports "$BACKENDS"
         done
         ! wants B21 || bench_measure "services-$place" service_connections "${SERVICE_SIDES[@]}"
         [[ $place != together ]] || ! wants B22 || bench_measure in-force in_force "${SERVICE_SIDES[@]}"

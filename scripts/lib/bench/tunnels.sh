@@ -133,8 +133,7 @@ tunnel_serve() {
     shift 2
     for side in "$@"; do
         tunnel_pods "$side"
-        lab_stop "serve-$to"
-        lab_spawn "serve-$to" "$to" taskset -c "$server_cpu" "$load" "$command" --at "0.0.0.0:$port"
+        bench_listener "$to" "$port" "$command"
     done
 }
 
