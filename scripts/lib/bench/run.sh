@@ -60,6 +60,8 @@ bench_node() {
     bench_conditions
     bench_table
     say "Figures are kept in $bench_dir"
+    list_failures
+    ((failed == 0))
 }
 
 # wants ROW…: whether one of them is to be measured.
@@ -104,15 +106,21 @@ sample() {
         | {$measurement, side: $each.key} + del(.sides) + $each.value' >>"$bench_dir/samples"
 }
 
-# bench_measure MEASUREMENT FUNCTION SIDE…: in each round FUNCTION SIDE prints the figures of each.
+# bench_measure MEASUREMENT FUNCTION SIDE…: in each round FUNCTION SIDE prints the figures of each. One that
+# fails costs the run its figure, and its success.
 bench_measure() {
     local measurement=$1 function=$2 round side figures
     shift 2
     for ((round = 1; round <= bench_rounds; round++)); do
         for side in "$@"; do
             progress "$measurement: $side, round $round of $bench_rounds"
-            bench_quietly "$function" "$side" || die "$measurement was not measured with $side"
-            sample "$measurement" "$side" "$figures"
+            if bench_quietly "$function" "$side"; then
+                sample "$measurement" "$side" "$figures"
+            else
+                progress_clear
+                fail "$measurement with $side, round $round"
+                lab_keep_logs
+            fi
         done
     done
 }
