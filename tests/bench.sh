@@ -139,9 +139,14 @@ rounds_measured() {
         foreign=(0); bench_measure add both all
         told "map([.side, .a]) == [[\"vswitchd\", 1], [\"other\", 2]]"'
     # shellcheck disable=SC2016
-    check "one that fails costs its figure, and the run its success" in_a_run '
+    check "one that fails once is tried again" in_a_run '
+        once() { (($(counted) > 1)) && echo 1; }
+        foreign=(0 0); bench_measure tcp-1-apart once vswitchd
+        told "map(.value) == [1]" && ((failed == 0))'
+    # shellcheck disable=SC2016
+    check "one that fails twice costs its figure, and the run its success" in_a_run '
         broken() { [[ $1 != bad ]] || return 1; echo 1; }
-        foreign=(0 0); bench_measure tcp-1-apart broken bad vswitchd >/dev/null
+        foreign=(0 0 0); bench_measure tcp-1-apart broken bad vswitchd >/dev/null
         told "map(.side) == [\"vswitchd\"]" && ((failed == 1))'
 }
 

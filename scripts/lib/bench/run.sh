@@ -107,7 +107,7 @@ sample() {
 }
 
 # bench_measure MEASUREMENT FUNCTION SIDE…: in each round FUNCTION SIDE prints the figures of each. One that
-# fails costs the run its figure, and its success.
+# fails twice costs the run its figure, and its success.
 bench_measure() {
     local measurement=$1 function=$2 round side figures
     shift 2
@@ -126,12 +126,16 @@ bench_measure() {
 }
 
 # bench_quietly FUNCTION SIDE: sets `figures`, with what the meter tells of the time in which they were measured.
-# Of several tries it keeps the one that other programs disturbed least.
+# Of several tries it keeps the one that other programs disturbed least. One may fail, as by a SYN that was lost.
 bench_quietly() {
-    local try told value least=
+    local try told value least='' broken=0
     for ((try = 1; try <= bench_tries; try++)); do
         bench_python meter begin "$LAB_DIR/meter" $$
-        value=$("$1" "$2") && [[ -n $value ]] || return 1
+        if ! value=$("$1" "$2") || [[ -z $value ]]; then
+            ((broken++ == 0)) || return 1
+            try=$((try - 1))
+            continue
+        fi
         told=$(bench_python meter end "$LAB_DIR/meter" $$ "$LAB_DIR/pids")
         value=$(jq -cn --argjson value "$value" --argjson told "$told" --argjson most "$BENCH_FOREIGN" \
             '$told + ($value | if type == "object" then . else {value: .} end) + {noisy: ($told.foreign > $most)}')
