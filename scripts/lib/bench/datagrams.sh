@@ -77,16 +77,24 @@ victim_fifo() { victim "$1" chrt -f 10; }
 
 # victim SIDE [UNDER…]: how late its datagrams are, microseconds, and hundredths that are lost.
 victim() {
-    local side=$1 heard=$LAB_DIR/heard hearing
+    local side=$1 heard=$LAB_DIR/heard
     shift
+    : >"$heard"
     lab_spawn "flood-$side" "$(bench_pod "$side" 3)" taskset -c "$other_cpu" "$load" datagrams \
         --to "$(address "$(bench_pod "$side" 4)" 4):$FLOOD_PORT" --flows "$FLOOD_FLOWS" --seconds 600
+    lateness_heard "$side" "$@"
+    lab_stop "flood-$side"
+    jq -ce '{p50_us, p99_us, p999_us, lost: ((1 - .received / .sent) * 100)}' "$heard"
+}
+
+# lateness_heard SIDE [UNDER…]: of a schedule from the side's first pod to the second; what is heard is in `heard`.
+lateness_heard() {
+    local side=$1 hearing
+    shift
     hear_start "$(bench_pod "$side" 2)" "$@"
     bench_pinned "$client_cpu" "$(bench_pod "$side" 1)" "$@" "$load" paced \
         --to "$(bench_second "$side" "$VICTIM_PORT")" --rate "$VICTIM_RATE" --seconds "$bench_seconds" >/dev/null
-    wait "$hearing" || return 1
-    lab_stop "flood-$side"
-    jq -ce '{p50_us, p99_us, p999_us, lost: ((1 - .received / .sent) * 100)}' "$heard"
+    wait "$hearing"
 }
 
 # hear_start POD [UNDER…]: a receiver in the background, which tells the file `heard`; sets `hearing`.

@@ -128,11 +128,11 @@ bench_measure() {
 # bench_quietly FUNCTION SIDE: sets `figures`, with what the meter tells of the time in which they were measured.
 # Of several tries it keeps the one that other programs disturbed least. One may fail, as by a SYN that was lost.
 bench_quietly() {
-    local try told value least='' broken=0
+    local try told value least='' fruitless=0
     for ((try = 1; try <= bench_tries; try++)); do
         bench_python meter begin "$LAB_DIR/meter" $$
         if ! value=$("$1" "$2") || [[ -z $value ]]; then
-            ((broken++ == 0)) || return 1
+            ((fruitless++ == 0)) || return 1
             try=$((try - 1))
             continue
         fi
