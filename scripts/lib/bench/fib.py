@@ -24,6 +24,7 @@ FIRST4, COUNT4 = 0xC6121000, 126_976
 # A peer has at most so many prefixes; so many peers make a request of some 3 MB.
 EACH, PEERS = 256, 400
 PATIENCE_SECONDS = 120
+RECONNECTS = 5
 SETTLING_SECONDS = 0.5
 
 
@@ -55,22 +56,30 @@ def requests(count):
 
 
 def daemon(path, pid, count):
-    client = Client(path)
     parts = list(requests(int(count)))
     before, began = memory_kb(pid, "VmRSS"), time.monotonic()
     for _, body in parts:
-        if refused := client.send("sync-peers", body):
+        if refused := sent(path, body):
             sys.exit(f"routes are refused: {str(refused)[:300]}")
-    wait_until_forwards(client, sum(peers for peers, _ in parts))
+    wait_until_forwards(Client(path), sum(peers for peers, _ in parts))
     seconds = time.monotonic() - began
     time.sleep(SETTLING_SECONDS)
     tell(count, seconds, (memory_kb(pid, "VmRSS") - before) * 1024)
 
 
+def sent(path, body):
+    """As an agent sends it: a daemon that closes the connection is asked once more, by another one."""
+    for _ in range(RECONNECTS):
+        try:
+            return Client(path).send("sync-peers", body)
+        except ConnectionError as error:
+            last = error
+    sys.exit(f"sync-peers: {last}, {RECONNECTS} times")
+
+
 def empty(path):
-    client = Client(path)
-    client.send("sync-peers", encoded("sync-peers", {"source": "kubernetes", "complete": True, "peers": [], "gone": []}))
-    wait_until_forwards(client, 0)
+    sent(path, encoded("sync-peers", {"source": "kubernetes", "complete": True, "peers": [], "gone": []}))
+    wait_until_forwards(Client(path), 0)
 
 
 def wait_until_forwards(client, peers):
