@@ -9,6 +9,8 @@
 LAB_PARENT=${XDG_RUNTIME_DIR:-/tmp}
 LAB_ID=
 LAB_DIR=
+# What nice adds to the sessions of processes that are spawned; nothing if it is empty.
+LAB_NICE=
 
 # lab_create: a new lab with an id that no other has.
 lab_create() {
@@ -84,13 +86,27 @@ lab_delete_ns() {
 # Start time in clock ticks: together with the pid it names a process for ever.
 process_start() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
 
+# Has its session's nice before it becomes the command.
+# shellcheck disable=SC2016
+readonly LAB_HASTEN='[ ! -w /proc/self/autogroup ] || echo "$0" >/proc/self/autogroup; exec "$@"'
+
+# lab_hasten PROCESS NICE: its session; where sessions are scheduled as one, a process's own nice counts in it
+# alone.
+lab_hasten() { [[ ! -w /proc/$1/autogroup ]] || printf '%d' "$2" >"/proc/$1/autogroup"; }
+
+# lab_nice NICE: of this session, and of those of the processes that are spawned from here on.
+lab_nice() {
+    LAB_NICE=$1
+    lab_hasten self "$1"
+}
+
 # lab_spawn PROCESS NAMESPACE COMMAND…: in the background; its output goes to logs/PROCESS.log.
 lab_spawn() {
     local process=$1 name=$2
     shift 2
     # nsenter replaces itself by the command, so $! is the command's pid. setsid keeps a Ctrl-C at
     # the terminal from it: the lab ends its processes itself, in order.
-    setsid nsenter --net="/run/netns/vsw-$LAB_ID-$name" -- "$@" \
+    setsid ${LAB_NICE:+sh -c "$LAB_HASTEN" "$LAB_NICE"} nsenter --net="/run/netns/vsw-$LAB_ID-$name" -- "$@" \
         </dev/null >>"$LAB_DIR/logs/$process.log" 2>&1 &
     lab_remember_pid "$process" "$!"
     disown "$!"

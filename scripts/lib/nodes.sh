@@ -123,6 +123,12 @@ node_drain() {
 # It answers, or it will not any more.
 node_settled() { lab_gone "vswitchd-$1" || ctl "$1" status; }
 
+# plugin_config NODE: the network's configuration as a runtime gives it to the plugin.
+plugin_config() {
+    jq --arg socket "$(node_socket "$1")" --arg state "$(node_dir "$1")/state" \
+        '{cniVersion, name} + .plugins[0] + {socket: $socket, stateDir: $state}' "$root/config/10-vswitch.conflist"
+}
+
 # cni NODE COMMAND POD [PREVIOUS_RESULT]: executes the plugin as a runtime on that node does: in the
 # node's namespace, CNI_* in the environment, the network's configuration on stdin. CNI_CONFLIST
 # names another conflist than the one that is shipped, CNI_NETNS_PATH another path of the pod's namespace;
@@ -154,6 +160,17 @@ pod_plug() {
     mv "$result.part" "$result"
     pod_address "$result" '\.' >"$LAB_DIR/addresses/$pod.4"
     pod_address "$result" ':' >"$LAB_DIR/addresses/$pod.6"
+}
+
+# pods_plug NODE LAST [FIRST]: p1, p2, …, eight at once.
+pods_plug() {
+    local number jobs=() job
+    for ((number = ${3:-1}; number <= $2; number++)); do
+        pod_plug "$1" "p$number" &
+        jobs+=("$!")
+        ((${#jobs[@]} < 8)) || { for job in "${jobs[@]}"; do wait "$job"; done && jobs=(); }
+    done
+    for job in "${jobs[@]}"; do wait "$job"; done
 }
 
 # pod_address RESULT PATTERN: the first address of a result that matches.

@@ -19,6 +19,7 @@ packages_for() {
             ;;
         vm) echo qemu-system-x86 ;;
         bgp) echo bird2 frr ;;
+        ovs) echo openvswitch-switch ;;
         test) echo shellcheck systemd ;;
         systemd-node) echo mmdebstrap systemd-container procps util-linux ;;
         podman) echo podman conmon runc busybox-static ;;
@@ -86,7 +87,7 @@ apt_install() {
         >>"$log" 2>&1 || code=$?
     [[ -z $policy ]] || rm -f "$policy"
     if [[ -d /run/systemd/system ]]; then
-        for unit in bird frr etcd redis-server containerd podman podman.socket podman-{restart,auto-update.timer}; do
+        for unit in bird frr openvswitch-switch etcd redis-server containerd podman podman.socket podman-{restart,auto-update.timer}; do
             [[ ! " $* " =~ \ ${unit%%[-.]*} ]] || systemctl disable --quiet "$unit" >>"$log" 2>&1 || true
         done
     fi

@@ -6,25 +6,13 @@ soak_node() {
     underlay_up
     underlay_attach_node node-a
     node_up node-a vxlan
-    soak_network >"$LAB_DIR/network.json"
+    plugin_config node-a >"$LAB_DIR/network.json"
 }
 
-# The plugin's configuration, as a runtime gives it.
-soak_network() {
-    jq --arg socket "$(node_socket node-a)" --arg state "$(node_dir node-a)/state" \
-        '{cniVersion, name} + .plugins[0] + {socket: $socket, stateDir: $state}' "$root/config/10-vswitch.conflist"
-}
-
-# soak_pods LAST [FIRST]: p1, p2, …, eight at once.
+# soak_pods LAST [FIRST]
 soak_pods() {
-    local number jobs=() job
     step "Adding pods up to the ${1}th"
-    for ((number = ${2:-1}; number <= $1; number++)); do
-        pod_plug node-a "p$number" &
-        jobs+=("$!")
-        ((${#jobs[@]} < 8)) || { for job in "${jobs[@]}"; do wait "$job"; done && jobs=(); }
-    done
-    for job in "${jobs[@]}"; do wait "$job"; done
+    pods_plug node-a "$@"
 }
 
 # soak_pods_file COUNT: namespace and address of each.

@@ -81,11 +81,8 @@ soak_measure() {
     "soak_${claim//-/_}"
 }
 
-# soak_hasten PROCESS: its session; where sessions are scheduled as one, a process's own nice counts in
-# it alone.
-soak_hasten() {
-    [[ ! -w /proc/$1/autogroup ]] || printf '%d' "$SOAK_NICE" >"/proc/$1/autogroup"
-}
+# soak_hasten PROCESS
+soak_hasten() { lab_hasten "$1" "$SOAK_NICE"; }
 
 # soak_node_up: soak_node, hastened.
 soak_node_up() {

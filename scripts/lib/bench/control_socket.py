@@ -32,7 +32,7 @@ class Client:
         while len(data) < count:
             part = self.socket.recv(count - len(data))
             if not part:
-                raise SystemExit("the daemon closed the connection")
+                raise ConnectionResetError("the daemon closed the connection")
             data += part
         return data
 

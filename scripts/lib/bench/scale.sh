@@ -157,9 +157,7 @@ scale_routes() {
 # scale_cni COMMAND POD: makes an executable that does this and nothing else, and prints its path.
 scale_cni() {
     local file=$LAB_DIR/cni-$1
-    jq --arg socket "$(node_socket node-a)" --arg state "$(node_dir node-a)/state" \
-        '{cniVersion, name} + .plugins[0] + {socket: $socket, stateDir: $state}' \
-        "$root/config/10-vswitch.conflist" >"$file.json"
+    plugin_config node-a >"$file.json"
     cat >"$file" <<SH
 #!/bin/sh
 CNI_COMMAND=$1 CNI_CONTAINERID=$(ns "$2") CNI_NETNS=/run/netns/$(ns "$2") CNI_IFNAME=eth0 CNI_PATH=$bin \

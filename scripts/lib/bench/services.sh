@@ -20,10 +20,10 @@ bench_services() {
     for place in apart together; do
         bench_place "$place"
         for side in "${SERVICE_SIDES[@]}"; do
-            bench_serve "$side" "$server_cpu" "$FIRST_BACKEND" "$BACKENDS"
+            bench_serve "$side" "$FIRST_BACKEND" serve --ports "$BACKENDS"
         done
-        [[ " $* " != *" B21 "* ]] || bench_measure "services-$place" service_connections "${SERVICE_SIDES[@]}"
-        [[ $place != together || " $* " != *" B22 "* ]] || bench_measure in-force in_force "${SERVICE_SIDES[@]}"
+        ! wants B21 || bench_measure "services-$place" service_connections "${SERVICE_SIDES[@]}"
+        [[ $place != together ]] || ! wants B22 || bench_measure in-force in_force "${SERVICE_SIDES[@]}"
     done
 }
 
@@ -46,7 +46,7 @@ in_force() {
             ;;
     esac
     # The middle one of the Services.
-    bench_pinned "$other_cpu" "$(bench_pod "$side" 1)" /usr/bin/python3 "$root/scripts/lib/bench/in_force.py" \
+    bench_pinned "$client_cpu" "$(bench_pod "$side" 1)" /usr/bin/python3 "$root/scripts/lib/bench/in_force.py" \
         198.19.19.136 "$SERVICE_PORT" b "${change[@]}"
     services_told services "$side"
 }

@@ -1,9 +1,13 @@
 """The table of a run's rows, and its summary for machines.
 
-Usage: table.py SAMPLES SUMMARY
+Usage: table.py SAMPLES SUMMARY WORKER OTHER
 
-SAMPLES has a line of JSON for each figure: {measurement, side, value}. A row compares two sides of a
-measurement by their medians. SUMMARY gets a list of {id, ours, peer, ratio, floor, goal, verdict}.
+WORKER is the CPU of vswitchd's worker, OTHER the one beside it.
+SAMPLES has a line of JSON for each measurement of a side: {measurement, side, value, …}, with what meter.py
+prints, and `bytes` and `retransmits` where it moved bytes. A row compares two sides of a measurement by their
+medians. SUMMARY gets a list of {id, ours, peer, ratio, floor, goal, verdict} with more keys beside. `verdict` is
+goal, floor or below; null where nothing is asked for. `ratio` and `peer` are null where there is no peer;
+`bounds_of` tells whether floor and goal are of the ratio or of our figure.
 """
 
 import json
@@ -11,91 +15,131 @@ import statistics
 import sys
 from collections import defaultdict
 
-OURS = "vswitchd"
-KEYS = ("id", "what", "ours", "peer", "ratio", "spread", "floor", "goal", "verdict")
-
-
-class Row:
-    """A comparison with a peer; `sign` is 1 where more is better, -1 where less is."""
-
-    def __init__(self, id, measurement, peer, what, unit, floor, goal, sign=1):
-        self.id, self.measurement, self.peer, self.what = id, measurement, peer, what
-        self.unit, self.floor, self.goal, self.sign = unit, floor, goal, sign
-
-    def verdict(self, ratio):
-        for name in ("goal", "floor"):
-            bound = getattr(self, name)
-            if bound is None or (ratio - bound) * self.sign >= 0:
-                return name
-        return "below"
-
-
-def rows():
-    for rules, floor, goal in ((1000, 3, 10), (5000, 10, 30)):
-        flood = f"{rules} policy rules, 64 bytes, kpps"
-        yield Row(f"B11-{rules}", f"flood-{rules}", "nft-stateless", flood, 1e3, floor, goal)
-        yield Row(f"B11-{rules}-states", f"flood-{rules}", "nft-linear", flood, 1e3, None, None)
-        for place, words in (("apart", "server beside the worker"), ("together", "both on one CPU")):
-            made = f"{rules} rules, connections/s, {words}"
-            name = f"connections-{rules}-{place}"
-            yield Row(f"B12-{rules}-{place}", name, "nft-sets", made, 1, 0.7, 1.0)
-            yield Row(f"B12-{rules}-{place}-linear", name, "nft-linear", made, 1, 0.7, 1.0)
-    for place, words in (("apart", "server beside the worker"), ("together", "both on one CPU")):
-        made = f"10,000 Services, connections/s, {words}"
-        yield Row(f"B21-{place}", f"services-{place}", "kube-nft", made, 1, 0.7, 1.0)
-        yield Row(f"B21-{place}-iptables", f"services-{place}", "kube-iptables", made, 1, 1.0, 5.0)
-    changed = "one endpoint of 10,000 Services in force, ms"
-    yield Row("B22", "in-force", "kube-nft", changed, 1, 1.0, 0.7, -1)
-    yield Row("B22-iptables", "in-force", "kube-iptables", changed, 1, 1.0, 0.7, -1)
+from rows import rows
 
 
 def main():
-    samples, summary = sys.argv[1:]
+    samples, summary, worker, other = sys.argv[1:]
     figures = defaultdict(list)
     with open(samples) as file:
         for line in file:
             sample = json.loads(line)
-            figures[sample["measurement"], sample["side"]].append(sample["value"])
-    done = [compared(row, figures) for row in rows() if (row.measurement, row.peer) in figures]
+            figures[sample["measurement"], sample["side"]].append(sample)
+    done = [compared(row, figures) | {"what": row.what.format(worker=worker, other=other)} for row in rows() if is_measured(row, figures)]
     with open(summary, "w") as file:
-        json.dump([{key: row[key] for key in KEYS if key not in ("what", "spread")} for row in done], file, indent=1)
+        json.dump(done, file, indent=1)
     show(done)
 
 
+def is_measured(row, figures):
+    return all((row.measurement, side) in figures for side in (row.ours, row.peer) if side)
+
+
 def compared(row, figures):
-    ours, peer = figures[row.measurement, OURS], figures[row.measurement, row.peer]
-    ratio = statistics.median(ours) / statistics.median(peer)
+    sides = [figures[row.measurement, side] for side in (row.ours, row.peer) if side]
+    values = [[sample[row.figure] for sample in side] for side in sides]
+    medians = [statistics.median(side) for side in values]
+    ratio = quotient(*medians) if row.peer else None
+    samples = [sample for side in sides for sample in side]
     return {
         "id": row.id,
-        "what": row.what,
-        "ours": statistics.median(ours) / row.unit,
-        "peer": statistics.median(peer) / row.unit,
-        "peer_name": row.peer,
+        "ours": medians[0] / row.unit,
+        "peer": medians[1] / row.unit if row.peer else None,
         "ratio": ratio,
-        "spread": f"{spread(ours):.0f}/{spread(peer):.0f} %",
         "floor": row.floor,
         "goal": row.goal,
-        "verdict": row.verdict(ratio) if row.goal is not None else "-",
+        "verdict": row.verdict(medians[0] / row.unit, ratio),
+        "bounds_of": "ours" if row.absolute else "ratio",
+        "peer_name": row.peer,
+        "less_is_better": row.sign < 0,
+        "rounds": len(sides[0]),
+        "spread": [spread(side) for side in values],
+        "cpu_seconds_per_gb": [per_gb(side) for side in sides],
+        "retransmits": [median_of(side, "retransmits") for side in sides],
+        "sender_bound": [any(sample.get("sender_bound") for sample in side) for side in sides],
+        "foreign": max((sample.get("foreign", 0) for sample in samples), default=0),
+        "noisy": sum(sample.get("noisy", False) for sample in samples),
     }
 
 
+def quotient(ours, peer):
+    """Of two zeros: they are equal."""
+    if peer:
+        return ours / peer
+    return 1.0 if not ours else float("inf")
+
+
 def spread(values):
-    """How far the extremes are from each other, in hundredths of the median."""
-    return (max(values) - min(values)) / statistics.median(values) * 100
+    """How far the extremes are from each other, in parts of the median."""
+    median = statistics.median(values)
+    return (max(values) - min(values)) / median if median else 0.0
+
+
+def per_gb(samples):
+    """CPU seconds of the whole machine, less what others took, for 10^9 bytes that arrived."""
+    each = [
+        sample["cpu_seconds"] / sample["bytes"] * 1e9
+        for sample in samples
+        if sample.get("bytes") and "cpu_seconds" in sample
+    ]
+    return statistics.median(each) if each else None
+
+
+def median_of(samples, key):
+    each = [sample[key] for sample in samples if key in sample]
+    return statistics.median(each) if each else None
+
+
+HEAD = (
+    "row", "what", "ours", "peer", "", "ratio", "spread", "floor", "goal", "verdict", "CPU s/GB", "sent again", "noisy",
+)
+LEFT = ("row", "what", "", "verdict")
 
 
 def show(done):
-    form = "{:<22} {:<58} {:>9} {:>9} {:<14} {:>6} {:>9} {:>6} {:>5}  {}"
-    print(form.format("row", "what", "ours", "peer", "", "ratio", "spread", "floor", "goal", "verdict"))
-    for row in done:
-        floor, goal = ("-" if row[key] is None else f"{row[key]:g}" for key in ("floor", "goal"))
-        ours, peer = (f"{row[key]:,.1f}" if row[key] < 1000 else f"{row[key]:,.0f}" for key in ("ours", "peer"))
-        print(
-            form.format(
-                row["id"], row["what"], ours, peer, row["peer_name"], f"{row['ratio']:.2f}",
-                row["spread"], floor, goal, row["verdict"],
-            )
+    lines = [HEAD] + [cells(row) for row in done]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    for line in lines:
+        aligned = (
+            cell.ljust(width) if head in LEFT else cell.rjust(width) for head, cell, width in zip(HEAD, line, widths)
         )
+        print("  ".join(aligned).rstrip())
+    if any(any(row["sender_bound"]) for row in done):
+        print("> more could not be sent: the way may take more")
 
 
-main()
+def cells(row):
+    return (
+        row["id"], row["what"], *figures(row), row["peer_name"] or "",
+        "-" if row["ratio"] is None else f"{row['ratio']:.2f}",
+        "/".join(f"{part * 100:.0f}" for part in row["spread"]) + " %",
+        bound(row["floor"]), bound(row["goal"]), row["verdict"] or "-",
+        both(row["cpu_seconds_per_gb"], "{:.2f}"), both(row["retransmits"], "{:.0f}"), str(row["noisy"] or ""),
+    )
+
+
+def figures(row):
+    """Ours and the peer's."""
+    bounds = row["sender_bound"] + [False]
+    return [">" * bounds[at] + number(row[side]) for at, side in enumerate(("ours", "peer"))]
+
+
+def number(value):
+    if value is None:
+        return "-"
+    return f"{value:,.1f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def bound(value):
+    return "-" if value is None else f"{value:g}"
+
+
+def both(values, form):
+    """Of ours and of the peer; nothing where neither has one."""
+    if all(value is None for value in values):
+        return ""
+    return "/".join("-" if value is None else form.format(value) for value in values)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+# shellcheck shell=bash
+# node-k and node-c: two nodes with the kernel's VXLAN, each with a pod on a bridge, k1 and c1, one in each
+# subnet of the underlay. Sourced after kernel_node.sh.
+#
+# A veth hands its peer superframes that no wire would carry. `cut` has the kernel segment them before the
+# sender's NIC, and merge them behind the receiver's; `uncut` lets them through whole, which is what a NIC
+# with tunnel offloads spares its host. Both are measured. A NIC interrupts once for what arrives within some
+# microseconds: so do all of these.
+
+readonly MODERATION_NS=20000 MODERATED_POLLS=2
+
+kernel_wire_up() {
+    local node
+    for node in node-k node-c; do
+        underlay_attach_node "$node"
+        moderate_interrupts "$node"
+        KERNEL_VXLAN["$node"]=vxlan0
+        in_ip "$node" link add vxlan0 type vxlan id "$VNI" dev eth0 dstport 4789 nolearning
+        in_ip "$node" link set vxlan0 mtu "${POD_MTU[vxlan]}" up
+        in_ip "$node" link add br0 mtu "${POD_MTU[vxlan]}" type bridge mcast_snooping 0
+        in_ip "$node" address add "$(gateway4 "$node")/24" dev br0
+        in_ip "$node" link set br0 up
+        kernel_wire_pod "$node" "${node#node-}1"
+    done
+    kernel_wire_peer node-c node-a
+    kernel_wire_peer node-c node-k
+    kernel_wire_peer node-k node-c
+}
+
+# kernel_wire_peer NODE REMOTE: through the tunnel.
+kernel_wire_peer() {
+    local via=${POD_PREFIX4[$2]%/24} mac
+    mac=$(vtep_mac_of "$2")
+    in_ip "$1" neigh add "$via" lladdr "$mac" dev vxlan0 nud permanent
+    in_ns "$1" bridge fdb add "$mac" dev vxlan0 dst "${HOST_ADDRESS[$2]}"
+    in_ip "$1" route add "${POD_PREFIX4[$2]}" via "$via" dev vxlan0 onlink
+}
+
+# kernel_wire_pod NODE POD
+kernel_wire_pod() {
+    local address=${POD_PREFIX4[$1]%0/24}10
+    lab_add_ns "$2"
+    in_ip "$1" link add "v-$2" mtu "${POD_MTU[vxlan]}" type veth peer name eth0 mtu "${POD_MTU[vxlan]}" netns "$(ns "$2")"
+    in_ip "$1" link set "v-$2" master br0 up
+    in_ip "$2" address add "$address/24" dev eth0
+    in_ip "$2" link set eth0 up
+    in_ip "$2" route add default via "$(gateway4 "$1")"
+    printf '%s\n' "$address" >"$LAB_DIR/addresses/$2.4"
+}
+
+# kernel_way SIDE: how the kernel's nodes send and receive while that side is measured.
+kernel_way() {
+    local node whole=off ours=off device=vxlan0
+    case $1 in
+        *-uncut) whole=on ;;&
+        vswitchd-uncut) ours=on ;;
+        *-routed) device=eth0 ;;
+    esac
+    for node in node-k node-c; do
+        in_ns "$node" ethtool -K eth0 gro on tso "$whole" gso "$whole" tx-udp_tnl-segmentation "$whole" >/dev/null
+        router_port "$node" "$whole"
+    done
+    router_port node-a "$ours"
+    kernel_wire_route node-k node-c "$device"
+    kernel_wire_route node-c node-k "$device"
+}
+
+# router_port NODE ON: whether the router hands that node superframes, and checksums to be completed.
+router_port() { in_ns router ethtool -K "to-$1" tx "$2" tso "$2" tx-udp_tnl-segmentation "$2" >/dev/null; }
+
+# kernel_wire_route NODE REMOTE DEVICE: to the remote's pods, by the tunnel or by the router.
+kernel_wire_route() {
+    local via=${POD_PREFIX4[$2]%/24}
+    [[ $3 == vxlan0 ]] || via=${LAN_GATEWAY[${HOST_LAN[$1]}]}
+    in_ip "$1" route replace "${POD_PREFIX4[$2]}" via "$via" dev "$3" onlink
+}
+
+# moderate_interrupts NODE: of its NIC. nsenter would leave another namespace's /sys in place.
+moderate_interrupts() {
+    ip netns exec "$(ns "$1")" sh -c "echo $MODERATION_NS >/sys/class/net/eth0/gro_flush_timeout &&
+        echo $MODERATED_POLLS >/sys/class/net/eth0/napi_defer_hard_irqs"
+}

@@ -1,0 +1,156 @@
+# shellcheck shell=bash
+# B5, B6, B7: TCP by VXLAN from a pod to the wire and from the wire to a pod; the wire's other end is node-c,
+# which has the kernel's VXLAN. B24, B25: TCP and exchanges where both ends are ours, by VXLAN, IPIP and
+# directly. Sourced after same_node.sh and kernel_wire.sh.
+#
+# node-a and node-b are ours, the worker of each on the first CPU and on the other one. node-k is the kernel
+# that is compared: by VXLAN, whose superframes are cut before the wire or go over it whole, or by routes alone.
+# B5, B6 and B7 differ by node-a's uplink: B5 has one that hands superframes to the kernel.
+
+bench_tunnels() {
+    local kind
+    tunnels_up
+    for kind in af_xdp offload; do
+        # shellcheck disable=SC2046
+        wants $(rows_of_uplink "$kind") || continue
+        uplink_chosen "$kind" || continue
+        to_the_wire "$kind"
+        from_the_wire "$kind"
+    done
+    wants B24 B25 || return 0
+    uplink_chosen af_xdp
+    between_ours
+}
+
+rows_of_uplink() { [[ $1 == af_xdp ]] && echo B6 B7 || echo B5; }
+
+# Pods a1 and b1 of ours, k1 and c1 of the kernel's.
+tunnels_up() {
+    local node
+    underlay_up
+    for node in node-a node-b; do
+        underlay_attach_node "$node"
+        mkdir -p "$(node_dir "$node")/state" "$(node_dir "$node")/pods"
+    done
+    kernel_wire_up
+    for node in node-a node-b; do
+        moderate_interrupts "$node"
+        tunnel_config "$node" >"$(node_dir "$node")/vswitch.toml"
+        node_start "$node"
+        pod_plug "$node" "${node#node-}1"
+    done
+}
+
+# tunnel_config NODE [KIND]: KIND is that of the uplink. Pods have one MTU, whatever the encapsulation.
+tunnel_config() {
+    local peer=node-b
+    [[ $1 == node-a ]] || peer="node-a"
+    node_config "$1" vxlan "$peer" node-c | sed "s/^vni = .*/&\npod_mtu = ${POD_MTU[vxlan]}/${2:+; s/^\[uplink\]/&\nkind = \"$2\"/}"
+}
+
+# uplink_chosen KIND: node-a has it; fails, and tells why, if this vswitchd has none of that kind. One that
+# knows no kinds has af_xdp.
+uplink_chosen() {
+    local kind=$1 file reason
+    file=$(node_dir node-a)/vswitch.toml
+    tunnel_config node-a "$kind" >"$file.new"
+    if ! reason=$(in_ns node-a "$bin/vswitchd" --check --config "$file.new" 2>&1); then
+        if [[ $kind != af_xdp ]]; then
+            # shellcheck disable=SC2046
+            leave_out "$(rows_of_uplink "$kind")" "this vswitchd has no uplink $kind: $(tail -n 1 <<<"${reason##*"$file.new":}")"
+            return 1
+        fi
+        tunnel_config node-a >"$file.new"
+    fi
+    cmp -s "$file" "$file.new" && return 0
+    mv "$file.new" "$file"
+    bench_restart node-a
+}
+
+# tunnel_pods SIDE: where the side's bytes come from, and where they go.
+tunnel_pods() { read -r from to <<<"${wire_pods[${1%%-*}]}"; }
+
+# to_the_wire KIND
+to_the_wire() {
+    wants "$([[ $1 == offload ]] && echo B5 || echo B6)" || return 0
+    local -A wire_pods=([vswitchd]='a1 c1' [kernel]='k1 c1')
+    wire_places "out-$1" "$1"
+}
+
+# from_the_wire KIND
+from_the_wire() {
+    wants "$([[ $1 == offload ]] && echo B5 || echo B7)" || return 0
+    local -A wire_pods=([vswitchd]='c1 a1' [kernel]='c1 k1')
+    wire_places "in-$1" "$1"
+}
+
+# wire_places MEASUREMENT KIND: superframes are handed over whole by an uplink that is compared with a kernel
+# that does so.
+wire_places() {
+    local place sides=(vswitchd kernel-cut kernel-uncut)
+    [[ $2 != offload ]] || sides=(vswitchd-uncut kernel-uncut)
+    for place in apart together; do
+        bench_place "$place"
+        tunnel_serve "$STREAM_PORT" sink "${sides[@]}"
+        bench_measure "$1-$place" tunnel_stream "${sides[@]}"
+    done
+}
+
+# Both ends ours; the encapsulations one after the other, beside what the kernel has.
+between_ours() {
+    local -A wire_pods=([vswitchd]='a1 b1' [kernel]='k1 c1')
+    local mode place sides
+    for mode in vxlan ipip direct; do
+        overlay_becomes "$mode"
+        sides=(vswitchd kernel-cut)
+        [[ $mode != direct ]] || sides=(vswitchd kernel-routed)
+        for place in apart together; do
+            bench_place "$place"
+            if wants B24; then
+                tunnel_serve "$STREAM_PORT" sink "${sides[@]}"
+                bench_measure "both-$mode-$place" tunnel_stream "${sides[@]}"
+            fi
+            if wants B25; then
+                tunnel_serve "$EXCHANGE_PORT" echo "${sides[@]}"
+                bench_measure "both-exchange-$mode-$place" tunnel_exchange "${sides[@]}"
+            fi
+        done
+    done
+}
+
+# overlay_becomes MODE: of node-a and node-b.
+overlay_becomes() {
+    local node
+    for node in node-a node-b; do
+        node_overlay "$node" "encapsulation = \"$1\"" "pod_mtu = ${POD_MTU[vxlan]}"
+    done
+    [[ $1 != direct ]] || for node in node-a node-b node-k node-c; do underlay_route_pods "$node"; done
+}
+
+# tunnel_serve PORT COMMAND SIDE…: in each pod to which bytes of a side go.
+tunnel_serve() {
+    local port=$1 command=$2 side from to
+    shift 2
+    for side in "$@"; do
+        tunnel_pods "$side"
+        bench_listener "$to" "$port" "$command"
+    done
+}
+
+# tunnel_stream SIDE: bits a second, bytes, segments sent again.
+tunnel_stream() {
+    local from to
+    kernel_way "$1"
+    tunnel_pods "$1"
+    bench_pinned "$client_cpu" "$from" "$load" stream --to "$(address "$to" 4):$STREAM_PORT" --seconds "$bench_seconds" |
+        stream_figures
+}
+
+# tunnel_exchange SIDE: microseconds.
+tunnel_exchange() {
+    local from to
+    kernel_way "$1"
+    tunnel_pods "$1"
+    bench_pinned "$client_cpu" "$from" "$load" ask --to "$(address "$to" 4):$EXCHANGE_PORT" --seconds "$bench_seconds" |
+        jq -ce '{p50_us, p99_us}'
+}
