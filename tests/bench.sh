@@ -53,8 +53,11 @@ samples_compared() {
     sampled flood-1000 nft-linear value 500e3
     sampled idle vswitchd value 1
     sampled idle ovs value 0.1
+    sampled victim-fifo vswitchd lost 0.5
+    sampled victim-fifo bridge lost 0
     # A side that was not measured.
     sampled tcp-8-together vswitchd value 10e9
+    sed -i '/victim/s/}$/,"p50_us":1,"p99_us":1,"p999_us":1}/' "$scratch/samples"
     sed -i 's/"exchange-\([a-z]*\)"\(.*\)}$/"exchange-\1"\2,"p99_us":100}/' "$scratch/samples"
     check "a table is made" table
     check "medians are compared" row B1 '.ours == 9 and .peer == 10 and .ratio == 0.9 and .verdict == "floor"'
@@ -67,6 +70,7 @@ samples_compared() {
     check "what is short of its floor is below" row B1-8 '.verdict == "below"'
     check "where less is better, less reaches the goal" row B13 '.ratio == 0.4 and .verdict == "goal"'
     check "and more than the floor is below" row B14 '.verdict == "below"'
+    check "beside a peer with a figure of zero there is no ratio" row B15-fifo-lost '.ratio == null and .peer == 0'
     check "what is asked of our own figure is judged by it" row B17 '.verdict == "floor" and .bounds_of == "ours" and .ratio == 10'
     check "where nothing is asked for there is no verdict" row B11-1000-states '.verdict == null'
     check_not "what was not measured with a peer is no row" row B2-8 true
@@ -85,7 +89,7 @@ import xml.etree.ElementTree as tree
 
 SVG = "{http://www.w3.org/2000/svg}"
 with open(f"{sys.argv[1]}/summary") as file:
-    rows = [row for row in json.load(file) if row["bounds_of"] == "ratio"]
+    rows = [row for row in json.load(file) if row["bounds_of"] == "ratio" and row["ratio"]]
 root = tree.parse(f"{sys.argv[1]}/chart.svg").getroot()
 bars = [each for each in root.iter(f"{SVG}rect") if each.get("class") == "bar"]
 assert len(bars) == len(rows) > 5, (len(bars), len(rows))

@@ -33,7 +33,7 @@ def main():
 
 
 def drawn(rows, title="vswitchd beside its peers"):
-    rows = [row for row in rows if row["ratio"] and row["bounds_of"] == "ratio" and math.isfinite(row["ratio"])]
+    rows = [row for row in rows if row["ratio"] and row["bounds_of"] == "ratio"]
     scale = Scale(rows)
     width, height = LABELS + BARS + FIGURES, TOP + LINE * len(rows) + MARGIN
     parts = [

@@ -53,14 +53,14 @@ kernel_way() {
     local node whole=off ours=off device=vxlan0
     case $1 in
         *-uncut) whole=on ;;&
-        vswitchd-uncut) ours=on ;;
-        *-routed) device=eth0 ;;
+        vswitchd-uncut) ours=on ;;&
+        *-routed-*) device=eth0 ;;
     esac
     for node in node-k node-c; do
         in_ns "$node" ethtool -K eth0 gro on tso "$whole" gso "$whole" tx-udp_tnl-segmentation "$whole" >/dev/null
         router_port "$node" "$whole"
     done
-    router_port node-a "$ours"
+    for node in node-a node-b; do router_port "$node" "$ours"; done
     kernel_wire_route node-k node-c "$device"
     kernel_wire_route node-c node-k "$device"
 }

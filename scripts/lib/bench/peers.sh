@@ -109,16 +109,25 @@ bench_place() {
 # bench_serve SIDE PORT COMMAND [OPTION…]: of vswitch-load, in the side's second pod.
 bench_serve() { bench_listener "$(bench_pod "$1" 2)" "${@:2}"; }
 
-# bench_listener POD PORT COMMAND [OPTION…]: instead of the one that is there; returns once it listens.
+# bench_listener POD PORT COMMAND [OPTION…]: instead of the one that is there; returns once it listens. The port may
+# be free only some time after the former one has ended.
 bench_listener() {
-    local pod=$1 port=$2
+    local pod=$1 port=$2 _
     lab_stop "serve-$pod"
-    lab_spawn "serve-$pod" "$pod" taskset -c "$server_cpu" "$load" "$3" --at "0.0.0.0:$port" "${@:4}"
-    wait_until 10 bench_listens "$pod" "$port" || die "vswitch-load $3 does not listen in $pod"
+    for _ in {1..5}; do
+        lab_spawn "serve-$pod" "$pod" taskset -c "$server_cpu" "$load" "$3" --at "0.0.0.0:$port" "${@:4}"
+        wait_until 10 bench_settled "$pod" "$port" || break
+        ! bench_listens "$pod" "$port" || return 0
+        sleep 0.5
+    done
+    die "vswitch-load $3 does not listen in $pod: $(tail -n 1 "$LAB_DIR/logs/serve-$pod.log")"
 }
 
 # bench_listens POD PORT
 bench_listens() { [[ -n $(in_ns "$1" ss -Hltn "sport = :$2") ]]; }
+
+# bench_settled POD PORT: it listens, or has ended.
+bench_settled() { lab_gone "serve-$1" || bench_listens "$1" "$2"; }
 
 # bench_client SIDE COMMAND…: of vswitch-load, in the side's first pod; prints what it prints.
 bench_client() { bench_pinned "$client_cpu" "$(bench_pod "$1" 1)" "$load" "${@:2}"; }

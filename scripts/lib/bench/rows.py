@@ -95,27 +95,34 @@ def tunnels():
     for direction, way, row, floor in (("out", "pod to wire", "B6", 0.6), ("in", "wire to pod", "B7", 0.7)):
         for place in ("apart", "together"):
             what = f"VXLAN TCP, {way}"
-            name = f"{direction}-af_xdp-{place}"
-            yield Row(f"{row}-{place}", name, "kernel-cut", f"{what}, AF_XDP copy, {MODERATED}, Gb/s, {PLACES[place]}", 1e9, floor, 1.0)
-            yield Row(f"{row}-{place}-uncut", name, "kernel-uncut", f"{what}, AF_XDP copy, {MODERATED}, Gb/s, {PLACES[place]}", 1e9, None, None)
-            name = f"{direction}-offload-{place}"
-            yield Row(
-                f"B5-{direction}-{place}", name, "kernel-uncut", f"{what}, offload, {MODERATED}, Gb/s, {PLACES[place]}", 1e9, 0.85, 1.1, ours="vswitchd-uncut"
-            )
+            name, how = f"{direction}-af_xdp-{place}", f"AF_XDP copy, {MODERATED}, Gb/s, {PLACES[place]}"
+            for peer, end, bounds in (("kernel-cut", "", (floor, 1.0)), ("kernel-uncut", "-uncut", (None, None))):
+                yield Row(f"{row}-{place}{end}", name, peer, f"{what}, {how}", 1e9, *bounds, ours="vswitchd-cut")
+            name, how = f"{direction}-offload-{place}", f"offload, {MODERATED}, Gb/s, {PLACES[place]}"
+            row_of_offload = f"B5-{direction}-{place}"
+            yield Row(row_of_offload, name, "kernel-uncut", f"{what}, {how}", 1e9, 0.85, 1.1, ours="vswitchd-uncut")
+    yield from between_ours("af_xdp", "AF_XDP copy", "", "cut", (0.6, 1.0))
+    yield from between_ours("offload", "offload", "-offload", "uncut", (0.85, 1.1))
+
+
+def between_ours(uplink, words, suffix, whole, asked):
     # This kernel has no IPIP: its VXLAN stands there instead, and nothing is asked for.
-    for mode, words, peer, floor, goal in (
-        ("vxlan", "VXLAN", "kernel-cut", 0.6, 1.0),
-        ("ipip", "IPIP beside VXLAN", "kernel-cut", None, None),
-        ("direct", "no tunnel", "kernel-routed", 0.6, 1.0),
+    for mode, tunnel, peer in (
+        ("vxlan", "VXLAN", f"kernel-{whole}"),
+        ("ipip", "IPIP beside VXLAN", f"kernel-{whole}"),
+        ("direct", "no tunnel", f"kernel-routed-{whole}"),
     ):
         for place in ("apart", "together"):
-            what = f"{words}, both ours, {MODERATED}, TCP, Gb/s, {TWO_WORKERS[place]}"
-            yield Row(f"B24-{mode}-{place}", f"both-{mode}-{place}", peer, what, 1e9, floor, goal)
-            name = f"both-exchange-{mode}-{place}"
+            end, ours = f"{mode}-{place}{suffix}", f"vswitchd-{whole}"
+            what = f"{tunnel}, both ours, {words}, {MODERATED}"
+            bounds = (None, None) if mode == "ipip" else asked
+            moved = f"{what}, TCP, Gb/s, {TWO_WORKERS[place]}"
+            yield Row(f"B24-{end}", f"both-{uplink}-{mode}-{place}", peer, moved, 1e9, *bounds, ours=ours)
             for key, bounds in (("p50", (1.0, 0.5)), ("p99", (1.5, 0.8))):
-                what = f"{words}, both ours, {MODERATED}, exchange {key}, us, {TWO_WORKERS[place]}"
-                bounds = bounds if floor else (None, None)
-                yield Row(f"B25-{mode}-{place}-{key}", name, peer, what, 1, *bounds, -1, f"{key}_us")
+                took = f"{what}, exchange {key}, us, {TWO_WORKERS[place]}"
+                bounds = (None, None) if mode == "ipip" else bounds
+                name = f"both-exchange-{uplink}-{mode}-{place}"
+                yield Row(f"B25-{end}-{key}", name, peer, took, 1, *bounds, -1, f"{key}_us", ours)
 
 
 def node():

@@ -6,11 +6,13 @@ WORKER is the CPU of vswitchd's worker, OTHER the one beside it.
 SAMPLES has a line of JSON for each measurement of a side: {measurement, side, value, …}, with what meter.py
 prints, and `bytes` and `retransmits` where it moved bytes. A row compares two sides of a measurement by their
 medians. SUMMARY gets a list of {id, ours, peer, ratio, floor, goal, verdict} with more keys beside. `verdict` is
-goal, floor or below; null where nothing is asked for. `ratio` and `peer` are null where there is no peer;
+goal, floor or below; null where nothing is asked for. `ratio` and `peer` are null where there is no peer,
+`ratio` also where the peer's figure is zero and ours is not;
 `bounds_of` tells whether floor and goal are of the ratio or of our figure.
 """
 
 import json
+import math
 import statistics
 import sys
 from collections import defaultdict
@@ -27,7 +29,7 @@ def main():
             figures[sample["measurement"], sample["side"]].append(sample)
     done = [compared(row, figures) | {"what": row.what.format(worker=worker, other=other)} for row in rows() if is_measured(row, figures)]
     with open(summary, "w") as file:
-        json.dump(done, file, indent=1)
+        json.dump(done, file, indent=1, allow_nan=False)
     show(done)
 
 
@@ -45,7 +47,7 @@ def compared(row, figures):
         "id": row.id,
         "ours": medians[0] / row.unit,
         "peer": medians[1] / row.unit if row.peer else None,
-        "ratio": ratio,
+        "ratio": None if ratio is None or math.isinf(ratio) else ratio,
         "floor": row.floor,
         "goal": row.goal,
         "verdict": row.verdict(medians[0] / row.unit, ratio),

@@ -5,7 +5,8 @@
 #
 # node-a and node-b are ours, the worker of each on the first CPU and on the other one. node-k is the kernel
 # that is compared: by VXLAN, whose superframes are cut before the wire or go over it whole, or by routes alone.
-# B5, B6 and B7 differ by node-a's uplink: B5 has one that hands superframes to the kernel.
+# B5, B6 and B7 differ by our nodes' uplink: B5 has one that hands superframes to the kernel, B24 and B25 are
+# measured with either.
 
 bench_tunnels() {
     local kind
@@ -16,13 +17,11 @@ bench_tunnels() {
         uplink_chosen "$kind" || continue
         to_the_wire "$kind"
         from_the_wire "$kind"
+        if wants B24 B25; then between_ours "$kind"; fi
     done
-    wants B24 B25 || return 0
-    uplink_chosen af_xdp
-    between_ours
 }
 
-rows_of_uplink() { [[ $1 == af_xdp ]] && echo B6 B7 || echo B5; }
+rows_of_uplink() { [[ $1 == af_xdp ]] && echo B6 B7 B24 B25 || echo B5 B24 B25; }
 
 # Pods a1 and b1 of ours, k1 and c1 of the kernel's.
 tunnels_up() {
@@ -33,6 +32,8 @@ tunnels_up() {
         mkdir -p "$(node_dir "$node")/state" "$(node_dir "$node")/pods"
     done
     kernel_wire_up
+    # For what goes without a tunnel.
+    for node in node-a node-b node-k node-c; do underlay_route_pods "$node"; done
     for node in node-a node-b; do
         moderate_interrupts "$node"
         tunnel_config "$node" >"$(node_dir "$node")/vswitch.toml"
@@ -48,23 +49,25 @@ tunnel_config() {
     node_config "$1" vxlan "$peer" node-c | sed "s/^vni = .*/&\npod_mtu = ${POD_MTU[vxlan]}/${2:+; s/^\[uplink\]/&\nkind = \"$2\"/}"
 }
 
-# uplink_chosen KIND: node-a has it; fails, and tells why, if this vswitchd has none of that kind. One that
+# uplink_chosen KIND: our nodes have it; fails, and tells why, if this vswitchd has none of that kind. One that
 # knows no kinds has af_xdp.
 uplink_chosen() {
-    local kind=$1 file reason
-    file=$(node_dir node-a)/vswitch.toml
-    tunnel_config node-a "$kind" >"$file.new"
-    if ! reason=$(in_ns node-a "$bin/vswitchd" --check --config "$file.new" 2>&1); then
-        if [[ $kind != af_xdp ]]; then
-            # shellcheck disable=SC2046
-            leave_out "$(rows_of_uplink "$kind")" "this vswitchd has no uplink $kind: $(tail -n 1 <<<"${reason##*"$file.new":}")"
-            return 1
+    local kind=$1 node file reason
+    for node in node-a node-b; do
+        file=$(node_dir "$node")/vswitch.toml
+        tunnel_config "$node" "$kind" >"$file.new"
+        if ! reason=$(in_ns "$node" "$bin/vswitchd" --check --config "$file.new" 2>&1); then
+            if [[ $kind != af_xdp ]]; then
+                leave_out "uplink $kind (B5, B24, B25)" "this vswitchd has none: $(tail -n 1 <<<"${reason##*"$file.new":}")"
+                return 1
+            fi
+            tunnel_config "$node" >"$file.new"
         fi
-        tunnel_config node-a >"$file.new"
-    fi
-    cmp -s "$file" "$file.new" && return 0
-    mv "$file.new" "$file"
-    bench_restart node-a
+        if ! cmp -s "$file" "$file.new"; then
+            mv "$file.new" "$file"
+            bench_restart "$node"
+        fi
+    done
 }
 
 # tunnel_pods SIDE: where the side's bytes come from, and where they go.
@@ -87,7 +90,7 @@ from_the_wire() {
 # wire_places MEASUREMENT KIND: superframes are handed over whole by an uplink that is compared with a kernel
 # that does so.
 wire_places() {
-    local place sides=(vswitchd kernel-cut kernel-uncut)
+    local place sides=(vswitchd-cut kernel-cut kernel-uncut)
     [[ $2 != offload ]] || sides=(vswitchd-uncut kernel-uncut)
     for place in apart together; do
         bench_place "$place"
@@ -96,23 +99,24 @@ wire_places() {
     done
 }
 
-# Both ends ours; the encapsulations one after the other, beside what the kernel has.
+# between_ours KIND: both ends ours; the encapsulations one after the other, beside what the kernel has.
 between_ours() {
     local -A wire_pods=([vswitchd]='a1 b1' [kernel]='k1 c1')
-    local mode place sides
+    local mode place whole=cut sides
+    [[ $1 != offload ]] || whole=uncut
     for mode in vxlan ipip direct; do
         overlay_becomes "$mode"
-        sides=(vswitchd kernel-cut)
-        [[ $mode != direct ]] || sides=(vswitchd kernel-routed)
+        sides=("vswitchd-$whole" "kernel-$whole")
+        [[ $mode != direct ]] || sides=("vswitchd-$whole" "kernel-routed-$whole")
         for place in apart together; do
             bench_place "$place"
             if wants B24; then
                 tunnel_serve "$STREAM_PORT" sink "${sides[@]}"
-                bench_measure "both-$mode-$place" tunnel_stream "${sides[@]}"
+                bench_measure "both-$1-$mode-$place" tunnel_stream "${sides[@]}"
             fi
             if wants B25; then
                 tunnel_serve "$EXCHANGE_PORT" echo "${sides[@]}"
-                bench_measure "both-exchange-$mode-$place" tunnel_exchange "${sides[@]}"
+                bench_measure "both-exchange-$1-$mode-$place" tunnel_exchange "${sides[@]}"
             fi
         done
     done
@@ -124,7 +128,6 @@ overlay_becomes() {
     for node in node-a node-b; do
         node_overlay "$node" "encapsulation = \"$1\"" "pod_mtu = ${POD_MTU[vxlan]}"
     done
-    [[ $1 != direct ]] || for node in node-a node-b node-k node-c; do underlay_route_pods "$node"; done
 }
 
 # tunnel_serve PORT COMMAND SIDE…: in each pod to which bytes of a side go.
