@@ -17,6 +17,7 @@ main() {
     cpu_time_of_others
     rounds_measured
     rate_searched
+    routes_sent_again
     rows_named
     report_end
 }
@@ -221,6 +222,46 @@ def attempt(rate):
 best, trials, _ = search(attempt)
 assert best.sent < 300_000 and trials <= 16, (best.sent, trials)
 assert asked.count(best.rate) == 1, best.rate
+PY
+}
+
+routes_sent_again() {
+    check "a daemon that closes the connection once is asked again" python3 - "$scratch/socket" <<'PY'
+import json
+import socket
+import struct
+import sys
+import threading
+
+import fib
+
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+
+
+def daemon():
+    for answers in (False, True):
+        client, _ = listener.accept()
+        (length,) = struct.unpack("!I", client.recv(4, socket.MSG_WAITALL))
+        client.recv(length, socket.MSG_WAITALL)
+        if answers:
+            body = json.dumps({"version": 1, "message": {"Ok": {"with": []}}}).encode()
+            client.sendall(struct.pack("!I", len(body)) + body)
+        client.close()
+
+
+threading.Thread(target=daemon).start()
+(_, body), = fib.requests(10)
+assert fib.sent(sys.argv[1], body) == []
+PY
+    check "a million routes are distinct, and their requests within the limit" python3 - <<'PY'
+import fib
+
+every = list(fib.prefixes(1_000_000))
+assert len(set(every)) == 1_000_000
+assert sum("." in each for each in every) == fib.COUNT4
+assert all(len(body) < 4 * 1024 * 1024 for _, body in fib.requests(1_000_000))
 PY
 }
 

@@ -9,6 +9,10 @@ import struct
 import sys
 
 
+class Closed(SystemExit):
+    """The daemon closed the connection before it answered: the end of a program that does not expect it."""
+
+
 class Client:
     """A connection to the daemon; requests go one after the other."""
 
@@ -32,7 +36,7 @@ class Client:
         while len(data) < count:
             part = self.socket.recv(count - len(data))
             if not part:
-                raise ConnectionResetError("the daemon closed the connection")
+                raise Closed("the daemon closed the connection")
             data += part
         return data
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from control_socket import Client, encoded
+from control_socket import Client, Closed, encoded
 from scale_step import kernel_kb, memory_kb
 
 # Above the pods' own prefixes, to the end of 198.18.0.0/15.
@@ -72,7 +72,7 @@ def sent(path, body):
     for _ in range(RECONNECTS):
         try:
             return Client(path).send("sync-peers", body)
-        except ConnectionError as error:
+        except (Closed, ConnectionError) as error:
             last = error
     sys.exit(f"sync-peers: {last}, {RECONNECTS} times")
 
