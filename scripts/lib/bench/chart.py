@@ -109,8 +109,8 @@ def axis(scale, height):
         x = scale.x(factor)
         colour = "#000000" if factor == 1 else "#d0d0d0"
         yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 6}" y2="{height - MARGIN}" stroke="{colour}"/>'
-        yield text(x, TOP - 12, f"{factor:g}", anchor="middle")
-    yield text(LABELS - 8, TOP - 12, "times as good as the peer", anchor="end")
+        yield text(x, TOP - 12, f"{factor:g}" if factor >= 1 else f"1/{1 / factor:g}", anchor="middle")
+    yield text(LABELS - 40, TOP - 12, "times as good as the peer", anchor="end")
 
 
 def text(x, y, words, anchor="start", size=12):
