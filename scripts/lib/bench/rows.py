@@ -9,6 +9,8 @@ PLACES = {
     "swapped": "server CPU {other}, client CPU {worker}",
     "together": "both CPU {other}",
 }
+# What a row's id ends in; the first place is what it is asked for.
+END = {"apart": "", "swapped": "-swapped", "together": "-together"}
 # With two nodes of ours: the worker of the sending one is on the first of them, that of the other on the second.
 TWO_WORKERS = {place: f"{words}, workers CPU {{worker}} and {{other}}" for place, words in PLACES.items()}
 # What NICs of the lab do, as real ones.
@@ -54,12 +56,12 @@ def same_node():
             row, floor = ("B2", 0.75) if place == "together" else ("B1", 0.8)
             name = f"tcp-{streams}-{place}"
             what = f"TCP, {streams} stream{'s' if streams > 1 else ''}, Gb/s, {words}"
-            swapped = "-swapped" if place == "swapped" else ""
-            yield Row(f"{row}{more}{swapped}", name, "bridge", what, 1e9, floor, 1.0)
+            end = "" if place == "together" else END[place]
+            yield Row(f"{row}{more}{end}", name, "bridge", what, 1e9, floor, 1.0)
     for place in ("apart", "together"):
         for row, peer, floor, goal in (("B3", "ovs-tso", 1.0, 1.5), ("B4", "ovs", 4, 8)):
             what = f"TCP, 1 stream, Gb/s, {PLACES[place]}"
-            yield Row(f"{row}-{place}", f"tcp-1-{place}", peer, what, 1e9, floor, goal)
+            yield Row(f"{row}{END[place]}", f"tcp-1-{place}", peer, what, 1e9, floor, goal)
     for place in ("apart", "together"):
         asked = f"request and response, p50, us, {PLACES[place]}"
         name = f"exchange-{place}"
@@ -84,7 +86,8 @@ def datagrams():
         name, what = f"victim-{scheduling}", f"victim of a flood, {words}, all CPU {{other}}"
         for key, quantile in (("p50_us", "p50"), ("p99_us", "p99"), ("p999_us", "p99.9")):
             asked = (1.0, 0.3) if quantile == "p99.9" else (None, None)
-            yield Row(f"B15-{scheduling}-{quantile}", name, "bridge", f"{what}, {quantile}, us", 1, *asked, -1, key)
+            row = "B15" if (scheduling, quantile) == ("fifo", "p99.9") else f"B15-{scheduling}-{quantile}"
+            yield Row(row, name, "bridge", f"{what}, {quantile}, us", 1, *asked, -1, key)
         yield Row(f"B15-{scheduling}-lost", name, "bridge", f"{what}, lost, %", 1, None, None, -1, "lost")
     what = "bursts of 512 of 64 bytes, arrived, %, sender CPU {other}, dropped at the receiver's NIC"
     yield Row("B16", "bursts", "bridge", what, 1, 1.0, 1.0)
@@ -97,9 +100,9 @@ def tunnels():
             what = f"VXLAN TCP, {way}"
             name, how = f"{direction}-af_xdp-{place}", f"AF_XDP copy, {MODERATED}, Gb/s, {PLACES[place]}"
             for peer, end, bounds in (("kernel-cut", "", (floor, 1.0)), ("kernel-uncut", "-uncut", (None, None))):
-                yield Row(f"{row}-{place}{end}", name, peer, f"{what}, {how}", 1e9, *bounds, ours="vswitchd-cut")
+                yield Row(f"{row}{END[place]}{end}", name, peer, f"{what}, {how}", 1e9, *bounds, ours="vswitchd-cut")
             name, how = f"{direction}-offload-{place}", f"offload, {MODERATED}, Gb/s, {PLACES[place]}"
-            row_of_offload = f"B5-{direction}-{place}"
+            row_of_offload = f"B5{'-in' if direction == 'in' else ''}{END[place]}"
             yield Row(row_of_offload, name, "kernel-uncut", f"{what}, {how}", 1e9, 0.85, 1.1, ours="vswitchd-uncut")
     yield from between_ours("af_xdp", "AF_XDP copy", "", "cut", (0.6, 1.0))
     yield from between_ours("offload", "offload", "-offload", "uncut", (0.85, 1.1))
