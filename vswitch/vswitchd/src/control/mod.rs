@@ -139,6 +139,7 @@ impl ControlLoop {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(source) => return Err(Error::Control { action: "wait", source }),
             }
+            let woken = Instant::now();
             for event in &events {
                 match event.token() {
                     LISTENER => self.accept(),
@@ -172,7 +173,10 @@ impl ControlLoop {
             if now >= tick {
                 tick = now + TICK;
                 self.daemon.on_time(now);
-                self.close_stalled(now);
+                // After a long turn it is not known yet what clients have sent meanwhile.
+                if now.duration_since(woken) < TICK {
+                    self.close_stalled(now);
+                }
                 self.accept();
                 self.daemon.look_at_frames(now);
                 if self.daemon.workers_are_alive(now) {

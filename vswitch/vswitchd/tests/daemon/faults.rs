@@ -79,6 +79,33 @@ fn nobody_waits_for_the_disk_but_who_asked() {
     daemon.stop();
 }
 
+/// The daemon has so much to do at once that a client waits for longer than one may be silent.
+#[test]
+fn a_client_is_not_closed_for_a_delay_of_the_daemons_own() {
+    let node = Node::new("");
+    let fault = node.file("fault");
+    let daemon = node.start_with(&format!("@{}", fault.display()));
+    let question = encode_request(&Request::ShowPorts).expect("small");
+    let (begin, rest) = question.split_at(5);
+    let mut client = daemon.connect();
+    client.write_all(begin).expect("room");
+    daemon.ask(&Request::ShowPorts);
+    fs::write(&fault, "change-on-disk=delay:11000").expect("room");
+    let mut busy = daemon.connect();
+    let reserve = encode_request(&Request::Reserve(Pod::reserve("a"))).expect("small");
+    busy.write_all(&reserve).expect("room");
+    while fault.exists() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    client.write_all(rest).expect("room");
+    for stream in [&client, &busy] {
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
+    }
+    assert!(matches!(daemon.answer(client), Ok(Reply::Ports(_))));
+    assert!(matches!(daemon.answer(busy), Ok(Reply::Reserved(_))));
+    daemon.stop();
+}
+
 #[test]
 fn what_cannot_be_synced_is_refused_with_the_reason_and_a_del_succeeds() {
     let node = Node::new("");
