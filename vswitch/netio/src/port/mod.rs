@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
 use frame::{CAPACITY_BYTES, Packet};
-pub use tap::TapOffloads;
+pub use tap::{QUEUE_PACKETS, TapOffloads};
 
 use crate::sys::{check, check_fd};
 use crate::{Error, Result};
