@@ -12,6 +12,7 @@
 //! | `turn`      | the loop: commands, NIC queues, TAPs, flush, sleep |
 //! | `fdb_pages` | copies learned MACs to the control thread, a page a turn |
 //! | `egress`    | transmit handles: the way out of the walk |
+//! | `schedule`  | which source is served next, and with how much |
 //! | `gate`      | which ports are not read for now, as their pods' rate is used up |
 //! | `cores`     | which thread runs on which core |
 //! | `closer`    | closes TAPs, which takes milliseconds, away from the pinned cores |
@@ -47,6 +48,7 @@ mod essential;
 mod fdb_pages;
 mod gate;
 pub mod publish;
+mod schedule;
 #[cfg(test)]
 mod tests;
 mod turn;
