@@ -87,7 +87,7 @@ pub use state::{
     DropCount, Drops, FdbEntry, FibEntry, KernelRoutes, LostPod, MasqueradeStatus, NeighborEntry,
     NicQueue, PortCounters, PortEntry, PortKind, RefusedRoute, RepairStatus, RouteSpec,
     RouteTarget, ServiceProblem, ServiceProblemKind, Source, SourceStatus, Status, UplinkStatus,
-    WorkerStatus,
+    WorkerCoreShare, WorkerStatus,
 };
 pub use trace::{Door, TracePacket, TraceResult};
 

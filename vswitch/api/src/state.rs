@@ -224,6 +224,9 @@ pub struct WorkerStatus {
     pub id: usize,
     /// The core that it is pinned to, unless that was refused.
     pub core: Option<usize>,
+    /// How it shares its core with others; absent in the first second, and where the kernel does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core_share: Option<WorkerCoreShare>,
     /// Queues of the NIC that it owns.
     pub queues: Vec<u32>,
     /// How it sends by the NIC: `af_xdp`, by its first queue, or `af_packet`, without a queue; absent
@@ -241,6 +244,19 @@ pub struct WorkerStatus {
     /// The longest turn of its loop that had packets, microseconds, since the last `status`.
     #[serde(default)]
     pub longest_turn_us: u64,
+}
+
+/// Shares of the core of a worker in the time since an earlier `status`, or since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerCoreShare {
+    /// Length of that time.
+    pub seconds: u64,
+    /// Of that time the worker had work and another thread had its core.
+    pub waited_percent: u8,
+    /// Of that time other threads, or the kernel for them, ran on the core; absent for a worker that is not
+    /// pinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others_percent: Option<u8>,
 }
 
 /// Kind of a port.
