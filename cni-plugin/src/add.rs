@@ -74,6 +74,7 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
         attachment,
         mac: reserved.mac,
         mtu,
+        queue_packets: pod::queue_packets(reserved.bandwidth),
         addresses: &reserved.addresses,
         gateways: &reserved.gateways,
         gateway_mac: reserved.gateway_mac,

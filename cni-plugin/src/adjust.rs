@@ -47,7 +47,7 @@ fn reattach_all(socket: &Path, deadline: &Deadline) -> Result<Vec<Outcome>, Erro
 }
 
 fn reattach(socket: &Path, pod: &Reattachment, deadline: &Deadline) -> Result<bool, Error> {
-    let Reattachment { attachment, netns, mac } = pod;
+    let Reattachment { attachment, netns, mac, bandwidth } = pod;
     let netns = NetNs::open(&PathBuf::from(netns))?;
     let Some(tap) = netns.run(|| pod::reattach(attachment))? else {
         let request = Request::InterfaceNotFound(attachment.clone());
@@ -57,6 +57,9 @@ fn reattach(socket: &Path, pod: &Reattachment, deadline: &Deadline) -> Result<bo
     failpoint::hit("cni-adjust-opened")?;
     let attach = Attach { attachment: attachment.clone(), mac: *mac };
     client::attach(socket, attach, tap.as_fd(), netns.process(), deadline)?;
+    if let Some(packets) = pod::queue_packets(*bandwidth) {
+        netns.run(|| pod::settle_queue(&attachment.ifname, packets))?;
+    }
     Ok(true)
 }
 

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use api::{AttachmentId, Mac};
+use api::{AttachmentId, Bandwidth, Mac};
 use ipnet::IpNet;
 use netlink::{FibRoute, Link, LinkChange, MAIN_TABLE, Neighbor, Netlink, RouteFilter};
 
@@ -30,6 +30,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) attachment: &'a AttachmentId,
     pub(crate) mac: Mac,
     pub(crate) mtu: u32,
+    /// Packets of the pod that wait for the switch at most; `None` for as many as the kernel chooses.
+    pub(crate) queue_packets: Option<u32>,
     pub(crate) addresses: &'a [IpNet],
     pub(crate) gateways: &'a [IpAddr],
     pub(crate) gateway_mac: Mac,
@@ -74,6 +76,11 @@ pub(crate) fn configure(plan: &Plan) -> Result<Mac, Error> {
     ipv6_sysctl(ifname, "accept_dad", "0", false)?;
     if has_v6 {
         ipv6_sysctl(ifname, "disable_ipv6", "0", true)?;
+    }
+    // Before the link is up, too: later the kernel has to stop it for that.
+    if let Some(packets) = plan.queue_packets {
+        let failed = Error::kernel(format!("give {ifname} a queue of {packets} packets"));
+        netlink.set_tx_queue(link.index, packets).map_err(failed)?;
     }
     let change = LinkChange {
         up: Some(true),
@@ -164,6 +171,27 @@ pub(crate) fn remove(attachment: &AttachmentId) -> Result<(), Error> {
     let Some(link) = link.filter(|link| is_ours(link, attachment)) else { return Ok(()) };
     // That it is gone is as good: the daemon's closing of the descriptor was faster.
     netlink.delete_link(link.index).map(drop).map_err(Error::kernel(format!("remove {ifname}")))
+}
+
+/// Packets of a pod that wait for the switch at most; `None` for as many as the kernel chooses. A pod that
+/// may send at a rate alone has no use for a long queue: what it sends would wait in it for seconds.
+pub(crate) fn queue_packets(bandwidth: Bandwidth) -> Option<u32> {
+    bandwidth.egress.is_none().then_some(tap::QUEUE_PACKETS)
+}
+
+/// Gives the interface that queue, if it was made with another: by an earlier version.
+///
+/// # Errors
+/// `Kernel`.
+pub(crate) fn settle_queue(ifname: &str, packets: u32) -> Result<(), Error> {
+    let failed = || Error::kernel(format!("give {ifname} a queue of {packets} packets"));
+    let mut netlink = open()?;
+    match netlink.link(ifname).map_err(failed())? {
+        Some(link) if link.tx_queue_packets != packets => {
+            netlink.set_tx_queue(link.index, packets).map_err(failed())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Opens the interface again if it is there and is the TAP that was made for `attachment`; `None` if

@@ -41,12 +41,17 @@ main() {
     matrix a1 b1
     check "a1 to outside, seen as its node" sees a1 "${HOST_ADDRESS[outside]}" \
         "${HOST_ADDRESS[node-a]} ${HOST_ADDRESS[outside]}"
+    check "it counts what a pod's interface loses" counts_losses
     check "DEL of a1" pod_unplug node-a a1
     queued
     check "it is drained" node_drain node-a
     check "its table is gone" test -z "$(in_ns node-a nft list tables)"
     check "its XDP program is gone" no_xdp node-a
     report_end
+}
+
+counts_losses() {
+    ctl node-a show ports --json | jq -e 'map(select(.attachment)) | length > 0 and all(.[]; .counters.queue_full == 0)'
 }
 
 # The plugin runs as root, and leaves a DEL to this user.

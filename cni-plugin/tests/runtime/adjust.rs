@@ -78,6 +78,8 @@ fn an_interface_whose_descriptor_is_lost_is_opened_again_and_no_other() {
     let attached = daemon.state().attached.remove(0);
     tap::set_persistent(attached.tap.as_fd(), true).expect("a TAP");
     drop(attached);
+    // As an earlier version made it.
+    pod.ip("link set eth0 txqueuelen 1000");
     let before = pod.ip("-o link show eth0");
     assert!(before.contains("NO-CARRIER"), "{before}");
 
@@ -85,6 +87,7 @@ fn an_interface_whose_descriptor_is_lost_is_opened_again_and_no_other() {
         attachment: AttachmentId { container_id: container.into(), ifname: "eth0".into() },
         netns: netns.display().to_string(),
         mac: Mac([2, 0, 0, 0, 1, 7]),
+        bandwidth: api::Bandwidth::default(),
     };
     let stranger = missing("c2", &pod.path());
     let gone = missing("c3", Path::new("/nowhere"));
@@ -98,7 +101,7 @@ fn an_interface_whose_descriptor_is_lost_is_opened_again_and_no_other() {
     assert_eq!(opened, ["c1"]);
     let after = pod.ip("-o link show eth0");
     assert_eq!(after.split(':').next(), before.split(':').next(), "its index is the same");
-    assert!(after.contains("LOWER_UP"), "{after}");
+    assert!(after.contains("LOWER_UP") && after.contains("qlen 8192"), "{after}");
     assert!(run.check(&added.json()).success, "CHECK finds nothing wrong with it");
 
     // What somebody has open is left to it.

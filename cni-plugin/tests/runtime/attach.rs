@@ -143,7 +143,7 @@ fn run_again(lab: &Lab, version: &str) -> u64 {
 fn in_the_pod(pod: &NetNs, v4: &str, v6: &str) {
     let link = pod.ip("-d link show eth0");
     for part in
-        ["mtu 1450", "qlen 1000", "02:00:00:00:77:01", "tun type tap", "LOWER_UP", "vnet_hdr on"]
+        ["mtu 1450", "qlen 8192", "02:00:00:00:77:01", "tun type tap", "LOWER_UP", "vnet_hdr on"]
     {
         assert!(link.contains(part), "{part}: {link}");
     }
@@ -169,6 +169,19 @@ fn in_the_pod(pod: &NetNs, v4: &str, v6: &str) {
         .output()
         .expect("readable");
     assert_eq!(output.stdout, b"0\n");
+}
+
+#[test]
+fn a_pod_that_sends_at_a_rate_keeps_the_kernels_queue() {
+    let Some(lab) = Lab::new("a_pod_that_sends_at_a_rate_keeps_the_kernels_queue") else { return };
+    for (limit, queue) in [("egressRate", "qlen 1000"), ("ingressRate", "qlen 8192")] {
+        let run = lab.run("1.0.0").conf("runtimeConfig", json!({"bandwidth": {limit: 5_000_000}}));
+        assert!(run.add().success, "{limit}");
+        let link = lab.pod.ip("link show eth0");
+        assert!(link.contains(queue), "{limit}: {link}");
+        assert_eq!(run.del().code(), 0);
+        lab.daemon.heard();
+    }
 }
 
 #[test]

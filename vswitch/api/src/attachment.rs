@@ -210,4 +210,7 @@ pub struct Reattachment {
     pub netns: String,
     /// MAC of the interface.
     pub mac: Mac,
+    /// Limits of the pod's traffic.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub bandwidth: Bandwidth,
 }

@@ -85,8 +85,9 @@ pub use service::{
 pub use session::{SessionCounts, SessionEnd, SessionEntry, Sessions};
 pub use state::{
     DropCount, Drops, FdbEntry, FibEntry, KernelRoutes, LostPod, MasqueradeStatus, NeighborEntry,
-    PortCounters, PortEntry, PortKind, RefusedRoute, RepairStatus, RouteSpec, RouteTarget,
-    ServiceProblem, ServiceProblemKind, Source, SourceStatus, Status, UplinkStatus, WorkerStatus,
+    NicQueue, PortCounters, PortEntry, PortKind, RefusedRoute, RepairStatus, RouteSpec,
+    RouteTarget, ServiceProblem, ServiceProblemKind, Source, SourceStatus, Status, UplinkStatus,
+    WorkerCoreShare, WorkerStatus,
 };
 pub use trace::{Door, TracePacket, TraceResult};
 

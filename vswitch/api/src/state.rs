@@ -224,6 +224,9 @@ pub struct WorkerStatus {
     pub id: usize,
     /// The core that it is pinned to, unless that was refused.
     pub core: Option<usize>,
+    /// How it shares its core with others; absent in the first second, and where the kernel does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core_share: Option<WorkerCoreShare>,
     /// Queues of the NIC that it owns.
     pub queues: Vec<u32>,
     /// How it sends by the NIC: `af_xdp`, by its first queue, or `af_packet`, without a queue; absent
@@ -241,6 +244,19 @@ pub struct WorkerStatus {
     /// The longest turn of its loop that had packets, microseconds, since the last `status`.
     #[serde(default)]
     pub longest_turn_us: u64,
+}
+
+/// Shares of the core of a worker in the time since an earlier `status`, or since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerCoreShare {
+    /// Length of that time.
+    pub seconds: u64,
+    /// Of that time the worker had work and another thread had its core.
+    pub waited_percent: u8,
+    /// Of that time other threads, or the kernel for them, ran on the core; absent for a worker that is not
+    /// pinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others_percent: Option<u8>,
 }
 
 /// Kind of a port.
@@ -315,6 +331,10 @@ pub struct PortCounters {
     /// Packets to the port that waited, as the limit of what it receives was used up.
     #[serde(default)]
     pub tx_delayed: u64,
+    /// Packets that the kernel dropped as the queue of the port's interface to the switch was full, since
+    /// the interface was made; in no other counter. Absent where the kernel does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_full: Option<u64>,
 }
 
 /// One MAC of a bridge domain.
@@ -407,6 +427,34 @@ pub struct Drops {
     pub dropped: u64,
     /// Every reason with a count, by port.
     pub reasons: Vec<DropCount>,
+    /// What the kernel dropped before the switch received it, or after the switch had sent it; in none of
+    /// the sums.
+    #[serde(default)]
+    pub kernel: Vec<DropCount>,
+    /// What the kernel counts of the NIC's queues that have a socket.
+    #[serde(default)]
+    pub nic_queues: Vec<NicQueue>,
+}
+
+/// The kernel's counters of one queue of the NIC, or rather of its AF_XDP socket, since the daemon started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicQueue {
+    /// Number of the queue.
+    pub queue: u32,
+    /// The worker that owns it.
+    pub worker: Option<usize>,
+    /// Frames that were dropped for want of memory to receive into, or as they were too long.
+    pub rx_dropped: u64,
+    /// Frames that were dropped because the receive ring was full.
+    pub rx_ring_full: u64,
+    /// Times that a frame came and the fill ring, the memory to receive into, was empty.
+    pub fill_ring_empty: u64,
+    /// Descriptors in the fill ring that the kernel refused.
+    pub rx_invalid_descriptors: u64,
+    /// Descriptors in the transmit ring that the kernel refused.
+    pub tx_invalid_descriptors: u64,
+    /// Times that the kernel looked for frames to send and there were none; no loss.
+    pub tx_ring_empty: u64,
 }
 
 /// One reason at one port.

@@ -35,6 +35,8 @@ pub struct Link {
     pub rx_queues: u32,
     /// Transmit queues that it was made with.
     pub tx_queues: u32,
+    /// Packets that wait to be sent at most (`ip link set … txqueuelen`).
+    pub tx_queue_packets: u32,
     /// What kind of virtual device it is: `veth`, `tun`, `vxlan`; `None` for hardware.
     pub kind: Option<String>,
     /// An XDP program is attached.
@@ -138,6 +140,17 @@ impl Netlink {
         self.change_link(ifindex, &LinkChange { mac: Some(mac), ..LinkChange::default() })
     }
 
+    /// Sets how many packets wait to be sent at most. Before an interface is up this is quick; later the
+    /// kernel stops its sending for some milliseconds.
+    ///
+    /// # Errors
+    /// If the kernel lacks the memory.
+    pub fn set_tx_queue(&mut self, ifindex: u32, packets: u32) -> Result<()> {
+        let mut link = of_index(ifindex);
+        link.attributes.push(LinkAttribute::TxQueueLen(packets));
+        self.set(link, format_args!("set the transmit queue of interface {ifindex} to {packets}"))
+    }
+
     /// Lets packets from and to 127.0.0.0/8 pass an interface, or not.
     ///
     /// # Errors
@@ -227,6 +240,7 @@ pub(crate) fn read(message: &LinkMessage) -> Link {
             LinkAttribute::Group(group) => link.group = *group,
             LinkAttribute::NumRxQueues(queues) => link.rx_queues = *queues,
             LinkAttribute::NumTxQueues(queues) => link.tx_queues = *queues,
+            LinkAttribute::TxQueueLen(packets) => link.tx_queue_packets = *packets,
             LinkAttribute::OperState(state) => {
                 link.carrier &= matches!(state, State::Up | State::Unknown);
             }

@@ -126,9 +126,8 @@ mod tests {
         );
     }
 
-    #[test]
-    fn host_ports_are_shown_where_a_pod_has_one() {
-        let port = |id: u16, mappings: Vec<PortMapping>| PortEntry {
+    fn port(id: u16, mappings: Vec<PortMapping>) -> PortEntry {
+        PortEntry {
             bandwidth: api::Bandwidth::default(),
             id,
             name: format!("demo/a{id}"),
@@ -145,7 +144,11 @@ mod tests {
             port_mappings: mappings,
             worker: None,
             counters: PortCounters::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn host_ports_are_shown_where_a_pod_has_one() {
         let plain = Reply::Ports(vec![port(2, Vec::new())]);
         assert!(!text(&plain).contains("HOSTPORTS"));
         let mapping =
@@ -160,6 +163,19 @@ mod tests {
     }
 
     #[test]
+    fn what_the_kernel_lost_is_shown_where_it_lost_something() {
+        let plain = Reply::Ports(vec![port(2, Vec::new())]);
+        assert!(!text(&plain).contains("QUEUE FULL"));
+        let mut lossy = port(3, Vec::new());
+        lossy.counters.queue_full = Some(91);
+        let text = text(&Reply::Ports(vec![port(2, Vec::new()), lossy]));
+        let cells: Vec<Vec<_>> =
+            text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!((cells[0][10], cells[0][11]), ("QUEUE", "FULL"), "{text}");
+        assert_eq!((cells[1][10], cells[2][10]), ("-", "91"), "{text}");
+    }
+
+    #[test]
     fn json_is_the_content_alone() {
         let value: serde_json::Value = serde_json::from_str(&json(&fib())).expect("JSON");
         assert_eq!(value[1]["target"], "unreachable");
@@ -167,7 +183,7 @@ mod tests {
 
     #[test]
     fn drops_show_the_sum_that_closes() {
-        let drops = Drops {
+        let mut drops = Drops {
             received: 10,
             made: 1,
             sent: 8,
@@ -178,9 +194,22 @@ mod tests {
                 explanation: "No route to the destination.".into(),
                 packets: 3,
             }],
+            kernel: Vec::new(),
+            nic_queues: Vec::new(),
         };
-        let text = text(&Reply::Drops(drops));
-        assert!(text.ends_with("received 10 + made 1 = 11; sent 8 + dropped 3 = 11\n"), "{text}");
-        assert!(text.contains("web   no-route  3        No route"), "{text}");
+        let sums = "received 10 + made 1 = 11; sent 8 + dropped 3 = 11\n";
+        let shown = text(&Reply::Drops(drops.clone()));
+        assert!(shown.ends_with(sums), "{shown}");
+        assert!(shown.contains("web   no-route  3        No route"), "{shown}");
+        drops.kernel = vec![DropCount {
+            port: "eth0 queue 1".into(),
+            reason: "receive-ring-full".into(),
+            explanation: "The worker was late.".into(),
+            packets: 7,
+        }];
+        let shown = text(&Reply::Drops(drops));
+        let (_, beside) = shown.split_once(sums).expect("the sums are the same");
+        let last = "eth0 queue 1  receive-ring-full  7        The worker was late.\n";
+        assert!(beside.starts_with("\nin no sum above") && beside.ends_with(last), "{shown}");
     }
 }

@@ -14,7 +14,7 @@ use controlplane::desired::host_port::{self, HostPortRepair, HostPortState, Host
 use controlplane::model::PodPrefixes;
 use dataplane::tables::Gateway;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use netio::port::PortFd;
+use netio::port::{PortFd, QUEUE_PACKETS};
 use netlink::{
     FibRouteKind, Link, MAIN_TABLE, Netlink, NudState, ROUTE_PROTOCOL, Route, RouteFilter,
 };
@@ -63,6 +63,10 @@ impl HostInterface {
                 let port =
                     port.map_err(|source| Error::HostTap { interface: name.clone(), source })?;
                 let (port, name) = (Arc::new(port), name.clone());
+                // An earlier version made it.
+                if link.tx_queue_packets != QUEUE_PACKETS {
+                    netlink.set_tx_queue(link.index, QUEUE_PACKETS).map_err(failed)?;
+                }
                 Ok(Self { port, name, ifindex: link.index, is_former: true })
             }
             Some(_) => Err(Error::HostTaken(format!(
@@ -83,6 +87,7 @@ impl HostInterface {
         let link = link.ok_or_else(|| {
             Error::HostTaken(format!("the interface {name} was removed while it was set up"))
         })?;
+        netlink.set_tx_queue(link.index, QUEUE_PACKETS).map_err(failed)?;
         netlink.set_mac(link.index, MAC).map_err(failed)?;
         let (port, name) = (Arc::new(port), name.to_owned());
         Ok(Self { port, name, ifindex: link.index, is_former: false })

@@ -6,7 +6,7 @@
 
 use std::sync::OnceLock;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
 
 /// The cores that this process was started with, in order, as far as the kernel reports. Asked for the
 /// first time while it starts: a thread that has left some of them to the workers sees fewer.
@@ -16,6 +16,11 @@ pub fn given() -> &'static [usize] {
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         cores.into_iter().map(|core| core.id).collect()
     })
+}
+
+/// The kernel's number of this thread.
+pub(super) fn thread_id() -> u32 {
+    gettid().as_raw_nonzero().get().cast_unsigned()
 }
 
 /// Pins this thread. core_affinity answers no more than yes or no.

@@ -12,6 +12,7 @@
 //! | `turn`      | the loop: commands, NIC queues, TAPs, flush, sleep |
 //! | `fdb_pages` | copies learned MACs to the control thread, a page a turn |
 //! | `egress`    | transmit handles: the way out of the walk |
+//! | `schedule`  | which source is served next, and with how much |
 //! | `gate`      | which ports are not read for now, as their pods' rate is used up |
 //! | `cores`     | which thread runs on which core |
 //! | `closer`    | closes TAPs, which takes milliseconds, away from the pinned cores |
@@ -47,13 +48,14 @@ mod essential;
 mod fdb_pages;
 mod gate;
 pub mod publish;
+mod schedule;
 #[cfg(test)]
 mod tests;
 mod turn;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -148,6 +150,7 @@ pub(crate) struct Shared {
     /// Since it was last asked for.
     longest_turn_us: AtomicU64,
     pinned: AtomicBool,
+    thread_id: AtomicU32,
     counters: Arc<Counters>,
     drops: Arc<DropRing>,
 }
@@ -172,6 +175,8 @@ pub struct WorkerState {
     pub id: usize,
     /// The core that it is pinned to; none if it asked for none or was refused.
     pub core: Option<usize>,
+    /// The kernel's number of its thread.
+    pub thread_id: u32,
     /// The NIC's queues that it owns.
     pub queues: Vec<u32>,
     /// How it sends by the NIC.
@@ -227,6 +232,7 @@ impl Workers {
                 frames_free: AtomicUsize::new(spec.frames as usize),
                 longest_turn_us: AtomicU64::new(0),
                 pinned: AtomicBool::new(false),
+                thread_id: AtomicU32::new(0),
                 counters: Arc::new(Counters::new()),
                 drops: Arc::new(DropRing::new()),
             });
@@ -251,6 +257,7 @@ impl Workers {
                 };
                 essential::spawn(&format!("worker-{id}"), move || {
                     shared.pinned.store(cores::pin(core), Ordering::Relaxed);
+                    shared.thread_id.store(cores::thread_id(), Ordering::Relaxed);
                     match Turn::new(spec, poll, inbox, shared, outbox) {
                         Ok(turn) => {
                             // A closed channel means that the starter gave up; the turn ends too.
@@ -368,6 +375,7 @@ impl Workers {
             .map(|handle| WorkerState {
                 id: handle.id,
                 core: handle.core.filter(|_| handle.shared.pinned.load(Ordering::Relaxed)),
+                thread_id: handle.shared.thread_id.load(Ordering::Relaxed),
                 queues: handle.queues.clone(),
                 sends_by: handle.sends_by,
                 epoch: handle.shared.epoch(),

@@ -1,15 +1,14 @@
 //! One worker's loop.
 //!
 //! A turn: take the published tables and the control thread's commands, store the epoch, receive
-//! from the NIC's queues and from the TAPs that are ready, each packet walked to its end before the
-//! next; then flush. Without packets the worker spins a little, then sleeps until a file descriptor
-//! is ready, or what waits for the rate of a port is due.
+//! from the NIC's queues and from the TAPs that are ready, as `schedule` has them, each packet walked to its
+//! end before the next; then flush. Without packets the worker spins a little, then sleeps until a file
+//! descriptor is ready, or what waits for the rate of a port is due.
 //!
-//! mio is edge-triggered, and a turn reads at most a budget from each TAP: the ready set remembers
+//! mio is edge-triggered, and a turn reads a share from a TAP at most: the schedule remembers
 //! which may still have packets. TAPs are chosen by readiness even while spinning, as asking each in
-//! turn would cost a system call a pod.
+//! turn would cost a system call a pod. Looking at a queue of the NIC costs none.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -32,10 +31,13 @@ use super::closer::ToClose;
 use super::egress::EgressPorts;
 use super::fdb_pages::{FdbCopier, FdbEntries};
 use super::gate::Gate;
+use super::schedule::{Left, SHARE, Schedule, Source, cost};
 use super::{Command, Idle, Shared, SharedState, WAKE, WorkerSpec, WorkerUplink};
 
-/// Packets from one source in a turn: amortizes the kick of a batch, bounds the wait of the others.
-const BUDGET: usize = 32;
+/// Packets from a queue of the NIC at a time: amortizes the kick of a batch, lets pieces of a flow be merged,
+/// and takes about as long as a share of a TAP, as receiving costs no system call.
+const QUEUE_BUDGET: usize = 32;
+const QUEUE_COST: i64 = SHARE / QUEUE_BUDGET as i64;
 
 /// A sleeping worker turns at least this often, to age its table and to show that it runs.
 const NAP: Duration = Duration::from_secs(1);
@@ -60,7 +62,7 @@ pub(super) struct Turn {
     queues: Vec<Rx>,
     poll: Poll,
     events: Events,
-    ready: Ready,
+    schedule: Schedule,
     gate: Gate,
     tx_budgets: Arc<Budgets>,
     idle: Idle,
@@ -100,10 +102,13 @@ pub(super) struct Outbox {
     pub(super) to_close: ToClose,
 }
 
-/// Ports that may have packets to read, each at most once, in the order in which they are served.
-struct Ready {
-    order: VecDeque<PortId>,
-    queued: Vec<bool>,
+/// What serving a source came to.
+struct Served {
+    /// Packets that were received.
+    packets: usize,
+    /// What they took, as `schedule` counts it.
+    took: i64,
+    left: Left,
 }
 
 impl Turn {
@@ -140,10 +145,10 @@ impl Turn {
             pool,
             shared,
             uplink,
+            schedule: Schedule::new(queues.len()),
             queues,
             poll,
             events: Events::with_capacity(256),
-            ready: Ready::new(),
             gate: Gate::new(),
             tx_budgets,
             idle: spec.idle,
@@ -178,9 +183,8 @@ impl Turn {
             self.fdb_copier.copy(&self.dataplane.fdb, now);
 
             self.dataplane.turn(&tables, nanos, &mut self.ports);
-            self.gate.open(nanos, |port| self.ready.push(port));
-            let mut received = self.queues(&tables, now);
-            received += self.taps(&tables, now, nanos);
+            self.gate.open(nanos, |port| self.schedule.ready(port));
+            let received = self.serve(&tables, now, nanos);
             let unsent = self.ports.flush();
             self.sweep(received, now, at.duration_since(last_nap) >= NAP);
 
@@ -193,7 +197,7 @@ impl Turn {
                     at.duration_since(last_packet) >= Duration::from_micros(after)
                 }
             };
-            let has_work = !self.ready.is_empty() || self.fdb_copier.is_busy();
+            let has_work = !self.schedule.is_empty() || self.fdb_copier.is_busy();
             let timeout = if sleeps && !has_work { self.nap(nanos) } else { Duration::ZERO };
             busy_since = (received > 0).then_some(at);
             if !timeout.is_zero()
@@ -262,7 +266,7 @@ impl Turn {
             let fd = io.as_raw_fd();
             let token = Token(usize::from(id.0));
             match self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE) {
-                Ok(()) => self.ready.push(id),
+                Ok(()) => self.schedule.ready(id),
                 Err(error) => tracing::error!(port = id.0, %error, "cannot watch a port"),
             }
         }
@@ -296,74 +300,86 @@ impl Turn {
         }
     }
 
-    fn queues(&mut self, tables: &Tables, now: Millis) -> usize {
-        let Some(uplink) = self.uplink else { return 0 };
+    /// Packets that were received.
+    fn serve(&mut self, tables: &Tables, now: Millis, nanos: Nanos) -> usize {
+        let mut received = 0;
+        let mut plan = self.schedule.begin();
+        while let Some((source, credit)) = self.schedule.next(&mut plan) {
+            let served = match source {
+                Source::Queue(queue) => self.queue(tables, usize::from(queue), credit, now),
+                Source::Port(id) => self.tap(tables, id, credit, now, nanos),
+            };
+            received += served.packets;
+            self.schedule.served(source, served.took, served.left);
+        }
+        received
+    }
+
+    fn queue(&mut self, tables: &Tables, queue: usize, credit: i64, now: Millis) -> Served {
         let Self { queues, pool, dataplane, ports, path_mtu, .. } = self;
-        let received: usize = queues
-            .iter_mut()
-            .map(|queue| {
-                queue.recv(pool, BUDGET, |received| match received {
-                    Ok(packet) => dataplane.process(tables, uplink, packet, now, ports),
-                    Err(RxError::NoFrame) => dataplane.unreadable(uplink, DropReason::NoFrames),
-                    Err(RxError::TooLong) => dataplane.unreadable(uplink, DropReason::PortRefused),
-                })
-            })
-            .sum();
+        let (Some(uplink), Some(queue)) = (self.uplink, queues.get_mut(queue)) else {
+            return Served { packets: 0, took: 0, left: Left::Nothing };
+        };
+        let budget = (credit / QUEUE_COST).clamp(1, QUEUE_BUDGET as i64) as usize;
+        let packets = queue.recv(pool, budget, |received| match received {
+            Ok(packet) => dataplane.process(tables, uplink, packet, now, ports),
+            Err(RxError::NoFrame) => dataplane.unreadable(uplink, DropReason::NoFrames),
+            Err(RxError::TooLong) => dataplane.unreadable(uplink, DropReason::PortRefused),
+        });
         dataplane.flush(tables, ports);
-        if received > 0 {
+        if packets > 0 {
             for heard in dataplane.take_path_mtus() {
                 // One that has no room is reported again by the router.
                 let _ = path_mtu.try_send(heard);
             }
         }
-        received
+        let left = if packets < budget { Left::Nothing } else { Left::Some };
+        Served { packets, took: packets as i64 * QUEUE_COST, left }
     }
 
-    fn taps(&mut self, tables: &Tables, now: Millis, nanos: Nanos) -> usize {
-        let mut received = 0;
-        // Those that become ready again meanwhile have their turn in the next one.
-        for _ in 0..self.ready.len() {
-            let Some(id) = self.ready.pop() else { break };
-            let (count, more) = self.tap(tables, id, now, nanos);
-            received += count;
-            if more {
-                self.ready.push(id);
-            }
-        }
-        received
-    }
-
-    /// Packets that were read, and whether there may be more.
-    fn tap(&mut self, tables: &Tables, id: PortId, now: Millis, nanos: Nanos) -> (usize, bool) {
-        let Some(io) = self.ports.io(id).map(Arc::clone) else { return (0, false) };
+    fn tap(
+        &mut self,
+        tables: &Tables,
+        id: PortId,
+        credit: i64,
+        now: Millis,
+        nanos: Nanos,
+    ) -> Served {
+        let mut served = Served { packets: 0, took: 0, left: Left::Nothing };
+        let Some(io) = self.ports.io(id).map(Arc::clone) else { return served };
         // A port comes before the tables that name it: its first packets wait for them.
-        let Some(port) = tables.port(id) else { return (0, true) };
+        let Some(port) = tables.port(id) else { return Served { left: Left::Some, ..served } };
         let limit = port.rx_limit.as_ref();
-        for count in 0..BUDGET {
+        while served.took < credit {
             if let Some(limit) = limit
                 && !self.gate.is_open(id, limit, nanos)
             {
                 self.shared.counters.rx_delayed(id);
-                return (count, false);
+                return served;
             }
-            let Some(frame) = self.pool.alloc() else { return (count, true) };
+            let Some(frame) = self.pool.alloc() else { break };
             let mut packet = Packet::plain(frame);
             match io.recv(&mut packet) {
                 Recv::Packet => {
                     if let Some(limit) = limit {
                         self.gate.charge(id, limit, wire_len(&packet), nanos);
                     }
+                    served.took += cost(packet.frame.len());
                     self.dataplane.process(tables, id, packet, now, &mut self.ports);
                 }
-                Recv::Malformed => self.dataplane.unreadable(id, DropReason::OffloadInvalid),
-                Recv::WouldBlock => return (count, false),
+                Recv::Malformed => {
+                    served.took += cost(0);
+                    self.dataplane.unreadable(id, DropReason::OffloadInvalid);
+                }
+                Recv::WouldBlock => return served,
                 Recv::Gone => {
                     self.ports.note_gone(id);
-                    return (count, false);
+                    return served;
                 }
             }
+            served.packets += 1;
         }
-        (BUDGET, true)
+        Served { left: Left::Some, ..served }
     }
 
     fn wait(&mut self, timeout: Duration) {
@@ -380,43 +396,12 @@ impl Turn {
                     let port = PortId(port as u16);
                     // The gate opens it, which costs no wake-up a packet.
                     if !self.gate.is_closed(port) {
-                        self.ready.push(port);
+                        self.schedule.ready(port);
                     }
                 }
                 // A queue: its ring is looked at in every turn.
                 Token(_) => {}
             }
         }
-    }
-}
-
-impl Ready {
-    fn new() -> Self {
-        Self { order: VecDeque::with_capacity(MAX_PORTS), queued: vec![false; MAX_PORTS] }
-    }
-
-    fn push(&mut self, id: PortId) {
-        if let Some(queued) = self.queued.get_mut(usize::from(id.0))
-            && !*queued
-        {
-            *queued = true;
-            self.order.push_back(id);
-        }
-    }
-
-    fn pop(&mut self) -> Option<PortId> {
-        let id = self.order.pop_front()?;
-        if let Some(queued) = self.queued.get_mut(usize::from(id.0)) {
-            *queued = false;
-        }
-        Some(id)
-    }
-
-    fn len(&self) -> usize {
-        self.order.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.order.is_empty()
     }
 }

@@ -144,6 +144,7 @@ impl ControlPlane {
                 attachment: pod.clone(),
                 netns: lease.netns.clone(),
                 mac: lease.mac,
+                bandwidth: lease.bandwidth,
             })
             .collect()
     }

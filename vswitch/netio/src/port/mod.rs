@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
 use frame::{CAPACITY_BYTES, Packet};
-pub use tap::TapOffloads;
+pub use tap::{QUEUE_PACKETS, TapOffloads};
 
 use crate::sys::{check, check_fd};
 use crate::{Error, Result};
@@ -100,12 +100,18 @@ impl PortFd {
     /// socketpair, for a TAP that is gone, and where the kernel does not tell.
     #[must_use]
     pub fn namespace(&self) -> Option<(u64, u64)> {
-        let namespace = match self.kind {
-            PortFdKind::Tap => tap::namespace(self.file.as_fd()).ok()?,
-            PortFdKind::Seqpacket => return None,
-        };
-        let metadata = File::from(namespace).metadata().ok()?;
+        let metadata = File::from(self.open_namespace()?).metadata().ok()?;
         Some((metadata.dev(), metadata.ino()))
+    }
+
+    /// The network namespace that the TAP is in, which the descriptor keeps alive; `None` as for
+    /// `namespace`.
+    #[must_use]
+    pub fn open_namespace(&self) -> Option<OwnedFd> {
+        match self.kind {
+            PortFdKind::Tap => tap::namespace(self.file.as_fd()).ok(),
+            PortFdKind::Seqpacket => None,
+        }
     }
 
     /// Makes a port of an fd that a client sent: a TAP with IFF_NO_PI and IFF_VNET_HDR, or a

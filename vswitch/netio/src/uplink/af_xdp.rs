@@ -11,7 +11,7 @@ use frame::{Packet, Pool};
 
 use super::{Rx, RxError, Tx, UplinkConfig, UplinkQueue};
 use crate::pinhole::{AttachMode, Pinhole, PinholeFilter, XskMap};
-use crate::xsk::{XskConfig, XskMode, XskRx, XskSocket};
+use crate::xsk::{XskConfig, XskCounters, XskMode, XskRx, XskSocket, XskStatistics};
 use crate::{Error, Result};
 
 /// The XDP program of an AF_XDP uplink, and how its sockets were bound.
@@ -21,6 +21,8 @@ pub struct AfXdp {
     ifindex: u32,
     queues: u32,
     copy_mode: Option<XskMode>,
+    /// In the order of the queues' numbers.
+    counters: Vec<XskCounters>,
 }
 
 impl AfXdp {
@@ -34,12 +36,13 @@ impl AfXdp {
         let xsk = XskConfig { zero_copy, ..XskConfig::default() };
         let sockets = open_sockets(interface, queues, &xsk, pinhole.xsk_map())?;
         let copy_mode = sockets.first().map(|socket| socket.mode().clone());
+        let counters = sockets.iter().map(XskSocket::for_statistics).collect::<Result<_>>()?;
         let opened = (0..queues).zip(sockets).map(|(number, socket)| UplinkQueue {
             number,
             rx: Rx::AfXdp(socket.rx),
             tx: Tx::AfXdp(socket.tx),
         });
-        Ok((Self { pinhole, ifindex, queues, copy_mode }, opened.collect()))
+        Ok((Self { pinhole, ifindex, queues, copy_mode, counters }, opened.collect()))
     }
 
     pub(super) fn steer(&mut self, steering: &PinholeFilter) -> Result<()> {
@@ -67,6 +70,11 @@ impl AfXdp {
 
     pub(super) fn copy_mode(&self) -> Option<&XskMode> {
         self.copy_mode.as_ref()
+    }
+
+    pub(super) fn statistics(&self) -> Result<Vec<(u32, XskStatistics)>> {
+        let read = self.counters.iter().map(XskCounters::read);
+        (0..self.queues).zip(read).map(|(queue, read)| Ok((queue, read?))).collect()
     }
 
     pub(super) fn choices(&self) -> Vec<String> {

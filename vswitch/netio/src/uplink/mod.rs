@@ -23,7 +23,7 @@ use frame::{Frame, Packet, Pool};
 
 use crate::Result;
 use crate::pinhole::{AttachMode, AttachWish, PinholeFilter};
-use crate::xsk::{XskMode, XskRx, XskTx};
+use crate::xsk::{XskMode, XskRx, XskStatistics, XskTx};
 
 pub use af_packet::PacketTx;
 pub use af_xdp::AfXdp;
@@ -184,6 +184,16 @@ impl UplinkControl {
     pub fn copy_mode(&self) -> Option<&XskMode> {
         match self {
             Self::AfXdp(control) => control.copy_mode(),
+        }
+    }
+
+    /// What the kernel counts of the sockets of the queues, by number; none for a kind without such sockets.
+    ///
+    /// # Errors
+    /// If the kernel does not report it.
+    pub fn statistics(&self) -> Result<Vec<(u32, XskStatistics)>> {
+        match self {
+            Self::AfXdp(control) => control.statistics(),
         }
     }
 

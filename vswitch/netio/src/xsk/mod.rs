@@ -16,7 +16,7 @@ mod tx;
 
 use std::error::Error as _;
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
@@ -89,11 +89,13 @@ pub enum XskMode {
 /// that it would not take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct XskStatistics {
-    /// Frames dropped for other reasons than those below: too long, most likely.
+    /// Frames dropped because there was no memory to receive into, as the worker was late, or because they
+    /// are longer than [`MAX_FRAME_BYTES`].
     pub rx_dropped: u64,
     /// Frames dropped because the receive ring was full: the worker was late.
     pub rx_ring_full: u64,
-    /// Times that the fill ring was empty when a frame came: the worker was late.
+    /// Times that the kernel found no memory to receive into, in the fill ring, when a frame came: the
+    /// worker was late.
     pub fill_ring_empty: u64,
     /// Descriptors in the fill ring that the kernel refused.
     pub rx_invalid_descriptors: u64,
@@ -101,6 +103,25 @@ pub struct XskStatistics {
     pub tx_invalid_descriptors: u64,
     /// Times that the transmit ring was empty when the kernel looked.
     pub tx_ring_empty: u64,
+}
+
+/// What reads the counters of a socket that a worker has.
+#[derive(Debug)]
+pub struct XskCounters(OwnedFd);
+
+impl XskCounters {
+    /// The kernel's counters since the socket was opened.
+    ///
+    /// # Errors
+    /// If the kernel does not report them.
+    pub fn read(&self) -> Result<XskStatistics> {
+        statistics(self.0.as_fd())
+    }
+}
+
+fn statistics(socket: BorrowedFd<'_>) -> Result<XskStatistics> {
+    options::statistics(socket.as_raw_fd())
+        .map_err(|source| Error::Xsk { action: "read the statistics", source })
 }
 
 type Rings = (TxQueue, RxQueue, FillQueue, CompQueue);
@@ -149,19 +170,17 @@ impl XskSocket {
     /// # Errors
     /// If the kernel does not report them.
     pub fn statistics(&self) -> Result<XskStatistics> {
-        let counters = self
-            .rx
-            .fd()
-            .xdp_statistics()
-            .map_err(|source| Error::Xsk { action: "read the statistics", source })?;
-        Ok(XskStatistics {
-            rx_dropped: counters.rx_dropped(),
-            rx_ring_full: counters.rx_ring_full(),
-            fill_ring_empty: counters.rx_fill_ring_empty_descs(),
-            rx_invalid_descriptors: counters.rx_invalid_descs(),
-            tx_invalid_descriptors: counters.tx_invalid_descs(),
-            tx_ring_empty: counters.tx_ring_empty_descs(),
-        })
+        statistics(self.as_fd())
+    }
+
+    /// A descriptor for the control thread, which counts with it what the worker's socket lost. The queue
+    /// is given back once both are closed.
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub fn for_statistics(&self) -> Result<XskCounters> {
+        let failed = |source| Error::Xsk { action: "duplicate the descriptor of", source };
+        self.as_fd().try_clone_to_owned().map(XskCounters).map_err(failed)
     }
 
     /// Descriptors from the kernel that were not believed: each is a fault of the driver, and a

@@ -192,6 +192,41 @@ fn a_tap_moved_to_a_pod_works_until_the_pod_dies() {
 }
 
 #[test]
+fn what_a_full_queue_lost_is_read_without_entering_the_pod() {
+    let test = "what_a_full_queue_lost_is_read_without_entering_the_pod";
+    let Some(node) = Namespace::new(test) else { return };
+    let Some(pod) = Namespace::new(test) else { return };
+    let port = pod.run(|| {
+        let port = plugged();
+        Netlink::open().expect("a socket").set_tx_queue(link("tap0").index, 8).expect("set");
+        port
+    });
+    let lost = pod.run(|| {
+        let socket = UdpSocket::bind((KERNEL, 0)).expect("a socket");
+        for _ in 0..100 {
+            // Some kernels tell the sender that the queue is full.
+            let _ = socket.send_to(b"burst", (POD, 7));
+        }
+        let mut netlink = Netlink::open().expect("a socket");
+        netlink.tx_dropped(link("tap0").index).expect("an answer").expect("it is there")
+    });
+    assert!(lost >= 92, "a queue of 8 lost {lost} of 100 datagrams");
+    let read = node.run(move || {
+        let mut netlink = Netlink::open().expect("a socket");
+        let namespace = port.open_namespace().expect("the pod's");
+        // The namespace has no number at first, and keeps the one that it gets.
+        let reads = [0; 2].map(|_| netlink.tx_dropped_in(namespace.as_fd(), "tap0"));
+        let absent = netlink.tx_dropped_in(namespace.as_fd(), "absent");
+        (reads.map(|read| read.expect("an answer")), absent.expect("an answer"), port)
+    });
+    let (reads, absent, _port) = read;
+    // The kernel sends on its own account, too.
+    assert!(reads.iter().all(|read| *read >= Some(lost)), "{reads:?}, {lost} before");
+    assert_eq!(absent, None);
+    assert_eq!(node.run(|| Netlink::open().expect("a socket").tx_dropped(999)).ok(), Some(None));
+}
+
+#[test]
 fn tun_files_that_are_no_port_are_refused_with_a_reason() {
     let test = "tun_files_that_are_no_port_are_refused_with_a_reason";
     let Some(namespace) = Namespace::new(test) else { return };

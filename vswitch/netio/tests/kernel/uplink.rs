@@ -85,6 +85,25 @@ fn a_kind_names_itself_and_delivers_packets_in_frames() {
 }
 
 #[test]
+fn what_queues_lost_is_read_beside_their_worker() {
+    let Some((node, peer)) = lab("what_queues_lost_is_read_beside_their_worker") else { return };
+    let (control, queues) = node.run(open);
+    let lost = || -> u64 {
+        let read = control.statistics().expect("an answer");
+        assert_eq!(read.iter().map(|(queue, _)| *queue).collect::<Vec<_>>(), [0, 1]);
+        read.iter().map(|(_, lost)| lost.rx_dropped + lost.rx_ring_full).sum()
+    };
+    assert_eq!(lost(), 0);
+    let sender = peer.run(|| UdpSocket::bind((PEER, 0)).expect("a socket"));
+    // More than both rings hold, which nobody reads.
+    for _ in 0..6000 {
+        sender.send_to(b"burst", (NODE, VXLAN)).expect("sent");
+    }
+    eventually("the loss", || (lost() > 0).then_some(()));
+    drop(queues);
+}
+
+#[test]
 fn without_a_queue_frames_arrive_all_and_in_order() {
     let test = "without_a_queue_frames_arrive_all_and_in_order";
     let Some((node, peer)) = lab(test) else { return };

@@ -25,6 +25,8 @@ fn links_are_found_and_changed() {
 
         netlink.set_down(index).expect("down");
         assert!(!link("v0").up);
+        netlink.set_tx_queue(index, 8192).expect("in range");
+        assert_eq!((link("v0").tx_queue_packets, link("v1").tx_queue_packets), (8192, 1000));
         assert!(matches!(netlink.set_mtu(index, 7), Err(Error::Refused { .. })));
         assert_eq!(netlink.link("absent").expect("an answer"), None);
         assert_eq!(netlink.link_by_index(9999).expect("an answer"), None);

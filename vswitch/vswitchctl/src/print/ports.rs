@@ -7,7 +7,9 @@ use super::table::{Table, join, or_dash, word};
 pub(super) fn ports(ports: &[PortEntry]) -> String {
     let mut header =
         vec!["ID", "NAME", "KIND", "STATE", "WORKER", "MAC", "MTU", "RX", "TX", "DROPPED"];
-    // Columns of their own only if a pod has limits.
+    // Columns of their own only if an interface has lost packets, or a pod has limits.
+    let has_losses = ports.iter().any(|port| port.counters.queue_full.is_some_and(|lost| lost > 0));
+    header.extend(has_losses.then_some("QUEUE FULL"));
     let has_limits = ports.iter().any(|port| !port.bandwidth.is_unlimited());
     if has_limits {
         header.extend(["INGRESS", "EGRESS"]);
@@ -31,6 +33,7 @@ pub(super) fn ports(ports: &[PortEntry]) -> String {
             counters.tx_packets.to_string(),
             counters.dropped.to_string(),
         ];
+        cells.extend(has_losses.then(|| or_dash(counters.queue_full)));
         if has_limits {
             cells.extend([port.bandwidth.ingress, port.bandwidth.egress].map(or_dash));
         }

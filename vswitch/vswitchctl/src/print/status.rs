@@ -7,7 +7,7 @@ use api::{
     Status,
 };
 
-use super::table::{Table, join, line, word};
+use super::table::{Table, join, line, or_dash, word};
 
 pub(super) fn status(status: &Status) -> String {
     let mut lines = vec![
@@ -81,6 +81,8 @@ pub(super) fn status(status: &Status) -> String {
         "EPOCH",
         "FRAMES FREE",
         "LONGEST TURN",
+        "OTHERS",
+        "WAITED",
     ]);
     for worker in &status.workers {
         table.row([
@@ -92,6 +94,8 @@ pub(super) fn status(status: &Status) -> String {
             worker.epoch.to_string(),
             format!("{}/{}", worker.frames_free, worker.frames_total),
             format!("{} µs", worker.longest_turn_us),
+            percent(worker.core_share.and_then(|share| share.others_percent)),
+            percent(worker.core_share.map(|share| share.waited_percent)),
         ]);
     }
     text.push_str(&table.print());
@@ -130,6 +134,10 @@ pub(super) fn status(status: &Status) -> String {
         }
     }
     text
+}
+
+fn percent(percent: Option<u8>) -> String {
+    or_dash(percent.map(|percent| format!("{percent} %")))
 }
 
 fn masquerade_text(status: Option<&MasqueradeStatus>) -> String {

@@ -5,6 +5,7 @@
 //!
 //! | file | does |
 //! |---|---|
+//! | `cores`  | how much of its core each worker gets |
 //! | `start`  | from a configuration to a daemon that forwards |
 //! | `frames` | which workers have no packet memory left |
 //! | `kernel` | gathers what the kernel announces, and has it acted upon |
@@ -17,6 +18,7 @@
 //! | `workers` | what each worker is started with |
 //! | `stop`   | reload and end |
 
+pub(crate) mod cores;
 mod drop_sampling;
 mod frames;
 mod kernel;
@@ -53,6 +55,7 @@ use crate::journal::OnDisk;
 use crate::lock::Locks;
 use crate::namespaces::{self, Namespaces};
 use crate::node::Node;
+use cores::CoreShares;
 use drop_sampling::DropSampling;
 use frames::FrameShortage;
 use pending::PendingPods;
@@ -94,6 +97,8 @@ pub struct Daemon {
     agenda: kernel::Agenda,
     turns: Turns,
     frames: FrameShortage,
+    /// What each worker gets of its core.
+    pub(crate) core_shares: CoreShares,
     drop_sampling: DropSampling,
     pending: PendingPods,
     queue_watch: QueueWatch,

@@ -28,6 +28,7 @@ use worker::Workers;
 use worker::cores::leave_to_workers;
 use worker::publish::Publisher;
 
+use super::cores::CoreShares;
 use super::drop_sampling::DropSampling;
 use super::frames::FrameShortage;
 use super::pending::PendingPods;
@@ -194,6 +195,7 @@ impl Daemon {
             agenda: kernel::Agenda::new(now),
             turns: Turns::default(),
             frames: FrameShortage::default(),
+            core_shares: CoreShares::default(),
             drop_sampling: DropSampling::default(),
             pending: PendingPods::default(),
             queue_watch: QueueWatch::new(now),
@@ -204,6 +206,8 @@ impl Daemon {
             daemon.give_up();
             return Err(error);
         }
+        // What `status` compares with at first.
+        daemon.core_shares.look(&daemon.node.workers.states());
         for choice in &daemon.choices {
             tracing::info!("{choice}");
         }

@@ -40,7 +40,7 @@ impl Daemon {
             rule_sets: model.policies.rule_sets().len(),
             sources,
             packets: self.accounting(),
-            ports: self.show_ports().iter().map(|port| self.port_figures(port)).collect(),
+            ports: self.ports().iter().map(|port| self.port_figures(port)).collect(),
             decisions: self.decisions(),
             sessions: families
                 .map(|((family, totals), events)| of_family(family, &totals, &events, capacity))

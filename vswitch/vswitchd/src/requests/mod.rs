@@ -8,6 +8,7 @@
 //! | `attachments` | takes a pod's port over, and compares what a runtime knows |
 //! | `held`        | nothing: it holds answers back until the journal is on disk, and policies are known |
 //! | `show`        | `show ports`, `fdb`, `neighbors`, `drops` |
+//! | `kernel_drops` | what the kernel drops beside the switch, for `show ports` and `drops` |
 //! | `routes`      | `show fib`, `peers`: in force or hidden |
 //! | `status`      | `status` |
 //! | `problems`    | what keeps the node from serving its pods |
@@ -24,6 +25,7 @@ mod attachments;
 mod explain;
 mod followed_drops;
 mod held;
+mod kernel_drops;
 mod metrics;
 mod packet;
 mod problems;

@@ -20,7 +20,18 @@ use controlplane::ports::{self, HOST, UPLINK};
 const LEARNED_PATIENCE: Duration = Duration::from_millis(500);
 
 impl Daemon {
-    pub(super) fn show_ports(&self) -> Vec<PortEntry> {
+    /// With what the kernel lost of each.
+    pub(super) fn show_ports(&mut self) -> Vec<PortEntry> {
+        let lost = self.lost_in_queues();
+        let mut entries = self.ports();
+        for entry in &mut entries {
+            entry.counters.queue_full = lost.get(&PortId(entry.id)).copied();
+        }
+        entries
+    }
+
+    /// As the switch has them: the kernel is not asked.
+    pub(super) fn ports(&self) -> Vec<PortEntry> {
         let mut entries = Vec::new();
         if let Some(host) = self.plane.host() {
             let own = self.plane.model().pods.own_addresses();
@@ -224,9 +235,19 @@ impl Daemon {
 
     /// The sums are over all time; the reasons of a port are forgotten when its number is given to
     /// another, so that they may add up to less.
-    pub(super) fn show_drops(&self) -> Drops {
+    pub(super) fn show_drops(&mut self) -> Drops {
+        let nic_queues = self.nic_queues();
+        let kernel = self.kernel_drops(&nic_queues);
         let workers = self.node.workers.counters();
-        let mut drops = Drops { received: 0, made: 0, sent: 0, dropped: 0, reasons: Vec::new() };
+        let mut drops = Drops {
+            received: 0,
+            made: 0,
+            sent: 0,
+            dropped: 0,
+            reasons: Vec::new(),
+            kernel,
+            nic_queues,
+        };
         for counters in &workers {
             let accounting = counters.accounting();
             drops.received += accounting.received;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use api::{
     Encapsulation, KernelRoutes, Mac, MasqueradeStatus, RefusedRoute, Status, UplinkStatus,
-    WorkerStatus,
+    WorkerCoreShare, WorkerStatus,
 };
 
 use crate::daemon::Daemon;
@@ -27,6 +27,7 @@ impl Daemon {
         warnings.extend(self.strict_uplink());
         warnings.extend(self.recovery.note(Instant::now()));
         warnings.extend(self.policy_notes(Instant::now()));
+        let workers = self.worker_status(&mut warnings);
         warnings.extend(observed.iter().flat_map(|observed| observed.problems.clone()));
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -40,7 +41,7 @@ impl Daemon {
             peers: self.plane.model().peers.len(),
             sources: self.source_status(),
             uplink: self.uplink_status(),
-            workers: self.worker_status(),
+            workers,
             host_interface: self.plane.host().map(|host| host.name.clone()),
             masquerade: observed.map(|observed| self.masquerade_status(&observed)),
             kernel_routes: self.kernel_status(),
@@ -117,20 +118,30 @@ impl Daemon {
         })
     }
 
-    fn worker_status(&self) -> Vec<WorkerStatus> {
+    /// Of workers that are kept off their core, a warning is added.
+    fn worker_status(&mut self, warnings: &mut Vec<String>) -> Vec<WorkerStatus> {
         let mut loads = self.plane.ports().loads(self.node.workers.count());
         // The host port is the first worker's.
         if let (Some(load), Some(_)) = (loads.first_mut(), self.plane.host()) {
             *load += 1;
         }
-        self.node
-            .workers
-            .look()
+        let states = self.node.workers.look();
+        let shares = self.core_shares.look(&states);
+        states
             .into_iter()
+            .zip(shares)
             .zip(loads)
-            .map(|(state, ports)| WorkerStatus {
+            .map(|((state, share), ports)| WorkerStatus {
                 id: state.id,
                 core: state.core,
+                core_share: share.map(|share| {
+                    warnings.extend(share.warning(&state));
+                    WorkerCoreShare {
+                        seconds: share.over.as_secs(),
+                        waited_percent: share.waited_percent,
+                        others_percent: share.others_percent,
+                    }
+                }),
                 queues: state.queues,
                 sends_by: state.sends_by.map(|kind| kind.to_string()),
                 ports,

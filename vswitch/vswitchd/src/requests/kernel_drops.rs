@@ -1,0 +1,113 @@
+//! What the kernel drops of packets on their way to the switch or from it.
+//!
+//! Enters: the queues of the pods' interfaces and of the host port, and the sockets of the NIC's queues,
+//! which the kernel counts for each. Leaves: packets that no counter of the switch's has, with the reason in
+//! words. Read on request: a few calls of the kernel for each port.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use api::{DropCount, NicQueue};
+use controlplane::ports::{HOST, UPLINK};
+use dataplane::tables::PortId;
+
+use crate::daemon::Daemon;
+use crate::error::chain;
+
+/// For so long the ports are asked about. A call takes some 20 µs, and longer while another program holds
+/// the kernel's lock of all interfaces: the daemon has other work.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Name and explanation of a reason.
+type Reason = (&'static str, &'static str);
+
+const INTERFACE_QUEUE_FULL: Reason = (
+    "interface-queue-full",
+    "The queue of the port's interface was full: more was sent than the switch read, as its worker was late or the port's rate used up.",
+);
+const NO_RECEIVE_MEMORY: Reason = (
+    "no-receive-memory",
+    "The NIC's queue had no memory left, as its worker was late, or the frame was longer than 3,840 bytes.",
+);
+const RECEIVE_RING_FULL: Reason =
+    ("receive-ring-full", "The NIC's queue was full, as its worker was late.");
+const TRANSMIT_REFUSED: Reason = (
+    "transmit-refused",
+    "The kernel refused what the switch wanted to send by the NIC's queue: a defect, please report it.",
+);
+
+impl Daemon {
+    /// Packets that found the queue of a port's interface full, since the interface was made. A port
+    /// whose interface the kernel does not count, or tells nothing about in time, is left out.
+    pub(super) fn lost_in_queues(&mut self) -> BTreeMap<PortId, u64> {
+        let (node, deadline) = (&mut self.node, Instant::now() + PATIENCE);
+        let mut lost = BTreeMap::new();
+        let mut note = |id, name: &str, answer: netlink::Result<Option<u64>>| match answer {
+            Ok(packets) => lost.extend(packets.map(|packets| (id, packets))),
+            Err(error) => tracing::debug!("{name}: {}", chain(&error)),
+        };
+        if let Some(host) = &node.host {
+            note(HOST, &host.name, node.netlink.tx_dropped(host.ifindex));
+        }
+        for (id, pod) in &node.pods {
+            if Instant::now() >= deadline {
+                tracing::debug!("the kernel is slow to tell what pods' interfaces lost");
+                break;
+            }
+            let port = &pod.fds.port;
+            let (Some(namespace), Some(ifname)) = (port.open_namespace(), port.name()) else {
+                continue;
+            };
+            note(*id, &pod.name, node.netlink.tx_dropped_in(namespace.as_fd(), &ifname));
+        }
+        lost
+    }
+
+    /// What the kernel counts of each queue of the NIC, in the order of their numbers.
+    pub(super) fn nic_queues(&self) -> Vec<NicQueue> {
+        let Some(uplink) = &self.node.uplink else { return Vec::new() };
+        let read = match uplink.control().statistics() {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::debug!("{}: {}", uplink.facts.link.name, chain(&error));
+                return Vec::new();
+            }
+        };
+        let workers = self.node.workers.states();
+        let owner = |queue| workers.iter().find(|worker| worker.queues.contains(&queue));
+        let queues = read.into_iter().map(|(queue, counted)| NicQueue {
+            queue,
+            worker: owner(queue).map(|worker| worker.id),
+            rx_dropped: counted.rx_dropped,
+            rx_ring_full: counted.rx_ring_full,
+            fill_ring_empty: counted.fill_ring_empty,
+            rx_invalid_descriptors: counted.rx_invalid_descriptors,
+            tx_invalid_descriptors: counted.tx_invalid_descriptors,
+            tx_ring_empty: counted.tx_ring_empty,
+        });
+        queues.collect()
+    }
+
+    /// All of it, by port and reason.
+    pub(super) fn kernel_drops(&mut self, queues: &[NicQueue]) -> Vec<DropCount> {
+        let mut drops = Vec::new();
+        let mut note = |port: String, (reason, explanation): Reason, packets| {
+            if packets > 0 {
+                let (reason, explanation) = (reason.to_owned(), explanation.to_owned());
+                drops.push(DropCount { port, reason, explanation, packets });
+            }
+        };
+        for (id, packets) in self.lost_in_queues() {
+            note(self.name_of(id), INTERFACE_QUEUE_FULL, packets);
+        }
+        let uplink = self.name_of(UPLINK);
+        for queue in queues {
+            let port = format!("{uplink} queue {}", queue.queue);
+            note(port.clone(), NO_RECEIVE_MEMORY, queue.rx_dropped);
+            note(port.clone(), RECEIVE_RING_FULL, queue.rx_ring_full);
+            note(port, TRANSMIT_REFUSED, queue.tx_invalid_descriptors);
+        }
+        drops
+    }
+}
