@@ -57,7 +57,7 @@ pub(super) fn decode(header: &[u8; HEADER_BYTES], packet_len: usize) -> Result<O
         GSO_UDP_L4 if !ecn => GsoKind::Udp,
         _ => return Err(Malformed),
     };
-    let gso = Gso { kind, size: field(header, 4), header_len: field(header, 2) };
+    let gso = Gso { kind, size: field(header, 4), header_len: field(header, 2), vxlan: None };
     // The pieces' checksums are made from the superframe's partial one, so a TAP always has it
     // (include/linux/virtio_net.h sets it for every skb that it may cut).
     if gso.size == 0 || !matches!(checksum, Checksum::Partial { .. }) {
@@ -81,8 +81,9 @@ pub(super) fn encode(
     };
     let (gso_type, header_len, size) = match offload.gso {
         None => (GSO_NONE, 0, 0),
-        Some(Gso { size: 0, .. }) => return Err(Malformed),
-        Some(Gso { kind, size, header_len }) => {
+        // A tunnel's headers have no place in this one.
+        Some(Gso { size: 0, .. } | Gso { vxlan: Some(_), .. }) => return Err(Malformed),
+        Some(Gso { kind, size, header_len, vxlan: None }) => {
             let gso_type = match kind {
                 GsoKind::Tcp4 { ecn } => GSO_TCPV4 | if ecn { GSO_ECN } else { 0 },
                 GsoKind::Tcp6 { ecn } => GSO_TCPV6 | if ecn { GSO_ECN } else { 0 },
@@ -134,7 +135,10 @@ mod tests {
     }
 
     fn superframe(kind: GsoKind) -> Offload {
-        Offload { checksum: PARTIAL, gso: Some(Gso { kind, size: 1448, header_len: 66 }) }
+        Offload {
+            checksum: PARTIAL,
+            gso: Some(Gso { kind, size: 1448, header_len: 66, vxlan: None }),
+        }
     }
 
     #[test]
