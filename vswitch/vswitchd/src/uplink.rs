@@ -41,7 +41,7 @@ impl OpenUplink {
             },
             zero_copy: uplink.zero_copy,
         };
-        let (control, queues) = UplinkControl::open(&nic, &program(steering))
+        let (control, queues) = UplinkControl::open_af_xdp(&nic, &program(steering))
             .map_err(|source| Error::Uplink { interface: uplink.interface.clone(), source })?;
         match control.xdp_mode() {
             Some(mode) if uplink.xdp == Xdp::Native && *mode != AttachMode::Native => {
@@ -74,11 +74,11 @@ impl OpenUplink {
         self.control.steer(&program(wanted))
     }
 
-    /// Puts back what another program took from the NIC of ours; true if something was missing.
+    /// Puts back what another program took of ours, and says what was wrong.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn settle(&mut self) -> netio::Result<bool> {
+    pub fn settle(&mut self) -> netio::Result<Option<&'static str>> {
         self.control.settle()
     }
 

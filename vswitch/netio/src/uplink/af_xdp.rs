@@ -36,7 +36,7 @@ impl AfXdp {
         let copy_mode = sockets.first().map(|socket| socket.mode().clone());
         let opened = (0..queues).zip(sockets).map(|(number, socket)| UplinkQueue {
             number,
-            rx: Rx::AfXdp(socket.rx),
+            rx: Rx::AfXdp(Box::new(socket.rx)),
             tx: Tx::AfXdp(socket.tx),
         });
         Ok((Self { pinhole, ifindex, queues, copy_mode }, opened.collect()))

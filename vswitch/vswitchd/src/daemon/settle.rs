@@ -191,9 +191,8 @@ impl Daemon {
             return;
         }
         match uplink.settle() {
-            Ok(false) => self.repairs.is_fine(Part::XdpProgram),
-            Ok(true) => {
-                let what = "it was detached or replaced";
+            Ok(None) => self.repairs.is_fine(Part::XdpProgram),
+            Ok(Some(what)) => {
                 log(&self.repairs.repaired(Part::XdpProgram, what, None, now));
             }
             Err(error) => self.is_broken(Part::XdpProgram, &chain(&error)),
