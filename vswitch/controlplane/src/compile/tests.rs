@@ -72,6 +72,7 @@ impl Node {
             mac: NIC,
             addresses: IpAddr::from([198, 51, 100, 11]).into(),
             mtu: 1500,
+            offloads: Offloads::default(),
         };
         let next_hops = ["203.0.113.12", "203.0.113.13", "198.51.100.12"]
             .map(|address| (address.parse().expect("an address"), NextHop::resolved(ROUTER)));

@@ -213,6 +213,15 @@ impl UplinkControl {
         }
     }
 
+    /// Name of the TAP beside the NIC; `None` without one.
+    #[must_use]
+    pub fn tap_name(&self) -> Option<&str> {
+        match self {
+            Self::AfXdp(_) => None,
+            Self::Tap(control) => Some(control.tap_name()),
+        }
+    }
+
     /// Where the XDP program runs; `None` without one.
     #[must_use]
     pub fn xdp_mode(&self) -> Option<&AttachMode> {

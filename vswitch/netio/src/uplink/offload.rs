@@ -95,6 +95,10 @@ impl TapUplink {
         self.pinhole.restore_peers().map(|missing| missing > 0)
     }
 
+    pub(super) fn tap_name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn choices(&self) -> Vec<String> {
         vec![format!(
             "superframes pass whole by the TAP {} with {} queue(s), connected by programs of tc",
