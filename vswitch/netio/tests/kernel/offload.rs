@@ -15,6 +15,7 @@ use crate::common::{Namespace, eventually, ip, link, skip, up};
 use crate::xsk::{NODE, PEER, VXLAN, lab as veth_pair};
 
 const NODE6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+const POD: [u8; 4] = [198, 18, 2, 7];
 const PEER6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 
 /// Node and peer, connected; `None`, with a message, if that cannot be.
@@ -101,16 +102,36 @@ fn ipv6(payload: &[u8]) -> Vec<u8> {
     [&header[..], &NODE6, &PEER6, payload].concat()
 }
 
-/// A TCP segment whose checksum is still to be finished, of any value.
+fn payload(len: usize) -> impl Iterator<Item = u8> {
+    (0..len).map(|at| (at % 251) as u8)
+}
+
+/// A TCP segment of a pod's whose checksum is still to be finished.
 fn tcp(payload_len: usize) -> Vec<u8> {
-    let mut segment = vec![0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0x12, 0x34, 0, 0];
-    segment.extend((0..payload_len).map(|at| (at % 251) as u8));
+    let mut segment = vec![0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0];
+    segment.extend(pseudo(6, 20 + payload_len).to_be_bytes());
+    segment.extend([0, 0]);
+    segment.extend(payload(payload_len));
     segment
 }
 
-/// UDP and VXLAN in front of a TCP superframe of the pods'.
-fn vxlan(payload_len: usize) -> Vec<u8> {
-    let inner = [ethernet(0x0800), ipv4(6, [198, 18, 2, 7], &tcp(payload_len))].concat();
+/// Likewise datagrams in one.
+fn udp(payload_len: usize) -> Vec<u8> {
+    let mut datagram = vec![0, 1, 0, 2];
+    datagram.extend(length(8 + payload_len));
+    datagram.extend(pseudo(17, 8 + payload_len).to_be_bytes());
+    datagram.extend(payload(payload_len));
+    datagram
+}
+
+/// The sum of the pseudo header of a pod's packet.
+fn pseudo(protocol: u8, len: usize) -> u16 {
+    sum(&[&NODE.octets(), &POD, &[0, protocol], &length(len)])
+}
+
+/// UDP and VXLAN in front of a superframe of the pods'.
+fn vxlan(protocol: u8, segment: &[u8]) -> Vec<u8> {
+    let inner = [ethernet(0x0800), ipv4(protocol, POD, segment)].concat();
     let mut datagram = vec![0xc0, 0];
     datagram.extend(VXLAN.to_be_bytes());
     datagram.extend(((16 + inner.len()) as u16).to_be_bytes());
@@ -144,9 +165,9 @@ fn superframes_cross_whole_inside_of_vxlan_and_without_it() {
     assert_eq!(control.kind().to_string(), "offload");
     assert!(control.xdp_mode().is_none() && control.copy_mode().is_none());
     let pool = Pool::new(4);
-    let v4 = [ethernet(0x0800), ipv4(17, PEER.octets(), &vxlan(60_000))].concat();
-    let v6 = [ethernet(0x86dd), ipv6(&vxlan(60_000))].concat();
-    let direct = [ethernet(0x0800), ipv4(6, [198, 18, 2, 7], &tcp(60_000))].concat();
+    let v4 = [ethernet(0x0800), ipv4(17, PEER.octets(), &vxlan(6, &tcp(60_000)))].concat();
+    let v6 = [ethernet(0x86dd), ipv6(&vxlan(6, &tcp(60_000)))].concat();
+    let direct = [ethernet(0x0800), ipv4(6, POD, &tcp(60_000))].concat();
     for (what, bytes, start, over) in [
         ("VXLAN over IPv4", v4, 84, Some(VxlanOver::Ipv4)),
         ("VXLAN over IPv6", v6, 104, Some(VxlanOver::Ipv6)),
@@ -163,41 +184,80 @@ fn superframes_cross_whole_inside_of_vxlan_and_without_it() {
     assert!(received(&mut out, &pool).is_empty());
 }
 
+/// A link without offloads: what a wire carries.
+fn without_offloads() {
+    let off = "tx off tso off gso off tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off";
+    let arguments = ["-K", "nic0"].into_iter().chain(off.split(' '));
+    let done = std::process::Command::new("ethtool").args(arguments).output();
+    assert!(done.expect("ethtool is there").status.success());
+}
+
+/// The internet checksum's sum: all ones if what it covers is whole.
+fn sum(pieces: &[&[u8]]) -> u16 {
+    let bytes: Vec<u8> = pieces.concat();
+    let words = bytes.chunks(2).map(|word| match *word {
+        [high, low] => u32::from(high) << 8 | u32::from(low),
+        [high] => u32::from(high) << 8,
+        _ => 0,
+    });
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+fn length(len: usize) -> [u8; 2] {
+    (len as u16).to_be_bytes()
+}
+
 #[test]
 fn a_link_that_takes_no_superframes_gets_their_pieces() {
     let test = "a_link_that_takes_no_superframes_gets_their_pieces";
     let Some((node, peer)) = lab(test) else { return };
-    node.run(|| {
-        let off = "tso off gso off tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off";
-        let arguments = ["-K", "nic0"].into_iter().chain(off.split(' '));
-        let done = std::process::Command::new("ethtool").args(arguments).output();
-        assert!(done.expect("ethtool is there").status.success());
-    });
+    node.run(without_offloads);
     let (_control, mut out) = node.run(|| open_node(1));
     let (_peer_control, mut into) = peer.run(open_peer);
     let pool = Pool::new(4);
-    for (bytes, start, over, outer) in [
-        (
-            [ethernet(0x0800), ipv4(17, PEER.octets(), &vxlan(2000))].concat(),
-            84,
-            VxlanOver::Ipv4,
-            34,
-        ),
-        ([ethernet(0x86dd), ipv6(&vxlan(2000))].concat(), 104, VxlanOver::Ipv6, 54),
-    ] {
-        let mut sent = packet(&pool, &bytes, superframe(start, Some(over)));
-        assert_eq!(out[0].tx.send(&mut sent), Ok(()));
-        let mut pieces = Vec::new();
-        eventually("two pieces", || {
-            pieces.extend(received(&mut into, &pool));
-            (pieces.len() == 2).then_some(())
-        });
-        let lens: Vec<_> = pieces.iter().map(|(bytes, _)| bytes.len()).collect();
-        let headers = usize::from(start) + 20;
-        assert_eq!(lens, [headers + 1390, headers + 610], "{over:?}");
-        for (bytes, _) in pieces {
-            let udp_len = u16::from_be_bytes([bytes[outer + 4], bytes[outer + 5]]);
-            assert_eq!(usize::from(udp_len), bytes.len() - outer, "{over:?}");
+    for (protocol, segment, header_bytes) in [(6, tcp(2000), 20), (17, udp(2000), 8)] {
+        let v4 = [ethernet(0x0800), ipv4(17, PEER.octets(), &vxlan(protocol, &segment))].concat();
+        let v6 = [ethernet(0x86dd), ipv6(&vxlan(protocol, &segment))].concat();
+        for (bytes, start, over, outer) in
+            [(v4, 84_usize, VxlanOver::Ipv4, 34_usize), (v6, 104, VxlanOver::Ipv6, 54)]
+        {
+            let what = format!("protocol {protocol} over {over:?}");
+            let mut bytes = bytes;
+            let udp_len = bytes.len() - outer;
+            if over == VxlanOver::Ipv6 {
+                let begun = sum(&[&NODE6, &PEER6, &[0, 17], &length(udp_len)]);
+                bytes[outer + 6..outer + 8].copy_from_slice(&begun.to_be_bytes());
+            }
+            let mut offload = superframe(start as u16, Some(over));
+            if protocol == 17 {
+                offload.checksum = Checksum::Partial { start: start as u16, offset: 6 };
+                offload.gso.as_mut().expect("set").kind = GsoKind::Udp;
+            }
+            assert_eq!(out[0].tx.send(&mut packet(&pool, &bytes, offload)), Ok(()), "{what}");
+            let mut pieces = Vec::new();
+            eventually("two pieces", || {
+                pieces.extend(received(&mut into, &pool));
+                (pieces.len() == 2).then_some(())
+            });
+            for ((piece, offload), payload) in pieces.into_iter().zip([1390, 610]) {
+                assert_eq!(offload, Offload::default(), "{what}");
+                assert_eq!(piece.len(), start + header_bytes + payload, "{what}");
+                let outer_len = length(piece.len() - outer);
+                assert_eq!(piece[outer + 4..outer + 6], outer_len, "{what}");
+                if over == VxlanOver::Ipv6 {
+                    let covered: [&[u8]; 5] =
+                        [&NODE6, &PEER6, &[0, 17], &outer_len, &piece[outer..]];
+                    assert_eq!(sum(&covered), 0xffff, "{what}: outer checksum");
+                }
+                let ends = &piece[start - 8..start];
+                let inner_len = length(piece.len() - start);
+                let covered: [&[u8]; 4] = [ends, &[0, protocol], &inner_len, &piece[start..]];
+                assert_eq!(sum(&covered), 0xffff, "{what}: inner checksum");
+            }
         }
     }
 }
@@ -294,7 +354,7 @@ fn what_another_program_takes_away_is_put_back() {
         assert_eq!(own.len(), queues);
         let (_peer_control, mut into) = peer.run(open_peer);
         let pool = Pool::new(4);
-        let bytes = [ethernet(0x0800), ipv4(17, PEER.octets(), &vxlan(9000))].concat();
+        let bytes = [ethernet(0x0800), ipv4(17, PEER.octets(), &vxlan(6, &tcp(9000)))].concat();
         let offload = superframe(84, Some(VxlanOver::Ipv4));
         let sender = peer.run(|| UdpSocket::bind((PEER, 0)).expect("a socket"));
         let mut works = |own: &mut Vec<UplinkQueue>| {
