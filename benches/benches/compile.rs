@@ -15,7 +15,7 @@ use controlplane::model::{Edit, Model};
 use controlplane::next_hop::NextHop;
 use controlplane::path_mtu::PathMtus;
 use criterion::{BatchSize, Criterion};
-use dataplane::tables::{Epoch, LocalAddresses, PortId};
+use dataplane::tables::{Epoch, LocalAddresses, Offloads, PortId};
 use dataplane::wire::MacAddr;
 use ipnet::Ipv4Net;
 
@@ -46,8 +46,13 @@ fn main() {
         .map(|peer| (peer.address, NextHop::resolved(MacAddr([2, 0, 0, 0, 0, 1]))))
         .collect();
     let addresses = LocalAddresses { v4: Some(Ipv4Addr::new(198, 51, 100, 11)), v6: None };
-    let uplink =
-        UplinkPort { id: PortId(1), mac: MacAddr([2, 0, 0, 0, 0, 2]), addresses, mtu: 1500 };
+    let uplink = UplinkPort {
+        id: PortId(1),
+        mac: MacAddr([2, 0, 0, 0, 0, 2]),
+        addresses,
+        mtu: 1500,
+        offloads: Offloads::default(),
+    };
     let (pods, path_mtus) = (BTreeMap::new(), PathMtus::default());
     let input = Input {
         config: &config,

@@ -214,7 +214,9 @@ fn port(kind: PortRole, attachment: Attachment, mac: MacAddr) -> Port {
     let offloads = match kind {
         // As a NIC under AF_XDP: everything is done here.
         PortRole::Uplink => Offloads::default(),
-        PortRole::Pod | PortRole::Host => Offloads { checksum: true, tso: true, uso: true },
+        PortRole::Pod | PortRole::Host => {
+            Offloads { checksum: true, tso: true, uso: true, vxlan: false }
+        }
     };
     Port {
         kind,

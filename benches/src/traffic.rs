@@ -87,7 +87,7 @@ pub fn superframe(macs: Macs, source: IpAddr, destination: IpAddr) -> (Vec<u8>, 
     let header_len = (start + header_len) as u16;
     let offload = Offload {
         checksum: Checksum::Partial { start: start as u16, offset: tcp::CHECKSUM_OFFSET as u16 },
-        gso: Some(Gso { kind, size: SEGMENT_SIZE as u16, header_len }),
+        gso: Some(Gso { kind, size: SEGMENT_SIZE as u16, header_len, vxlan: None }),
     };
     (frame, offload)
 }

@@ -252,7 +252,7 @@ fn too_big() -> Injected {
 fn superdatagram() -> Injected {
     let mut bytes = udp(gateway(2), pod_v4(2), remote_v4(0));
     bytes.truncate(14 + 20 + 8);
-    let gso = Gso { kind: GsoKind::Udp, size: 1400, header_len: 0 };
+    let gso = Gso { kind: GsoKind::Udp, size: 1400, header_len: 0, vxlan: None };
     let checksum = Checksum::Partial { start: 34, offset: 6 };
     let offload = Offload { checksum, gso: Some(gso) };
     // Lengths of the headers in front of 10,000 bytes.

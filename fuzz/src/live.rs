@@ -191,7 +191,7 @@ fn route(tables: &mut Tables, address: IpAddr, len: u8, adjacency: AdjacencyId) 
 }
 
 fn port(number: u8) -> Option<Port> {
-    let all = Offloads { checksum: true, tso: true, uso: true };
+    let all = Offloads { checksum: true, tso: true, uso: true, vxlan: false };
     let (kind, attachment, offloads) = match number {
         0 => (PortRole::Host, Attachment::Routed, all),
         1 => (PortRole::Uplink, Attachment::Routed, Offloads::default()),

@@ -104,7 +104,7 @@ pub fn read(mut file: &[u8]) -> Vec<Injected> {
             ingress: head[0],
             offload: Offload {
                 checksum,
-                gso: kind.map(|kind| Gso { kind, size: word(2), header_len: 0 }),
+                gso: kind.map(|kind| Gso { kind, size: word(2), header_len: 0, vxlan: None }),
             },
             repair: head[1] & 0b1000 != 0,
             refuse: head[1] & 0b1_0000 != 0,

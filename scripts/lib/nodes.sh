@@ -40,6 +40,10 @@ cpus = sorted(os.sched_getaffinity(0))
 print(cpus[int(sys.argv[1]) % len(cpus)])' "$1"
 }
 
+# uplink_kind: the line of `[uplink]` for the kind that VSWITCH_UPLINK names, so that a scenario runs over
+# any; without it a node has the default.
+uplink_kind() { printf '%s' "${VSWITCH_UPLINK:+kind = \"$VSWITCH_UPLINK\"}"; }
+
 # node_config NODE MODE PEER…: prints its vswitch.toml. ATTACHMENT_MODE chooses routed or bridged.
 node_config() {
     local node=$1 mode=$2 peer index=0
@@ -53,6 +57,7 @@ cluster_prefixes = ["$CLUSTER4", "$CLUSTER6"]
 
 [uplink]
 interface = "eth0"
+$(uplink_kind)
 
 [overlay]
 encapsulation = "$mode"

@@ -21,3 +21,14 @@ kernel_vxlan_lacks() {
     unshare -n ip link add name probe0 type vxlan id 1 dstport 4789 2>/dev/null ||
         say "vxlan in the kernel"
 }
+
+# Prints what is missing for the uplink of kind `offload`, or nothing.
+offload_uplink_lacks() {
+    # IFF_TAP | IFF_NO_PI | IFF_VNET_HDR; 0x1e7: checksums, TSO and USO, and both inside of UDP tunnels.
+    unshare -n /usr/bin/python3 -c '
+import fcntl, os, struct
+tap = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(tap, 0x400454CA, struct.pack("16sH22x", b"probe0", 0x5002))
+fcntl.ioctl(tap, 0x400454D0, 0x1E7)' 2>/dev/null ||
+        say "superframes inside of UDP tunnels in the kernel (Linux 6.17)"
+}

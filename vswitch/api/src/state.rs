@@ -185,7 +185,7 @@ pub struct RefusedRoute {
 pub struct UplinkStatus {
     /// Name of its interface.
     pub interface: String,
-    /// How packets come from the NIC: `af_xdp`.
+    /// How packets come from the NIC: `af_xdp` or `offload`.
     pub kind: String,
     /// Where the XDP program runs: `native` or `generic`, with the reason; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -193,7 +193,7 @@ pub struct UplinkStatus {
     /// `zero-copy`, or `copy` with the reason; absent for a kind that has no choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_mode: Option<String>,
-    /// Queues with a socket.
+    /// Queues that are read: the NIC's with a socket, or those of the TAP beside it.
     pub queues: usize,
     /// Underlay address, once it has one; the IPv4 one if it has one of each family.
     pub address: Option<IpAddr>,
@@ -289,7 +289,7 @@ pub struct PortEntry {
     pub addresses: Vec<IpAddr>,
     /// MTU, bytes.
     pub mtu: u32,
-    /// Offloads in words: `csum tso uso`.
+    /// Offloads in words: `csum tso uso vxlan`.
     pub offloads: String,
     /// Attachment, if it is a pod's port.
     pub attachment: Option<AttachmentId>,

@@ -205,7 +205,8 @@ impl Ports {
 /// Offloads in words.
 #[must_use]
 pub fn describe(offloads: Offloads) -> String {
-    let words = [(offloads.checksum, "csum"), (offloads.tso, "tso"), (offloads.uso, "uso")];
+    let Offloads { checksum, tso, uso, vxlan } = offloads;
+    let words = [(checksum, "csum"), (tso, "tso"), (uso, "uso"), (vxlan, "vxlan")];
     let words: Vec<_> = words.iter().filter(|(has, _)| *has).map(|(_, word)| *word).collect();
     words.join(" ")
 }

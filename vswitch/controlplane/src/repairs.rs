@@ -30,6 +30,8 @@ pub enum Part {
     Forwarding,
     /// The XDP program on the NIC, and its map of peers.
     XdpProgram,
+    /// The TAP beside the NIC, and the programs of tc between them.
+    UplinkTap,
 }
 
 impl Part {
@@ -41,6 +43,7 @@ impl Part {
             Self::NftTable => "the nftables table inet vswitch",
             Self::Forwarding => "forwarding by the kernel",
             Self::XdpProgram => "the XDP program on the NIC",
+            Self::UplinkTap => "the uplink's TAP with its programs of tc",
             Self::Sysctl => "the kernel's setting for IPv6 on the host port",
         }
     }

@@ -35,7 +35,7 @@ const SECTIONS: [(&str, &str); 14] = [
 ];
 
 /// Another value of each key than the file above has.
-const CHANGES: [(&str, &str, &str); 56] = [
+const CHANGES: [(&str, &str, &str); 57] = [
     ("[node]", "name", "name = \"node-x\""),
     ("[node]", "pod_prefixes", "pod_prefixes = [\"198.18.7.0/24\"]"),
     ("[node]", "cluster_prefixes", "cluster_prefixes = [\"198.18.0.0/15\"]"),
@@ -43,6 +43,7 @@ const CHANGES: [(&str, &str, &str); 56] = [
     ("[uplink]", "address", "address = \"198.51.100.11\""),
     ("[uplink]", "address6", "address6 = \"2001:db8::11\""),
     ("[uplink]", "proxy_neighbors", "proxy_neighbors = true"),
+    ("[uplink]", "kind", "kind = \"auto\""),
     ("[uplink]", "xdp", "xdp = \"generic\""),
     ("[uplink]", "zero_copy", "zero_copy = true"),
     ("[overlay]", "encapsulation", "encapsulation = \"ipip\""),

@@ -15,7 +15,9 @@ use crate::verdict::{DropReason, Verdict};
 use crate::walk::coalesce::Coalescer;
 use crate::walk::parse::{Headers, Net};
 use crate::walk::rewrite::{self, Layers, OuterHeaders};
-use crate::walk::{Decision, answer, flood, fragment, outer_checksum, reset, segment, translate};
+use crate::walk::{
+    Decision, answer, flood, fragment, outer_checksum, reset, segment, superframe, translate,
+};
 use crate::wire::{Ecn, checksum};
 
 /// The way out: the worker's transmit handles.
@@ -266,20 +268,22 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
         layers: Option<Layers>,
         headers: &Headers,
     ) {
-        // No port knows how to finish what is inside of a checksum that it does not know either.
-        let over_v6 = layers.is_some_and(|layers| layers.outer == OuterHeaders::Vxlan6);
+        let outer = layers.map_or(OuterHeaders::None, |layers| layers.outer);
         if let Some(gso) = packet.offload.gso {
-            let taken = match gso.kind {
-                frame::GsoKind::Udp => takes.uso,
-                frame::GsoKind::Tcp4 { .. } | frame::GsoKind::Tcp6 { .. } => takes.tso,
-            };
-            if !taken || over_v6 {
+            if !superframe::is_taken(takes, gso.kind, outer, packet.frame.len()) {
                 return self.segments(port, packet, gso, layers);
             }
+            if superframe::finish(&mut packet, outer).is_none() {
+                return self.drop(DropReason::NoHeadroom, &packet.frame);
+            }
+            return self.merge_or_send(port, takes, packet, layers, headers);
         }
+        // Inside of outer headers it is finished here: no NIC is told where it is, and over IPv6 the
+        // outer checksum covers it.
+        let over_v6 = outer == OuterHeaders::Vxlan6;
         let mut known = None;
         if let Checksum::Partial { start, offset } = packet.offload.checksum
-            && (!takes.checksum || over_v6)
+            && (!takes.checksum || outer != OuterHeaders::None)
         {
             let (start, offset) = (usize::from(start), usize::from(offset));
             if over_v6 {
@@ -296,6 +300,18 @@ impl<E: Egress, O: Tally> Act<'_, E, O> {
         {
             return self.drop(DropReason::NoHeadroom, &packet.frame);
         }
+        self.merge_or_send(port, takes, packet, layers, headers);
+    }
+
+    /// Sends a packet as its port takes it, if it does not become one with others of its flow.
+    fn merge_or_send(
+        &mut self,
+        port: PortId,
+        takes: Offloads,
+        mut packet: Packet,
+        layers: Option<Layers>,
+        headers: &Headers,
+    ) {
         if takes.tso
             && let (Some(coalescer), Some(layers), Net::Ip(ip)) =
                 (&mut self.coalescer, layers, &headers.net)

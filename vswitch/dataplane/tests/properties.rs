@@ -157,7 +157,7 @@ fn any_offload() -> impl Strategy<Value = Offload> {
         Just(GsoKind::Udp),
     ];
     let gso = (kind, prop_oneof![0u16..2000, any::<u16>()], any::<u16>())
-        .prop_map(|(kind, size, header_len)| Gso { kind, size, header_len });
+        .prop_map(|(kind, size, header_len)| Gso { kind, size, header_len, vxlan: None });
     (sum, proptest::option::of(gso)).prop_map(|(checksum, gso)| Offload { checksum, gso })
 }
 

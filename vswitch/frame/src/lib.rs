@@ -22,7 +22,7 @@ mod words;
 
 pub use arena::{CAPACITY_BYTES, HEADROOM_BYTES};
 pub use buffer::{Frame, NoRoom};
-pub use offload::{Checksum, Gso, GsoKind, Offload};
+pub use offload::{Checksum, Gso, GsoKind, Offload, VxlanOver};
 pub use packet::Packet;
 pub use pool::Pool;
 pub use words::Words;

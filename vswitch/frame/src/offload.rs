@@ -41,6 +41,18 @@ pub struct Gso {
     pub size: u16,
     /// Bytes of all headers, as the sender counted them: a hint, to be checked against the packet.
     pub header_len: u16,
+    /// Set for a superframe that leaves inside VXLAN: its pieces get outer headers of their own.
+    pub vxlan: Option<VxlanOver>,
+}
+
+/// What the outer headers of a VXLAN packet are: an IP header without options or extensions, UDP and
+/// VXLAN, in front of a frame whose Ethernet header has no VLAN tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VxlanOver {
+    /// IPv4, with a UDP checksum of zero.
+    Ipv4,
+    /// IPv6, with the sum of the pseudo header in the UDP checksum's place: each piece's is made of it.
+    Ipv6,
 }
 
 /// The protocol of a superframe.
@@ -124,7 +136,12 @@ mod tests {
 
     const SUPERFRAME: Offload = Offload {
         checksum: Checksum::Partial { start: 34, offset: 16 },
-        gso: Some(Gso { kind: GsoKind::Tcp4 { ecn: false }, size: 1448, header_len: 66 }),
+        gso: Some(Gso {
+            kind: GsoKind::Tcp4 { ecn: false },
+            size: 1448,
+            header_len: 66,
+            vxlan: None,
+        }),
     };
 
     #[test]

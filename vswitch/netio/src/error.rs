@@ -75,6 +75,17 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// A program cannot be attached to tc.
+    #[error(
+        "cannot attach a program to tc of interface {ifindex}; it needs CAP_NET_ADMIN, CAP_BPF and a kernel with CONFIG_NET_XGRESS"
+    )]
+    TcAttach {
+        /// Index of the interface.
+        ifindex: u32,
+        /// The kernel's error.
+        source: io::Error,
+    },
+
     /// An AF_XDP socket's sizes are impossible.
     #[error("the AF_XDP socket cannot be made: {reason}")]
     XskConfig {
@@ -142,6 +153,15 @@ pub enum Error {
     /// A packet socket failed.
     #[error("cannot {action}; it needs CAP_NET_RAW, and an interface that is up")]
     PacketSocket {
+        /// The operation that failed.
+        action: &'static str,
+        /// The kernel's error.
+        source: io::Error,
+    },
+
+    /// The TAP of the uplink could not be set up.
+    #[error("cannot {action} the uplink's TAP; it needs CAP_NET_ADMIN")]
+    UplinkTap {
         /// The operation that failed.
         action: &'static str,
         /// The kernel's error.

@@ -120,7 +120,7 @@ unsafe fn request<T>(ifname: &str, command: &mut T) -> Result<io::Result<()>> {
 }
 
 /// The ioctl is the same on any socket; it only names the namespace.
-fn any_socket() -> io::Result<OwnedFd> {
+pub(crate) fn any_socket() -> io::Result<OwnedFd> {
     // SAFETY: three integers; a new fd is nobody else's.
     unsafe { check_fd(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)) }
 }

@@ -42,6 +42,15 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// The kernel does not know superframes inside of tunnels.
+    #[error(
+        "the kernel cannot cut superframes inside of UDP tunnels, which needs Linux 6.17 or later"
+    )]
+    NoTunnels {
+        /// What the kernel said.
+        source: io::Error,
+    },
+
     /// A file descriptor is not that of a TAP with the switch's framing.
     #[error("the file descriptor is no TAP of ours: {reason}")]
     NotOurs {

@@ -15,6 +15,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 mod device;
 mod error;
+pub mod tunnelling;
 
 pub use error::{Error, Result};
 
@@ -95,13 +96,21 @@ fn open(
 ) -> Result<(OwnedFd, TapOffloads)> {
     let ifr_name = interface_name(name)?;
     let file = device::open()?;
+    attach(file.as_fd(), ifr_name, more_flags).map_err(failed)?;
+    let offloads = configure(file.as_fd())?;
+    Ok((file.into(), offloads))
+}
+
+/// Attaches a descriptor of `/dev/net/tun` to a TAP of that name, which is made if it is not there.
+fn attach(
+    fd: BorrowedFd<'_>,
+    ifr_name: [libc::c_char; libc::IFNAMSIZ],
+    more_flags: libc::c_int,
+) -> io::Result<()> {
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | more_flags;
     let mut request = ifreq(ifr_name, flags);
     // SAFETY: TUNSETIFF reads and writes one ifreq, which outlives the call.
-    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })
-        .map_err(failed)?;
-    let offloads = configure(file.as_fd())?;
-    Ok((file.into(), offloads))
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &raw mut request) }).map(drop)
 }
 
 /// Has a TAP outlive its descriptors, or end with the last of them.
@@ -222,10 +231,24 @@ fn interface(fd: BorrowedFd<'_>) -> io::Result<libc::ifreq> {
 
 fn configure(fd: BorrowedFd<'_>) -> Result<TapOffloads> {
     let failed = |action| move |source| Error::Setup { action, source };
-    let size = VNET_HEADER_BYTES as libc::c_int;
+    frame_by(fd, VNET_HEADER_BYTES)?;
+    let mut refusal = None;
+    for (offloads, bits) in OFFLOADS {
+        match take_undone(fd, bits) {
+            Ok(()) => return Ok(offloads),
+            Err(error) => refusal = Some(error),
+        }
+    }
+    let source = refusal.unwrap_or_else(|| io::ErrorKind::Unsupported.into());
+    Err(failed("set the offloads")(source))
+}
+
+/// A virtio header of so many bytes stands before every frame.
+fn frame_by(fd: BorrowedFd<'_>, header_bytes: usize) -> Result<()> {
+    let size = header_bytes as libc::c_int;
     // SAFETY: TUNSETVNETHDRSZ reads one int, which outlives the call.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const size) })
-        .map_err(failed("set the size of the virtio header"))?;
+        .map_err(|source| Error::Setup { action: "set the size of the virtio header", source })?;
     // The header is in our byte order unless somebody set one of these; both are undone.
     let native: libc::c_int = 0;
     for request in [libc::TUNSETVNETLE, libc::TUNSETVNETBE] {
@@ -233,18 +256,14 @@ fn configure(fd: BorrowedFd<'_>) -> Result<TapOffloads> {
         // CONFIG_TUN_VNET_CROSS_LE refuses the second, and then it was never set.
         let _ = unsafe { libc::ioctl(fd.as_raw_fd(), request, &raw const native) };
     }
-    let mut refusal = None;
-    for (offloads, bits) in OFFLOADS {
-        // SAFETY: TUNSETOFFLOAD takes its argument by value.
-        match check(unsafe {
-            libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(bits))
-        }) {
-            Ok(_) => return Ok(offloads),
-            Err(error) => refusal = Some(error),
-        }
-    }
-    let source = refusal.unwrap_or_else(|| io::ErrorKind::Unsupported.into());
-    Err(failed("set the offloads")(source))
+    Ok(())
+}
+
+/// The kernel may leave this work to us.
+fn take_undone(fd: BorrowedFd<'_>, bits: libc::c_uint) -> io::Result<()> {
+    // SAFETY: TUNSETOFFLOAD takes its argument by value.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(bits)) })
+        .map(drop)
 }
 
 fn ifreq(ifr_name: [libc::c_char; libc::IFNAMSIZ], flags: libc::c_int) -> libc::ifreq {

@@ -70,6 +70,16 @@ pub enum Error {
         /// The mode that it gave, and why.
         mode: String,
     },
+    /// The kernel lacks what the kind `offload` takes.
+    #[error(
+        "the uplink {interface} cannot be of the kind \"offload\"; set uplink.kind to \"af_xdp\", or to \"auto\", which falls back to that"
+    )]
+    OffloadUplink {
+        /// The NIC.
+        interface: String,
+        /// Why.
+        source: netio::Error,
+    },
     /// The host port's TAP cannot be made.
     #[error("the host port {interface} cannot be made")]
     HostTap {

@@ -11,7 +11,7 @@ use netlink::{Link, Netlink};
 
 use crate::config_file::Refusal;
 use crate::error::Error;
-use controlplane::config::{Config, Problem};
+use controlplane::config::{Config, Problem, UplinkChoice};
 use controlplane::model::Model;
 use controlplane::mtu;
 use controlplane::own_address::{Candidates, Choice, check_own_addresses};
@@ -26,7 +26,8 @@ pub struct Facts {
     pub mac: [u8; 6],
     /// The underlay addresses.
     pub addresses: LocalAddresses,
-    /// Largest IP packet that we can receive and send by it, bytes.
+    /// Largest IP packet that we can receive and send by it, bytes; if the kind of uplink is still to be
+    /// chosen, by whichever it will be.
     pub mtu: u32,
     /// Queues that receive.
     pub queues: u32,
@@ -36,6 +37,38 @@ pub struct Facts {
     pub warnings: Vec<String>,
     /// The underlay addresses that are still to come.
     pub awaited: Vec<String>,
+}
+
+impl Facts {
+    /// What needs the operator's attention if AF_XDP takes its packets.
+    #[must_use]
+    pub fn warnings_of_af_xdp(&self) -> Vec<String> {
+        let Self { link, driver, .. } = self;
+        let (name, largest) = (&link.name, largest_mtu(UplinkChoice::AfXdp));
+        let mut warnings = Vec::new();
+        if driver == "veth" {
+            warnings.push(format!(
+                "{name} is a veth, which gives us packets with unfinished checksums: run `ethtool -K PEER tx off` on its other end"
+            ));
+        }
+        if link.mtu > largest {
+            warnings.push(format!(
+                "the MTU of {name} is {}, but AF_XDP takes frames of at most {MAX_FRAME_BYTES} bytes: {largest} is used, and longer packets from the underlay are lost; set it to {largest} or less on every node",
+                link.mtu
+            ));
+        }
+        warnings
+    }
+}
+
+/// The largest IP packet that an uplink takes whatever its NIC does, bytes. Where the kind is chosen by
+/// itself it is that of AF_XDP: pods keep their MTU if another is chosen at the next start.
+#[must_use]
+pub fn largest_mtu(kind: UplinkChoice) -> u32 {
+    match kind {
+        UplinkChoice::Offload => u16::MAX.into(),
+        UplinkChoice::AfXdp | UplinkChoice::Auto => (MAX_FRAME_BYTES - ethernet::HEADER_LEN) as u32,
+    }
 }
 
 /// Validates a configuration against this machine.
@@ -111,19 +144,7 @@ fn facts(
     if !link.up || !link.carrier {
         warnings.push(format!("{name} is down; pods do not reach other nodes until it is up"));
     }
-    if driver == "veth" {
-        warnings.push(format!(
-            "{name} is a veth, which gives us packets with unfinished checksums: run `ethtool -K PEER tx off` on its other end"
-        ));
-    }
-    let largest = (MAX_FRAME_BYTES - ethernet::HEADER_LEN) as u32;
-    let mtu = link.mtu.min(largest);
-    if link.mtu > largest {
-        warnings.push(format!(
-            "the MTU of {name} is {}, but AF_XDP takes frames of at most {MAX_FRAME_BYTES} bytes: {largest} is used, and longer packets from the underlay are lost; set it to {largest} or less on every node",
-            link.mtu
-        ));
-    }
+    let mtu = link.mtu.min(largest_mtu(uplink.kind));
     Ok(Facts { mac, addresses, mtu, queues, driver, warnings, awaited, link })
 }
 

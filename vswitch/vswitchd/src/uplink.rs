@@ -3,59 +3,80 @@
 //! Enters: the configuration and the machine's facts. Leaves: queues for the workers, and every
 //! choice with its reason. The NIC itself stays Linux's.
 
-use controlplane::config::{self, Xdp};
+use controlplane::config::{UplinkChoice, UplinkSettings, Xdp};
 use controlplane::desired::Steering;
 use controlplane::plane::UplinkState;
+use controlplane::repairs::Part;
+use dataplane::tables::Offloads;
 use netio::pinhole::{self, AttachMode, AttachWish};
-use netio::uplink::{Tx, UplinkConfig, UplinkControl, UplinkQueue};
+use netio::uplink::{Tx, UplinkConfig, UplinkControl, UplinkKind, UplinkQueue};
+use netio::xsk::XskMode;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::machine::Facts;
 
 /// The NIC, opened. Dropping it gives everything back to Linux.
 pub struct OpenUplink {
     control: UplinkControl,
+    /// Why it is of this kind, if nobody said which.
+    why: Option<String>,
     /// The NIC as it is on the machine.
     pub facts: Facts,
     /// The kernel has removed it.
     pub is_gone: bool,
 }
 
+type Opened = (UplinkControl, Vec<UplinkQueue>);
+
 impl OpenUplink {
-    /// Takes the NIC's packets that are this node's; with it come its queues, in their order.
+    /// Takes the NIC's packets that are this node's, for so many workers; with it come its queues, in
+    /// their order.
     ///
     /// # Errors
-    /// If another program has the NIC's XDP hook or one of its queues, or the kernel refuses.
+    /// If another program has the NIC's XDP hook or one of its queues, the kernel refuses, or lacks what
+    /// the configured kind takes.
     pub fn open(
-        uplink: &config::UplinkSettings,
+        settings: &UplinkSettings,
+        workers: usize,
         steering: &Steering,
-        facts: Facts,
+        mut facts: Facts,
     ) -> Result<(Self, Vec<UplinkQueue>)> {
-        let nic = UplinkConfig {
-            interface: &uplink.interface,
-            ifindex: facts.link.index,
-            queues: facts.queues,
-            attach: match uplink.xdp {
-                Xdp::Auto | Xdp::Native => AttachWish::NativeThenGeneric,
-                Xdp::Generic => AttachWish::Generic,
-            },
-            zero_copy: uplink.zero_copy,
-        };
-        let (control, queues) = UplinkControl::open(&nic, &program(steering))
-            .map_err(|source| Error::Uplink { interface: uplink.interface.clone(), source })?;
-        match control.xdp_mode() {
-            Some(mode) if uplink.xdp == Xdp::Native && *mode != AttachMode::Native => {
-                let mode = mode.to_string();
-                Err(Error::NotNative { interface: uplink.interface.clone(), mode })
+        let steering = program(steering);
+        let nic = Nic { settings, facts: &facts, workers, steering: &steering };
+        let ((control, queues), why) = match settings.kind {
+            UplinkChoice::AfXdp => (nic.af_xdp(settings.zero_copy)?, None),
+            UplinkChoice::Offload => (nic.offload()?, None),
+            UplinkChoice::Auto => {
+                let (opened, why) = nic.auto()?;
+                (opened, Some(why))
             }
-            _ => Ok((Self { control, facts, is_gone: false }, queues)),
-        }
+        };
+        facts.queues = queues.len() as u32;
+        Ok((Self { control, why, facts, is_gone: false }, queues))
     }
 
     /// The kind of uplink, and the modes that it runs in.
     #[must_use]
     pub fn control(&self) -> &UplinkControl {
         &self.control
+    }
+
+    /// Work that it takes undone.
+    #[must_use]
+    pub fn offloads(&self) -> Offloads {
+        match self.control.kind() {
+            UplinkKind::Offload => Offloads { checksum: true, tso: true, uso: true, vxlan: true },
+            UplinkKind::AfXdp | UplinkKind::AfPacket => Offloads::default(),
+        }
+    }
+
+    /// What of it is compared and put right.
+    #[must_use]
+    pub fn part(&self) -> Part {
+        match self.control.kind() {
+            UplinkKind::Offload => Part::UplinkTap,
+            UplinkKind::AfXdp | UplinkKind::AfPacket => Part::XdpProgram,
+        }
     }
 
     /// A transmit handle for a worker that owns no queue.
@@ -74,11 +95,11 @@ impl OpenUplink {
         self.control.steer(&program(wanted))
     }
 
-    /// Puts back what another program took from the NIC of ours; true if something was missing.
+    /// Puts back what another program took of ours, and says what was wrong.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn settle(&mut self) -> netio::Result<bool> {
+    pub fn settle(&mut self) -> netio::Result<Option<&'static str>> {
         self.control.settle()
     }
 
@@ -105,9 +126,82 @@ impl OpenUplink {
                 format!("underlay address {}", own.join(", "))
             }
         )];
+        let kind = self.control.kind();
+        choices.extend(self.why.iter().map(|why| format!("uplink {name}: {kind}, as {why}")));
         let own = self.control.choices();
         choices.extend(own.into_iter().map(|choice| format!("uplink {name}: {choice}")));
         choices
+    }
+}
+
+/// A NIC that is to be opened.
+struct Nic<'a> {
+    settings: &'a UplinkSettings,
+    facts: &'a Facts,
+    workers: usize,
+    steering: &'a pinhole::PinholeFilter,
+}
+
+impl Nic<'_> {
+    fn af_xdp(&self, zero_copy: bool) -> Result<Opened> {
+        let interface = &self.settings.interface;
+        let nic = UplinkConfig {
+            interface,
+            ifindex: self.facts.link.index,
+            queues: self.facts.queues,
+            attach: match self.settings.xdp {
+                Xdp::Auto | Xdp::Native => AttachWish::NativeThenGeneric,
+                Xdp::Generic => AttachWish::Generic,
+            },
+            zero_copy,
+        };
+        let (control, queues) = UplinkControl::open_af_xdp(&nic, self.steering)
+            .map_err(|source| Error::Uplink { interface: interface.clone(), source })?;
+        match control.xdp_mode() {
+            Some(mode) if self.settings.xdp == Xdp::Native && *mode != AttachMode::Native => {
+                let mode = mode.to_string();
+                Err(Error::NotNative { interface: interface.clone(), mode })
+            }
+            _ => Ok((control, queues)),
+        }
+    }
+
+    fn offload(&self) -> Result<Opened> {
+        UplinkControl::open_offload(self.facts.link.index, self.workers, self.steering).map_err(
+            |source| Error::OffloadUplink { interface: self.settings.interface.clone(), source },
+        )
+    }
+
+    /// The kind that costs least on this machine, and why it is that. AF_XDP stays open until the other is:
+    /// it may have to do.
+    fn auto(&self) -> Result<(Opened, String)> {
+        let (af_xdp, why_no_zero_copy) = match self.af_xdp(true) {
+            Ok(opened) => match opened.0.copy_mode() {
+                Some(XskMode::Copy { reason }) => {
+                    let reason = format!("AF_XDP would copy each frame ({reason})");
+                    (Ok(opened), reason)
+                }
+                _ => return Ok((opened, "the driver has zero-copy".to_owned())),
+            },
+            Err(error) => {
+                let reason = format!("AF_XDP is not to be had ({})", chain(&error));
+                (Err(error), reason)
+            }
+        };
+        match (self.offload(), af_xdp) {
+            (Ok(opened), _) => Ok((
+                opened,
+                format!("{why_no_zero_copy}, and the kernel cuts superframes inside of tunnels"),
+            )),
+            (Err(error), Ok(opened)) => Ok((
+                opened,
+                format!(
+                    "it copies each frame, but the kind \"offload\" is not to be had ({})",
+                    chain(&error)
+                ),
+            )),
+            (Err(_), Err(error)) => Err(error),
+        }
     }
 }
 

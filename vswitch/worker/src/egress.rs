@@ -1,7 +1,8 @@
 //! One worker's transmit handles: the way out of the walk.
 //!
 //! Enters: packets from `Dataplane::process`. Leaves: writes to TAPs, at once; frames in the NIC's
-//! transmit ring, which `flush` hands to the kernel at the end of the turn. A full queue drops, and
+//! transmit ring, if its kind of uplink has one, which `flush` hands to the kernel at the end of the
+//! turn. A full queue drops, and
 //! reports so; nothing here waits.
 
 use std::sync::Arc;
@@ -95,7 +96,7 @@ impl EgressPorts {
 impl Egress for EgressPorts {
     fn send(&mut self, port: PortId, mut packet: Packet) -> Result<(), DropReason> {
         let sent = match &mut self.uplink {
-            Some(uplink) if uplink.id == port => uplink.queue(|tx| tx.send(&packet)),
+            Some(uplink) if uplink.id == port => uplink.queue(|tx| tx.send(&mut packet)),
             _ => self.send_to_fd(port, &mut packet),
         };
         if sent.is_err() {
@@ -132,9 +133,13 @@ impl Uplink {
         for retry in [true, false] {
             match send(&mut self.tx) {
                 Ok(()) => return Ok(()),
-                Err(TxError::TooLong | TxError::TooShort | TxError::Unfinished) => {
+                Err(
+                    TxError::TooLong | TxError::TooShort | TxError::Unfinished | TxError::Refused,
+                ) => {
                     return Err(DropReason::PortRefused);
                 }
+                // The control thread sees to it.
+                Err(TxError::Gone) => return Err(DropReason::PortGone),
                 Err(TxError::Full) if retry => {
                     if self.tx.flush().is_err() {
                         return Err(DropReason::PortRefused);

@@ -197,7 +197,9 @@ impl Turn {
                     at.duration_since(last_packet) >= Duration::from_micros(after)
                 }
             };
-            let has_work = !self.schedule.is_empty() || self.fdb_copier.is_busy();
+            let has_work = !self.schedule.is_empty()
+                || self.queues.iter().any(Rx::has_more)
+                || self.fdb_copier.is_busy();
             let timeout = if sleeps && !has_work { self.nap(nanos) } else { Duration::ZERO };
             busy_since = (received > 0).then_some(at);
             if !timeout.is_zero()
@@ -325,6 +327,7 @@ impl Turn {
             Ok(packet) => dataplane.process(tables, uplink, packet, now, ports),
             Err(RxError::NoFrame) => dataplane.unreadable(uplink, DropReason::NoFrames),
             Err(RxError::TooLong) => dataplane.unreadable(uplink, DropReason::PortRefused),
+            Err(RxError::Malformed) => dataplane.unreadable(uplink, DropReason::OffloadInvalid),
         });
         dataplane.flush(tables, ports);
         if packets > 0 {
@@ -399,8 +402,11 @@ impl Turn {
                         self.schedule.ready(port);
                     }
                 }
-                // A queue: its ring is looked at in every turn.
-                Token(_) => {}
+                Token(queue) => {
+                    if let Some(queue) = self.queues.get_mut(queue - QUEUE_TOKENS) {
+                        queue.note_ready();
+                    }
+                }
             }
         }
     }

@@ -65,6 +65,8 @@ pub struct UplinkPort {
     pub addresses: LocalAddresses,
     /// Largest IP packet, bytes.
     pub mtu: u32,
+    /// Work that it takes undone.
+    pub offloads: Offloads,
 }
 
 /// The host port, as far as forwarding needs it.

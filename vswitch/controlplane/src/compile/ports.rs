@@ -43,7 +43,7 @@ pub(super) fn ports(input: &Input<'_>) -> Vec<Option<Port>> {
                 attachment: Attachment::Routed,
                 mac: uplink.mac,
                 mtu: clamp(uplink.mtu),
-                offloads: Offloads::default(),
+                offloads: uplink.offloads,
                 addresses: Vec::new(),
                 rx_limit: None,
                 tx_limit: None,

@@ -65,13 +65,14 @@ impl Node {
             id: PortId(0),
             mac: MacAddr([2, 0, 0, 0, 0, 3]),
             mtu: 1450,
-            offloads: Offloads { checksum: true, tso: true, uso: true },
+            offloads: Offloads { checksum: true, tso: true, uso: true, vxlan: false },
         };
         let uplink = UplinkPort {
             id: PortId(1),
             mac: NIC,
             addresses: IpAddr::from([198, 51, 100, 11]).into(),
             mtu: 1500,
+            offloads: Offloads::default(),
         };
         let next_hops = ["203.0.113.12", "203.0.113.13", "198.51.100.12"]
             .map(|address| (address.parse().expect("an address"), NextHop::resolved(ROUTER)));
@@ -138,7 +139,7 @@ pub(super) fn route<'t>(tables: &'t Tables, address: &str) -> Option<&'t Adjacen
 fn a_pods_limits_are_its_ports_seen_from_the_other_side() {
     let mut node = Node::new(CONFIG);
     let attachment = node.plug("c1", Mode::Routed, 5);
-    let all = Offloads { checksum: true, tso: true, uso: true };
+    let all = Offloads { checksum: true, tso: true, uso: true, vxlan: false };
     node.pods.get_mut(&attachment).expect("plugged").offloads = all;
     let rate = |bits_per_second| RateLimit { bits_per_second, burst_bits: Some((1 << 31) - 1) };
     let mut limited = |ingress, egress| {

@@ -97,10 +97,23 @@ pub struct UplinkSettings {
     pub address6: Option<Ipv6Addr>,
     /// Answer requests on the underlay's link for addresses of this node's pods.
     pub proxy_neighbors: bool,
+    /// How packets get from the NIC and to it.
+    pub kind: UplinkChoice,
     /// Where the XDP program runs.
     pub xdp: Xdp,
     /// Ask the driver for zero-copy.
     pub zero_copy: bool,
+}
+
+/// How packets get from the NIC and to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UplinkChoice {
+    /// AF_XDP sockets.
+    AfXdp,
+    /// A TAP beside the NIC, by which superframes pass whole.
+    Offload,
+    /// AF_XDP if the driver has zero-copy, else the TAP if the kernel has what it takes, else AF_XDP.
+    Auto,
 }
 
 /// Where the XDP program runs.

@@ -14,7 +14,8 @@ use super::read::{Problem, Reader, Section};
 use super::values::nothing_to_encapsulate_by;
 use super::{
     BridgeSettings, Config, ControlSettings, HostSettings, KernelRouteSettings, KubernetesSettings,
-    MetricsSettings, NodeSettings, OverlaySettings, UplinkSettings, WorkerSettings, Xdp,
+    MetricsSettings, NodeSettings, OverlaySettings, UplinkChoice, UplinkSettings, WorkerSettings,
+    Xdp,
 };
 
 pub(super) const PREFIX: &str = "a prefix such as \"198.18.1.0/24\" or \"fd00:18:1::/64\"";
@@ -161,12 +162,26 @@ fn uplink<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<UplinkS
     let address = reader.parsed(&mut section, "address", ADDRESS4);
     let address6 = reader.parsed(&mut section, "address6", ADDRESS6);
     let proxy_neighbors = reader.boolean(&mut section, "proxy_neighbors").unwrap_or(false);
+    let kinds = [
+        ("af_xdp", UplinkChoice::AfXdp),
+        ("offload", UplinkChoice::Offload),
+        ("auto", UplinkChoice::Auto),
+    ];
+    let kind = reader.one_of(&mut section, "kind", &kinds).unwrap_or(UplinkChoice::AfXdp);
+    let of_af_xdp = ["xdp", "zero_copy"].into_iter().filter(|key| section.has(key));
+    let of_af_xdp: Vec<_> = of_af_xdp.collect();
     let words = [("auto", Xdp::Auto), ("native", Xdp::Native), ("generic", Xdp::Generic)];
     let xdp = reader.one_of(&mut section, "xdp", &words).unwrap_or(Xdp::Auto);
     let zero_copy = reader.boolean(&mut section, "zero_copy").unwrap_or(false);
+    for key in of_af_xdp.into_iter().filter(|_| kind == UplinkChoice::Offload) {
+        reader.refuse(
+            &format!("uplink.{key}"),
+            "the kind \"offload\" has no XDP program and no AF_XDP socket; remove this line",
+        );
+    }
     reader.finish(section);
     let interface = interface.unwrap_or_default();
-    Some(UplinkSettings { interface, address, address6, proxy_neighbors, xdp, zero_copy })
+    Some(UplinkSettings { interface, address, address6, proxy_neighbors, kind, xdp, zero_copy })
 }
 
 fn overlay<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> OverlaySettings {

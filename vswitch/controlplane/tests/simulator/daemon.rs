@@ -122,6 +122,7 @@ impl Node {
                 mac: nic.mac.unwrap_or_default(),
                 addresses,
                 mtu: nic.mtu,
+                offloads: Offloads::default(),
             },
         });
         world.workers = Workers::spawned(WORKERS, uplink.is_some());

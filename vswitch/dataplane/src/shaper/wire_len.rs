@@ -48,7 +48,7 @@ mod tests {
     fn packet(pool: &Pool, len: usize, kind: GsoKind, size: u16, start: u16) -> Packet {
         let mut frame = pool.alloc().unwrap();
         frame.extend(len).unwrap().fill(0x80);
-        let gso = Some(Gso { kind, size, header_len: 9000 });
+        let gso = Some(Gso { kind, size, header_len: 9000, vxlan: None });
         Packet {
             frame,
             offload: Offload { checksum: Checksum::Partial { start, offset: 16 }, gso },

@@ -50,6 +50,8 @@ pub struct Offloads {
     pub tso: bool,
     /// UDP superframes are taken.
     pub uso: bool,
+    /// So are they inside VXLAN; an unfinished checksum is not.
+    pub vxlan: bool,
 }
 
 /// One port.

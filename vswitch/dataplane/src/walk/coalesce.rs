@@ -13,7 +13,7 @@
 use frame::{Checksum, Gso, GsoKind, Offload, Packet};
 
 use super::flow::FlowKey;
-use super::rewrite::Layers;
+use super::rewrite::{Layers, OuterHeaders};
 use crate::tables::PortId;
 use crate::wire::{
     Ipv4, Ipv6, Protocol, Tcp, TcpFlags, checksum::Sum, header_mut, ipv4, ipv6, tcp,
@@ -156,8 +156,10 @@ impl Train {
 }
 
 impl Segment {
-    /// `None` if the packet is none: not TCP, with IPv4 options or IPv6 extensions, or a fragment.
+    /// `None` if the packet is none: not TCP, with IPv4 options or IPv6 extensions, a fragment, or
+    /// inside outer headers.
     fn of(packet: &Packet, layers: Layers) -> Option<Self> {
+        (layers.outer == OuterHeaders::None).then_some(())?;
         let bytes: &[u8] = &packet.frame;
         let network = bytes.get(layers.l3..)?;
         let network_len = layers.l4.checked_sub(layers.l3)?;
@@ -251,6 +253,7 @@ fn finish(packet: &mut Packet, segment: &Segment) -> Option<()> {
             kind: if is_v6 { GsoKind::Tcp6 { ecn } } else { GsoKind::Tcp4 { ecn } },
             size: u16::try_from(segment.payload_len).ok()?,
             header_len: segment.header_len as u16,
+            vxlan: None,
         }),
     };
     Some(())

@@ -5,8 +5,14 @@
 //! outer headers are stepped over, not removed. A tunnel packet carries no proof of origin
 //! (CVE-2020-10136): packets of known peers alone are taken, and `route` holds the inner source
 //! against the peer's prefixes.
+//!
+//! An uplink may hand over packets of which work is left: a superframe, or one whose sum is still to be
+//! finished. Neither has crossed a wire as it is. It came from this machine, or the kernel merged it of
+//! packets whose sums it had verified; its own outer checksum is then not final, and not looked at.
 
 use core::net::IpAddr;
+
+use frame::{Checksum, Offload};
 
 use super::arrival::{Arrival, ArrivedFrom};
 use super::narrator::{Decapsulation, Narrator, TraceEvent};
@@ -24,11 +30,12 @@ use crate::wire::{
 pub(crate) fn decap<'t>(
     tables: &'t Tables,
     bytes: &[u8],
+    offload: &Offload,
     arrival: &mut Arrival<'t>,
     path_mtu: &mut Option<PathMtu>,
     narrator: &mut impl Narrator,
 ) -> Result<(), DropReason> {
-    let outer = outer(&tables.tunnels, tables, bytes, arrival, path_mtu);
+    let outer = outer(tables, bytes, offload, arrival, path_mtu);
     if let Some(path_mtu) = *path_mtu {
         narrator.event(|| TraceEvent::PathMtu(path_mtu));
     }
@@ -52,15 +59,16 @@ pub(crate) fn decap<'t>(
 
 #[inline(always)]
 fn outer<'t>(
-    tunnels: &'t Tunnels,
     tables: &'t Tables,
     bytes: &[u8],
+    offload: &Offload,
     arrival: &mut Arrival<'t>,
     path_mtu: &mut Option<PathMtu>,
 ) -> Result<(), DropReason> {
+    let tunnels: &Tunnels = &tables.tunnels;
     let Ok(ethernet) = Ethernet::parse(bytes) else { return Err(DropReason::FrameTooShort) };
     if ethernet.ethertype() == EtherType::IPV6 {
-        return outer6(tunnels, tables, ethernet.payload(), arrival, path_mtu);
+        return outer6(tables, ethernet.payload(), offload, arrival, path_mtu);
     }
     if ethernet.ethertype() != EtherType::IPV4 {
         let asks = ethernet.ethertype() == EtherType::ARP && tunnels.proxy_neighbors;
@@ -102,12 +110,13 @@ fn outer<'t>(
 /// VXLAN over IPv6, or direct routing. Out of the way of IPv4.
 #[inline(never)]
 fn outer6<'t>(
-    tunnels: &'t Tunnels,
     tables: &'t Tables,
     bytes: &[u8],
+    offload: &Offload,
     arrival: &mut Arrival<'t>,
     path_mtu: &mut Option<PathMtu>,
 ) -> Result<(), DropReason> {
+    let tunnels: &Tunnels = &tables.tunnels;
     let to_us = |ip: Ipv6<'_>| tunnels.local.v6 == Some(ip.destination());
     if !Ipv6::parse_header(bytes).is_ok_and(to_us) {
         return if tunnels.direct { Ok(()) } else { Err(DropReason::NotForUs) };
@@ -131,8 +140,12 @@ fn outer6<'t>(
     }
     // RFC 6935, section 5: zero is for tunnels whose ends both allow it. RFC 8200, section 8.1, has
     // the pseudo header's length be the datagram's own.
-    let pseudo = Sum::pseudo_v6(ip.source(), ip.destination(), Protocol::UDP, udp.length().into());
-    if (udp.checksum() == 0 && !tunnels.zero_checksum6) || !udp.checksum_ok(pseudo) {
+    let holds = || {
+        let (source, destination) = (ip.source(), ip.destination());
+        udp.checksum_ok(Sum::pseudo_v6(source, destination, Protocol::UDP, udp.length().into()))
+    };
+    let refuses_zero = udp.checksum() == 0 && !tunnels.zero_checksum6;
+    if refuses_zero || !(offload.is_undone() || holds()) {
         return Err(DropReason::OuterChecksum);
     }
     arrival.outer_ecn = Some(ip.ecn());
@@ -171,6 +184,21 @@ fn vxlan<'t>(
 #[inline(always)]
 fn peer(tunnels: &Tunnels, source: IpAddr) -> Result<&Peer, DropReason> {
     tunnels.peer_at(source).map(|(_, peer)| peer).ok_or(DropReason::UnknownPeer)
+}
+
+/// What is left to do of the inner packet. A sum that is to be finished in the outer UDP header goes with
+/// that header: the inner one's is finished. Every other sum in front of the inner packet stays, for
+/// `offload` to refuse.
+#[inline(always)]
+pub(crate) fn inner_offload(arrival: &Arrival<'_>, offload: &Offload) -> Offload {
+    const UDP_TO_INNER: usize = udp::HEADER_LEN + vxlan::HEADER_LEN;
+    let is_outer = matches!(offload.checksum, Checksum::Partial { start, offset }
+        if usize::from(start) + UDP_TO_INNER == arrival.start
+            && usize::from(offset) == udp::CHECKSUM_OFFSET);
+    if is_outer && arrival.ethernet && offload.gso.is_none() {
+        return Offload::default();
+    }
+    *offload
 }
 
 /// The congestion mark that the inner packet gets, if it changes. `Err` if the outer one must not

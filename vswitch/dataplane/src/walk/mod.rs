@@ -23,7 +23,7 @@
 //! | where it goes                   | `route`   | `Route`, `Answer`, `Refuse` |
 //! | whether policies of pods allow it | `policy` | drops of what they do not |
 //! | which size of segments it may announce | `clamp` | |
-//! | make it so                      | `translate`, `rewrite`, `answer`, `flood`, `segment`, `fragment`, `coalesce`, `outer_checksum` | |
+//! | make it so                      | `translate`, `rewrite`, `answer`, `flood`, `segment`, `superframe`, `fragment`, `coalesce`, `outer_checksum` | |
 
 mod affinity;
 pub(crate) mod answer;
@@ -51,6 +51,7 @@ pub(crate) mod segment;
 mod session;
 mod source;
 mod standing;
+pub(crate) mod superframe;
 pub(crate) mod translate;
 
 use frame::Offload;
@@ -238,8 +239,10 @@ fn doors(
     };
     let mut arrival = Arrival::plain(ingress, port, from, bytes.len());
     if port.kind == PortRole::Uplink {
-        decap::decap(view.tables, bytes, &mut arrival, &mut decision.effects.path_mtu, narrator)?;
+        let path_mtu = &mut decision.effects.path_mtu;
+        decap::decap(view.tables, bytes, offload, &mut arrival, path_mtu, narrator)?;
     }
+    let offload = &decap::inner_offload(&arrival, offload);
     decision.edits.may_merge = arrival.is_remote();
 
     parse::parse(bytes, &arrival, &mut decision.headers, narrator)?;

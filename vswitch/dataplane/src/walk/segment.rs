@@ -207,7 +207,7 @@ mod tests {
     fn a_piece_that_no_length_field_can_count_is_refused_before_anything_is_written() {
         let pool = Pool::new(1);
         let (packet, layers) = superframe(&pool, 64);
-        let gso = |size| Gso { kind: GsoKind::Udp, size, header_len: 0 };
+        let gso = |size| Gso { kind: GsoKind::Udp, size, header_len: 0, vxlan: None };
         // The outer packet is 50 bytes longer than the inner: 65,485 bytes fit, one more does not.
         let plan = Plan::new(&packet, gso(65_485 - 28), layers).unwrap();
         let mut piece = vec![0; plan.len(0)];

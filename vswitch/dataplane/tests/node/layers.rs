@@ -21,7 +21,8 @@ pub(super) struct Assembler<'a> {
     pub(super) wild: Vec<(usize, String)>,
     /// UDP headers over IPv6 with a source port that may be anything, and so a checksum that
     /// follows from it.
-    pub(super) following: Vec<usize>,
+    /// What is true has an unfinished checksum, which follows from nothing.
+    pub(super) following: Vec<(usize, bool)>,
     /// Of the innermost transport: where its unfinished checksum begins, and its offset.
     pub(super) partial: Option<(usize, u16)>,
     /// Where the innermost transport's payload begins.
@@ -164,16 +165,17 @@ impl<'a> Assembler<'a> {
         let is_wild = source == "*" || source.starts_with('$');
         let whole = whole(words, &payload)?;
         let length = words.value("len")?.unwrap_or((8 + whole.len()) as u16);
+        let is_partial = words.flag("partial");
         if is_wild {
             self.wild.push((8 + payload.len(), source.to_owned()));
             if is_v6(ends) {
-                self.following.push(8 + payload.len());
+                self.following.push((8 + payload.len(), is_partial));
             }
         }
         let source_port = if is_wild { Ok(0) } else { source.parse() };
         let source_port = source_port.map_err(|_| format!("`{source}` is no port"))?;
         let mut header = UdpHeader { source_port, destination_port, length, checksum: 0 };
-        if words.flag("partial") {
+        if is_partial {
             self.partial.get_or_insert((8 + payload.len(), 6));
             header.checksum = pseudo_sum(ends, 17, 8 + payload.len())?;
         } else if !words.flag("nosum") && !is_wild {

@@ -53,7 +53,7 @@ use super::policies::Declared;
 const UPLINK_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xaa]);
 const HOST_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xbb]);
 const ROUTER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xcc]);
-const ALL: Offloads = Offloads { checksum: true, tso: true, uso: true };
+const ALL: Offloads = Offloads { checksum: true, tso: true, uso: true, vxlan: false };
 
 /// When time begins for a case.
 pub(crate) const START: Millis = Millis(1_000_000);
@@ -208,7 +208,11 @@ impl Node {
 
     fn underlay(&mut self, words: &mut Words<'_>) -> Result<(), String> {
         self.underlay_mtu = words.value("mtu")?.unwrap_or(1500);
-        let offloads = if words.flag("offload") { ALL } else { Offloads::default() };
+        let offloads = if words.flag("offload") {
+            Offloads { vxlan: true, ..ALL }
+        } else {
+            Offloads::default()
+        };
         let mtu = self.underlay_mtu;
         let port = self.attach("uplink", PortRole::Uplink, UPLINK_MAC, mtu, offloads);
         let tunnels = Arc::make_mut(&mut self.tables.tunnels);

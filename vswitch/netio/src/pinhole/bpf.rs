@@ -1,6 +1,6 @@
-//! The calls of bpf(2) that the pinhole needs.
+//! The calls of bpf(2) for maps and programs.
 //!
-//! `pinhole` alone calls it. The attribute structs are the first fields of `union bpf_attr`
+//! `pinhole` alone calls it; `attach` has the calls for hooks. The attribute structs are the first fields of `union bpf_attr`
 //! (include/uapi/linux/bpf.h), as far as each command reads them; the kernel takes the rest as
 //! zero.
 
@@ -18,23 +18,22 @@ const MAP_UPDATE_ELEM: libc::c_int = 2;
 const MAP_DELETE_ELEM: libc::c_int = 3;
 const PROG_LOAD: libc::c_int = 5;
 const PROG_TEST_RUN: libc::c_int = 10;
-const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
-const LINK_CREATE: libc::c_int = 28;
-const LINK_UPDATE: libc::c_int = 29;
 
 const MAP_TYPE_HASH: u32 = 1;
 const MAP_TYPE_XSKMAP: u32 = 17;
 /// BPF_F_RDONLY_PROG: a program looks things up and writes nothing.
 const READ_ONLY_TO_PROGRAMS: u32 = 1 << 7;
+const PROG_TYPE_SCHED_CLS: u32 = 3;
 const PROG_TYPE_XDP: u32 = 6;
-const ATTACH_XDP: u32 = 37;
+pub(super) const ATTACH_XDP: u32 = 37;
 
-/// Which hook a program is attached to: XDP_FLAGS_* of include/uapi/linux/if_link.h.
+/// What a program is given: the kernel's types of programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub(super) enum Hook {
-    Generic = 2,
-    Native = 4,
+pub(super) enum ProgramType {
+    /// A frame, before the kernel has made a packet of it.
+    Xdp,
+    /// A packet of the kernel's, on its way in or out.
+    Tc,
 }
 
 /// The AF_XDP socket of each queue of one NIC. A socket that is closed leaves it by itself.
@@ -105,41 +104,6 @@ struct TestRun {
     ctx_size_out: u32,
     ctx_in: u64,
     ctx_out: u64,
-}
-
-/// LINK_CREATE and LINK_UPDATE have the same shape: an fd, another, a word, flags.
-#[repr(C)]
-struct Link {
-    first_fd: u32,
-    second: u32,
-    attach_type_or_flags: u32,
-    flags_or_old_fd: u32,
-}
-
-#[repr(C)]
-struct InfoByFd {
-    fd: u32,
-    info_len: u32,
-    info: u64,
-}
-
-/// The beginning of `struct bpf_prog_info`.
-#[repr(C)]
-#[derive(Default)]
-struct ProgramInfo {
-    _kind: u32,
-    id: u32,
-}
-
-/// The beginning of `struct bpf_link_info`, for a link of XDP: its union is aligned to eight bytes.
-#[repr(C)]
-#[derive(Default)]
-struct LinkInfo {
-    _kind: u32,
-    _id: u32,
-    program_id: u32,
-    _padding: u32,
-    ifindex: u32,
 }
 
 static VALUE: [u8; 1] = [1];
@@ -300,12 +264,12 @@ impl AsFd for AddressSet {
 }
 
 /// Has the verifier check a program and loads it.
-pub(super) fn load(instructions: &[Instruction]) -> Result<OwnedFd> {
+pub(super) fn load(instructions: &[Instruction], kind: ProgramType) -> Result<OwnedFd> {
     // Without a log first: the kernel writes one in any case then, which is slow, and fails with
     // ENOSPC where it does not fit.
-    load_with(instructions, &mut []).or_else(|source| {
+    load_with(instructions, kind, &mut []).or_else(|source| {
         let mut log = vec![0; 1 << 16];
-        match load_with(instructions, &mut log) {
+        match load_with(instructions, kind, &mut log) {
             Ok(fd) => Ok(fd),
             Err(_) => {
                 let text = log.split(|&byte| byte == 0).next().unwrap_or_default();
@@ -314,15 +278,24 @@ pub(super) fn load(instructions: &[Instruction]) -> Result<OwnedFd> {
                     "" => String::new(),
                     text => format!("; the verifier says: {text}"),
                 };
-                Err(Error::Bpf { action: "load the XDP program", detail, source })
+                Err(Error::Bpf { action: "load a program for the NIC", detail, source })
             }
         }
     })
 }
 
-fn load_with(instructions: &[Instruction], log: &mut [u8]) -> io::Result<OwnedFd> {
+fn load_with(
+    instructions: &[Instruction],
+    kind: ProgramType,
+    log: &mut [u8],
+) -> io::Result<OwnedFd> {
+    let (prog_type, expected_attach_type) = match kind {
+        ProgramType::Xdp => (PROG_TYPE_XDP, ATTACH_XDP),
+        // Its hook is chosen when it is attached.
+        ProgramType::Tc => (PROG_TYPE_SCHED_CLS, 0),
+    };
     let attributes = ProgramLoad {
-        prog_type: PROG_TYPE_XDP,
+        prog_type,
         insn_cnt: instructions.len() as u32,
         insns: instructions.as_ptr() as u64,
         license: LICENSE.as_ptr() as u64,
@@ -333,7 +306,7 @@ fn load_with(instructions: &[Instruction], log: &mut [u8]) -> io::Result<OwnedFd
         prog_flags: 0,
         prog_name: name("vswitch_pinhole"),
         prog_ifindex: 0,
-        expected_attach_type: ATTACH_XDP,
+        expected_attach_type,
     };
     // SAFETY: PROG_LOAD reads `insn_cnt` instructions and a string that ends with NUL, and writes
     // at most `log_size` bytes into the log; all live until the call returns.
@@ -351,63 +324,11 @@ pub(super) fn test_run(program: BorrowedFd<'_>, packet: &[u8]) -> Result<u32> {
     // SAFETY: PROG_TEST_RUN reads `data_size_in` bytes of the packet and writes back nothing but
     // the attributes, as there is no `data_out`.
     check(unsafe { call(PROG_TEST_RUN, &raw mut attributes) })
-        .map_err(refused("run the XDP program on a packet"))?;
+        .map_err(refused("run a program on a packet"))?;
     Ok(attributes.retval)
 }
 
-/// Attaches a program for as long as the returned link is open.
-pub(super) fn attach(program: BorrowedFd<'_>, ifindex: u32, hook: Hook) -> io::Result<OwnedFd> {
-    let attributes = Link {
-        first_fd: program.as_raw_fd() as u32,
-        second: ifindex,
-        attach_type_or_flags: ATTACH_XDP,
-        flags_or_old_fd: hook as u32,
-    };
-    // SAFETY: LINK_CREATE only reads the attributes, which hold no pointer.
-    unsafe { bpf_fd(LINK_CREATE, &attributes) }
-}
-
-/// Puts another program in the place of the link's.
-pub(super) fn replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
-    let attributes = Link {
-        first_fd: link.as_raw_fd() as u32,
-        second: program.as_raw_fd() as u32,
-        attach_type_or_flags: 0,
-        flags_or_old_fd: 0,
-    };
-    // SAFETY: LINK_UPDATE only reads the attributes, which hold no pointer.
-    unsafe { bpf(LINK_UPDATE, &attributes) }
-        .map(drop)
-        .map_err(refused("replace the XDP program; the interface may be gone"))
-}
-
-/// The kernel's number of a program.
-pub(super) fn program_id(program: BorrowedFd<'_>) -> Result<u32> {
-    let mut info = ProgramInfo::default();
-    read_info(program, &mut info).map_err(refused("ask for the XDP program's number"))?;
-    Ok(info.id)
-}
-
-/// Interface and program of a link; an interface of 0 if it was detached.
-pub(super) fn attached_to(link: BorrowedFd<'_>) -> Result<(u32, u32)> {
-    let mut info = LinkInfo::default();
-    read_info(link, &mut info).map_err(refused("ask what the XDP program is attached to"))?;
-    Ok((info.ifindex, info.program_id))
-}
-
-fn read_info<T>(of: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
-    let attributes = InfoByFd {
-        fd: of.as_raw_fd() as u32,
-        info_len: size_of::<T>() as u32,
-        info: std::ptr::from_mut(info) as u64,
-    };
-    // SAFETY: OBJ_GET_INFO_BY_FD writes at most `info_len` bytes to `info`, which is as long and
-    // lives until the call returns; it holds numbers alone, so that any bytes are valid. The length
-    // that it writes back into the attributes stays within them.
-    unsafe { bpf(OBJ_GET_INFO_BY_FD, &attributes) }.map(drop)
-}
-
-fn refused(action: &'static str) -> impl FnOnce(io::Error) -> Error {
+pub(super) fn refused(action: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Bpf { action, detail: String::new(), source }
 }
 
@@ -417,7 +338,7 @@ fn address<T>(value: &T) -> u64 {
 
 /// # Safety
 /// As for `bpf`, and the command makes a new fd.
-unsafe fn bpf_fd<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
+pub(super) unsafe fn bpf_fd<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
     // SAFETY: passed on; a new fd is nobody else's.
     unsafe { check_fd(call(command, std::ptr::from_ref(attributes).cast_mut())) }
 }
@@ -425,7 +346,7 @@ unsafe fn bpf_fd<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd>
 /// # Safety
 /// The command only reads the attributes, and every pointer in them is to what the command reads
 /// or writes there.
-unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
+pub(super) unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
     // SAFETY: passed on.
     check(unsafe { call(command, std::ptr::from_ref(attributes).cast_mut()) })
 }

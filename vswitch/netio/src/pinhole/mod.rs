@@ -1,28 +1,33 @@
-//! The XDP program on the NIC: a pinhole, so that Linux keeps the rest.
+//! The program on the NIC: a pinhole, so that Linux keeps the rest.
 //!
 //! Enters: what is ours ([`PinholeFilter`]), from the daemon's configuration. Leaves: a program on the
-//! NIC that gives just these packets to the AF_XDP sockets in an [`XskMap`], and everything else
-//! to the kernel. It is assembled here, instruction by instruction: no compiler, no object file.
+//! NIC that takes just these packets, and leaves everything else to the kernel. It is assembled here,
+//! instruction by instruction: no compiler, no object file. Of XDP ([`Pinhole`]) it gives them to the
+//! AF_XDP sockets in an [`XskMap`], of tc ([`TcPinhole`]) it sends them out by a TAP, superframes whole.
 //!
 //! The program hangs on a `bpf_link`, which the kernel closes with this process however it ends:
 //! the node keeps its NIC.
 
 mod asm;
+mod attach;
 mod bpf;
 mod packet;
 mod peers;
 mod program;
 mod steering;
+mod tc;
 mod too_big;
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use bpf::Hook;
+use attach::Hook;
+use bpf::ProgramType;
 pub use bpf::XskMap;
 pub use peers::PeerMap;
-use program::Maps;
+use program::{Destination, Maps};
 pub use steering::PinholeFilter;
+pub use tc::TcPinhole;
 
 use crate::{Error, Result};
 
@@ -30,14 +35,15 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Program {
     fd: OwnedFd,
+    kind: ProgramType,
 }
 
 /// What the program does with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum XdpAction {
+pub enum PinholeAction {
     /// The kernel's network stack has it.
     Pass,
-    /// The AF_XDP socket of its queue has it.
+    /// The AF_XDP socket of its queue has it, or the other interface.
     Redirect,
     /// Anything else, by the kernel's number: never wanted.
     Other(u32),
@@ -73,23 +79,46 @@ pub struct Pinhole {
     /// The kernel's number of the program that the link is to have.
     program_id: u32,
     sockets: XskMap,
-    peers: PeerMap,
-    /// What the program was made of; its peers are those of the map.
-    steering: PinholeFilter,
+    made: MadeOf,
     mode: AttachMode,
 }
 
+/// What a program was made of.
+#[derive(Debug)]
+struct MadeOf {
+    /// Its peers are those of the map.
+    steering: PinholeFilter,
+    peers: PeerMap,
+}
+
 impl Program {
-    /// Assembles the program and has the kernel check it. Its peers are those that the map has and
-    /// will have, whatever the steering has of them.
+    /// Assembles the program of XDP and has the kernel check it. Its peers are those that the map has
+    /// and will have, whatever the steering has of them.
     ///
     /// # Errors
     /// If the steering is impossible, with the reason, or the kernel refuses.
     pub fn load(steering: &PinholeFilter, sockets: &XskMap, peers: &PeerMap) -> Result<Self> {
-        let maps = Maps::new(sockets.as_fd().as_raw_fd(), peers);
-        let instructions =
-            program::assemble(steering, maps).map_err(|reason| Error::PinholeFilter { reason })?;
-        Ok(Self { fd: bpf::load(&instructions)? })
+        let sockets = Destination::Sockets(sockets.as_fd().as_raw_fd());
+        Self::assemble(steering, sockets, peers, ProgramType::Xdp)
+    }
+
+    /// The same of tc, for packets that go out by the interface of that index.
+    ///
+    /// # Errors
+    /// As for `load`.
+    pub fn load_tc(steering: &PinholeFilter, ifindex: u32, peers: &PeerMap) -> Result<Self> {
+        Self::assemble(steering, Destination::Interface(ifindex), peers, ProgramType::Tc)
+    }
+
+    fn assemble(
+        steering: &PinholeFilter,
+        destination: Destination,
+        peers: &PeerMap,
+        kind: ProgramType,
+    ) -> Result<Self> {
+        let instructions = program::assemble(steering, destination, Maps::new(peers))
+            .map_err(|reason| Error::PinholeFilter { reason })?;
+        Ok(Self { fd: bpf::load(&instructions, kind)?, kind })
     }
 
     /// Asks the kernel what the program does with a frame that arrives on queue 0. Nothing is
@@ -97,12 +126,38 @@ impl Program {
     ///
     /// # Errors
     /// If the frame is shorter than an Ethernet header or longer than a page, less some headroom.
-    pub fn run(&self, frame: &[u8]) -> Result<XdpAction> {
-        Ok(match bpf::test_run(self.fd.as_fd(), frame)? {
-            2 => XdpAction::Pass,
-            4 => XdpAction::Redirect,
-            other => XdpAction::Other(other),
+    pub fn run(&self, frame: &[u8]) -> Result<PinholeAction> {
+        const TCX_NEXT: u32 = packet::TCX_NEXT.cast_unsigned();
+        Ok(match (self.kind, bpf::test_run(self.fd.as_fd(), frame)?) {
+            (ProgramType::Xdp, 2) | (ProgramType::Tc, TCX_NEXT) => PinholeAction::Pass,
+            (ProgramType::Xdp, 4) | (ProgramType::Tc, 7) => PinholeAction::Redirect,
+            (_, other) => PinholeAction::Other(other),
         })
+    }
+}
+
+impl MadeOf {
+    /// Takes something else from now on: `replace` puts a program of this steering and these peers in
+    /// the place of the former. Peers come and go one by one: those that come before the program is
+    /// replaced, those that go after it.
+    fn update(
+        &mut self,
+        steering: &PinholeFilter,
+        mut replace: impl FnMut(&PinholeFilter, &PeerMap) -> Result<()>,
+    ) -> Result<()> {
+        if self.peers.has_room_for(&steering.peers) {
+            self.peers.add(&steering.peers)?;
+            if !steering.is_same_program(&self.steering) {
+                replace(steering, &self.peers)?;
+            }
+        } else {
+            // The old map goes with the old program.
+            let peers = PeerMap::new(&steering.peers)?;
+            replace(steering, &peers)?;
+            self.peers = peers;
+        }
+        self.steering.clone_from(steering);
+        self.peers.retain(&steering.peers)
     }
 }
 
@@ -122,29 +177,22 @@ impl Pinhole {
         let sockets = XskMap::new(queues)?;
         let peers = PeerMap::new(&steering.peers)?;
         let program = Program::load(steering, &sockets, &peers)?;
-        let program_id = bpf::program_id(program.fd.as_fd())?;
-        let attached = |link, mode| Self {
-            link,
-            ifindex,
-            program_id,
-            sockets,
-            peers,
-            steering: steering.clone(),
-            mode,
-        };
-        let attach = |hook| bpf::attach(program.fd.as_fd(), ifindex, hook);
+        let program_id = attach::program_id(program.fd.as_fd())?;
+        let made = MadeOf { steering: steering.clone(), peers };
+        let attached = |link, mode| Self { link, ifindex, program_id, sockets, made, mode };
+        let attach = |hook| attach::attach(program.fd.as_fd(), ifindex, hook);
         let busy = |error: &std::io::Error| {
             matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
         };
         let reason = match wish {
             AttachWish::Generic => "generic mode is configured".to_owned(),
-            AttachWish::NativeThenGeneric => match attach(Hook::Native) {
+            AttachWish::NativeThenGeneric => match attach(Hook::XdpNative) {
                 Ok(link) => return Ok(attached(link, AttachMode::Native)),
                 Err(error) if busy(&error) => return Err(Error::XdpBusy { ifindex }),
                 Err(error) => format!("the driver refuses native mode: {error}"),
             },
         };
-        match attach(Hook::Generic) {
+        match attach(Hook::XdpGeneric) {
             Ok(link) => Ok(attached(link, AttachMode::Generic { reason })),
             Err(error) if busy(&error) => Err(Error::XdpBusy { ifindex }),
             Err(source) => Err(Error::XdpAttach { ifindex, native: reason, source }),
@@ -152,33 +200,24 @@ impl Pinhole {
     }
 
     /// Takes something else from now on. One packet meets the old program, the next one the new:
-    /// nothing in between. Peers come and go one by one: those that come before the program is
-    /// replaced, those that go after it.
+    /// nothing in between.
     ///
     /// # Errors
     /// If the steering is impossible or the interface is gone; the old program then stays, but
     /// peers may have been added or removed.
     pub fn update(&mut self, steering: &PinholeFilter) -> Result<()> {
-        if self.peers.has_room_for(&steering.peers) {
-            self.peers.add(&steering.peers)?;
-            if !steering.is_same_program(&self.steering) {
-                let program = Program::load(steering, &self.sockets, &self.peers)?;
-                self.replace(&program)?;
-            }
-        } else {
-            // The old map goes with the old program.
-            let peers = PeerMap::new(&steering.peers)?;
-            let program = Program::load(steering, &self.sockets, &peers)?;
-            self.replace(&program)?;
-            self.peers = peers;
-        }
-        self.steering.clone_from(steering);
-        self.peers.retain(&steering.peers)
+        let Self { link, program_id, sockets, made, .. } = self;
+        made.update(steering, |steering, peers| {
+            let program = Program::load(steering, sockets, peers)?;
+            attach::replace(link.as_fd(), program.fd.as_fd())?;
+            *program_id = attach::program_id(program.fd.as_fd())?;
+            Ok(())
+        })
     }
 
     fn replace(&mut self, program: &Program) -> Result<()> {
-        bpf::replace(self.link.as_fd(), program.fd.as_fd())?;
-        self.program_id = bpf::program_id(program.fd.as_fd())?;
+        attach::replace(self.link.as_fd(), program.fd.as_fd())?;
+        self.program_id = attach::program_id(program.fd.as_fd())?;
         Ok(())
     }
 
@@ -188,7 +227,7 @@ impl Pinhole {
     /// # Errors
     /// If the kernel does not answer.
     pub fn is_in_place(&self) -> Result<bool> {
-        Ok(bpf::attached_to(self.link.as_fd())? == (self.ifindex, self.program_id))
+        Ok(attach::attached_to(self.link.as_fd())? == (self.ifindex, self.program_id))
     }
 
     /// Adds peers again that another program removed from the program's map; how many. The map of the
@@ -197,7 +236,7 @@ impl Pinhole {
     /// # Errors
     /// If the kernel does not answer.
     pub fn restore_peers(&mut self) -> Result<usize> {
-        self.peers.restore()
+        self.made.peers.restore()
     }
 
     /// Puts our program back, with its maps and so with its sockets.
@@ -205,22 +244,23 @@ impl Pinhole {
     /// # Errors
     /// If another XDP program is there by now, or the interface is gone.
     pub fn put_back(&mut self) -> Result<()> {
-        let program = Program::load(&self.steering, &self.sockets, &self.peers)?;
-        let (ifindex, _) = bpf::attached_to(self.link.as_fd())?;
+        let MadeOf { steering, peers } = &self.made;
+        let program = Program::load(steering, &self.sockets, peers)?;
+        let (ifindex, _) = attach::attached_to(self.link.as_fd())?;
         if ifindex == self.ifindex {
             return self.replace(&program);
         }
         let hook = match self.mode {
-            AttachMode::Native => Hook::Native,
-            AttachMode::Generic { .. } => Hook::Generic,
+            AttachMode::Native => Hook::XdpNative,
+            AttachMode::Generic { .. } => Hook::XdpGeneric,
         };
-        let attached = bpf::attach(program.fd.as_fd(), self.ifindex, hook);
+        let attached = attach::attach(program.fd.as_fd(), self.ifindex, hook);
         self.link = attached.map_err(|source| Error::XdpAttach {
             ifindex: self.ifindex,
             native: "it was detached".to_owned(),
             source,
         })?;
-        self.program_id = bpf::program_id(program.fd.as_fd())?;
+        self.program_id = attach::program_id(program.fd.as_fd())?;
         Ok(())
     }
 

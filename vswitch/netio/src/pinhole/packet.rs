@@ -19,8 +19,20 @@ pub(super) const MD_DATA: i16 = 0;
 pub(super) const MD_DATA_END: i16 = 4;
 pub(super) const MD_RX_QUEUE_INDEX: i16 = 16;
 
+// struct __sk_buff, likewise.
+pub(super) const SKB_LEN: i16 = 0;
+pub(super) const SKB_VLAN_PRESENT: i16 = 20;
+pub(super) const SKB_INGRESS_IFINDEX: i16 = 36;
+pub(super) const SKB_DATA: i16 = 76;
+pub(super) const SKB_DATA_END: i16 = 80;
+
 pub(super) const XDP_PASS: i32 = 2;
+/// The next program decides, and at last the kernel.
+pub(super) const TCX_NEXT: i32 = -1;
+pub(super) const TCX_DROP: i32 = 2;
 pub(super) const BPF_FUNC_MAP_LOOKUP_ELEM: i32 = 1;
+pub(super) const BPF_FUNC_REDIRECT: i32 = 23;
+pub(super) const BPF_FUNC_SKB_PULL_DATA: i32 = 39;
 pub(super) const BPF_FUNC_REDIRECT_MAP: i32 = 51;
 
 pub(super) const ETHERNET_BYTES: i16 = 14;

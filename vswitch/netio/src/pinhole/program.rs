@@ -11,8 +11,10 @@
 //!               │      └ neighbour solicitation for one of `prefixes` ──────────── ours (*)
 //!               └ ARP request for one of `prefixes` ────────────────────────────── ours (*)
 //!   (*) if `neighbors` is set
-//!   everything else: XDP_PASS, so that the NIC stays Linux's
+//!   everything else: passed, so that the NIC stays Linux's
 //! ```
+//! The questions are the same for a frame, which XDP gives to an AF_XDP socket, and for a packet of the
+//! kernel's, which tc sends out by another interface; only the first and the last instructions differ.
 //!
 //! An address in `local` never goes by `prefixes`: the node's own address is the kernel's even if
 //! a pod prefix contains it. A fragment of a VXLAN packet passes, as only its first part has the
@@ -30,31 +32,48 @@ use std::net::IpAddr;
 
 use super::asm::{Assembler, Instruction, Label, Reg, When, Width};
 use super::packet::{
-    ARP_BYTES, ARP_REQUEST, BPF_FUNC_REDIRECT_MAP, CONTEXT, ETHERNET_BYTES, FRAGMENT, HEADER_LEN,
-    IPV4_BYTES, IPV6_BYTES, MD_DATA, MD_DATA_END, MD_RX_QUEUE_INDEX, NEIGHBOR_SOLICITATION, PACKET,
-    PACKET_END, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_IPIP, PROTOCOL_IPV6, PROTOCOL_UDP, RESULT,
-    SAVED_CONTEXT, SOLICITATION_BYTES, UDP_BYTES, VALUE, XDP_PASS, in_memory, need, peer, prefix,
+    ARP_BYTES, ARP_REQUEST, BPF_FUNC_REDIRECT, BPF_FUNC_REDIRECT_MAP, BPF_FUNC_SKB_PULL_DATA,
+    CONTEXT, ETHERNET_BYTES, FRAGMENT, HEADER_LEN, IPV4_BYTES, IPV6_BYTES, MD_DATA, MD_DATA_END,
+    MD_RX_QUEUE_INDEX, NEIGHBOR_SOLICITATION, PACKET, PACKET_END, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
+    PROTOCOL_IPIP, PROTOCOL_IPV6, PROTOCOL_UDP, RESULT, SAVED_CONTEXT, SKB_DATA, SKB_DATA_END,
+    SKB_INGRESS_IFINDEX, SKB_LEN, SKB_VLAN_PRESENT, SOLICITATION_BYTES, TCX_DROP, TCX_NEXT,
+    UDP_BYTES, VALUE, XDP_PASS, in_memory, need, peer, prefix,
 };
 use super::peers::PeerMap;
 use super::steering::PinholeFilter;
 use super::too_big::{too_big4, too_big6};
 
+/// The longest headers that are looked at: IPv6, ICMPv6, and what that quotes.
+const LOOKED_AT_BYTES: u8 = 128;
+
+/// Where the packets go that are ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Destination {
+    /// To the AF_XDP socket of their queue, in the map of that fd: a program of XDP.
+    Sockets(i32),
+    /// Out by the interface of that index: a program of tc.
+    Interface(u32),
+}
+
 /// The maps that a program names, by fd.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Maps {
-    pub(super) sockets: i32,
     pub(super) peers4: i32,
     pub(super) peers6: i32,
 }
 
 impl Maps {
-    pub(super) fn new(sockets: i32, peers: &PeerMap) -> Self {
-        Self { sockets, peers4: peers.fd4(), peers6: peers.fd6() }
+    pub(super) fn new(peers: &PeerMap) -> Self {
+        Self { peers4: peers.fd4(), peers6: peers.fd6() }
     }
 }
 
-/// The program that redirects what is ours to the AF_XDP socket of its queue, by the maps.
-pub(super) fn assemble(steering: &PinholeFilter, maps: Maps) -> Result<Vec<Instruction>, String> {
+/// The program that redirects what is ours.
+pub(super) fn assemble(
+    steering: &PinholeFilter,
+    destination: Destination,
+    maps: Maps,
+) -> Result<Vec<Instruction>, String> {
     steering.check()?;
     let mut asm = Assembler::default();
     let [ipv4, ipv6, arp, tunnel, tunnel6, ours, pass] = std::array::from_fn(|_| asm.label());
@@ -63,8 +82,13 @@ pub(super) fn assemble(steering: &PinholeFilter, maps: Maps) -> Result<Vec<Instr
     };
 
     asm.copy(SAVED_CONTEXT, CONTEXT);
-    asm.load(Width::Word, PACKET, CONTEXT, MD_DATA);
-    asm.load(Width::Word, PACKET_END, CONTEXT, MD_DATA_END);
+    match destination {
+        Destination::Sockets(_) => {
+            asm.load(Width::Word, PACKET, CONTEXT, MD_DATA);
+            asm.load(Width::Word, PACKET_END, CONTEXT, MD_DATA_END);
+        }
+        Destination::Interface(_) => headers_of_skb(&mut asm, pass),
+    }
     need(&mut asm, ETHERNET_BYTES, pass);
     asm.load(Width::Half, VALUE, PACKET, 12);
     asm.jump(VALUE, When::Equal, in_memory(0x0800), ipv4);
@@ -124,20 +148,86 @@ pub(super) fn assemble(steering: &PinholeFilter, maps: Maps) -> Result<Vec<Instr
     }
 
     asm.put(pass);
-    asm.set(RESULT, XDP_PASS);
+    asm.set(
+        RESULT,
+        match destination {
+            Destination::Sockets(_) => XDP_PASS,
+            Destination::Interface(_) => TCX_NEXT,
+        },
+    );
     asm.exit();
 
     if asm.is_wanted(ours) {
         asm.put(ours);
-        // bpf_redirect_map(map, rx_queue_index, XDP_PASS): a queue without socket passes.
-        asm.load_map(Reg(1), maps.sockets);
-        asm.load(Width::Word, Reg(2), SAVED_CONTEXT, MD_RX_QUEUE_INDEX);
-        asm.set(Reg(3), XDP_PASS);
-        asm.call(BPF_FUNC_REDIRECT_MAP);
-        asm.exit();
+        match destination {
+            Destination::Sockets(map) => {
+                // bpf_redirect_map(map, rx_queue_index, XDP_PASS): a queue without socket passes.
+                asm.load_map(Reg(1), map);
+                asm.load(Width::Word, Reg(2), SAVED_CONTEXT, MD_RX_QUEUE_INDEX);
+                asm.set(Reg(3), XDP_PASS);
+                asm.call(BPF_FUNC_REDIRECT_MAP);
+                asm.exit();
+            }
+            Destination::Interface(ifindex) => send_by(&mut asm, ifindex),
+        }
     }
 
     asm.finish().map_err(|_| "it has too many addresses, ports and prefixes".to_owned())
+}
+
+/// The program that sends everything out by an interface.
+pub(super) fn assemble_redirect(ifindex: u32) -> Vec<Instruction> {
+    let mut asm = Assembler::default();
+    send_by(&mut asm, ifindex);
+    asm.finish().expect("no jump is in it")
+}
+
+/// The program that lets through what another interface has received, and drops what the kernel or
+/// another program sends.
+pub(super) fn assemble_only_from(ifindex: u32) -> Vec<Instruction> {
+    let mut asm = Assembler::default();
+    let forwarded = asm.label();
+    asm.load(Width::Word, VALUE, CONTEXT, SKB_INGRESS_IFINDEX);
+    asm.jump(VALUE, When::Equal, ifindex, forwarded);
+    asm.set(RESULT, TCX_DROP);
+    asm.exit();
+    asm.put(forwarded);
+    asm.set(RESULT, TCX_NEXT);
+    asm.exit();
+    asm.finish().expect("its one jump is short")
+}
+
+/// `bpf_redirect(ifindex, 0)`: to the egress of the interface.
+fn send_by(asm: &mut Assembler, ifindex: u32) {
+    asm.set(Reg(1), ifindex.cast_signed());
+    asm.set(Reg(2), 0);
+    asm.call(BPF_FUNC_REDIRECT);
+    asm.exit();
+}
+
+/// Makes the headers of a packet of the kernel's readable: they may lie in several pieces, as a
+/// superframe's do. One with a VLAN tag passes; the kernel keeps the tag beside the packet.
+fn headers_of_skb(asm: &mut Assembler, pass: Label) {
+    let [pull, short, readable] = std::array::from_fn(|_| asm.label());
+    let find = |asm: &mut Assembler| {
+        asm.load(Width::Word, PACKET, SAVED_CONTEXT, SKB_DATA);
+        asm.load(Width::Word, PACKET_END, SAVED_CONTEXT, SKB_DATA_END);
+    };
+    asm.load(Width::Word, VALUE, SAVED_CONTEXT, SKB_VLAN_PRESENT);
+    asm.jump(VALUE, When::NotEqual, 0, pass);
+    find(asm);
+    need(asm, LOOKED_AT_BYTES.into(), pull);
+    asm.go(readable);
+    asm.put(pull);
+    asm.copy(Reg(1), SAVED_CONTEXT);
+    asm.load(Width::Word, Reg(2), SAVED_CONTEXT, SKB_LEN);
+    asm.jump(Reg(2), When::Less, LOOKED_AT_BYTES.into(), short);
+    asm.set(Reg(2), LOOKED_AT_BYTES.into());
+    asm.put(short);
+    // Where it fails, what is read there stays, and what is shorter than a header passes.
+    asm.call(BPF_FUNC_SKB_PULL_DATA);
+    find(asm);
+    asm.put(readable);
 }
 
 /// From `tunnel` on: is a packet to one of our addresses one of our tunnels', or about one?
@@ -225,9 +315,10 @@ fn prefixes(asm: &mut Assembler, steering: &PinholeFilter, v4: bool, offset: i16
 #[cfg(test)]
 mod tests {
     use super::super::steering::MAX_ENTRIES;
-    use super::{Maps, PinholeFilter, assemble};
+    use super::{Destination, Maps, PinholeFilter, assemble};
 
-    const MAPS: Maps = Maps { sockets: 3, peers4: 4, peers6: 5 };
+    const MAPS: Maps = Maps { peers4: 4, peers6: 5 };
+    const BOTH: [Destination; 2] = [Destination::Sockets(3), Destination::Interface(2)];
 
     #[test]
     fn prefixes_that_would_take_the_node_are_refused() {
@@ -235,8 +326,11 @@ mod tests {
             let (network, len) = prefix.split_once('/').expect("a slash");
             let prefixes =
                 vec![(network.parse().expect("address"), len.parse().expect("a number"))];
-            let refused = assemble(&PinholeFilter { prefixes, ..PinholeFilter::default() }, MAPS);
-            assert!(refused.expect_err("refused").contains(prefix), "{prefix}");
+            let steering = PinholeFilter { prefixes, ..PinholeFilter::default() };
+            for destination in BOTH {
+                let refused = assemble(&steering, destination, MAPS);
+                assert!(refused.expect_err("refused").contains(prefix), "{prefix}");
+            }
         }
     }
 
@@ -250,8 +344,8 @@ mod tests {
             prefixes: vec![longest; MAX_ENTRIES - 2],
             ..PinholeFilter::default()
         };
-        assert!(assemble(&steering, MAPS).is_ok());
+        assert!(BOTH.iter().all(|to| assemble(&steering, *to, MAPS).is_ok()));
         steering.prefixes.push(longest);
-        assert!(assemble(&steering, MAPS).is_err());
+        assert!(BOTH.iter().all(|to| assemble(&steering, *to, MAPS).is_err()));
     }
 }

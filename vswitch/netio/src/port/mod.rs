@@ -8,7 +8,7 @@
 //! Workers share a port by `Arc`: only one of them reads it, any may write to it, and the kernel
 //! keeps each frame whole.
 
-mod vnet;
+pub(crate) mod vnet;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};

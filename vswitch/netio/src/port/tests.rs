@@ -24,7 +24,12 @@ fn a_superframe_crosses_with_its_offload() {
     let mut sent = packet(&pool, &[0x5a; 65_000]);
     sent.offload = Offload {
         checksum: Checksum::Partial { start: 34, offset: 16 },
-        gso: Some(Gso { kind: GsoKind::Tcp4 { ecn: false }, size: 1448, header_len: 66 }),
+        gso: Some(Gso {
+            kind: GsoKind::Tcp4 { ecn: false },
+            size: 1448,
+            header_len: 66,
+            vxlan: None,
+        }),
     };
     let mut received = packet(&pool, b"stale");
     assert_eq!(b.recv(&mut received), Recv::WouldBlock);

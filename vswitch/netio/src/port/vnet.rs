@@ -6,14 +6,15 @@
 //!
 //! Virtio 1.2, section 5.1.6, in the host's byte order, as a TAP has it without TUNSETVNETLE.
 //! Enters: bytes from a TAP, or from a socketpair with an untrusted other end; leaves: an
-//! [`Offload`] with checksum offsets that lie in the packet. `port` alone calls it.
+//! [`Offload`] with checksum offsets that lie in the packet. `port` calls it, and the uplink by a TAP,
+//! whose longer header begins with this one.
 
 use frame::{Checksum, Gso, GsoKind, Offload};
 
-pub(super) const HEADER_BYTES: usize = tap::VNET_HEADER_BYTES;
+pub(crate) const HEADER_BYTES: usize = tap::VNET_HEADER_BYTES;
 
 /// A frame needs its Ethernet header; a TAP answers a shorter write with EINVAL at best.
-pub(super) const MIN_FRAME_BYTES: usize = 14;
+pub(crate) const MIN_FRAME_BYTES: usize = 14;
 
 const NEEDS_CSUM: u8 = 1;
 const DATA_VALID: u8 = 2;
@@ -26,13 +27,13 @@ const GSO_ECN: u8 = 0x80;
 
 /// The header contradicts itself or the packet, or asks for what was not agreed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(crate) struct Malformed;
 
 /// Reads the header of a packet of `packet_len` bytes.
 ///
 /// `hdr_len` is carried on unchecked: the kernel puts the length of its linear buffer there, which
 /// may be anything.
-pub(super) fn decode(header: &[u8; HEADER_BYTES], packet_len: usize) -> Result<Offload, Malformed> {
+pub(crate) fn decode(header: &[u8; HEADER_BYTES], packet_len: usize) -> Result<Offload, Malformed> {
     let [flags, gso_type, ..] = *header;
     if packet_len < MIN_FRAME_BYTES {
         return Err(Malformed);
@@ -57,7 +58,7 @@ pub(super) fn decode(header: &[u8; HEADER_BYTES], packet_len: usize) -> Result<O
         GSO_UDP_L4 if !ecn => GsoKind::Udp,
         _ => return Err(Malformed),
     };
-    let gso = Gso { kind, size: field(header, 4), header_len: field(header, 2) };
+    let gso = Gso { kind, size: field(header, 4), header_len: field(header, 2), vxlan: None };
     // The pieces' checksums are made from the superframe's partial one, so a TAP always has it
     // (include/linux/virtio_net.h sets it for every skb that it may cut).
     if gso.size == 0 || !matches!(checksum, Checksum::Partial { .. }) {
@@ -67,7 +68,7 @@ pub(super) fn decode(header: &[u8; HEADER_BYTES], packet_len: usize) -> Result<O
 }
 
 /// Writes the header for a packet of `packet_len` bytes; every byte of it is set.
-pub(super) fn encode(
+pub(crate) fn encode(
     offload: &Offload,
     packet_len: usize,
 ) -> Result<[u8; HEADER_BYTES], Malformed> {
@@ -81,8 +82,9 @@ pub(super) fn encode(
     };
     let (gso_type, header_len, size) = match offload.gso {
         None => (GSO_NONE, 0, 0),
-        Some(Gso { size: 0, .. }) => return Err(Malformed),
-        Some(Gso { kind, size, header_len }) => {
+        // A tunnel's headers have no place in this one.
+        Some(Gso { size: 0, .. } | Gso { vxlan: Some(_), .. }) => return Err(Malformed),
+        Some(Gso { kind, size, header_len, vxlan: None }) => {
             let gso_type = match kind {
                 GsoKind::Tcp4 { ecn } => GSO_TCPV4 | if ecn { GSO_ECN } else { 0 },
                 GsoKind::Tcp6 { ecn } => GSO_TCPV6 | if ecn { GSO_ECN } else { 0 },
@@ -134,7 +136,10 @@ mod tests {
     }
 
     fn superframe(kind: GsoKind) -> Offload {
-        Offload { checksum: PARTIAL, gso: Some(Gso { kind, size: 1448, header_len: 66 }) }
+        Offload {
+            checksum: PARTIAL,
+            gso: Some(Gso { kind, size: 1448, header_len: 66, vxlan: None }),
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl AfXdp {
         let counters = sockets.iter().map(XskSocket::for_statistics).collect::<Result<_>>()?;
         let opened = (0..queues).zip(sockets).map(|(number, socket)| UplinkQueue {
             number,
-            rx: Rx::AfXdp(socket.rx),
+            rx: Rx::AfXdp(Box::new(socket.rx)),
             tx: Tx::AfXdp(socket.tx),
         });
         Ok((Self { pinhole, ifindex, queues, copy_mode, counters }, opened.collect()))

@@ -8,6 +8,7 @@
 //! | file | kind |
 //! |---|---|
 //! | `af_xdp`    | receives and sends by an AF_XDP socket a queue, behind the XDP pinhole |
+//! | `offload`   | receives and sends superframes whole by a TAP, behind the pinhole by tc; `tap_queue` and `tap_header` are its queues |
 //! | `af_packet` | sends alone, without a queue of the NIC |
 //!
 //! The enums are matched once a batch on the way in and once a packet on the way out; nothing is
@@ -15,6 +16,9 @@
 
 mod af_packet;
 mod af_xdp;
+mod offload;
+mod tap_header;
+mod tap_queue;
 
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
@@ -27,17 +31,21 @@ use crate::xsk::{XskMode, XskRx, XskStatistics, XskTx};
 
 pub use af_packet::PacketTx;
 pub use af_xdp::AfXdp;
+pub use offload::TapUplink;
+pub use tap_queue::{TapRx, TapTx};
 
 /// How packets get from the NIC and to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UplinkKind {
     /// AF_XDP sockets.
     AfXdp,
+    /// A TAP beside the NIC, by which superframes pass whole.
+    Offload,
     /// A packet socket.
     AfPacket,
 }
 
-/// What an uplink needs to know of the NIC, and which of the possible ways is wanted.
+/// What an AF_XDP uplink needs to know of the NIC, and which of the possible ways is wanted.
 #[derive(Debug, Clone, Copy)]
 pub struct UplinkConfig<'a> {
     /// Name of the interface, in the namespace of the calling thread.
@@ -68,13 +76,17 @@ pub struct UplinkQueue {
 pub enum UplinkControl {
     /// The XDP program.
     AfXdp(AfXdp),
+    /// The TAP, and the programs of tc.
+    Tap(TapUplink),
 }
 
 /// The receiving half of a queue.
 #[derive(Debug)]
 pub enum Rx {
     /// An AF_XDP socket.
-    AfXdp(XskRx),
+    AfXdp(Box<XskRx>),
+    /// A queue of a TAP.
+    Tap(TapRx),
 }
 
 /// A transmit handle for the NIC.
@@ -82,6 +94,8 @@ pub enum Rx {
 pub enum Tx {
     /// An AF_XDP socket.
     AfXdp(XskTx),
+    /// A queue of a TAP.
+    Tap(TapTx),
     /// A packet socket.
     AfPacket(PacketTx),
 }
@@ -93,6 +107,8 @@ pub enum RxError {
     NoFrame,
     /// It is longer than a frame.
     TooLong,
+    /// The kernel's header in front of it contradicts it.
+    Malformed,
 }
 
 /// Why a frame was not queued.
@@ -100,12 +116,16 @@ pub enum RxError {
 pub enum TxError {
     /// There is no room: flush, and drop what still does not fit.
     Full,
-    /// Longer than [`MAX_FRAME_BYTES`](crate::xsk::MAX_FRAME_BYTES).
+    /// Longer than the kind can send: [`MAX_FRAME_BYTES`](crate::xsk::MAX_FRAME_BYTES), or a superframe.
     TooLong,
     /// Shorter than an Ethernet header.
     TooShort,
     /// A checksum is not finished or a superframe not cut, which this kind cannot leave to the NIC.
     Unfinished,
+    /// The kernel refuses it, or its interface is down.
+    Refused,
+    /// The interface was removed.
+    Gone,
 }
 
 impl UplinkControl {
@@ -114,12 +134,26 @@ impl UplinkControl {
     ///
     /// # Errors
     /// If another program has the NIC's XDP hook or one of its queues, or the kernel refuses.
-    pub fn open(
+    pub fn open_af_xdp(
         config: &UplinkConfig,
         steering: &PinholeFilter,
     ) -> Result<(Self, Vec<UplinkQueue>)> {
         let (control, queues) = AfXdp::open(config, steering)?;
         Ok((Self::AfXdp(control), queues))
+    }
+
+    /// Takes from the NIC of that index what `steering` names, by a TAP with so many queues beside it, one
+    /// for each worker.
+    ///
+    /// # Errors
+    /// If the kernel lacks what it takes: Linux 6.17 cuts superframes inside of UDP tunnels.
+    pub fn open_offload(
+        nic: u32,
+        queues: usize,
+        steering: &PinholeFilter,
+    ) -> Result<(Self, Vec<UplinkQueue>)> {
+        let (control, queues) = TapUplink::open(nic, queues, steering)?;
+        Ok((Self::Tap(control), queues))
     }
 
     /// A transmit handle for a worker that owns no queue.
@@ -129,16 +163,21 @@ impl UplinkControl {
     pub fn extra_tx(&self) -> Result<Tx> {
         match self {
             Self::AfXdp(control) => PacketTx::open(control.ifindex()).map(Tx::AfPacket),
+            Self::Tap(control) => control.extra_tx(),
         }
     }
 
-    /// Puts back what another program took from the NIC of ours; true if something was missing.
+    /// Puts back what another program took of ours, and says what was wrong.
     ///
     /// # Errors
     /// If the kernel refuses: another program is in its place, or the NIC is gone.
-    pub fn settle(&mut self) -> Result<bool> {
+    pub fn settle(&mut self) -> Result<Option<&'static str>> {
         match self {
-            Self::AfXdp(control) => control.settle(),
+            Self::AfXdp(control) => {
+                let was_missing = control.settle()?;
+                Ok(was_missing.then_some("it was detached or replaced"))
+            }
+            Self::Tap(control) => control.settle(),
         }
     }
 
@@ -150,6 +189,7 @@ impl UplinkControl {
     pub fn settle_maps(&mut self) -> Result<bool> {
         match self {
             Self::AfXdp(control) => control.settle_maps(),
+            Self::Tap(control) => control.settle_maps(),
         }
     }
 
@@ -160,6 +200,7 @@ impl UplinkControl {
     pub fn steer(&mut self, steering: &PinholeFilter) -> Result<()> {
         match self {
             Self::AfXdp(control) => control.steer(steering),
+            Self::Tap(control) => control.steer(steering),
         }
     }
 
@@ -168,6 +209,16 @@ impl UplinkControl {
     pub fn kind(&self) -> UplinkKind {
         match self {
             Self::AfXdp(_) => UplinkKind::AfXdp,
+            Self::Tap(_) => UplinkKind::Offload,
+        }
+    }
+
+    /// Name of the TAP beside the NIC; `None` without one.
+    #[must_use]
+    pub fn tap_name(&self) -> Option<&str> {
+        match self {
+            Self::AfXdp(_) => None,
+            Self::Tap(control) => Some(control.tap_name()),
         }
     }
 
@@ -176,6 +227,7 @@ impl UplinkControl {
     pub fn xdp_mode(&self) -> Option<&AttachMode> {
         match self {
             Self::AfXdp(control) => Some(control.xdp_mode()),
+            Self::Tap(_) => None,
         }
     }
 
@@ -184,6 +236,7 @@ impl UplinkControl {
     pub fn copy_mode(&self) -> Option<&XskMode> {
         match self {
             Self::AfXdp(control) => control.copy_mode(),
+            Self::Tap(_) => None,
         }
     }
 
@@ -194,6 +247,7 @@ impl UplinkControl {
     pub fn statistics(&self) -> Result<Vec<(u32, XskStatistics)>> {
         match self {
             Self::AfXdp(control) => control.statistics(),
+            Self::Tap(_) => Ok(Vec::new()),
         }
     }
 
@@ -202,6 +256,7 @@ impl UplinkControl {
     pub fn choices(&self) -> Vec<String> {
         match self {
             Self::AfXdp(control) => control.choices(),
+            Self::Tap(control) => control.choices(),
         }
     }
 }
@@ -217,6 +272,25 @@ impl Rx {
     ) -> usize {
         match self {
             Self::AfXdp(rx) => af_xdp::recv(rx, pool, budget, deliver),
+            Self::Tap(rx) => rx.recv(pool, budget, deliver),
+        }
+    }
+
+    /// The queue's descriptor has become readable.
+    pub fn note_ready(&mut self) {
+        match self {
+            // Its ring is looked at whenever it is asked.
+            Self::AfXdp(_) => {}
+            Self::Tap(rx) => rx.note_ready(),
+        }
+    }
+
+    /// Whether there may be packets of which no readiness will be reported any more.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        match self {
+            Self::AfXdp(_) => false,
+            Self::Tap(rx) => rx.is_ready(),
         }
     }
 }
@@ -226,6 +300,7 @@ impl AsRawFd for Rx {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Self::AfXdp(rx) => rx.as_raw_fd(),
+            Self::Tap(rx) => rx.as_raw_fd(),
         }
     }
 }
@@ -236,21 +311,23 @@ impl Tx {
     pub fn kind(&self) -> UplinkKind {
         match self {
             Self::AfXdp(_) => UplinkKind::AfXdp,
+            Self::Tap(_) => UplinkKind::Offload,
             Self::AfPacket(_) => UplinkKind::AfPacket,
         }
     }
 
-    /// Queues a packet.
+    /// Queues a packet, or sends it. Its bytes are as before afterwards.
     ///
     /// # Errors
     /// If there is no room, the length is impossible, or its offload asks for more than the kind
     /// has.
-    pub fn send(&mut self, packet: &Packet) -> std::result::Result<(), TxError> {
+    pub fn send(&mut self, packet: &mut Packet) -> std::result::Result<(), TxError> {
         match self {
             Self::AfXdp(tx) => {
                 let frame = finished(packet)?;
                 tx.send_with(frame.len(), |into| into.copy_from_slice(frame))
             }
+            Self::Tap(tx) => tx.send(packet),
             Self::AfPacket(tx) => {
                 let frame = finished(packet)?;
                 tx.send_with(frame.len(), |into| into.copy_from_slice(frame))
@@ -270,6 +347,7 @@ impl Tx {
     ) -> std::result::Result<(), TxError> {
         match self {
             Self::AfXdp(tx) => tx.send_with(len, write),
+            Self::Tap(tx) => tx.send_with(len, write),
             Self::AfPacket(tx) => tx.send_with(len, write),
         }
     }
@@ -281,6 +359,7 @@ impl Tx {
     pub fn flush(&mut self) -> Result<()> {
         match self {
             Self::AfXdp(tx) => tx.flush(),
+            Self::Tap(_) => Ok(()),
             Self::AfPacket(tx) => tx.flush(),
         }
     }
@@ -289,6 +368,7 @@ impl Tx {
     pub fn pending(&mut self) -> u32 {
         match self {
             Self::AfXdp(tx) => tx.pending(),
+            Self::Tap(_) => 0,
             Self::AfPacket(tx) => tx.pending(),
         }
     }
@@ -303,6 +383,7 @@ impl fmt::Display for UplinkKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::AfXdp => "af_xdp",
+            Self::Offload => "offload",
             Self::AfPacket => "af_packet",
         })
     }

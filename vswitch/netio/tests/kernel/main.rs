@@ -6,6 +6,7 @@
 mod common;
 mod ethtool;
 mod frames;
+mod offload;
 mod pinhole;
 mod tap;
 mod uplink;

@@ -9,7 +9,7 @@ use crate::common::{Namespace, ip, link, skip};
 use crate::frames::{V4, about, arp, ethernet, ipv4, ipv6, ipv6_with, solicitation, udp};
 use netio::Error;
 use netio::pinhole::{
-    AttachMode, AttachWish, PeerMap, Pinhole, PinholeFilter, Program, XdpAction, XskMap,
+    AttachMode, AttachWish, PeerMap, Pinhole, PinholeAction, PinholeFilter, Program, XskMap,
 };
 
 const LOCAL: [u8; 4] = [198, 51, 100, 1];
@@ -73,9 +73,35 @@ fn map_with_socket(test: &str) -> Option<(XskMap, OwnedFd)> {
     made.map_err(|reason| skip(test, &reason)).ok()
 }
 
-/// A program with a map that has the peers of the steering.
-fn load(steering: &PinholeFilter, map: &XskMap) -> netio::Result<Program> {
-    Program::load(steering, map, &PeerMap::new(&steering.peers).expect("a map of peers"))
+/// The program of XDP and that of tc: of the same steering both do the same.
+struct Both {
+    xdp: Program,
+    tc: Program,
+}
+
+impl Both {
+    fn load(steering: &PinholeFilter, map: &XskMap, peers: &PeerMap) -> netio::Result<Self> {
+        let ifindex = 1;
+        Ok(Self {
+            xdp: Program::load(steering, map, peers)?,
+            tc: Program::load_tc(steering, ifindex, peers)?,
+        })
+    }
+
+    fn run(&self, frame: &[u8]) -> netio::Result<PinholeAction> {
+        let xdp = self.xdp.run(frame)?;
+        // The kernel makes no packet of an IP header that is cut.
+        let shortest = if frame[12..14] == [0x86, 0xdd] { 54 } else { 34 };
+        if frame.len() >= shortest {
+            assert_eq!(self.tc.run(frame)?, xdp, "of {frame:02x?}");
+        }
+        Ok(xdp)
+    }
+}
+
+/// Programs with a map that has the peers of the steering.
+fn load(steering: &PinholeFilter, map: &XskMap) -> netio::Result<Both> {
+    Both::load(steering, map, &PeerMap::new(&steering.peers).expect("a map of peers"))
 }
 
 const TO_US: V4 =
@@ -175,10 +201,10 @@ fn the_program_takes_what_is_ours_and_nothing_else() {
     ];
     let program = load(&steering(), &map).expect("the verifier takes it");
     for (what, frame) in ours {
-        assert_eq!(program.run(&frame).expect("it runs"), XdpAction::Redirect, "{what}");
+        assert_eq!(program.run(&frame).expect("it runs"), PinholeAction::Redirect, "{what}");
     }
     for (what, frame) in the_kernels {
-        assert_eq!(program.run(&frame).expect("it runs"), XdpAction::Pass, "{what}");
+        assert_eq!(program.run(&frame).expect("it runs"), PinholeAction::Pass, "{what}");
     }
 }
 
@@ -248,15 +274,15 @@ fn of_the_errors_it_takes_those_about_the_size_of_tunnel_packets() {
     ];
     let program = load(&steering(), &map).expect("the verifier takes it");
     for (what, frame) in &ours {
-        assert_eq!(program.run(frame).expect("it runs"), XdpAction::Redirect, "{what}");
+        assert_eq!(program.run(frame).expect("it runs"), PinholeAction::Redirect, "{what}");
     }
     for (what, frame) in &the_kernels {
-        assert_eq!(program.run(frame).expect("it runs"), XdpAction::Pass, "{what}");
+        assert_eq!(program.run(frame).expect("it runs"), PinholeAction::Pass, "{what}");
     }
     let verdicts = |steering: &PinholeFilter| {
         let program = load(steering, &map).expect("the verifier takes it");
         [&ours[0].1, &ours[2].1, &ours[4].1]
-            .map(|frame| program.run(frame).expect("it runs") == XdpAction::Redirect)
+            .map(|frame| program.run(frame).expect("it runs") == PinholeAction::Redirect)
     };
     let all = steering();
     let without_vxlan = PinholeFilter { vxlan_ports: vec![], ..all.clone() };
@@ -275,7 +301,7 @@ fn what_is_switched_off_passes() {
     let verdicts = |steering: &PinholeFilter| {
         let program = load(steering, &map).expect("the verifier takes it");
         [&vxlan, &ipip, &pod]
-            .map(|frame| program.run(frame).expect("it runs") == XdpAction::Redirect)
+            .map(|frame| program.run(frame).expect("it runs") == PinholeAction::Redirect)
     };
     let all = steering();
     assert_eq!(verdicts(&all), [true, true, true]);
@@ -296,11 +322,11 @@ fn peers_come_and_go_while_the_program_stays() {
     };
     let none = BTreeSet::new();
     let mut peers = PeerMap::new(&none).expect("a map of peers");
-    let program = Program::load(&steering(), &map, &peers).expect("the verifier takes it");
+    let program = Both::load(&steering(), &map, &peers).expect("the verifier takes it");
     let verdicts = || {
         let ipip = ipv4(&V4 { protocol: 4, ..TO_US }, &[0; 40]);
         let error6 = error6(2, &ipv6_with(PEER6, 17, &udp(4789)));
-        [ipip, error6].map(|frame| program.run(&frame).expect("it runs") == XdpAction::Redirect)
+        [ipip, error6].map(|frame| program.run(&frame).expect("it runs") == PinholeAction::Redirect)
     };
     assert_eq!(verdicts(), [false, false]);
     let both = steering().peers;
@@ -325,15 +351,15 @@ fn a_map_of_peers_has_room_for_more_but_not_for_all() {
     let Some((map, _socket)) = map_with_socket(test) else { return };
     let ipip = ipv4(&V4 { protocol: 4, ..TO_US }, &[0; 40]);
     let mut peers = PeerMap::new(&many(10_000)).expect("a map of peers");
-    let program = Program::load(&steering(), &map, &peers).expect("the verifier takes it");
-    assert_eq!(program.run(&ipip).expect("it runs"), XdpAction::Redirect);
+    let program = Both::load(&steering(), &map, &peers).expect("the verifier takes it");
+    assert_eq!(program.run(&ipip).expect("it runs"), PinholeAction::Redirect);
     assert!(peers.has_room_for(&many(20_000)));
     peers.add(&many(20_000)).expect("there is room");
     assert!(!peers.has_room_for(&many(40_000)));
     assert!(peers.add(&many(40_000)).is_err(), "the kernel holds no more than it was asked to");
     peers.retain(&[PEER.into()].into()).expect("removed");
     assert!(peers.has_room_for(&many(20_000)));
-    assert_eq!(program.run(&ipip).expect("it runs"), XdpAction::Redirect);
+    assert_eq!(program.run(&ipip).expect("it runs"), PinholeAction::Redirect);
 }
 
 #[test]
@@ -344,15 +370,23 @@ fn who_asks_for_a_pod_is_heard_if_wanted() {
     let steering = PinholeFilter { neighbors: true, ..steering() };
     let program = load(&steering, &map).expect("the verifier takes it");
     for (what, frame, expected) in [
-        ("ARP for a pod", arp(1, [198, 18, 2, 1]), XdpAction::Redirect),
-        ("an ARP reply", arp(2, [198, 18, 2, 1]), XdpAction::Pass),
-        ("ARP for us", arp(1, LOCAL), XdpAction::Pass),
-        ("ARP that is cut", arp(1, [198, 18, 2, 1])[..41].to_vec(), XdpAction::Pass),
-        ("a solicitation for a pod", solicitation("fd00:18::1"), XdpAction::Redirect),
-        ("a solicitation for us", solicitation(LOCAL6), XdpAction::Pass),
-        ("a solicitation for a stranger", solicitation("2001:db8::6"), XdpAction::Pass),
-        ("an advertisement", ipv6_with("ff02::1", 58, &about(136, "fd00:18::1")), XdpAction::Pass),
-        ("an echo request", ipv6_with("ff02::1", 58, &about(128, "fd00:18::1")), XdpAction::Pass),
+        ("ARP for a pod", arp(1, [198, 18, 2, 1]), PinholeAction::Redirect),
+        ("an ARP reply", arp(2, [198, 18, 2, 1]), PinholeAction::Pass),
+        ("ARP for us", arp(1, LOCAL), PinholeAction::Pass),
+        ("ARP that is cut", arp(1, [198, 18, 2, 1])[..41].to_vec(), PinholeAction::Pass),
+        ("a solicitation for a pod", solicitation("fd00:18::1"), PinholeAction::Redirect),
+        ("a solicitation for us", solicitation(LOCAL6), PinholeAction::Pass),
+        ("a solicitation for a stranger", solicitation("2001:db8::6"), PinholeAction::Pass),
+        (
+            "an advertisement",
+            ipv6_with("ff02::1", 58, &about(136, "fd00:18::1")),
+            PinholeAction::Pass,
+        ),
+        (
+            "an echo request",
+            ipv6_with("ff02::1", 58, &about(128, "fd00:18::1")),
+            PinholeAction::Pass,
+        ),
         (
             "a solicitation that is cut",
             {
@@ -360,9 +394,9 @@ fn who_asks_for_a_pod_is_heard_if_wanted() {
                 frame.pop();
                 frame
             },
-            XdpAction::Pass,
+            PinholeAction::Pass,
         ),
-        ("VXLAN", ipv6_with(LOCAL6, 17, &udp(4789)), XdpAction::Redirect),
+        ("VXLAN", ipv6_with(LOCAL6, 17, &udp(4789)), PinholeAction::Redirect),
     ] {
         assert_eq!(program.run(&frame).expect("it runs"), expected, "{what}");
     }
@@ -376,16 +410,16 @@ fn the_nodes_own_address_stays_the_kernels_in_a_pod_prefix_too() {
     steering.prefixes.push(("198.51.100.0".parse().expect("address"), 24));
     let program = load(&steering, &map).expect("the verifier takes it");
     let ssh = |destination| ipv4(&V4 { destination, protocol: 6, ..TO_US }, &[0; 20]);
-    assert_eq!(program.run(&ssh(LOCAL)).expect("it runs"), XdpAction::Pass);
-    assert_eq!(program.run(&ssh(OTHER)).expect("it runs"), XdpAction::Redirect);
+    assert_eq!(program.run(&ssh(LOCAL)).expect("it runs"), PinholeAction::Pass);
+    assert_eq!(program.run(&ssh(OTHER)).expect("it runs"), PinholeAction::Redirect);
 }
 
 #[test]
 fn a_queue_without_socket_passes() {
     let Some((_, _socket)) = map_with_socket("a_queue_without_socket_passes") else { return };
     let empty = XskMap::new(4).expect("a second map");
-    let program = load(&steering(), &empty).expect("the verifier takes it");
-    assert_eq!(program.run(&ipv4(&TO_US, &udp(4789))).expect("it runs"), XdpAction::Pass);
+    let Both { xdp: program, .. } = load(&steering(), &empty).expect("the verifier takes it");
+    assert_eq!(program.run(&ipv4(&TO_US, &udp(4789))).expect("it runs"), PinholeAction::Pass);
 }
 
 #[test]
@@ -401,8 +435,8 @@ fn the_verifier_takes_the_longest_program() {
     let asked = PinholeFilter { neighbors: true, prefixes: half, ..steering.clone() };
     assert!(load(&asked, &map).is_ok());
     let program = load(&steering, &map).expect("the verifier takes it");
-    assert_eq!(program.run(&ipv6("2001:db8::6")).expect("it runs"), XdpAction::Pass);
-    assert_eq!(program.run(&ipv6("fd00::")).expect("it runs"), XdpAction::Redirect);
+    assert_eq!(program.run(&ipv6("2001:db8::6")).expect("it runs"), PinholeAction::Pass);
+    assert_eq!(program.run(&ipv6("fd00::")).expect("it runs"), PinholeAction::Redirect);
 }
 
 #[test]

@@ -144,7 +144,8 @@ fn what_the_kernel_cannot_make_a_packet_of_is_refused() {
         packet.frame.extend(60).expect("room").fill(0);
         // A TCP superframe that holds no TCP: well-formed as a virtio header.
         packet.offload.checksum = Checksum::Partial { start: 14, offset: 0 };
-        packet.offload.gso = Some(frame::Gso { kind: GsoKind::Udp, size: 1, header_len: 14 });
+        packet.offload.gso =
+            Some(frame::Gso { kind: GsoKind::Udp, size: 1, header_len: 14, vxlan: None });
         assert_eq!(port.send(&mut packet), Err(SendError::Refused), "no UDP in a USO frame");
         packet.offload = frame::Offload::default();
         assert_eq!(port.send(&mut packet), Ok(()), "and the port still works");

@@ -28,7 +28,7 @@ fn open() -> (UplinkControl, Vec<UplinkQueue>) {
         attach: AttachWish::default(),
         zero_copy: false,
     };
-    UplinkControl::open(&config, &steering).expect("the NIC is free")
+    UplinkControl::open_af_xdp(&config, &steering).expect("the NIC is free")
 }
 
 /// An uplink with a transmit handle beside the queues.
@@ -155,10 +155,10 @@ fn what_no_kind_can_send_is_refused_before_it_is_written() {
     for mut tx in queues.into_iter().map(|queue| queue.tx).chain([extra]) {
         assert_eq!(tx.send_with(MAX_FRAME_BYTES + 1, never), Err(TxError::TooLong));
         assert_eq!(tx.send_with(13, never), Err(TxError::TooShort));
-        assert_eq!(tx.send(&packet), Err(TxError::Unfinished), "{}", tx.kind());
+        assert_eq!(tx.send(&mut packet), Err(TxError::Unfinished), "{}", tx.kind());
         assert_eq!(tx.pending(), 0);
-        let finished = Packet { offload: Offload::default(), ..packet };
-        assert_eq!(tx.send(&finished), Ok(()), "{}", tx.kind());
+        let mut finished = Packet { offload: Offload::default(), ..packet };
+        assert_eq!(tx.send(&mut finished), Ok(()), "{}", tx.kind());
         packet.frame = finished.frame;
     }
 }

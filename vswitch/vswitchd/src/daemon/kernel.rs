@@ -8,14 +8,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use controlplane::config::UplinkChoice;
 use controlplane::plane::{self, Event};
 use dataplane::wire::MacAddr;
-use netio::xsk::MAX_FRAME_BYTES;
 use netlink::{Link, Writer};
 
 use super::{Daemon, settle};
 use crate::error::chain;
 use crate::kernel;
+use crate::machine::largest_mtu;
 
 /// A swarm is waited for this long before acting.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -24,8 +25,6 @@ const DEBOUNCE: Duration = Duration::from_millis(20);
 const LONGEST_DEBOUNCE: Duration = Duration::from_millis(150);
 /// The underlay is looked at this often even if the kernel announces nothing.
 const UNDERLAY_PERIOD: Duration = Duration::from_secs(1);
-/// Bytes of an Ethernet header, which an XDP frame has and an IP packet has not.
-const ETHERNET_BYTES: u32 = 14;
 
 /// What is to be done because of the kernel, and when.
 #[derive(Debug)]
@@ -111,9 +110,14 @@ impl Daemon {
 
     fn on_link_event(&mut self, link: Link, is_there: bool) {
         let Some(uplink) = &mut self.node.uplink else { return };
+        if uplink.control().tap_name() == Some(link.name.as_str()) {
+            return self.settle_uplink(Instant::now());
+        }
         if link.index != uplink.facts.link.index {
             return;
         }
+        let settings = self.plane.config().uplink.as_ref();
+        let largest = largest_mtu(settings.map_or(UplinkChoice::AfXdp, |uplink| uplink.kind));
         if !is_there {
             uplink.is_gone = true;
             let name = link.name;
@@ -131,7 +135,7 @@ impl Daemon {
         self.agenda.link = Some(plane::UplinkLink {
             name: link.name.clone(),
             mac: link.mac.map(MacAddr),
-            mtu: link.mtu.min(MAX_FRAME_BYTES as u32 - ETHERNET_BYTES),
+            mtu: link.mtu.min(largest),
         });
         uplink.facts.link = link;
     }
@@ -159,7 +163,7 @@ impl Daemon {
                 underlay.go_round();
             }
             self.look_at_queues();
-            self.settle_xdp_program(now);
+            self.settle_uplink(now);
             self.settle_forwarding(now);
         }
         if let Some(by) = self.agenda.host_port.take() {

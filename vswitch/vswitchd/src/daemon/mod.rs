@@ -332,5 +332,5 @@ fn log(note: &Note) {
 
 /// Offloads that a port's kernel accepts.
 pub(crate) fn offloads(tap: TapOffloads) -> Offloads {
-    Offloads { checksum: tap.checksum, tso: tap.tso, uso: tap.uso }
+    Offloads { checksum: tap.checksum, tso: tap.tso, uso: tap.uso, vxlan: false }
 }

@@ -18,6 +18,7 @@ use controlplane::ports;
 use controlplane::repairs::Part;
 use dataplane::Millis;
 use dataplane::wire::MacAddr;
+use netio::uplink::UplinkKind;
 use netlink::ROUTE_PROTOCOL;
 
 use super::{Daemon, log, offloads};
@@ -183,20 +184,20 @@ impl Daemon {
         }
     }
 
-    /// The NIC has our XDP program, unless it is gone itself.
-    pub(super) fn settle_xdp_program(&mut self, now: Instant) {
+    /// The NIC has our programs, unless it is gone itself, and the TAP beside it is there.
+    pub(super) fn settle_uplink(&mut self, now: Instant) {
         let now = self.millis(now);
         let Some(uplink) = &mut self.node.uplink else { return };
-        if uplink.is_gone || !self.repairs.is_allowed(Part::XdpProgram, now) {
+        let part = uplink.part();
+        if uplink.is_gone || !self.repairs.is_allowed(part, now) {
             return;
         }
         match uplink.settle() {
-            Ok(false) => self.repairs.is_fine(Part::XdpProgram),
-            Ok(true) => {
-                let what = "it was detached or replaced";
-                log(&self.repairs.repaired(Part::XdpProgram, what, None, now));
+            Ok(None) => self.repairs.is_fine(part),
+            Ok(Some(what)) => {
+                log(&self.repairs.repaired(part, what, None, now));
             }
-            Err(error) => self.is_broken(Part::XdpProgram, &chain(&error)),
+            Err(error) => self.is_broken(part, &chain(&error)),
         }
     }
 
@@ -204,16 +205,17 @@ impl Daemon {
     fn settle_maps(&mut self, now: Instant) {
         let now = self.millis(now);
         let Some(uplink) = &mut self.node.uplink else { return };
-        if !self.repairs.is_allowed(Part::XdpProgram, now) {
+        let part = uplink.part();
+        if !self.repairs.is_allowed(part, now) {
             return;
         }
         match uplink.settle_maps() {
             Ok(false) => {}
             Ok(true) => {
                 let what = "its map lacked peers";
-                log(&self.repairs.repaired(Part::XdpProgram, what, None, now));
+                log(&self.repairs.repaired(part, what, None, now));
             }
-            Err(error) => self.is_broken(Part::XdpProgram, &chain(&error)),
+            Err(error) => self.is_broken(part, &chain(&error)),
         }
     }
 
@@ -221,6 +223,9 @@ impl Daemon {
     /// them.
     pub(super) fn look_at_queues(&mut self) {
         let Some(uplink) = &self.node.uplink else { return };
+        if uplink.control().kind() != UplinkKind::AfXdp {
+            return;
+        }
         let facts = &uplink.facts;
         let Ok(Some(queues)) = netio::ethtool::rx_queues(&facts.link.name) else { return };
         let (name, opened) = (facts.link.name.clone(), facts.queues);

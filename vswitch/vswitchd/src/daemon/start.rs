@@ -23,6 +23,7 @@ use dataplane::tables::Offloads;
 use dataplane::wire::MacAddr;
 use frame::Pool;
 use netio::port::PortFd;
+use netio::uplink::UplinkKind;
 use netlink::{Monitor, Netlink, RulesetMonitor};
 use worker::Workers;
 use worker::cores::leave_to_workers;
@@ -78,7 +79,7 @@ impl Daemon {
             model.set_own_addresses(facts.addresses);
         }
         warnings.extend(facts.iter().flat_map(|facts| facts.warnings.clone()));
-        let uplink_state = facts.as_ref().map(uplink_state);
+        let mut uplink_state = facts.as_ref().map(uplink_state);
 
         let mut underlay = None;
         let (uplink, queues) = match (&config.uplink, facts) {
@@ -87,7 +88,14 @@ impl Daemon {
                 underlay = Some(Underlay::new(netlink, &facts.link));
                 let steering =
                     controlplane::desired::Steering::of(&config, &model, facts.addresses);
-                let (uplink, queues) = OpenUplink::open(settings, &steering, facts)?;
+                let workers = config.workers.cores.as_ref().map_or(1, Vec::len);
+                let (uplink, queues) = OpenUplink::open(settings, workers, &steering, facts)?;
+                if let Some(state) = &mut uplink_state {
+                    state.port.offloads = uplink.offloads();
+                }
+                if uplink.control().kind() == UplinkKind::AfXdp {
+                    warnings.extend(uplink.facts.warnings_of_af_xdp());
+                }
                 choices.extend(uplink_state.iter().flat_map(|state| uplink.choices(state)));
                 (Some(uplink), queues)
             }
@@ -409,6 +417,8 @@ fn uplink_state(facts: &Facts) -> UplinkState {
             mac: MacAddr(facts.mac),
             addresses: facts.addresses,
             mtu: facts.mtu,
+            // Of what is opened, once it is.
+            offloads: Offloads::default(),
         },
     }
 }

@@ -148,6 +148,7 @@ mod tests {
                 v6: Some("2001:db8::11".parse().expect("an address")),
             },
             mtu: 1500,
+            offloads: Offloads::default(),
         };
         let tables = compile(&Input {
             config: &config,

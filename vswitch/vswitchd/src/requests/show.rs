@@ -64,7 +64,7 @@ impl Daemon {
                 mac: Some(Mac(port.mac.0)),
                 addresses: port.addresses.iter().collect(),
                 mtu: port.mtu,
-                offloads: String::new(),
+                offloads: ports::describe(port.offloads),
                 attachment: None,
                 network: None,
                 pod: None,

@@ -50,7 +50,7 @@ fn tables() -> Tables {
             attachment,
             mac: mac(id),
             mtu: 1450,
-            offloads: Offloads { checksum: true, tso: true, uso: true },
+            offloads: Offloads { checksum: true, tso: true, uso: true, vxlan: false },
             addresses: addresses.iter().map(|text| address(text)).collect(),
             rx_limit: None,
             tx_limit: None,
