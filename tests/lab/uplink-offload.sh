@@ -105,6 +105,19 @@ forged() {
     check "of an unknown VNI" dropped unknown-vni "$b" "$a" 99 198.18.2.9 "$to"
     check "with another node's pod inside" dropped inner-source-foreign "$b" "$a" "$VNI" 198.18.3.9 "$to"
     check "node-a accounts for every packet" accounts node-a
+    check "what finds the TAP's queue full is counted" overflows
+}
+
+# A daemon that stands still reads nothing.
+overflows() {
+    local pid
+    pid=$(lab_pid vswitchd-node-a)
+    kill -STOP "$pid"
+    in_ns router /usr/bin/python3 "$root/tests/lab/forge_vxlan.py" "${HOST_ADDRESS[node-b]}" \
+        "${HOST_ADDRESS[node-a]}" "$VNI" 198.18.2.9 "$(address a1 4)" 4000
+    kill -CONT "$pid"
+    ctl node-a show drops --json | jq -e 'any(.[][]?; .port? == "eth0" and .reason == "interface-queue-full" and .packets > 0)' ||
+        { ctl node-a show drops && return 1; }
 }
 
 # dropped REASON OUTER_SOURCE OUTER_DESTINATION VNI INNER_SOURCE INNER_DESTINATION

@@ -1,7 +1,7 @@
 //! What the kernel drops of packets on their way to the switch or from it.
 //!
-//! Enters: the queues of the pods' interfaces and of the host port, and the sockets of the NIC's queues,
-//! which the kernel counts for each. Leaves: packets that no counter of the switch's has, with the reason in
+//! Enters: the queues of the pods' interfaces, of the host port and of an uplink's TAP, and the sockets of
+//! the NIC's queues, which the kernel counts for each. Leaves: packets that no counter of the switch's has, with the reason in
 //! words. Read on request: a few calls of the kernel for each port.
 
 use std::collections::BTreeMap;
@@ -49,6 +49,12 @@ impl Daemon {
         };
         if let Some(host) = &node.host {
             note(HOST, &host.name, node.netlink.tx_dropped(host.ifindex));
+        }
+        if let Some(tap) = node.uplink.as_ref().and_then(|uplink| uplink.control().tap_name()) {
+            let index = node.netlink.link(tap).map(|link| link.map(|link| link.index));
+            let dropped = index
+                .and_then(|index| index.map_or(Ok(None), |index| node.netlink.tx_dropped(index)));
+            note(UPLINK, tap, dropped);
         }
         for (id, pod) in &node.pods {
             if Instant::now() >= deadline {
