@@ -33,6 +33,7 @@ fn the_shipped_file_is_valid_and_shows_the_defaults() {
         let default = line.strip_prefix("# ").filter(|line| {
             let has_none = [
                 "address",
+                "listen",
                 "vtep_mac",
                 "pod_mtu",
                 "vni = 20",
@@ -87,6 +88,7 @@ fn the_shipped_file_names_every_key_that_is_read() {
         "[bridge]",
         "[workers]",
         "[control]",
+        "[metrics]",
         "[kubernetes]",
         "[[policies]]",
         "[[peers]]",
@@ -421,7 +423,7 @@ fn every_problem_is_shown_at_once() {
             "f:13: peers[1].address: peer \"b\" has 203.0.113.12 already",
             "f:14: peers[1].prefixes: 198.18.2.0/24 overlaps 198.18.2.0/24 of b",
             "f:16: overlay.vni: expected a whole number from 1 to 16777215, found 0",
-            "f:17: typo: unknown key; expected one of attachment, bridge, control, host, kubernetes, node, overlay, peers, policies, routes, uplink, workers",
+            "f:17: typo: unknown key; expected one of attachment, bridge, control, host, kubernetes, metrics, node, overlay, peers, policies, routes, uplink, workers",
         ]
     );
 }
