@@ -118,6 +118,7 @@ names() { grep -oE 'vswitch_[a-z_]+' "$1" | sort -u; }
 
 alerts() {
     local known file
+    # shellcheck disable=SC2016
     known=$(sed -n 's/^| `\(vswitch_[a-z_]*\)` .*/\1/p' "$root/docs/operations.md" | sort)
     check "the alerts are valid" "$promtool" check rules "$root/config/prometheus/vswitch.rules.yml"
     check "and go off as they are meant to" "$promtool" test rules "$root/tests/prometheus/rules.test.yml"
