@@ -90,6 +90,19 @@ SH
     # No time is enough for it.
     PATIENCE=1 check "so they do one at a time" run 1 one two
     check "the one that took longest is first, and never meets the other" says 'two never met one'
+    mkdir "$scratch/a" "$scratch/b"
+    made a/same <<'SH'
+until_there begun.b
+echo '1 passed, 0 failed, 0 skipped'
+SH
+    made b/same <<'SH'
+seq 20
+touch begun.b
+sleep 1
+echo '1 passed, 0 failed, 0 skipped'
+SH
+    check "two of one name are two" run 2 a/same b/same
+    check "and each is counted" says '2 passed, 0 failed, 0 skipped'
     # shellcheck disable=SC2016
     made worded <<<'echo "$1 passed, 0 failed, $2 skipped"'
     check "words are given to a scenario" run 2 "worded 3 1" "worded 2 0"

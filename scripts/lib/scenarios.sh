@@ -35,11 +35,13 @@ scenarios() {
 
 scenario_alone() { grep -q '^# alone: .' "${1%% *}"; }
 
-# scenario_name SCENARIO: names its log, and itself where there is little room.
+# scenario_name SCENARIO: names its log, and itself where there is little room. Of two directories one may have
+# a scenario of the same name as the other.
 scenario_name() {
-    local name=${1##*/}
+    local name=${1#tests/}
+    name=${name#lab/} name=${name#scripts/} name=${name#/}
     name=${name/.sh/}
-    printf '%s' "${name// /-}"
+    printf '%s' "${name//[ \/]/-}"
 }
 
 # side_by_side AT_ONCE SCRIPT…
