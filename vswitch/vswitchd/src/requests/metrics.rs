@@ -1,10 +1,12 @@
-//! The answer to a request for metrics.
+//! What metrics tell of the daemon.
+//!
+//! Enters: the daemon, and how many sources are connected, from `control`. Leaves: [`Figures`], as they are at that
+//! moment. It asks the kernel nothing, unless something of the node is broken.
 
 use std::time::Instant;
 
-use api::{PortEntry, PortKind, ServiceProblemKind};
+use api::{PolicyDecisions, PortEntry, PortKind, ServiceProblemKind};
 use dataplane::DropReason;
-use dataplane::counters::Accounting;
 use dataplane::session::{PortSessions, SessionEvents};
 use dataplane::tables::PortId;
 use dataplane::tables::policy::Direction;
@@ -59,29 +61,13 @@ impl Daemon {
         }
     }
 
-    fn accounting(&self) -> Accounting {
-        let mut sum = Accounting::default();
-        for counters in self.node.workers.counters() {
-            let Accounting { received, made, sent, dropped } = counters.accounting();
-            sum.received += received;
-            sum.made += made;
-            sum.sent += sent;
-            sum.dropped += dropped;
-        }
-        sum
-    }
-
     fn decisions(&self) -> Vec<(&'static str, &'static str, u64)> {
-        let workers = self.node.workers.counters();
         let directions = [("ingress", Direction::Ingress), ("egress", Direction::Egress)];
-        let both = directions.into_iter().flat_map(|direction| {
-            [("allowed", true), ("denied", false)].map(|verdict| (direction, verdict))
+        let decided = directions.into_iter().flat_map(|(name, direction)| {
+            let PolicyDecisions { allowed, denied } = self.decided(direction);
+            [(name, "allowed", allowed), (name, "denied", denied)]
         });
-        both.map(|((name, direction), (verdict, allowed))| {
-            let count = workers.iter().map(|of| of.judged(direction, allowed)).sum();
-            (name, verdict, count)
-        })
-        .collect()
+        decided.collect()
     }
 
     fn port_figures(&self, port: &PortEntry) -> PortFigures {

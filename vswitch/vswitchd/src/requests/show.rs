@@ -9,6 +9,7 @@ use api::{
 };
 use controlplane::next_hop::NeighborState;
 use dataplane::DropReason;
+use dataplane::counters::Accounting;
 use dataplane::tables::policy::Direction;
 use dataplane::tables::{FdbTarget, MAX_PORTS, PortId};
 use ipnet::IpNet;
@@ -223,14 +224,29 @@ impl Daemon {
     /// The policies of each pod, with what they decided.
     pub(super) fn show_policies(&self) -> PolicyState {
         let mut state = self.plane.policy_state();
-        let workers = self.node.workers.counters();
-        let decided = |direction| {
-            let sum = |allowed| workers.iter().map(|of| of.judged(direction, allowed)).sum();
-            PolicyDecisions { allowed: sum(true), denied: sum(false) }
-        };
-        state.summary.ingress = decided(Direction::Ingress);
-        state.summary.egress = decided(Direction::Egress);
+        state.summary.ingress = self.decided(Direction::Ingress);
+        state.summary.egress = self.decided(Direction::Egress);
         state
+    }
+
+    /// What policies decided in this direction, by all workers.
+    pub(super) fn decided(&self, direction: Direction) -> PolicyDecisions {
+        let workers = self.node.workers.counters();
+        let sum = |allowed| workers.iter().map(|of| of.judged(direction, allowed)).sum();
+        PolicyDecisions { allowed: sum(true), denied: sum(false) }
+    }
+
+    /// The accounting of all workers.
+    pub(super) fn accounting(&self) -> Accounting {
+        let mut sum = Accounting::default();
+        for counters in self.node.workers.counters() {
+            let Accounting { received, made, sent, dropped } = counters.accounting();
+            sum.received += received;
+            sum.made += made;
+            sum.sent += sent;
+            sum.dropped += dropped;
+        }
+        sum
     }
 
     /// The sums are over all time; the reasons of a port are forgotten when its number is given to
@@ -239,22 +255,9 @@ impl Daemon {
         let nic_queues = self.nic_queues();
         let kernel = self.kernel_drops(&nic_queues);
         let workers = self.node.workers.counters();
-        let mut drops = Drops {
-            received: 0,
-            made: 0,
-            sent: 0,
-            dropped: 0,
-            reasons: Vec::new(),
-            kernel,
-            nic_queues,
-        };
-        for counters in &workers {
-            let accounting = counters.accounting();
-            drops.received += accounting.received;
-            drops.made += accounting.made;
-            drops.sent += accounting.sent;
-            drops.dropped += accounting.dropped;
-        }
+        let Accounting { received, made, sent, dropped } = self.accounting();
+        let mut drops =
+            Drops { received, made, sent, dropped, reasons: Vec::new(), kernel, nic_queues };
         for number in 0..MAX_PORTS as u16 {
             for reason in DropReason::ALL {
                 let packets =
