@@ -72,7 +72,7 @@ bursts() {
 }
 
 victim_ordinary() { victim "$1"; }
-# The kernel forwards in the context of whoever sends: it is not to wait for the flood's sender to be scheduled.
+# The kernel forwards in the context of the sending process: the victim's is not to wait for the flood's to be scheduled.
 victim_fifo() { victim "$1" chrt -f 10; }
 
 # victim SIDE [UNDER…]: how late its datagrams are, microseconds, and hundredths that are lost.

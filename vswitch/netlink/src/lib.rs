@@ -4,7 +4,8 @@
 //! each peer (the kernel's route and the kernel's neighbour: it resolves, we never send ARP on the
 //! NIC), for the routes that others gave the kernel, and to route the cluster's prefixes to the host's
 //! TAP. [`Monitor`] announces when any of it changed. The CNI plugin calls it to configure a pod's
-//! interface from inside the pod's namespace; the daemon reads its counters from outside. [`Conntrack`] deletes flows that the kernel tracks.
+//! interface from inside the pod's namespace; the daemon reads its counters from outside. [`Conntrack`]
+//! deletes flows that the kernel tracks.
 //!
 //! A [`Netlink`] belongs to the network namespace in which it was opened. Attributes that are not
 //! known are skipped.

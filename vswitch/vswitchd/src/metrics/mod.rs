@@ -2,8 +2,8 @@
 //!
 //! Enters: HTTP requests at `metrics.listen`. Leaves: a question to the control thread, which alone knows
 //! the names of ports, for each request of `/metrics`; its answer as text. One thread serves one client
-//! after the other, each for a bounded time; whoever is slow keeps other readers of metrics waiting, and
-//! nobody else.
+//! after the other, each for a bounded time: a slow client delays other readers of metrics, and nothing
+//! else. `control` starts it, and answers its questions.
 //!
 //! | file | does |
 //! |---|---|

@@ -1,8 +1,8 @@
 //! What the kernel drops of packets on their way to the switch or from it.
 //!
-//! Enters: the queues of the pods' interfaces, of the host port and of an uplink's TAP, and the sockets of
-//! the NIC's queues, which the kernel counts for each. Leaves: packets that no counter of the switch's has, with the reason in
-//! words. Read on request: a few calls of the kernel for each port.
+//! Enters: what the kernel counts of the queues of pods' interfaces, of the host port and of an uplink's TAP,
+//! and of the sockets of the NIC's queues. Leaves: packets that no counter of the switch's has, with the
+//! reason in words, for `show drops` and `show ports`. Read on request: a few calls of the kernel for each port.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
