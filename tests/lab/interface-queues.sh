@@ -62,6 +62,8 @@ bursts() {
     for from in a1 node-a; do in_ns "$from" "${BURST[@]}" "$a2" "$PORT" "$DATAGRAMS"; done
     # The other node's worker may be late, too: these fit into its pod's interface.
     in_ns b1 "${BURST[@]}" "$a2" "$PORT" 6000
+    # And until it has sent them, this one's has to stand; how many were lost is checked below.
+    wait_until 10 names_nic || true
     kill "$holder"
     wait "$holder" || true
     check "and goes on" wait_until 5 pings a1 "$a2"
