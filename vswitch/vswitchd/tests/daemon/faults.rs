@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use api::{ErrorKind, Reply, Request, ServiceProblemKind, Status, encode_request};
+use netio::port::PortFd;
 
 use crate::node::{Node, Pod, Running};
 
@@ -55,19 +56,21 @@ fn sixteen_pods_at_once_succeed_on_a_slow_disk() {
 #[test]
 fn nobody_waits_for_the_disk_but_who_asked() {
     let node = Node::new("");
-    let daemon = node.start_with("journal-sync=delay:3000");
+    let fault = node.file("fault");
+    let daemon = node.start_with(&format!("@{}", fault.display()));
+    let _pods = (daemon.plug("a"), daemon.plug("b"));
+    fs::write(&fault, "journal-sync=delay:3000").expect("room");
     let mut waits = daemon.connect();
-    let reserve = Request::Reserve(Pod::reserve("a"));
-    waits.write_all(&encode_request(&reserve).expect("small")).expect("room");
+    let detach = |name: &str| encode_request(&Request::Detach(Pod::id(name))).expect("small");
+    waits.write_all(&detach("a")).expect("room");
     // One that asks and goes is no hindrance either.
     let mut goes = daemon.connect();
-    goes.write_all(&encode_request(&Request::Reserve(Pod::reserve("b"))).expect("small"))
-        .expect("room");
+    goes.write_all(&detach("b")).expect("room");
     drop(goes);
-    // Questions are answered meanwhile: both pods are known, and neither is promised.
+    // Questions are answered meanwhile: neither pod is known any more, and no release is acknowledged.
     loop {
         let Reply::Ports(ports) = daemon.ask(&Request::ShowPorts) else { panic!("not ports") };
-        if ports.len() == 2 {
+        if ports.is_empty() {
             break;
         }
     }
@@ -75,7 +78,28 @@ fn nobody_waits_for_the_disk_but_who_asked() {
     let nothing = waits.read(&mut [0; 1]).expect_err("the disk is slower");
     assert_eq!(nothing.kind(), IoErrorKind::WouldBlock);
     waits.set_nonblocking(false).expect("a socket");
-    assert!(matches!(daemon.answer(waits), Ok(Reply::Reserved(_))));
+    assert_eq!(daemon.answer(waits), Ok(Reply::Done));
+    daemon.stop();
+}
+
+#[test]
+fn an_add_waits_for_the_disk_once_when_its_interface_is_attached() {
+    let node = Node::new("");
+    let fault = node.file("fault");
+    let daemon = node.start_with(&format!("@{}", fault.display()));
+    fs::write(&fault, "journal-sync=delay:5000").expect("room");
+    // Answered, though its line is on disk seconds later.
+    let reply = daemon.ask(&Request::Reserve(Pod::reserve("a")));
+    let Reply::Reserved(reserved) = reply else { panic!("not a reservation: {reply:?}") };
+    let (port, _pod) = PortFd::pair().expect("a socketpair");
+    thread::scope(|scope| {
+        let attach = scope.spawn(|| daemon.attach("a", reserved.mac, port.into()));
+        while fault.exists() || daemon.reported().pods == 0 {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!attach.is_finished(), "the disk is slower");
+        assert_eq!(attach.join().expect("no panic"), Ok(Reply::Done));
+    });
     daemon.stop();
 }
 
@@ -92,8 +116,8 @@ fn a_client_is_not_closed_for_a_delay_of_the_daemons_own() {
     daemon.ask(&Request::ShowPorts);
     fs::write(&fault, "change-on-disk=delay:11000").expect("room");
     let mut busy = daemon.connect();
-    let reserve = encode_request(&Request::Reserve(Pod::reserve("a"))).expect("small");
-    busy.write_all(&reserve).expect("room");
+    let detach = encode_request(&Request::Detach(Pod::id("a"))).expect("small");
+    busy.write_all(&detach).expect("room");
     while fault.exists() {
         thread::sleep(Duration::from_millis(10));
     }
@@ -102,7 +126,7 @@ fn a_client_is_not_closed_for_a_delay_of_the_daemons_own() {
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
     }
     assert!(matches!(daemon.answer(client), Ok(Reply::Ports(_))));
-    assert!(matches!(daemon.answer(busy), Ok(Reply::Reserved(_))));
+    assert_eq!(daemon.answer(busy), Ok(Reply::Done));
     daemon.stop();
 }
 
