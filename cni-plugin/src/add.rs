@@ -57,19 +57,6 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
     }
     let routes = routes(&reserved, allocation.as_ref());
 
-    // Made there, not moved there: a move takes the kernel 20 ms, most of an ADD (its
-    // `__dev_change_net_namespace` ends in an `rcu_barrier`). The daemon closes the descriptor, which
-    // keeps the pod's namespace alive, when the pod ends.
-    let make = || {
-        tap::create(&attachment.ifname)
-            .map_err(Error::kernel(format!("make {} in the pod", attachment.ifname)))
-    };
-    let (tap, _) = netns.run(make)?;
-    let inside = Rc::clone(&netns);
-    undo.push("remove the interface", move || {
-        inside.run(|| pod::remove(attachment)).map_err(|error| error.sentence())
-    });
-    failpoint::hit("cni-add-tap")?;
     let plan = Plan {
         attachment,
         mac: reserved.mac,
@@ -81,7 +68,22 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
         routes: &routes,
         group: pod::group(&conf.socket),
     };
-    let mac = netns.run(|| pod::configure(&plan))?;
+    // Made there, not moved there: a move takes the kernel 20 ms, most of an ADD (its
+    // `__dev_change_net_namespace` ends in an `rcu_barrier`). The daemon closes the descriptor, which
+    // keeps the pod's namespace alive, when the pod ends. Until the daemon has it, the interface ends with
+    // the descriptor: nothing is to be undone of one that could not be configured.
+    let make = || {
+        let made = tap::create(&attachment.ifname)
+            .map_err(Error::kernel(format!("make {} in the pod", attachment.ifname)));
+        let (tap, _) = made?;
+        failpoint::hit("cni-add-tap")?;
+        Ok((tap, pod::configure(&plan)?))
+    };
+    let (tap, mac) = netns.run(make)?;
+    let inside = Rc::clone(&netns);
+    undo.push("remove the interface", move || {
+        inside.run(|| pod::remove(attachment)).map_err(|error| error.sentence())
+    });
 
     let attach = Attach { attachment: attachment.clone(), mac };
     client::attach(&conf.socket, attach, tap.as_fd(), netns.process(), deadline)?;

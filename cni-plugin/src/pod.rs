@@ -25,6 +25,10 @@ const MARK: &str = "vswitch ";
 /// administrator would have written.
 const STATIC: u8 = 4;
 
+/// `LOOPBACK_IFINDEX` of the kernel's include/net/flow.h: every network namespace has its loopback interface
+/// under this index (`loopback_net_init` in drivers/net/loopback.c insists on it).
+const LOOPBACK_IFINDEX: u32 = 1;
+
 /// What the pod's interface becomes.
 pub(crate) struct Plan<'a> {
     pub(crate) attachment: &'a AttachmentId,
@@ -66,9 +70,7 @@ pub(crate) fn configure(plan: &Plan) -> Result<Mac, Error> {
     let ifname = &plan.attachment.ifname;
     let mut netlink = open()?;
     let link = required(&mut netlink, ifname)?;
-    if let Some(lo) = netlink.link("lo").map_err(Error::kernel("look for lo in the pod"))? {
-        netlink.set_up(lo.index).map_err(Error::kernel("bring lo up in the pod"))?;
-    }
+    netlink.set_up(LOOPBACK_IFINDEX).map_err(Error::kernel("bring lo up in the pod"))?;
     let has_v6 = plan.addresses.iter().any(|address| address.addr().is_ipv6());
     // Before the link is up: no router advertisement is heeded, and the link-local address, which
     // the daemon's unique MAC makes unique, is not probed for and usable at once.
