@@ -14,6 +14,7 @@
 //! | [`mtu`]         | how long pods' packets may be |
 //! | [`path_mtu`]    | how long packets through the underlay may be, as routers reported it |
 //! | [`ports`]       | the number of each attachment's port |
+//! | [`balance`]     | which worker receives from which pod |
 //! | [`repairs`]     | what had to be put right of the node, and when not to |
 //! | [`compile`]     | the tables out of all of these |
 //! | [`policy`]      | the tables that judge connections, out of groups and rules |
@@ -23,6 +24,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod balance;
 pub mod change;
 pub mod compile;
 pub mod config;
