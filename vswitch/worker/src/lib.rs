@@ -131,6 +131,15 @@ pub(crate) enum Command {
     RemovePort {
         id: PortId,
     },
+    /// Read from a port that this worker has already.
+    StartReceiving {
+        id: PortId,
+    },
+    /// Read from a port no more, and tell when nothing of it waits here any longer.
+    StopReceiving {
+        id: PortId,
+        done: Sender<()>,
+    },
     ForgetLearned {
         id: PortId,
     },
@@ -200,6 +209,10 @@ pub struct Workers {
     path_mtus: Receiver<PathMtu>,
     closer: Closer,
 }
+
+/// How long a worker is waited for that is to stop receiving from a port: a turn takes microseconds. One whose
+/// packets wait longer, for the rate of another port, goes on receiving.
+const STOP_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Path MTUs that wait for the control thread at most; a router repeats what has no room.
 const PATH_MTUS: usize = 256;
@@ -311,6 +324,22 @@ impl Workers {
         for handle in &self.handles {
             handle.send(Command::RemovePort { id });
         }
+    }
+
+    /// Has one worker receive from a port instead of another. The first one stops; when all that it had received
+    /// is on its way, the other one starts, so that packets of a flow stay in their order. False, and the
+    /// first one goes on, if some wait there for the rate of another port.
+    #[must_use]
+    pub fn move_port(&self, id: PortId, from: usize, to: usize) -> bool {
+        let (Some(former), Some(next)) = (self.handles.get(from), self.handles.get(to)) else {
+            return false;
+        };
+        let (done, stopped) = bounded(1);
+        former.send(Command::StopReceiving { id, done });
+        let has_stopped = stopped.recv_timeout(STOP_PATIENCE).is_ok();
+        let receiver = if has_stopped { next } else { former };
+        receiver.send(Command::StartReceiving { id });
+        has_stopped
     }
 
     /// Has every worker forget the MACs that it learned from a port, before it looks at tables that

@@ -119,6 +119,17 @@ impl Schedule {
         }
     }
 
+    /// The port is not this worker's to serve any more. To be called between two turns.
+    pub(super) fn forget(&mut self, id: PortId) {
+        let source = Source::Port(id);
+        self.fresh.retain(|other| *other != source);
+        self.round.retain(|other| *other != source);
+        let share = self.share();
+        let Some(place) = self.places.get_mut(index(source)) else { return };
+        self.waiting -= usize::from(place.is_waiting);
+        *place = Place { is_fresh: false, is_waiting: false, is_in_round: false, credit: share };
+    }
+
     /// Makes a source fresh that is not served otherwise, unless it has used up its share of this round.
     fn freshen(&mut self, source: Source) -> Option<&mut Place> {
         let share = self.share();

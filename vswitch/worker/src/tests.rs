@@ -17,6 +17,7 @@ use netio::port::{PortFd, Recv};
 use super::essential::testing::ends_its_process;
 use super::{Command, Idle, SharedState, WorkerSpec, Workers};
 
+mod moves;
 mod rates;
 
 const PATIENCE: Duration = Duration::from_secs(5);

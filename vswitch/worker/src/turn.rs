@@ -74,6 +74,8 @@ pub(super) struct Turn {
     path_mtu: Sender<PathMtu>,
     fdb_copier: FdbCopier,
     to_close: ToClose,
+    /// To be told when nothing that was received so far waits here any longer.
+    stopping: Option<Sender<()>>,
 }
 
 /// What a worker gets from other threads, or shares with them.
@@ -158,6 +160,7 @@ impl Turn {
             path_mtu,
             fdb_copier: FdbCopier::new(fdb_pages),
             to_close,
+            stopping: None,
         };
         Ok(turn)
     }
@@ -186,6 +189,9 @@ impl Turn {
             self.gate.open(nanos, |port| self.schedule.ready(port));
             let received = self.serve(&tables, now, nanos);
             let unsent = self.ports.flush();
+            if !unsent && self.dataplane.due().is_none() {
+                self.tell_stopped();
+            }
             self.sweep(received, now, at.duration_since(last_nap) >= NAP);
 
             if received > 0 || unsent {
@@ -247,6 +253,8 @@ impl Turn {
             match command {
                 Command::AddPort { id, io, receives } => self.add(id, io, receives),
                 Command::RemovePort { id } => self.remove(id),
+                Command::StartReceiving { id } => self.start_receiving(id),
+                Command::StopReceiving { id, done } => self.stop_receiving(id, done),
                 Command::ForgetLearned { id } => self.dataplane.fdb.forget_port(id),
                 Command::CopyFdb { into } => self.fdb_copier.begin(into),
                 #[cfg(test)]
@@ -265,14 +273,39 @@ impl Turn {
             if let Some(budget) = self.tx_budgets.of(id) {
                 budget.reset();
             }
-            let fd = io.as_raw_fd();
-            let token = Token(usize::from(id.0));
-            match self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE) {
-                Ok(()) => self.schedule.ready(id),
-                Err(error) => tracing::error!(port = id.0, %error, "cannot watch a port"),
-            }
         }
         self.ports.add(id, io);
+        if receives {
+            self.start_receiving(id);
+        }
+    }
+
+    fn start_receiving(&mut self, id: PortId) {
+        self.stopping = None;
+        let Some(io) = self.ports.io(id) else { return };
+        let fd = io.as_raw_fd();
+        let token = Token(usize::from(id.0));
+        match self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE) {
+            Ok(()) => self.schedule.ready(id),
+            Err(error) => tracing::error!(port = id.0, %error, "cannot watch a port"),
+        }
+    }
+
+    /// The port stays one to send by.
+    fn stop_receiving(&mut self, id: PortId, done: Sender<()>) {
+        if let Some(io) = self.ports.io(id) {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&io.as_raw_fd()));
+        }
+        self.schedule.forget(id);
+        self.gate.forget(id);
+        self.stopping = Some(done);
+    }
+
+    fn tell_stopped(&mut self) {
+        if let Some(done) = self.stopping.take() {
+            // The control thread may have waited for long enough.
+            let _ = done.try_send(());
+        }
     }
 
     fn remove(&mut self, id: PortId) {

@@ -245,3 +245,26 @@ fn a_queue_is_looked_at_before_a_worker_sleeps() {
     assert_eq!(turn(&mut schedule, |_| Left::Nothing), [QUEUE]);
     assert!(schedule.is_empty());
 }
+
+#[test]
+fn a_port_that_is_forgotten_is_served_no_more_until_it_is_ready_again() {
+    // Both in the round, and then fresh.
+    for turns in [0, 5] {
+        let mut played = Played::new(&[(1000, SHORT), (1000, SHORT)]);
+        played.turns(turns);
+        played.schedule.forget(PortId(0));
+        let served = [played.served(0), played.served(1)];
+        let packets = std::mem::take(&mut played.ports[0]);
+        played.turns(20);
+        assert_eq!(played.served(0), served[0]);
+        assert!(played.served(1) > served[1]);
+        played.ports[0] = packets;
+        played.turns(20);
+        assert!(played.served(0) > served[0]);
+        while played.ports.iter().any(|(packets, _)| *packets > 0) {
+            played.turns(1);
+        }
+        played.turns(1);
+        assert!(played.schedule.is_empty());
+    }
+}
