@@ -14,6 +14,8 @@ use frame::{Packet, Pool};
 use netio::port::{PortFd, SendError};
 use netio::uplink::{Tx, TxError};
 
+use super::latency_sampler::{LatencySampler, Leaves};
+
 pub(super) struct EgressPorts {
     handles: Vec<Option<Port>>,
     uplink: Option<Uplink>,
@@ -21,6 +23,8 @@ pub(super) struct EgressPorts {
     port_gone: Sender<PortId>,
     /// The packet that was refused last, until it is taken back.
     refused: Option<Packet>,
+    /// Times what was sent.
+    pub(super) latency: LatencySampler,
 }
 
 struct Port {
@@ -34,10 +38,15 @@ struct Uplink {
 }
 
 impl EgressPorts {
-    pub(super) fn new(uplink: Option<(PortId, Tx)>, pool: Pool, port_gone: Sender<PortId>) -> Self {
+    pub(super) fn new(
+        uplink: Option<(PortId, Tx)>,
+        pool: Pool,
+        port_gone: Sender<PortId>,
+        latency: LatencySampler,
+    ) -> Self {
         let uplink = uplink.map(|(id, tx)| Uplink { id, tx });
         let handles = (0..MAX_PORTS).map(|_| None).collect();
-        Self { handles, uplink, pool, port_gone, refused: None }
+        Self { handles, uplink, pool, port_gone, refused: None, latency }
     }
 
     /// Returns the handle that it replaces, if any.
@@ -96,13 +105,21 @@ impl EgressPorts {
 impl Egress for EgressPorts {
     fn send(&mut self, port: PortId, mut packet: Packet) -> Result<(), DropReason> {
         let sent = match &mut self.uplink {
-            Some(uplink) if uplink.id == port => uplink.queue(|tx| tx.send(&mut packet)),
-            _ => self.send_to_fd(port, &mut packet),
+            Some(uplink) if uplink.id == port => {
+                uplink.queue(|tx| tx.send(&mut packet)).map(|()| uplink.leaves())
+            }
+            _ => self.send_to_fd(port, &mut packet).map(|()| Leaves::Now),
         };
-        if sent.is_err() {
-            self.refused = Some(packet);
+        match sent {
+            Ok(leaves) => {
+                self.latency.sent(port, leaves);
+                Ok(())
+            }
+            Err(reason) => {
+                self.refused = Some(packet);
+                Err(reason)
+            }
         }
-        sent
     }
 
     fn take_refused(&mut self) -> Option<Packet> {
@@ -115,16 +132,25 @@ impl Egress for EgressPorts {
         len: usize,
         write: &mut dyn FnMut(&mut [u8]),
     ) -> Result<(), DropReason> {
-        if let Some(uplink) = self.uplink.as_mut().filter(|uplink| uplink.id == port) {
-            return uplink.queue(|tx| tx.send_with(len, &mut *write));
-        }
-        let mut frame = self.pool.alloc().ok_or(DropReason::NoFrames)?;
-        write(frame.extend(len).map_err(|_| DropReason::PortRefused)?);
-        self.send_to_fd(port, &mut Packet::plain(frame))
+        let leaves = if let Some(uplink) = self.uplink.as_mut().filter(|uplink| uplink.id == port) {
+            uplink.queue(|tx| tx.send_with(len, &mut *write))?;
+            uplink.leaves()
+        } else {
+            let mut frame = self.pool.alloc().ok_or(DropReason::NoFrames)?;
+            write(frame.extend(len).map_err(|_| DropReason::PortRefused)?);
+            self.send_to_fd(port, &mut Packet::plain(frame))?;
+            Leaves::Now
+        };
+        self.latency.sent(port, leaves);
+        Ok(())
     }
 }
 
 impl Uplink {
+    fn leaves(&self) -> Leaves {
+        if self.tx.is_batched() { Leaves::AtFlush } else { Leaves::Now }
+    }
+
     /// Makes room once by handing over what is queued.
     fn queue(
         &mut self,

@@ -13,6 +13,8 @@
 //! | `fdb_pages` | copies learned MACs to the control thread, a page a turn |
 //! | `egress`    | transmit handles: the way out of the walk |
 //! | `schedule`  | which source is served next, and with how much |
+//! | `latency`   | how long packets take through a worker, counted for other threads |
+//! | `latency_sampler` | which of them are timed |
 //! | `gate`      | which ports are not read for now, as their pods' rate is used up |
 //! | `cores`     | which thread runs on which core |
 //! | `closer`    | closes TAPs, which takes milliseconds, away from the pinned cores |
@@ -24,7 +26,7 @@
 //! - **The control thread** (one, vswitchd's) owns [`Workers`] and [`publish::Publisher`]. It alone
 //!   swaps the published tables, frees the old ones and sends commands.
 //! - **A worker** (pinned) owns what its loop touches: its NIC queues, packet memory, learned MACs,
-//!   readiness queue. It writes its counters, its ring of dropped packets and its epoch, with no other
+//!   readiness queue. It writes its counters, its latencies, its ring of dropped packets and its epoch, with no other
 //!   writer; the control thread reads them. It looks at the published tables once a turn, by one atomic load where
 //!   nothing has changed.
 //! - **What may still be sent to ports with a rate** is an atomic of each port, which all workers share:
@@ -47,6 +49,8 @@ mod egress;
 mod essential;
 mod fdb_pages;
 mod gate;
+mod latency;
+mod latency_sampler;
 pub mod publish;
 mod schedule;
 #[cfg(test)]
@@ -73,6 +77,7 @@ use netio::uplink::{Rx, Tx, UplinkKind};
 
 use closer::Closer;
 use fdb_pages::{FdbEntries, FdbReader};
+pub use latency::{Latencies, LatencyPath, LatencySnapshot};
 use turn::{Inbox, Outbox, Turn};
 
 /// When a worker without packets goes to sleep.
@@ -158,9 +163,11 @@ pub(crate) struct Shared {
     frames_free: AtomicUsize,
     /// Since it was last asked for.
     longest_turn_us: AtomicU64,
+    busy_ns: AtomicU64,
     pinned: AtomicBool,
     thread_id: AtomicU32,
     counters: Arc<Counters>,
+    latencies: Arc<Latencies>,
     drops: Arc<DropRing>,
 }
 
@@ -200,6 +207,8 @@ pub struct WorkerState {
     pub frames_total: usize,
     /// The longest turn with packets since the last look, microseconds: they waited for so long.
     pub longest_turn_us: u64,
+    /// The time that turns with packets have taken so far.
+    pub busy: Duration,
 }
 
 /// The running workers.
@@ -244,9 +253,11 @@ impl Workers {
                 turns: AtomicU64::new(0),
                 frames_free: AtomicUsize::new(spec.frames as usize),
                 longest_turn_us: AtomicU64::new(0),
+                busy_ns: AtomicU64::new(0),
                 pinned: AtomicBool::new(false),
                 thread_id: AtomicU32::new(0),
                 counters: Arc::new(Counters::new()),
+                latencies: Arc::new(Latencies::new()),
                 drops: Arc::new(DropRing::new()),
             });
             let (id, core, frames) = (spec.id, spec.core, spec.frames as usize);
@@ -379,6 +390,12 @@ impl Workers {
         self.handles.iter().map(|handle| Arc::clone(&handle.shared.counters)).collect()
     }
 
+    /// The latencies of each worker, in the order of their numbers.
+    #[must_use]
+    pub fn latencies(&self) -> Vec<Arc<Latencies>> {
+        self.handles.iter().map(|handle| Arc::clone(&handle.shared.latencies)).collect()
+    }
+
     /// The latest dropped packets of each worker while they are followed, in the order of their numbers.
     #[must_use]
     pub fn drop_rings(&self) -> Vec<Arc<DropRing>> {
@@ -412,6 +429,7 @@ impl Workers {
                 frames_free: handle.shared.frames_free.load(Ordering::Relaxed),
                 frames_total: handle.frames,
                 longest_turn_us: handle.shared.longest_turn_us.load(Ordering::Relaxed),
+                busy: Duration::from_nanos(handle.shared.busy_ns.load(Ordering::Relaxed)),
             })
             .collect()
     }

@@ -17,6 +17,7 @@ use netio::port::{PortFd, Recv};
 use super::essential::testing::ends_its_process;
 use super::{Command, Idle, SharedState, WorkerSpec, Workers};
 
+mod latencies;
 mod moves;
 mod rates;
 
@@ -32,7 +33,7 @@ fn pod_address(number: u16) -> [u8; 4] {
 }
 
 /// Routed pods 1 to `pods`, each on the port of its number.
-fn tables(epoch: u64, pods: u16) -> Tables {
+pub(super) fn tables(epoch: u64, pods: u16) -> Tables {
     let mut tables = Tables { epoch: Epoch(epoch), ports: vec![None], ..Tables::default() };
     tables.gateway =
         Gateway { mac: Gateway::MAC, v4: Some([198, 18, 1, 254].into()), ..Gateway::default() };

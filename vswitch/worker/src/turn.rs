@@ -31,6 +31,7 @@ use super::closer::ToClose;
 use super::egress::EgressPorts;
 use super::fdb_pages::{FdbCopier, FdbEntries};
 use super::gate::Gate;
+use super::latency_sampler::LatencySampler;
 use super::schedule::{Left, SHARE, Schedule, Source, cost};
 use super::{Command, Idle, Shared, SharedState, WAKE, WorkerSpec, WorkerUplink};
 
@@ -137,13 +138,14 @@ impl Turn {
         }
         let fdb = Fdb::new(spec.fdb_max, spec.fdb_ageing_ms);
         let counters = Arc::clone(&shared.counters);
+        let latency = LatencySampler::new(Arc::clone(&shared.latencies));
         let turn = Self {
             tables: Cache::new(tables),
             inbox: commands,
             dataplane: Dataplane::new(fdb, pool.clone(), counters, state.sessions)
                 .sharing(Arc::clone(&tx_budgets))
                 .sampling(Arc::clone(&shared.drops)),
-            ports: EgressPorts::new(egress, pool.clone(), port_gone),
+            ports: EgressPorts::new(egress, pool.clone(), port_gone, latency),
             pool,
             shared,
             uplink,
@@ -187,8 +189,10 @@ impl Turn {
 
             self.dataplane.turn(&tables, nanos, &mut self.ports);
             self.gate.open(nanos, |port| self.schedule.ready(port));
+            self.ports.latency.begin(at);
             let received = self.serve(&tables, now, nanos);
             let unsent = self.ports.flush();
+            self.ports.latency.end(&tables, unsent);
             if !unsent && self.dataplane.due().is_none() {
                 self.tell_stopped();
             }
@@ -268,6 +272,7 @@ impl Turn {
     fn add(&mut self, id: PortId, io: Arc<PortFd>, receives: bool) {
         self.remove(id);
         self.shared.counters.clear_port(id);
+        self.ports.latency.forget(id);
         if receives {
             // No tables name the port yet, so that no worker sends to it.
             if let Some(budget) = self.tx_budgets.of(id) {
@@ -329,6 +334,8 @@ impl Turn {
     /// The control thread takes the longest and leaves zero; of two at the same moment one may be
     /// lost.
     fn note_turn(&self, took: Duration) {
+        let busy = self.shared.busy_ns.load(Ordering::Relaxed);
+        self.shared.busy_ns.store(busy.wrapping_add(took.as_nanos() as u64), Ordering::Relaxed);
         let (took, longest) = (took.as_micros() as u64, &self.shared.longest_turn_us);
         if took > longest.load(Ordering::Relaxed) {
             longest.store(took, Ordering::Relaxed);
@@ -355,6 +362,7 @@ impl Turn {
         let (Some(uplink), Some(queue)) = (self.uplink, queues.get_mut(queue)) else {
             return Served { packets: 0, took: 0, left: Left::Nothing };
         };
+        ports.latency.serve(uplink);
         let budget = (credit / QUEUE_COST).clamp(1, QUEUE_BUDGET as i64) as usize;
         let packets = queue.recv(pool, budget, |received| match received {
             Ok(packet) => dataplane.process(tables, uplink, packet, now, ports),
@@ -386,6 +394,7 @@ impl Turn {
         // A port comes before the tables that name it: its first packets wait for them.
         let Some(port) = tables.port(id) else { return Served { left: Left::Some, ..served } };
         let limit = port.rx_limit.as_ref();
+        self.ports.latency.serve(id);
         while served.took < credit {
             if let Some(limit) = limit
                 && !self.gate.is_open(id, limit, nanos)

@@ -364,6 +364,15 @@ impl Tx {
         }
     }
 
+    /// Whether packets are queued until the next flush; if not, `send` is all that it takes.
+    #[must_use]
+    pub fn is_batched(&self) -> bool {
+        match self {
+            Self::AfXdp(_) | Self::AfPacket(_) => true,
+            Self::Tap(_) => false,
+        }
+    }
+
     /// Frames that are queued and that the kernel has not taken yet.
     pub fn pending(&mut self) -> u32 {
         match self {

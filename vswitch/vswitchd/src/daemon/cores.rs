@@ -217,6 +217,7 @@ mod tests {
             frames_free: 1,
             frames_total: 1,
             longest_turn_us: 1,
+            busy: Duration::from_secs(1),
         };
         let over = Duration::from_secs(30);
         let share =
