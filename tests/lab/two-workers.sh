@@ -1,7 +1,7 @@
 #!/bin/bash
 # Two workers on a NIC of two queues: each owns one queue and some of the pods, flows are spread over
-# both, and every pod is reached whichever worker receives from it. Cores that cannot be had are
-# refused by name.
+# both, and every pod is reached whichever worker receives from it. Of two busy pods that one worker receives
+# from, one moves to the other worker. Cores that cannot be had are refused by name.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
@@ -9,6 +9,9 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 
 # Enough that flows on one queue only would be a chance of one in 2^31.
 readonly FLOWS=32
+
+# A port moves when its work has been averaged over some seconds.
+readonly MOVES_WITHIN_S=30
 
 main() {
     local node cores
@@ -45,6 +48,7 @@ main() {
     check "the NIC's packets came by both queues" both_queues
     check "a3 to outside, seen as its node" sees a3 "${HOST_ADDRESS[outside]}" \
         "${HOST_ADDRESS[node-a]} ${HOST_ADDRESS[outside]}"
+    two_busy_pods_of_one_worker
     check "DEL of a2" pod_unplug node-a a2
     check "a1 still reaches a3" talks a1 a3 4
     check "node-a accounts for every packet" accounts node-a
@@ -57,6 +61,54 @@ a_core_that_is_not_there() {
     in_ns node-a timeout 10 "$bin/vswitchd" --config "$LAB_DIR/bad.toml" >"$said" 2>&1 || code=$?
     check "a core that is not there is refused by name" grep -Eq 'workers.cores\[0\].*core 1023' "$said"
     check "as a mistake of the configuration" test "$code" = 2
+}
+
+two_busy_pods_of_one_worker() {
+    local worker busy pod
+    worker=$(receiver_of a1)
+    mapfile -t busy < <(received_by "$worker")
+    check "one worker receives from two pods" test "${#busy[@]}" = 2
+    for pod in "${busy[@]}"; do
+        lab_spawn "flood-$pod" "$pod" /usr/bin/python3 "$root/tests/lab/superframe_flood.py" \
+            "$(address b1 4)" 9 "$MOVES_WITHIN_S"
+    done
+    check "when both are busy the other worker takes one of them" \
+        until_deadline "$MOVES_WITHIN_S" moved_from "$worker" "${busy[@]}"
+    check "the log says so" grep -Eq "worker $((1 - worker)) receives from .* from now on" \
+        "$LAB_DIR/logs/vswitchd-node-a.log"
+    for pod in "${busy[@]}"; do lab_stop "flood-$pod"; done
+    # Thousands of superframes wait in their interfaces' queues.
+    check "what the pods have sent passes" until_deadline 30 queues_are_empty "${busy[@]}"
+    matrix a1 a2 a3 b1
+}
+
+queues_are_empty() {
+    local pod
+    for pod in "$@"; do talks "$pod" b1 4 || return 1; done
+}
+
+# receiver_of POD: the number of the worker that receives from it.
+receiver_of() {
+    ctl node-a show ports --json | jq --arg address "$(address "$1" 4)" \
+        '.[] | select(any(.addresses[]; . == $address)) | .worker'
+}
+
+# received_by WORKER: its pods.
+received_by() {
+    local pod
+    for pod in a1 a2 a3; do
+        [[ $(receiver_of "$pod") != "$1" ]] || echo "$pod"
+    done
+}
+
+# moved_from WORKER POD POD: it receives from one of them.
+moved_from() {
+    local worker=$1 pod left=0
+    shift
+    for pod in "$@"; do
+        [[ $(receiver_of "$pod") != "$worker" ]] || left=$((left + 1))
+    done
+    [[ $left == 1 ]] || { sleep 0.5 && return 1; }
 }
 
 pinned() {

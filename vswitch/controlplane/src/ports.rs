@@ -189,6 +189,21 @@ impl Ports {
         .collect()
     }
 
+    /// Each port that is up, with the worker that receives from it.
+    pub fn receivers(&self) -> impl Iterator<Item = (PortId, usize)> {
+        let up = self.live.iter().filter(|(_, live)| live.up);
+        up.filter_map(|(attachment, live)| Some((self.number_of(attachment)?, live.worker)))
+    }
+
+    /// Another worker receives from this port from now on.
+    pub fn is_received_by(&mut self, id: PortId, worker: usize) {
+        if let Some(attachment) = self.attachment_of(id).cloned()
+            && let Some(live) = self.live.get_mut(&attachment)
+        {
+            live.worker = worker;
+        }
+    }
+
     /// Ports that each of so many workers receives from.
     #[must_use]
     pub fn loads(&self, workers: usize) -> Vec<usize> {

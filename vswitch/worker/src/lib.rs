@@ -78,6 +78,7 @@ use netio::uplink::{Rx, Tx, UplinkKind};
 use closer::Closer;
 use fdb_pages::{FdbEntries, FdbReader};
 pub use latency::{Latencies, LatencyPath, LatencySnapshot};
+pub use schedule::work;
 use turn::{Inbox, Outbox, Turn};
 
 /// When a worker without packets goes to sleep.

@@ -38,6 +38,12 @@ pub(super) const fn cost(len: usize) -> i64 {
     PACKET_COST + len as i64
 }
 
+/// What so many packets of so many bytes in all take a worker, as the schedule counts it, in bytes.
+#[must_use]
+pub fn work(packets: u64, bytes: u64) -> u64 {
+    packets.saturating_mul(PACKET_COST as u64).saturating_add(bytes)
+}
+
 /// A source of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {

@@ -192,6 +192,8 @@ pub struct WorkerSettings {
     pub idle_after_us: Option<u64>,
     /// Packet frames of each worker.
     pub frames: u32,
+    /// A pod of a busy worker may move to an idle one.
+    pub rebalance: bool,
 }
 
 /// `[control]`

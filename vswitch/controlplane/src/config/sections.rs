@@ -273,8 +273,9 @@ fn workers<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> WorkerSetting
             Some(number) => number.ok(),
         };
     let frames = reader.integer(&mut section, "frames", FRAMES).unwrap_or(512) as u32;
+    let rebalance = reader.boolean(&mut section, "rebalance").unwrap_or(true);
     reader.finish(section);
-    WorkerSettings { cores, idle_after_us, frames }
+    WorkerSettings { cores, idle_after_us, frames, rebalance }
 }
 
 fn control<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> ControlSettings {

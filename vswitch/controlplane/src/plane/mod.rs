@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use api::{Adjustment, AttachmentId, ErrorReply, RefusedAddress, Source};
-use dataplane::tables::{Epoch, FdbTarget, Tables};
+use dataplane::tables::{Epoch, FdbTarget, PortId, Tables};
 use dataplane::{Millis, PathMtu};
 
 use crate::change::{Change, Note, Reloaded, Rollback};
@@ -206,6 +206,11 @@ impl ControlPlane {
     #[must_use]
     pub fn ports(&self) -> &Ports {
         &self.ports
+    }
+
+    /// Another worker receives from this port from now on.
+    pub fn is_received_by(&mut self, port: PortId, worker: usize) {
+        self.ports.is_received_by(port, worker);
     }
 
     /// The NIC, if there is one.

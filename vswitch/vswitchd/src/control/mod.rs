@@ -179,6 +179,7 @@ impl ControlLoop {
                 }
                 self.accept();
                 self.daemon.look_at_frames(now);
+                self.daemon.balance_workers(now);
                 if self.daemon.workers_are_alive(now) {
                     self.notify.send("WATCHDOG=1");
                 }

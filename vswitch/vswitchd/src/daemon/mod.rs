@@ -5,6 +5,7 @@
 //!
 //! | file | does |
 //! |---|---|
+//! | `balance` | which ports another worker is to receive from |
 //! | `cores`  | how much of its core each worker gets |
 //! | `start`  | from a configuration to a daemon that forwards |
 //! | `frames` | which workers have no packet memory left |
@@ -18,6 +19,7 @@
 //! | `workers` | what each worker is started with |
 //! | `stop`   | reload and end |
 
+mod balance;
 pub(crate) mod cores;
 mod drop_sampling;
 mod frames;
@@ -55,6 +57,7 @@ use crate::journal::OnDisk;
 use crate::lock::Locks;
 use crate::namespaces::{self, Namespaces};
 use crate::node::Node;
+use balance::WorkerBalance;
 use cores::CoreShares;
 use drop_sampling::DropSampling;
 use frames::FrameShortage;
@@ -99,6 +102,7 @@ pub struct Daemon {
     frames: FrameShortage,
     /// What each worker gets of its core.
     pub(crate) core_shares: CoreShares,
+    worker_balance: WorkerBalance,
     drop_sampling: DropSampling,
     pending: PendingPods,
     queue_watch: QueueWatch,

@@ -19,7 +19,7 @@ pub(super) fn specs(
     choices: &mut Vec<String>,
     warnings: &mut Vec<String>,
 ) -> Vec<WorkerSpec> {
-    let WorkerSettings { cores, idle_after_us, frames } = &config.workers;
+    let WorkerSettings { cores, idle_after_us, frames, .. } = &config.workers;
     let cores: Vec<Option<usize>> = match cores {
         Some(cores) => cores.iter().copied().map(Some).collect(),
         None => vec![given().last().copied()],
