@@ -12,6 +12,9 @@
 //! | `turn`      | the loop: commands, NIC queues, TAPs, flush, sleep |
 //! | `fdb_pages` | copies learned MACs to the control thread, a page a turn |
 //! | `egress`    | transmit handles: the way out of the walk |
+//! | `gather`    | packets that are written and read together, by io_uring |
+//! | `port_io`   | whether that pays on this machine |
+//! | `batch_sizes` | how many packets of a port are read together |
 //! | `schedule`  | which source is served next, and with how much |
 //! | `gate`      | which ports are not read for now, as their pods' rate is used up |
 //! | `cores`     | which thread runs on which core |
@@ -41,12 +44,15 @@
 
 #![forbid(unsafe_code)]
 
+mod batch_sizes;
 mod closer;
 pub mod cores;
 mod egress;
 mod essential;
 mod fdb_pages;
 mod gate;
+mod gather;
+mod port_io;
 pub mod publish;
 mod schedule;
 #[cfg(test)]
@@ -59,7 +65,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use dataplane::PathMtu;
 use dataplane::counters::Counters;
@@ -73,6 +79,7 @@ use netio::uplink::{Rx, Tx, UplinkKind};
 
 use closer::Closer;
 use fdb_pages::{FdbEntries, FdbReader};
+pub use port_io::{PortIo, PortIoChoice};
 use turn::{Inbox, Outbox, Turn};
 
 /// When a worker without packets goes to sleep.
@@ -102,6 +109,8 @@ pub struct WorkerSpec {
     pub core: Option<usize>,
     /// When to sleep.
     pub idle: Idle,
+    /// How to read and write ports.
+    pub port_io: PortIo,
     /// Packet frames.
     pub frames: u32,
     /// Learned MACs at most.
@@ -139,6 +148,8 @@ pub(crate) enum Command {
     },
     #[cfg(test)]
     Panic,
+    #[cfg(test)]
+    BreakRing,
     Stop,
 }
 
@@ -153,6 +164,8 @@ pub(crate) struct Shared {
     thread_id: AtomicU32,
     counters: Arc<Counters>,
     drops: Arc<DropRing>,
+    /// Set at the start, and perhaps once more.
+    port_io: ArcSwapOption<PortIoChoice>,
 }
 
 struct Handle {
@@ -181,6 +194,8 @@ pub struct WorkerState {
     pub queues: Vec<u32>,
     /// How it sends by the NIC.
     pub sends_by: Option<UplinkKind>,
+    /// How it reads and writes its ports, and why.
+    pub port_io: Option<PortIoChoice>,
     /// The tables that it uses.
     pub epoch: Epoch,
     /// Turns of its loop so far: a worker that runs makes at least one a second.
@@ -235,6 +250,7 @@ impl Workers {
                 thread_id: AtomicU32::new(0),
                 counters: Arc::new(Counters::new()),
                 drops: Arc::new(DropRing::new()),
+                port_io: ArcSwapOption::empty(),
             });
             let (id, core, frames) = (spec.id, spec.core, spec.frames as usize);
             let uplink = spec.uplink.as_ref();
@@ -378,6 +394,7 @@ impl Workers {
                 thread_id: handle.shared.thread_id.load(Ordering::Relaxed),
                 queues: handle.queues.clone(),
                 sends_by: handle.sends_by,
+                port_io: handle.shared.port_io.load().as_deref().cloned(),
                 epoch: handle.shared.epoch(),
                 turns: handle.shared.turns.load(Ordering::Relaxed),
                 frames_free: handle.shared.frames_free.load(Ordering::Relaxed),
@@ -444,5 +461,9 @@ impl Handle {
 impl Shared {
     fn epoch(&self) -> Epoch {
         Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    fn set_port_io(&self, choice: PortIoChoice) {
+        self.port_io.store(Some(Arc::new(choice)));
     }
 }
