@@ -87,7 +87,7 @@ pub use state::{
     DropCount, Drops, FdbEntry, FibEntry, KernelRoutes, LostPod, MasqueradeStatus, NeighborEntry,
     NicQueue, PortCounters, PortEntry, PortKind, RefusedRoute, RepairStatus, RouteSpec,
     RouteTarget, ServiceProblem, ServiceProblemKind, Source, SourceStatus, Status, UplinkStatus,
-    WorkerCoreShare, WorkerStatus,
+    WorkerCoreShare, WorkerPortIo, WorkerStatus,
 };
 pub use trace::{Door, TracePacket, TraceResult};
 

@@ -233,6 +233,9 @@ pub struct WorkerStatus {
     /// without an uplink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sends_by: Option<String>,
+    /// How it reads and writes pods' ports and the host port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_io: Option<WorkerPortIo>,
     /// Pods' ports and host port that it receives from.
     pub ports: usize,
     /// Epoch of the tables that it uses.
@@ -244,6 +247,15 @@ pub struct WorkerStatus {
     /// The longest turn of its loop that had packets, microseconds, since the last `status`.
     #[serde(default)]
     pub longest_turn_us: u64,
+}
+
+/// How a worker reads and writes its ports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerPortIo {
+    /// `io_uring`, many packets by one system call, or `read_write`, one.
+    pub by: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// Shares of the core of a worker in the time since an earlier `status`, or since the start.

@@ -39,10 +39,42 @@ pub trait Egress {
         write: &mut dyn FnMut(&mut [u8]),
     ) -> Result<(), DropReason>;
 
-    /// Gives back the packet that `send` has just refused, where it is kept for that.
+    /// Sends a packet as `send` does, at once or together with later ones. Of one that is sent later, the
+    /// end is told to [`Dataplane::settle`](crate::Dataplane::settle).
+    ///
+    /// # Errors
+    /// Why the port did not take it.
+    fn post(
+        &mut self,
+        port: PortId,
+        packet: Packet,
+        _account: Account,
+    ) -> Result<Posted, DropReason> {
+        self.send(port, packet).map(|()| Posted::Sent)
+    }
+
+    /// Gives back the packet that `send` or `post` has just refused, where it is kept for that.
     fn take_refused(&mut self) -> Option<Packet> {
         None
     }
+}
+
+/// What is counted at the end of a packet: where it came from, and for how many it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    /// The port that it came from, for which it is counted if it is dropped.
+    pub ingress: PortId,
+    /// Packets that were merged into it; one otherwise.
+    pub packets: u64,
+}
+
+/// What a port did with a packet that it took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Posted {
+    /// It was sent.
+    Sent,
+    /// It is sent later, or refused later.
+    Later,
 }
 
 /// The bytes of a packet; none if it is gone.

@@ -2,8 +2,8 @@
 //!
 //! Enters: `process` and `act` count. Leaves: the control thread reads at any time. A single writer
 //! makes load-add-store enough; relaxed, as no counter orders anything else. The accounting closes:
-//! at rest, `received + made == sent + dropped`. Packets that wait for the rate of their port are not at
-//! their end yet.
+//! at rest, `received + made == sent + dropped`. Packets that wait for the rate of their port, or to be
+//! written to it together with others, are not at their end yet.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

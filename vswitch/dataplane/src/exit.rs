@@ -5,7 +5,7 @@
 
 use frame::{Packet, Pool};
 
-use crate::act::{Egress, Tally, frame_of};
+use crate::act::{Account, Egress, Posted, Tally, frame_of};
 use crate::shaper::{Admission, Held, Shaper, wire_len};
 use crate::tables::{PortId, Tables};
 use crate::verdict::DropReason;
@@ -24,11 +24,7 @@ impl<E: Egress, O: Tally> Exit<'_, E, O> {
     /// Sends a packet to a port without a rate.
     #[inline(always)]
     pub(crate) fn send_unshaped(&mut self, ingress: PortId, port: PortId, packet: Packet) {
-        let len = packet.frame.len();
-        match self.egress.send(port, packet) {
-            Ok(()) => self.tally.sent(port, 1, len),
-            Err(reason) => self.refused(ingress, 1, reason),
-        }
+        self.post(ingress, port, packet, 1);
     }
 
     /// Sends a packet, which stands for so many.
@@ -52,9 +48,15 @@ impl<E: Egress, O: Tally> Exit<'_, E, O> {
                 }
             }
         }
+        self.post(ingress, port, packet, packets);
+    }
+
+    #[inline(always)]
+    fn post(&mut self, ingress: PortId, port: PortId, packet: Packet, packets: u64) {
         let len = packet.frame.len();
-        match self.egress.send(port, packet) {
-            Ok(()) => self.tally.sent(port, packets, len),
+        match self.egress.post(port, packet, Account { ingress, packets }) {
+            Ok(Posted::Sent) => self.tally.sent(port, packets, len),
+            Ok(Posted::Later) => {}
             Err(reason) => self.refused(ingress, packets, reason),
         }
     }

@@ -45,7 +45,7 @@ use std::sync::Arc;
 
 use frame::{Packet, Pool};
 
-pub use act::Egress;
+pub use act::{Account, Egress, Posted};
 use act::{Act, Tally};
 use counters::Counters;
 use drop_ring::DropRing;
@@ -296,6 +296,23 @@ impl Dataplane {
     /// tunnel's end.
     pub fn take_path_mtus(&mut self) -> impl Iterator<Item = PathMtu> {
         self.path_mtus.take()
+    }
+
+    /// Counts the end of a packet that [`Egress::post`] put off: its port has taken it by now, or refused it
+    /// for this reason.
+    pub fn settle(
+        &mut self,
+        port: PortId,
+        account: Account,
+        frame: &[u8],
+        outcome: Result<(), DropReason>,
+    ) {
+        let Account { ingress, packets } = account;
+        let mut tally = Counted(&self.counters, &mut self.sampler);
+        match outcome {
+            Ok(()) => tally.sent(port, packets, frame.len()),
+            Err(reason) => tally.dropped(ingress, packets, reason, frame),
+        }
     }
 
     /// Counts a packet that the port's own I/O could not even hand over.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use dataplane::counters::Counters;
+use dataplane::counters::{Accounting, Counters};
 use dataplane::drop_ring::{BEGINNING_BYTES, DropRing, DropSnapshot};
 use dataplane::rate::Nanos;
 use dataplane::tables::{Fdb, PortId};
-use dataplane::{Dataplane, DropReason, Millis};
+use dataplane::{Account, Dataplane, DropReason, Millis};
 use frame::Pool;
 
 use crate::node::packet::at_port;
@@ -29,6 +29,7 @@ struct Followed {
     node: Node,
     pool: Pool,
     dataplane: Dataplane,
+    counters: Arc<Counters>,
     ring: Arc<DropRing>,
     ports: Ports,
     now: Millis,
@@ -42,9 +43,9 @@ impl Followed {
         let ring = Arc::new(DropRing::new());
         ring.arm(true);
         let counters = Arc::new(Counters::new());
-        let dataplane = Dataplane::new(fdb, pool.clone(), counters, node.sessions())
+        let dataplane = Dataplane::new(fdb, pool.clone(), Arc::clone(&counters), node.sessions())
             .sampling(Arc::clone(&ring));
-        Self { node, pool, dataplane, ring, ports: Ports::default(), now: Millis(5000) }
+        Self { node, pool, dataplane, counters, ring, ports: Ports::default(), now: Millis(5000) }
     }
 
     /// The port and bytes of a packet, and what is seen of it when it comes so many times.
@@ -121,4 +122,34 @@ fn what_a_port_does_not_take_is_seen_as_it_would_have_left() {
     assert_eq!(first.beginning()[26..], bytes[26..BEGINNING_BYTES]);
     followed.dataplane.forget_port(followed.node.port("pod-r").expect("a port"));
     assert_eq!(followed.pool.available(), followed.pool.total(), "no frame is kept for it");
+}
+
+#[test]
+fn a_packet_that_was_put_off_is_counted_when_its_end_is_known() {
+    let mut followed = Followed::new();
+    followed.ports.puts_off = true;
+    let to_a = "pod-r eth pod-r > gateway / ip 198.18.1.5 > 198.18.1.2 / udp 1 > 2 / 26 bytes";
+    let (from, bytes, seen) = followed.seen(to_a, 3);
+    assert!(seen.is_empty());
+    let received = Accounting { received: 3, ..Accounting::default() };
+    assert_eq!(followed.counters.accounting(), received, "none is at its end");
+
+    let put_off = std::mem::take(&mut followed.ports.put_off);
+    let outcomes = [Ok(()), Err(DropReason::QueueFull), Ok(())];
+    for ((port, packet, account), outcome) in put_off.into_iter().zip(outcomes) {
+        assert_eq!(account, Account { ingress: from, packets: 1 });
+        followed.dataplane.settle(port, account, &packet.frame, outcome);
+    }
+    let counters = &followed.counters;
+    let books = Accounting { received: 3, made: 0, sent: 2, dropped: 1 };
+    assert_eq!(counters.accounting(), books);
+    let a = counters.port(followed.node.port("pod-a").expect("a port"));
+    assert_eq!((a.tx_packets, a.tx_bytes), (2, 2 * bytes.len() as u64));
+    assert_eq!(counters.drops(from, DropReason::QueueFull), 1);
+    let mut seen = Vec::new();
+    followed.ring.since(0, |snapshot| seen.push(*snapshot));
+    let [seen] = seen[..] else { panic!("{seen:?}") };
+    assert_eq!((seen.reason, seen.ingress), (DropReason::QueueFull, from));
+    assert_eq!(seen.beginning()[26..], bytes[26..], "as it would have left");
+    assert_eq!(followed.pool.available(), followed.pool.total());
 }

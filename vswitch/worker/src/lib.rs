@@ -12,6 +12,9 @@
 //! | `turn`      | the loop: commands, NIC queues, TAPs, flush, sleep |
 //! | `fdb_pages` | copies learned MACs to the control thread, a page a turn |
 //! | `egress`    | transmit handles: the way out of the walk |
+//! | `gather`    | packets that are written and read together, by io_uring |
+//! | `port_io`   | whether that pays on this machine |
+//! | `batch_sizes` | how many packets of a port are read together |
 //! | `schedule`  | which source is served next, and with how much |
 //! | `latency`   | how long packets take through a worker, counted for other threads |
 //! | `latency_sampler` | which of them are timed |
@@ -43,14 +46,17 @@
 
 #![forbid(unsafe_code)]
 
+mod batch_sizes;
 mod closer;
 pub mod cores;
 mod egress;
 mod essential;
 mod fdb_pages;
 mod gate;
+mod gather;
 mod latency;
 mod latency_sampler;
+mod port_io;
 pub mod publish;
 mod schedule;
 #[cfg(test)]
@@ -63,7 +69,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use dataplane::PathMtu;
 use dataplane::counters::Counters;
@@ -78,6 +84,7 @@ use netio::uplink::{Rx, Tx, UplinkKind};
 use closer::Closer;
 use fdb_pages::{FdbEntries, FdbReader};
 pub use latency::{Latencies, LatencyPath, LatencySnapshot};
+pub use port_io::{PortIo, PortIoChoice};
 pub use schedule::work;
 use turn::{Inbox, Outbox, Turn};
 
@@ -108,6 +115,8 @@ pub struct WorkerSpec {
     pub core: Option<usize>,
     /// When to sleep.
     pub idle: Idle,
+    /// How to read and write ports.
+    pub port_io: PortIo,
     /// Packet frames.
     pub frames: u32,
     /// Learned MACs at most.
@@ -154,6 +163,8 @@ pub(crate) enum Command {
     },
     #[cfg(test)]
     Panic,
+    #[cfg(test)]
+    BreakRing,
     Stop,
 }
 
@@ -170,6 +181,8 @@ pub(crate) struct Shared {
     counters: Arc<Counters>,
     latencies: Arc<Latencies>,
     drops: Arc<DropRing>,
+    /// Set at the start, and perhaps once more.
+    port_io: ArcSwapOption<PortIoChoice>,
 }
 
 struct Handle {
@@ -198,6 +211,8 @@ pub struct WorkerState {
     pub queues: Vec<u32>,
     /// How it sends by the NIC.
     pub sends_by: Option<UplinkKind>,
+    /// How it reads and writes its ports, and why.
+    pub port_io: Option<PortIoChoice>,
     /// The tables that it uses.
     pub epoch: Epoch,
     /// Turns of its loop so far: a worker that runs makes at least one a second.
@@ -260,6 +275,7 @@ impl Workers {
                 counters: Arc::new(Counters::new()),
                 latencies: Arc::new(Latencies::new()),
                 drops: Arc::new(DropRing::new()),
+                port_io: ArcSwapOption::empty(),
             });
             let (id, core, frames) = (spec.id, spec.core, spec.frames as usize);
             let uplink = spec.uplink.as_ref();
@@ -425,6 +441,7 @@ impl Workers {
                 thread_id: handle.shared.thread_id.load(Ordering::Relaxed),
                 queues: handle.queues.clone(),
                 sends_by: handle.sends_by,
+                port_io: handle.shared.port_io.load().as_deref().cloned(),
                 epoch: handle.shared.epoch(),
                 turns: handle.shared.turns.load(Ordering::Relaxed),
                 frames_free: handle.shared.frames_free.load(Ordering::Relaxed),
@@ -492,5 +509,9 @@ impl Handle {
 impl Shared {
     fn epoch(&self) -> Epoch {
         Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    fn set_port_io(&self, choice: PortIoChoice) {
+        self.port_io.store(Some(Arc::new(choice)));
     }
 }

@@ -15,10 +15,11 @@ use frame::{Packet, Pool};
 use netio::port::{PortFd, Recv};
 
 use super::essential::testing::ends_its_process;
-use super::{Command, Idle, SharedState, WorkerSpec, Workers};
+use super::{Command, Idle, PortIo, SharedState, WorkerSpec, Workers};
 
 mod latencies;
 mod moves;
+mod port_io;
 mod rates;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -62,6 +63,7 @@ fn spec(idle: Idle) -> WorkerSpec {
         id: 0,
         core: None,
         idle,
+        port_io: PortIo::IoUring,
         frames: 64,
         fdb_max: 64,
         fdb_ageing_ms: 300_000,

@@ -9,6 +9,7 @@
 //! which may still have packets. TAPs are chosen by readiness even while spinning, as asking each in
 //! turn would cost a system call a pod. Looking at a queue of the NIC costs none.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_channel::{Receiver, Sender};
-use dataplane::rate::{Budgets, Nanos};
+use dataplane::rate::{Budgets, Limit, Nanos};
 use dataplane::session::{PortSessions, SweepCursor};
 use dataplane::tables::{Epoch, Fdb, MAX_PORTS, PortId, Tables};
 use dataplane::{Dataplane, DropReason, Millis, PathMtu, wire_len};
@@ -27,11 +28,14 @@ use mio::{Events, Interest, Poll, Token};
 use netio::port::{PortFd, Recv};
 use netio::uplink::{Rx, RxError};
 
+use super::batch_sizes::{self, BatchSizes};
 use super::closer::ToClose;
-use super::egress::EgressPorts;
+use super::egress::{EgressPorts, Settled};
 use super::fdb_pages::{FdbCopier, FdbEntries};
 use super::gate::Gate;
+use super::gather::Posting;
 use super::latency_sampler::LatencySampler;
+use super::port_io::{self, PortIoChoice};
 use super::schedule::{Left, SHARE, Schedule, Source, cost};
 use super::{Command, Idle, Shared, SharedState, WAKE, WorkerSpec, WorkerUplink};
 
@@ -77,6 +81,10 @@ pub(super) struct Turn {
     to_close: ToClose,
     /// To be told when nothing that was received so far waits here any longer.
     stopping: Option<Sender<()>>,
+    /// How many packets of a port to read together, where that pays.
+    batch_sizes: BatchSizes,
+    /// Packets that were read together and are still to be processed; empty between two sources.
+    received: VecDeque<(Packet, Recv)>,
 }
 
 /// What a worker gets from other threads, or shares with them.
@@ -114,6 +122,16 @@ struct Served {
     left: Left,
 }
 
+/// A port that is being served.
+#[derive(Clone, Copy)]
+struct From<'a> {
+    tables: &'a Tables,
+    id: PortId,
+    limit: Option<&'a Limit>,
+    now: Millis,
+    nanos: Nanos,
+}
+
 impl Turn {
     pub(super) fn new(
         spec: WorkerSpec,
@@ -139,13 +157,15 @@ impl Turn {
         let fdb = Fdb::new(spec.fdb_max, spec.fdb_ageing_ms);
         let counters = Arc::clone(&shared.counters);
         let latency = LatencySampler::new(Arc::clone(&shared.latencies));
+        let (gather, port_io) = port_io::choose(spec.port_io);
+        shared.set_port_io(port_io);
         let turn = Self {
             tables: Cache::new(tables),
             inbox: commands,
             dataplane: Dataplane::new(fdb, pool.clone(), counters, state.sessions)
                 .sharing(Arc::clone(&tx_budgets))
                 .sampling(Arc::clone(&shared.drops)),
-            ports: EgressPorts::new(egress, pool.clone(), port_gone, latency),
+            ports: EgressPorts::new(egress, pool.clone(), port_gone, latency, gather),
             pool,
             shared,
             uplink,
@@ -163,6 +183,8 @@ impl Turn {
             fdb_copier: FdbCopier::new(fdb_pages),
             to_close,
             stopping: None,
+            batch_sizes: BatchSizes::new(),
+            received: VecDeque::with_capacity(batch_sizes::MOST),
         };
         Ok(turn)
     }
@@ -263,6 +285,8 @@ impl Turn {
                 Command::CopyFdb { into } => self.fdb_copier.begin(into),
                 #[cfg(test)]
                 Command::Panic => panic!("by order of a test"),
+                #[cfg(test)]
+                Command::BreakRing => self.ports.break_ring(),
                 Command::Stop => return false,
             }
         }
@@ -354,6 +378,7 @@ impl Turn {
             received += served.packets;
             self.schedule.served(source, served.took, served.left);
         }
+        self.note_ring_failure();
         received
     }
 
@@ -364,6 +389,7 @@ impl Turn {
         };
         ports.latency.serve(uplink);
         let budget = (credit / QUEUE_COST).clamp(1, QUEUE_BUDGET as i64) as usize;
+        ports.gather();
         let packets = queue.recv(pool, budget, |received| match received {
             Ok(packet) => dataplane.process(tables, uplink, packet, now, ports),
             Err(RxError::NoFrame) => dataplane.unreadable(uplink, DropReason::NoFrames),
@@ -371,6 +397,7 @@ impl Turn {
             Err(RxError::Malformed) => dataplane.unreadable(uplink, DropReason::OffloadInvalid),
         });
         dataplane.flush(tables, ports);
+        ports.release(|end| settle(dataplane, end));
         if packets > 0 {
             for heard in dataplane.take_path_mtus() {
                 // One that has no room is reported again by the router.
@@ -391,40 +418,80 @@ impl Turn {
     ) -> Served {
         let mut served = Served { packets: 0, took: 0, left: Left::Nothing };
         let Some(io) = self.ports.io(id).map(Arc::clone) else { return served };
+        served.left = Left::Some;
         // A port comes before the tables that name it: its first packets wait for them.
-        let Some(port) = tables.port(id) else { return Served { left: Left::Some, ..served } };
+        let Some(port) = tables.port(id) else { return served };
         let limit = port.rx_limit.as_ref();
         self.ports.latency.serve(id);
-        while served.took < credit {
+        let from = From { tables, id, limit, now, nanos };
+        let mut longest = 0;
+        while served.took < credit && served.left == Left::Some {
             if let Some(limit) = limit
                 && !self.gate.is_open(id, limit, nanos)
             {
                 self.shared.counters.rx_delayed(id);
-                return served;
+                served.left = Left::Nothing;
+                break;
             }
-            let Some(frame) = self.pool.alloc() else { break };
-            let mut packet = Packet::plain(frame);
-            match io.recv(&mut packet) {
-                Recv::Packet => {
-                    if let Some(limit) = limit {
-                        self.gate.charge(id, limit, wire_len(&packet), nanos);
-                    }
-                    served.took += cost(packet.frame.len());
-                    self.dataplane.process(tables, id, packet, now, &mut self.ports);
+            // The length of a packet is known when it was read: with a rate, the next one may be too much.
+            let expected = match limit {
+                Some(_) => 1,
+                None => self.batch_sizes.expected(id, credit - served.took, self.pool.available()),
+            };
+            if self.ports.reads_together(id, expected) {
+                let Self { ports, received, dataplane, .. } = self;
+                ports.gather();
+                ports.exchange(id, expected, received, |end| settle(dataplane, end));
+                while let Some((packet, outcome)) = self.received.pop_front() {
+                    longest = longest.max(packet.frame.len());
+                    self.take(&from, packet, outcome, &mut served);
                 }
-                Recv::Malformed => {
-                    served.took += cost(0);
-                    self.dataplane.unreadable(id, DropReason::OffloadInvalid);
-                }
-                Recv::WouldBlock => return served,
-                Recv::Gone => {
-                    self.ports.note_gone(id);
-                    return served;
-                }
+            } else {
+                let Some(frame) = self.pool.alloc() else { break };
+                let mut packet = Packet::plain(frame);
+                let outcome = io.recv(&mut packet);
+                longest = longest.max(packet.frame.len());
+                self.take(&from, packet, outcome, &mut served);
             }
-            served.packets += 1;
         }
-        Served { left: Left::Some, ..served }
+        let Self { ports, dataplane, .. } = self;
+        ports.release(|end| settle(dataplane, end));
+        self.batch_sizes.note(id, served.packets, longest);
+        served
+    }
+
+    /// Processes what a read from a port gave.
+    #[inline(always)]
+    fn take(&mut self, from: &From<'_>, packet: Packet, outcome: Recv, served: &mut Served) {
+        let From { tables, id, limit, now, nanos } = *from;
+        served.left = Left::Some;
+        match outcome {
+            Recv::Packet => {
+                if let Some(limit) = limit {
+                    self.gate.charge(id, limit, wire_len(&packet), nanos);
+                }
+                served.took += cost(packet.frame.len());
+                self.dataplane.process(tables, id, packet, now, &mut self.ports);
+            }
+            Recv::Malformed => {
+                served.took += cost(0);
+                self.dataplane.unreadable(id, DropReason::OffloadInvalid);
+            }
+            Recv::WouldBlock => return served.left = Left::Nothing,
+            Recv::Gone => {
+                self.ports.note_gone(id);
+                return served.left = Left::Nothing;
+            }
+        }
+        served.packets += 1;
+    }
+
+    /// Goes on by system calls alone after the kernel has refused a batch.
+    fn note_ring_failure(&mut self) {
+        if let Some(error) = self.ports.take_ring_failure() {
+            tracing::error!(%error, "io_uring has failed; ports are read and written by system calls");
+            self.shared.set_port_io(PortIoChoice::refused(&error));
+        }
     }
 
     fn wait(&mut self, timeout: Duration) {
@@ -452,4 +519,10 @@ impl Turn {
             }
         }
     }
+}
+
+/// Counts the end of a packet that was written together with others.
+fn settle(dataplane: &mut Dataplane, end: Settled) {
+    let Settled { posting: Posting { port, account }, packet, outcome } = end;
+    dataplane.settle(port, account, &packet.frame, outcome);
 }

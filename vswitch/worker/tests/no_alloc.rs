@@ -16,7 +16,7 @@ use dataplane::wire::{EtherType, MacAddr, Protocol, ethernet, ipv4};
 use frame::{Packet, Pool};
 use netio::port::{PortFd, Recv};
 use rustix::thread::gettid;
-use worker::{Idle, LatencyPath, SharedState, WorkerSpec, Workers};
+use worker::{Idle, LatencyPath, PortIo, SharedState, WorkerSpec, Workers};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const PACKETS: u64 = 1000;
@@ -79,8 +79,15 @@ fn packet(pool: &Pool) -> Packet {
     Packet::plain(frame)
 }
 
+/// One after the other, as both are counted in one place.
 #[test]
 fn a_worker_that_forwards_allocates_nothing() {
+    forwards_without_allocations(PortIo::ReadWrite);
+    // Where the kernel refuses, this is the same again.
+    forwards_without_allocations(PortIo::IoUring);
+}
+
+fn forwards_without_allocations(port_io: PortIo) {
     let spec = WorkerSpec {
         id: 0,
         core: None,
@@ -89,6 +96,7 @@ fn a_worker_that_forwards_allocates_nothing() {
         fdb_max: 64,
         fdb_ageing_ms: 300_000,
         uplink: None,
+        port_io,
     };
     let header = Header { boot_id: 1, seed: 2, buckets: 64 };
     let sessions = SessionTable::on_heap(&header).expect("two buckets at least");

@@ -194,6 +194,19 @@ pub struct WorkerSettings {
     pub frames: u32,
     /// A pod of a busy worker may move to an idle one.
     pub rebalance: bool,
+    /// How ports are read and written.
+    pub port_io: PortIoSetting,
+}
+
+/// How a worker reads and writes its ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortIoSetting {
+    /// By what costs less on this machine.
+    Auto,
+    /// Many packets at a time, by io_uring, unless the kernel refuses that.
+    IoUring,
+    /// A packet at a time, by read and write.
+    ReadWrite,
 }
 
 /// `[control]`

@@ -239,6 +239,10 @@ fn a_problem_names_line_key_and_expectation() {
             "f:8: workers.idle_after_us: expected 0 to 1000000 or \"never\", found \"sometimes\"",
         ),
         (
+            "[workers]\nport_io = \"mmap\"\n",
+            "f:8: workers.port_io: expected \"auto\", \"io_uring\" or \"read_write\", found \"mmap\"",
+        ),
+        (
             "[workers]\ncores = [1,\n1]\n",
             "f:9: workers.cores[1]: core 1 is listed twice; a worker needs its own",
         ),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use dataplane::tables::PortId;
-use dataplane::{DropReason, Egress};
+use dataplane::{Account, DropReason, Egress, Posted};
 use frame::{Offload, Packet};
 
 /// One packet that left.
@@ -20,6 +20,9 @@ pub(crate) struct Ports {
     /// What a port answers instead of taking a packet.
     pub(crate) failing: HashMap<PortId, DropReason>,
     refused: Option<Packet>,
+    /// Packets are put off until `put_off` is emptied.
+    pub(crate) puts_off: bool,
+    pub(crate) put_off: Vec<(PortId, Packet, Account)>,
 }
 
 impl Egress for Ports {
@@ -31,6 +34,19 @@ impl Egress for Ports {
         let (bytes, offload) = (packet.frame.to_vec(), packet.offload);
         self.sent.push(Sent { port, bytes, offload });
         Ok(())
+    }
+
+    fn post(
+        &mut self,
+        port: PortId,
+        packet: Packet,
+        account: Account,
+    ) -> Result<Posted, DropReason> {
+        if self.puts_off {
+            self.put_off.push((port, packet, account));
+            return Ok(Posted::Later);
+        }
+        self.send(port, packet).map(|()| Posted::Sent)
     }
 
     fn take_refused(&mut self) -> Option<Packet> {

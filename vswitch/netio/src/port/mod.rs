@@ -8,18 +8,25 @@
 //! Workers share a port by `Arc`: only one of them reads it, any may write to it, and the kernel
 //! keeps each frame whole.
 
+mod costs;
+mod ring;
 pub(crate) mod vnet;
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
+pub use costs::IoCosts;
 use frame::{CAPACITY_BYTES, Packet};
+pub use ring::{BATCH, Done, PortRing};
 pub use tap::{QUEUE_PACKETS, TapOffloads};
 
 use crate::sys::{check, check_fd};
 use crate::{Error, Result};
+
+/// What is read at most: a frame and its header.
+const BUFFER_BYTES: usize = vnet::HEADER_BYTES + CAPACITY_BYTES;
 
 /// Where a port's frames come from and go to.
 #[derive(Debug)]
@@ -178,36 +185,8 @@ impl PortFd {
 
     /// Takes the next frame, into `packet`; its earlier content is gone in any case.
     pub fn recv(&self, packet: &mut Packet) -> Recv {
-        let frame = &mut packet.frame;
-        frame.reset();
-        frame.extend(CAPACITY_BYTES).expect("an empty frame has its whole capacity");
-        let buffer = frame
-            .with_prefix_mut(vnet::HEADER_BYTES)
-            .expect("the headroom of an empty frame exceeds the header");
-        let capacity = buffer.len();
-        let outcome = self.read(buffer).and_then(|len| match len {
-            // The other end of a socketpair was closed, or sent a message of nothing.
-            0 => Err(Recv::Gone),
-            // A full buffer may have cut the frame.
-            len if len == capacity => Err(Recv::Malformed),
-            len => {
-                let (header, _) = buffer.split_first_chunk().ok_or(Recv::Malformed)?;
-                let packet_len = len.checked_sub(vnet::HEADER_BYTES).ok_or(Recv::Malformed)?;
-                let offload = vnet::decode(header, packet_len).map_err(|_| Recv::Malformed)?;
-                Ok((packet_len, offload))
-            }
-        });
-        match outcome {
-            Ok((packet_len, offload)) => {
-                packet.frame.truncate(packet_len);
-                packet.offload = offload;
-                Recv::Packet
-            }
-            Err(recv) => {
-                packet.frame.reset();
-                recv
-            }
-        }
+        let outcome = self.read(buffer_of(packet));
+        received(packet, outcome)
     }
 
     /// Writes a packet; its bytes are as before afterwards.
@@ -215,18 +194,8 @@ impl PortFd {
     /// # Errors
     /// If it could not be written; it may be sent elsewhere or dropped.
     pub fn send(&self, packet: &mut Packet) -> std::result::Result<(), SendError> {
-        let header = vnet::encode(&packet.offload, packet.frame.len())
-            .map_err(|vnet::Malformed| SendError::Refused)?;
-        let whole = packet.frame.with_prefix_mut(vnet::HEADER_BYTES).ok_or(SendError::Refused)?;
-        whole[..vnet::HEADER_BYTES].copy_from_slice(&header);
-        self.write(whole).map_err(|error| match error.raw_os_error() {
-            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => SendError::WouldBlock,
-            // tun_get_user (drivers/net/tun.c) returns EIO while the device is not IFF_UP.
-            Some(libc::EIO) => SendError::Down,
-            // What tun_get_user returns for a frame that it can't make a packet of.
-            Some(libc::EINVAL | libc::EMSGSIZE | libc::EFAULT) => SendError::Refused,
-            _ => SendError::Gone,
-        })
+        let whole = with_header(packet)?;
+        self.write(whole).map_err(|error| refusal(error.raw_os_error()))
     }
 
     fn read(&self, buffer: &mut [u8]) -> std::result::Result<usize, Recv> {
@@ -241,11 +210,7 @@ impl PortFd {
                 usize::try_from(received).map_err(|_| io::Error::last_os_error())
             }
         };
-        outcome.map_err(|error| match error.kind() {
-            // An interrupted read took nothing; the caller polls and comes back.
-            ErrorKind::WouldBlock | ErrorKind::Interrupted => Recv::WouldBlock,
-            _ => Recv::Gone,
-        })
+        outcome.map_err(|error| nothing_read(error.raw_os_error()))
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
@@ -280,6 +245,75 @@ impl AsRawFd for PortFd {
 impl From<PortFd> for OwnedFd {
     fn from(port: PortFd) -> Self {
         port.file.into()
+    }
+}
+
+/// Where a frame is read to, its header before it; what the packet held is gone.
+fn buffer_of(packet: &mut Packet) -> &mut [u8] {
+    let frame = &mut packet.frame;
+    frame.reset();
+    frame.extend(CAPACITY_BYTES).expect("an empty frame has its whole capacity");
+    frame
+        .with_prefix_mut(vnet::HEADER_BYTES)
+        .expect("the headroom of an empty frame exceeds the header")
+}
+
+/// Makes a packet of what was read to its buffer.
+fn received(packet: &mut Packet, outcome: std::result::Result<usize, Recv>) -> Recv {
+    let outcome = outcome.and_then(|len| match len {
+        // The other end of a socketpair was closed, or sent a message of nothing.
+        0 => Err(Recv::Gone),
+        // A full buffer may have cut the frame.
+        len if len >= BUFFER_BYTES => Err(Recv::Malformed),
+        len => {
+            let buffer = packet.frame.with_prefix_mut(vnet::HEADER_BYTES);
+            let (header, _) =
+                buffer.and_then(|buffer| buffer.split_first_chunk()).ok_or(Recv::Malformed)?;
+            let packet_len = len.checked_sub(vnet::HEADER_BYTES).ok_or(Recv::Malformed)?;
+            let offload = vnet::decode(header, packet_len).map_err(|_| Recv::Malformed)?;
+            Ok((packet_len, offload))
+        }
+    });
+    match outcome {
+        Ok((packet_len, offload)) => {
+            packet.frame.truncate(packet_len);
+            packet.offload = offload;
+            Recv::Packet
+        }
+        Err(recv) => {
+            packet.frame.reset();
+            recv
+        }
+    }
+}
+
+/// What is written for a packet: it and its header before it.
+fn with_header(packet: &mut Packet) -> std::result::Result<&mut [u8], SendError> {
+    let header = vnet::encode(&packet.offload, packet.frame.len())
+        .map_err(|vnet::Malformed| SendError::Refused)?;
+    let whole = packet.frame.with_prefix_mut(vnet::HEADER_BYTES).ok_or(SendError::Refused)?;
+    whole[..vnet::HEADER_BYTES].copy_from_slice(&header);
+    Ok(whole)
+}
+
+/// Why a read gave nothing.
+fn nothing_read(errno: Option<i32>) -> Recv {
+    match errno {
+        // An interrupted read took nothing; the caller polls and comes back.
+        Some(libc::EAGAIN | libc::EINTR) => Recv::WouldBlock,
+        _ => Recv::Gone,
+    }
+}
+
+/// Why a write was refused.
+fn refusal(errno: Option<i32>) -> SendError {
+    match errno {
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => SendError::WouldBlock,
+        // tun_get_user (drivers/net/tun.c) returns EIO while the device is not IFF_UP.
+        Some(libc::EIO) => SendError::Down,
+        // What tun_get_user returns for a frame that it can't make a packet of.
+        Some(libc::EINVAL | libc::EMSGSIZE | libc::EFAULT) => SendError::Refused,
+        _ => SendError::Gone,
     }
 }
 

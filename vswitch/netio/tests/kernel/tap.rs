@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::common::{Namespace, eventually, ip, link, up};
 use frame::{Checksum, GsoKind, Packet, Pool};
-use netio::port::{PortFd, PortFdKind, Recv, SendError};
+use netio::port::{Done, PortFd, PortFdKind, PortRing, Recv, SendError};
 use netio::{Error, fdpass};
 use netlink::Netlink;
 
@@ -272,5 +272,117 @@ fn a_name_that_is_taken_is_not_shared() {
         ip("tuntap add tap0 mode tap vnet_hdr");
         let refused = PortFd::create_tap("tap0").expect_err("somebody else's");
         assert!(matches!(refused, Error::Tap(tap::Error::Create { .. })), "{refused}");
+    });
+}
+
+/// `None`, with a message, where there can be no ring.
+fn ring(test: &str) -> Option<PortRing<u16>> {
+    PortRing::new(4)
+        .inspect_err(|error| crate::common::skip(test, &format!("no io_uring ({error})")))
+        .ok()
+}
+
+fn run(ring: &mut PortRing<u16>) -> Vec<Done<u16>> {
+    let mut all = Vec::new();
+    ring.run(|done| all.push(done)).expect("the kernel does not refuse");
+    all
+}
+
+#[test]
+fn a_ring_reads_and_writes_datagrams_in_their_order() {
+    let test = "a_ring_reads_and_writes_datagrams_in_their_order";
+    let Some(namespace) = Namespace::new(test) else { return };
+    namespace.run(move || {
+        let Some(mut ring) = ring(test) else { return };
+        let (pool, port) = (Pool::new(64), plugged());
+        ring.register(2, &port).expect("a place");
+        let socket = UdpSocket::bind((KERNEL, 0)).expect("a socket");
+        socket.connect((POD, 7)).expect("connected");
+        for number in 0..20_u8 {
+            socket.send(&[number]).expect("sent");
+        }
+        for _ in 0..32 {
+            ring.read(2, &port, empty(&pool)).expect("room");
+        }
+        let mut answers = 0;
+        for done in run(&mut ring) {
+            // The kernel sends other things, too.
+            if let Done::Read(mut packet, Recv::Packet) = done
+                && packet.frame[12..14] == [8, 0]
+                && packet.frame[23] == 17
+            {
+                assert_eq!(packet.offload.checksum, Checksum::Partial { start: 34, offset: 6 });
+                turn_round(&mut packet.frame);
+                ring.write(2, &port, packet, answers).expect("room");
+                answers += 1;
+            }
+        }
+        assert_eq!(answers, 20);
+        let notes: Vec<_> = run(&mut ring)
+            .into_iter()
+            .map(|done| match done {
+                Done::Write(_, note, Ok(())) => note,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(notes, (0..20).collect::<Vec<_>>());
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("set");
+        for number in 0..20_u8 {
+            let mut answer = [0; 16];
+            let len = socket.recv(&mut answer).expect("an answer");
+            assert_eq!(answer[..len], [number]);
+        }
+    });
+}
+
+#[test]
+fn a_ring_tells_what_is_wrong_with_a_tap() {
+    let test = "a_ring_tells_what_is_wrong_with_a_tap";
+    let Some(namespace) = Namespace::new(test) else { return };
+    namespace.run(move || {
+        let Some(mut ring) = ring(test) else { return };
+        let (pool, port) = (Pool::new(4), PortFd::create_tap("tap0").expect("a TAP"));
+        ring.register(0, &port).expect("a place");
+        let packet = || {
+            let mut packet = empty(&pool);
+            packet.frame.extend(60).expect("room").fill(0);
+            packet
+        };
+        ring.write(0, &port, packet(), 0).expect("room");
+        let [Done::Write(_, 0, Err(SendError::Down))] = run(&mut ring)[..] else {
+            panic!("it is down")
+        };
+        up("tap0");
+        ring.write(0, &port, packet(), 0).expect("room");
+        let [Done::Write(_, 0, Ok(()))] = run(&mut ring)[..] else { panic!("it is up") };
+        ip("link delete tap0");
+        ring.write(0, &port, packet(), 0).expect("room");
+        ring.read(0, &port, empty(&pool)).expect("room");
+        let done = run(&mut ring);
+        let [Done::Write(_, 0, Err(SendError::Gone)), Done::Read(_, Recv::Gone)] = done[..] else {
+            panic!("{done:?}")
+        };
+    });
+}
+
+/// As a pod's namespace is: the TAP was made in it.
+#[test]
+fn a_ring_that_has_let_go_of_a_tap_keeps_no_namespace() {
+    let test = "a_ring_that_has_let_go_of_a_tap_keeps_no_namespace";
+    let Some(namespace) = Namespace::new(test) else { return };
+    namespace.run(move || {
+        let Some(mut ring) = ring(test) else { return };
+        let (pool, port) = (Pool::new(1), PortFd::create_tap("tap0").expect("a TAP"));
+        ring.register(3, &port).expect("a place");
+        ring.read(3, &port, empty(&pool)).expect("room");
+        run(&mut ring);
+        ring.unregister(3).expect("it is there");
+        drop(port);
+        // The TAP ends with its last file, and it was this one.
+        PortFd::create_tap("tap0").expect("the name is free");
+        let port = PortFd::create_tap("tap1").expect("a TAP");
+        ring.register(3, &port).expect("a place");
+        drop((port, ring));
+        PortFd::create_tap("tap1").expect("a ring that is dropped lets go of all files first");
     });
 }

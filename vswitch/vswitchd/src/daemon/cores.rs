@@ -212,6 +212,7 @@ mod tests {
             thread_id: 77,
             queues: Vec::new(),
             sends_by: None,
+            port_io: None,
             epoch: dataplane::tables::Epoch(1),
             turns: 1,
             frames_free: 1,

@@ -132,6 +132,11 @@ impl Daemon {
         choices.push(choice);
         warnings.extend(warning);
         let workers = Workers::spawn(specs, publisher.shared(), &shared).map_err(Error::Workers)?;
+        choices.extend(
+            workers.states().into_iter().filter_map(|state| {
+                Some(format!("worker {}: ports by {}", state.id, state.port_io?))
+            }),
+        );
         failpoint::hit("start-workers")?;
         let mut netlink = Netlink::open().map_err(Error::Netlink)?;
         let mut store = DescriptorStore::new(notify);

@@ -5,11 +5,11 @@
 
 use netio::uplink::UplinkQueue;
 use worker::cores::given;
-use worker::{Idle, WorkerSpec, WorkerUplink};
+use worker::{Idle, PortIo, WorkerSpec, WorkerUplink};
 
 use crate::error::chain;
 use crate::uplink::OpenUplink;
-use controlplane::config::{Config, WorkerSettings};
+use controlplane::config::{Config, PortIoSetting, WorkerSettings};
 use controlplane::ports;
 
 /// One worker a configured core; fewer, with a warning, if one could not send by the NIC.
@@ -19,7 +19,12 @@ pub(super) fn specs(
     choices: &mut Vec<String>,
     warnings: &mut Vec<String>,
 ) -> Vec<WorkerSpec> {
-    let WorkerSettings { cores, idle_after_us, frames, .. } = &config.workers;
+    let WorkerSettings { cores, idle_after_us, frames, port_io, .. } = &config.workers;
+    let port_io = match port_io {
+        PortIoSetting::Auto => PortIo::Auto,
+        PortIoSetting::IoUring => PortIo::IoUring,
+        PortIoSetting::ReadWrite => PortIo::ReadWrite,
+    };
     let cores: Vec<Option<usize>> = match cores {
         Some(cores) => cores.iter().copied().map(Some).collect(),
         None => vec![given().last().copied()],
@@ -39,6 +44,7 @@ pub(super) fn specs(
             id,
             core,
             idle,
+            port_io,
             frames: *frames,
             fdb_max: config.bridge.fdb_max,
             fdb_ageing_ms: config.bridge.ageing_seconds * 1000,

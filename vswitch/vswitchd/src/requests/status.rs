@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use api::{
     Encapsulation, KernelRoutes, Mac, MasqueradeStatus, RefusedRoute, Status, UplinkStatus,
-    WorkerCoreShare, WorkerStatus,
+    WorkerCoreShare, WorkerPortIo, WorkerStatus,
 };
 
 use crate::daemon::Daemon;
@@ -144,6 +144,10 @@ impl Daemon {
                 }),
                 queues: state.queues,
                 sends_by: state.sends_by.map(|kind| kind.to_string()),
+                port_io: state.port_io.map(|choice| WorkerPortIo {
+                    by: choice.by().to_owned(),
+                    reason: choice.reason,
+                }),
                 ports,
                 epoch: state.epoch.0,
                 frames_free: state.frames_free,
