@@ -5,6 +5,7 @@
 //!
 //! | file | does |
 //! |---|---|
+//! | `change_times` | how long changes take until they are in force |
 //! | `cores`  | how much of its core each worker gets |
 //! | `start`  | from a configuration to a daemon that forwards |
 //! | `frames` | which workers have no packet memory left |
@@ -18,6 +19,7 @@
 //! | `workers` | what each worker is started with |
 //! | `stop`   | reload and end |
 
+mod change_times;
 pub(crate) mod cores;
 mod drop_sampling;
 mod frames;
@@ -55,6 +57,7 @@ use crate::journal::OnDisk;
 use crate::lock::Locks;
 use crate::namespaces::{self, Namespaces};
 use crate::node::Node;
+use change_times::ChangeTimes;
 use cores::CoreShares;
 use drop_sampling::DropSampling;
 use frames::FrameShortage;
@@ -99,6 +102,7 @@ pub struct Daemon {
     frames: FrameShortage,
     /// What each worker gets of its core.
     pub(crate) core_shares: CoreShares,
+    pub(crate) change_times: ChangeTimes,
     drop_sampling: DropSampling,
     pending: PendingPods,
     queue_watch: QueueWatch,
@@ -159,10 +163,15 @@ impl Daemon {
     /// # Errors
     /// Why a request is refused, or could not be carried out.
     pub(crate) fn react(&mut self, event: Event) -> Result<Option<Reply>, ErrorReply> {
+        let (begun, before) = (Instant::now(), self.node.publisher.epoch());
         let outcome = self.plane.on(event).and_then(|change| {
             let outcome = self.plane.carry_out(change, &mut self.node);
             outcome.inspect_err(|refusal| tracing::error!("{refusal}"))
         });
+        let publisher = &self.node.publisher;
+        if publisher.epoch() != before && outcome.is_ok() {
+            self.change_times.note(begun, publisher.in_force_since());
+        }
         // A port that no worker took is closed.
         self.node.arriving.clear();
         let answer = self.node.answer.take();
@@ -189,6 +198,7 @@ impl Daemon {
         self.look_at_pending(now);
         self.drop_sampling.look(&self.node.workers.drop_rings(), now);
         if self.node.publisher.settle(&self.node.workers) {
+            self.change_times.caught_up(now);
             self.follow(Event::WorkersCaughtUp);
         }
         self.mend_journal(now);

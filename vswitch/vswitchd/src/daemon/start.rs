@@ -29,6 +29,7 @@ use worker::Workers;
 use worker::cores::leave_to_workers;
 use worker::publish::Publisher;
 
+use super::change_times::ChangeTimes;
 use super::cores::CoreShares;
 use super::drop_sampling::DropSampling;
 use super::frames::FrameShortage;
@@ -204,6 +205,7 @@ impl Daemon {
             turns: Turns::default(),
             frames: FrameShortage::default(),
             core_shares: CoreShares::default(),
+            change_times: ChangeTimes::default(),
             drop_sampling: DropSampling::default(),
             pending: PendingPods::default(),
             queue_watch: QueueWatch::new(now),
