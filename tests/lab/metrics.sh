@@ -78,6 +78,37 @@ move_with_traffic() {
         test "$(value 'vswitch_drops_total{kind="pod",namespace="demo",pod="a1",reason="policy-denied"}')" -gt 0
     check "and by direction" test "$(value 'vswitch_policy_decisions_total{direction="ingress",verdict="denied"}')" -gt 0
     check "pod and node accounts agree" sums_agree
+    check "what packets took is counted by path" positive 'vswitch_latency_seconds_count{path="pod-pod"}'
+    check "in seconds" positive 'vswitch_latency_seconds_sum{path="pod-pod"}'
+    check "what takes longer than a bound is beyond it" bounds_rise
+    check "changes were put in force" positive vswitch_change_apply_seconds_count
+    check "the worker was busy" positive 'vswitch_worker_busy_seconds_total{worker="0"}'
+    check "a pod's burst does not fit into a queue that nobody reads" burst
+    check "which the kernel counts, and so is told" wait_until 5 positive \
+        'vswitch_kernel_drops_total{kind="pod",namespace="demo",pod="a1",reason="interface-queue-full"}'
+    check "promtool finds nothing to complain of in that" lint
+}
+
+# positive SERIES
+positive() { value "$1" | awk '{ found = $1 > 0 } END { exit !found }'; }
+
+# The buckets of a path do not fall, and the last has all.
+bounds_rise() {
+    told | awk '
+        /^vswitch_latency_seconds_bucket{path="pod-pod"/ { falls += $NF < last; last = $NF; buckets++ }
+        /^vswitch_latency_seconds_count{path="pod-pod"/ { all = $NF }
+        END { exit !(buckets == 13 && !falls && last == all) }'
+}
+
+# Twenty packets at once while the daemon stands.
+burst() {
+    local daemon
+    daemon=$(lab_pid vswitchd-node-a)
+    in_ip a1 link set eth0 txqueuelen 2
+    kill -STOP "$daemon"
+    in_ns a1 ping -q -n -l 20 -c 20 -w 1 "$(address a2 4)" || true
+    kill -CONT "$daemon"
+    in_ip a1 link set eth0 txqueuelen 8192
 }
 
 # has SERIES VALUE
@@ -113,8 +144,8 @@ PYTHON
     wait "$slow" 2>/dev/null || true
 }
 
-# names FILE: the metrics that it names.
-names() { grep -oE 'vswitch_[a-z_]+' "$1" | sort -u; }
+# names FILE: the metrics that it names, those of a histogram by the name of that.
+names() { grep -oE 'vswitch_[a-z_]+' "$1" | sed 's/_seconds_\(bucket\|sum\|count\)$/_seconds/' | sort -u; }
 
 alerts() {
     local known file

@@ -15,6 +15,7 @@
 //! | `state`      | what `status` and `show` answer |
 //! | `service`    | services, as a node is to serve them |
 //! | `session`    | what the daemon shows of the session table |
+//! | `latency`    | how long packets take, as counts |
 //! | `explain`    | what decides about a connection, stage by stage |
 //! | `trace`      | a described packet, and the doors that it passed |
 //! | `codec`      | length prefix and JSON, bounded |
@@ -36,6 +37,7 @@ mod drop_sample;
 mod error;
 mod explain;
 mod fnv;
+mod latency;
 mod mac;
 mod message;
 mod peer;
@@ -64,6 +66,7 @@ pub use explain::{
     DecidingRule, Explain, Explained, ExplainedEnd, ExplainedRoute, ExplainedService, Judge,
 };
 pub use fnv::Fnv;
+pub use latency::{LatencyBucket, LatencyCounts, LatencyReport};
 pub use mac::{Mac, MacParseError};
 pub use message::{ErrorKind, ErrorReply, Reply, Request, Response};
 pub use peer::{Encapsulate, Encapsulation, PeerEntry, PeerSpec, PeerSync, RefusedPeer};

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Adjustment, Attach, AttachmentId, Check, Collect, Drops, Explain, Explained, FdbEntry,
-    FibEntry, FollowDrops, FollowedDrops, Mac, NeighborEntry, PeerEntry, PeerSpec, PeerSync,
-    PolicyDigest, PolicyState, PolicySync, PortEntry, Reattachment, Recover, RefusedPeer,
+    FibEntry, FollowDrops, FollowedDrops, LatencyReport, Mac, NeighborEntry, PeerEntry, PeerSpec,
+    PeerSync, PolicyDigest, PolicyState, PolicySync, PortEntry, Reattachment, Recover, RefusedPeer,
     RefusedRuleSet, RefusedService, Reserve, Reserved, RouteSpec, ServiceEntry, ServiceSync,
     Sessions, Status, Survey, TracePacket, TraceResult,
 };
@@ -33,6 +33,11 @@ pub enum Request {
     ShowDrops,
     /// Samples of the packets that are dropped meanwhile; asked again and again.
     FollowDrops(FollowDrops),
+    /// How long packets take through the switch.
+    ShowLatency {
+        /// Also by the port that they come from.
+        by_port: bool,
+    },
     /// Every service, and what its flows are given to.
     ShowServices,
     /// The policies of each pod, and how much there is of them.
@@ -162,6 +167,8 @@ pub enum Reply {
     Drops(Drops),
     /// Answer to `FollowDrops`.
     FollowedDrops(FollowedDrops),
+    /// Answer to `ShowLatency`.
+    Latency(LatencyReport),
     /// Answer to `ShowServices`.
     Services(Vec<ServiceEntry>),
     /// Answer to `ShowPolicies`.

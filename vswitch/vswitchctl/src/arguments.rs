@@ -2,6 +2,7 @@
 
 mod drops;
 mod explain;
+mod latency;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,6 +16,8 @@ use ipnet::IpNet;
 use drops::Drops;
 pub(crate) use drops::Limits;
 use explain::Explain;
+pub(crate) use latency::Intervals;
+use latency::Latency;
 
 /// Shows and changes what vswitchd forwards.
 #[derive(Parser)]
@@ -48,6 +51,8 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Dropped packets by port and reason, or with --follow each as it is dropped, with its cause.
     Drops(Drops),
+    /// How long packets take through the switch, by path and by port.
+    Latency(Latency),
     /// Routes.
     #[command(subcommand)]
     Route(Route),
@@ -306,6 +311,7 @@ impl Command {
             }),
             Self::Explain(explain) => explain.request(),
             Self::Drops(drops) => drops.request(),
+            Self::Latency(latency) => latency.request(),
             Self::Route(Route::Add { prefix, to, name }) => {
                 let target = match to {
                     To::Peer => RouteTarget::Peer { name: name.clone().unwrap_or_default() },
@@ -362,7 +368,7 @@ mod tests {
     use api::{Request, RouteTarget};
     use clap::{CommandFactory, Parser};
 
-    use super::Arguments;
+    use super::{Arguments, Command};
 
     fn request(line: &str) -> Result<Request, clap::Error> {
         let words = std::iter::once("vswitchctl").chain(line.split(' '));
@@ -372,6 +378,23 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn latencies_are_of_all_time_of_an_interval_or_of_one_after_the_other() {
+        let intervals = |line: &str| {
+            let words = std::iter::once("vswitchctl").chain(line.split(' '));
+            match Arguments::try_parse_from(words).map(|arguments| arguments.command) {
+                Ok(Command::Latency(latency)) => latency
+                    .intervals()
+                    .map(|intervals| (intervals.length.as_secs(), intervals.go_on)),
+                _ => panic!("{line}"),
+            }
+        };
+        assert_eq!(intervals("latency"), None);
+        assert_eq!(intervals("latency --interval 3"), Some((3, false)));
+        assert_eq!(intervals("latency --watch"), Some((10, true)));
+        assert_eq!(intervals("latency --watch --interval 2 --ports"), Some((2, true)));
     }
 
     #[test]
@@ -396,6 +419,9 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert!(matches!(request("drops"), Ok(Request::ShowDrops)));
+        assert!(matches!(request("latency"), Ok(Request::ShowLatency { by_port: false })));
+        let line = "latency --ports --interval 3 --json";
+        assert!(matches!(request(line), Ok(Request::ShowLatency { by_port: true })));
         match request("drops --follow --pod shop/db-0 --reason no-route --count 3 --for 9") {
             Ok(Request::FollowDrops(asked)) => {
                 assert_eq!(asked.pod.as_deref(), Some("shop/db-0"));
@@ -422,6 +448,7 @@ mod tests {
             "explain a b --protocol gre",
             "drops --pod shop/db-0",
             "drops --follow --count 0",
+            "latency --interval 0",
             "peer add b 203.0.113.12",
             "fdb add xx 198.51.100.1",
         ] {

@@ -3,16 +3,14 @@
 //! Enters: what to follow and until when; signals. Leaves: a line a flow and second, or a JSON object a
 //! sample; at the end how many that were, and how many the counters counted meanwhile.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use api::{ClientError, FollowDrops, FollowedDrops, PATIENCE, Reply, Request, Wait};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::low_level::pipe;
 
 use crate::arguments::Limits;
+use crate::interruption::Interruption;
 use crate::print::{Fold, followed_json, summary};
 
 /// A worker's limit of samples is one of a second, and its ring has room for more than that.
@@ -70,7 +68,7 @@ pub(crate) fn follow(
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), FollowError> {
-    let mut interrupted = interruption()?;
+    let mut interruption = Interruption::new()?;
     let end = limits.time.map(|time| Instant::now() + time);
     let (mut seen, mut last) = (Seen::default(), Instant::now());
     let result = loop {
@@ -100,7 +98,7 @@ pub(crate) fn follow(
         }
         let pause =
             end.map_or(PAUSE, |end| PAUSE.min(end.saturating_duration_since(Instant::now())));
-        if waits(&mut interrupted, pause)? {
+        if interruption.comes_within(pause)? {
             break Ok(());
         }
     };
@@ -117,28 +115,5 @@ fn ask(socket: &Path, asked: &FollowDrops) -> Result<FollowedDrops, ClientError>
     match api::call(socket, &request, &[], Wait::Silence(PATIENCE))? {
         Reply::FollowedDrops(answer) => Ok(answer),
         other => Err(ClientError::unexpected(socket, &other)),
-    }
-}
-
-/// A stream with a byte for each signal that ends this.
-fn interruption() -> io::Result<UnixStream> {
-    let (reader, writer) = UnixStream::pair()?;
-    pipe::register(SIGTERM, writer.try_clone()?)?;
-    pipe::register(SIGINT, writer)?;
-    Ok(reader)
-}
-
-/// Whether a signal came within the pause.
-fn waits(interrupted: &mut UnixStream, pause: Duration) -> io::Result<bool> {
-    // A timeout of zero is refused.
-    interrupted.set_read_timeout(Some(pause.max(Duration::from_millis(1))))?;
-    match interrupted.read(&mut [0; 16]) {
-        Ok(bytes) => Ok(bytes > 0),
-        Err(error) => match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Ok(false),
-            // The handler's byte is there with the next look.
-            io::ErrorKind::Interrupted => waits(interrupted, pause),
-            _ => Err(error),
-        },
     }
 }

@@ -4,7 +4,10 @@
 
 mod arguments;
 mod follow;
+mod interruption;
+mod latency;
 mod print;
+mod watch;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -12,7 +15,7 @@ use std::process::ExitCode;
 use api::{ClientError, FollowDrops, PATIENCE, Reply, Request, Wait};
 use clap::Parser;
 
-use arguments::{Arguments, Command, Limits};
+use arguments::{Arguments, Command, Intervals, Limits};
 use follow::FollowError;
 
 /// The daemon refused, or is not there.
@@ -29,6 +32,11 @@ fn main() -> ExitCode {
         && let Some((asked, limits)) = drops.followed()
     {
         return follow_drops(&arguments, asked, limits);
+    }
+    if let Command::Latency(latency) = &arguments.command
+        && let Some(intervals) = latency.intervals()
+    {
+        return watch_latency(&arguments, &latency.request(), intervals);
     }
     let request = arguments.command.request();
     let reply = api::call(&arguments.socket, &request, &[], Wait::Silence(PATIENCE));
@@ -51,7 +59,17 @@ fn main() -> ExitCode {
 
 fn follow_drops(arguments: &Arguments, asked: FollowDrops, limits: Limits) -> ExitCode {
     let (socket, mut out) = (&arguments.socket, io::stdout().lock());
-    match follow::follow(socket, asked, limits, arguments.json, &mut out) {
+    shown(follow::follow(socket, asked, limits, arguments.json, &mut out))
+}
+
+fn watch_latency(arguments: &Arguments, request: &Request, intervals: Intervals) -> ExitCode {
+    let (socket, mut out) = (&arguments.socket, io::stdout().lock());
+    shown(watch::watch(socket, request, intervals, arguments.json, &mut out))
+}
+
+/// The exit code of what goes on for a time.
+fn shown(result: Result<(), FollowError>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(FollowError::Client(error)) => fail(&error, FAILED),
         // `| head` has seen enough.
@@ -59,7 +77,7 @@ fn follow_drops(arguments: &Arguments, asked: FollowDrops, limits: Limits) -> Ex
             ExitCode::SUCCESS
         }
         Err(FollowError::Io(error)) => {
-            let _ = writeln!(io::stderr(), "vswitchctl: dropped packets cannot be shown: {error}");
+            let _ = writeln!(io::stderr(), "vswitchctl: nothing can be shown: {error}");
             ExitCode::from(FAILED)
         }
     }

@@ -11,11 +11,13 @@
 //! | `policies` | policies of pods |
 //! | `explain`  | what decides about a connection |
 //! | `followed` | packets as they are dropped |
+//! | `latency`  | how long packets take |
 //! | `packets`  | drops, and what becomes of a packet |
 //! | `table`    | columns and lines |
 
 mod explain;
 mod followed;
+mod latency;
 mod packets;
 mod policies;
 mod ports;
@@ -27,7 +29,14 @@ mod table;
 use api::Reply;
 use serde::Serialize;
 
+use crate::latency::LatencySummary;
 pub(crate) use followed::{Fold, followed_json, summary};
+pub(crate) use latency::text as latency_text;
+
+/// Latencies of an interval, on one line.
+pub(crate) fn latency_json(summary: &LatencySummary) -> String {
+    serde_json::to_string(summary).expect("a plain struct") + "\n"
+}
 
 /// The content of an answer, without its envelope.
 pub(crate) fn json(reply: &Reply) -> String {
@@ -45,6 +54,7 @@ pub(crate) fn json(reply: &Reply) -> String {
         Reply::Peers(peers) => pretty(peers),
         Reply::Drops(drops) => pretty(drops),
         Reply::FollowedDrops(followed) => pretty(followed),
+        Reply::Latency(report) => pretty(&LatencySummary::since_start(report)),
         Reply::Trace(trace) => pretty(trace),
         Reply::Explained(told) => pretty(told),
         Reply::Reserved(reserved) => pretty(reserved),
@@ -83,6 +93,7 @@ pub(crate) fn text(reply: &Reply) -> String {
         Reply::Services(services) => services::services(services),
         Reply::Sessions(sessions) => services::sessions(sessions),
         Reply::Policies(state) => policies::policies(state),
+        Reply::Latency(report) => latency::text(&LatencySummary::since_start(report)),
         Reply::Trace(trace) => packets::trace(trace),
         Reply::Explained(told) => explain::explain(told),
         Reply::Ports(ports) => ports::ports(ports),

@@ -24,6 +24,7 @@ pub struct Publisher {
     current: Arc<ArcSwap<Tables>>,
     epoch: Epoch,
     retired: Vec<Arc<Tables>>,
+    in_force_since: Option<Instant>,
     latency_us: Histogram<u64>,
 }
 
@@ -43,6 +44,7 @@ impl Publisher {
             current: Arc::new(ArcSwap::from_pointee(Tables::default())),
             epoch: Epoch(0),
             retired: Vec::new(),
+            in_force_since: None,
             latency_us,
         }
     }
@@ -71,6 +73,7 @@ impl Publisher {
         self.epoch = tables.epoch;
         self.retired.push(self.current.swap(Arc::new(tables)));
         let all_follow = workers.wait_epoch(self.epoch, PATIENCE);
+        self.in_force_since = all_follow.then(Instant::now);
         if all_follow {
             self.latency_us.saturating_record(begin.elapsed().as_micros() as u64);
             self.retired.clear();
@@ -86,6 +89,12 @@ impl Publisher {
             self.retired.clear();
         }
         self.retired.is_empty()
+    }
+
+    /// Since when every worker uses the published tables; `None` if one did not follow in time.
+    #[must_use]
+    pub fn in_force_since(&self) -> Option<Instant> {
+        self.in_force_since
     }
 
     /// From publishing to every worker's using, microseconds: p50, p99, max.

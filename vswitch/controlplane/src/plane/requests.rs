@@ -63,6 +63,7 @@ impl ControlPlane {
             | Request::ShowNeighbors
             | Request::ShowPeers
             | Request::ShowDrops
+            | Request::ShowLatency { .. }
             | Request::FollowDrops(_)
             | Request::ShowServices
             | Request::ShowPolicies

@@ -6,6 +6,7 @@
 //! | file | does |
 //! |---|---|
 //! | `balance` | which ports another worker is to receive from |
+//! | `change_times` | how long changes take until they are in force |
 //! | `cores`  | how much of its core each worker gets |
 //! | `start`  | from a configuration to a daemon that forwards |
 //! | `frames` | which workers have no packet memory left |
@@ -20,6 +21,7 @@
 //! | `stop`   | reload and end |
 
 mod balance;
+mod change_times;
 pub(crate) mod cores;
 mod drop_sampling;
 mod frames;
@@ -58,6 +60,7 @@ use crate::lock::Locks;
 use crate::namespaces::{self, Namespaces};
 use crate::node::Node;
 use balance::WorkerBalance;
+use change_times::ChangeTimes;
 use cores::CoreShares;
 use drop_sampling::DropSampling;
 use frames::FrameShortage;
@@ -103,6 +106,7 @@ pub struct Daemon {
     /// What each worker gets of its core.
     pub(crate) core_shares: CoreShares,
     worker_balance: WorkerBalance,
+    pub(crate) change_times: ChangeTimes,
     drop_sampling: DropSampling,
     pending: PendingPods,
     queue_watch: QueueWatch,
@@ -163,10 +167,15 @@ impl Daemon {
     /// # Errors
     /// Why a request is refused, or could not be carried out.
     pub(crate) fn react(&mut self, event: Event) -> Result<Option<Reply>, ErrorReply> {
+        let (begun, before) = (Instant::now(), self.node.publisher.epoch());
         let outcome = self.plane.on(event).and_then(|change| {
             let outcome = self.plane.carry_out(change, &mut self.node);
             outcome.inspect_err(|refusal| tracing::error!("{refusal}"))
         });
+        let publisher = &self.node.publisher;
+        if publisher.epoch() != before && outcome.is_ok() {
+            self.change_times.note(begun, publisher.in_force_since());
+        }
         // A port that no worker took is closed.
         self.node.arriving.clear();
         let answer = self.node.answer.take();
@@ -193,6 +202,7 @@ impl Daemon {
         self.look_at_pending(now);
         self.drop_sampling.look(&self.node.workers.drop_rings(), now);
         if self.node.publisher.settle(&self.node.workers) {
+            self.change_times.caught_up(now);
             self.follow(Event::WorkersCaughtUp);
         }
         self.mend_journal(now);

@@ -30,6 +30,7 @@ use worker::cores::leave_to_workers;
 use worker::publish::Publisher;
 
 use super::balance::WorkerBalance;
+use super::change_times::ChangeTimes;
 use super::cores::CoreShares;
 use super::drop_sampling::DropSampling;
 use super::frames::FrameShortage;
@@ -211,6 +212,7 @@ impl Daemon {
             frames: FrameShortage::default(),
             core_shares: CoreShares::default(),
             worker_balance: WorkerBalance::default(),
+            change_times: ChangeTimes::default(),
             drop_sampling: DropSampling::default(),
             pending: PendingPods::default(),
             queue_watch: QueueWatch::new(now),

@@ -38,6 +38,10 @@ pub struct Figures {
     pub decisions: Vec<(&'static str, &'static str, u64)>,
     /// Sessions of each IP version.
     pub sessions: Vec<SessionFigures>,
+    /// Latencies of packets, by path.
+    pub latency: Vec<(&'static str, HistogramFigures)>,
+    /// How long changes took until they were in force.
+    pub change_apply: HistogramFigures,
     /// Each worker, by its number.
     pub workers: Vec<WorkerFigures>,
     /// What was put right of the node: the part in words, and how often.
@@ -61,6 +65,19 @@ pub struct PortFigures {
     pub delayed: (u64, u64),
     /// Packets from the port that were dropped, by reason.
     pub drops: Vec<(&'static str, u64)>,
+    /// What the kernel dropped on its way to the switch or from it, by reason.
+    pub kernel_drops: Vec<(&'static str, u64)>,
+}
+
+/// A histogram.
+#[derive(Debug, Clone, Default)]
+pub struct HistogramFigures {
+    /// Bounds in seconds, and how many were within each.
+    pub within: Vec<(f64, u64)>,
+    /// How many there were.
+    pub count: u64,
+    /// The seconds of all.
+    pub sum_seconds: f64,
 }
 
 /// Sessions of an IP version.
@@ -85,4 +102,6 @@ pub struct WorkerFigures {
     pub frames_free: usize,
     /// Packet frames in all.
     pub frames: usize,
+    /// The time that turns with packets have taken.
+    pub busy_seconds: f64,
 }

@@ -3,9 +3,10 @@
 //! Enters: [`Figures`]. Leaves: text. Names, types and labels are here alone, and what `docs/operations.md`
 //! has of them is compared with this.
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, Result, TextEncoder};
+use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{CounterVec, IntCounterVec, IntGaugeVec, Opts, Registry, Result, TextEncoder};
 
-use super::figures::{Figures, PortFigures, SessionFigures, WorkerFigures};
+use super::figures::{Figures, HistogramFigures, PortFigures, SessionFigures, WorkerFigures};
 
 /// Begins every name.
 const NAMESPACE: &str = "vswitch";
@@ -22,7 +23,11 @@ pub(super) fn encode(figures: &Figures) -> Result<String> {
     ports(&page, &figures.ports)?;
     sessions(&page, &figures.sessions)?;
     workers(&page, &figures.workers)?;
-    TextEncoder::new().encode_to_string(&page.0.gather())
+    let mut families = page.0.gather();
+    families.push(latency(&figures.latency));
+    families.push(change_apply(&figures.change_apply));
+    families.sort_by(|one, other| one.name().cmp(other.name()));
+    TextEncoder::new().encode_to_string(&families)
 }
 
 /// The metrics of one answer.
@@ -118,6 +123,11 @@ fn ports(page: &Page, ports: &[PortFigures]) -> Result<()> {
     )?;
     let by_reason = [PORT.as_slice(), &["reason"]].concat();
     let drops = page.counter("drops_total", "Packets from a port that were dropped", &by_reason)?;
+    let kernel_drops = page.counter(
+        "kernel_drops_total",
+        "Packets that the kernel dropped between a port and the switch",
+        &by_reason,
+    )?;
     for port in ports {
         let of_port = [port.kind, &port.namespace, &port.name];
         let directions = [("rx", port.rx, port.delayed.0), ("tx", port.tx, port.delayed.1)];
@@ -130,6 +140,10 @@ fn ports(page: &Page, ports: &[PortFigures]) -> Result<()> {
         for (reason, count) in &port.drops {
             let labels = [of_port[0], of_port[1], of_port[2], reason];
             drops.get_metric_with_label_values(&labels)?.inc_by(*count);
+        }
+        for (reason, count) in &port.kernel_drops {
+            let labels = [of_port[0], of_port[1], of_port[2], reason];
+            kernel_drops.get_metric_with_label_values(&labels)?.inc_by(*count);
         }
     }
     Ok(())
@@ -160,12 +174,60 @@ fn sessions(page: &Page, families: &[SessionFigures]) -> Result<()> {
 fn workers(page: &Page, workers: &[WorkerFigures]) -> Result<()> {
     let free = page.gauge("worker_frames_free", "Packet frames that are free", &["worker"])?;
     let all = page.gauge("worker_frames", "Packet frames in all", &["worker"])?;
+    let busy = Opts::new("worker_busy_seconds_total", "Time that turns with packets have taken");
+    let busy = CounterVec::new(busy.namespace(NAMESPACE), &["worker"])?;
+    page.0.register(Box::new(busy.clone()))?;
     for (number, worker) in workers.iter().enumerate() {
         let number = number.to_string();
         free.get_metric_with_label_values(&[&number])?.set(worker.frames_free as i64);
         all.get_metric_with_label_values(&[&number])?.set(worker.frames as i64);
+        busy.get_metric_with_label_values(&[&number])?.inc_by(worker.busy_seconds);
     }
     Ok(())
+}
+
+fn latency(paths: &[(&str, HistogramFigures)]) -> MetricFamily {
+    let metrics = paths.iter().map(|(path, figures)| {
+        let mut label = LabelPair::default();
+        label.set_name("path".into());
+        label.set_value((*path).into());
+        let mut metric = histogram(figures);
+        metric.set_label(vec![label]);
+        metric
+    });
+    let help = "From a worker's look at its queues to its handing the packet on";
+    histograms("latency_seconds", help, metrics.collect())
+}
+
+fn change_apply(figures: &HistogramFigures) -> MetricFamily {
+    let help = "From a change's being taken up to the last worker's using it";
+    histograms("change_apply_seconds", help, vec![histogram(figures)])
+}
+
+/// The package's own histograms count by themselves; these are counted elsewhere.
+fn histograms(name: &str, help: &str, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(format!("{NAMESPACE}_{name}"));
+    family.set_help(help.into());
+    family.set_field_type(MetricType::HISTOGRAM);
+    family.set_metric(metrics);
+    family
+}
+
+fn histogram(figures: &HistogramFigures) -> Metric {
+    let buckets = figures.within.iter().map(|(bound, count)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(*count);
+        bucket
+    });
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(figures.count);
+    histogram.set_sample_sum(figures.sum_seconds);
+    let mut metric = Metric::default();
+    metric.set_histogram(histogram);
+    metric
 }
 
 #[cfg(test)]
@@ -173,7 +235,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::encode;
-    use crate::metrics::{Figures, PortFigures, SessionFigures, WorkerFigures};
+    use crate::metrics::{Figures, HistogramFigures, PortFigures, SessionFigures, WorkerFigures};
 
     const PAGE: &str = include_str!("../../../../docs/operations.md");
 
@@ -184,6 +246,7 @@ mod tests {
             name: name.into(),
             rx: (packets, 60 * packets),
             drops: vec![("policy-denied", 3)],
+            kernel_drops: vec![("interface-queue-full", 4)],
             ..PortFigures::default()
         };
         let sessions = SessionFigures { family: "ipv4", ..SessionFigures::default() };
@@ -194,7 +257,11 @@ mod tests {
             ports: vec![port("shop", "db", 5), port("shop", "db", 2), port("", "a\"b\\", 1)],
             decisions: vec![("ingress", "denied", 7)],
             sessions: vec![sessions],
-            workers: vec![WorkerFigures { frames_free: 1, frames: 2 }],
+            latency: vec![(
+                "pod-pod",
+                HistogramFigures { within: vec![(1e-6, 4), (0.01, 6)], count: 7, sum_seconds: 0.5 },
+            )],
+            workers: vec![WorkerFigures { frames_free: 1, frames: 2, busy_seconds: 1.5 }],
             repairs: vec![("the host port".into(), 1)],
             ..Figures::default()
         }
@@ -211,6 +278,13 @@ mod tests {
             "vswitch_policy_decisions_total{direction=\"ingress\",verdict=\"denied\"} 7",
             "vswitch_pods 2",
             "vswitch_worker_frames_free{worker=\"0\"} 1",
+            "vswitch_worker_busy_seconds_total{worker=\"0\"} 1.5",
+            "vswitch_kernel_drops_total{kind=\"pod\",namespace=\"shop\",pod=\"db\",reason=\"interface-queue-full\"} 8",
+            "vswitch_latency_seconds_bucket{path=\"pod-pod\",le=\"0.000001\"} 4",
+            "vswitch_latency_seconds_bucket{path=\"pod-pod\",le=\"0.01\"} 6",
+            "vswitch_latency_seconds_bucket{path=\"pod-pod\",le=\"+Inf\"} 7",
+            "vswitch_latency_seconds_sum{path=\"pod-pod\"} 0.5",
+            "vswitch_change_apply_seconds_count 0",
         ] {
             assert!(text.lines().any(|told| told == line), "{line} is not in\n{text}");
         }
@@ -223,8 +297,10 @@ mod tests {
         let mut told = BTreeMap::new();
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
             let (name, kind) = line.split_once(' ').expect("a name and a type");
+            // Of a histogram the label of its buckets is none of its own.
             let sample = text.lines().find(|line| {
-                line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                let rest = line.strip_prefix(name).unwrap_or_default();
+                rest.strip_prefix("_count").unwrap_or(rest).starts_with(['{', ' '])
             });
             let sample = sample.unwrap_or_else(|| panic!("{name} has no sample"));
             let labels = sample.split_once('{').map_or("", |(_, rest)| rest);

@@ -2,7 +2,7 @@
 //!
 //! Enters: what the kernel counts of the queues of pods' interfaces, of the host port and of an uplink's TAP,
 //! and of the sockets of the NIC's queues. Leaves: packets that no counter of the switch's has, with the
-//! reason in words, for `show drops` and `show ports`. Read on request: a few calls of the kernel for each port.
+//! reason in words, for `show drops`, `show ports` and metrics. Read on request: a few calls of the kernel for each port.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -95,25 +95,49 @@ impl Daemon {
         queues.collect()
     }
 
-    /// All of it, by port and reason.
+    /// All of it, by port, queue of the NIC and reason.
     pub(super) fn kernel_drops(&mut self, queues: &[NicQueue]) -> Vec<DropCount> {
-        let mut drops = Vec::new();
-        let mut note = |port: String, (reason, explanation): Reason, packets| {
-            if packets > 0 {
-                let (reason, explanation) = (reason.to_owned(), explanation.to_owned());
-                drops.push(DropCount { port, reason, explanation, packets });
-            }
-        };
-        for (id, packets) in self.lost_in_queues() {
-            note(self.name_of(id), INTERFACE_QUEUE_FULL, packets);
-        }
+        let interfaces = self.lost_in_queues().into_iter();
+        let mut drops: Vec<_> = interfaces
+            .map(|(id, packets)| (self.name_of(id), INTERFACE_QUEUE_FULL, packets))
+            .collect();
         let uplink = self.name_of(UPLINK);
         for queue in queues {
             let port = format!("{uplink} queue {}", queue.queue);
-            note(port.clone(), NO_RECEIVE_MEMORY, queue.rx_dropped);
-            note(port.clone(), RECEIVE_RING_FULL, queue.rx_ring_full);
-            note(port, TRANSMIT_REFUSED, queue.tx_invalid_descriptors);
+            let of_queue = of_queue(queue).into_iter();
+            drops.extend(of_queue.map(|(reason, packets)| (port.clone(), reason, packets)));
+        }
+        let drops = drops.into_iter().filter(|(.., packets)| *packets > 0);
+        let drops = drops.map(|(port, (reason, explanation), packets)| DropCount {
+            port,
+            reason: reason.to_owned(),
+            explanation: explanation.to_owned(),
+            packets,
+        });
+        drops.collect()
+    }
+
+    /// Packets of each port by the name of the reason; the NIC's queues are summed up.
+    pub(super) fn kernel_drops_of_ports(&mut self) -> BTreeMap<PortId, Vec<(&'static str, u64)>> {
+        let mut drops = BTreeMap::<_, Vec<_>>::new();
+        for (id, packets) in self.lost_in_queues() {
+            drops.entry(id).or_default().push((INTERFACE_QUEUE_FULL.0, packets));
+        }
+        for ((reason, _), packets) in self.nic_queues().iter().flat_map(of_queue) {
+            drops.entry(UPLINK).or_default().push((reason, packets));
+        }
+        for of_port in drops.values_mut() {
+            of_port.retain(|(_, packets)| *packets > 0);
         }
         drops
     }
+}
+
+/// What was lost at a queue of the NIC.
+fn of_queue(queue: &NicQueue) -> [(Reason, u64); 3] {
+    [
+        (NO_RECEIVE_MEMORY, queue.rx_dropped),
+        (RECEIVE_RING_FULL, queue.rx_ring_full),
+        (TRANSMIT_REFUSED, queue.tx_invalid_descriptors),
+    ]
 }

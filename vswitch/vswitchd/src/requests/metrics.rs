@@ -1,8 +1,9 @@
 //! What metrics tell of the daemon.
 //!
 //! Enters: the daemon, and how many sources are connected, from `control`. Leaves: [`Figures`], as they are at that
-//! moment. It asks the kernel nothing, unless something of the node is broken.
+//! moment. The kernel is asked what it dropped, and nothing else unless something of the node is broken.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use api::{PolicyDecisions, PortEntry, PortKind, ServiceProblemKind};
@@ -10,13 +11,21 @@ use dataplane::DropReason;
 use dataplane::session::{PortSessions, SessionEvents};
 use dataplane::tables::PortId;
 use dataplane::tables::policy::Direction;
+use worker::{LatencyPath, LatencySnapshot};
 
 use crate::daemon::Daemon;
-use crate::metrics::{Figures, PortFigures, SessionFigures, WorkerFigures};
+use crate::metrics::{Figures, HistogramFigures, PortFigures, SessionFigures, WorkerFigures};
+
+/// Bounds of latencies in nanoseconds, from what the switch takes of an idle core to what no pod should see.
+const LATENCY_BOUNDS_NS: [u64; 12] = [
+    1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    10_000_000,
+];
 
 impl Daemon {
     /// Figures as they are now; `sources` programs that tell the daemon of the cluster are connected.
     pub(crate) fn figures(&mut self, sources: usize) -> Figures {
+        let mut kernel_drops = self.kernel_drops_of_ports();
         let problems = self.problems(Instant::now());
         let count = |kind| problems.iter().filter(|problem| problem.kind == kind).count();
         let problems = [
@@ -42,11 +51,20 @@ impl Daemon {
             rule_sets: model.policies.rule_sets().len(),
             sources,
             packets: self.accounting(),
-            ports: self.ports().iter().map(|port| self.port_figures(port)).collect(),
+            ports: self
+                .ports()
+                .iter()
+                .map(|port| {
+                    let of_port = kernel_drops.remove(&PortId(port.id));
+                    self.port_figures(port, of_port.unwrap_or_default())
+                })
+                .collect(),
             decisions: self.decisions(),
             sessions: families
                 .map(|((family, totals), events)| of_family(family, &totals, &events, capacity))
                 .collect(),
+            latency: self.latency_figures(),
+            change_apply: self.change_times.figures(),
             workers: self
                 .node
                 .workers
@@ -55,10 +73,29 @@ impl Daemon {
                 .map(|state| WorkerFigures {
                     frames_free: state.frames_free,
                     frames: state.frames_total,
+                    busy_seconds: state.busy.as_secs_f64(),
                 })
                 .collect(),
             repairs: repairs.into_iter().map(|repair| (repair.part, repair.count)).collect(),
         }
+    }
+
+    /// What goes to the node's kernel, or comes from it, is one path.
+    fn latency_figures(&self) -> Vec<(&'static str, HistogramFigures)> {
+        let mut sums = BTreeMap::<_, LatencySnapshot>::new();
+        for path in LatencyPath::ALL {
+            let name = match path {
+                LatencyPath::PodToPod | LatencyPath::PodToNic | LatencyPath::NicToPod => {
+                    path.label()
+                }
+                LatencyPath::PodToHost
+                | LatencyPath::HostToPod
+                | LatencyPath::HostToNic
+                | LatencyPath::NicToHost => "host",
+            };
+            sums.entry(name).or_default().add(&self.latency_of(path));
+        }
+        sums.into_iter().map(|(name, sum)| (name, histogram(&sum))).collect()
     }
 
     fn decisions(&self) -> Vec<(&'static str, &'static str, u64)> {
@@ -70,7 +107,11 @@ impl Daemon {
         decided.collect()
     }
 
-    fn port_figures(&self, port: &PortEntry) -> PortFigures {
+    fn port_figures(
+        &self,
+        port: &PortEntry,
+        kernel_drops: Vec<(&'static str, u64)>,
+    ) -> PortFigures {
         let workers = self.node.workers.counters();
         let dropped = |reason: &DropReason| {
             let count = workers.iter().map(|of| of.drops(PortId(port.id), *reason)).sum::<u64>();
@@ -93,7 +134,24 @@ impl Daemon {
             tx: (of.tx_packets, of.tx_bytes),
             delayed: (of.rx_delayed, of.tx_delayed),
             drops: DropReason::ALL.iter().filter_map(dropped).collect(),
+            kernel_drops,
         }
+    }
+}
+
+/// A bucket that a bound cuts lies beyond it: it is 3 % wide.
+fn histogram(of: &LatencySnapshot) -> HistogramFigures {
+    let within = |bound: u64| {
+        let below = of.buckets().take_while(|(longest, _)| *longest <= bound);
+        below.map(|(_, packets)| packets).sum()
+    };
+    HistogramFigures {
+        within: LATENCY_BOUNDS_NS
+            .into_iter()
+            .map(|bound| (bound as f64 / 1e9, within(bound)))
+            .collect(),
+        count: of.packets(),
+        sum_seconds: of.sum_ns() as f64 / 1e9,
     }
 }
 

@@ -14,6 +14,7 @@
 //! | `problems`    | what keeps the node from serving its pods |
 //! | `trace`       | `trace` |
 //! | `explain`     | `explain` |
+//! | `latency`     | `latency` |
 //! | `metrics`     | Prometheus |
 //! | `followed_drops` | `drops --follow` |
 //! | `words`       | what the walk found, in words |
@@ -26,6 +27,7 @@ mod explain;
 mod followed_drops;
 mod held;
 mod kernel_drops;
+mod latency;
 mod metrics;
 mod packet;
 mod problems;
@@ -110,6 +112,7 @@ impl Daemon {
             Request::ShowNeighbors => Reply::Neighbors(self.show_neighbors()),
             Request::ShowPeers => Reply::Peers(self.show_peers()),
             Request::ShowDrops => Reply::Drops(self.show_drops()),
+            Request::ShowLatency { by_port } => Reply::Latency(self.show_latency(by_port)),
             Request::FollowDrops(asked) => {
                 let answer = self.followed_drops(&asked);
                 return Err(Box::new(answer.map(Reply::FollowedDrops)));

@@ -7,6 +7,7 @@ mod drops;
 mod explain;
 #[cfg(feature = "failpoints")]
 mod faults;
+mod latency;
 mod mtu;
 mod networks;
 mod node;
