@@ -44,6 +44,9 @@ print(cpus[int(sys.argv[1]) % len(cpus)])' "$1"
 # any; without it a node has the default.
 uplink_kind() { printf '%s' "${VSWITCH_UPLINK:+kind = \"$VSWITCH_UPLINK\"}"; }
 
+# port_io: the line of `[workers]` for the way that VSWITCH_PORT_IO names, likewise.
+port_io() { printf '%s' "${VSWITCH_PORT_IO:+port_io = \"$VSWITCH_PORT_IO\"}"; }
+
 # node_config NODE MODE PEER…: prints its vswitch.toml. ATTACHMENT_MODE chooses routed or bridged.
 node_config() {
     local node=$1 mode=$2 peer index=0
@@ -68,6 +71,7 @@ mode = "${ATTACHMENT_MODE:-routed}"
 
 [workers]
 cores = [$(allowed_cpu "$index")]
+$(port_io)
 
 [control]
 socket = "$(node_socket "$node")"

@@ -36,9 +36,10 @@ impl BatchSizes {
         found.packets.min(fits).min(frames / 2)
     }
 
-    /// Notes what serving a port found: packets, and the bytes of the longest.
+    /// Notes what serving a port found: packets, and the bytes of the longest. Nothing says nothing: epoll
+    /// tells of packets that were read meanwhile.
     pub(super) fn note(&mut self, id: PortId, packets: usize, longest: usize) {
-        if let Some(found) = self.found.get_mut(usize::from(id.0)) {
+        if let Some(found) = self.found.get_mut(usize::from(id.0)).filter(|_| packets > 0) {
             *found = Found { packets, cost: cost(longest) };
         }
     }
@@ -57,10 +58,12 @@ mod tests {
     fn as_many_are_expected_as_were_found() {
         let mut sizes = BatchSizes::new();
         assert_eq!(sizes.expected(PORT, SHARE, 64), 0, "nothing is known of it");
-        for found in [1, 2, 5, 0, 8] {
+        for found in [1, 2, 8, 5] {
             sizes.note(PORT, found, 60);
             assert_eq!(sizes.expected(PORT, SHARE, 64), found);
         }
+        sizes.note(PORT, 0, 0);
+        assert_eq!(sizes.expected(PORT, SHARE, 64), 5, "nothing says nothing");
         assert_eq!(sizes.expected(PortId(8), SHARE, 64), 0, "each port by itself");
         assert_eq!(sizes.expected(PortId(u16::MAX), SHARE, 64), 1);
     }

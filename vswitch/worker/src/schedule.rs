@@ -184,6 +184,12 @@ impl Schedule {
                 plan.serves_round = false;
                 return Some((source, place.credit));
             }
+            // Packets that are read together may take more than two shares: it keeps its place until it has
+            // paid them off.
+            if place.credit <= 0 {
+                place.is_in_round = true;
+                self.round.push_back(source);
+            }
         }
         None
     }
@@ -209,6 +215,9 @@ impl Schedule {
             self.round.push_back(source);
         } else {
             place.renew(share);
+            // Nobody had to wait for what it took beyond two shares, and with nothing left it would be neither
+            // fresh nor in the round when it is ready again.
+            place.credit = place.credit.max(1);
         }
     }
 

@@ -268,3 +268,34 @@ fn a_port_that_is_forgotten_is_served_no_more_until_it_is_ready_again() {
         assert!(played.schedule.is_empty());
     }
 }
+
+/// As by packets that are read together and are longer than was expected.
+#[test]
+fn a_port_that_was_emptied_far_beyond_its_share_is_served_again() {
+    for others_wait in [false, true] {
+        let mut played = Played::new(&[(0, SHORT), (if others_wait { 100 } else { 0 }, SHORT)]);
+        played.turn(|_, _| ());
+        let schedule = &mut played.schedule;
+        schedule.ready(PortId(0));
+        let mut plan = schedule.begin();
+        while let Some((source, credit)) = schedule.next(&mut plan) {
+            let (took, left) = match source {
+                Source::Port(PortId(0)) => (5 * SHARE, Left::Nothing),
+                _ if others_wait => (credit, Left::Some),
+                _ => (0, Left::Nothing),
+            };
+            schedule.served(source, took, left);
+        }
+        // One more makes the others wait, if they did not.
+        played.ports = vec![(1, SHORT), (100, SHORT)];
+        played.schedule.ready(PortId(1));
+        played.turn(|ports, _| ports[0].0 = 0);
+        played.ports[0].0 = 1;
+        played.schedule.ready(PortId(0));
+        played.turns(40);
+        assert_eq!(played.served(0), 1, "others wait: {others_wait}");
+        let at = played.log.iter().position(|port| *port == 0).expect("it is served");
+        let shares = at / SHORT_IN_SHARE;
+        assert!(if others_wait { shares >= 4 } else { shares <= 3 }, "{:?}", played.log);
+    }
+}

@@ -1,15 +1,18 @@
 //! A ring over socketpairs: no privileges.
 
-use std::io;
+use std::io::{self, Write as _};
 
 use frame::{Checksum, Offload, Packet, Pool};
 
 use super::{BATCH, Done, PortRing};
 use crate::port::{PortFd, Recv, SendError};
 
-/// `None` where the kernel or a sandbox has no io_uring.
+/// `None`, with a message, where the kernel or a sandbox has no io_uring.
 fn ring() -> Option<PortRing<u32>> {
-    PortRing::new(8).inspect_err(|error| eprintln!("SKIPPED: there can be no ring ({error})")).ok()
+    let skip = |error: &io::Error| {
+        let _ = writeln!(io::stderr(), "SKIPPED: there can be no ring ({error})");
+    };
+    PortRing::new(8).inspect_err(skip).ok()
 }
 
 fn packet(pool: &Pool, byte: u8) -> Packet {
