@@ -16,7 +16,7 @@ readonly NODES=(node-a node-b node-d)
 
 main() {
     local lacks
-    lacks=$(offload_uplink_lacks)
+    lacks=$(uplink_lacks offload)
     if [[ -n $lacks ]]; then
         skip "the uplink of kind offload" "this machine lacks $lacks"
         report_end

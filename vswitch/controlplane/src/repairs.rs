@@ -32,6 +32,8 @@ pub enum Part {
     XdpProgram,
     /// The TAP beside the NIC, and the programs of tc between them.
     UplinkTap,
+    /// The program of tc on the NIC that drops what packet sockets have.
+    PacketSockets,
 }
 
 impl Part {
@@ -44,6 +46,7 @@ impl Part {
             Self::Forwarding => "forwarding by the kernel",
             Self::XdpProgram => "the XDP program on the NIC",
             Self::UplinkTap => "the uplink's TAP with its programs of tc",
+            Self::PacketSockets => "the program of tc beside the uplink's packet sockets",
             Self::Sysctl => "the kernel's setting for IPv6 on the host port",
         }
     }

@@ -79,7 +79,7 @@ impl PacketUplink {
         // Often enough that what the kernel counts does not overflow.
         self.statistics()?;
         let was_missing = self.pinhole.settle()?;
-        Ok(was_missing.then_some("the program of tc was detached or replaced"))
+        Ok(was_missing.then_some("it was detached or replaced"))
     }
 
     pub(super) fn settle_maps(&mut self) -> Result<bool> {

@@ -269,7 +269,7 @@ fn what_another_program_takes_away_is_put_back() {
     let test = "what_another_program_takes_away_is_put_back";
     let Some((node, peer)) = lab(test) else { return };
     let sender = sender(&peer);
-    let what = Some("the program of tc was detached or replaced");
+    let what = Some("it was detached or replaced");
     for wish in BOTH {
         let (control, queues) = node.run(move || open(1, wish));
         let control = node.run(move || {
