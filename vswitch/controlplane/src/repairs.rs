@@ -88,6 +88,14 @@ impl Repairs {
         }
     }
 
+    /// There is no such part any more: another has taken its place.
+    pub fn is_no_more(&mut self, part: Part) {
+        if let Some(record) = self.records.get_mut(&part) {
+            (record.problem, record.waits_until) = (None, None);
+            record.latest.clear();
+        }
+    }
+
     /// A part was put right: what had been wrong, and by which program if the kernel reported it. The line
     /// for the log.
     pub fn repaired(&mut self, part: Part, what: &str, by: Option<&str>, now: Millis) -> Note {
@@ -212,6 +220,18 @@ mod tests {
             assert!(repairs.is_allowed(PART, now));
             assert_eq!(repairs.repaired(PART, "it was down", None, now).level, Level::Warning);
         }
+    }
+
+    #[test]
+    fn a_part_that_another_has_replaced_needs_nobody() {
+        let mut repairs = Repairs::default();
+        repairs.failed(PART, "the kernel refuses");
+        (0..3).for_each(|time| drop(repairs.repaired(PART, "it was down", None, Millis(time))));
+        repairs.failed(PART, "the kernel refuses");
+        assert_eq!(repairs.attention(Millis(3)).len(), 2);
+        repairs.is_no_more(PART);
+        assert_eq!(repairs.attention(Millis(3)), Vec::<String>::new());
+        assert_eq!(repairs.status()[0].count, 3, "what was done stays counted");
     }
 
     #[test]

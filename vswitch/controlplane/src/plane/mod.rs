@@ -183,6 +183,9 @@ impl ControlPlane {
             Event::KernelChanged { link, own, next_hops } => {
                 Ok(self.kernel_changed(link, own, next_hops))
             }
+            Event::UplinkReopened { ifindex, mac, offloads } => {
+                Ok(self.uplink_reopened(ifindex, mac, offloads))
+            }
             Event::Reload { config, follower } => self.reload(*config, follower),
             Event::NftTableOverdue => Ok(self.fact(Frame::default(), Vec::new())),
             Event::WorkersCaughtUp => Ok(self.workers_caught_up()),

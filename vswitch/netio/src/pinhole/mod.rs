@@ -210,19 +210,17 @@ impl Pinhole {
         let made = MadeOf { steering: steering.clone(), peers };
         let attached = |link, mode| Self { link, ifindex, program_id, sockets, made, mode };
         let attach = |hook| attach::attach(program.fd.as_fd(), ifindex, hook);
-        let busy =
-            |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST));
         let reason = match wish {
             AttachWish::Generic => "generic mode is configured".to_owned(),
             AttachWish::NativeThenGeneric => match attach(Hook::XdpNative) {
                 Ok(link) => return Ok(attached(link, AttachMode::Native)),
-                Err(error) if busy(&error) => return Err(Error::XdpBusy { ifindex }),
+                Err(error) if is_busy(&error) => return Err(Error::XdpBusy { ifindex }),
                 Err(error) => format!("the driver refuses native mode: {error}"),
             },
         };
         match attach(Hook::XdpGeneric) {
             Ok(link) => Ok(attached(link, AttachMode::Generic { reason })),
-            Err(error) if busy(&error) => Err(Error::XdpBusy { ifindex }),
+            Err(error) if is_busy(&error) => Err(Error::XdpBusy { ifindex }),
             Err(source) => Err(Error::XdpAttach { ifindex, native: reason, source }),
         }
     }
@@ -283,10 +281,10 @@ impl Pinhole {
             AttachMode::Generic { .. } => Hook::XdpGeneric,
         };
         let attached = attach::attach(program.fd.as_fd(), self.ifindex, hook);
-        self.link = attached.map_err(|source| Error::XdpAttach {
-            ifindex: self.ifindex,
-            native: "it was detached".to_owned(),
-            source,
+        let ifindex = self.ifindex;
+        self.link = attached.map_err(|source| match is_busy(&source) {
+            true => Error::XdpBusy { ifindex },
+            false => Error::XdpAttach { ifindex, native: "it was detached".to_owned(), source },
         })?;
         self.program_id = attach::program_id(program.fd.as_fd())?;
         Ok(())
@@ -303,6 +301,11 @@ impl Pinhole {
     pub fn xsk_map(&self) -> &XskMap {
         &self.sockets
     }
+}
+
+/// Whether another program has the hook.
+fn is_busy(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
 }
 
 impl fmt::Display for AttachMode {

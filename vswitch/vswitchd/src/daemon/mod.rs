@@ -20,6 +20,7 @@
 
 pub(crate) mod cores;
 mod drop_sampling;
+mod fallback;
 mod frames;
 mod kernel;
 mod pending;

@@ -107,7 +107,11 @@ impl Nic<'_> {
         let kinds = [UplinkKind::Offload, UplinkKind::AfXdp, UplinkKind::AfPacket];
         let (mut reason, mut refusal) = (why.to_owned(), None);
         for kind in kinds.into_iter().filter(|kind| !stopped.contains(kind)) {
-            match self.open(kind) {
+            let opened = match kind {
+                UplinkKind::AfXdp => self.af_xdp(true),
+                other => self.open(other),
+            };
+            match opened {
                 Ok(opened) => return Some(Ok((opened, reason))),
                 Err(error) => {
                     reason = format!(
