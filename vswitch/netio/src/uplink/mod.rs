@@ -172,7 +172,7 @@ impl UplinkControl {
     /// Takes from the NIC of that index what `steering` names, by so many packet sockets, one for each worker.
     ///
     /// # Errors
-    /// If the kernel refuses. It needs Linux 5.2, and a classifier of tc where it has no links to tc (6.6).
+    /// If the kernel refuses. It needs Linux 5.8, and a classifier of tc where it has no links to tc (6.6).
     pub fn open_af_packet(
         nic: u32,
         workers: usize,
