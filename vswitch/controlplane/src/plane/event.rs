@@ -69,7 +69,7 @@ pub enum Event {
         next_hops: Option<NextHops>,
     },
     /// The NIC was opened anew: by another kind of uplink, or because it is another device by now. It takes
-    /// what was to be taken.
+    /// what was taken before.
     UplinkReopened {
         /// The kernel's number of the NIC.
         ifindex: u32,

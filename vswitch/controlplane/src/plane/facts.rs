@@ -109,18 +109,16 @@ impl ControlPlane {
         self.fact(Frame { first, ..Frame::default() }, notes)
     }
 
-    /// The NIC is opened anew, with all of the steering.
+    /// The NIC is opened anew, and gives what it gave before.
     pub(super) fn uplink_reopened(
         &mut self,
         ifindex: u32,
         mac: MacAddr,
         offloads: Offloads,
     ) -> Change {
-        let steering = self.steering();
         let Some(uplink) = &mut self.uplink else { return nothing(Vec::new()) };
         uplink.ifindex = ifindex;
         (uplink.port.mac, uplink.port.offloads) = (mac, offloads);
-        self.in_force.steering = steering;
         self.fact(Frame::default(), Vec::new())
     }
 

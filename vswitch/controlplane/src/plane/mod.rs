@@ -323,6 +323,12 @@ impl ControlPlane {
         }
     }
 
+    /// What is taken from the NIC now: what workers accept.
+    #[must_use]
+    pub fn steering_in_force(&self) -> &Steering {
+        &self.in_force.steering
+    }
+
     /// The nftables table that is to be, if there is to be one.
     #[must_use]
     pub fn nft_table(&self) -> Option<NftTable> {

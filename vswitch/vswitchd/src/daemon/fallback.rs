@@ -32,7 +32,7 @@ impl Daemon {
             return false;
         };
         let workers = self.node.workers.count();
-        match uplink.next_kind(settings, workers, &self.plane.steering(), why) {
+        match uplink.next_kind(settings, workers, self.plane.steering_in_force(), why) {
             None => false,
             Some(Ok((fresh, queues))) => self.change_uplink(fresh, queues),
             Some(Err(error)) => {
@@ -62,7 +62,7 @@ impl Daemon {
         let facts =
             facts.filter(|facts| facts.link.index == link.index).ok_or("it is gone again")?;
         let workers = self.node.workers.count();
-        let opened = OpenUplink::open(settings, workers, &self.plane.steering(), facts);
+        let opened = OpenUplink::open(settings, workers, self.plane.steering_in_force(), facts);
         let opened = opened.map_err(|error| chain(&error))?;
         let netlink = Netlink::open().map_err(|error| chain(&error))?;
         self.node.underlay = Some(Underlay::new(netlink, &opened.0.facts.link));
