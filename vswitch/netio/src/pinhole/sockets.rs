@@ -121,13 +121,10 @@ impl SocketsPinhole {
         self.made.peers.restore()
     }
 
-    /// How the kernel is kept from what is ours.
+    /// Whether the program hangs on a classifier, for want of links to tc.
     #[must_use]
-    pub fn hook(&self) -> &'static str {
-        match self.dropping {
-            Dropping::Link(_) => "a program of tc",
-            Dropping::Classifier(_) => "a classifier of tc, as this kernel has no links to tc",
-        }
+    pub fn is_classifier(&self) -> bool {
+        matches!(self.dropping, Dropping::Classifier(_))
     }
 }
 

@@ -99,11 +99,13 @@ impl PacketUplink {
     }
 
     pub(super) fn choices(&self) -> Vec<String> {
-        vec![format!(
-            "{} packet socket(s), and {} that drops what they take",
-            self.sockets.len(),
-            self.pinhole.hook()
-        )]
+        let by = if self.pinhole.is_classifier() {
+            ", by a classifier, as this kernel has no links to tc"
+        } else {
+            ""
+        };
+        let count = self.sockets.len();
+        vec![format!("{count} packet socket(s), and a program of tc that drops what they take{by}")]
     }
 }
 
