@@ -108,7 +108,9 @@ impl PacketTx {
     }
 
     /// Sends until the queue is empty or the kernel has no room. A frame that the kernel refuses for
-    /// itself, such as one that is longer than the NIC's MTU, is dropped and the others are sent.
+    /// itself, such as one that is longer than the NIC's MTU, is dropped and the others are sent. While
+    /// the NIC is down or gone, frames that are to pass its queueing discipline are dropped, as the kernel drops
+    /// what waits there; others wait, as in an AF_XDP socket's ring.
     pub(super) fn flush(&mut self) -> Result<()> {
         let failed = |source| Error::PacketSocket { action: "send by a packet socket", source };
         let mut outcome = Ok(());
@@ -127,7 +129,11 @@ impl PacketTx {
                         self.taken += 1;
                         outcome = Err(failed(error));
                     }
-                    _ => return Err(failed(error)),
+                    (_, Way::Bypass) => return Err(failed(error)),
+                    (_, Way::Whole) => {
+                        outcome = Err(failed(error));
+                        break;
+                    }
                 },
             }
         }

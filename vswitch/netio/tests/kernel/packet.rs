@@ -299,6 +299,35 @@ fn what_another_program_takes_away_is_put_back() {
 }
 
 #[test]
+fn a_nic_that_was_down_is_used_again_and_keeps_nobody_awake() {
+    let test = "a_nic_that_was_down_is_used_again_and_keeps_nobody_awake";
+    let Some((node, peer)) = lab(test) else { return };
+    let (_control, mut queues) = node.run(|| open(1, TcWish::LinkThenClassifier));
+    let pool = Pool::new(4);
+    let sender = sender(&peer);
+    let bytes = [ethernet(0x0800), ipv4(17, PEER.octets(), &[0; 40])].concat();
+    node.run(|| ip("link set nic0 down"));
+    let tx = &mut queues[0].tx;
+    assert_eq!(tx.send(&mut packet(&pool, &bytes, Offload::default())), Ok(()));
+    assert!(tx.flush().is_err());
+    assert_eq!(tx.pending(), 0);
+    let whole = [ethernet(0x0800), ipv4(6, POD, &tcp(9000))].concat();
+    let sent = tx.send(&mut packet(&pool, &whole, superframe(34, None)));
+    assert_eq!(sent, Err(TxError::Refused));
+    node.run(|| ip("link set nic0 up"));
+    node.run(|| eventually("carrier", || link("nic0").carrier.then_some(())));
+    eventually("the peer's carrier", || peer.run(|| link("up0").carrier).then_some(()));
+    sender.send(b"again").expect("sent");
+    assert_eq!(one(&mut queues, &pool).0[42..], *b"again");
+    let tx = &mut queues[0].tx;
+    assert_eq!(tx.send(&mut packet(&pool, &bytes, Offload::default())), Ok(()));
+    assert!(tx.flush().is_ok());
+    node.run(|| ip("link del nic0"));
+    assert_eq!(tx.send(&mut packet(&pool, &whole, superframe(34, None))), Err(TxError::Gone));
+    assert!(received(&mut queues, &pool).is_empty());
+}
+
+#[test]
 fn what_a_killed_daemon_left_on_a_classifier_is_removed() {
     let test = "what_a_killed_daemon_left_on_a_classifier_is_removed";
     let Some((node, peer)) = lab(test) else { return };

@@ -195,10 +195,11 @@ impl Daemon {
         match uplink.settle() {
             Ok(None) => self.repairs.is_fine(part),
             Ok(Some(what)) => {
-                log(&self.repairs.repaired(part, what, None, now));
-                if !self.repairs.is_allowed(part, now) {
-                    let label = part.label();
-                    self.fall_back(&format!("another program changes {label} again and again"));
+                let note = self.repairs.repaired(part, what, None, now);
+                let is_fight = !self.repairs.is_allowed(part, now);
+                let why = || format!("another program changes {} again and again", part.label());
+                if !is_fight || !self.fall_back(&why()) {
+                    log(&note);
                 }
             }
             Err(error) => {
