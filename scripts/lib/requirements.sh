@@ -22,8 +22,9 @@ kernel_vxlan_lacks() {
         say "vxlan in the kernel"
 }
 
-# Prints what is missing for the uplink of kind `offload`, or nothing.
-offload_uplink_lacks() {
+# uplink_lacks KIND: prints what is missing for an uplink of that kind beside what the lab needs, or nothing.
+uplink_lacks() {
+    [[ $1 == offload ]] || return 0
     # IFF_TAP | IFF_NO_PI | IFF_VNET_HDR; 0x1e7: checksums, TSO and USO, and both inside of UDP tunnels.
     unshare -n /usr/bin/python3 -c '
 import fcntl, os, struct

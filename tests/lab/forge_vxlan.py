@@ -1,6 +1,6 @@
 """A VXLAN packet that no node of the cluster sent: raw bytes, from whatever address is asked for.
 
-forge_vxlan.py OUTER_SOURCE OUTER_DESTINATION VNI INNER_SOURCE INNER_DESTINATION [COUNT]
+forge_vxlan.py OUTER_SOURCE OUTER_DESTINATION VNI INNER_SOURCE INNER_DESTINATION [COUNT [INNER_DESTINATION_MAC]]
 """
 
 import socket
@@ -30,9 +30,10 @@ def vtep(address):
     return b"\x02\x76" + socket.inet_aton(address)
 
 
-def main(source, destination, vni, inner_source, inner_destination, count=1):
+def main(source, destination, vni, inner_source, inner_destination, count=1, mac=None):
     inner = ipv4(17, inner_source, inner_destination, udp(7, 7, b"forged"))
-    frame = vtep(destination) + vtep(source) + b"\x08\x00" + inner
+    to = bytes.fromhex(mac.replace(":", "")) if mac else vtep(destination)
+    frame = to + vtep(source) + b"\x08\x00" + inner
     vxlan = struct.pack("!II", 0x08000000, int(vni) << 8) + frame
     packet = ipv4(17, source, destination, udp(50000, 4789, vxlan))
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:

@@ -7,6 +7,8 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
 . "$root/scripts/lib/all.sh"
+# shellcheck source=scripts/lib/uplink_checks.sh
+. "$root/scripts/lib/uplink_checks.sh"
 
 # 1500 less 40 for IPv6, 8 for UDP, 8 for VXLAN, 14 for the inner Ethernet header.
 readonly MTU=1430
@@ -34,6 +36,7 @@ main() {
     in_ip k1 link set eth0 mtu "$MTU"
     servers_up a1 b1 k1 outside
     everyone_talks
+    superframes
     sizes
     what_is_shown
     on_link
@@ -62,6 +65,18 @@ everyone_talks() {
     check "b1 fetches from outside, seen as node-b" \
         sees b1 "${HOST6[outside]}" "${HOST6[node-b]} ${HOST6[outside]}"
     check "outside still reaches node-b's NIC" pings outside "${HOST6[node-b]}"
+}
+
+# Of the kinds of uplink one hands them to the kernel whole inside of VXLAN.
+superframes() {
+    local before
+    before=$(counted node-b tx)
+    check "a file from b1 to a1" talks a1 b1 6
+    if [[ ${VSWITCH_UPLINK:-} == offload ]]; then
+        check "its superframes leave whole" at_least "$WHOLE" "$before" "$(counted node-b tx)"
+    else
+        check_not "its superframes leave cut" at_least $((FULL + 1)) "$before" "$(counted node-b tx)"
+    fi
 }
 
 sizes() {

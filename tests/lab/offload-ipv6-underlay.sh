@@ -3,6 +3,6 @@
 # makes of what we began.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-# shellcheck source=scripts/lib/offload_uplink.sh
-. "$root/scripts/lib/offload_uplink.sh"
-over_offload "$root/tests/lab/ipv6-underlay.sh"
+# shellcheck source=scripts/lib/over_uplink.sh
+. "$root/scripts/lib/over_uplink.sh"
+over_uplink offload "$root/tests/lab/ipv6-underlay.sh"

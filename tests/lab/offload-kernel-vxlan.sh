@@ -2,6 +2,6 @@
 # As kernel-vxlan.sh, over the uplink of kind `offload`: the kernel's VXLAN at the other end.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-# shellcheck source=scripts/lib/offload_uplink.sh
-. "$root/scripts/lib/offload_uplink.sh"
-over_offload "$root/tests/lab/kernel-vxlan.sh"
+# shellcheck source=scripts/lib/over_uplink.sh
+. "$root/scripts/lib/over_uplink.sh"
+over_uplink offload "$root/tests/lab/kernel-vxlan.sh"

@@ -106,6 +106,7 @@ def tunnels():
             yield Row(row_of_offload, name, "kernel-uncut", f"{what}, {how}", 1e9, 0.85, 1.1, ours="vswitchd-uncut")
     yield from between_ours("af_xdp", "AF_XDP copy", "", "cut", (0.6, 1.0))
     yield from between_ours("offload", "offload", "-offload", "uncut", (0.85, 1.1))
+    yield from by_packet_sockets()
 
 
 def between_ours(uplink, words, suffix, whole, asked):
@@ -126,6 +127,18 @@ def between_ours(uplink, words, suffix, whole, asked):
                 bounds = (None, None) if mode == "ipip" else bounds
                 name = f"both-exchange-{uplink}-{mode}-{place}"
                 yield Row(f"B25-{end}-{key}", name, peer, took, 1, *bounds, -1, f"{key}_us", ours)
+
+
+def by_packet_sockets():
+    # The fallback: it is shown what it costs, and nothing is asked for. Superframes pass whole without a tunnel.
+    for mode, tunnel, whole, peer in (
+        ("vxlan", "VXLAN", "cut", "kernel-cut"),
+        ("direct", "no tunnel", "uncut", "kernel-routed-uncut"),
+    ):
+        for place in ("apart", "together"):
+            what = f"{tunnel}, both ours, packet sockets, {MODERATED}, TCP, Gb/s, {TWO_WORKERS[place]}"
+            name, ours = f"both-af_packet-{mode}-{place}", f"vswitchd-{whole}"
+            yield Row(f"B24-{mode}-{place}-packet", name, peer, what, 1e9, None, None, ours=ours)
 
 
 def node():

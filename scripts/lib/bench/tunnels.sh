@@ -6,22 +6,32 @@
 # node-a and node-b are ours, the worker of each on the first CPU and on the other one. node-k is the kernel
 # that is compared: by VXLAN, whose superframes are cut before the wire or go over it whole, or by routes alone.
 # B5, B6 and B7 differ by our nodes' uplink: B5 has one that hands superframes to the kernel, B24 and B25 are
-# measured with either.
+# measured with either, and B24 with packet sockets.
 
 bench_tunnels() {
     local kind
     tunnels_up
-    for kind in af_xdp offload; do
+    for kind in af_xdp offload af_packet; do
         # shellcheck disable=SC2046
         wants $(rows_of_uplink "$kind") || continue
         uplink_chosen "$kind" || continue
+        if [[ $kind == af_packet ]]; then
+            by_packet_sockets
+            continue
+        fi
         to_the_wire "$kind"
         from_the_wire "$kind"
         if wants B24 B25; then between_ours "$kind"; fi
     done
 }
 
-rows_of_uplink() { [[ $1 == af_xdp ]] && echo B6 B7 B24 B25 || echo B5 B24 B25; }
+rows_of_uplink() {
+    case $1 in
+        af_xdp) echo B6 B7 B24 B25 ;;
+        offload) echo B5 B24 B25 ;;
+        af_packet) echo B24 ;;
+    esac
+}
 
 # Pods a1 and b1 of ours, k1 and c1 of the kernel's.
 tunnels_up() {
@@ -58,7 +68,7 @@ uplink_chosen() {
         tunnel_config "$node" "$kind" >"$file.new"
         if ! reason=$(in_ns "$node" "$bin/vswitchd" --check --config "$file.new" 2>&1); then
             if [[ $kind != af_xdp ]]; then
-                leave_out "uplink $kind (B5, B24, B25)" "this vswitchd has none: $(tail -n 1 <<<"${reason##*"$file.new":}")"
+                leave_out "uplink $kind ($(rows_of_uplink "$kind"))" "this vswitchd has none: $(tail -n 1 <<<"${reason##*"$file.new":}")"
                 return 1
             fi
             tunnel_config "$node" >"$file.new"
@@ -120,6 +130,26 @@ between_ours() {
             fi
         done
     done
+}
+
+# Both ends ours by the kind `af_packet`: VXLAN, which the worker cuts, and no tunnel, which passes whole.
+by_packet_sockets() {
+    local -A wire_pods=([vswitchd]='a1 b1' [kernel]='k1 c1')
+    local place
+    for place in apart together; do
+        packet_sockets vxlan "$place" vswitchd-cut kernel-cut
+        packet_sockets direct "$place" vswitchd-uncut kernel-routed-uncut
+    done
+}
+
+# packet_sockets MODE PLACE SIDE…
+packet_sockets() {
+    local mode=$1 place=$2
+    shift 2
+    overlay_becomes "$mode"
+    bench_place "$place"
+    tunnel_serve "$STREAM_PORT" sink "$@"
+    bench_measure "both-af_packet-$mode-$place" tunnel_stream "$@"
 }
 
 # overlay_becomes MODE: of node-a and node-b.

@@ -185,15 +185,18 @@ pub struct RefusedRoute {
 pub struct UplinkStatus {
     /// Name of its interface.
     pub interface: String,
-    /// How packets come from the NIC: `af_xdp` or `offload`.
+    /// How packets come from the NIC: `af_xdp`, `offload` or `af_packet`.
     pub kind: String,
+    /// Why it is of this kind; absent if the configuration says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind_reason: Option<String>,
     /// Where the XDP program runs: `native` or `generic`, with the reason; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xdp_mode: Option<String>,
     /// `zero-copy`, or `copy` with the reason; absent for a kind that has no choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_mode: Option<String>,
-    /// Queues that are read: the NIC's with a socket, or those of the TAP beside it.
+    /// Queues that are read: the NIC's with a socket, those of the TAP beside it, or packet sockets.
     pub queues: usize,
     /// Underlay address, once it has one; the IPv4 one if it has one of each family.
     pub address: Option<IpAddr>,

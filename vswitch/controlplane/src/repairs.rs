@@ -32,6 +32,8 @@ pub enum Part {
     XdpProgram,
     /// The TAP beside the NIC, and the programs of tc between them.
     UplinkTap,
+    /// The program of tc on the NIC that drops what packet sockets have.
+    PacketSockets,
 }
 
 impl Part {
@@ -44,6 +46,7 @@ impl Part {
             Self::Forwarding => "forwarding by the kernel",
             Self::XdpProgram => "the XDP program on the NIC",
             Self::UplinkTap => "the uplink's TAP with its programs of tc",
+            Self::PacketSockets => "the program of tc beside the uplink's packet sockets",
             Self::Sysctl => "the kernel's setting for IPv6 on the host port",
         }
     }
@@ -82,6 +85,14 @@ impl Repairs {
     pub fn is_fine(&mut self, part: Part) {
         if let Some(record) = self.records.get_mut(&part) {
             record.problem = None;
+        }
+    }
+
+    /// There is no such part any more: another has taken its place.
+    pub fn is_no_more(&mut self, part: Part) {
+        if let Some(record) = self.records.get_mut(&part) {
+            (record.problem, record.waits_until) = (None, None);
+            record.latest.clear();
         }
     }
 
@@ -209,6 +220,18 @@ mod tests {
             assert!(repairs.is_allowed(PART, now));
             assert_eq!(repairs.repaired(PART, "it was down", None, now).level, Level::Warning);
         }
+    }
+
+    #[test]
+    fn a_part_that_another_has_replaced_needs_nobody() {
+        let mut repairs = Repairs::default();
+        repairs.failed(PART, "the kernel refuses");
+        (0..3).for_each(|time| drop(repairs.repaired(PART, "it was down", None, Millis(time))));
+        repairs.failed(PART, "the kernel refuses");
+        assert_eq!(repairs.attention(Millis(3)).len(), 2);
+        repairs.is_no_more(PART);
+        assert_eq!(repairs.attention(Millis(3)), Vec::<String>::new());
+        assert_eq!(repairs.status()[0].count, 3, "what was done stays counted");
     }
 
     #[test]

@@ -86,6 +86,17 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// A classifier of tc cannot be attached.
+    #[error(
+        "cannot attach a classifier to tc of interface {ifindex}; it needs CAP_NET_ADMIN, CAP_BPF and a kernel with CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS"
+    )]
+    TcClassifier {
+        /// Index of the interface.
+        ifindex: u32,
+        /// The kernel's error.
+        source: io::Error,
+    },
+
     /// An AF_XDP socket's sizes are impossible.
     #[error("the AF_XDP socket cannot be made: {reason}")]
     XskConfig {

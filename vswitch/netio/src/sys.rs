@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// The result of a system call: -1 is an error in `errno`.
 pub(crate) fn check(result: c_int) -> io::Result<c_int> {
@@ -17,4 +17,19 @@ pub(crate) unsafe fn check_fd(result: c_int) -> io::Result<OwnedFd> {
     let fd = check(result)?;
     // SAFETY: the call succeeded, so `fd` is open, and the caller promises that it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sets an option of a socket whose value is an integer.
+pub(crate) fn set_option(
+    socket: BorrowedFd<'_>,
+    level: c_int,
+    option: c_int,
+    value: c_int,
+) -> io::Result<()> {
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes of `value`.
+    check(unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), len)
+    })?;
+    Ok(())
 }

@@ -80,6 +80,14 @@ pub enum Error {
         /// Why.
         source: netio::Error,
     },
+    /// Not even packet sockets are to be had.
+    #[error("the uplink {interface} cannot be of the kind \"af_packet\"")]
+    PacketUplink {
+        /// The NIC.
+        interface: String,
+        /// Why.
+        source: netio::Error,
+    },
     /// The host port's TAP cannot be made.
     #[error("the host port {interface} cannot be made")]
     HostTap {

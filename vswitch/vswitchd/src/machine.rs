@@ -66,7 +66,7 @@ impl Facts {
 #[must_use]
 pub fn largest_mtu(kind: UplinkChoice) -> u32 {
     match kind {
-        UplinkChoice::Offload => u16::MAX.into(),
+        UplinkChoice::Offload | UplinkChoice::AfPacket => u16::MAX.into(),
         UplinkChoice::AfXdp | UplinkChoice::Auto => (MAX_FRAME_BYTES - ethernet::HEADER_LEN) as u32,
     }
 }

@@ -1,32 +1,34 @@
 //! Opens the NIC, and decides which of its packets are this node's.
 //!
 //! Enters: the configuration and the machine's facts. Leaves: queues for the workers, and every
-//! choice with its reason. The NIC itself stays Linux's.
+//! choice with its reason. The NIC itself stays Linux's. `choose` opens the kind.
 
-use controlplane::config::{UplinkChoice, UplinkSettings, Xdp};
+mod choose;
+
+use controlplane::config::{UplinkChoice, UplinkSettings};
 use controlplane::desired::Steering;
 use controlplane::plane::UplinkState;
 use controlplane::repairs::Part;
 use dataplane::tables::Offloads;
-use netio::pinhole::{self, AttachMode, AttachWish};
-use netio::uplink::{Tx, UplinkConfig, UplinkControl, UplinkKind, UplinkQueue};
-use netio::xsk::XskMode;
+use netio::uplink::{Tx, UplinkControl, UplinkKind, UplinkQueue};
+use netio::{ethtool, pinhole};
 
-use crate::error::{Error, Result, chain};
+use crate::error::Result;
 use crate::machine::Facts;
+use choose::Nic;
 
 /// The NIC, opened. Dropping it gives everything back to Linux.
 pub struct OpenUplink {
     control: UplinkControl,
-    /// Why it is of this kind, if nobody said which.
+    /// Why it is of this kind, if it was chosen.
     why: Option<String>,
+    /// Kinds that stopped working since the start.
+    stopped: Vec<UplinkKind>,
     /// The NIC as it is on the machine.
     pub facts: Facts,
     /// The kernel has removed it.
     pub is_gone: bool,
 }
-
-type Opened = (UplinkControl, Vec<UplinkQueue>);
 
 impl OpenUplink {
     /// Takes the NIC's packets that are this node's, for so many workers; with it come its queues, in
@@ -41,18 +43,59 @@ impl OpenUplink {
         steering: &Steering,
         mut facts: Facts,
     ) -> Result<(Self, Vec<UplinkQueue>)> {
+        pinhole::remove_leftover(facts.link.index);
         let steering = program(steering);
         let nic = Nic { settings, facts: &facts, workers, steering: &steering };
         let ((control, queues), why) = match settings.kind {
-            UplinkChoice::AfXdp => (nic.af_xdp(settings.zero_copy)?, None),
-            UplinkChoice::Offload => (nic.offload()?, None),
+            UplinkChoice::AfXdp => (nic.open(UplinkKind::AfXdp)?, None),
+            UplinkChoice::Offload => (nic.open(UplinkKind::Offload)?, None),
+            UplinkChoice::AfPacket => (nic.open(UplinkKind::AfPacket)?, None),
             UplinkChoice::Auto => {
-                let (opened, why) = nic.auto()?;
+                let (opened, why) = nic.best()?;
                 (opened, Some(why))
             }
         };
         facts.queues = queues.len() as u32;
-        Ok((Self { control, why, facts, is_gone: false }, queues))
+        Ok((Self { control, why, stopped: Vec::new(), facts, is_gone: false }, queues))
+    }
+
+    /// Opens the NIC by the next kind, as this one has stopped working: `None` if the kind is not the daemon's
+    /// to choose, or none is left. This one stays as it is until it is dropped.
+    ///
+    /// # Errors
+    /// If no kind that is left can be had.
+    pub fn next_kind(
+        &self,
+        settings: &UplinkSettings,
+        workers: usize,
+        steering: &Steering,
+        why: &str,
+    ) -> Option<Result<(Self, Vec<UplinkQueue>)>> {
+        if settings.kind != UplinkChoice::Auto {
+            return None;
+        }
+        let kind = self.control.kind();
+        let stopped: Vec<_> = self.stopped.iter().copied().chain([kind]).collect();
+        let mut facts = self.facts.clone();
+        // Those of this kind may be others.
+        facts.queues = ethtool::rx_queues(&facts.link.name)
+            .ok()
+            .flatten()
+            .unwrap_or(facts.link.rx_queues)
+            .max(1);
+        let steering = program(steering);
+        let nic = Nic { settings, facts: &facts, workers, steering: &steering };
+        let opened = nic.best_but(&stopped, &format!("{kind} stopped working: {why}"))?;
+        Some(opened.map(|((control, queues), why)| {
+            facts.queues = queues.len() as u32;
+            (Self { control, why: Some(why), stopped, facts, is_gone: false }, queues)
+        }))
+    }
+
+    /// Why it is of this kind, if it was chosen.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        self.why.as_deref()
     }
 
     /// The kind of uplink, and the modes that it runs in.
@@ -66,7 +109,9 @@ impl OpenUplink {
     pub fn offloads(&self) -> Offloads {
         match self.control.kind() {
             UplinkKind::Offload => Offloads { checksum: true, tso: true, uso: true, vxlan: true },
-            UplinkKind::AfXdp | UplinkKind::AfPacket => Offloads::default(),
+            // No virtio header of a packet socket can say a tunnel; a superframe of UDP is one since Linux 6.2.
+            UplinkKind::AfPacket => Offloads { checksum: true, tso: true, ..Offloads::default() },
+            UplinkKind::AfXdp => Offloads::default(),
         }
     }
 
@@ -75,7 +120,8 @@ impl OpenUplink {
     pub fn part(&self) -> Part {
         match self.control.kind() {
             UplinkKind::Offload => Part::UplinkTap,
-            UplinkKind::AfXdp | UplinkKind::AfPacket => Part::XdpProgram,
+            UplinkKind::AfXdp => Part::XdpProgram,
+            UplinkKind::AfPacket => Part::PacketSockets,
         }
     }
 
@@ -131,77 +177,6 @@ impl OpenUplink {
         let own = self.control.choices();
         choices.extend(own.into_iter().map(|choice| format!("uplink {name}: {choice}")));
         choices
-    }
-}
-
-/// A NIC that is to be opened.
-struct Nic<'a> {
-    settings: &'a UplinkSettings,
-    facts: &'a Facts,
-    workers: usize,
-    steering: &'a pinhole::PinholeFilter,
-}
-
-impl Nic<'_> {
-    fn af_xdp(&self, zero_copy: bool) -> Result<Opened> {
-        let interface = &self.settings.interface;
-        let nic = UplinkConfig {
-            interface,
-            ifindex: self.facts.link.index,
-            queues: self.facts.queues,
-            attach: match self.settings.xdp {
-                Xdp::Auto | Xdp::Native => AttachWish::NativeThenGeneric,
-                Xdp::Generic => AttachWish::Generic,
-            },
-            zero_copy,
-        };
-        let (control, queues) = UplinkControl::open_af_xdp(&nic, self.steering)
-            .map_err(|source| Error::Uplink { interface: interface.clone(), source })?;
-        match control.xdp_mode() {
-            Some(mode) if self.settings.xdp == Xdp::Native && *mode != AttachMode::Native => {
-                let mode = mode.to_string();
-                Err(Error::NotNative { interface: interface.clone(), mode })
-            }
-            _ => Ok((control, queues)),
-        }
-    }
-
-    fn offload(&self) -> Result<Opened> {
-        UplinkControl::open_offload(self.facts.link.index, self.workers, self.steering).map_err(
-            |source| Error::OffloadUplink { interface: self.settings.interface.clone(), source },
-        )
-    }
-
-    /// The kind that costs least on this machine, and why it is that. AF_XDP stays open until the other is:
-    /// it may have to do.
-    fn auto(&self) -> Result<(Opened, String)> {
-        let (af_xdp, why_no_zero_copy) = match self.af_xdp(true) {
-            Ok(opened) => match opened.0.copy_mode() {
-                Some(XskMode::Copy { reason }) => {
-                    let reason = format!("AF_XDP would copy each frame ({reason})");
-                    (Ok(opened), reason)
-                }
-                _ => return Ok((opened, "the driver has zero-copy".to_owned())),
-            },
-            Err(error) => {
-                let reason = format!("AF_XDP is not to be had ({})", chain(&error));
-                (Err(error), reason)
-            }
-        };
-        match (self.offload(), af_xdp) {
-            (Ok(opened), _) => Ok((
-                opened,
-                format!("{why_no_zero_copy}, and the kernel cuts superframes inside of tunnels"),
-            )),
-            (Err(error), Ok(opened)) => Ok((
-                opened,
-                format!(
-                    "it copies each frame, but the kind \"offload\" is not to be had ({})",
-                    chain(&error)
-                ),
-            )),
-            (Err(_), Err(error)) => Err(error),
-        }
     }
 }
 

@@ -1,8 +1,8 @@
-//! Closes the file descriptors of removed ports, on a thread of its own.
+//! Closes file descriptors that workers need no more, on a thread of its own.
 //!
-//! Enters: handles of removed ports, from every worker. Leaves: nothing; the last handle of a port
-//! closes it. Closing a TAP takes some 17 ms, as the kernel waits for its readers: too long for a
-//! pinned core or for the reply to a CNI DEL.
+//! Enters: handles of removed ports, and of queues of a former uplink, from every worker. Leaves: nothing; the
+//! last handle of a port closes it. Closing a TAP takes some 17 ms, as the kernel waits for its readers: too
+//! long for a pinned core or for the reply to a CNI DEL.
 
 use std::io;
 use std::sync::Arc;
@@ -10,11 +10,20 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, unbounded};
 use netio::port::PortFd;
+use netio::uplink::{Rx, Tx};
 
 use crate::essential;
 
-/// Where workers send the handles to be closed.
-pub(crate) type ToClose = Sender<Arc<PortFd>>;
+/// What is to be closed, by being dropped.
+pub(crate) enum Disused {
+    /// A worker's handle of a port.
+    Port { _io: Arc<PortFd> },
+    /// A worker's share of a former uplink.
+    Uplink { _queues: Vec<Rx>, _tx: Option<Box<Tx>> },
+}
+
+/// Where workers send what is to be closed.
+pub(crate) type ToClose = Sender<Disused>;
 
 pub(crate) struct Closer {
     to_close: ToClose,
@@ -27,7 +36,7 @@ impl Closer {
     }
 
     /// `close` is called for each handle.
-    fn spawn_with(close: impl FnMut(Arc<PortFd>) + Send + 'static) -> io::Result<Self> {
+    fn spawn_with(close: impl FnMut(Disused) + Send + 'static) -> io::Result<Self> {
         let (to_close, handles) = unbounded();
         let thread = essential::spawn("closer", move || handles.into_iter().for_each(close))?;
         Ok(Self { to_close, thread })
@@ -50,7 +59,7 @@ mod tests {
 
     use netio::port::PortFd;
 
-    use super::Closer;
+    use super::{Closer, Disused};
     use crate::essential::testing::ends_its_process;
 
     #[test]
@@ -60,7 +69,10 @@ mod tests {
                 let closer =
                     Closer::spawn_with(|_| panic!("no such descriptor")).expect("a thread");
                 let (port, _other_end) = PortFd::pair().expect("a socketpair");
-                closer.to_close().send(Arc::new(port)).expect("the thread runs");
+                closer
+                    .to_close()
+                    .send(Disused::Port { _io: Arc::new(port) })
+                    .expect("the thread runs");
                 closer.stop();
             });
         assert!(

@@ -101,6 +101,11 @@ impl EgressPorts {
         self.handles.get(usize::from(id.0))?.as_ref().map(|port| &port.io)
     }
 
+    /// Sends by another handle to the NIC from now on; returns the former.
+    pub(super) fn change_uplink(&mut self, id: PortId, tx: Tx) -> Option<Tx> {
+        self.uplink.replace(Uplink { id, tx }).map(|former| former.tx)
+    }
+
     /// Reports to the control thread, once, that a port's device has ended.
     pub(super) fn note_gone(&self, id: PortId) {
         note_gone(&self.handles, &self.port_gone, id);

@@ -34,7 +34,7 @@
 //!   nothing has changed.
 //! - **What may still be sent to ports with a rate** is an atomic of each port, which all workers share:
 //!   a rate is the port's, whichever worker sends to it. They count time from one moment therefore.
-//! - **The closer** (one) closes the file descriptors of removed ports.
+//! - **The closer** (one) closes the file descriptors of removed ports, and the queues of a former uplink.
 //!
 //! The file descriptor of a port is shared: one worker alone reads from it, and each writes to it,
 //! a whole frame by one system call. Each worker holds a reference and gives that to the closer when
@@ -161,6 +161,7 @@ pub(crate) enum Command {
     CopyFdb {
         into: FdbEntries,
     },
+    ChangeUplink(Box<WorkerUplink>),
     #[cfg(test)]
     Panic,
     #[cfg(test)]
@@ -368,6 +369,20 @@ impl Workers {
         let receiver = if has_stopped { next } else { former };
         receiver.send(Command::StartReceiving { id });
         has_stopped
+    }
+
+    /// Gives each worker another share of the NIC, in the order of their numbers. It uses the new one when it
+    /// takes the command, within a turn; what then waits in its former queues is lost.
+    ///
+    /// # Panics
+    /// If there are fewer or more shares than workers.
+    pub fn change_uplink(&mut self, shares: Vec<WorkerUplink>) {
+        assert_eq!(shares.len(), self.handles.len(), "each worker has a share");
+        for (handle, share) in self.handles.iter_mut().zip(shares) {
+            handle.queues = share.queues.iter().map(|(queue, _)| *queue).collect();
+            handle.sends_by = Some(share.tx.kind());
+            handle.send(Command::ChangeUplink(Box::new(share)));
+        }
     }
 
     /// Has every worker forget the MACs that it learned from a port, before it looks at tables that

@@ -97,10 +97,11 @@ pub(super) struct Plan {
     serves_round: bool,
 }
 
+const IDLE: Place = Place { is_fresh: false, is_waiting: false, is_in_round: false, credit: SHARE };
+
 impl Schedule {
     pub(super) fn new(queues: usize) -> Self {
         let places = MAX_PORTS + queues;
-        let idle = Place { is_fresh: false, is_waiting: false, is_in_round: false, credit: SHARE };
         Self {
             fresh: VecDeque::with_capacity(places),
             round: VecDeque::with_capacity(places),
@@ -108,8 +109,19 @@ impl Schedule {
             overlooks: false,
             last: None,
             turns_alone: 0,
-            places: vec![idle; places],
+            places: vec![IDLE; places],
         }
+    }
+
+    /// Has other queues from now on, so many; nothing is known of them. Between turns alone.
+    pub(super) fn set_queues(&mut self, queues: usize) {
+        let is_port = |source: &Source| matches!(source, Source::Port(_));
+        self.fresh.retain(is_port);
+        self.round.retain(is_port);
+        let waiting = self.places.drain(MAX_PORTS..).filter(|place| place.is_waiting).count();
+        self.waiting -= waiting;
+        self.places.resize(MAX_PORTS + queues, IDLE);
+        (self.overlooks, self.last) = (false, self.last.filter(is_port));
     }
 
     /// Notes that a port has packets.

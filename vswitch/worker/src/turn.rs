@@ -29,7 +29,7 @@ use netio::port::{PortFd, Recv};
 use netio::uplink::{Rx, RxError};
 
 use super::batch_sizes::{self, BatchSizes};
-use super::closer::ToClose;
+use super::closer::{Disused, ToClose};
 use super::egress::{EgressPorts, Settled};
 use super::fdb_pages::{FdbCopier, FdbEntries};
 use super::gate::Gate;
@@ -149,11 +149,7 @@ impl Turn {
             None => (Vec::new(), None),
         };
         let queues: Vec<Rx> = queues.into_iter().map(|(_, rx)| rx).collect();
-        for (index, queue) in queues.iter().enumerate() {
-            let token = Token(QUEUE_TOKENS + index);
-            let fd = queue.as_raw_fd();
-            poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
-        }
+        watch(&poll, &queues)?;
         let fdb = Fdb::new(spec.fdb_max, spec.fdb_ageing_ms);
         let counters = Arc::clone(&shared.counters);
         let latency = LatencySampler::new(Arc::clone(&shared.latencies));
@@ -281,6 +277,7 @@ impl Turn {
                 Command::RemovePort { id } => self.remove(id),
                 Command::StartReceiving { id } => self.start_receiving(id),
                 Command::StopReceiving { id, done } => self.stop_receiving(id, done),
+                Command::ChangeUplink(share) => self.change_uplink(*share),
                 Command::ForgetLearned { id } => self.dataplane.fdb.forget_port(id),
                 Command::CopyFdb { into } => self.fdb_copier.begin(into),
                 #[cfg(test)]
@@ -344,8 +341,29 @@ impl Turn {
             // Fails where this worker only sends.
             let _ = self.poll.registry().deregister(&mut SourceFd(&io.as_raw_fd()));
             // The closer outlives the workers.
-            let _ = self.to_close.send(io);
+            let _ = self.to_close.send(Disused::Port { _io: io });
         }
+    }
+
+    /// Receives from other queues of the NIC from now on, and sends by another handle. What waits in the former
+    /// ones is lost.
+    fn change_uplink(&mut self, share: WorkerUplink) {
+        let WorkerUplink { port, queues, tx } = share;
+        self.ports.flush();
+        for queue in &self.queues {
+            // Of a device that is gone the kernel has forgotten it already.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&queue.as_raw_fd()));
+        }
+        let queues: Vec<Rx> = queues.into_iter().map(|(_, rx)| rx).collect();
+        if let Err(error) = watch(&self.poll, &queues) {
+            tracing::error!(%error, "cannot watch the NIC's queues");
+        }
+        self.schedule.set_queues(queues.len());
+        self.uplink = Some(port);
+        let queues = std::mem::replace(&mut self.queues, queues);
+        let tx = self.ports.change_uplink(port, tx);
+        // The closer outlives the workers.
+        let _ = self.to_close.send(Disused::Uplink { _queues: queues, _tx: tx.map(Box::new) });
     }
 
     /// After this store the control thread may free older tables and close ports that they named.
@@ -525,4 +543,14 @@ impl Turn {
 fn settle(dataplane: &mut Dataplane, end: Settled) {
     let Settled { posting: Posting { port, account }, packet, outcome } = end;
     dataplane.settle(port, account, &packet.frame, outcome);
+}
+
+/// Has the readiness queue tell of queues of the NIC, by their places.
+fn watch(poll: &Poll, queues: &[Rx]) -> io::Result<()> {
+    for (index, queue) in queues.iter().enumerate() {
+        let token = Token(QUEUE_TOKENS + index);
+        let fd = queue.as_raw_fd();
+        poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+    }
+    Ok(())
 }

@@ -127,6 +127,7 @@ fn a_node_without_an_underlay_address_is_not_there_for_the_cluster() {
         interface: "eth0".into(),
         kind: "af_xdp".into(),
         xdp_mode: Some("native".into()),
+        kind_reason: None,
         copy_mode: Some("copy".into()),
         queues: 1,
         address: None,

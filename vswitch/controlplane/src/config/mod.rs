@@ -112,7 +112,10 @@ pub enum UplinkChoice {
     AfXdp,
     /// A TAP beside the NIC, by which superframes pass whole.
     Offload,
-    /// AF_XDP if the driver has zero-copy, else the TAP if the kernel has what it takes, else AF_XDP.
+    /// Packet sockets, which any driver and kernel has.
+    AfPacket,
+    /// AF_XDP if the driver has zero-copy, else the TAP if the kernel has what it takes, else AF_XDP, else packet
+    /// sockets; and the next of these when one cannot be had any more.
     Auto,
 }
 

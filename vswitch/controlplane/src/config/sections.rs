@@ -170,6 +170,7 @@ fn uplink<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<UplinkS
     let kinds = [
         ("af_xdp", UplinkChoice::AfXdp),
         ("offload", UplinkChoice::Offload),
+        ("af_packet", UplinkChoice::AfPacket),
         ("auto", UplinkChoice::Auto),
     ];
     let kind = reader.one_of(&mut section, "kind", &kinds).unwrap_or(UplinkChoice::AfXdp);
@@ -178,10 +179,17 @@ fn uplink<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<UplinkS
     let words = [("auto", Xdp::Auto), ("native", Xdp::Native), ("generic", Xdp::Generic)];
     let xdp = reader.one_of(&mut section, "xdp", &words).unwrap_or(Xdp::Auto);
     let zero_copy = reader.boolean(&mut section, "zero_copy").unwrap_or(false);
-    for key in of_af_xdp.into_iter().filter(|_| kind == UplinkChoice::Offload) {
+    let other = match kind {
+        UplinkChoice::Offload => Some("offload"),
+        UplinkChoice::AfPacket => Some("af_packet"),
+        UplinkChoice::AfXdp | UplinkChoice::Auto => None,
+    };
+    for (key, kind) in of_af_xdp.into_iter().zip(other.into_iter().cycle()) {
         reader.refuse(
             &format!("uplink.{key}"),
-            "the kind \"offload\" has no XDP program and no AF_XDP socket; remove this line",
+            format!(
+                "the kind \"{kind}\" has no XDP program and no AF_XDP socket; remove this line"
+            ),
         );
     }
     reader.finish(section);

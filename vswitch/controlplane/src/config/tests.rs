@@ -279,12 +279,16 @@ fn a_problem_names_line_key_and_expectation() {
             "f:7: uplink.attachment: unknown key; expected one of address, address6, interface, kind, proxy_neighbors, xdp, zero_copy",
         ),
         (
-            "kind = \"af_packet\"\n",
-            "f:7: uplink.kind: expected \"af_xdp\" or \"offload\" or \"auto\", found \"af_packet\"",
+            "kind = \"dpdk\"\n",
+            "f:7: uplink.kind: expected \"af_xdp\" or \"offload\" or \"af_packet\" or \"auto\", found \"dpdk\"",
         ),
         (
             "kind = \"offload\"\nxdp = \"native\"\n",
             "f:8: uplink.xdp: the kind \"offload\" has no XDP program and no AF_XDP socket; remove this line",
+        ),
+        (
+            "kind = \"af_packet\"\nzero_copy = true\n",
+            "f:8: uplink.zero_copy: the kind \"af_packet\" has no XDP program and no AF_XDP socket; remove this line",
         ),
         (
             "[[peers]]\nname = \"b\"\nprefixes = [\"198.18.2.0/24\"]\n",

@@ -68,6 +68,16 @@ pub enum Event {
         /// The ways to the other nodes, if they were looked up and are different.
         next_hops: Option<NextHops>,
     },
+    /// The NIC was opened anew: by another kind of uplink, or because it is another device by now. It takes
+    /// what was taken before.
+    UplinkReopened {
+        /// The kernel's number of the NIC.
+        ifindex: u32,
+        /// Its MAC.
+        mac: MacAddr,
+        /// Work that it takes undone.
+        offloads: Offloads,
+    },
     /// The configuration was read again.
     Reload {
         /// What it is now.

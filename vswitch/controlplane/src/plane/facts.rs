@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use api::AttachmentId;
 use dataplane::tables::{LocalAddresses, Offloads};
+use dataplane::wire::MacAddr;
 use dataplane::{Millis, PathMtu};
 use ipnet::IpNet;
 
@@ -106,6 +107,19 @@ impl ControlPlane {
             }
         }
         self.fact(Frame { first, ..Frame::default() }, notes)
+    }
+
+    /// The NIC is opened anew, and gives what it gave before.
+    pub(super) fn uplink_reopened(
+        &mut self,
+        ifindex: u32,
+        mac: MacAddr,
+        offloads: Offloads,
+    ) -> Change {
+        let Some(uplink) = &mut self.uplink else { return nothing(Vec::new()) };
+        uplink.ifindex = ifindex;
+        (uplink.port.mac, uplink.port.offloads) = (mac, offloads);
+        self.fact(Frame::default(), Vec::new())
     }
 
     /// The NIC is different. True if tables are to change.

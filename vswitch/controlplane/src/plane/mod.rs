@@ -183,6 +183,9 @@ impl ControlPlane {
             Event::KernelChanged { link, own, next_hops } => {
                 Ok(self.kernel_changed(link, own, next_hops))
             }
+            Event::UplinkReopened { ifindex, mac, offloads } => {
+                Ok(self.uplink_reopened(ifindex, mac, offloads))
+            }
             Event::Reload { config, follower } => self.reload(*config, follower),
             Event::NftTableOverdue => Ok(self.fact(Frame::default(), Vec::new())),
             Event::WorkersCaughtUp => Ok(self.workers_caught_up()),
@@ -323,6 +326,12 @@ impl ControlPlane {
             None => Steering::default(),
             Some(uplink) => Steering::of(&self.config, &self.model, uplink.port.addresses),
         }
+    }
+
+    /// What is taken from the NIC now: what workers accept.
+    #[must_use]
+    pub fn steering_in_force(&self) -> &Steering {
+        &self.in_force.steering
     }
 
     /// The nftables table that is to be, if there is to be one.

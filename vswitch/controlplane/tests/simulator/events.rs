@@ -34,6 +34,8 @@ pub(crate) enum Happening {
     Look,
     /// Routers of the underlay say how large a packet may be.
     PathMtu(IpAddr, u16),
+    /// The NIC is opened anew, by a kind of uplink that takes superframes or by one that does not.
+    UplinkReopens(bool),
     /// So many milliseconds go by.
     Time(u64),
     /// A pod's interface is deleted in its namespace.
@@ -76,6 +78,9 @@ impl fmt::Display for Happening {
             Self::PathMtu(address, mtu) => {
                 write!(f, "a router says that {mtu} bytes pass to {address}")
             }
+            Self::UplinkReopens(takes_superframes) => {
+                write!(f, "the NIC is opened anew, with superframes: {takes_superframes}")
+            }
             Self::Time(millis) => write!(f, "{millis} ms go by"),
             Self::PortGoes(attachment) => {
                 write!(f, "the interface of {} goes", attachment.container_id)
@@ -105,7 +110,8 @@ impl Happening {
                 Self::KernelMoves((0..count).map(|_| Move::random(random)).collect())
             }
             80..83 => Self::Look,
-            83..85 => Self::PathMtu(underlay(random), random.of(&[1280, 1400, 1420])),
+            83 => Self::PathMtu(underlay(random), random.of(&[1280, 1400, 1420])),
+            84 => Self::UplinkReopens(random.of(&[true, false])),
             85..87 => Self::Time(random.of(&[1_000, 61_000, 700_000])),
             87..89 => Self::PortGoes(pod(random)),
             89..91 => Self::PodEnds(pod(random)),

@@ -16,7 +16,7 @@ use dataplane::{Millis, PathMtu};
 
 use crate::broken::Broken;
 use crate::daemon::{self, Dying, Outcome};
-use crate::events::{Happening, Move};
+use crate::events::{Happening, Move, UPLINK_IFINDEX};
 use crate::faults::Faults;
 use crate::invariants;
 use crate::ledger::Ledger;
@@ -92,6 +92,20 @@ impl Node {
                 self.look(faults)
             }
             Happening::Look => self.look(faults),
+            Happening::UplinkReopens(tso) => {
+                let mac = self.world.kernel.nic.link.mac.unwrap_or_default();
+                let offloads = Offloads { checksum: tso, tso, ..Offloads::default() };
+                let event = Event::UplinkReopened { ifindex: UPLINK_IFINDEX, mac, offloads };
+                self.follow(event, faults)?;
+                let uplink = self.plane()?.uplink().map(|uplink| uplink.port.offloads);
+                match uplink {
+                    // A process that died has it as it opens it.
+                    Some(now) if now != offloads && faults.are_none() => {
+                        Err("the uplink has other offloads".into())
+                    }
+                    _ => Ok(()),
+                }
+            }
             Happening::PathMtu(address, mtu) => {
                 let reported = vec![PathMtu { address, mtu }];
                 self.follow(Event::PathMtus { reported, now: Millis(self.now) }, faults)

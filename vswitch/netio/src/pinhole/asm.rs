@@ -43,8 +43,20 @@ pub(super) struct Label(usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooLong;
 
+/// How a program finds out where the packet ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum PacketEnd {
+    /// A register has the address of its end.
+    #[default]
+    Address,
+    /// A register has its length: the program reads a copy, beyond whose end lie zeros.
+    Length,
+}
+
 #[derive(Default)]
 pub(super) struct Assembler {
+    /// What the register for the packet's end has.
+    pub(super) packet_end: PacketEnd,
     instructions: Vec<Instruction>,
     /// Per label: where it was put.
     labels: Vec<Option<usize>>,

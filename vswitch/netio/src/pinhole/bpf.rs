@@ -20,9 +20,11 @@ const PROG_LOAD: libc::c_int = 5;
 const PROG_TEST_RUN: libc::c_int = 10;
 
 const MAP_TYPE_HASH: u32 = 1;
+const MAP_TYPE_PROG_ARRAY: u32 = 3;
 const MAP_TYPE_XSKMAP: u32 = 17;
 /// BPF_F_RDONLY_PROG: a program looks things up and writes nothing.
 const READ_ONLY_TO_PROGRAMS: u32 = 1 << 7;
+const PROG_TYPE_SOCKET_FILTER: u32 = 1;
 const PROG_TYPE_SCHED_CLS: u32 = 3;
 const PROG_TYPE_XDP: u32 = 6;
 pub(super) const ATTACH_XDP: u32 = 37;
@@ -34,6 +36,8 @@ pub(super) enum ProgramType {
     Xdp,
     /// A packet of the kernel's, on its way in or out.
     Tc,
+    /// A packet of the kernel's, of which a socket may get a copy.
+    SocketFilter,
 }
 
 /// The AF_XDP socket of each queue of one NIC. A socket that is closed leaves it by itself.
@@ -41,6 +45,12 @@ pub(super) enum ProgramType {
 pub struct XskMap {
     fd: OwnedFd,
     queues: u32,
+}
+
+/// A place for one program, which other programs call. It is exchanged while they run.
+#[derive(Debug)]
+pub(super) struct ProgramSlot {
+    fd: OwnedFd,
 }
 
 /// A set of addresses of one family, in which a program looks. The kernel has all its memory from
@@ -175,6 +185,49 @@ impl AsFd for XskMap {
     }
 }
 
+impl ProgramSlot {
+    /// A place that has none yet.
+    pub(super) fn new() -> Result<Self> {
+        let attributes = MapCreate {
+            map_type: MAP_TYPE_PROG_ARRAY,
+            key_size: 4,
+            value_size: 4,
+            max_entries: 1,
+            map_flags: 0,
+            inner_map_fd: 0,
+            numa_node: 0,
+            map_name: name("vswitch_filter"),
+        };
+        // SAFETY: MAP_CREATE only reads the attributes, which hold no pointer.
+        let fd = unsafe { bpf_fd(MAP_CREATE, &attributes) }
+            .map_err(refused("make a map for the filter of packet sockets"))?;
+        Ok(Self { fd })
+    }
+
+    /// Puts a program there, in the place of the former. It needs its descriptor no more.
+    pub(super) fn put(&self, program: BorrowedFd<'_>) -> Result<()> {
+        let (key, value) = (0_u32, program.as_raw_fd());
+        let attributes = MapElement {
+            map_fd: self.fd.as_raw_fd() as u32,
+            _padding: 0,
+            key: address(&key),
+            value: address(&value),
+            flags: 0,
+        };
+        // SAFETY: MAP_UPDATE_ELEM reads four bytes each at key and value, the map's key and value
+        // sizes; both live until the call returns.
+        unsafe { bpf(MAP_UPDATE_ELEM, &attributes) }
+            .map(drop)
+            .map_err(refused("exchange the filter of packet sockets"))
+    }
+}
+
+impl AsFd for ProgramSlot {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl AddressSet {
     /// An empty set of addresses of four or sixteen bytes.
     pub(super) fn new(is_v4: bool, capacity: u32) -> Result<Self> {
@@ -293,6 +346,7 @@ fn load_with(
         ProgramType::Xdp => (PROG_TYPE_XDP, ATTACH_XDP),
         // Its hook is chosen when it is attached.
         ProgramType::Tc => (PROG_TYPE_SCHED_CLS, 0),
+        ProgramType::SocketFilter => (PROG_TYPE_SOCKET_FILTER, 0),
     };
     let attributes = ProgramLoad {
         prog_type,

@@ -3,22 +3,26 @@
 //! Enters: what is ours ([`PinholeFilter`]), from the daemon's configuration. Leaves: a program on the
 //! NIC that takes just these packets, and leaves everything else to the kernel. It is assembled here,
 //! instruction by instruction: no compiler, no object file. Of XDP ([`Pinhole`]) it gives them to the
-//! AF_XDP sockets in an [`XskMap`], of tc ([`TcPinhole`]) it sends them out by a TAP, superframes whole.
+//! AF_XDP sockets in an [`XskMap`], of tc ([`TcPinhole`]) it sends them out by a TAP, superframes whole. As
+//! the filter of packet sockets ([`SocketsPinhole`]) it gives them copies, and by tc drops the originals.
 //!
 //! The program hangs on a `bpf_link`, which the kernel closes with this process however it ends:
-//! the node keeps its NIC.
+//! the node keeps its NIC. Where the kernel is too old for that at tc, it hangs on a classifier.
 
 mod asm;
 mod attach;
 mod bpf;
+mod clsact;
 mod packet;
 mod peers;
 mod program;
+mod sockets;
 mod steering;
 mod tc;
 mod too_big;
 
 use std::fmt;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use attach::Hook;
@@ -26,6 +30,8 @@ use bpf::ProgramType;
 pub use bpf::XskMap;
 pub use peers::PeerMap;
 use program::{Destination, Maps};
+use sockets::SocketFilter;
+pub use sockets::{SocketsPinhole, TcWish, remove_leftover};
 pub use steering::PinholeFilter;
 pub use tc::TcPinhole;
 
@@ -43,8 +49,8 @@ pub struct Program {
 pub enum PinholeAction {
     /// The kernel's network stack has it.
     Pass,
-    /// The AF_XDP socket of its queue has it, or the other interface.
-    Redirect,
+    /// It is ours: the AF_XDP socket of its queue has it, the other interface, or a packet socket.
+    Take,
     /// Anything else, by the kernel's number: never wanted.
     Other(u32),
 }
@@ -110,6 +116,22 @@ impl Program {
         Self::assemble(steering, Destination::Interface(ifindex), peers, ProgramType::Tc)
     }
 
+    /// The same as the filter of a packet socket, which gets a copy of what is ours.
+    ///
+    /// # Errors
+    /// As for `load`.
+    pub fn load_socket_filter(steering: &PinholeFilter, peers: &PeerMap) -> Result<Self> {
+        Self::assemble(steering, Destination::Reader, peers, ProgramType::SocketFilter)
+    }
+
+    /// The same of tc, which drops what is ours.
+    ///
+    /// # Errors
+    /// As for `load`.
+    pub fn load_drop(steering: &PinholeFilter, peers: &PeerMap) -> Result<Self> {
+        Self::assemble(steering, Destination::Nowhere, peers, ProgramType::Tc)
+    }
+
     fn assemble(
         steering: &PinholeFilter,
         destination: Destination,
@@ -128,9 +150,16 @@ impl Program {
     /// If the frame is shorter than an Ethernet header or longer than a page, less some headroom.
     pub fn run(&self, frame: &[u8]) -> Result<PinholeAction> {
         const TCX_NEXT: u32 = packet::TCX_NEXT.cast_unsigned();
+        const TCX_DROP: u32 = packet::TCX_DROP.cast_unsigned();
+        if self.kind == ProgramType::SocketFilter {
+            let is_taken = SocketFilter::new(self)?.takes(frame);
+            let is_taken = is_taken
+                .map_err(|source| Error::PacketSocket { action: "run a filter", source })?;
+            return Ok(if is_taken { PinholeAction::Take } else { PinholeAction::Pass });
+        }
         Ok(match (self.kind, bpf::test_run(self.fd.as_fd(), frame)?) {
             (ProgramType::Xdp, 2) | (ProgramType::Tc, TCX_NEXT) => PinholeAction::Pass,
-            (ProgramType::Xdp, 4) | (ProgramType::Tc, 7) => PinholeAction::Redirect,
+            (ProgramType::Xdp, 4) | (ProgramType::Tc, 7 | TCX_DROP) => PinholeAction::Take,
             (_, other) => PinholeAction::Other(other),
         })
     }
@@ -181,20 +210,17 @@ impl Pinhole {
         let made = MadeOf { steering: steering.clone(), peers };
         let attached = |link, mode| Self { link, ifindex, program_id, sockets, made, mode };
         let attach = |hook| attach::attach(program.fd.as_fd(), ifindex, hook);
-        let busy = |error: &std::io::Error| {
-            matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
-        };
         let reason = match wish {
             AttachWish::Generic => "generic mode is configured".to_owned(),
             AttachWish::NativeThenGeneric => match attach(Hook::XdpNative) {
                 Ok(link) => return Ok(attached(link, AttachMode::Native)),
-                Err(error) if busy(&error) => return Err(Error::XdpBusy { ifindex }),
+                Err(error) if is_busy(&error) => return Err(Error::XdpBusy { ifindex }),
                 Err(error) => format!("the driver refuses native mode: {error}"),
             },
         };
         match attach(Hook::XdpGeneric) {
             Ok(link) => Ok(attached(link, AttachMode::Generic { reason })),
-            Err(error) if busy(&error) => Err(Error::XdpBusy { ifindex }),
+            Err(error) if is_busy(&error) => Err(Error::XdpBusy { ifindex }),
             Err(source) => Err(Error::XdpAttach { ifindex, native: reason, source }),
         }
     }
@@ -255,10 +281,10 @@ impl Pinhole {
             AttachMode::Generic { .. } => Hook::XdpGeneric,
         };
         let attached = attach::attach(program.fd.as_fd(), self.ifindex, hook);
-        self.link = attached.map_err(|source| Error::XdpAttach {
-            ifindex: self.ifindex,
-            native: "it was detached".to_owned(),
-            source,
+        let ifindex = self.ifindex;
+        self.link = attached.map_err(|source| match is_busy(&source) {
+            true => Error::XdpBusy { ifindex },
+            false => Error::XdpAttach { ifindex, native: "it was detached".to_owned(), source },
         })?;
         self.program_id = attach::program_id(program.fd.as_fd())?;
         Ok(())
@@ -275,6 +301,11 @@ impl Pinhole {
     pub fn xsk_map(&self) -> &XskMap {
         &self.sockets
     }
+}
+
+/// Whether another program has the hook.
+fn is_busy(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
 }
 
 impl fmt::Display for AttachMode {

@@ -1,7 +1,7 @@
 //! A packet, as instructions see it: registers, offsets, and the questions that are asked more than
 //! once. `program` and `too_big` use it.
 
-use super::asm::{Assembler, Label, Reg, When, Width};
+use super::asm::{Assembler, Label, PacketEnd, Reg, When, Width};
 
 // Registers: r0 to r5 are scratch, r6 to r9 survive a call.
 pub(super) const RESULT: Reg = Reg(0);
@@ -21,6 +21,7 @@ pub(super) const MD_RX_QUEUE_INDEX: i16 = 16;
 
 // struct __sk_buff, likewise.
 pub(super) const SKB_LEN: i16 = 0;
+pub(super) const SKB_PKT_TYPE: i16 = 4;
 pub(super) const SKB_VLAN_PRESENT: i16 = 20;
 pub(super) const SKB_INGRESS_IFINDEX: i16 = 36;
 pub(super) const SKB_DATA: i16 = 76;
@@ -30,8 +31,13 @@ pub(super) const XDP_PASS: i32 = 2;
 /// The next program decides, and at last the kernel.
 pub(super) const TCX_NEXT: i32 = -1;
 pub(super) const TCX_DROP: i32 = 2;
+/// A filter of a socket returns how many bytes the socket gets.
+pub(super) const WHOLE: i32 = -1;
+pub(super) const NOTHING: i32 = 0;
 pub(super) const BPF_FUNC_MAP_LOOKUP_ELEM: i32 = 1;
+pub(super) const BPF_FUNC_TAIL_CALL: i32 = 12;
 pub(super) const BPF_FUNC_REDIRECT: i32 = 23;
+pub(super) const BPF_FUNC_SKB_LOAD_BYTES: i32 = 26;
 pub(super) const BPF_FUNC_SKB_PULL_DATA: i32 = 39;
 pub(super) const BPF_FUNC_REDIRECT_MAP: i32 = 51;
 
@@ -77,8 +83,11 @@ pub(super) fn peer(
 }
 
 /// Passes a packet with fewer than `count` bytes from `PACKET` on. Without this the verifier
-/// refuses the loads that follow.
+/// refuses the loads that follow, unless they are from a copy.
 pub(super) fn need(asm: &mut Assembler, count: i16, pass: Label) {
+    if asm.packet_end == PacketEnd::Length {
+        return asm.jump(PACKET_END, When::Less, u32::from(count.unsigned_abs()), pass);
+    }
     asm.copy(SCRATCH, PACKET);
     asm.add(SCRATCH, count.into());
     asm.jump_if_beyond(SCRATCH, PACKET_END, pass);

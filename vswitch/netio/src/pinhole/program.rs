@@ -14,7 +14,8 @@
 //!   everything else: passed, so that the NIC stays Linux's
 //! ```
 //! The questions are the same for a frame, which XDP gives to an AF_XDP socket, and for a packet of the
-//! kernel's, which tc sends out by another interface; only the first and the last instructions differ.
+//! kernel's, which tc sends out by another interface or drops, as a packet socket has a copy; only the first
+//! and the last instructions differ.
 //!
 //! An address in `local` never goes by `prefixes`: the node's own address is the kernel's even if
 //! a pod prefix contains it. A fragment of a VXLAN packet passes, as only its first part has the
@@ -30,14 +31,15 @@
 
 use std::net::IpAddr;
 
-use super::asm::{Assembler, Instruction, Label, Reg, When, Width};
+use super::asm::{Assembler, Instruction, Label, PacketEnd, Reg, When, Width};
 use super::packet::{
-    ARP_BYTES, ARP_REQUEST, BPF_FUNC_REDIRECT, BPF_FUNC_REDIRECT_MAP, BPF_FUNC_SKB_PULL_DATA,
-    CONTEXT, ETHERNET_BYTES, FRAGMENT, HEADER_LEN, IPV4_BYTES, IPV6_BYTES, MD_DATA, MD_DATA_END,
-    MD_RX_QUEUE_INDEX, NEIGHBOR_SOLICITATION, PACKET, PACKET_END, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
-    PROTOCOL_IPIP, PROTOCOL_IPV6, PROTOCOL_UDP, RESULT, SAVED_CONTEXT, SKB_DATA, SKB_DATA_END,
-    SKB_INGRESS_IFINDEX, SKB_LEN, SKB_VLAN_PRESENT, SOLICITATION_BYTES, TCX_DROP, TCX_NEXT,
-    UDP_BYTES, VALUE, XDP_PASS, in_memory, need, peer, prefix,
+    ARP_BYTES, ARP_REQUEST, BPF_FUNC_REDIRECT, BPF_FUNC_REDIRECT_MAP, BPF_FUNC_SKB_LOAD_BYTES,
+    BPF_FUNC_SKB_PULL_DATA, BPF_FUNC_TAIL_CALL, CONTEXT, ETHERNET_BYTES, FRAGMENT, HEADER_LEN,
+    IPV4_BYTES, IPV6_BYTES, MD_DATA, MD_DATA_END, MD_RX_QUEUE_INDEX, NEIGHBOR_SOLICITATION,
+    NOTHING, PACKET, PACKET_END, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_IPIP, PROTOCOL_IPV6,
+    PROTOCOL_UDP, RESULT, SAVED_CONTEXT, SKB_DATA, SKB_DATA_END, SKB_INGRESS_IFINDEX, SKB_LEN,
+    SKB_PKT_TYPE, SKB_VLAN_PRESENT, SOLICITATION_BYTES, STACK, TCX_DROP, TCX_NEXT, UDP_BYTES,
+    VALUE, WHOLE, XDP_PASS, in_memory, need, peer, prefix,
 };
 use super::peers::PeerMap;
 use super::steering::PinholeFilter;
@@ -46,6 +48,13 @@ use super::too_big::{too_big4, too_big6};
 /// The longest headers that are looked at: IPv6, ICMPv6, and what that quotes.
 const LOOKED_AT_BYTES: u8 = 128;
 
+/// Where a copy of the headers lies on the stack: below the key of a look-up, and so that an IP header,
+/// behind 14 bytes, is aligned as the verifier wants its loads from the stack.
+const COPY_AT: i16 = -(16 + 2 + LOOKED_AT_BYTES as i16);
+
+/// PACKET_OUTGOING of include/uapi/linux/if_packet.h: sent by this node.
+const PACKET_OUTGOING: u32 = 4;
+
 /// Where the packets go that are ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Destination {
@@ -53,6 +62,21 @@ pub(super) enum Destination {
     Sockets(i32),
     /// Out by the interface of that index: a program of tc.
     Interface(u32),
+    /// To the packet socket whose filter the program is.
+    Reader,
+    /// Nowhere, as a packet socket has a copy: a program of tc.
+    Nowhere,
+}
+
+impl Destination {
+    /// What the program returns for a packet that is not ours.
+    fn pass(self) -> i32 {
+        match self {
+            Self::Sockets(_) => XDP_PASS,
+            Self::Interface(_) | Self::Nowhere => TCX_NEXT,
+            Self::Reader => NOTHING,
+        }
+    }
 }
 
 /// The maps that a program names, by fd.
@@ -68,7 +92,7 @@ impl Maps {
     }
 }
 
-/// The program that redirects what is ours.
+/// The program that takes what is ours.
 pub(super) fn assemble(
     steering: &PinholeFilter,
     destination: Destination,
@@ -87,7 +111,8 @@ pub(super) fn assemble(
             asm.load(Width::Word, PACKET, CONTEXT, MD_DATA);
             asm.load(Width::Word, PACKET_END, CONTEXT, MD_DATA_END);
         }
-        Destination::Interface(_) => headers_of_skb(&mut asm, pass),
+        Destination::Interface(_) | Destination::Nowhere => headers_of_skb(&mut asm, pass),
+        Destination::Reader => copy_headers(&mut asm, pass),
     }
     need(&mut asm, ETHERNET_BYTES, pass);
     asm.load(Width::Half, VALUE, PACKET, 12);
@@ -148,13 +173,7 @@ pub(super) fn assemble(
     }
 
     asm.put(pass);
-    asm.set(
-        RESULT,
-        match destination {
-            Destination::Sockets(_) => XDP_PASS,
-            Destination::Interface(_) => TCX_NEXT,
-        },
-    );
+    asm.set(RESULT, destination.pass());
     asm.exit();
 
     if asm.is_wanted(ours) {
@@ -169,6 +188,8 @@ pub(super) fn assemble(
                 asm.exit();
             }
             Destination::Interface(ifindex) => send_by(&mut asm, ifindex),
+            Destination::Reader => end_with(&mut asm, WHOLE),
+            Destination::Nowhere => end_with(&mut asm, TCX_DROP),
         }
     }
 
@@ -195,6 +216,23 @@ pub(super) fn assemble_only_from(ifindex: u32) -> Vec<Instruction> {
     asm.set(RESULT, TCX_NEXT);
     asm.exit();
     asm.finish().expect("its one jump is short")
+}
+
+/// The program that does what the one in a slot does, by the fd of the slot's map; without one a socket gets
+/// nothing.
+pub(super) fn assemble_call(slot_fd: i32) -> Vec<Instruction> {
+    let mut asm = Assembler::default();
+    asm.load_map(Reg(2), slot_fd);
+    asm.set(Reg(3), 0);
+    // Comes back only if there is none.
+    asm.call(BPF_FUNC_TAIL_CALL);
+    end_with(&mut asm, NOTHING);
+    asm.finish().expect("no jump is in it")
+}
+
+fn end_with(asm: &mut Assembler, result: i32) {
+    asm.set(RESULT, result);
+    asm.exit();
 }
 
 /// `bpf_redirect(ifindex, 0)`: to the egress of the interface.
@@ -228,6 +266,35 @@ fn headers_of_skb(asm: &mut Assembler, pass: Label) {
     asm.call(BPF_FUNC_SKB_PULL_DATA);
     find(asm);
     asm.put(readable);
+}
+
+/// Copies the headers of a packet to the stack: the filter of a socket cannot read it in place. What this
+/// node sent passes, and what has a VLAN tag, as `headers_of_skb` has it.
+fn copy_headers(asm: &mut Assembler, pass: Label) {
+    let whole = asm.label();
+    asm.packet_end = PacketEnd::Length;
+    asm.load(Width::Word, VALUE, SAVED_CONTEXT, SKB_PKT_TYPE);
+    asm.jump(VALUE, When::Equal, PACKET_OUTGOING, pass);
+    asm.load(Width::Word, VALUE, SAVED_CONTEXT, SKB_VLAN_PRESENT);
+    asm.jump(VALUE, When::NotEqual, 0, pass);
+    // The verifier wants each byte written, whatever the length is.
+    asm.set(VALUE, 0);
+    for at in (COPY_AT - 2..-16).step_by(4) {
+        asm.store(STACK, at, VALUE);
+    }
+    asm.copy(PACKET, STACK);
+    asm.add(PACKET, COPY_AT.into());
+    asm.load(Width::Word, PACKET_END, SAVED_CONTEXT, SKB_LEN);
+    need(asm, ETHERNET_BYTES, pass);
+    asm.copy(Reg(4), PACKET_END);
+    asm.jump(Reg(4), When::Less, LOOKED_AT_BYTES.into(), whole);
+    asm.set(Reg(4), LOOKED_AT_BYTES.into());
+    asm.put(whole);
+    asm.copy(Reg(1), SAVED_CONTEXT);
+    asm.set(Reg(2), 0);
+    asm.copy(Reg(3), PACKET);
+    asm.call(BPF_FUNC_SKB_LOAD_BYTES);
+    asm.jump(RESULT, When::NotEqual, 0, pass);
 }
 
 /// From `tunnel` on: is a packet to one of our addresses one of our tunnels', or about one?
@@ -318,7 +385,12 @@ mod tests {
     use super::{Destination, Maps, PinholeFilter, assemble};
 
     const MAPS: Maps = Maps { peers4: 4, peers6: 5 };
-    const BOTH: [Destination; 2] = [Destination::Sockets(3), Destination::Interface(2)];
+    const ALL: [Destination; 4] = [
+        Destination::Sockets(3),
+        Destination::Interface(2),
+        Destination::Reader,
+        Destination::Nowhere,
+    ];
 
     #[test]
     fn prefixes_that_would_take_the_node_are_refused() {
@@ -327,7 +399,7 @@ mod tests {
             let prefixes =
                 vec![(network.parse().expect("address"), len.parse().expect("a number"))];
             let steering = PinholeFilter { prefixes, ..PinholeFilter::default() };
-            for destination in BOTH {
+            for destination in ALL {
                 let refused = assemble(&steering, destination, MAPS);
                 assert!(refused.expect_err("refused").contains(prefix), "{prefix}");
             }
@@ -344,8 +416,8 @@ mod tests {
             prefixes: vec![longest; MAX_ENTRIES - 2],
             ..PinholeFilter::default()
         };
-        assert!(BOTH.iter().all(|to| assemble(&steering, *to, MAPS).is_ok()));
+        assert!(ALL.iter().all(|to| assemble(&steering, *to, MAPS).is_ok()));
         steering.prefixes.push(longest);
-        assert!(BOTH.iter().all(|to| assemble(&steering, *to, MAPS).is_err()));
+        assert!(ALL.iter().all(|to| assemble(&steering, *to, MAPS).is_err()));
     }
 }

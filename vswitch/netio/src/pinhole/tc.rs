@@ -31,7 +31,7 @@ pub struct TcPinhole {
 
 /// A program at a hook. Dropping it detaches it.
 #[derive(Debug)]
-struct Attached {
+pub(super) struct Attached {
     program: OwnedFd,
     /// The kernel's number of it.
     id: u32,
@@ -108,13 +108,13 @@ fn ends(nic: u32, tap: u32) -> Result<(Attached, Attached)> {
 }
 
 impl Attached {
-    fn new(program: OwnedFd, ifindex: u32, hook: Hook) -> Result<Self> {
+    pub(super) fn new(program: OwnedFd, ifindex: u32, hook: Hook) -> Result<Self> {
         let id = attach::program_id(program.as_fd())?;
         let link = link(&program, ifindex, hook)?;
         Ok(Self { program, id, link, ifindex, hook })
     }
 
-    fn replace(&mut self, program: OwnedFd) -> Result<()> {
+    pub(super) fn replace(&mut self, program: OwnedFd) -> Result<()> {
         attach::replace(self.link.as_fd(), program.as_fd())?;
         self.id = attach::program_id(program.as_fd())?;
         self.program = program;
@@ -122,7 +122,7 @@ impl Attached {
     }
 
     /// Puts it back if it is not there; true if so.
-    fn settle(&mut self) -> Result<bool> {
+    pub(super) fn settle(&mut self) -> Result<bool> {
         let (ifindex, id) = attach::attached_to(self.link.as_fd())?;
         if (ifindex, id) == (self.ifindex, self.id) {
             return Ok(false);

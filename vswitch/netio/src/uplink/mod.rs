@@ -9,7 +9,9 @@
 //! |---|---|
 //! | `af_xdp`    | receives and sends by an AF_XDP socket a queue, behind the XDP pinhole |
 //! | `offload`   | receives and sends superframes whole by a TAP, behind the pinhole by tc; `tap_queue` and `tap_header` are its queues |
-//! | `af_packet` | sends alone, without a queue of the NIC |
+//! | `af_packet` | receives and sends by packet sockets, whose originals tc drops; `packet_rx`, `packet_tx` and `packet_socket` are its queues |
+//!
+//! A worker without a queue of an AF_XDP uplink sends by `packet_tx`, too.
 //!
 //! The enums are matched once a batch on the way in and once a packet on the way out; nothing is
 //! dispatched at run time by a pointer.
@@ -17,6 +19,9 @@
 mod af_packet;
 mod af_xdp;
 mod offload;
+mod packet_rx;
+mod packet_socket;
+mod packet_tx;
 mod tap_header;
 mod tap_queue;
 
@@ -26,12 +31,16 @@ use std::os::fd::{AsRawFd, RawFd};
 use frame::{Frame, Packet, Pool};
 
 use crate::Result;
-use crate::pinhole::{AttachMode, AttachWish, PinholeFilter};
+use crate::pinhole::{AttachMode, AttachWish, PinholeFilter, TcWish};
 use crate::xsk::{XskMode, XskRx, XskStatistics, XskTx};
 
-pub use af_packet::PacketTx;
+use packet_socket::Way;
+
+pub use af_packet::PacketUplink;
 pub use af_xdp::AfXdp;
 pub use offload::TapUplink;
+pub use packet_rx::PacketRx;
+pub use packet_tx::PacketTx;
 pub use tap_queue::{TapRx, TapTx};
 
 /// How packets get from the NIC and to it.
@@ -41,7 +50,7 @@ pub enum UplinkKind {
     AfXdp,
     /// A TAP beside the NIC, by which superframes pass whole.
     Offload,
-    /// A packet socket.
+    /// Packet sockets.
     AfPacket,
 }
 
@@ -78,6 +87,8 @@ pub enum UplinkControl {
     AfXdp(AfXdp),
     /// The TAP, and the programs of tc.
     Tap(TapUplink),
+    /// The packet sockets, and the program of tc.
+    Packet(PacketUplink),
 }
 
 /// The receiving half of a queue.
@@ -87,6 +98,8 @@ pub enum Rx {
     AfXdp(Box<XskRx>),
     /// A queue of a TAP.
     Tap(TapRx),
+    /// A packet socket.
+    AfPacket(PacketRx),
 }
 
 /// A transmit handle for the NIC.
@@ -156,14 +169,31 @@ impl UplinkControl {
         Ok((Self::Tap(control), queues))
     }
 
+    /// Takes from the NIC of that index what `steering` names, by so many packet sockets, one for each worker.
+    ///
+    /// # Errors
+    /// If the kernel refuses. It needs Linux 5.8, and a classifier of tc where it has no links to tc (6.6).
+    pub fn open_af_packet(
+        nic: u32,
+        workers: usize,
+        steering: &PinholeFilter,
+        wish: TcWish,
+    ) -> Result<(Self, Vec<UplinkQueue>)> {
+        let (control, queues) = PacketUplink::open(nic, workers, steering, wish)?;
+        Ok((Self::Packet(control), queues))
+    }
+
     /// A transmit handle for a worker that owns no queue.
     ///
     /// # Errors
     /// If the kernel refuses the socket.
     pub fn extra_tx(&self) -> Result<Tx> {
         match self {
-            Self::AfXdp(control) => PacketTx::open(control.ifindex()).map(Tx::AfPacket),
+            Self::AfXdp(control) => {
+                PacketTx::open(control.ifindex(), Way::Bypass).map(Tx::AfPacket)
+            }
             Self::Tap(control) => control.extra_tx(),
+            Self::Packet(control) => control.extra_tx(),
         }
     }
 
@@ -178,6 +208,7 @@ impl UplinkControl {
                 Ok(was_missing.then_some("it was detached or replaced"))
             }
             Self::Tap(control) => control.settle(),
+            Self::Packet(control) => control.settle(),
         }
     }
 
@@ -190,6 +221,7 @@ impl UplinkControl {
         match self {
             Self::AfXdp(control) => control.settle_maps(),
             Self::Tap(control) => control.settle_maps(),
+            Self::Packet(control) => control.settle_maps(),
         }
     }
 
@@ -201,6 +233,7 @@ impl UplinkControl {
         match self {
             Self::AfXdp(control) => control.steer(steering),
             Self::Tap(control) => control.steer(steering),
+            Self::Packet(control) => control.steer(steering),
         }
     }
 
@@ -210,6 +243,7 @@ impl UplinkControl {
         match self {
             Self::AfXdp(_) => UplinkKind::AfXdp,
             Self::Tap(_) => UplinkKind::Offload,
+            Self::Packet(_) => UplinkKind::AfPacket,
         }
     }
 
@@ -217,7 +251,7 @@ impl UplinkControl {
     #[must_use]
     pub fn tap_name(&self) -> Option<&str> {
         match self {
-            Self::AfXdp(_) => None,
+            Self::AfXdp(_) | Self::Packet(_) => None,
             Self::Tap(control) => Some(control.tap_name()),
         }
     }
@@ -227,7 +261,7 @@ impl UplinkControl {
     pub fn xdp_mode(&self) -> Option<&AttachMode> {
         match self {
             Self::AfXdp(control) => Some(control.xdp_mode()),
-            Self::Tap(_) => None,
+            Self::Tap(_) | Self::Packet(_) => None,
         }
     }
 
@@ -236,11 +270,12 @@ impl UplinkControl {
     pub fn copy_mode(&self) -> Option<&XskMode> {
         match self {
             Self::AfXdp(control) => control.copy_mode(),
-            Self::Tap(_) => None,
+            Self::Tap(_) | Self::Packet(_) => None,
         }
     }
 
-    /// What the kernel counts of the sockets of the queues, by number; none for a kind without such sockets.
+    /// What the kernel counts of the sockets of the queues, by number; none for a kind without sockets. Of a
+    /// packet socket it is what found its buffer full.
     ///
     /// # Errors
     /// If the kernel does not report it.
@@ -248,6 +283,7 @@ impl UplinkControl {
         match self {
             Self::AfXdp(control) => control.statistics(),
             Self::Tap(_) => Ok(Vec::new()),
+            Self::Packet(control) => control.statistics(),
         }
     }
 
@@ -257,6 +293,7 @@ impl UplinkControl {
         match self {
             Self::AfXdp(control) => control.choices(),
             Self::Tap(control) => control.choices(),
+            Self::Packet(control) => control.choices(),
         }
     }
 }
@@ -273,6 +310,7 @@ impl Rx {
         match self {
             Self::AfXdp(rx) => af_xdp::recv(rx, pool, budget, deliver),
             Self::Tap(rx) => rx.recv(pool, budget, deliver),
+            Self::AfPacket(rx) => rx.recv(pool, budget, deliver),
         }
     }
 
@@ -282,6 +320,7 @@ impl Rx {
             // Its ring is looked at whenever it is asked.
             Self::AfXdp(_) => {}
             Self::Tap(rx) => rx.note_ready(),
+            Self::AfPacket(rx) => rx.note_ready(),
         }
     }
 
@@ -291,6 +330,7 @@ impl Rx {
         match self {
             Self::AfXdp(_) => false,
             Self::Tap(rx) => rx.is_ready(),
+            Self::AfPacket(rx) => rx.is_ready(),
         }
     }
 }
@@ -301,6 +341,7 @@ impl AsRawFd for Rx {
         match self {
             Self::AfXdp(rx) => rx.as_raw_fd(),
             Self::Tap(rx) => rx.as_raw_fd(),
+            Self::AfPacket(rx) => rx.as_raw_fd(),
         }
     }
 }
@@ -328,10 +369,7 @@ impl Tx {
                 tx.send_with(frame.len(), |into| into.copy_from_slice(frame))
             }
             Self::Tap(tx) => tx.send(packet),
-            Self::AfPacket(tx) => {
-                let frame = finished(packet)?;
-                tx.send_with(frame.len(), |into| into.copy_from_slice(frame))
-            }
+            Self::AfPacket(tx) => tx.send(packet),
         }
     }
 

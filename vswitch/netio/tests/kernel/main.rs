@@ -7,6 +7,7 @@ mod common;
 mod ethtool;
 mod frames;
 mod offload;
+mod packet;
 mod pinhole;
 mod tap;
 mod uplink;

@@ -14,8 +14,8 @@ use netio::uplink::{Rx, TxError, UplinkControl, UplinkKind, UplinkQueue};
 use crate::common::{Namespace, eventually, ip, link, skip, up};
 use crate::xsk::{NODE, PEER, VXLAN, lab as veth_pair};
 
-const NODE6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-const POD: [u8; 4] = [198, 18, 2, 7];
+pub(crate) const NODE6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+pub(crate) const POD: [u8; 4] = [198, 18, 2, 7];
 const PEER6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 
 /// Node and peer, connected; `None`, with a message, if that cannot be.
@@ -30,7 +30,7 @@ fn lab(test: &str) -> Option<(Namespace, Namespace)> {
     }
 }
 
-fn steering(local: std::net::Ipv4Addr, local6: [u8; 16]) -> PinholeFilter {
+pub(crate) fn steering(local: std::net::Ipv4Addr, local6: [u8; 16]) -> PinholeFilter {
     PinholeFilter {
         local: vec![local.into(), std::net::Ipv6Addr::from(local6).into()],
         vxlan_ports: vec![VXLAN],
@@ -44,13 +44,13 @@ fn open_node(queues: usize) -> (UplinkControl, Vec<UplinkQueue>) {
         .expect("the kernel has it")
 }
 
-fn open_peer() -> (UplinkControl, Vec<UplinkQueue>) {
+pub(crate) fn open_peer() -> (UplinkControl, Vec<UplinkQueue>) {
     UplinkControl::open_offload(link("up0").index, 1, &steering(PEER, PEER6))
         .expect("the kernel has it")
 }
 
 /// What has arrived, by any queue: the worker's epoll is played by looking always.
-fn received(queues: &mut [UplinkQueue], pool: &Pool) -> Vec<(Vec<u8>, Offload)> {
+pub(crate) fn received(queues: &mut [UplinkQueue], pool: &Pool) -> Vec<(Vec<u8>, Offload)> {
     let mut packets = Vec::new();
     for queue in queues {
         queue.rx.note_ready();
@@ -62,7 +62,7 @@ fn received(queues: &mut [UplinkQueue], pool: &Pool) -> Vec<(Vec<u8>, Offload)> 
     packets
 }
 
-fn one(queues: &mut [UplinkQueue], pool: &Pool) -> (Vec<u8>, Offload) {
+pub(crate) fn one(queues: &mut [UplinkQueue], pool: &Pool) -> (Vec<u8>, Offload) {
     let mut all = eventually("a packet", || {
         let all = received(queues, pool);
         (!all.is_empty()).then_some(all)
@@ -71,18 +71,18 @@ fn one(queues: &mut [UplinkQueue], pool: &Pool) -> (Vec<u8>, Offload) {
     all.remove(0)
 }
 
-fn packet(pool: &Pool, bytes: &[u8], offload: Offload) -> Packet {
+pub(crate) fn packet(pool: &Pool, bytes: &[u8], offload: Offload) -> Packet {
     let mut packet = Packet::plain(pool.alloc().expect("free"));
     packet.frame.extend_from_slice(bytes).expect("room");
     packet.offload = offload;
     packet
 }
 
-fn ethernet(ethertype: u16) -> Vec<u8> {
+pub(crate) fn ethernet(ethertype: u16) -> Vec<u8> {
     [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1][..], &ethertype.to_be_bytes()].concat()
 }
 
-fn ipv4(protocol: u8, destination: [u8; 4], payload: &[u8]) -> Vec<u8> {
+pub(crate) fn ipv4(protocol: u8, destination: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let len = (20 + payload.len()) as u16;
     let mut header = vec![0x45, 0];
     header.extend(len.to_be_bytes());
@@ -107,7 +107,7 @@ fn payload(len: usize) -> impl Iterator<Item = u8> {
 }
 
 /// A TCP segment of a pod's whose checksum is still to be finished.
-fn tcp(payload_len: usize) -> Vec<u8> {
+pub(crate) fn tcp(payload_len: usize) -> Vec<u8> {
     let mut segment = vec![0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0];
     segment.extend(pseudo(6, 20 + payload_len).to_be_bytes());
     segment.extend([0, 0]);
@@ -116,7 +116,7 @@ fn tcp(payload_len: usize) -> Vec<u8> {
 }
 
 /// Likewise datagrams in one.
-fn udp(payload_len: usize) -> Vec<u8> {
+pub(crate) fn udp(payload_len: usize) -> Vec<u8> {
     let mut datagram = vec![0, 1, 0, 2];
     datagram.extend(length(8 + payload_len));
     datagram.extend(pseudo(17, 8 + payload_len).to_be_bytes());
@@ -130,7 +130,7 @@ fn pseudo(protocol: u8, len: usize) -> u16 {
 }
 
 /// UDP and VXLAN in front of a superframe of the pods'.
-fn vxlan(protocol: u8, segment: &[u8]) -> Vec<u8> {
+pub(crate) fn vxlan(protocol: u8, segment: &[u8]) -> Vec<u8> {
     let inner = [ethernet(0x0800), ipv4(protocol, POD, segment)].concat();
     let mut datagram = vec![0xc0, 0];
     datagram.extend(VXLAN.to_be_bytes());
@@ -139,7 +139,7 @@ fn vxlan(protocol: u8, segment: &[u8]) -> Vec<u8> {
     [datagram, inner].concat()
 }
 
-fn superframe(start: u16, vxlan: Option<VxlanOver>) -> Offload {
+pub(crate) fn superframe(start: u16, vxlan: Option<VxlanOver>) -> Offload {
     let kind = GsoKind::Tcp4 { ecn: false };
     Offload {
         checksum: Checksum::Partial { start, offset: 16 },
@@ -148,7 +148,7 @@ fn superframe(start: u16, vxlan: Option<VxlanOver>) -> Offload {
 }
 
 /// The offload as it is read: how long the headers are is the kernel's guess.
-fn without_hint(mut offload: Offload) -> Offload {
+pub(crate) fn without_hint(mut offload: Offload) -> Offload {
     if let Some(gso) = &mut offload.gso {
         gso.header_len = 0;
     }
@@ -185,7 +185,7 @@ fn superframes_cross_whole_inside_of_vxlan_and_without_it() {
 }
 
 /// A link without offloads: what a wire carries.
-fn without_offloads() {
+pub(crate) fn without_offloads() {
     let off = "tx off tso off gso off tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off";
     let arguments = ["-K", "nic0"].into_iter().chain(off.split(' '));
     let done = std::process::Command::new("ethtool").args(arguments).output();
@@ -315,7 +315,7 @@ fn without_a_frame_a_packet_is_counted_and_the_next_one_arrives() {
 }
 
 /// Waits by epoll, as a worker does: true if the queue became readable.
-fn is_readable(rx: &Rx, timeout_ms: i32) -> bool {
+pub(crate) fn is_readable(rx: &Rx, timeout_ms: i32) -> bool {
     let mut poll = libc::pollfd { fd: rx.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one pollfd, which outlives the call.
     unsafe { libc::poll(&raw mut poll, 1, timeout_ms) == 1 && poll.revents & libc::POLLIN != 0 }
@@ -416,7 +416,7 @@ fn detach_all(expected: usize) {
 }
 
 /// Detaches the only program of a hook; false if it has none.
-fn detach(ifindex: u32, hook: u32) -> bool {
+pub(crate) fn detach(ifindex: u32, hook: u32) -> bool {
     #[repr(C)]
     #[derive(Default)]
     struct Query {

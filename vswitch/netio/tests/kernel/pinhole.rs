@@ -73,18 +73,22 @@ fn map_with_socket(test: &str) -> Option<(XskMap, OwnedFd)> {
     made.map_err(|reason| skip(test, &reason)).ok()
 }
 
-/// The program of XDP and that of tc: of the same steering both do the same.
-struct Both {
+/// All programs of the same steering: each does the same.
+struct All {
     xdp: Program,
-    tc: Program,
+    others: [Program; 3],
 }
 
-impl Both {
+impl All {
     fn load(steering: &PinholeFilter, map: &XskMap, peers: &PeerMap) -> netio::Result<Self> {
         let ifindex = 1;
         Ok(Self {
             xdp: Program::load(steering, map, peers)?,
-            tc: Program::load_tc(steering, ifindex, peers)?,
+            others: [
+                Program::load_tc(steering, ifindex, peers)?,
+                Program::load_drop(steering, peers)?,
+                Program::load_socket_filter(steering, peers)?,
+            ],
         })
     }
 
@@ -92,16 +96,18 @@ impl Both {
         let xdp = self.xdp.run(frame)?;
         // The kernel makes no packet of an IP header that is cut.
         let shortest = if frame[12..14] == [0x86, 0xdd] { 54 } else { 34 };
-        if frame.len() >= shortest {
-            assert_eq!(self.tc.run(frame)?, xdp, "of {frame:02x?}");
+        for (at, program) in self.others.iter().enumerate() {
+            if frame.len() >= shortest || at == 2 {
+                assert_eq!(program.run(frame)?, xdp, "{at} of {frame:02x?}");
+            }
         }
         Ok(xdp)
     }
 }
 
 /// Programs with a map that has the peers of the steering.
-fn load(steering: &PinholeFilter, map: &XskMap) -> netio::Result<Both> {
-    Both::load(steering, map, &PeerMap::new(&steering.peers).expect("a map of peers"))
+fn load(steering: &PinholeFilter, map: &XskMap) -> netio::Result<All> {
+    All::load(steering, map, &PeerMap::new(&steering.peers).expect("a map of peers"))
 }
 
 const TO_US: V4 =
@@ -201,7 +207,7 @@ fn the_program_takes_what_is_ours_and_nothing_else() {
     ];
     let program = load(&steering(), &map).expect("the verifier takes it");
     for (what, frame) in ours {
-        assert_eq!(program.run(&frame).expect("it runs"), PinholeAction::Redirect, "{what}");
+        assert_eq!(program.run(&frame).expect("it runs"), PinholeAction::Take, "{what}");
     }
     for (what, frame) in the_kernels {
         assert_eq!(program.run(&frame).expect("it runs"), PinholeAction::Pass, "{what}");
@@ -274,7 +280,7 @@ fn of_the_errors_it_takes_those_about_the_size_of_tunnel_packets() {
     ];
     let program = load(&steering(), &map).expect("the verifier takes it");
     for (what, frame) in &ours {
-        assert_eq!(program.run(frame).expect("it runs"), PinholeAction::Redirect, "{what}");
+        assert_eq!(program.run(frame).expect("it runs"), PinholeAction::Take, "{what}");
     }
     for (what, frame) in &the_kernels {
         assert_eq!(program.run(frame).expect("it runs"), PinholeAction::Pass, "{what}");
@@ -282,7 +288,7 @@ fn of_the_errors_it_takes_those_about_the_size_of_tunnel_packets() {
     let verdicts = |steering: &PinholeFilter| {
         let program = load(steering, &map).expect("the verifier takes it");
         [&ours[0].1, &ours[2].1, &ours[4].1]
-            .map(|frame| program.run(frame).expect("it runs") == PinholeAction::Redirect)
+            .map(|frame| program.run(frame).expect("it runs") == PinholeAction::Take)
     };
     let all = steering();
     let without_vxlan = PinholeFilter { vxlan_ports: vec![], ..all.clone() };
@@ -301,7 +307,7 @@ fn what_is_switched_off_passes() {
     let verdicts = |steering: &PinholeFilter| {
         let program = load(steering, &map).expect("the verifier takes it");
         [&vxlan, &ipip, &pod]
-            .map(|frame| program.run(frame).expect("it runs") == PinholeAction::Redirect)
+            .map(|frame| program.run(frame).expect("it runs") == PinholeAction::Take)
     };
     let all = steering();
     assert_eq!(verdicts(&all), [true, true, true]);
@@ -322,11 +328,11 @@ fn peers_come_and_go_while_the_program_stays() {
     };
     let none = BTreeSet::new();
     let mut peers = PeerMap::new(&none).expect("a map of peers");
-    let program = Both::load(&steering(), &map, &peers).expect("the verifier takes it");
+    let program = All::load(&steering(), &map, &peers).expect("the verifier takes it");
     let verdicts = || {
         let ipip = ipv4(&V4 { protocol: 4, ..TO_US }, &[0; 40]);
         let error6 = error6(2, &ipv6_with(PEER6, 17, &udp(4789)));
-        [ipip, error6].map(|frame| program.run(&frame).expect("it runs") == PinholeAction::Redirect)
+        [ipip, error6].map(|frame| program.run(&frame).expect("it runs") == PinholeAction::Take)
     };
     assert_eq!(verdicts(), [false, false]);
     let both = steering().peers;
@@ -351,15 +357,15 @@ fn a_map_of_peers_has_room_for_more_but_not_for_all() {
     let Some((map, _socket)) = map_with_socket(test) else { return };
     let ipip = ipv4(&V4 { protocol: 4, ..TO_US }, &[0; 40]);
     let mut peers = PeerMap::new(&many(10_000)).expect("a map of peers");
-    let program = Both::load(&steering(), &map, &peers).expect("the verifier takes it");
-    assert_eq!(program.run(&ipip).expect("it runs"), PinholeAction::Redirect);
+    let program = All::load(&steering(), &map, &peers).expect("the verifier takes it");
+    assert_eq!(program.run(&ipip).expect("it runs"), PinholeAction::Take);
     assert!(peers.has_room_for(&many(20_000)));
     peers.add(&many(20_000)).expect("there is room");
     assert!(!peers.has_room_for(&many(40_000)));
     assert!(peers.add(&many(40_000)).is_err(), "the kernel holds no more than it was asked to");
     peers.retain(&[PEER.into()].into()).expect("removed");
     assert!(peers.has_room_for(&many(20_000)));
-    assert_eq!(program.run(&ipip).expect("it runs"), PinholeAction::Redirect);
+    assert_eq!(program.run(&ipip).expect("it runs"), PinholeAction::Take);
 }
 
 #[test]
@@ -370,11 +376,11 @@ fn who_asks_for_a_pod_is_heard_if_wanted() {
     let steering = PinholeFilter { neighbors: true, ..steering() };
     let program = load(&steering, &map).expect("the verifier takes it");
     for (what, frame, expected) in [
-        ("ARP for a pod", arp(1, [198, 18, 2, 1]), PinholeAction::Redirect),
+        ("ARP for a pod", arp(1, [198, 18, 2, 1]), PinholeAction::Take),
         ("an ARP reply", arp(2, [198, 18, 2, 1]), PinholeAction::Pass),
         ("ARP for us", arp(1, LOCAL), PinholeAction::Pass),
         ("ARP that is cut", arp(1, [198, 18, 2, 1])[..41].to_vec(), PinholeAction::Pass),
-        ("a solicitation for a pod", solicitation("fd00:18::1"), PinholeAction::Redirect),
+        ("a solicitation for a pod", solicitation("fd00:18::1"), PinholeAction::Take),
         ("a solicitation for us", solicitation(LOCAL6), PinholeAction::Pass),
         ("a solicitation for a stranger", solicitation("2001:db8::6"), PinholeAction::Pass),
         (
@@ -396,7 +402,7 @@ fn who_asks_for_a_pod_is_heard_if_wanted() {
             },
             PinholeAction::Pass,
         ),
-        ("VXLAN", ipv6_with(LOCAL6, 17, &udp(4789)), PinholeAction::Redirect),
+        ("VXLAN", ipv6_with(LOCAL6, 17, &udp(4789)), PinholeAction::Take),
     ] {
         assert_eq!(program.run(&frame).expect("it runs"), expected, "{what}");
     }
@@ -411,14 +417,14 @@ fn the_nodes_own_address_stays_the_kernels_in_a_pod_prefix_too() {
     let program = load(&steering, &map).expect("the verifier takes it");
     let ssh = |destination| ipv4(&V4 { destination, protocol: 6, ..TO_US }, &[0; 20]);
     assert_eq!(program.run(&ssh(LOCAL)).expect("it runs"), PinholeAction::Pass);
-    assert_eq!(program.run(&ssh(OTHER)).expect("it runs"), PinholeAction::Redirect);
+    assert_eq!(program.run(&ssh(OTHER)).expect("it runs"), PinholeAction::Take);
 }
 
 #[test]
 fn a_queue_without_socket_passes() {
     let Some((_, _socket)) = map_with_socket("a_queue_without_socket_passes") else { return };
     let empty = XskMap::new(4).expect("a second map");
-    let Both { xdp: program, .. } = load(&steering(), &empty).expect("the verifier takes it");
+    let All { xdp: program, .. } = load(&steering(), &empty).expect("the verifier takes it");
     assert_eq!(program.run(&ipv4(&TO_US, &udp(4789))).expect("it runs"), PinholeAction::Pass);
 }
 
@@ -436,7 +442,7 @@ fn the_verifier_takes_the_longest_program() {
     assert!(load(&asked, &map).is_ok());
     let program = load(&steering, &map).expect("the verifier takes it");
     assert_eq!(program.run(&ipv6("2001:db8::6")).expect("it runs"), PinholeAction::Pass);
-    assert_eq!(program.run(&ipv6("fd00::")).expect("it runs"), PinholeAction::Redirect);
+    assert_eq!(program.run(&ipv6("fd00::")).expect("it runs"), PinholeAction::Take);
 }
 
 #[test]

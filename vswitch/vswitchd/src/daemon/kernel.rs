@@ -13,7 +13,7 @@ use controlplane::plane::{self, Event};
 use dataplane::wire::MacAddr;
 use netlink::{Link, Writer};
 
-use super::{Daemon, settle};
+use super::{Daemon, fallback, settle};
 use crate::error::chain;
 use crate::kernel;
 use crate::machine::largest_mtu;
@@ -109,11 +109,15 @@ impl Daemon {
     }
 
     fn on_link_event(&mut self, link: Link, is_there: bool) {
+        let chooses = self.chooses_uplink();
         let Some(uplink) = &mut self.node.uplink else { return };
         if uplink.control().tap_name() == Some(link.name.as_str()) {
             return self.settle_uplink(Instant::now());
         }
         if link.index != uplink.facts.link.index {
+            if chooses && is_there && uplink.is_gone && link.name == uplink.facts.link.name {
+                self.reopen_uplink(&link);
+            }
             return;
         }
         let settings = self.plane.config().uplink.as_ref();
@@ -121,7 +125,8 @@ impl Daemon {
         if !is_there {
             uplink.is_gone = true;
             let name = link.name;
-            self.warn(format!("uplink {name} is gone; restart the daemon when it is back"));
+            let gone = format!("uplink {name} is gone; restart the daemon when it is back");
+            self.warn(if chooses { fallback::gone(&name) } else { gone });
             return;
         }
         if link.carrier != uplink.facts.link.carrier {
@@ -192,7 +197,7 @@ impl Daemon {
         self.agenda.debounce = (begin.elapsed() * 2).clamp(DEBOUNCE, LONGEST_DEBOUNCE);
     }
 
-    fn uplink_choices(&self) -> Vec<String> {
+    pub(super) fn uplink_choices(&self) -> Vec<String> {
         let (Some(uplink), Some(state)) = (&self.node.uplink, self.plane.uplink()) else {
             return Vec::new();
         };

@@ -24,6 +24,7 @@ mod balance;
 mod change_times;
 pub(crate) mod cores;
 mod drop_sampling;
+mod fallback;
 mod frames;
 mod kernel;
 mod pending;

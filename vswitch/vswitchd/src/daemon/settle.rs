@@ -195,9 +195,19 @@ impl Daemon {
         match uplink.settle() {
             Ok(None) => self.repairs.is_fine(part),
             Ok(Some(what)) => {
-                log(&self.repairs.repaired(part, what, None, now));
+                let note = self.repairs.repaired(part, what, None, now);
+                let is_fight = !self.repairs.is_allowed(part, now);
+                let why = || format!("another program changes {} again and again", part.label());
+                if !is_fight || !self.fall_back(&why()) {
+                    log(&note);
+                }
             }
-            Err(error) => self.is_broken(part, &chain(&error)),
+            Err(error) => {
+                let why = chain(&error);
+                if !self.fall_back(&why) {
+                    self.is_broken(part, &why);
+                }
+            }
         }
     }
 
@@ -234,6 +244,13 @@ impl Daemon {
                 "{name} receives on {queues} queues now, of which {opened} had a socket at the start: what the others receive for pods stays with the kernel; run `ethtool -L {name} combined {opened}`, or restart the daemon"
             )
         });
+        if self.queue_note.is_some()
+            && self.fall_back(&format!(
+                "{name} receives on {queues} queues, of which {opened} had a socket"
+            ))
+        {
+            return;
+        }
         if let Some(note) = self.queue_note.clone()
             && self.queue_logged.as_ref() != Some(&note)
         {

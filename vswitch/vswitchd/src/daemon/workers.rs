@@ -1,9 +1,9 @@
 //! Which worker has what: a core, queues of the NIC, a way to send by it.
 //!
 //! Enters: the configuration, and the NIC as it was opened. Leaves: what each worker is started with.
-//! `start` alone calls it.
+//! `start` and `fallback` call it.
 
-use netio::uplink::UplinkQueue;
+use netio::uplink::{UplinkKind, UplinkQueue};
 use worker::cores::given;
 use worker::{Idle, PortIo, WorkerSpec, WorkerUplink};
 
@@ -57,7 +57,7 @@ pub(super) fn specs(
 
 /// What of the NIC each worker has: its queues, of which it sends by the first, or no queue and a
 /// transmit handle beside them.
-fn shares(
+pub(super) fn shares(
     uplink: &OpenUplink,
     queues: Vec<UplinkQueue>,
     workers: usize,
@@ -105,8 +105,8 @@ fn choice(spec: &WorkerSpec) -> String {
     let uplink = match &spec.uplink {
         None => "no uplink".into(),
         Some(uplink) => {
-            let queues: Vec<_> = uplink.queues.iter().map(|(queue, _)| queue.to_string()).collect();
-            format!("queues [{}], sends by {}", queues.join(", "), uplink.tx.kind())
+            let queues: Vec<_> = uplink.queues.iter().map(|(queue, _)| *queue).collect();
+            share_words(&queues, Some(uplink.tx.kind()))
         }
     };
     let idle = match spec.idle {
@@ -114,6 +114,13 @@ fn choice(spec: &WorkerSpec) -> String {
         Idle::Micros(micros) => format!("sleeps after {micros} µs"),
     };
     format!("worker {}: core {core}, {uplink}, {} frames, {idle}", spec.id, spec.frames)
+}
+
+/// What a worker has of the NIC, in words.
+pub(super) fn share_words(queues: &[u32], sends_by: Option<UplinkKind>) -> String {
+    let Some(kind) = sends_by else { return "no uplink".to_owned() };
+    let queues: Vec<_> = queues.iter().map(ToString::to_string).collect();
+    format!("queues [{}], sends by {kind}", queues.join(", "))
 }
 
 #[cfg(test)]

@@ -61,6 +61,7 @@ impl Daemon {
         let uplink = self.node.uplink.as_ref()?;
         let (name, link) = (&uplink.facts.link.name, &uplink.facts.link);
         let what = match (uplink.is_gone, link.up, link.carrier) {
+            (true, _, _) if self.chooses_uplink() => "is gone; it is opened again when it is back",
             (true, _, _) => "is gone; restart vswitchd when it is back",
             (_, false, _) => "is down; run `ip link set` with it, and `up`",
             (_, _, false) => "has no carrier; see to its cable or its switch",

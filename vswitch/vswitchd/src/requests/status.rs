@@ -103,6 +103,7 @@ impl Daemon {
         Some(UplinkStatus {
             interface: state.name.clone(),
             kind: uplink.control().kind().to_string(),
+            kind_reason: uplink.why().map(ToOwned::to_owned),
             xdp_mode: uplink.control().xdp_mode().map(ToString::to_string),
             copy_mode: uplink.control().copy_mode().map(ToString::to_string),
             queues: uplink.facts.queues as usize,

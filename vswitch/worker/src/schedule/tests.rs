@@ -299,3 +299,28 @@ fn a_port_that_was_emptied_far_beyond_its_share_is_served_again() {
         assert!(if others_wait { shares >= 4 } else { shares <= 3 }, "{:?}", played.log);
     }
 }
+
+#[test]
+fn other_queues_begin_with_nothing_and_ports_keep_their_places() {
+    let mut schedule = Schedule::new(2);
+    schedule.ready(PortId(3));
+    let mut plan = schedule.begin();
+    while let Some((source, _)) = schedule.next(&mut plan) {
+        // Each has used up its share and has more.
+        schedule.served(source, SHARE, Left::Some);
+    }
+    assert!(!schedule.is_empty());
+    schedule.set_queues(1);
+    let mut served = Vec::new();
+    for _ in 0..3 {
+        let mut plan = schedule.begin();
+        while let Some((source, _)) = schedule.next(&mut plan) {
+            served.push(source);
+            schedule.served(source, 0, Left::Nothing);
+        }
+    }
+    assert!(served.contains(&Source::Port(PortId(3))), "{served:?}");
+    assert!(served.contains(&Source::Queue(0)), "{served:?}");
+    assert!(!served.contains(&Source::Queue(1)), "{served:?}");
+    assert!(schedule.is_empty());
+}

@@ -1,0 +1,7 @@
+#!/bin/bash
+# As two-nodes.sh, over the uplink of kind `af_packet`: the demo, judged, for each encapsulation.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=scripts/lib/over_uplink.sh
+. "$root/scripts/lib/over_uplink.sh"
+over_uplink af_packet "$root/scripts/demo" vxlan ipip direct
