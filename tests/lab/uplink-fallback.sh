@@ -31,6 +31,7 @@ main() {
     check "the connection was held all the time" connection_ends
     nic_made_anew
     nothing_else
+    more_queues
     report_end
 }
 
@@ -61,16 +62,20 @@ connection_ends() {
 }
 
 tap_taken_away() {
+    take_tap
+    check "the TAP deleted again and again: AF_XDP takes over" until_deadline "$SOON" is_kind af_xdp
+    check "the TAP is gone" wait_until 3 has_no_tap
+    told 'af_xdp, as offload stopped working: another program changes' 'sends by af_xdp'
+    works
+}
+
+take_tap() {
     local try
     for try in 1 2 3; do
         wait_until 5 has_tap || return 1
         say "the TAP is deleted, $try of 3"
         in_ip node-a link delete vswup0 2>/dev/null || true
     done
-    check "the TAP deleted again and again: AF_XDP takes over" until_deadline "$SOON" is_kind af_xdp
-    check "the TAP is gone" wait_until 3 has_no_tap
-    told 'af_xdp, as offload stopped working: another program changes' 'sends by af_xdp'
-    works
 }
 
 has_tap() { in_ip node-a link show dev vswup0; }
@@ -152,6 +157,17 @@ nothing_else() {
     check "the next daemon has its choice again" started
     check "and takes the best" is_kind offload
     check_not "and the classifier is gone" has_classifier
+    works
+}
+
+# A queue of the NIC that came at run time has no AF_XDP socket.
+more_queues() {
+    in_ns node-a ethtool -L eth0 rx 1 tx 1
+    take_tap
+    check "with one queue: AF_XDP takes over" until_deadline "$SOON" is_kind af_xdp
+    in_ns node-a ethtool -L eth0 rx 2 tx 2
+    check "with two: packet sockets take over" until_deadline "$SOON" is_kind af_packet
+    told 'af_packet, as af_xdp stopped working: eth0 receives on 2 queues, of which 1 had a socket'
     works
 }
 
