@@ -1,7 +1,8 @@
 #!/bin/bash
 # The uplink of kind `auto` when the kind that was chosen stops working: another program takes the TAP away again
 # and again, then the NIC's XDP hook; the next kind takes over each time, without a restart, is told, and a TCP
-# connection of a pod goes on. A NIC that is deleted and made anew is opened again.
+# connection of a pod goes on. A NIC that is deleted and made anew is opened again. Where neither XDP nor tc takes a
+# program there are packet sockets at the start.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=scripts/lib/all.sh
@@ -29,6 +30,8 @@ main() {
     hook_taken
     check "the connection was held all the time" connection_ends
     nic_made_anew
+    nothing_else
+    more_queues
     report_end
 }
 
@@ -59,16 +62,20 @@ connection_ends() {
 }
 
 tap_taken_away() {
+    take_tap
+    check "the TAP deleted again and again: AF_XDP takes over" until_deadline "$SOON" is_kind af_xdp
+    check "the TAP is gone" wait_until 3 has_no_tap
+    told 'af_xdp, as offload stopped working: another program changes' 'sends by af_xdp'
+    works
+}
+
+take_tap() {
     local try
     for try in 1 2 3; do
         wait_until 5 has_tap || return 1
         say "the TAP is deleted, $try of 3"
         in_ip node-a link delete vswup0 2>/dev/null || true
     done
-    check "the TAP deleted again and again: AF_XDP takes over" until_deadline "$SOON" is_kind af_xdp
-    check "the TAP is gone" wait_until 3 has_no_tap
-    told 'af_xdp, as offload stopped working: another program changes' 'sends by af_xdp'
-    works
 }
 
 has_tap() { in_ip node-a link show dev vswup0; }
@@ -76,13 +83,23 @@ has_tap() { in_ip node-a link show dev vswup0; }
 has_no_tap() { ! in_ip node-a link show | finds vswup; }
 
 hook_taken() {
-    lab_spawn foreign-xdp node-a /usr/bin/python3 "$root/tests/lab/foreign_xdp.py" eth0
+    foreign xdp
     check "another program has the XDP hook: packet sockets take over" until_deadline "$SOON" is_kind af_packet
     told 'af_packet, as af_xdp stopped working' 'sends by af_packet' 'drops what they take'
     works
-    lab_signal foreign-xdp KILL
-    wait_until 5 lab_gone foreign-xdp
+    no_foreign xdp
     works
+}
+
+# foreign HOOK: another program has it.
+foreign() {
+    lab_spawn "foreign-$1" node-a /usr/bin/python3 "$root/tests/lab/foreign_programs.py" eth0 "$1"
+    wait_until 10 finds 'has it' "$LAB_DIR/logs/foreign-$1.log"
+}
+
+no_foreign() {
+    lab_signal "foreign-$1" KILL
+    wait_until 5 lab_gone "foreign-$1"
 }
 
 # told WORD…: in the log and in the status, and nothing needs attention any more.
@@ -121,5 +138,42 @@ nic_made_anew() {
 }
 
 has_problem() { ctl node-a status --json | jq -e 'any(.problems[].reason; contains("opened again when it is back"))'; }
+
+# With each hook taken there are packet sockets, and a classifier. The kernel keeps that when the daemon is killed.
+nothing_else() {
+    lab_signal vswitchd-node-a TERM
+    wait_until 5 lab_gone vswitchd-node-a
+    foreign xdp
+    foreign tc
+    check "with each hook taken it starts" started
+    check "by packet sockets" is_kind af_packet
+    told 'af_packet, as AF_XDP is not to be had' 'by a classifier' 'sends by af_packet'
+    works
+    lab_signal vswitchd-node-a KILL
+    wait_until 5 lab_gone vswitchd-node-a
+    check "killed: the classifier stays" has_classifier
+    no_foreign xdp
+    no_foreign tc
+    check "the next daemon has its choice again" started
+    check "and takes the best" is_kind offload
+    check_not "and the classifier is gone" has_classifier
+    works
+}
+
+# A queue of the NIC that came at run time has no AF_XDP socket.
+more_queues() {
+    in_ns node-a ethtool -L eth0 rx 1 tx 1
+    take_tap
+    check "with one queue: AF_XDP takes over" until_deadline "$SOON" is_kind af_xdp
+    in_ns node-a ethtool -L eth0 rx 2 tx 2
+    check "with two: packet sockets take over" until_deadline "$SOON" is_kind af_packet
+    told 'af_packet, as af_xdp stopped working: eth0 receives on 2 queues, of which 1 had a socket'
+    works
+}
+
+# No service manager keeps the pods' descriptors here.
+started() { node_start node-a && node_adjust node-a; }
+
+has_classifier() { in_ns node-a tc filter show dev eth0 ingress | finds vswitch_pinhole; }
 
 main "$@"

@@ -45,8 +45,9 @@ pub(super) struct SocketFilter {
 enum Dropping {
     /// On a link of bpf(2), which ends with this process: Linux 6.6.
     Link(Attached),
-    /// On a classifier, which an older kernel keeps until it is removed.
-    Classifier(Classifier),
+    /// On a classifier, which the kernel keeps until it is removed: for kernels without such links, or where
+    /// no link is to be had.
+    Classifier { classifier: Classifier, reason: String },
 }
 
 /// Which hook of tc is tried.
@@ -74,12 +75,18 @@ impl SocketsPinhole {
         sockets.iter().try_for_each(|socket| filter.attach_to(socket.as_fd()))?;
         let program = || Program::load_drop(steering, &peers).map(|program| program.fd);
         let link = match wish {
-            TcWish::LinkThenClassifier => Attached::new(program()?, nic, Hook::TcIngress).ok(),
-            TcWish::Classifier => None,
+            TcWish::LinkThenClassifier => Attached::new(program()?, nic, Hook::TcIngress),
+            TcWish::Classifier => {
+                Err(Error::TcAttach { ifindex: nic, source: io::Error::other("none is asked for") })
+            }
         };
         let dropping = match link {
-            Some(link) => Dropping::Link(link),
-            None => Dropping::Classifier(Classifier::attach(program()?, nic)?),
+            Ok(link) => Dropping::Link(link),
+            Err(Error::TcAttach { source, .. }) => Dropping::Classifier {
+                classifier: Classifier::attach(program()?, nic)?,
+                reason: source.to_string(),
+            },
+            Err(error) => return Err(error),
         };
         let made = MadeOf { steering: steering.clone(), peers };
         Ok(Self { filter, made, dropping })
@@ -97,7 +104,7 @@ impl SocketsPinhole {
             let program = Program::load_drop(steering, peers)?.fd;
             match dropping {
                 Dropping::Link(attached) => attached.replace(program),
-                Dropping::Classifier(classifier) => classifier.replace(program),
+                Dropping::Classifier { classifier, .. } => classifier.replace(program),
             }
         })
     }
@@ -109,7 +116,7 @@ impl SocketsPinhole {
     pub fn settle(&mut self) -> Result<bool> {
         match &mut self.dropping {
             Dropping::Link(attached) => attached.settle(),
-            Dropping::Classifier(classifier) => classifier.settle(),
+            Dropping::Classifier { classifier, .. } => classifier.settle(),
         }
     }
 
@@ -121,10 +128,13 @@ impl SocketsPinhole {
         self.made.peers.restore()
     }
 
-    /// Whether the program hangs on a classifier, for want of links to tc.
+    /// Why the program hangs on a classifier, if it does.
     #[must_use]
-    pub fn is_classifier(&self) -> bool {
-        matches!(self.dropping, Dropping::Classifier(_))
+    pub fn why_classifier(&self) -> Option<&str> {
+        match &self.dropping {
+            Dropping::Link(_) => None,
+            Dropping::Classifier { reason, .. } => Some(reason),
+        }
     }
 }
 

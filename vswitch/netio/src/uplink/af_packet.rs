@@ -99,11 +99,11 @@ impl PacketUplink {
     }
 
     pub(super) fn choices(&self) -> Vec<String> {
-        let by = if self.pinhole.is_classifier() {
-            ", by a classifier, as this kernel has no links to tc"
-        } else {
-            ""
-        };
+        let by = self.pinhole.why_classifier();
+        let by: String = by
+            .iter()
+            .map(|why| format!(", by a classifier, as tc takes no link ({why})"))
+            .collect();
         let count = self.sockets.len();
         vec![format!("{count} packet socket(s), and a program of tc that drops what they take{by}")]
     }

@@ -3,6 +3,8 @@
 //! Enters: the configuration, the NIC's facts, what is to be taken from it. Leaves: the kind, opened, and why
 //! it is that. `uplink` alone calls it.
 
+use std::error::Error as _;
+
 use controlplane::config::{UplinkSettings, Xdp};
 use netio::pinhole::{AttachMode, AttachWish, PinholeFilter, TcWish};
 use netio::uplink::{UplinkConfig, UplinkControl, UplinkKind, UplinkQueue};
@@ -74,19 +76,19 @@ impl Nic<'_> {
         let (af_xdp, why_no_zero_copy) = match self.af_xdp(true) {
             Ok(opened) => match opened.0.copy_mode() {
                 Some(XskMode::Copy { reason }) => {
-                    let reason = format!("AF_XDP would copy each frame ({reason})");
-                    (Some(opened), reason)
+                    let why = format!("AF_XDP would copy each frame ({reason})");
+                    (Some(opened), why)
                 }
                 _ => return Ok((opened, "the driver has zero-copy".to_owned())),
             },
-            Err(error) => (None, format!("AF_XDP is not to be had ({})", chain(&error))),
+            Err(error) => (None, format!("AF_XDP is not to be had ({})", reason(&error))),
         };
         let why_no_offload = match self.offload() {
             Ok(opened) => {
                 let cuts = "the kernel cuts superframes inside of tunnels";
                 return Ok((opened, format!("{why_no_zero_copy}, and {cuts}")));
             }
-            Err(error) => format!("the kind \"offload\" is not to be had ({})", chain(&error)),
+            Err(error) => format!("the kind \"offload\" is not to be had ({})", reason(&error)),
         };
         if let Some(opened) = af_xdp {
             return Ok((opened, format!("it copies each frame, but {why_no_offload}")));
@@ -105,18 +107,18 @@ impl Nic<'_> {
         why: &str,
     ) -> Option<Result<(Opened, String)>> {
         let kinds = [UplinkKind::Offload, UplinkKind::AfXdp, UplinkKind::AfPacket];
-        let (mut reason, mut refusal) = (why.to_owned(), None);
+        let (mut whys, mut refusal) = (why.to_owned(), None);
         for kind in kinds.into_iter().filter(|kind| !stopped.contains(kind)) {
             let opened = match kind {
                 UplinkKind::AfXdp => self.af_xdp(true),
                 other => self.open(other),
             };
             match opened {
-                Ok(opened) => return Some(Ok((opened, reason))),
+                Ok(opened) => return Some(Ok((opened, whys))),
                 Err(error) => {
-                    reason = format!(
-                        "{reason}, and the kind \"{kind}\" is not to be had ({})",
-                        chain(&error)
+                    whys = format!(
+                        "{whys}, and the kind \"{kind}\" is not to be had ({})",
+                        reason(&error)
                     );
                     refusal = Some(Err(error));
                 }
@@ -124,4 +126,9 @@ impl Nic<'_> {
         }
         refusal
     }
+}
+
+/// Why a kind is not to be had, without what an operator would do who has asked for it.
+fn reason(error: &Error) -> String {
+    error.source().map_or_else(|| chain(error), chain)
 }
