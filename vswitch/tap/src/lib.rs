@@ -12,6 +12,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::thread;
+use std::time::{Duration, Instant};
 
 mod device;
 mod error;
@@ -62,6 +64,10 @@ const OFFLOADS: [(TapOffloads, libc::c_uint); 3] = [
 /// The device number of `/dev/net/tun`: Documentation/admin-guide/devices.txt.
 const TUN_DEVICE: (u32, u32) = (10, 200);
 
+/// A ring's end takes an RCU grace period and a turn of a kernel's thread: 10 to 100 ms.
+const BUSY_PATIENCE: Duration = Duration::from_secs(1);
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
+
 /// include/uapi/linux/sockios.h.
 const SIOCGSKNS: libc::c_ulong = 0x894C;
 
@@ -81,12 +87,24 @@ pub fn create(name: &str) -> Result<(OwnedFd, TapOffloads)> {
 /// Opens a persistent TAP of the calling thread's namespace that has no descriptor. The caller knows
 /// that it is there: the kernel would make a new one of that name.
 ///
-/// The descriptor keeps the namespace alive, as it is opened in it.
+/// The descriptor keeps the namespace alive, as it is opened in it. Waits up to a second for the TAP: of a
+/// process that was killed with a TAP in a ring of io_uring, the kernel lets go of it some time after the
+/// process has ended (io_ring_exit_work, io_uring/io_uring.c).
 ///
 /// # Errors
 /// If the name is impossible, another process has the TAP open, or the kernel refuses.
 pub fn reattach(name: &str) -> Result<(OwnedFd, TapOffloads)> {
-    open(name, 0, |source| Error::Reattach { name: name.to_owned(), source })
+    let deadline = Instant::now() + BUSY_PATIENCE;
+    loop {
+        match open(name, 0, |source| Error::Reattach { name: name.to_owned(), source }) {
+            Err(Error::Reattach { source, .. })
+                if source.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
+            {
+                thread::sleep(BUSY_PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn open(

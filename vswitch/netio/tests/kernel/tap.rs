@@ -386,3 +386,23 @@ fn a_ring_that_has_let_go_of_a_tap_keeps_no_namespace() {
         PortFd::create_tap("tap1").expect("a ring that is dropped lets go of all files first");
     });
 }
+
+/// As when a process was killed whose ring had the TAP.
+#[test]
+fn a_tap_that_is_let_go_of_late_is_waited_for() {
+    let test = "a_tap_that_is_let_go_of_late_is_waited_for";
+    let Some(namespace) = Namespace::new(test) else { return };
+    namespace.run(|| {
+        let port = PortFd::create_tap("tap0").expect("a TAP");
+        port.set_persistent(true).expect("it outlives us");
+        let late = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            drop(port);
+        });
+        PortFd::reattach_tap("tap0")
+            .expect("it is free by then")
+            .set_persistent(false)
+            .expect("set");
+        late.join().expect("it does not panic");
+    });
+}
