@@ -9,40 +9,35 @@
 //! which may still have packets. TAPs are chosen by readiness even while spinning, as asking each in
 //! turn would cost a system call a pod. Looking at a queue of the NIC costs none.
 
+mod commands;
+mod serve;
+
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_channel::{Receiver, Sender};
-use dataplane::rate::{Budgets, Limit, Nanos};
+use dataplane::rate::{Budgets, Nanos};
 use dataplane::session::{PortSessions, SweepCursor};
 use dataplane::tables::{Epoch, Fdb, MAX_PORTS, PortId, Tables};
-use dataplane::{Dataplane, DropReason, Millis, PathMtu, wire_len};
+use dataplane::{Dataplane, Millis, PathMtu};
 use frame::{Packet, Pool};
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
-use netio::port::{PortFd, Recv};
-use netio::uplink::{Rx, RxError};
+use mio::{Events, Poll, Token};
+use netio::port::Recv;
+use netio::uplink::Rx;
 
 use super::batch_sizes::{self, BatchSizes};
-use super::closer::{Disused, ToClose};
-use super::egress::{EgressPorts, Settled};
+use super::closer::ToClose;
+use super::egress::EgressPorts;
 use super::fdb_pages::{FdbCopier, FdbEntries};
 use super::gate::Gate;
-use super::gather::Posting;
 use super::latency_sampler::LatencySampler;
-use super::port_io::{self, PortIoChoice};
-use super::schedule::{Left, SHARE, Schedule, Source, cost};
+use super::port_io;
+use super::schedule::Schedule;
 use super::{Command, Idle, Shared, SharedState, WAKE, WorkerSpec, WorkerUplink};
-
-/// Packets from a queue of the NIC at a time: amortizes the kick of a batch, lets pieces of a flow be merged,
-/// and takes about as long as a share of a TAP, as receiving costs no system call.
-const QUEUE_BUDGET: usize = 32;
-const QUEUE_COST: i64 = SHARE / QUEUE_BUDGET as i64;
 
 /// A sleeping worker turns at least this often, to age its table and to show that it runs.
 const NAP: Duration = Duration::from_secs(1);
@@ -113,25 +108,6 @@ pub(super) struct Outbox {
     pub(super) to_close: ToClose,
 }
 
-/// What serving a source came to.
-struct Served {
-    /// Packets that were received.
-    packets: usize,
-    /// What they took, as `schedule` counts it.
-    took: i64,
-    left: Left,
-}
-
-/// A port that is being served.
-#[derive(Clone, Copy)]
-struct From<'a> {
-    tables: &'a Tables,
-    id: PortId,
-    limit: Option<&'a Limit>,
-    now: Millis,
-    nanos: Nanos,
-}
-
 impl Turn {
     pub(super) fn new(
         spec: WorkerSpec,
@@ -149,7 +125,7 @@ impl Turn {
             None => (Vec::new(), None),
         };
         let queues: Vec<Rx> = queues.into_iter().map(|(_, rx)| rx).collect();
-        watch(&poll, &queues)?;
+        commands::watch(&poll, &queues)?;
         let fdb = Fdb::new(spec.fdb_max, spec.fdb_ageing_ms);
         let counters = Arc::clone(&shared.counters);
         let latency = LatencySampler::new(Arc::clone(&shared.latencies));
@@ -269,103 +245,6 @@ impl Turn {
         due.map_or(NAP, |due| NAP.min(Duration::from_nanos(due.0.saturating_sub(now.0))))
     }
 
-    /// Commands that were sent before tables were published are seen with them. False to end.
-    fn commands(&mut self) -> bool {
-        while let Ok(command) = self.inbox.try_recv() {
-            match command {
-                Command::AddPort { id, io, receives } => self.add(id, io, receives),
-                Command::RemovePort { id } => self.remove(id),
-                Command::StartReceiving { id } => self.start_receiving(id),
-                Command::StopReceiving { id, done } => self.stop_receiving(id, done),
-                Command::ChangeUplink(share) => self.change_uplink(*share),
-                Command::ForgetLearned { id } => self.dataplane.fdb.forget_port(id),
-                Command::CopyFdb { into } => self.fdb_copier.begin(into),
-                #[cfg(test)]
-                Command::Panic => panic!("by order of a test"),
-                #[cfg(test)]
-                Command::BreakRing => self.ports.break_ring(),
-                Command::Stop => return false,
-            }
-        }
-        true
-    }
-
-    fn add(&mut self, id: PortId, io: Arc<PortFd>, receives: bool) {
-        self.remove(id);
-        self.shared.counters.clear_port(id);
-        self.ports.latency.forget(id);
-        if receives {
-            // No tables name the port yet, so that no worker sends to it.
-            if let Some(budget) = self.tx_budgets.of(id) {
-                budget.reset();
-            }
-        }
-        self.ports.add(id, io);
-        if receives {
-            self.start_receiving(id);
-        }
-    }
-
-    fn start_receiving(&mut self, id: PortId) {
-        self.stopping = None;
-        let Some(io) = self.ports.io(id) else { return };
-        let fd = io.as_raw_fd();
-        let token = Token(usize::from(id.0));
-        match self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE) {
-            Ok(()) => self.schedule.ready(id),
-            Err(error) => tracing::error!(port = id.0, %error, "cannot watch a port"),
-        }
-    }
-
-    /// The port stays one to send by.
-    fn stop_receiving(&mut self, id: PortId, done: Sender<()>) {
-        if let Some(io) = self.ports.io(id) {
-            let _ = self.poll.registry().deregister(&mut SourceFd(&io.as_raw_fd()));
-        }
-        self.schedule.forget(id);
-        self.gate.forget(id);
-        self.stopping = Some(done);
-    }
-
-    fn tell_stopped(&mut self) {
-        if let Some(done) = self.stopping.take() {
-            // The control thread may have waited for long enough.
-            let _ = done.try_send(());
-        }
-    }
-
-    fn remove(&mut self, id: PortId) {
-        self.dataplane.forget_port(id);
-        self.gate.forget(id);
-        if let Some(io) = self.ports.remove(id) {
-            // Fails where this worker only sends.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&io.as_raw_fd()));
-            // The closer outlives the workers.
-            let _ = self.to_close.send(Disused::Port { _io: io });
-        }
-    }
-
-    /// Receives from other queues of the NIC from now on, and sends by another handle. What waits in the former
-    /// ones is lost.
-    fn change_uplink(&mut self, share: WorkerUplink) {
-        let WorkerUplink { port, queues, tx } = share;
-        self.ports.flush();
-        for queue in &self.queues {
-            // Of a device that is gone the kernel has forgotten it already.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&queue.as_raw_fd()));
-        }
-        let queues: Vec<Rx> = queues.into_iter().map(|(_, rx)| rx).collect();
-        if let Err(error) = watch(&self.poll, &queues) {
-            tracing::error!(%error, "cannot watch the NIC's queues");
-        }
-        self.schedule.set_queues(queues.len());
-        self.uplink = Some(port);
-        let queues = std::mem::replace(&mut self.queues, queues);
-        let tx = self.ports.change_uplink(port, tx);
-        // The closer outlives the workers.
-        let _ = self.to_close.send(Disused::Uplink { _queues: queues, _tx: tx.map(Box::new) });
-    }
-
     /// After this store the control thread may free older tables and close ports that they named.
     fn adopt(&mut self, epoch: Epoch) {
         self.shared.epoch.store(epoch.0, Ordering::Release);
@@ -381,134 +260,6 @@ impl Turn {
         let (took, longest) = (took.as_micros() as u64, &self.shared.longest_turn_us);
         if took > longest.load(Ordering::Relaxed) {
             longest.store(took, Ordering::Relaxed);
-        }
-    }
-
-    /// Packets that were received.
-    fn serve(&mut self, tables: &Tables, now: Millis, nanos: Nanos) -> usize {
-        let mut received = 0;
-        let mut plan = self.schedule.begin();
-        while let Some((source, credit)) = self.schedule.next(&mut plan) {
-            let served = match source {
-                Source::Queue(queue) => self.queue(tables, usize::from(queue), credit, now),
-                Source::Port(id) => self.tap(tables, id, credit, now, nanos),
-            };
-            received += served.packets;
-            self.schedule.served(source, served.took, served.left);
-        }
-        self.note_ring_failure();
-        received
-    }
-
-    fn queue(&mut self, tables: &Tables, queue: usize, credit: i64, now: Millis) -> Served {
-        let Self { queues, pool, dataplane, ports, path_mtu, .. } = self;
-        let (Some(uplink), Some(queue)) = (self.uplink, queues.get_mut(queue)) else {
-            return Served { packets: 0, took: 0, left: Left::Nothing };
-        };
-        ports.latency.serve(uplink);
-        let budget = (credit / QUEUE_COST).clamp(1, QUEUE_BUDGET as i64) as usize;
-        ports.gather();
-        let packets = queue.recv(pool, budget, |received| match received {
-            Ok(packet) => dataplane.process(tables, uplink, packet, now, ports),
-            Err(RxError::NoFrame) => dataplane.unreadable(uplink, DropReason::NoFrames),
-            Err(RxError::TooLong) => dataplane.unreadable(uplink, DropReason::PortRefused),
-            Err(RxError::Malformed) => dataplane.unreadable(uplink, DropReason::OffloadInvalid),
-        });
-        dataplane.flush(tables, ports);
-        ports.release(|end| settle(dataplane, end));
-        if packets > 0 {
-            for heard in dataplane.take_path_mtus() {
-                // One that has no room is reported again by the router.
-                let _ = path_mtu.try_send(heard);
-            }
-        }
-        let left = if packets < budget { Left::Nothing } else { Left::Some };
-        Served { packets, took: packets as i64 * QUEUE_COST, left }
-    }
-
-    fn tap(
-        &mut self,
-        tables: &Tables,
-        id: PortId,
-        credit: i64,
-        now: Millis,
-        nanos: Nanos,
-    ) -> Served {
-        let mut served = Served { packets: 0, took: 0, left: Left::Nothing };
-        let Some(io) = self.ports.io(id).map(Arc::clone) else { return served };
-        served.left = Left::Some;
-        // A port comes before the tables that name it: its first packets wait for them.
-        let Some(port) = tables.port(id) else { return served };
-        let limit = port.rx_limit.as_ref();
-        self.ports.latency.serve(id);
-        let from = From { tables, id, limit, now, nanos };
-        let mut longest = 0;
-        while served.took < credit && served.left == Left::Some {
-            if let Some(limit) = limit
-                && !self.gate.is_open(id, limit, nanos)
-            {
-                self.shared.counters.rx_delayed(id);
-                served.left = Left::Nothing;
-                break;
-            }
-            // The length of a packet is known when it was read: with a rate, the next one may be too much.
-            let expected = match limit {
-                Some(_) => 1,
-                None => self.batch_sizes.expected(id, credit - served.took, self.pool.available()),
-            };
-            if self.ports.reads_together(id, expected) {
-                let Self { ports, received, dataplane, .. } = self;
-                ports.gather();
-                ports.exchange(id, expected, received, |end| settle(dataplane, end));
-                while let Some((packet, outcome)) = self.received.pop_front() {
-                    longest = longest.max(packet.frame.len());
-                    self.take(&from, packet, outcome, &mut served);
-                }
-            } else {
-                let Some(frame) = self.pool.alloc() else { break };
-                let mut packet = Packet::plain(frame);
-                let outcome = io.recv(&mut packet);
-                longest = longest.max(packet.frame.len());
-                self.take(&from, packet, outcome, &mut served);
-            }
-        }
-        let Self { ports, dataplane, .. } = self;
-        ports.release(|end| settle(dataplane, end));
-        self.batch_sizes.note(id, served.packets, longest);
-        served
-    }
-
-    /// Processes what a read from a port gave.
-    #[inline(always)]
-    fn take(&mut self, from: &From<'_>, packet: Packet, outcome: Recv, served: &mut Served) {
-        let From { tables, id, limit, now, nanos } = *from;
-        served.left = Left::Some;
-        match outcome {
-            Recv::Packet => {
-                if let Some(limit) = limit {
-                    self.gate.charge(id, limit, wire_len(&packet), nanos);
-                }
-                served.took += cost(packet.frame.len());
-                self.dataplane.process(tables, id, packet, now, &mut self.ports);
-            }
-            Recv::Malformed => {
-                served.took += cost(0);
-                self.dataplane.unreadable(id, DropReason::OffloadInvalid);
-            }
-            Recv::WouldBlock => return served.left = Left::Nothing,
-            Recv::Gone => {
-                self.ports.note_gone(id);
-                return served.left = Left::Nothing;
-            }
-        }
-        served.packets += 1;
-    }
-
-    /// Goes on by system calls alone after the kernel has refused a batch.
-    fn note_ring_failure(&mut self) {
-        if let Some(error) = self.ports.take_ring_failure() {
-            tracing::error!(%error, "io_uring has failed; ports are read and written by system calls");
-            self.shared.set_port_io(PortIoChoice::refused(&error));
         }
     }
 
@@ -537,20 +288,4 @@ impl Turn {
             }
         }
     }
-}
-
-/// Counts the end of a packet that was written together with others.
-fn settle(dataplane: &mut Dataplane, end: Settled) {
-    let Settled { posting: Posting { port, account }, packet, outcome } = end;
-    dataplane.settle(port, account, &packet.frame, outcome);
-}
-
-/// Has the readiness queue tell of queues of the NIC, by their places.
-fn watch(poll: &Poll, queues: &[Rx]) -> io::Result<()> {
-    for (index, queue) in queues.iter().enumerate() {
-        let token = Token(QUEUE_TOKENS + index);
-        let fd = queue.as_raw_fd();
-        poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
-    }
-    Ok(())
 }
