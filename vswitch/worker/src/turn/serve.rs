@@ -23,6 +23,13 @@ use crate::schedule::{Left, SHARE, Source, cost};
 const QUEUE_BUDGET: usize = 32;
 const QUEUE_COST: i64 = SHARE / QUEUE_BUDGET as i64;
 
+/// What a packet of the NIC takes, as `schedule` counts it. A superframe, which some uplinks give whole, takes its
+/// bytes: pods would wait for more of these than of their own.
+const fn cost_by_queue(len: usize) -> i64 {
+    let bytes = len as i64;
+    if bytes > QUEUE_COST { bytes } else { QUEUE_COST }
+}
+
 /// What serving a source came to.
 struct Served {
     /// Packets that were received.
@@ -67,11 +74,21 @@ impl Turn {
         ports.latency.serve(uplink);
         let budget = (credit / QUEUE_COST).clamp(1, QUEUE_BUDGET as i64) as usize;
         ports.gather();
+        let mut took = 0;
         let packets = queue.recv(pool, budget, |received| match received {
-            Ok(packet) => dataplane.process(tables, uplink, packet, now, ports),
-            Err(RxError::NoFrame) => dataplane.unreadable(uplink, DropReason::NoFrames),
-            Err(RxError::TooLong) => dataplane.unreadable(uplink, DropReason::PortRefused),
-            Err(RxError::Malformed) => dataplane.unreadable(uplink, DropReason::OffloadInvalid),
+            Ok(packet) => {
+                took += cost_by_queue(packet.frame.len());
+                dataplane.process(tables, uplink, packet, now, ports);
+            }
+            Err(error) => {
+                took += cost_by_queue(0);
+                let reason = match error {
+                    RxError::NoFrame => DropReason::NoFrames,
+                    RxError::TooLong => DropReason::PortRefused,
+                    RxError::Malformed => DropReason::OffloadInvalid,
+                };
+                dataplane.unreadable(uplink, reason);
+            }
         });
         dataplane.flush(tables, ports);
         ports.release(|end| settle(dataplane, end));
@@ -82,7 +99,7 @@ impl Turn {
             }
         }
         let left = if packets < budget { Left::Nothing } else { Left::Some };
-        Served { packets, took: packets as i64 * QUEUE_COST, left }
+        Served { packets, took, left }
     }
 
     fn tap(
@@ -176,4 +193,18 @@ impl Turn {
 fn settle(dataplane: &mut Dataplane, end: Settled) {
     let Settled { posting: Posting { port, account }, packet, outcome } = end;
     dataplane.settle(port, account, &packet.frame, outcome);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{QUEUE_BUDGET, cost_by_queue};
+    use crate::schedule::SHARE;
+
+    #[test]
+    fn a_share_is_a_batch_of_frames_or_a_superframe() {
+        let frames = (0..QUEUE_BUDGET).map(|_| cost_by_queue(1514)).sum::<i64>();
+        assert!(frames <= SHARE && frames > SHARE / 2, "{frames} of {SHARE}");
+        let superframe = cost_by_queue(65_000);
+        assert!(superframe <= SHARE && superframe > SHARE / 2, "{superframe} of {SHARE}");
+    }
 }
