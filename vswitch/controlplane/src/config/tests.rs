@@ -240,7 +240,7 @@ fn a_problem_names_line_key_and_expectation() {
         ),
         (
             "[workers]\nport_io = \"mmap\"\n",
-            "f:8: workers.port_io: expected \"auto\", \"io_uring\" or \"read_write\", found \"mmap\"",
+            "f:8: workers.port_io: expected \"auto\" or \"io_uring\" or \"read_write\", found \"mmap\"",
         ),
         (
             "[workers]\ncores = [1,\n1]\n",
