@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use frame::{Checksum, Offload, Packet, Pool};
 
 use super::{BATCH, Done, PortRing};
-use crate::port::{PortFd, Recv, SendError};
+use crate::port::{IoCosts, PortFd, Recv, SendError};
 
 /// `None`, with a message, where the kernel or a sandbox has no io_uring.
 fn ring() -> Option<PortRing<u32>> {
@@ -191,3 +191,37 @@ struct Moved(PortRing<u32>);
 
 // SAFETY: only its pool's handles tie a ring to a thread, and it has none.
 unsafe impl Send for Moved {}
+
+/// Container runtimes' filters of system calls do this. The filter is the thread's alone.
+#[test]
+fn where_seccomp_refuses_there_is_no_ring_and_nothing_to_measure() {
+    let refused = std::thread::spawn(|| {
+        refuse_io_uring();
+        let ring = PortRing::<u32>::new(8).err().and_then(|error| error.raw_os_error());
+        let costs = IoCosts::measure().err().and_then(|error| error.raw_os_error());
+        [ring, costs]
+    });
+    let refused = refused.join().expect("it does not panic");
+    assert_eq!(refused, [Some(libc::EPERM); 2]);
+}
+
+fn refuse_io_uring() {
+    // SAFETY: makes values of integers.
+    let filter = unsafe {
+        // The number is the first word of `struct seccomp_data`.
+        let load = libc::BPF_STMT((libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, 0);
+        let setup = libc::SYS_io_uring_setup as u32;
+        let is_setup =
+            libc::BPF_JUMP((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, setup, 0, 1);
+        let answer = |what| libc::BPF_STMT((libc::BPF_RET | libc::BPF_K) as u16, what);
+        let refuse = answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+        [load, is_setup, refuse, answer(libc::SECCOMP_RET_ALLOW)]
+    };
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: changes what this thread may do; it takes integers.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    // SAFETY: the kernel reads the program, which outlives the call. The filter is this thread's.
+    let set =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
+}
