@@ -19,6 +19,7 @@
 //! | `latency`   | how long packets take through a worker, counted for other threads |
 //! | `latency_sampler` | which of them are timed |
 //! | `gate`      | which ports are not read for now, as their pods' rate is used up |
+//! | `spec`      | what a worker is started with |
 //! | `cores`     | which thread runs on which core |
 //! | `closer`    | closes TAPs, which takes milliseconds, away from the pinned cores |
 //! | `essential` | threads that end the process if they panic |
@@ -59,6 +60,7 @@ mod latency_sampler;
 mod port_io;
 pub mod publish;
 mod schedule;
+mod spec;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -75,67 +77,19 @@ use dataplane::PathMtu;
 use dataplane::counters::Counters;
 use dataplane::drop_ring::DropRing;
 use dataplane::rate::Budgets;
-use dataplane::session::{SessionTable, SweepCursor};
+use dataplane::session::SweepCursor;
 use dataplane::tables::{Epoch, LearnedMac, PortId, Tables};
 use mio::{Poll, Token, Waker};
 use netio::port::PortFd;
-use netio::uplink::{Rx, Tx, UplinkKind};
+use netio::uplink::UplinkKind;
 
 use closer::Closer;
 use fdb_pages::{FdbEntries, FdbReader};
 pub use latency::{Latencies, LatencyPath, LatencySnapshot};
 pub use port_io::{PortIo, PortIoChoice};
 pub use schedule::work;
+pub use spec::{Idle, SharedState, WorkerSpec, WorkerUplink};
 use turn::{Inbox, Outbox, Turn};
-
-/// When a worker without packets goes to sleep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Idle {
-    /// Never: the core is its own.
-    Spin,
-    /// After so many microseconds; a packet wakes it.
-    Micros(u64),
-}
-
-/// What all workers share beside the tables.
-#[derive(Debug, Clone)]
-pub struct SharedState {
-    /// The session table.
-    pub sessions: Arc<SessionTable>,
-    /// The moment from which workers count time: the kernel's boot, so that a session's age means the
-    /// same after a restart.
-    pub origin: Instant,
-}
-
-/// One worker to be started.
-pub struct WorkerSpec {
-    /// Number of the worker.
-    pub id: usize,
-    /// Where to pin it.
-    pub core: Option<usize>,
-    /// When to sleep.
-    pub idle: Idle,
-    /// How to read and write ports.
-    pub port_io: PortIo,
-    /// Packet frames.
-    pub frames: u32,
-    /// Learned MACs at most.
-    pub fdb_max: u32,
-    /// How long a learned MAC is kept.
-    pub fdb_ageing_ms: u64,
-    /// Its share of the NIC.
-    pub uplink: Option<WorkerUplink>,
-}
-
-/// One worker's share of the NIC.
-pub struct WorkerUplink {
-    /// The NIC's port.
-    pub port: PortId,
-    /// The queues that it owns, by number. With none it receives from pods alone.
-    pub queues: Vec<(u32, Rx)>,
-    /// The one way by which it sends, so that its packets leave in the order in which they came.
-    pub tx: Tx,
-}
 
 pub(crate) enum Command {
     AddPort {
