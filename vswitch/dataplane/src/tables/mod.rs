@@ -15,6 +15,7 @@
 //! | `service`   | which backend a flow to a virtual address is given to |
 //! | `policy`    | which connections of a pod are allowed |
 //! | `tunnel`    | which nodes may send tunnel packets, and what may be inside |
+//! | `vnis`      | which network a VNI stands for |
 
 pub mod adjacency;
 pub mod bridge;
@@ -26,6 +27,7 @@ pub mod policy;
 pub mod port;
 pub mod service;
 pub mod tunnel;
+pub mod vnis;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -43,6 +45,7 @@ pub use service::{
     Backend, BackendState, Backends, ClientAffinity, Service, Services, VirtualPort, WithoutBackend,
 };
 pub use tunnel::{Domain, LocalAddresses, Peer, PeerId, PeersByAddress, Tunnels};
+pub use vnis::Vnis;
 
 /// Generation of [`Tables`]; each publication is one more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

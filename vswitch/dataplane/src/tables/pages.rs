@@ -41,13 +41,11 @@ impl<T, const PAGE: usize> Pages<T, PAGE> {
         self.len == 0
     }
 
-    /// The value of this number.
-    #[inline]
+    /// The value of this number. Behind the last one a page has default values: to ask for the length too
+    /// would be a comparison for every packet.
+    #[inline(always)]
     #[must_use]
     pub fn get(&self, number: usize) -> Option<&T> {
-        if number >= self.len {
-            return None;
-        }
         self.pages.get(number / PAGE)?.get(number % PAGE)
     }
 
@@ -107,10 +105,10 @@ mod tests {
     }
 
     #[test]
-    fn values_are_found_by_number_and_no_others() {
+    fn values_are_found_by_number_and_no_others_but_defaults() {
         let pages = numbers(9);
         assert!((0..9).all(|number| pages.get(number) == Some(&number)));
-        assert_eq!((pages.get(8), pages.get(9), pages.get(12)), (Some(&8), None, None));
+        assert_eq!((pages.get(8), pages.get(9), pages.get(12)), (Some(&8), Some(&0), None));
         assert!(numbers(0).is_empty());
         assert_eq!(numbers(0).get(0), None);
     }
@@ -124,7 +122,8 @@ mod tests {
         assert_eq!((copy.get(5), pages.get(5)), (Some(&5), Some(&50)));
         assert_eq!(pages.unshared_bytes(&copy), size_of::<[usize; 4]>());
         pages.push(9);
-        assert_eq!((copy.len(), copy.get(9)), (9, None));
+        assert_eq!((pages.len(), pages.get(9)), (10, Some(&9)));
+        assert_eq!((copy.len(), copy.get(9)), (9, Some(&0)));
         assert_eq!(pages.unshared_bytes(&copy), size_of::<[[usize; 4]; 2]>());
     }
 }

@@ -44,8 +44,20 @@ impl Entry {
     }
 
     #[inline]
+    pub(super) fn is_node(self) -> bool {
+        self.0 & IS_NODE != 0
+    }
+
+    /// The number of a near node, if this is a node and near.
+    #[inline]
+    pub(super) fn near(self) -> Option<usize> {
+        let number = self.0 ^ IS_NODE;
+        (number <= NUMBER).then_some(number as usize)
+    }
+
+    #[inline]
     pub(super) fn node(self) -> Option<NodeId> {
-        if self.0 & IS_NODE == 0 {
+        if !self.is_node() {
             return None;
         }
         let number = (self.0 & NUMBER) as usize;

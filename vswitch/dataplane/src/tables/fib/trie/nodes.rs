@@ -27,7 +27,7 @@ const PACKED_PAGE: usize = 64;
 /// All nodes, those that nothing refers to included.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Nodes {
-    near: Arc<Vec<Direct>>,
+    near: Arc<[Direct]>,
     far: Pages<Direct, FAR_PAGE>,
     packed: Pages<Packed, PACKED_PAGE>,
     /// What nothing refers to.
@@ -72,8 +72,20 @@ impl Packed {
 }
 
 impl Nodes {
-    /// The entry of a place of this node.
+    /// The entry of a place of the node that an entry leads to; nothing, if it leads to none.
     #[inline(always)]
+    pub(super) fn step(&self, entry: Entry, at: u8) -> Entry {
+        let place = match entry.near() {
+            Some(number) => {
+                self.near.get(number).and_then(|node| node.0.get(usize::from(at))).copied()
+            }
+            None => entry.node().and_then(|node| self.get(node, at)),
+        };
+        place.unwrap_or_default()
+    }
+
+    /// The entry of a place of this node.
+    #[inline]
     pub(super) fn get(&self, node: NodeId, at: u8) -> Option<Entry> {
         match node {
             NodeId::Near(number) => self.near.get(number)?.0.get(usize::from(at)).copied(),
@@ -87,18 +99,14 @@ impl Nodes {
         let most = if level == Level::Second { NEAR_SECOND } else { NEAR };
         if self.near.len() - self.free.near.len() < most {
             let node = Direct([entry; NODE]);
-            let near = Arc::make_mut(&mut self.near);
             if let Some(number) = self.free.near.pop()
-                && let Some(place) = near.get_mut(number)
+                && let Some(place) = Arc::make_mut(&mut self.near).get_mut(number)
             {
                 *place = node;
                 return NodeId::Near(number);
             }
-            if near.len() == near.capacity() {
-                near.reserve_exact(8);
-            }
-            near.push(node);
-            return NodeId::Near(near.len() - 1);
+            self.near = self.near.iter().copied().chain([node]).collect();
+            return NodeId::Near(self.near.len() - 1);
         }
         let node = Packed([Line::filled(entry); NODE / LINE]);
         NodeId::Packed(add(&mut self.packed, &mut self.free.packed, node))
@@ -170,20 +178,24 @@ impl Nodes {
         Some(first)
     }
 
+    /// How many nodes are packed: all but the first ones of a table.
+    #[inline]
+    pub(super) fn packed(&self) -> usize {
+        self.packed.len() - self.free.packed.len()
+    }
+
     pub(super) fn size_bytes(&self) -> usize {
         let Free { near, far, packed } = &self.free;
         let free = near.capacity() + far.capacity() + packed.capacity();
-        self.near.capacity() * size_of::<Direct>()
+        size_of_val(&*self.near)
             + self.far.size_bytes()
             + self.packed.size_bytes()
             + free * size_of::<usize>()
     }
 
     pub(super) fn unshared_bytes(&self, other: &Self) -> usize {
-        let near = if Arc::ptr_eq(&self.near, &other.near) { 0 } else { self.near.len() };
-        near * size_of::<Direct>()
-            + self.far.unshared_bytes(&other.far)
-            + self.packed.unshared_bytes(&other.packed)
+        let near = if Arc::ptr_eq(&self.near, &other.near) { 0 } else { size_of_val(&*self.near) };
+        near + self.far.unshared_bytes(&other.far) + self.packed.unshared_bytes(&other.packed)
     }
 
     /// A direct node with the entries of this packed one, which is free then.
