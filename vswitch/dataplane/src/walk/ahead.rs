@@ -49,7 +49,7 @@ fn l3_in_tunnel(bytes: &[u8]) -> Option<usize> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::indexing_slicing)]
 mod tests {
     use super::{Ipv4Addr, PortId, PortRole, Tables, ahead};
     use crate::tables::{Adjacency, AdjacencyId, Attachment, Offloads, Port};
@@ -68,8 +68,8 @@ mod tests {
                 tx_limit: None,
             })
         };
-        let mut tables = Tables::default();
-        tables.ports = vec![port(PortRole::Pod), port(PortRole::Uplink)];
+        let ports = vec![port(PortRole::Pod), port(PortRole::Uplink)];
+        let mut tables = Tables { ports, ..Tables::default() };
         tables.adjacencies.push(Adjacency::Blackhole);
         tables.fib4.insert(Ipv4Addr::new(198, 18, 1, 2), 32, AdjacencyId(0));
         tables
