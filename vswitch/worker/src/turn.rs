@@ -60,6 +60,8 @@ pub(super) struct Turn {
     ports: EgressPorts,
     uplink: Option<PortId>,
     queues: Vec<Rx>,
+    /// What a queue has just handed over; empty between turns.
+    batch: Vec<Packet>,
     poll: Poll,
     events: Events,
     schedule: Schedule,
@@ -147,6 +149,7 @@ impl Turn {
             uplink,
             schedule: Schedule::new(queues.len()),
             queues,
+            batch: Vec::with_capacity(QUEUE_BUDGET),
             poll,
             events: Events::with_capacity(256),
             gate: Gate::new(),
@@ -318,17 +321,23 @@ impl Turn {
     }
 
     fn queue(&mut self, tables: &Tables, queue: usize, credit: i64, now: Millis) -> Served {
-        let Self { queues, pool, dataplane, ports, path_mtu, .. } = self;
+        let Self { queues, pool, dataplane, ports, path_mtu, batch, .. } = self;
         let (Some(uplink), Some(queue)) = (self.uplink, queues.get_mut(queue)) else {
             return Served { packets: 0, took: 0, left: Left::Nothing };
         };
         let budget = (credit / QUEUE_COST).clamp(1, QUEUE_BUDGET as i64) as usize;
+        // All of a batch hold their memory until the first is processed.
+        let budget = budget.min(pool.available().max(1));
         let packets = queue.recv(pool, budget, |received| match received {
-            Ok(packet) => dataplane.process(tables, uplink, packet, now, ports),
+            Ok(packet) => batch.push(packet),
             Err(RxError::NoFrame) => dataplane.unreadable(uplink, DropReason::NoFrames),
             Err(RxError::TooLong) => dataplane.unreadable(uplink, DropReason::PortRefused),
             Err(RxError::Malformed) => dataplane.unreadable(uplink, DropReason::OffloadInvalid),
         });
+        Dataplane::prefetch(tables, batch.iter().map(|packet| (uplink, packet)));
+        for packet in batch.drain(..) {
+            dataplane.process(tables, uplink, packet, now, ports);
+        }
         dataplane.flush(tables, ports);
         if packets > 0 {
             for heard in dataplane.take_path_mtus() {
