@@ -144,6 +144,26 @@ impl Dataplane {
         Self { sampler: DropSampler::new(ring), ..self }
     }
 
+    /// Whether what `process` is going to read is likely not to be in the caches, so that it pays to have
+    /// the packets of a batch at hand before the first of them is processed.
+    #[inline]
+    #[must_use]
+    pub fn looks_ahead(tables: &Tables) -> bool {
+        tables.fib4.is_large()
+    }
+
+    /// Begins to load what `process` is going to read for the packets of a batch, before the first of them
+    /// is processed, if [`looks_ahead`](Self::looks_ahead): then the routes of all are waited for at once.
+    #[inline]
+    pub fn prefetch<'p>(tables: &Tables, batch: impl Iterator<Item = (PortId, &'p Packet)>) {
+        if Self::looks_ahead(tables) {
+            for (ingress, packet) in batch {
+                // Of what it does not know it loads nothing.
+                let _ = walk::ahead::ahead(tables, ingress, &packet.frame);
+            }
+        }
+    }
+
     /// The walk: one received packet to its end.
     pub fn process(
         &mut self,

@@ -11,6 +11,7 @@
 //! | `buffer`  | [`Frame`]: one chunk, owned like a `Box`, with headroom for a header to come |
 //! | `offload` | what the sender left to us: an unfinished checksum, a superframe to cut |
 //! | `packet`  | [`Packet`]: a frame and its offload |
+//! | `prefetch` | asks for memory that is about to be read |
 //! | `words`   | [`Words`]: atomic words of the heap or of a mapped file, shared by threads |
 
 mod arena;
@@ -18,6 +19,7 @@ mod buffer;
 mod offload;
 mod packet;
 mod pool;
+mod prefetch;
 mod words;
 
 pub use arena::{CAPACITY_BYTES, HEADROOM_BYTES};
@@ -25,4 +27,5 @@ pub use buffer::{Frame, NoRoom};
 pub use offload::{Checksum, Gso, GsoKind, Offload, VxlanOver};
 pub use packet::Packet;
 pub use pool::Pool;
+pub use prefetch::prefetch;
 pub use words::Words;

@@ -11,6 +11,8 @@ use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use crate::prefetch::prefetch;
+
 const LINE_BYTES: usize = 64;
 
 /// Atomic words, the first at the start of a cache line. Clones share them.
@@ -79,14 +81,9 @@ impl Words {
     /// could be seen but time.
     #[inline]
     pub fn prefetch(&self, at: usize) {
-        #[cfg(target_arch = "x86_64")]
         if let Some(word) = self.get(at) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a prefetch accesses nothing by itself, and the address is one of a live reference.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(word).cast()) };
+            prefetch(word);
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = at;
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) struct Turn {
     ports: EgressPorts,
     uplink: Option<PortId>,
     queues: Vec<Rx>,
+    /// Packets that a queue has handed over together; empty between two sources.
+    batch: Vec<Packet>,
     poll: Poll,
     events: Events,
     schedule: Schedule,
@@ -143,6 +145,7 @@ impl Turn {
             uplink,
             schedule: Schedule::new(queues.len()),
             queues,
+            batch: Vec::with_capacity(serve::QUEUE_BUDGET),
             poll,
             events: Events::with_capacity(256),
             gate: Gate::new(),

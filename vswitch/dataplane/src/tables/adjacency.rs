@@ -5,7 +5,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{BridgeId, Multipath, PortId};
+use super::{BridgeId, Multipath, Pages, PortId};
 use crate::wire::checksum::Sum;
 use crate::wire::{EtherType, Ethernet, MacAddr, Protocol, Vni, ethernet, ipv4, ipv6, udp, vxlan};
 
@@ -13,8 +13,12 @@ use crate::wire::{EtherType, Ethernet, MacAddr, Protocol, Vni, ethernet, ipv4, i
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AdjacencyId(pub u32);
 
+/// Adjacencies by [`AdjacencyId`], 2 KB of them in a page: with 10,000 peers they are a megabyte, of which
+/// most is the same in the next version of the tables.
+pub type AdjacencyPages = Pages<Adjacency, 16>;
+
 /// Where a route leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Adjacency {
     /// To a pod here, or to the node's kernel.
     Port {
@@ -60,6 +64,7 @@ pub enum Adjacency {
     /// Dropped silently.
     Blackhole,
     /// Dropped with an ICMP error to the sender.
+    #[default]
     Unreachable,
 }
 

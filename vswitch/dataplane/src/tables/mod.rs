@@ -11,35 +11,41 @@
 //! | `fib`       | which is the longest prefix that contains an address |
 //! | `adjacency` | which headers the next hop wants in front of a packet |
 //! | `multipath` | which of several next hops has a flow |
+//! | `pages`     | what one version of the tables shares with the next |
 //! | `service`   | which backend a flow to a virtual address is given to |
 //! | `policy`    | which connections of a pod are allowed |
 //! | `tunnel`    | which nodes may send tunnel packets, and what may be inside |
+//! | `vnis`      | which network a VNI stands for |
 
 pub mod adjacency;
 pub mod bridge;
 pub mod fdb;
 pub mod fib;
 pub mod multipath;
+pub mod pages;
 pub mod policy;
 pub mod port;
 pub mod service;
 pub mod tunnel;
+pub mod vnis;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::wire::MacAddr;
-pub use adjacency::{Adjacency, AdjacencyId, Encap, OuterDf, Template};
+pub use adjacency::{Adjacency, AdjacencyId, AdjacencyPages, Encap, OuterDf, Template};
 pub use bridge::{Bridge, BridgeId, RemoteVtep, VtepId, Vteps};
 pub use fdb::{Fdb, FdbTarget, LearnedMac};
 pub use fib::Fib;
 pub use multipath::{Member, Multipath};
+pub use pages::Pages;
 pub use policy::Policies;
 pub use port::{Attachment, MAX_PORTS, Offloads, Port, PortId, PortRole};
 pub use service::{
     Backend, BackendState, Backends, ClientAffinity, Service, Services, VirtualPort, WithoutBackend,
 };
 pub use tunnel::{Domain, LocalAddresses, Peer, PeerId, PeersByAddress, Tunnels};
+pub use vnis::Vnis;
 
 /// Generation of [`Tables`]; each publication is one more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -82,7 +88,7 @@ pub struct Tables {
     /// IPv6 routes.
     pub fib6: Fib<Ipv6Addr>,
     /// By [`AdjacencyId`].
-    pub adjacencies: Vec<Adjacency>,
+    pub adjacencies: AdjacencyPages,
     /// By what flows are addressed to.
     pub services: Arc<Services>,
     /// Of the pods of this node.

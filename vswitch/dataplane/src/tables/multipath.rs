@@ -14,7 +14,7 @@ use core::net::IpAddr;
 // Not the fast variant: of numbers in a row its results hang together, and shares would be wrong.
 use foldhash::quality::FixedState;
 
-use super::{Adjacency, AdjacencyId};
+use super::{Adjacency, AdjacencyId, AdjacencyPages};
 
 /// Buckets of a group. Shares are drawn, not counted out: with this many, a half is 50 % within 5.
 const BUCKETS: usize = 1024;
@@ -49,7 +49,7 @@ impl Multipath {
     /// that is all of them. `None` if no member has a weight. Only the first [`MAX_MEMBERS`] with a
     /// weight count, and of those with one identity the first.
     #[must_use]
-    pub fn of(members: &[Member], adjacencies: &[Adjacency]) -> Option<Self> {
+    pub fn of(members: &[Member], adjacencies: &AdjacencyPages) -> Option<Self> {
         let forwards = |member: &Member| {
             adjacencies.get(member.adjacency.0 as usize).is_some_and(Adjacency::forwards)
         };
@@ -124,8 +124,8 @@ mod tests {
         Adjacency::Remote { port: PortId(0), template, mtu: 1500 }
     }
 
-    fn all_resolved() -> Vec<Adjacency> {
-        vec![remote(true); 256]
+    fn all_resolved() -> AdjacencyPages {
+        (0..256).map(|_| remote(true)).collect()
     }
 
     fn hashes() -> impl Iterator<Item = u64> {
@@ -135,9 +135,11 @@ mod tests {
     #[test]
     fn members_that_cannot_forward_stand_aside_unless_all_do() {
         let members = [member(0, 1), member(1, 1), member(2, 1)];
-        let group = Multipath::of(&members, &[remote(false), remote(true), remote(false)]).unwrap();
+        let one = [remote(false), remote(true), remote(false)].into_iter().collect();
+        let group = Multipath::of(&members, &one).unwrap();
         assert_eq!(group.members(), [member(1, 1)]);
-        let group = Multipath::of(&members, &[remote(false), remote(false), Adjacency::Blackhole]);
+        let none = [remote(false), remote(false), Adjacency::Blackhole].into_iter().collect();
+        let group = Multipath::of(&members, &none);
         assert_eq!(group.unwrap().members(), members);
     }
 
@@ -147,7 +149,7 @@ mod tests {
         let group = Multipath::of(&members, &all_resolved()).unwrap();
         assert_eq!(group.members(), [member(2, 1)]);
         assert_eq!(Multipath::of(&members[..1], &all_resolved()), None);
-        assert_eq!(Multipath::of(&[], &[]), None);
+        assert_eq!(Multipath::of(&[], &AdjacencyPages::default()), None);
     }
 
     #[test]

@@ -9,8 +9,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
-use super::{BridgeId, PortId};
-use crate::wire::{MacAddr, Vni};
+use super::{BridgeId, PortId, Vnis};
+use crate::wire::MacAddr;
 
 /// Number of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,7 +66,7 @@ pub struct Tunnels {
     /// MAC that IPv6 peers put into the inner Ethernet header.
     pub vtep_mac6: MacAddr,
     /// Every VNI that is ours.
-    pub vnis: HashMap<Vni, Domain, RandomState>,
+    pub vnis: Vnis,
     /// By [`PeerId`].
     pub peers: Vec<Peer>,
     /// Underlay address to peer.

@@ -324,7 +324,7 @@ mod tests {
             weight: 1,
         };
         let members = [member(12), member(13), member(14), member(15)];
-        let group = Multipath::of(&members, &[hop]).unwrap();
+        let group = Multipath::of(&members, &[hop].into_iter().collect()).unwrap();
         for v6 in [false, true] {
             let flows = (0..=255).flat_map(|host| (0..64u16).map(move |port| (host, port)));
             let mut shares = [0u32; 4];

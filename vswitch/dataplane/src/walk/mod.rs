@@ -23,9 +23,11 @@
 //! | where it goes                   | `route`   | `Route`, `Answer`, `Refuse` |
 //! | whether policies of pods allow it | `policy` | drops of what they do not |
 //! | which size of segments it may announce | `clamp` | |
+//! | what a batch is going to read   | `ahead`   | before the walks |
 //! | make it so                      | `translate`, `rewrite`, `answer`, `flood`, `segment`, `superframe`, `fragment`, `coalesce`, `outer_checksum` | |
 
 mod affinity;
+pub(crate) mod ahead;
 pub(crate) mod answer;
 pub(crate) mod arrival;
 pub(crate) mod bridge;

@@ -20,7 +20,7 @@ use crate::schedule::{Left, SHARE, Source, cost};
 
 /// Packets from a queue of the NIC at a time: amortizes the kick of a batch, lets pieces of a flow be merged,
 /// and takes about as long as a share of a TAP, as receiving costs no system call.
-const QUEUE_BUDGET: usize = 32;
+pub(super) const QUEUE_BUDGET: usize = 32;
 const QUEUE_COST: i64 = SHARE / QUEUE_BUDGET as i64;
 
 /// What a packet of the NIC takes, as `schedule` counts it. A superframe, which some uplinks give whole, takes its
@@ -67,18 +67,25 @@ impl Turn {
     }
 
     fn queue(&mut self, tables: &Tables, queue: usize, credit: i64, now: Millis) -> Served {
-        let Self { queues, pool, dataplane, ports, path_mtu, .. } = self;
+        let Self { queues, pool, dataplane, ports, path_mtu, batch, .. } = self;
         let (Some(uplink), Some(queue)) = (self.uplink, queues.get_mut(queue)) else {
             return Served { packets: 0, took: 0, left: Left::Nothing };
         };
         ports.latency.serve(uplink);
         let budget = (credit / QUEUE_COST).clamp(1, QUEUE_BUDGET as i64) as usize;
+        // All of a batch that is looked ahead for hold their memory until the first is processed.
+        let looks_ahead = Dataplane::looks_ahead(tables);
+        let budget = if looks_ahead { budget.min(pool.available().max(1)) } else { budget };
         ports.gather();
         let mut took = 0;
         let packets = queue.recv(pool, budget, |received| match received {
             Ok(packet) => {
                 took += cost_by_queue(packet.frame.len());
-                dataplane.process(tables, uplink, packet, now, ports);
+                if looks_ahead {
+                    batch.push(packet);
+                } else {
+                    dataplane.process(tables, uplink, packet, now, ports);
+                }
             }
             Err(error) => {
                 took += cost_by_queue(0);
@@ -90,6 +97,10 @@ impl Turn {
                 dataplane.unreadable(uplink, reason);
             }
         });
+        Dataplane::prefetch(tables, batch.iter().map(|packet| (uplink, packet)));
+        for packet in batch.drain(..) {
+            dataplane.process(tables, uplink, packet, now, ports);
+        }
         dataplane.flush(tables, ports);
         ports.release(|end| settle(dataplane, end));
         if packets > 0 {
@@ -136,6 +147,7 @@ impl Turn {
                 let Self { ports, received, dataplane, .. } = self;
                 ports.gather();
                 ports.exchange(id, expected, received, |end| settle(dataplane, end));
+                Dataplane::prefetch(tables, self.received.iter().map(|(packet, _)| (id, packet)));
                 while let Some((packet, outcome)) = self.received.pop_front() {
                     longest = longest.max(packet.frame.len());
                     self.take(&from, packet, outcome, &mut served);

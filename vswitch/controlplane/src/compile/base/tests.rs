@@ -7,7 +7,7 @@ use api::{AttachmentId, Mode, PeerSpec, RouteTarget, Source};
 use dataplane::PathMtu;
 use dataplane::tables::{Adjacency, Tables};
 use dataplane::wire::MacAddr;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use proptest::prelude::*;
 
 use super::super::adjacency::{Adjacencies, Known};
@@ -269,4 +269,33 @@ fn adjacencies_that_nothing_leads_to_are_not_kept_for_ever() {
         most = most.max(base.tables.adjacencies.len());
     }
     assert!((SPARE..2 * SPARE).contains(&most), "{first} at first, {most} at most");
+}
+
+#[test]
+fn a_pod_that_comes_copies_little_of_what_is_there() {
+    let mut node = Node::new(CONFIG);
+    for number in 0..=u8::MAX {
+        let way = |gateway| Way::Hops(vec![Hop { gateway, weight: 1, overlay: false }]);
+        for part in 0..16u8 {
+            let net = Ipv4Net::new_assert([198, 18, number, part * 16].into(), 28);
+            // Many next hops, too.
+            let gateway = IpAddr::from([203, 0, number, part + 1]);
+            node.model.kernel.set(net.into(), Some(Judgement::Take(way(gateway))));
+        }
+    }
+    let mut base = node.with_input(Base::of);
+    let before = node.with_input(|input| base.tables(input));
+    act(&mut node, Step::Plug(0));
+    assert!(node.with_input(|input| base.follow(input)));
+    let after = node.with_input(|input| base.tables(input));
+    for (what, copied, of) in [
+        ("fib4", after.fib4.unshared_bytes(&before.fib4), after.fib4.size_bytes()),
+        (
+            "adjacencies",
+            after.adjacencies.unshared_bytes(&before.adjacencies),
+            after.adjacencies.size_bytes(),
+        ),
+    ] {
+        assert!(copied > 0 && copied * 4 < of, "{what}: {copied} of {of} bytes");
+    }
 }

@@ -2,70 +2,39 @@
 //!
 //! Enters: routes that come and go, from the control thread, by way of `Fib`. Leaves: answers to
 //! `Fib::lookup`. Each entry holds the adjacency of the longest prefix over it (leaf pushing), so
-//! that a lookup follows at most two references and never turns back: one load for prefixes up to
+//! that a lookup follows at most two references and never turns back: one step for prefixes up to
 //! /16, two up to /24, three for a pod's /32.
 //!
-//! The first table has 2^16 entries of 4 bytes, 256 KB. A node has 256 of them, 1 KB, and is made
-//! when the first prefix longer than its own place comes: at most one for each /16 and each /24
-//! that has longer ones. It is used again elsewhere once all of its entries are the same. A full
-//! table of 1,000,000 routes fills about 32,000 nodes, 33 bytes a route; a DIR-24-8 table would
-//! take 64 MB for ten.
+//! The first table has 2^16 entries of 4 bytes, 256 KB. A node has 256 entries, and is made when the
+//! first prefix longer than its own place comes: at most one for each /16 and each /24 that has longer
+//! ones. It is used again elsewhere once all of its entries are the same. Of a large table's nodes most
+//! are packed ([`line`]) to 512 bytes, half of what the entries take. A full table of 1,000,000 routes
+//! fills about 32,000 nodes, 17 bytes a route; a DIR-24-8 table would take 64 MB for ten.
+//!
+//! A copy shares its memory with the original. A change copies what it writes to, unless it has that alone:
+//! the page of a node, and the first table where a node comes or goes.
+
+mod entry;
+mod line;
+mod nodes;
 
 use core::net::Ipv4Addr;
 use core::ops::Range;
+use std::sync::Arc;
 
 use super::{AdjacencyId, Routes};
+use entry::{Entry, NodeId};
+use nodes::{Level, Nodes};
 
-/// Entries of a node.
-const NODE: usize = 256;
-
-/// The end or the next step of a look-up: nothing (zero), a route, or a node to look further in.
-///
-/// A node has the highest bit and its number. A route has its prefix length plus one in the six bits
-/// below, and its adjacency in the lowest 25.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Entry(u32);
-
-const IS_NODE: u32 = 1 << 31;
-const LEN_SHIFT: u32 = 25;
-/// A table of this many adjacencies would take gigabytes. What is beyond leads to this last one,
-/// which is not in the table either: such a route leads nowhere.
-const ADJACENCY_MAX: u32 = (1 << LEN_SHIFT) - 1;
-
-impl Entry {
-    fn route(len: u8, adjacency: AdjacencyId) -> Self {
-        Self((u32::from(len) + 1) << LEN_SHIFT | adjacency.0.min(ADJACENCY_MAX))
-    }
-
-    #[inline]
-    fn node(self) -> Option<usize> {
-        (self.0 & IS_NODE != 0).then_some((self.0 & !IS_NODE) as usize)
-    }
-
-    #[inline]
-    fn adjacency(self) -> Option<AdjacencyId> {
-        (self.0 != 0).then_some(AdjacencyId(self.0 & ADJACENCY_MAX))
-    }
-
-    /// Whether it is a route of this length.
-    fn has_len(self, len: u8) -> bool {
-        self.0 >> LEN_SHIFT == u32::from(len) + 1
-    }
-
-    /// Whether a route of `self` is at least as long as the other, or there is no other.
-    fn covers(self, other: Self) -> bool {
-        self.0 >> LEN_SHIFT >= other.0 >> LEN_SHIFT
-    }
-}
+/// Entries of the first table.
+const ROOT: usize = 1 << 16;
 
 /// The routes.
 #[derive(Debug, Clone, Default)]
 pub struct Trie {
-    /// By the first 16 bits; empty as long as there is no route.
-    root: Vec<Entry>,
-    nodes: Vec<[Entry; NODE]>,
-    /// Nodes that nothing refers to.
-    free: Vec<u32>,
+    /// By the first 16 bits; none as long as there is no route.
+    root: Option<Arc<[Entry; ROOT]>>,
+    nodes: Nodes,
 }
 
 impl Routes<Ipv4Addr> for Trie {
@@ -73,100 +42,118 @@ impl Routes<Ipv4Addr> for Trie {
         let [a, b, c, d] = address.octets();
         let route = Entry::route(len, adjacency);
         // Over everything that no longer prefix has.
-        let replaces = |entry| route.covers(entry);
-        if self.root.is_empty() {
-            self.root = vec![Entry::default(); 1 << 16];
+        let replace = |entry| if route.covers(entry) { route } else { entry };
+        if self.root.is_none() {
+            // Never on the stack.
+            let root: Result<Box<[Entry; ROOT]>, _> = vec![Entry::default(); ROOT].try_into();
+            self.root = root.ok().map(Arc::from);
         }
         let at = usize::from(u16::from_be_bytes([a, b]));
         if len <= 16 {
-            let covered = covered(at, 16 - len);
-            let Self { root, nodes, .. } = self;
-            return write(root.get_mut(covered).unwrap_or_default(), nodes, route, replaces);
+            return self.change_roots(covered(at, 16 - len), replace);
         }
-        let Some(entry) = self.root.get_mut(at) else { return };
-        let second = node_under(entry, &mut self.nodes, &mut self.free);
-        if len <= 24 {
-            let covered = covered(c.into(), 24 - len);
-            return write_node(second, covered, &mut self.nodes, route, replaces);
-        }
-        let Some(node) = self.nodes.get_mut(second) else { return };
-        let mut entry = node.get(usize::from(c)).copied().unwrap_or_default();
-        let third = node_under(&mut entry, &mut self.nodes, &mut self.free);
-        if let Some(place) =
-            self.nodes.get_mut(second).and_then(|node| node.get_mut(usize::from(c)))
-        {
-            *place = entry;
-        }
-        write_node(third, covered(d.into(), 32 - len), &mut self.nodes, route, replaces);
+        let Some(entry) = self.root(at) else { return };
+        let second = self.node_under(entry, Level::Second);
+        let now = if len <= 24 {
+            self.nodes.change_in(second, covered(c.into(), 24 - len), replace)
+        } else {
+            let third = self.nodes.get(second, c).unwrap_or_default();
+            let third = self.node_under(third, Level::Third);
+            let third = self.nodes.change_in(third, covered(d.into(), 32 - len), replace);
+            Entry::to(self.nodes.put(second, c, third))
+        };
+        self.put_root(at, now);
     }
 
     fn remove(&mut self, address: Ipv4Addr, len: u8, cover: Option<(u8, AdjacencyId)>) {
         let [a, b, c, d] = address.octets();
         let cover = cover.map_or(Entry::default(), |(len, adjacency)| Entry::route(len, adjacency));
         // The length identifies the route: no two of one length contain the same address.
-        let is_its = |entry: Entry| entry.has_len(len);
+        let uncover = |entry: Entry| if entry.has_len(len) { cover } else { entry };
         let at = usize::from(u16::from_be_bytes([a, b]));
         if len <= 16 {
-            let Self { root, nodes, .. } = self;
-            let covered = covered(at, 16 - len);
-            return write(root.get_mut(covered).unwrap_or_default(), nodes, cover, is_its);
+            return self.change_roots(covered(at, 16 - len), uncover);
         }
-        let Some(second) = self.root.get(at).and_then(|entry| entry.node()) else { return };
-        if len <= 24 {
-            write_node(second, covered(c.into(), 24 - len), &mut self.nodes, cover, is_its);
+        let Some(second) = self.root(at).and_then(Entry::node) else { return };
+        let now = if len <= 24 {
+            self.nodes.change_in(second, covered(c.into(), 24 - len), uncover)
         } else {
-            let place = (second, usize::from(c));
-            let Some(third) = self.entry(place).and_then(|entry| entry.node()) else { return };
-            write_node(third, covered(d.into(), 32 - len), &mut self.nodes, cover, is_its);
-            if let Some(same) = self.fold(third)
-                && let Some(entry) =
-                    self.nodes.get_mut(place.0).and_then(|node| node.get_mut(place.1))
-            {
-                *entry = same;
-            }
-        }
-        if let Some(same) = self.fold(second)
-            && let Some(entry) = self.root.get_mut(at)
-        {
-            *entry = same;
-        }
+            let third = self.nodes.get(second, c).and_then(Entry::node);
+            let Some(third) = third else { return };
+            let third = self.nodes.change_in(third, covered(d.into(), 32 - len), uncover);
+            let third = self.folded(third);
+            Entry::to(self.nodes.put(second, c, third))
+        };
+        let now = self.folded(now);
+        self.put_root(at, now);
     }
 
     #[inline]
     fn lookup(&self, address: Ipv4Addr) -> Option<AdjacencyId> {
         let [a, b, c, d] = address.octets();
-        let mut entry = *self.root.get(usize::from(u16::from_be_bytes([a, b])))?;
-        if let Some(node) = entry.node() {
-            entry = *self.nodes.get(node)?.get(usize::from(c))?;
-            if let Some(node) = entry.node() {
-                entry = *self.nodes.get(node)?.get(usize::from(d))?;
+        let mut entry = self.root(usize::from(u16::from_be_bytes([a, b])))?;
+        if entry.is_node() {
+            entry = self.nodes.step(entry, c);
+            if entry.is_node() {
+                entry = self.nodes.step(entry, d);
             }
         }
         entry.adjacency()
     }
 
     fn size_bytes(&self) -> usize {
-        self.root.capacity() * size_of::<Entry>()
-            + self.nodes.capacity() * size_of::<[Entry; NODE]>()
-            + self.free.capacity() * size_of::<u32>()
+        self.root.as_ref().map_or(0, |root| size_of_val(&**root)) + self.nodes.size_bytes()
+    }
+
+    fn unshared_bytes(&self, other: &Self) -> usize {
+        let root = match (&self.root, &other.root) {
+            (Some(own), Some(other)) if Arc::ptr_eq(own, other) => 0,
+            (own, _) => own.as_ref().map_or(0, |root| size_of_val(&**root)),
+        };
+        root + self.nodes.unshared_bytes(&other.nodes)
     }
 }
 
 impl Trie {
-    fn entry(&self, (node, at): (usize, usize)) -> Option<Entry> {
-        self.nodes.get(node)?.get(at).copied()
+    /// Whether a random look-up misses the caches that a core has for itself, 1 to 2 MB today: beyond 1 MB
+    /// of packed nodes.
+    #[inline]
+    pub(super) fn is_large(&self) -> bool {
+        self.nodes.packed() >= 2048
     }
 
-    /// The value of all of a node's entries, if they have the same: the entry that refers to the
-    /// node can then have it itself, and the node is free.
-    fn fold(&mut self, node: usize) -> Option<Entry> {
-        let entries = self.nodes.get(node)?;
-        let first = *entries.first()?;
-        if first.node().is_some() || entries.iter().any(|entry| *entry != first) {
-            return None;
+    #[inline(always)]
+    fn root(&self, at: usize) -> Option<Entry> {
+        self.root.as_ref()?.get(at).copied()
+    }
+
+    /// The node that an entry leads to; a new one, all of whose entries are as this one, if it is a route
+    /// or nothing.
+    fn node_under(&mut self, entry: Entry, level: Level) -> NodeId {
+        entry.node().unwrap_or_else(|| self.nodes.filled(entry, level))
+    }
+
+    /// What stands in a node's place if it is not needed any more, or else the same entry.
+    fn folded(&mut self, entry: Entry) -> Entry {
+        entry.node().and_then(|node| self.nodes.fold(node)).unwrap_or(entry)
+    }
+
+    fn change_roots(&mut self, covered: Range<usize>, change: impl Fn(Entry) -> Entry + Copy) {
+        for at in covered {
+            if let Some(entry) = self.root(at) {
+                let now = self.nodes.change(entry, change);
+                self.put_root(at, now);
+            }
         }
-        self.free.push(node as u32);
-        Some(first)
+    }
+
+    /// Touches nothing that has this entry already: the page may be shared.
+    fn put_root(&mut self, at: usize, entry: Entry) {
+        if self.root(at) != Some(entry)
+            && let Some(place) = self.root.as_mut().and_then(|root| Arc::make_mut(root).get_mut(at))
+        {
+            *place = entry;
+        }
     }
 }
 
@@ -175,61 +162,4 @@ fn covered(at: usize, free: u8) -> Range<usize> {
     let count = 1 << free;
     let first = at & !(count - 1);
     first..first + count
-}
-
-/// The node that an entry refers to; a new one, all of whose entries are as this one was, if it was
-/// a route or nothing.
-fn node_under(entry: &mut Entry, nodes: &mut Vec<[Entry; NODE]>, free: &mut Vec<u32>) -> usize {
-    entry.node().unwrap_or_else(|| {
-        let filled = [*entry; NODE];
-        if let Some(index) = free.pop()
-            && let Some(node) = nodes.get_mut(index as usize)
-        {
-            *node = filled;
-            *entry = Entry(IS_NODE | index);
-            return index as usize;
-        }
-        let index = nodes.len();
-        if index == nodes.capacity() {
-            // By an eighth: doubling would leave up to half of a large table unused.
-            nodes.reserve_exact(index / 8 + 16);
-        }
-        nodes.push(filled);
-        *entry = Entry(IS_NODE | index as u32);
-        index
-    })
-}
-
-/// Writes an entry over those that it takes the place of, among these and below them.
-fn write(
-    entries: &mut [Entry],
-    nodes: &mut [[Entry; NODE]],
-    entry: Entry,
-    replaces: impl Fn(Entry) -> bool + Copy,
-) {
-    for place in entries {
-        if let Some(below) = place.node() {
-            write_node(below, 0..NODE, nodes, entry, replaces);
-        } else if replaces(*place) {
-            *place = entry;
-        }
-    }
-}
-
-/// As `write`, for entries of a node. Each is looked up anew, as the nodes below are written too.
-fn write_node(
-    node: usize,
-    covered: Range<usize>,
-    nodes: &mut [[Entry; NODE]],
-    entry: Entry,
-    replaces: impl Fn(Entry) -> bool + Copy,
-) {
-    for at in covered {
-        let Some(place) = nodes.get_mut(node).and_then(|node| node.get_mut(at)) else { return };
-        if let Some(below) = place.node() {
-            write_node(below, 0..NODE, nodes, entry, replaces);
-        } else if replaces(*place) {
-            *place = entry;
-        }
-    }
 }
