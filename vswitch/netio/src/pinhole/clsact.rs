@@ -31,7 +31,7 @@ const CLSACT_HANDLE: u32 = 0xffff_0000;
 const INGRESS: u32 = 0xffff_fff2;
 /// Of the first that are asked, and of every protocol (ETH_P_ALL).
 const PRIORITY_AND_PROTOCOL: u32 = 1 << 16 | (3_u16.to_be() as u32);
-/// Ours among those of this priority, whoever else has one there.
+/// Ours among those of this priority, of which others may have some.
 const HANDLE: u32 = 0x7673_0001;
 
 const CREATE: u16 = (libc::NLM_F_CREATE) as u16;
@@ -108,7 +108,7 @@ impl Tc {
         let _ = self.ask(&message(RTM_DELTFILTER, 0, self.ifindex, HANDLE, INGRESS, &[]));
     }
 
-    /// The discipline that classifiers hang on; one that is there, whoever made it, does.
+    /// The discipline that classifiers hang on; one that another program made does as well.
     fn make_discipline(&self) -> io::Result<()> {
         let kind = attribute(TCA_KIND, b"clsact\0");
         let request = message(RTM_NEWQDISC, EXCLUSIVE, self.ifindex, CLSACT_HANDLE, CLSACT, &kind);
