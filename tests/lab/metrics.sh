@@ -73,6 +73,8 @@ move_with_traffic() {
     check "a pod whose policies are not told is counted" wait_until 5 has vswitch_pods_pending 1
     sync_policies node-a "$(subjects a1=/)" >/dev/null
     check "until they are" wait_until 5 has vswitch_pods_pending 0
+    check "how long ago policies were told is told" test "$(value 'vswitch_sync_age_seconds{of="policies"}')" -lt 60
+    check_not "nobody has told of peers" grep -q 'sync_age_seconds{of="peers"}' <<<"$(told)"
     check_not "it is denied what another isolates" fetch a1 "$(address a2 4)" who
     check "the denials are counted, by pod" \
         test "$(value 'vswitch_drops_total{kind="pod",namespace="demo",pod="a1",reason="policy-denied"}')" -gt 0

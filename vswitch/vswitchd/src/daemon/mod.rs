@@ -15,6 +15,7 @@
 //! | `queued` | detaches pods whose DEL came while no daemon ran |
 //! | `recovery` | pods that the journal may have lost |
 //! | `pending` | pods that wait for their policies |
+//! | `syncs`  | when sources told the last time |
 //! | `turns`  | which workers turn |
 //! | `drop_sampling` | whether dropped packets are followed |
 //! | `workers` | what each worker is started with |
@@ -33,6 +34,7 @@ mod recovery;
 mod settle;
 mod start;
 mod stop;
+mod syncs;
 mod turns;
 mod workers;
 
@@ -68,6 +70,8 @@ use frames::FrameShortage;
 use pending::PendingPods;
 use queued::QueueWatch;
 use recovery::Recovery;
+use syncs::Syncs;
+pub(crate) use syncs::Told;
 use turns::Turns;
 
 /// A running daemon.
@@ -108,6 +112,7 @@ pub struct Daemon {
     pub(crate) core_shares: CoreShares,
     worker_balance: WorkerBalance,
     pub(crate) change_times: ChangeTimes,
+    syncs: Syncs,
     drop_sampling: DropSampling,
     pending: PendingPods,
     queue_watch: QueueWatch,

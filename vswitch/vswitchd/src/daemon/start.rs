@@ -38,6 +38,7 @@ use super::pending::PendingPods;
 use super::queued::{AtStart, QueueWatch};
 use super::recovery::Recovery;
 use super::settle::host_state;
+use super::syncs::Syncs;
 use super::turns::Turns;
 use super::{Daemon, kernel, log, offloads, workers};
 use crate::descriptors::{self, DescriptorStore, Left, PortFds};
@@ -213,6 +214,7 @@ impl Daemon {
             core_shares: CoreShares::default(),
             worker_balance: WorkerBalance::default(),
             change_times: ChangeTimes::default(),
+            syncs: Syncs::default(),
             drop_sampling: DropSampling::default(),
             pending: PendingPods::default(),
             queue_watch: QueueWatch::new(now),

@@ -30,6 +30,8 @@ pub struct Figures {
     pub rule_sets: usize,
     /// Programs that are connected and tell the daemon of a cluster.
     pub sources: usize,
+    /// Seconds since a source told the last time: of what, and how long ago.
+    pub sync_ages: Vec<(&'static str, u64)>,
     /// Of all workers.
     pub packets: Accounting,
     /// Each port that has a name.

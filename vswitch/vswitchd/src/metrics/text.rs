@@ -74,6 +74,14 @@ fn node(page: &Page, figures: &Figures) -> Result<()> {
         "Programs that are connected and tell the daemon of a cluster",
         figures.sources,
     )?;
+    let ages = page.gauge(
+        "sync_age_seconds",
+        "Seconds since a source told the last time, by what it told of",
+        &["of"],
+    )?;
+    for (of, seconds) in &figures.sync_ages {
+        ages.get_metric_with_label_values(&[of])?.set(*seconds as i64);
+    }
     let problems = page.gauge(
         "problems",
         "What keeps the node from serving pods, by what it does",
@@ -253,6 +261,7 @@ mod tests {
         Figures {
             node: "node-a".into(),
             pods: 2,
+            sync_ages: vec![("peers", 12)],
             // Two interfaces of one pod, and a name that has to be escaped.
             ports: vec![port("shop", "db", 5), port("shop", "db", 2), port("", "a\"b\\", 1)],
             decisions: vec![("ingress", "denied", 7)],
@@ -277,6 +286,7 @@ mod tests {
             "vswitch_drops_total{kind=\"pod\",namespace=\"\",pod=\"a\\\"b\\\\\",reason=\"policy-denied\"} 3",
             "vswitch_policy_decisions_total{direction=\"ingress\",verdict=\"denied\"} 7",
             "vswitch_pods 2",
+            "vswitch_sync_age_seconds{of=\"peers\"} 12",
             "vswitch_worker_frames_free{worker=\"0\"} 1",
             "vswitch_worker_busy_seconds_total{worker=\"0\"} 1.5",
             "vswitch_kernel_drops_total{kind=\"pod\",namespace=\"shop\",pod=\"db\",reason=\"interface-queue-full\"} 8",

@@ -50,6 +50,7 @@ impl Daemon {
             service_backends: model.services.values().map(|service| service.backends.len()).sum(),
             rule_sets: model.policies.rule_sets().len(),
             sources,
+            sync_ages: self.sync_ages(Instant::now()),
             packets: self.accounting(),
             ports: self
                 .ports()

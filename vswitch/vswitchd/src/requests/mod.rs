@@ -45,7 +45,7 @@ use api::{AttachmentId, ErrorKind, ErrorReply, Reply, Request, Response};
 use controlplane::model::refuse;
 use controlplane::plane::Event;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Told};
 use held::AwaitedPolicies;
 pub use held::{Handled, Held};
 
@@ -55,6 +55,7 @@ impl Daemon {
         // A pod that died a moment ago must not stand in the way of its successor.
         self.notice_gone_ports();
         let is_release = matches!(request, Request::Detach(_));
+        let told = Told::by(&request);
         let is_reservation = matches!(request, Request::Reserve(_));
         let is_drain = matches!(request, Request::Drain);
         let added = self.added_by(&request);
@@ -77,6 +78,9 @@ impl Daemon {
             Some([_, done]) => failpoint::hit(done).map_err(fault).map(|()| reply),
             None => Ok(reply),
         });
+        if let (Some(told), Ok(_)) = (told, &response) {
+            self.note_sync(told, Instant::now());
+        }
         self.is_drained |= is_drain && response.is_ok();
         let line = self.node.journal.written();
         // An ADD waits for the disk once: the line of its Attach comes after that of its reservation, and no
