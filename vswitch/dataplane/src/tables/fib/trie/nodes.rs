@@ -1,8 +1,8 @@
 //! The nodes of the trie: 256 entries each, direct or packed.
 //!
-//! Enters: changes of entries, from `Trie`. Leaves: entries. Whoever changes a node puts the entry that
-//! comes back where the node's own was: a packed node becomes a direct one when it has too many different
-//! entries for its lines.
+//! Enters: changes of entries, from `Trie`. Leaves: entries. A change of a node returns
+//! an entry, which the caller puts in the place of the node's own: a packed node becomes a direct one when it has too
+//! many different entries for its lines.
 
 use core::ops::Range;
 use std::sync::Arc;
