@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use dataplane::counters::Counters;
 use dataplane::session::{Header, SessionTable};
-use dataplane::tables::{Fdb, PortId};
+use dataplane::tables::{Fdb, PortId, Tables};
 use dataplane::{Dataplane, DropReason, Egress, Millis};
 use frame::{Packet, Pool};
 
@@ -62,7 +62,7 @@ pub fn walk(file: &[u8]) {
         let had_ports_used = || counters.drops(ingress, DropReason::SessionPortsUsed);
         let (before, ports_used) = (counters.accounting(), had_ports_used());
         dataplane.process(tables, ingress, packet(), now, &mut egress);
-        dataplane.flush(tables, &mut egress);
+        end_batch(&mut dataplane, tables, &mut egress);
         assert_eq!(pool.available(), pool.total(), "packet {nth} kept a frame");
 
         let after = counters.accounting();
@@ -101,10 +101,18 @@ fn in_one_batch(file: &[u8], pool: &Pool) {
         egress.refuses = injected.refuse;
         dataplane.process(tables, ingress, packet, Millis(0), &mut egress);
     }
-    dataplane.flush(tables, &mut egress);
+    end_batch(&mut dataplane, tables, &mut egress);
     assert_eq!(pool.available(), pool.total(), "the batch kept a frame");
     let all = counters.accounting();
     assert_eq!(all.received + all.made, all.sent + all.dropped, "the batch's accounting is open");
+}
+
+/// Ends a batch, and lets time pass until nothing stays for more of its flow.
+fn end_batch(dataplane: &mut Dataplane, tables: &Tables, egress: &mut Recorder) {
+    dataplane.end_batch(tables, false, egress);
+    while let Some(due) = dataplane.due().filter(|_| dataplane.merges()) {
+        dataplane.turn(tables, due, egress);
+    }
 }
 
 /// Keeps what it is offered, and takes it or not.

@@ -286,30 +286,48 @@ impl Dataplane {
         &self.sessions
     }
 
-    /// Sends what waits for more of its flow. To be called at the end of every batch from the NIC.
-    pub fn flush(&mut self, tables: &Tables, egress: &mut impl Egress) {
+    /// Ends a batch from the NIC: sends what was merged of it, but for a superframe whose flow streams, which
+    /// stays for more of it. `more` tells that further packets are known to wait there.
+    pub fn end_batch(&mut self, tables: &Tables, more: bool, egress: &mut impl Egress) {
         let (tally, pool) = (Counted(&self.counters, &mut self.sampler), &self.pool);
         let mut exit = Exit { tables, pool, egress, tally, shaper: Some(&mut self.shaper) };
-        self.coalescer.flush(&mut |train| exit.send_train(train));
+        self.coalescer.end_batch(more, &mut |train| exit.send_train(train));
     }
 
-    /// Begins a turn at this time: sends what waited for the rates of ports and is due. Rates know no
-    /// other time until the next turn, nor do samples of what is dropped.
+    /// Begins a turn at this time: sends what waited for the rates of ports and is due, and superframes that
+    /// have waited for long enough when the former turn began, all of whose packets were seen since. Neither
+    /// rates nor superframes that wait know of another time until the next turn, nor do samples of what is
+    /// dropped.
     pub fn turn(&mut self, tables: &Tables, now: Nanos, egress: &mut impl Egress) {
         self.sampler.set_time(Millis(now.0 / 1_000_000));
         self.shaper.turn(tables, now, egress, &mut Counted(&self.counters, &mut self.sampler));
+        let (tally, pool) = (Counted(&self.counters, &mut self.sampler), &self.pool);
+        let mut exit = Exit { tables, pool, egress, tally, shaper: Some(&mut self.shaper) };
+        self.coalescer.turn(tables.epoch, now, &mut |train| exit.send_train(train));
     }
 
     /// When a turn has something to send that waits now; `None` if nothing waits.
     #[must_use]
     pub fn due(&self) -> Option<Nanos> {
-        self.shaper.due()
+        [self.shaper.due(), self.coalescer.due()].into_iter().flatten().min()
+    }
+
+    /// Whether a superframe waits for more of its flow: for some microseconds, shorter than any sleep.
+    #[must_use]
+    pub fn merges(&self) -> bool {
+        self.coalescer.due().is_some()
     }
 
     /// Forgets what was learned from a port that is taken away, and drops what waits for it.
     pub fn forget_port(&mut self, port: PortId) {
         self.fdb.forget_port(port);
-        self.shaper.forget(port, &mut Counted(&self.counters, &mut self.sampler));
+        let mut tally = Counted(&self.counters, &mut self.sampler);
+        self.shaper.forget(port, &mut tally);
+        self.coalescer.forget(port, &mut |train| {
+            let ingress = train.ingress;
+            let (packet, packets) = train.into_packet();
+            tally.dropped(ingress, packets, DropReason::PortGone, &packet.frame);
+        });
     }
 
     /// Takes the path MTUs that routers of the underlay reported since the last call, one of each

@@ -59,7 +59,7 @@ impl Followed {
             let received = packet.packet(&self.pool);
             self.dataplane.process(&self.node.tables, port, received, self.now, &mut self.ports);
         }
-        self.dataplane.flush(&self.node.tables, &mut self.ports);
+        self.ports.end_batch(&mut self.dataplane, &self.node.tables);
         let mut seen = Vec::new();
         self.ring.since(from, |snapshot| seen.push(*snapshot));
         (port, packet.bytes, seen)

@@ -253,7 +253,7 @@ impl Worker {
             self.dataplane.turn(&self.node.tables, nanos, &mut self.sink);
             self.dataplane.process(&self.node.tables, port, packet, self.now, &mut self.sink);
             if number % 32 == 0 {
-                self.dataplane.flush(&self.node.tables, &mut self.sink);
+                self.dataplane.end_batch(&self.node.tables, false, &mut self.sink);
             }
         }
     }

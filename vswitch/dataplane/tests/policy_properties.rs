@@ -315,7 +315,7 @@ impl World {
         let mut ports = Ports::default();
         let received = packet.packet(&self.pools[0]);
         self.dataplane.process(tables, port, received, NOW, &mut ports);
-        self.dataplane.flush(tables, &mut ports);
+        ports.end_batch(&mut self.dataplane, tables);
         let left: Vec<_> = ports.sent.iter().map(|one| (one.port, one.bytes.clone())).collect();
         assert_eq!(left, trace.leaves, "a trace foretells what leaves");
         let after = drops(&self.counters);

@@ -7,6 +7,7 @@
 //! | `policy_properties` | that policies hold for any packets, by a naive model |
 //! | `service_properties` | that flows to services reach their backends, by a naive model |
 //! | `journeys`   | what arrives of a superframe that was cut, and at a second node |
+//! | `merging`    | which segments from the NIC leave together, and when |
 //! | `drop_reasons_page` | that `docs/drop-reasons.md` is made of the code |
 //! | `drop_samples` | what a reader sees of dropped packets |
 //! | `no_alloc`   | that a packet costs no allocation |
@@ -15,6 +16,7 @@
 mod drop_reasons_page;
 mod drop_samples;
 mod journeys;
+mod merging;
 mod no_alloc;
 mod node;
 mod policy_properties;

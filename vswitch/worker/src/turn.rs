@@ -181,10 +181,10 @@ impl Turn {
             if !self.commands() {
                 return;
             }
+            self.dataplane.turn(&tables, nanos, &mut self.ports);
             self.adopt(tables.epoch);
             self.fdb_copier.copy(&self.dataplane.fdb, now);
 
-            self.dataplane.turn(&tables, nanos, &mut self.ports);
             self.gate.open(nanos, |port| self.schedule.ready(port));
             self.ports.latency.begin(at);
             let received = self.serve(&tables, now, nanos);
@@ -206,6 +206,7 @@ impl Turn {
             };
             let has_work = !self.schedule.is_empty()
                 || self.queues.iter().any(Rx::has_more)
+                || self.dataplane.merges()
                 || self.fdb_copier.is_busy();
             let timeout = if sleeps && !has_work { self.nap(nanos) } else { Duration::ZERO };
             busy_since = (received > 0).then_some(at);
@@ -248,7 +249,7 @@ impl Turn {
         due.map_or(NAP, |due| NAP.min(Duration::from_nanos(due.0.saturating_sub(now.0))))
     }
 
-    /// After this store the control thread may free older tables and close ports that they named.
+    /// Nothing waits that older tables have begun. After this store the control thread may free older tables and close ports that they named.
     fn adopt(&mut self, epoch: Epoch) {
         self.shared.epoch.store(epoch.0, Ordering::Release);
         let turns = self.shared.turns.load(Ordering::Relaxed);

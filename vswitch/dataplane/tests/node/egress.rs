@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use dataplane::tables::PortId;
-use dataplane::{Account, DropReason, Egress, Posted};
+use dataplane::tables::{PortId, Tables};
+use dataplane::{Account, Dataplane, DropReason, Egress, Posted};
 use frame::{Offload, Packet};
 
 /// One packet that left.
@@ -23,6 +23,16 @@ pub(crate) struct Ports {
     /// Packets are put off until `put_off` is emptied.
     pub(crate) puts_off: bool,
     pub(crate) put_off: Vec<(PortId, Packet, Account)>,
+}
+
+impl Ports {
+    /// Ends a batch that `dataplane` has processed, and lets time pass until nothing stays for more of its flow.
+    pub(crate) fn end_batch(&mut self, dataplane: &mut Dataplane, tables: &Tables) {
+        dataplane.end_batch(tables, false, self);
+        while let Some(due) = dataplane.due().filter(|_| dataplane.merges()) {
+            dataplane.turn(tables, due, self);
+        }
+    }
 }
 
 impl Egress for Ports {

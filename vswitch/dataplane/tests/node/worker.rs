@@ -74,7 +74,7 @@ impl Worker {
             let packet = Self::received(&self.pool, bytes, *offload);
             self.dataplane.process(&self.node.tables, *port, packet, Millis(5000), &mut ports);
         }
-        self.dataplane.flush(&self.node.tables, &mut ports);
+        ports.end_batch(&mut self.dataplane, &self.node.tables);
         assert_eq!(self.pool.available(), self.pool.total(), "every frame comes back");
         let Accounting { received, made, sent, dropped } = self.counters.accounting();
         assert_eq!(received + made, sent + dropped, "the accounting closes");

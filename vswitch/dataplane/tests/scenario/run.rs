@@ -86,7 +86,7 @@ impl Run {
                 received += last.bytes.len() as u64;
                 self.process(port, &last, times == 1)?;
             }
-            self.dataplane.flush(&self.node.tables, &mut self.ports);
+            self.ports.end_batch(&mut self.dataplane, &self.node.tables);
         }
         self.release();
         let noted: Vec<_> = self.dataplane.take_path_mtus().collect();
@@ -153,7 +153,7 @@ impl Run {
         let received = packet.packet(&self.pool);
         self.dataplane.process(tables, port, received, self.now, &mut self.ports);
         if foretold {
-            self.dataplane.flush(tables, &mut self.ports);
+            self.ports.end_batch(&mut self.dataplane, tables);
         }
         let sent = self.ports.sent[first..].iter();
         let left: Vec<_> = sent.map(|sent| (sent.port, sent.bytes.clone())).collect();

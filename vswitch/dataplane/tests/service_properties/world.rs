@@ -199,7 +199,7 @@ impl World {
         let dropped = drops(counters);
         let mut ports = Ports::default();
         dataplane.process(tables, port, packet.packet(&self.pools[0]), NOW, &mut ports);
-        dataplane.flush(tables, &mut ports);
+        ports.end_batch(dataplane, tables);
         let left: Vec<_> = ports.sent.iter().map(|one| (one.port, one.bytes.clone())).collect();
         let reasons = DropReason::ALL.iter().zip(dropped.iter().zip(drops(counters)));
         let reason = reasons.into_iter().find(|(_, (before, after))| **before != *after);

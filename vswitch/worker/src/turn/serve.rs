@@ -101,7 +101,7 @@ impl Turn {
         for packet in batch.drain(..) {
             dataplane.process(tables, uplink, packet, now, ports);
         }
-        dataplane.flush(tables, ports);
+        dataplane.end_batch(tables, packets == budget, ports);
         ports.release(|end| settle(dataplane, end));
         if packets > 0 {
             for heard in dataplane.take_path_mtus() {
