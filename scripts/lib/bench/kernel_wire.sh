@@ -65,6 +65,16 @@ kernel_way() {
     kernel_wire_route node-c node-k "$device"
 }
 
+# send_in_order NODE CPU: what the node's pod sends is received by that CPU alone; by any CPU if none is named.
+# A veth hands it to the backlog of whatever CPU sends: the program's own, and the one on which an answer arrived.
+# Two superframes of a stream are cut side by side then, and their segments overtake one another, as they do not
+# in a NIC's queue; their sender takes that for loss.
+send_in_order() {
+    local mask=0
+    [[ -z ${2:-} ]] || mask=$((1 << $2))
+    ip netns exec "$(ns "$1")" sh -c "printf %x $mask >/sys/class/net/v-${1#node-}1/queues/rx-0/rps_cpus"
+}
+
 # router_port NODE ON: whether the router hands that node superframes, and checksums to be completed.
 router_port() { in_ns router ethtool -K "to-$1" tx "$2" tso "$2" tx-udp_tnl-segmentation "$2" >/dev/null; }
 

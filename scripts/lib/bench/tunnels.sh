@@ -170,11 +170,12 @@ tunnel_serve() {
     done
 }
 
-# tunnel_stream SIDE: bits a second, bytes, segments sent again.
+# tunnel_stream SIDE: bits a second, bytes, segments sent again. node-c sends to both sides alike, and so in order.
 tunnel_stream() {
     local from to
     kernel_way "$1"
     tunnel_pods "$1"
+    if [[ $from == c1 ]]; then send_in_order node-c "$client_cpu"; else send_in_order node-c; fi
     bench_pinned "$client_cpu" "$from" "$load" stream --to "$(address "$to" 4):$STREAM_PORT" --seconds "$bench_seconds" |
         stream_figures
 }
