@@ -97,12 +97,14 @@ bench_rules() {
 # bench_ask REQUEST FILE
 bench_ask() { /usr/bin/python3 "$root/scripts/lib/bench/control_socket.py" "$(node_socket node-a)" "$1" "$2"; }
 
-# bench_place PLACE: sets server_cpu and client_cpu. One of them shares the worker's CPU, or neither does.
+# bench_place PLACE: sets server_cpu and client_cpu. One of them shares the worker's CPU, or neither does, or the
+# scheduler chooses.
 bench_place() {
     server_cpu=$other_cpu client_cpu=$other_cpu
     case $1 in
         apart) server_cpu=$worker_cpu ;;
         swapped) client_cpu=$worker_cpu ;;
+        free) server_cpu=$worker_cpu,$other_cpu client_cpu=$worker_cpu,$other_cpu ;;
     esac
 }
 

@@ -8,9 +8,10 @@ PLACES = {
     "apart": "server CPU {worker}, client CPU {other}",
     "swapped": "server CPU {other}, client CPU {worker}",
     "together": "both CPU {other}",
+    "free": "both where the scheduler has them",
 }
 # What a row's id ends in; the first place is what it is asked for.
-END = {"apart": "", "swapped": "-swapped", "together": "-together"}
+END = {"apart": "", "swapped": "-swapped", "together": "-together", "free": "-free"}
 # With two nodes of ours: the worker of the sending one is on the first of them, that of the other on the second.
 TWO_WORKERS = {place: f"{words}, workers CPU {{worker}} and {{other}}" for place, words in PLACES.items()}
 # What NICs of the lab do, as real ones.
@@ -53,27 +54,32 @@ def same_node():
     for streams in (1, 8):
         more = "" if streams == 1 else "-8"
         for place, words in PLACES.items():
-            row, floor = ("B2", 0.75) if place == "together" else ("B1", 0.8)
+            # Where the scheduler places the ends nothing is asked for: rounds differ by where that is.
+            row, *bounds = {"together": ("B2", 0.75, 1.0), "free": ("B1", None, None)}.get(place, ("B1", 0.8, 1.0))
             name = f"tcp-{streams}-{place}"
             what = f"TCP, {streams} stream{'s' if streams > 1 else ''}, Gb/s, {words}"
             end = "" if place == "together" else END[place]
-            yield Row(f"{row}{more}{end}", name, "bridge", what, 1e9, floor, 1.0)
+            yield Row(f"{row}{more}{end}", name, "bridge", what, 1e9, *bounds)
     for place in ("apart", "together"):
         for row, peer, floor, goal in (("B3", "ovs-tso", 1.0, 1.5), ("B4", "ovs", 4, 8)):
             what = f"TCP, 1 stream, Gb/s, {PLACES[place]}"
             yield Row(f"{row}{END[place]}", f"tcp-1-{place}", peer, what, 1e9, floor, goal)
-    for place in ("apart", "together"):
+    for place in ("apart", "together", "free"):
         asked = f"request and response, p50, us, {PLACES[place]}"
         name = f"exchange-{place}"
-        if place == "apart":
+        if place == "free":
+            yield Row("B13-free", name, "bridge", asked, 1, None, None, -1, "p50_us")
+            yield Row("B13-free-p99", name, "bridge", asked.replace("p50", "p99"), 1, None, None, -1, "p99_us")
+        elif place == "apart":
             yield Row("B13", name, "bridge", asked, 1, 0.8, 0.5, -1, "p50_us")
             yield Row("B13-p99", name, "bridge", asked.replace("p50", "p99"), 1, 0.8, 0.8, -1, "p99_us")
         else:
             yield Row("B14", name, "bridge", asked, 1, 3, 1.5, -1, "p50_us")
     for clients in (1, 16):
-        for place in ("apart", "together"):
+        for place in ("apart", "together", "free"):
+            bounds = (None, None) if place == "free" else (0.7, 1.0)
             made = f"connections/s, {clients} client{'s' if clients > 1 else ''}, {PLACES[place]}"
-            yield Row(f"B23-{clients}-{place}", f"connect-{clients}-{place}", "bridge", made, 1, 0.7, 1.0)
+            yield Row(f"B23-{clients}-{place}", f"connect-{clients}-{place}", "bridge", made, 1, *bounds)
     yield from datagrams()
 
 

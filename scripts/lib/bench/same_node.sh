@@ -21,11 +21,11 @@ bench_same_node() {
 # One stream beside all that are wanted; what differs by place and by their number beside the bridge.
 streams_between_pods() {
     local place side with_bridge sides
-    for place in apart swapped together; do
+    for place in apart swapped together free; do
         with_bridge=$([[ $place == together ]] && echo B2 || echo B1)
         sides=()
         if wants "$with_bridge"; then sides+=(bridge); fi
-        if [[ $place != swapped ]]; then
+        if [[ $place == apart || $place == together ]]; then
             if wants B3; then sides+=(ovs-tso); fi
             if wants B4; then sides+=(ovs); fi
         fi
@@ -55,7 +55,7 @@ stream_figures() {
 # exchanges_between_pods SIDE…
 exchanges_between_pods() {
     local place side
-    for place in apart together; do
+    for place in apart together free; do
         wants "$([[ $place == together ]] && echo B14 || echo B13)" || continue
         bench_place "$place"
         for side in "$@"; do bench_serve "$side" "$EXCHANGE_PORT" echo; done
@@ -72,7 +72,7 @@ exchanges() {
 connections_between_pods() {
     local place side
     wants B23 || return 0
-    for place in apart together; do
+    for place in apart together free; do
         bench_place "$place"
         for side in "$@"; do bench_serve "$side" "$CONNECT_PORT" serve; done
         bench_measure "connect-1-$place" one_client "$@"
