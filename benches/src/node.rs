@@ -127,7 +127,7 @@ impl Node {
         self.receive();
         let start = Instant::now();
         let batch = self.received.iter().map(|(ingress, packet)| (*ingress, packet));
-        Dataplane::prefetch(&self.tables, batch);
+        self.dataplane.prefetch(&self.tables, batch);
         for (ingress, packet) in self.received.drain(..) {
             self.dataplane.process(&self.tables, ingress, packet, Millis(0), &mut self.sink);
         }
