@@ -1,5 +1,6 @@
 //! The walk from end to end, for 1,000 pods and 10,000 flows of the shortest frames in batches of
-//! 32: time in `process` alone. `receive` is what the copy before it costs.
+//! 32: time in `process` alone. `receive` is what the copy before it costs. Where a packet needs a session,
+//! that is known, and so many are live; `beside` is a packet that needs none, where others have many.
 
 use std::time::Duration;
 
@@ -14,6 +15,17 @@ fn main() {
     forward(&mut criterion, "l3-pod-to-pod", live::routed_locally);
     forward(&mut criterion, "l3-10-routes", || live::routed(10));
     forward(&mut criterion, "l3-1m-routes", || live::routed(1_000_000));
+    for (count, size) in [(10_000, "10k"), (1_000_000, "1m")] {
+        forward(&mut criterion, &format!("service-{size}-sessions"), || {
+            live::sessions::to_services(count)
+        });
+        forward(&mut criterion, &format!("policies-{size}-sessions"), || {
+            live::sessions::judged(count)
+        });
+        forward(&mut criterion, &format!("l3-beside-{size}-sessions"), || {
+            live::sessions::beside(count)
+        });
+    }
     criterion.final_summary();
 }
 

@@ -7,7 +7,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `node`    | a worker without I/O: packet memory, tables, a sink behind the way out |
-//! | `live`    | tables of a node with 1,000 pods and 250 peers |
+//! | `live`    | tables of a node with 1,000 pods and 250 peers; in `live/sessions`, with policies, services and sessions |
 //! | `routes`  | prefixes in the proportions of a full table, and addresses inside them |
 //! | `traffic` | frames as a NIC or a TAP would hand them over |
 //! | `random`  | the same numbers in every run |

@@ -4,6 +4,8 @@
 //! and fd00:18::/32, the peers' pods in 198.19.0.0/16 and fd00:19::/32, the underlay is
 //! 198.51.100.0/24, and this node is 203.0.113.1 in it.
 
+pub mod sessions;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::Millis;

@@ -39,10 +39,19 @@ pub struct Node {
     sink: Sink,
 }
 
-/// An empty table of a usual size.
-fn sessions() -> Arc<SessionTable> {
-    let header = Header { boot_id: 1, seed: 2, buckets: default_buckets(2) };
+/// An empty table with the size that it has by default for so many cores.
+fn sessions(cores: u32) -> Arc<SessionTable> {
+    let header = Header { boot_id: 1, seed: 2, buckets: default_buckets(cores) };
     Arc::new(SessionTable::on_heap(&header).expect("two buckets at least"))
+}
+
+impl Ready {
+    /// A copy in packet memory.
+    fn received(&self, pool: &Pool) -> (PortId, Packet) {
+        let mut frame = pool.alloc().expect("the pool holds a batch");
+        frame.extend_from_slice(&self.bytes).expect("a ring's frame fits");
+        (self.ingress, Packet { frame, offload: self.offload })
+    }
 }
 
 impl Node {
@@ -53,11 +62,45 @@ impl Node {
     /// measured.
     #[must_use]
     pub fn new(tables: Tables, fdb: Fdb, ring: Vec<Ready>) -> Self {
+        let node = Self::with_sessions(tables, fdb, ring, sessions(2));
+        node.tried()
+    }
+
+    /// The same without learned MACs, after each of these frames has begun a session.
+    ///
+    /// # Panics
+    /// If one begins none or does not leave, or for the reasons of [`new`](Self::new).
+    #[must_use]
+    pub fn knowing(
+        tables: Tables,
+        openers: impl ExactSizeIterator<Item = Ready>,
+        ring: Vec<Ready>,
+    ) -> Self {
+        // A session that is translated has two entries.
+        let (count, cores) = (openers.len(), (2 * openers.len() as u32).div_ceil(32_768));
+        let fdb = Fdb::new(1, 300_000);
+        let mut node = Self::with_sessions(tables, fdb, ring, sessions(cores));
+        for opener in openers {
+            let (ingress, packet) = opener.received(&node.pool);
+            node.dataplane.process(&node.tables, ingress, packet, Millis(0), &mut node.sink);
+        }
+        let node = node.tried();
+        let [v4, _] = node.dataplane.sessions().totals();
+        assert_eq!(v4.embryonic as usize, count, "each frame began a session, and no other did");
+        node
+    }
+
+    fn with_sessions(
+        tables: Tables,
+        fdb: Fdb,
+        ring: Vec<Ready>,
+        sessions: Arc<SessionTable>,
+    ) -> Self {
         assert!(!ring.is_empty(), "there is something to forward");
         let pool = Pool::new(2 * BATCH as u32);
         let counters = Arc::new(Counters::new());
-        let mut node = Self {
-            dataplane: Dataplane::new(fdb, pool.clone(), Arc::clone(&counters), sessions()),
+        Self {
+            dataplane: Dataplane::new(fdb, pool.clone(), Arc::clone(&counters), sessions),
             tables,
             counters,
             pool,
@@ -65,14 +108,18 @@ impl Node {
             next: 0,
             received: Vec::with_capacity(BATCH),
             sink: Sink::default(),
-        };
-        for _ in 0..node.ring.len().div_ceil(BATCH) {
-            node.turn();
         }
-        let Accounting { received, made, sent, dropped } = node.counters.accounting();
+    }
+
+    /// Takes all frames of the ring through the walk once.
+    fn tried(mut self) -> Self {
+        for _ in 0..self.ring.len().div_ceil(BATCH) {
+            self.turn();
+        }
+        let Accounting { received, made, sent, dropped } = self.counters.accounting();
         assert_eq!(dropped, 0, "every frame is forwarded");
         assert_eq!(sent, received + made, "every frame leaves once");
-        node
+        self
     }
 
     /// Takes a batch through the walk; the time from the first frame to the last.
@@ -80,7 +127,7 @@ impl Node {
         self.receive();
         let start = Instant::now();
         let batch = self.received.iter().map(|(ingress, packet)| (*ingress, packet));
-        Dataplane::prefetch(&self.tables, batch);
+        self.dataplane.prefetch(&self.tables, batch);
         for (ingress, packet) in self.received.drain(..) {
             self.dataplane.process(&self.tables, ingress, packet, Millis(0), &mut self.sink);
         }
@@ -96,10 +143,7 @@ impl Node {
         for _ in 0..BATCH {
             let ready = &self.ring[self.next];
             self.next = if self.next + 1 == self.ring.len() { 0 } else { self.next + 1 };
-            let mut frame = self.pool.alloc().expect("the pool holds a batch");
-            frame.extend_from_slice(&ready.bytes).expect("a ring's frame fits");
-            let packet = Packet { frame, offload: ready.offload };
-            self.received.push((ready.ingress, packet));
+            self.received.push(ready.received(&self.pool));
         }
     }
 

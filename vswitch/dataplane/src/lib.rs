@@ -61,6 +61,7 @@ pub use shaper::wire_len;
 use tables::{Fdb, PortId, Tables};
 pub use trace::{Trace, trace};
 pub use verdict::{Answer, DropReason, IcmpError, Verdict};
+use walk::ahead;
 use walk::coalesce::Coalescer;
 use walk::fragments::Fragments;
 use walk::narrator::Silent;
@@ -148,19 +149,24 @@ impl Dataplane {
     /// the packets of a batch at hand before the first of them is processed.
     #[inline]
     #[must_use]
-    pub fn looks_ahead(tables: &Tables) -> bool {
-        tables.fib4.is_large()
+    pub fn looks_ahead(&self, tables: &Tables) -> bool {
+        tables.fib4.is_large() || self.sessions.is_large()
     }
 
     /// Begins to load what `process` is going to read for the packets of a batch, before the first of them
-    /// is processed, if [`looks_ahead`](Self::looks_ahead): then the routes of all are waited for at once.
+    /// is processed, if [`looks_ahead`](Self::looks_ahead): then the routes and sessions of all are waited
+    /// for at once.
     #[inline]
-    pub fn prefetch<'p>(tables: &Tables, batch: impl Iterator<Item = (PortId, &'p Packet)>) {
-        if Self::looks_ahead(tables) {
-            for (ingress, packet) in batch {
-                // Of what it does not know it loads nothing.
-                let _ = walk::ahead::ahead(tables, ingress, &packet.frame);
-            }
+    pub fn prefetch<'p>(
+        &self,
+        tables: &Tables,
+        batch: impl Iterator<Item = (PortId, &'p Packet)> + Clone,
+    ) {
+        if tables.fib4.is_large() {
+            ahead::routes(tables, batch.clone());
+        }
+        if self.sessions.is_large() {
+            ahead::sessions(tables, &self.sessions, batch);
         }
     }
 

@@ -101,6 +101,8 @@ pub(crate) struct Counts {
     quota: Quota,
     translated: Translated,
     ports: Box<[Port]>,
+    /// All that are counted.
+    all: AtomicU32,
     created: AtomicU64,
     removed: [AtomicU64; 5],
     refused: [AtomicU64; 4],
@@ -113,6 +115,7 @@ impl Counts {
             quota: Quota { embryonic: slots / 16, live: slots / 4 },
             translated: Translated::default(),
             ports: (0..MAX_PORTS).map(|_| Port::default()).collect(),
+            all: AtomicU32::default(),
             created: AtomicU64::default(),
             removed: Default::default(),
             refused: Default::default(),
@@ -141,6 +144,7 @@ impl Counts {
             }
             Class::Embryonic | Class::Established => {}
         }
+        self.all.fetch_add(1, Ordering::Relaxed);
         self.translated(session, |count| count.fetch_add(1, Ordering::Relaxed));
         true
     }
@@ -151,6 +155,7 @@ impl Counts {
             for count in port.of_class(session.state.class).into_iter().flatten() {
                 count.fetch_add(1, Ordering::Relaxed);
             }
+            self.all.fetch_add(1, Ordering::Relaxed);
             self.translated(session, |count| count.fetch_add(1, Ordering::Relaxed));
         }
     }
@@ -161,6 +166,7 @@ impl Counts {
             for count in port.of_class(session.state.class).into_iter().flatten() {
                 count.fetch_sub(1, Ordering::Relaxed);
             }
+            self.all.fetch_sub(1, Ordering::Relaxed);
             self.translated(session, |count| count.fetch_sub(1, Ordering::Relaxed));
         }
     }
@@ -220,6 +226,12 @@ impl Counts {
 
     pub(crate) fn translated_of(&self, port: PortId) -> u32 {
         self.port(port).map_or(0, |port| port.translated.load(Ordering::Relaxed))
+    }
+
+    /// Sessions of all ports.
+    #[inline]
+    pub(crate) fn all(&self) -> u32 {
+        self.all.load(Ordering::Relaxed)
     }
 
     #[inline]

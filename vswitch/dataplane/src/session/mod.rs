@@ -22,6 +22,7 @@
 //! | `entry`  | [`Session`], and its words |
 //! | `bucket` | seven entries under one sequence word: memory orders are here alone |
 //! | `table`  | the look-up, and the change of one entry |
+//! | `ahead`  | loads what the look-ups of a batch are going to read |
 //! | `create` | how sessions begin, end, and make room |
 //! | `counts` | sessions by port; quotas |
 //! | `sweep`  | removal of what has expired |
@@ -30,6 +31,7 @@
 
 mod adopt;
 mod affinity;
+mod ahead;
 mod bucket;
 mod counts;
 mod create;
@@ -188,18 +190,12 @@ impl SessionTable {
     }
 
     /// Where the session of a packet with this tuple is. Reads no entry: for many packets at a time,
-    /// locate and prefetch all, then find each.
+    /// locate and prefetch all ([`prefetch`](Self::prefetch)), then find each.
     #[inline]
     #[must_use]
     pub fn locate(&self, tuple: &Tuple) -> Location {
         let is_v6 = tuple.is_v6();
         Location { spot: if is_v6 { self.v6.spot(tuple) } else { self.v4.spot(tuple) }, is_v6 }
-    }
-
-    /// Begins to load what `find_at` reads first.
-    #[inline]
-    pub fn prefetch(&self, at: &Location) {
-        if at.is_v6 { self.v6.prefetch(&at.spot) } else { self.v4.prefetch(&at.spot) }
     }
 
     /// The session of a packet with this tuple, as it arrived: before any translation. Reads only.

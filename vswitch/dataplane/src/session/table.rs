@@ -204,16 +204,8 @@ impl<L: Layout, M: Memory> Table<L, M> {
         Spot { key, source_is_higher, tag: hash | 1, buckets: [first, second] }
     }
 
-    /// Begins to load the tags of both buckets.
     #[inline]
-    pub(crate) fn prefetch(&self, spot: &Spot) {
-        for bucket in spot.buckets {
-            self.memory.prefetch(self.begin_of(bucket));
-        }
-    }
-
-    #[inline]
-    fn begin_of(&self, bucket: u32) -> usize {
+    pub(crate) fn begin_of(&self, bucket: u32) -> usize {
         self.first_word + bucket as usize * bucket_words::<L>()
     }
 

@@ -1,32 +1,161 @@
 //! Loads what the walk of a packet is going to read, while other packets of its batch are loading theirs.
 //!
-//! Enters: a packet of a batch, before the first of them is processed. Leaves: nothing, but its route and
-//! its next hop are in the cache then. A walk waits for each of these in turn; here the processor waits for
-//! those of many packets at the same time. Nothing is checked and nothing decided: bytes at a fixed place
-//! that mean something else cost a look-up.
+//! Enters: the packets of a batch, before the first of them is processed. Leaves: nothing, but their
+//! routes, next hops and sessions are in the cache then. A walk waits for each of these in turn; here the
+//! processor waits for those of many packets at the same time. Nothing is checked and nothing decided:
+//! bytes at a fixed place that mean something else cost a look-up.
 
 use core::net::Ipv4Addr;
 
-use frame::prefetch;
+use frame::{Packet, prefetch};
 
-use crate::tables::{PortId, PortRole, Tables};
+use super::session::ZONE;
+use crate::session::{Endpoint, Location, SessionTable, Tuple};
+use crate::tables::{Adjacency, PortId, PortRole, Tables};
 use crate::wire::{EtherType, Protocol, ethernet, ipv4, udp, vxlan};
 
-/// Where an IPv4 header has its protocol and its destination.
+/// Where an IPv4 header has its protocol, its source and its destination.
 const PROTOCOL: usize = 9;
+const SOURCE: usize = 12;
 const DESTINATION: usize = 16;
 
-/// Looks the destination of an IPv4 packet up. `None` for others, which are left alone.
+/// Sessions that are looked ahead for together.
+const TOGETHER: usize = 32;
+
+/// Looks the destinations of IPv4 packets up. Others are left alone.
 #[inline]
-pub(crate) fn ahead(tables: &Tables, ingress: PortId, bytes: &[u8]) -> Option<()> {
-    let l3 = match tables.port(ingress)?.kind {
-        PortRole::Uplink => l3_in_tunnel(bytes)?,
-        PortRole::Pod | PortRole::Host => l3_behind(bytes, 0)?,
-    };
-    let destination: &[u8; 4] = bytes.get(l3 + DESTINATION..)?.first_chunk()?;
-    let adjacency = tables.fib4.lookup(Ipv4Addr::from(*destination))?;
+pub(crate) fn routes<'p>(tables: &Tables, batch: impl Iterator<Item = (PortId, &'p Packet)>) {
+    for (ingress, packet) in batch {
+        // Of what it does not know it loads nothing.
+        let _ = route(tables, ingress, &packet.frame);
+    }
+}
+
+/// Looks the sessions of IPv4 packets up that need one. Of the others nothing is hashed.
+#[inline(never)]
+pub(crate) fn sessions<'p>(
+    tables: &Tables,
+    sessions: &SessionTable,
+    batch: impl Iterator<Item = (PortId, &'p Packet)>,
+) {
+    let mut located = [None; TOGETHER];
+    let mut len = 0;
+    let mut sender = None;
+    for (ingress, packet) in batch {
+        // A batch from a pod has one sender: most are asked for but once.
+        let of = match sender {
+            Some((known, of)) if known == ingress => of,
+            _ => sender.insert((ingress, Concerned::of(tables, sessions, ingress))).1,
+        };
+        let Some(at) = locate(tables, sessions, ingress, of, &packet.frame) else { continue };
+        sessions.prefetch(&at);
+        if let Some(place) = located.get_mut(len) {
+            *place = Some(at);
+            len += 1;
+        }
+        if len == TOGETHER {
+            load(sessions, &mut located);
+            len = 0;
+        }
+    }
+    load(sessions, located.get_mut(..len).unwrap_or_default());
+}
+
+/// Loads the entries whose tags are loading.
+#[inline]
+fn load(sessions: &SessionTable, located: &mut [Option<Location>]) {
+    located.iter().flatten().for_each(|at| sessions.prefetch_entry(at));
+    if sessions.has_translated() {
+        for place in &mut *located {
+            *place = place.and_then(|at| sessions.behind_alias(&at));
+            place.iter().for_each(|at| sessions.prefetch(at));
+        }
+        located.iter().flatten().for_each(|at| sessions.prefetch_entry(at));
+    }
+}
+
+#[inline]
+fn route(tables: &Tables, ingress: PortId, bytes: &[u8]) -> Option<()> {
+    let l3 = l3(tables, ingress, bytes)?;
+    let adjacency = tables.fib4.lookup(address(bytes, l3 + DESTINATION)?)?;
     prefetch(tables.adjacency(adjacency)?);
     Some(())
+}
+
+/// Whether packets of this port may need a session.
+#[inline]
+fn concerns(tables: &Tables, sessions: &SessionTable, port: PortId) -> bool {
+    tables.policies.concern(port) || sessions.translated_of(port) > 0
+}
+
+/// Which packets of a sender may need a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Concerned {
+    All,
+    /// Those to some pods: where one is judged, or the sender is no pod.
+    ByReceiver,
+    None,
+}
+
+impl Concerned {
+    #[inline]
+    fn of(tables: &Tables, sessions: &SessionTable, ingress: PortId) -> Self {
+        if concerns(tables, sessions, ingress) {
+            Self::All
+        } else if !tables.policies.is_empty() || tables.tunnels.uplink == Some(ingress) {
+            Self::ByReceiver
+        } else {
+            Self::None
+        }
+    }
+}
+
+/// Where the packet's session is, if it may need one.
+#[inline]
+fn locate(
+    tables: &Tables,
+    sessions: &SessionTable,
+    ingress: PortId,
+    of: Concerned,
+    bytes: &[u8],
+) -> Option<Location> {
+    if of == Concerned::None {
+        return None;
+    }
+    let l3 = l3(tables, ingress, bytes)?;
+    let (source, destination) = (address(bytes, l3 + SOURCE)?, address(bytes, l3 + DESTINATION)?);
+    if of == Concerned::ByReceiver {
+        match tables.fib4.lookup(destination).and_then(|id| tables.adjacency(id))? {
+            Adjacency::Port { port, .. } if concerns(tables, sessions, *port) => {}
+            _ => return None,
+        }
+    }
+    let protocol = Protocol(*bytes.get(l3 + PROTOCOL)?);
+    if !matches!(protocol, Protocol::TCP | Protocol::UDP | Protocol::SCTP) {
+        return None;
+    }
+    let [a, b, c, d] = *bytes.get(l3 + ipv4::HEADER_LEN..)?.first_chunk()?;
+    let end = |address: Ipv4Addr, port| Endpoint {
+        address: address.into(),
+        port: u16::from_be_bytes(port),
+    };
+    let tuple = Tuple::new(ZONE, protocol, end(source, [a, b]), end(destination, [c, d]))?;
+    Some(sessions.locate(&tuple))
+}
+
+#[inline]
+fn address(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
+    let address: &[u8; 4] = bytes.get(at..)?.first_chunk()?;
+    Some(Ipv4Addr::from(*address))
+}
+
+/// Where the network header of an IPv4 packet is, behind those that are taken away.
+#[inline]
+fn l3(tables: &Tables, ingress: PortId, bytes: &[u8]) -> Option<usize> {
+    match tables.port(ingress)?.kind {
+        PortRole::Uplink => l3_in_tunnel(bytes),
+        PortRole::Pod | PortRole::Host => l3_behind(bytes, 0),
+    }
 }
 
 /// Where the network header is behind an Ethernet header that says IPv4.
@@ -49,63 +178,5 @@ fn l3_in_tunnel(bytes: &[u8]) -> Option<usize> {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing)]
-mod tests {
-    use super::{Ipv4Addr, PortId, PortRole, Tables, ahead};
-    use crate::tables::{Adjacency, AdjacencyId, Attachment, Offloads, Port};
-    use crate::wire::MacAddr;
-
-    fn tables() -> Tables {
-        let port = |kind| {
-            Some(Port {
-                kind,
-                attachment: Attachment::Routed,
-                mac: MacAddr::ZERO,
-                mtu: 1500,
-                offloads: Offloads::default(),
-                addresses: Vec::new(),
-                rx_limit: None,
-                tx_limit: None,
-            })
-        };
-        let ports = vec![port(PortRole::Pod), port(PortRole::Uplink)];
-        let mut tables = Tables { ports, ..Tables::default() };
-        tables.adjacencies.push(Adjacency::Blackhole);
-        tables.fib4.insert(Ipv4Addr::new(198, 18, 1, 2), 32, AdjacencyId(0));
-        tables
-    }
-
-    /// An IPv4 header, as far as it is read.
-    fn ip(protocol: u8) -> Vec<u8> {
-        let mut header = vec![0; 20];
-        header[9] = protocol;
-        header[16..].copy_from_slice(&[198, 18, 1, 2]);
-        header
-    }
-
-    fn framed(behind: &[u8]) -> Vec<u8> {
-        [&[0; 12][..], &[8, 0], behind].concat()
-    }
-
-    #[test]
-    fn the_destination_is_found_behind_whichever_headers_are_taken_away() {
-        let (tables, pod, uplink) = (tables(), PortId(0), PortId(1));
-        let plain = framed(&ip(17));
-        let vxlan = framed(&[&ip(17)[..16], &[0; 4], &[0; 16], &plain].concat());
-        let ipip = framed(&[&ip(4)[..16], &[0; 4], &ip(17)].concat());
-        let direct = framed(&ip(6));
-        for (what, ingress, bytes) in [
-            ("a pod's", pod, &plain),
-            ("VXLAN", uplink, &vxlan),
-            ("IPIP", uplink, &ipip),
-            ("direct", uplink, &direct),
-        ] {
-            assert_eq!(ahead(&tables, ingress, bytes), Some(()), "{what}");
-            // Whatever is missing of them.
-            for len in 0..bytes.len() {
-                assert_eq!(ahead(&tables, ingress, &bytes[..len]), None, "{what}, {len} bytes");
-            }
-        }
-        assert_eq!(ahead(&tables, PortId(2), &plain), None);
-    }
-}
+#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
+mod tests;

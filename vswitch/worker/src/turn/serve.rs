@@ -74,7 +74,7 @@ impl Turn {
         ports.latency.serve(uplink);
         let budget = (credit / QUEUE_COST).clamp(1, QUEUE_BUDGET as i64) as usize;
         // All of a batch that is looked ahead for hold their memory until the first is processed.
-        let looks_ahead = Dataplane::looks_ahead(tables);
+        let looks_ahead = dataplane.looks_ahead(tables);
         let budget = if looks_ahead { budget.min(pool.available().max(1)) } else { budget };
         ports.gather();
         let mut took = 0;
@@ -97,7 +97,7 @@ impl Turn {
                 dataplane.unreadable(uplink, reason);
             }
         });
-        Dataplane::prefetch(tables, batch.iter().map(|packet| (uplink, packet)));
+        dataplane.prefetch(tables, batch.iter().map(|packet| (uplink, packet)));
         for packet in batch.drain(..) {
             dataplane.process(tables, uplink, packet, now, ports);
         }
@@ -147,7 +147,8 @@ impl Turn {
                 let Self { ports, received, dataplane, .. } = self;
                 ports.gather();
                 ports.exchange(id, expected, received, |end| settle(dataplane, end));
-                Dataplane::prefetch(tables, self.received.iter().map(|(packet, _)| (id, packet)));
+                self.dataplane
+                    .prefetch(tables, self.received.iter().map(|(packet, _)| (id, packet)));
                 while let Some((packet, outcome)) = self.received.pop_front() {
                     longest = longest.max(packet.frame.len());
                     self.take(&from, packet, outcome, &mut served);

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod affinity;
+mod ahead;
 mod faults;
 mod interleaved;
 mod limits;
