@@ -250,6 +250,12 @@ pub struct WorkerStatus {
     /// The longest turn of its loop that had packets, microseconds, since the last `status`.
     #[serde(default)]
     pub longest_turn_us: u64,
+    /// Other workers to which it leaves packets of IPIP, by their numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hands_over_to: Vec<usize>,
+    /// Packets that it has left to others since the start.
+    #[serde(default)]
+    pub handed_over: u64,
 }
 
 /// How a worker reads and writes its ports.

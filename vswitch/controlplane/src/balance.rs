@@ -89,9 +89,14 @@ impl Balance {
             return None;
         }
         let due = self.due(ports)?;
-        self.settles = Some(Millis(now.0 + SETTLE_MS));
+        self.settle(now);
         self.rests.insert(due.port, Millis(now.0 + REST_MS));
         Some(due)
+    }
+
+    /// Moves nothing for a while: what workers do has changed otherwise.
+    pub fn settle(&mut self, now: Millis) {
+        self.settles = Some(Millis(now.0 + SETTLE_MS));
     }
 
     /// Nanoseconds a second of each worker, with the ports where they are.

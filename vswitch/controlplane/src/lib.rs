@@ -15,6 +15,7 @@
 //! | [`path_mtu`]    | how long packets through the underlay may be, as routers reported it |
 //! | [`ports`]       | the number of each attachment's port |
 //! | [`balance`]     | which worker receives from which pod |
+//! | [`handoff`]     | which workers share the packets of IPIP that one receives |
 //! | [`repairs`]     | what had to be put right of the node, and when not to |
 //! | [`compile`]     | the tables out of all of these |
 //! | [`policy`]      | the tables that judge connections, out of groups and rules |
@@ -29,6 +30,7 @@ pub mod change;
 pub mod compile;
 pub mod config;
 pub mod desired;
+pub mod handoff;
 pub mod kernel;
 pub mod model;
 pub mod mtu;

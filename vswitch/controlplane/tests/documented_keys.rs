@@ -35,7 +35,7 @@ const SECTIONS: [(&str, &str); 14] = [
 ];
 
 /// Another value of each key than the file above has.
-const CHANGES: [(&str, &str, &str); 59] = [
+const CHANGES: [(&str, &str, &str); 60] = [
     ("[node]", "name", "name = \"node-x\""),
     ("[node]", "pod_prefixes", "pod_prefixes = [\"198.18.7.0/24\"]"),
     ("[node]", "cluster_prefixes", "cluster_prefixes = [\"198.18.0.0/15\"]"),
@@ -72,6 +72,7 @@ const CHANGES: [(&str, &str, &str); 59] = [
     ("[workers]", "idle_after_us", "idle_after_us = \"never\""),
     ("[workers]", "frames", "frames = 1024"),
     ("[workers]", "rebalance", "rebalance = false"),
+    ("[workers]", "handoff", "handoff = \"always\""),
     ("[workers]", "port_io", "port_io = \"read_write\""),
     ("[control]", "socket", "socket = \"/run/other.sock\""),
     ("[control]", "state_dir", "state_dir = \"/var/lib/other\""),

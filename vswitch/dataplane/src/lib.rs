@@ -64,6 +64,7 @@ pub use verdict::{Answer, DropReason, IcmpError, Verdict};
 use walk::ahead;
 use walk::coalesce::Coalescer;
 use walk::fragments::Fragments;
+pub use walk::ipip::Ipip;
 use walk::narrator::Silent;
 pub use walk::narrator::{
     AfterBridge, Decapsulation, DecidedBy, Network, PolicyEvent, SessionStanding, TraceEvent,
@@ -357,6 +358,13 @@ impl Dataplane {
             Ok(()) => tally.sent(port, packets, frame.len()),
             Err(reason) => tally.dropped(ingress, packets, reason, frame),
         }
+    }
+
+    /// Counts a packet that another worker was to process and that found no room on the way to it.
+    pub fn not_handed_over(&mut self, ingress: PortId, frame: &[u8]) {
+        self.counters.received(ingress, frame.len());
+        let mut tally = Counted(&self.counters, &mut self.sampler);
+        tally.dropped(ingress, 1, DropReason::HandoffFull, frame);
     }
 
     /// Counts a packet that the port's own I/O could not even hand over.

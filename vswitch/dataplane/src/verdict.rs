@@ -261,6 +261,8 @@ drop_reasons! {
     NoHeadroom = "no-headroom",
     /// More is sent to a pod than its rate allows, and its queue holds as much as may wait.
     BandwidthExceeded = "bandwidth-exceeded",
+    /// Another worker was to process the packet, and as many as may wait for it waited.
+    HandoffFull = "handoff-full",
     /// The port's queue is full.
     QueueFull = "queue-full",
     /// The port's device is gone.

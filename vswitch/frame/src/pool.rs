@@ -1,7 +1,7 @@
 //! The free chunks of one worker.
 //!
 //! Last in, first out: the chunk that was used last is still in L2, and a pool that is used lightly
-//! touches few pages. Not `Send`: no packet changes thread.
+//! touches few pages. Not `Send`: no frame changes thread.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -3,7 +3,8 @@
 //! Enters: ports and tables from the control thread. Leaves: packets, counters, and the epoch that
 //! each worker uses. Workers share nothing: each owns whole NIC queues, or none, the receive side of
 //! its pods' TAPs, its learned MACs, its packet memory and its counters, and has a transmit handle
-//! of its own for every port, the NIC's included. No packet changes thread.
+//! of its own for every port, the NIC's included. No frame changes thread: of a packet that a worker leaves to
+//! another one (`handoff`) the bytes are copied.
 //!
 //! | file | holds |
 //! |---|---|
@@ -18,6 +19,7 @@
 //! | `schedule`  | which source is served next, and with how much |
 //! | `latency`   | how long packets take through a worker, counted for other threads |
 //! | `latency_sampler` | which of them are timed |
+//! | `handoff`   | packets of IPIP that a worker leaves to another one |
 //! | `gate`      | which ports are not read for now, as their pods' rate is used up |
 //! | `spec`      | what a worker is started with |
 //! | `cores`     | which thread runs on which core |
@@ -33,6 +35,9 @@
 //!   readiness queue. It writes its counters, its latencies, its ring of dropped packets and its epoch, with no other
 //!   writer; the control thread reads them. It looks at the published tables once a turn, by one atomic load where
 //!   nothing has changed.
+//! - **Between two workers**, if one hands packets over to the other, there is a ring: each place of it is one
+//!   side's alone at any time, and each side publishes with one word how far it is. A third word tells the sender
+//!   what has reached its end. Whether a worker sleeps is a word that all read who hand over to it.
 //! - **What may still be sent to ports with a rate** is an atomic of each port, which all workers share:
 //!   a rate is the port's, whichever worker sends to it. They count time from one moment therefore.
 //! - **The closer** (one) closes the file descriptors of removed ports, and the queues of a former uplink.
@@ -55,6 +60,7 @@ mod essential;
 mod fdb_pages;
 mod gate;
 mod gather;
+mod handoff;
 mod latency;
 mod latency_sampler;
 mod port_io;
@@ -85,6 +91,8 @@ use netio::uplink::UplinkKind;
 
 use closer::Closer;
 use fdb_pages::{FdbEntries, FdbReader};
+pub use handoff::IpipWork;
+use handoff::{Bell, Kept, Ring, Way};
 pub use latency::{Latencies, LatencyPath, LatencySnapshot};
 pub use port_io::{PortIo, PortIoChoice};
 pub use schedule::work;
@@ -116,10 +124,22 @@ pub(crate) enum Command {
         into: FdbEntries,
     },
     ChangeUplink(Box<WorkerUplink>),
+    /// Process what another worker hands over by this ring.
+    TakeOver {
+        ring: Arc<Ring>,
+    },
+    /// Share packets of IPIP with these workers; the ways are those that are new.
+    HandOver {
+        members: Vec<usize>,
+        ways: Vec<Way>,
+    },
     #[cfg(test)]
     Panic,
     #[cfg(test)]
     BreakRing,
+    /// Do nothing until the other end of the channel is gone.
+    #[cfg(test)]
+    Wait(Receiver<()>),
     Stop,
 }
 
@@ -136,6 +156,7 @@ pub(crate) struct Shared {
     counters: Arc<Counters>,
     latencies: Arc<Latencies>,
     drops: Arc<DropRing>,
+    kept: Arc<Kept>,
     /// Set at the start, and perhaps once more.
     port_io: ArcSwapOption<PortIoChoice>,
 }
@@ -150,6 +171,11 @@ struct Handle {
     waker: Arc<Waker>,
     shared: Arc<Shared>,
     fdb: FdbReader,
+    bell: Arc<Bell>,
+    /// Workers among which its packets of IPIP are shared; empty if nobody has said.
+    members: Vec<usize>,
+    /// By which it hands packets over, and to which worker.
+    rings: Vec<(usize, Arc<Ring>)>,
     thread: JoinHandle<()>,
 }
 
@@ -180,6 +206,10 @@ pub struct WorkerState {
     pub longest_turn_us: u64,
     /// The time that turns with packets have taken so far.
     pub busy: Duration,
+    /// Other workers that its packets of IPIP are handed over to.
+    pub hands_over_to: Vec<usize>,
+    /// Packets that it has handed over so far.
+    pub handed_over: u64,
 }
 
 /// The running workers.
@@ -218,6 +248,7 @@ impl Workers {
         for spec in specs {
             let poll = Poll::new()?;
             let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+            let bell = Arc::new(Bell::new(Arc::clone(&waker)));
             let (commands, inbox) = unbounded();
             let shared = Arc::new(Shared {
                 epoch: AtomicU64::new(0),
@@ -230,6 +261,7 @@ impl Workers {
                 counters: Arc::new(Counters::new()),
                 latencies: Arc::new(Latencies::new()),
                 drops: Arc::new(DropRing::new()),
+                kept: Arc::default(),
                 port_io: ArcSwapOption::empty(),
             });
             let (id, core, frames) = (spec.id, spec.core, spec.frames as usize);
@@ -242,9 +274,9 @@ impl Workers {
             let thread = {
                 let (tables, shared) = (Arc::clone(tables), Arc::clone(&shared));
                 let sweep = SweepCursor::new(spec.id as u32, count as u32);
-                let tx_budgets = Arc::clone(&tx_budgets);
-                let inbox =
-                    Inbox { commands: inbox, tables, state: state.clone(), tx_budgets, sweep };
+                let (tx_budgets, bell) = (Arc::clone(&tx_budgets), Arc::clone(&bell));
+                let state = state.clone();
+                let inbox = Inbox { commands: inbox, tables, state, tx_budgets, sweep, bell };
                 let outbox = Outbox {
                     port_gone: port_gone.clone(),
                     path_mtu: path_mtu.clone(),
@@ -280,6 +312,9 @@ impl Workers {
                 waker,
                 shared,
                 fdb,
+                bell,
+                members: Vec::new(),
+                rings: Vec::new(),
                 thread,
             });
         }
@@ -417,6 +452,8 @@ impl Workers {
                 frames_total: handle.frames,
                 longest_turn_us: handle.shared.longest_turn_us.load(Ordering::Relaxed),
                 busy: Duration::from_nanos(handle.shared.busy_ns.load(Ordering::Relaxed)),
+                hands_over_to: handle.hands_over_to(),
+                handed_over: handle.handed_over(),
             })
             .collect()
     }

@@ -49,6 +49,8 @@ pub fn work(packets: u64, bytes: u64) -> u64 {
 pub(super) enum Source {
     /// The interface of a pod or of the host.
     Port(PortId),
+    /// Packets of the NIC that other workers have handed over, all together.
+    Handoff,
     /// A queue of the NIC, by its place among the worker's own.
     Queue(u16),
 }
@@ -87,7 +89,9 @@ pub(super) struct Schedule {
     last: Option<Source>,
     /// Turns since another had one.
     turns_alone: u32,
-    /// Ports by their number, then queues.
+    /// Others may hand packets over.
+    takes_over: bool,
+    /// Ports by their number, then what is handed over, then queues.
     places: Vec<Place>,
 }
 
@@ -97,11 +101,14 @@ pub(super) struct Plan {
     serves_round: bool,
 }
 
+/// Where places of queues begin.
+const QUEUES: usize = MAX_PORTS + 1;
+
 const IDLE: Place = Place { is_fresh: false, is_waiting: false, is_in_round: false, credit: SHARE };
 
 impl Schedule {
     pub(super) fn new(queues: usize) -> Self {
-        let places = MAX_PORTS + queues;
+        let places = QUEUES + queues;
         Self {
             fresh: VecDeque::with_capacity(places),
             round: VecDeque::with_capacity(places),
@@ -109,19 +116,25 @@ impl Schedule {
             overlooks: false,
             last: None,
             turns_alone: 0,
+            takes_over: false,
             places: vec![IDLE; places],
         }
     }
 
     /// Has other queues from now on, so many; nothing is known of them. Between turns alone.
     pub(super) fn set_queues(&mut self, queues: usize) {
-        let is_port = |source: &Source| matches!(source, Source::Port(_));
-        self.fresh.retain(is_port);
-        self.round.retain(is_port);
-        let waiting = self.places.drain(MAX_PORTS..).filter(|place| place.is_waiting).count();
+        let is_no_queue = |source: &Source| !matches!(source, Source::Queue(_));
+        self.fresh.retain(is_no_queue);
+        self.round.retain(is_no_queue);
+        let waiting = self.places.drain(QUEUES..).filter(|place| place.is_waiting).count();
         self.waiting -= waiting;
-        self.places.resize(MAX_PORTS + queues, IDLE);
-        (self.overlooks, self.last) = (false, self.last.filter(is_port));
+        self.places.resize(QUEUES + queues, IDLE);
+        (self.overlooks, self.last) = (false, self.last.filter(is_no_queue));
+    }
+
+    /// Others may hand packets over from now on. Between turns alone.
+    pub(super) fn take_over(&mut self) {
+        self.takes_over = true;
     }
 
     /// Notes that a port has packets.
@@ -162,13 +175,15 @@ impl Schedule {
         Some(place)
     }
 
-    /// Begins a turn. Ports that become ready from now on are served in the next one. Queues are not
-    /// announced: each that has something left of its share is looked at.
+    /// Begins a turn. Ports that become ready from now on are served in the next one. Queues, and what is handed
+    /// over, are not announced: each that has something left of its share is looked at.
     pub(super) fn begin(&mut self) -> Plan {
         self.overlooks = false;
         self.turns_alone = self.turns_alone.saturating_add(1);
-        for queue in 0..self.places.len() - MAX_PORTS {
-            let place = self.freshen(Source::Queue(queue as u16));
+        let handoff = self.takes_over.then_some(Source::Handoff);
+        let queues = (0..self.places.len() - QUEUES).map(|queue| Source::Queue(queue as u16));
+        for source in handoff.into_iter().chain(queues) {
+            let place = self.freshen(source);
             let is_served = place.is_some_and(|place| place.is_fresh || place.is_waiting);
             self.overlooks |= !is_served;
         }
@@ -254,7 +269,8 @@ impl Place {
 fn index(source: Source) -> usize {
     match source {
         Source::Port(id) => usize::from(id.0),
-        Source::Queue(queue) => MAX_PORTS + usize::from(queue),
+        Source::Handoff => MAX_PORTS,
+        Source::Queue(queue) => QUEUES + usize::from(queue),
     }
 }
 

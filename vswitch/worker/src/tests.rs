@@ -17,6 +17,7 @@ use netio::port::{PortFd, Recv};
 use super::essential::testing::ends_its_process;
 use super::{Command, Idle, PortIo, SharedState, WorkerSpec, Workers};
 
+mod handoff;
 mod latencies;
 mod moves;
 mod port_io;

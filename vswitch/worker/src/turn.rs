@@ -1,8 +1,8 @@
 //! One worker's loop.
 //!
 //! A turn: take the published tables and the control thread's commands, store the epoch, receive
-//! from the NIC's queues and from the TAPs that are ready, as `schedule` has them, each packet walked to its
-//! end before the next; then flush. Without packets the worker spins a little, then sleeps until a file
+//! from the NIC's queues, from the TAPs that are ready and from other workers, as `schedule` has them, each packet
+//! walked to its end before the next, or handed over to another worker; then flush. Without packets the worker spins a little, then sleeps until a file
 //! descriptor is ready, or what waits for the rate of a port is due.
 //!
 //! mio is edge-triggered, and a turn reads a share from a TAP at most: the schedule remembers
@@ -34,6 +34,7 @@ use super::closer::ToClose;
 use super::egress::EgressPorts;
 use super::fdb_pages::{FdbCopier, FdbEntries};
 use super::gate::Gate;
+use super::handoff::{Bell, Inbound, Outbound};
 use super::latency_sampler::LatencySampler;
 use super::port_io;
 use super::schedule::Schedule;
@@ -82,6 +83,9 @@ pub(super) struct Turn {
     batch_sizes: BatchSizes,
     /// Packets that were read together and are still to be processed; empty between two sources.
     received: VecDeque<(Packet, Recv)>,
+    /// What is handed over to other workers, and by them.
+    outbound: Outbound,
+    inbound: Inbound,
 }
 
 /// What a worker gets from other threads, or shares with them.
@@ -96,6 +100,8 @@ pub(super) struct Inbox {
     pub(super) tx_budgets: Arc<Budgets>,
     /// Which part of the session table is this worker's to sweep.
     pub(super) sweep: SweepCursor,
+    /// By which others wake this worker.
+    pub(super) bell: Arc<Bell>,
 }
 
 /// Channels by which a worker sends to other threads.
@@ -118,7 +124,7 @@ impl Turn {
         shared: Arc<Shared>,
         outbox: Outbox,
     ) -> io::Result<Self> {
-        let Inbox { commands, tables, state, tx_budgets, sweep } = inbox;
+        let Inbox { commands, tables, state, tx_budgets, sweep, bell } = inbox;
         let Outbox { port_gone, path_mtu, fdb_pages, to_close } = outbox;
         let pool = Pool::new(spec.frames);
         let uplink = spec.uplink.as_ref().map(|uplink| uplink.port);
@@ -136,6 +142,8 @@ impl Turn {
         let turn = Self {
             tables: Cache::new(tables),
             inbox: commands,
+            outbound: Outbound::new(spec.id, Arc::clone(&shared.kept)),
+            inbound: Inbound::new(bell),
             dataplane: Dataplane::new(fdb, pool.clone(), counters, state.sessions)
                 .sharing(Arc::clone(&tx_budgets))
                 .sampling(Arc::clone(&shared.drops)),
@@ -183,6 +191,7 @@ impl Turn {
             }
             self.dataplane.turn(&tables, nanos, &mut self.ports);
             self.adopt(tables.epoch);
+            self.outbound.begin_turn();
             self.fdb_copier.copy(&self.dataplane.fdb, now);
 
             self.gate.open(nanos, |port| self.schedule.ready(port));
@@ -190,9 +199,14 @@ impl Turn {
             let received = self.serve(&tables, now, nanos);
             let unsent = self.ports.flush();
             self.ports.latency.end(&tables, unsent);
-            if !unsent && self.dataplane.due().is_none() {
+            let holds = self.dataplane.due().is_some();
+            if !unsent && !holds {
                 self.tell_stopped();
             }
+            // What the NIC has no room for came from pods: nothing that came from the NIC leaves by it again, but
+            // errors and answers, which belong to no flow.
+            self.outbound.end_turn(holds);
+            self.inbound.end_turn(holds);
             self.sweep(received, now, at.duration_since(last_nap) >= NAP);
 
             if received > 0 || unsent {
@@ -207,6 +221,7 @@ impl Turn {
             let has_work = !self.schedule.is_empty()
                 || self.queues.iter().any(Rx::has_more)
                 || self.dataplane.merges()
+                || !self.inbound.is_empty()
                 || self.fdb_copier.is_busy();
             let timeout = if sleeps && !has_work { self.nap(nanos) } else { Duration::ZERO };
             busy_since = (received > 0).then_some(at);
@@ -216,7 +231,12 @@ impl Turn {
                 // The sleep is no part of it; beside that, reading the clock costs nothing.
                 self.note_turn(since.elapsed());
             }
-            self.wait(timeout);
+            // From here on another worker that hands something over wakes this one.
+            let sleeps = !timeout.is_zero() && self.inbound.may_sleep();
+            self.wait(if sleeps { timeout } else { Duration::ZERO });
+            if sleeps {
+                self.inbound.awake();
+            }
 
             if at.duration_since(last_nap) >= NAP {
                 last_nap = at;

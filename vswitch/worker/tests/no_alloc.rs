@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use dataplane::session::{Header, SessionTable};
 use dataplane::tables::{
-    Adjacency, AdjacencyId, Attachment, Epoch, Gateway, Offloads, Port, PortId, PortRole, Tables,
-    Template,
+    Adjacency, AdjacencyId, Attachment, Epoch, Gateway, Offloads, Peer, PeerId, Port, PortId,
+    PortRole, Tables, Template,
 };
 use dataplane::wire::{EtherType, MacAddr, Protocol, ethernet, ipv4};
 use frame::{Packet, Pool};
 use netio::port::{PortFd, Recv};
+use netio::uplink::UplinkQueue;
 use rustix::thread::gettid;
-use worker::{Idle, LatencyPath, PortIo, SharedState, WorkerSpec, Workers};
+use worker::{Idle, LatencyPath, PortIo, SharedState, WorkerSpec, WorkerUplink, Workers};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const PACKETS: u64 = 1000;
@@ -85,24 +86,15 @@ fn a_worker_that_forwards_allocates_nothing() {
     forwards_without_allocations(PortIo::ReadWrite);
     // Where the kernel refuses, this is the same again.
     forwards_without_allocations(PortIo::IoUring);
+    for watched in [0, 1] {
+        hands_over_without_allocations(watched);
+    }
 }
 
 fn forwards_without_allocations(port_io: PortIo) {
-    let spec = WorkerSpec {
-        id: 0,
-        core: None,
-        idle: Idle::Micros(0),
-        frames: 64,
-        fdb_max: 64,
-        fdb_ageing_ms: 300_000,
-        uplink: None,
-        port_io,
-    };
-    let header = Header { boot_id: 1, seed: 2, buckets: 64 };
-    let sessions = SessionTable::on_heap(&header).expect("two buckets at least");
-    let state = SharedState { sessions: Arc::new(sessions), origin: Instant::now() };
     let published = Arc::new(ArcSwap::from_pointee(tables()));
-    let workers = Workers::spawn(vec![spec], &published, &state).expect("threads can be made");
+    let workers =
+        Workers::spawn(vec![spec(0, port_io)], &published, &state()).expect("threads can be made");
     let far: Vec<_> = [1, 2]
         .map(|number| {
             let (ours, theirs) = PortFd::pair().expect("a socketpair");
@@ -132,6 +124,119 @@ fn forwards_without_allocations(port_io: PortIo) {
     assert_eq!(COUNT.load(Ordering::SeqCst), 0);
     let path = workers.latencies()[0].path(LatencyPath::PodToPod);
     assert!(path.timed() >= PACKETS, "{} were timed", path.timed());
+    workers.stop();
+}
+
+fn spec(id: usize, port_io: PortIo) -> WorkerSpec {
+    WorkerSpec {
+        id,
+        core: None,
+        idle: Idle::Micros(0),
+        frames: 64,
+        fdb_max: 64,
+        fdb_ageing_ms: 300_000,
+        uplink: None,
+        port_io,
+    }
+}
+
+fn state() -> SharedState {
+    let header = Header { boot_id: 1, seed: 2, buckets: 64 };
+    let sessions = SessionTable::on_heap(&header).expect("two buckets at least");
+    SharedState { sessions: Arc::new(sessions), origin: Instant::now() }
+}
+
+const UPLINK: PortId = PortId(3);
+const LOCAL: [u8; 4] = [198, 51, 100, 11];
+const PEER: [u8; 4] = [203, 0, 113, 12];
+
+/// The same, with a peer that speaks IPIP.
+fn tables_with_peer() -> Tables {
+    let mut tables = tables();
+    let pod = tables.ports[1].clone().expect("a pod");
+    let uplink = Port { kind: PortRole::Uplink, mac: mac(9), addresses: Vec::new(), ..pod };
+    tables.ports.push(Some(uplink));
+    let tunnels = Arc::make_mut(&mut tables.tunnels);
+    tunnels.uplink = Some(UPLINK);
+    tunnels.local.v4 = Some(LOCAL.into());
+    tunnels.ipip = true;
+    tunnels.by_address.insert(PEER.into(), PeerId(0));
+    let prefix = "198.18.2.0/24".parse().expect("a prefix");
+    tunnels.peers.push(Peer::new(PEER.into(), [prefix]));
+    tables
+}
+
+/// A packet of the peer's by IPIP, for the second pod.
+fn ipip_packet(pool: &Pool) -> Packet {
+    let mut frame = pool.alloc().expect("a frame is free");
+    let bytes = frame.extend(80).expect("room");
+    bytes.fill(0);
+    let (destination, source) = (mac(9), mac(8));
+    let header = ethernet::Repr { destination, source, ethertype: EtherType::IPV4 };
+    header.emit(bytes).expect("room");
+    let outer = ipv4::Repr {
+        tos: 0,
+        total_len: 66,
+        id: 7,
+        dont_fragment: true,
+        more_fragments: false,
+        fragment_offset: 0,
+        ttl: 64,
+        protocol: Protocol::IPIP,
+        source: PEER.into(),
+        destination: LOCAL.into(),
+    };
+    outer.emit(&mut bytes[ethernet::HEADER_LEN..]).expect("room");
+    let inner = ipv4::Repr {
+        total_len: 46,
+        protocol: Protocol::UDP,
+        source: [198, 18, 2, 7].into(),
+        destination: address(2).into(),
+        ..outer
+    };
+    inner.emit(&mut bytes[ethernet::HEADER_LEN + 20..]).expect("room");
+    Packet::plain(frame)
+}
+
+/// The first worker receives, and the second one processes; the `watched` one allocates nothing.
+fn hands_over_without_allocations(watched: usize) {
+    let published = Arc::new(ArcSwap::from_pointee(tables_with_peer()));
+    let [own, mut wire] = UplinkQueue::pair().expect("a socketpair");
+    let [other, _beside] = UplinkQueue::pair().expect("a socketpair");
+    let uplinks = [
+        WorkerUplink { port: UPLINK, queues: vec![(0, own.rx)], tx: own.tx },
+        WorkerUplink { port: UPLINK, queues: Vec::new(), tx: other.tx },
+    ];
+    let specs = uplinks
+        .into_iter()
+        .enumerate()
+        .map(|(id, uplink)| WorkerSpec { uplink: Some(uplink), ..spec(id, PortIo::ReadWrite) });
+    let mut workers =
+        Workers::spawn(specs.collect(), &published, &state()).expect("threads can be made");
+    let (ours, pod) = PortFd::pair().expect("a socketpair");
+    workers.add_port(PortId(2), &Arc::new(ours), 0);
+    workers.hand_over(0, &[1]);
+    assert!(workers.wait_epoch(Epoch(1), PATIENCE));
+
+    let pool = Pool::new(4);
+    let mut received = Packet::plain(pool.alloc().expect("a frame is free"));
+    let mut exchange = |count: u64| {
+        for _ in 0..count {
+            wire.tx.send(&mut ipip_packet(&pool)).expect("there is room");
+            wire.tx.flush().expect("the other end is there");
+            let deadline = Instant::now() + PATIENCE;
+            while pod.recv(&mut received) != Recv::Packet {
+                assert!(Instant::now() < deadline, "a packet is lost");
+                thread::yield_now();
+            }
+        }
+    };
+    exchange(10);
+    WATCHED.store(workers.states()[watched].thread_id, Ordering::SeqCst);
+    exchange(PACKETS);
+    WATCHED.store(0, Ordering::SeqCst);
+    assert_eq!(COUNT.load(Ordering::SeqCst), 0, "worker {watched}");
+    assert!(workers.states()[0].handed_over >= PACKETS);
     workers.stop();
 }
 

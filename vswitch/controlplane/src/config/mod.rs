@@ -197,8 +197,21 @@ pub struct WorkerSettings {
     pub frames: u32,
     /// A pod of a busy worker may move to an idle one.
     pub rebalance: bool,
+    /// Whether a worker hands packets of IPIP over to others.
+    pub handoff: HandoffSetting,
     /// How ports are read and written.
     pub port_io: PortIoSetting,
+}
+
+/// When a worker leaves packets of IPIP to others, by their inner flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandoffSetting {
+    /// While it is busy and others are idle.
+    Auto,
+    /// Always: to all others.
+    Always,
+    /// It does not.
+    Never,
 }
 
 /// How a worker reads and writes its ports.

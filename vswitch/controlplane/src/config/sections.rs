@@ -13,9 +13,9 @@ use super::policies;
 use super::read::{Problem, Reader, Section};
 use super::values::nothing_to_encapsulate_by;
 use super::{
-    BridgeSettings, Config, ControlSettings, HostSettings, KernelRouteSettings, KubernetesSettings,
-    MetricsSettings, NodeSettings, OverlaySettings, PortIoSetting, UplinkChoice, UplinkSettings,
-    WorkerSettings, Xdp,
+    BridgeSettings, Config, ControlSettings, HandoffSetting, HostSettings, KernelRouteSettings,
+    KubernetesSettings, MetricsSettings, NodeSettings, OverlaySettings, PortIoSetting,
+    UplinkChoice, UplinkSettings, WorkerSettings, Xdp,
 };
 
 pub(super) const PREFIX: &str = "a prefix such as \"198.18.1.0/24\" or \"fd00:18:1::/64\"";
@@ -29,6 +29,11 @@ const ENCAPSULATIONS: [(&str, Encapsulation); 3] = [
     ("vxlan", Encapsulation::Vxlan),
     ("ipip", Encapsulation::Ipip),
     ("direct", Encapsulation::Direct),
+];
+const HANDOFF: [(&str, HandoffSetting); 3] = [
+    ("auto", HandoffSetting::Auto),
+    ("always", HandoffSetting::Always),
+    ("never", HandoffSetting::Never),
 ];
 const PORT_IO: [(&str, PortIoSetting); 3] = [
     ("auto", PortIoSetting::Auto),
@@ -287,9 +292,10 @@ fn workers<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> WorkerSetting
         };
     let frames = reader.integer(&mut section, "frames", FRAMES).unwrap_or(512) as u32;
     let rebalance = reader.boolean(&mut section, "rebalance").unwrap_or(true);
+    let handoff = reader.one_of(&mut section, "handoff", &HANDOFF).unwrap_or(HandoffSetting::Auto);
     let port_io = reader.one_of(&mut section, "port_io", &PORT_IO).unwrap_or(PortIoSetting::Auto);
     reader.finish(section);
-    WorkerSettings { cores, idle_after_us, frames, rebalance, port_io }
+    WorkerSettings { cores, idle_after_us, frames, rebalance, handoff, port_io }
 }
 
 fn control<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> ControlSettings {

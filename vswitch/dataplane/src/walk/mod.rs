@@ -24,6 +24,7 @@
 //! | whether policies of pods allow it | `policy` | drops of what they do not |
 //! | which size of segments it may announce | `clamp` | |
 //! | what a batch is going to read   | `ahead`   | before the walks |
+//! | which inner flow IPIP carries   | `ipip`    | before the walks |
 //! | make it so                      | `translate`, `rewrite`, `answer`, `flood`, `segment`, `superframe`, `fragment`, `coalesce`, `outer_checksum` | |
 
 mod affinity;
@@ -38,6 +39,7 @@ pub(crate) mod flood;
 pub(crate) mod flow;
 pub(crate) mod fragment;
 pub(crate) mod fragments;
+pub(crate) mod ipip;
 pub(crate) mod narrator;
 mod offload;
 pub(crate) mod outer_checksum;

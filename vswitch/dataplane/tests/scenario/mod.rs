@@ -11,6 +11,7 @@
 //! = pod-a rx +1, uplink tx +1           what is counted because of it; `mtu to 203.0.113.12 +1400`
 //!                                       is what a router said of the way there
 //! > pod-a unreadable frame-too-short    its I/O could not even hand it over
+//! > uplink not-handed-over eth ...      another worker was to process it, and has no room
 //! + 300s                                time passes
 //! ~ service ...                         a declaration that changes the node
 //! ! uplink queue-full                   from now on the port fails; `! uplink ok`

@@ -79,6 +79,10 @@ impl Run {
         let mut last = Described::default();
         if let Some(label) = text.strip_prefix("unreadable ") {
             self.dataplane.unreadable(port, reason(label)?);
+        } else if let Some(text) = text.strip_prefix("not-handed-over ") {
+            last = Described::parse(&self.node, text, &[])?;
+            received += last.bytes.len() as u64;
+            self.dataplane.not_handed_over(port, &last.bytes);
         } else {
             let (times, text) = repeated(text)?;
             for number in 0..times {

@@ -12,6 +12,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -54,12 +55,8 @@ impl PacketUplink {
         // Before they receive, so that they get nothing that is not ours.
         let pinhole = SocketsPinhole::attach(nic, &sockets, steering, wish)?;
         receive_all(&sockets, nic)?;
-        let opened = sockets.iter().zip(0..).map(|(socket, number)| UplinkQueue {
-            number,
-            rx: Rx::AfPacket(PacketRx::new(Arc::clone(socket))),
-            tx: Tx::AfPacket(PacketTx::new(Arc::clone(socket), Way::Whole)),
-        });
-        let opened = opened.collect();
+        let opened =
+            sockets.iter().zip(0..).map(|(socket, number)| queue(number, socket)).collect();
         let counted = |socket| Counted { socket, dropped: AtomicU64::new(0) };
         let sockets = sockets.into_iter().map(counted).collect();
         Ok((Self { sockets, pinhole, ifindex: nic }, opened))
@@ -106,6 +103,22 @@ impl PacketUplink {
             .collect();
         let count = self.sockets.len();
         vec![format!("{count} packet socket(s), and a program of tc that drops what they take{by}")]
+    }
+}
+
+/// Two queues over a socketpair, each the other's wire.
+pub(super) fn pair() -> Result<[UplinkQueue; 2]> {
+    let ends = UnixDatagram::pair()
+        .map_err(|source| Error::PacketSocket { action: "make a socketpair", source })?;
+    let ends: [OwnedFd; 2] = [ends.0.into(), ends.1.into()];
+    Ok(ends.map(|end| queue(0, &Arc::new(end))))
+}
+
+fn queue(number: u32, socket: &Arc<OwnedFd>) -> UplinkQueue {
+    UplinkQueue {
+        number,
+        rx: Rx::AfPacket(PacketRx::new(Arc::clone(socket))),
+        tx: Tx::AfPacket(PacketTx::new(Arc::clone(socket), Way::Whole)),
     }
 }
 

@@ -141,6 +141,16 @@ pub enum TxError {
     Gone,
 }
 
+impl UplinkQueue {
+    /// Two queues, each the other's wire, without privileges: of the kind `af_packet` over a socketpair.
+    ///
+    /// # Errors
+    /// If the kernel refuses a socketpair.
+    pub fn pair() -> Result<[Self; 2]> {
+        af_packet::pair()
+    }
+}
+
 impl UplinkControl {
     /// Takes from the NIC what `steering` names, by AF_XDP; with it come the queues, in the order of
     /// their numbers.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use api::{
     MasqueradeStatus, RefusedRoute, RepairStatus, ServiceProblem, ServiceProblemKind, SourceStatus,
-    Status,
+    Status, WorkerStatus,
 };
 
 use super::table::{Table, join, line, or_dash, word};
@@ -82,6 +82,7 @@ pub(super) fn status(status: &Status) -> String {
         "EPOCH",
         "FRAMES FREE",
         "LONGEST TURN",
+        "HANDS OVER",
         "OTHERS",
         "WAITED",
     ]);
@@ -96,6 +97,7 @@ pub(super) fn status(status: &Status) -> String {
             worker.epoch.to_string(),
             format!("{}/{}", worker.frames_free, worker.frames_total),
             format!("{} µs", worker.longest_turn_us),
+            handoff(worker),
             percent(worker.core_share.and_then(|share| share.others_percent)),
             percent(worker.core_share.map(|share| share.waited_percent)),
         ]);
@@ -136,6 +138,15 @@ pub(super) fn status(status: &Status) -> String {
         }
     }
     text
+}
+
+/// To whom a worker leaves packets, and how many it did.
+fn handoff(worker: &WorkerStatus) -> String {
+    match (&worker.hands_over_to[..], worker.handed_over) {
+        ([], 0) => "-".into(),
+        ([], packets) => format!("no, {packets} before"),
+        (to, packets) => format!("to {}, {packets} so far", join(to)),
+    }
 }
 
 fn percent(percent: Option<u8>) -> String {

@@ -218,6 +218,8 @@ mod tests {
             frames_free: 1,
             frames_total: 1,
             longest_turn_us: 1,
+            hands_over_to: Vec::new(),
+            handed_over: 0,
             busy: Duration::from_secs(1),
         };
         let over = Duration::from_secs(30);

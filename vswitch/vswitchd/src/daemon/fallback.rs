@@ -84,6 +84,7 @@ impl Daemon {
             offloads: fresh.offloads(),
         };
         self.node.workers.change_uplink(shares);
+        self.begin_handoff();
         // The former is given back once workers have the new one: until then both take what is ours.
         if let Some(former) = self.node.uplink.replace(fresh) {
             self.repairs.is_no_more(former.part());

@@ -6,6 +6,8 @@
 //! | file | does |
 //! |---|---|
 //! | `balance` | which ports another worker is to receive from |
+//! | `handoff` | packets of IPIP that one worker leaves to others |
+//! | `worker_time` | what each worker had its time for |
 //! | `change_times` | how long changes take until they are in force |
 //! | `cores`  | how much of its core each worker gets |
 //! | `start`  | from a configuration to a daemon that forwards |
@@ -27,6 +29,7 @@ pub(crate) mod cores;
 mod drop_sampling;
 mod fallback;
 mod frames;
+mod handoff;
 mod kernel;
 mod pending;
 mod queued;
@@ -36,6 +39,7 @@ mod start;
 mod stop;
 mod syncs;
 mod turns;
+mod worker_time;
 mod workers;
 
 use std::collections::BTreeSet;
@@ -45,8 +49,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use api::{ErrorReply, Reply};
+use controlplane::balance::Balance;
 use controlplane::change::{Level, Note};
 use controlplane::config::MetricsAddress;
+use controlplane::handoff::Handoff;
 use controlplane::plane::{ControlPlane, Event};
 use controlplane::ports;
 use controlplane::repairs::Repairs;
@@ -62,7 +68,6 @@ use crate::journal::OnDisk;
 use crate::lock::Locks;
 use crate::namespaces::{self, Namespaces};
 use crate::node::Node;
-use balance::WorkerBalance;
 use change_times::ChangeTimes;
 use cores::CoreShares;
 use drop_sampling::DropSampling;
@@ -73,6 +78,7 @@ use recovery::Recovery;
 use syncs::Syncs;
 pub(crate) use syncs::Told;
 use turns::Turns;
+use worker_time::WorkerTime;
 
 /// A running daemon.
 pub struct Daemon {
@@ -110,7 +116,9 @@ pub struct Daemon {
     frames: FrameShortage,
     /// What each worker gets of its core.
     pub(crate) core_shares: CoreShares,
-    worker_balance: WorkerBalance,
+    worker_time: WorkerTime,
+    balance: Balance,
+    handoff: Handoff,
     pub(crate) change_times: ChangeTimes,
     syncs: Syncs,
     drop_sampling: DropSampling,

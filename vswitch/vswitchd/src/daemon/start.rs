@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use api::AttachmentId;
+use controlplane::balance::Balance;
 use controlplane::change::Performer;
 use controlplane::config::Config;
 use controlplane::desired::nft_table;
+use controlplane::handoff::Handoff;
 use controlplane::model::{Edit, Model};
 use controlplane::plane::{ControlPlane, Event, UplinkState};
 use controlplane::repairs::Repairs;
@@ -29,7 +31,6 @@ use worker::Workers;
 use worker::cores::leave_to_workers;
 use worker::publish::Publisher;
 
-use super::balance::WorkerBalance;
 use super::change_times::ChangeTimes;
 use super::cores::CoreShares;
 use super::drop_sampling::DropSampling;
@@ -40,6 +41,7 @@ use super::recovery::Recovery;
 use super::settle::host_state;
 use super::syncs::Syncs;
 use super::turns::Turns;
+use super::worker_time::WorkerTime;
 use super::{Daemon, kernel, log, offloads, workers};
 use crate::descriptors::{self, DescriptorStore, Left, PortFds};
 use crate::error::{Error, Result, chain};
@@ -212,7 +214,9 @@ impl Daemon {
             turns: Turns::default(),
             frames: FrameShortage::default(),
             core_shares: CoreShares::default(),
-            worker_balance: WorkerBalance::default(),
+            worker_time: WorkerTime::default(),
+            balance: Balance::default(),
+            handoff: Handoff::default(),
             change_times: ChangeTimes::default(),
             syncs: Syncs::default(),
             drop_sampling: DropSampling::default(),
@@ -221,6 +225,7 @@ impl Daemon {
             recovery: Recovery::default(),
             _locks: locks,
         };
+        daemon.begin_handoff();
         if let Err(error) = daemon.forward(uplink_state, left, former, now) {
             daemon.give_up();
             return Err(error);

@@ -106,4 +106,6 @@ pub struct WorkerFigures {
     pub frames: usize,
     /// The time that turns with packets have taken.
     pub busy_seconds: f64,
+    /// Packets that it has left to other workers.
+    pub handed_over: u64,
 }

@@ -185,11 +185,14 @@ fn workers(page: &Page, workers: &[WorkerFigures]) -> Result<()> {
     let busy = Opts::new("worker_busy_seconds_total", "Time that turns with packets have taken");
     let busy = CounterVec::new(busy.namespace(NAMESPACE), &["worker"])?;
     page.0.register(Box::new(busy.clone()))?;
+    let handed_over = "Packets of IPIP that a worker has left to others";
+    let handed_over = page.counter("worker_handed_over_packets_total", handed_over, &["worker"])?;
     for (number, worker) in workers.iter().enumerate() {
         let number = number.to_string();
         free.get_metric_with_label_values(&[&number])?.set(worker.frames_free as i64);
         all.get_metric_with_label_values(&[&number])?.set(worker.frames as i64);
         busy.get_metric_with_label_values(&[&number])?.inc_by(worker.busy_seconds);
+        handed_over.get_metric_with_label_values(&[&number])?.inc_by(worker.handed_over);
     }
     Ok(())
 }
@@ -270,7 +273,12 @@ mod tests {
                 "pod-pod",
                 HistogramFigures { within: vec![(1e-6, 4), (0.01, 6)], count: 7, sum_seconds: 0.5 },
             )],
-            workers: vec![WorkerFigures { frames_free: 1, frames: 2, busy_seconds: 1.5 }],
+            workers: vec![WorkerFigures {
+                frames_free: 1,
+                frames: 2,
+                busy_seconds: 1.5,
+                handed_over: 9,
+            }],
             repairs: vec![("the host port".into(), 1)],
             ..Figures::default()
         }
@@ -289,6 +297,7 @@ mod tests {
             "vswitch_sync_age_seconds{of=\"peers\"} 12",
             "vswitch_worker_frames_free{worker=\"0\"} 1",
             "vswitch_worker_busy_seconds_total{worker=\"0\"} 1.5",
+            "vswitch_worker_handed_over_packets_total{worker=\"0\"} 9",
             "vswitch_kernel_drops_total{kind=\"pod\",namespace=\"shop\",pod=\"db\",reason=\"interface-queue-full\"} 8",
             "vswitch_latency_seconds_bucket{path=\"pod-pod\",le=\"0.000001\"} 4",
             "vswitch_latency_seconds_bucket{path=\"pod-pod\",le=\"0.01\"} 6",

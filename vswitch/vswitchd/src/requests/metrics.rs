@@ -75,6 +75,7 @@ impl Daemon {
                     frames_free: state.frames_free,
                     frames: state.frames_total,
                     busy_seconds: state.busy.as_secs_f64(),
+                    handed_over: state.handed_over,
                 })
                 .collect(),
             repairs: repairs.into_iter().map(|repair| (repair.part, repair.count)).collect(),

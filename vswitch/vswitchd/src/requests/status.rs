@@ -154,6 +154,8 @@ impl Daemon {
                 frames_free: state.frames_free,
                 frames_total: state.frames_total,
                 longest_turn_us: state.longest_turn_us,
+                hands_over_to: state.hands_over_to,
+                handed_over: state.handed_over,
             })
             .collect()
     }

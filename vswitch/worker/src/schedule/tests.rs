@@ -232,6 +232,33 @@ fn a_queue_takes_turns_with_a_port_that_floods() {
 }
 
 #[test]
+fn what_is_handed_over_takes_turns_with_a_port_that_floods_and_with_a_queue() {
+    let mut schedule = Schedule::new(1);
+    schedule.take_over();
+    schedule.ready(PORT);
+    let mut served = Vec::new();
+    for _ in 0..150 {
+        served.extend(turn(&mut schedule, |_| Left::Some));
+    }
+    for source in [Source::Handoff, QUEUE, Source::Port(PORT)] {
+        let count = served.iter().filter(|other| **other == source).count();
+        assert!((50..=53).contains(&count), "{source:?}: {count} of {}", served.len());
+    }
+}
+
+#[test]
+fn what_is_handed_over_keeps_its_place_when_queues_change() {
+    let mut schedule = Schedule::new(2);
+    assert!(!turn(&mut schedule, |_| Left::Nothing).contains(&Source::Handoff), "nobody does");
+    schedule.take_over();
+    assert!(turn(&mut schedule, |_| Left::Some).contains(&Source::Handoff));
+    schedule.set_queues(0);
+    assert_eq!(turn(&mut schedule, |_| Left::Nothing), [Source::Handoff]);
+    turn(&mut schedule, |_| Left::Nothing);
+    assert!(schedule.is_empty());
+}
+
+#[test]
 fn a_queue_is_looked_at_before_a_worker_sleeps() {
     let mut schedule = Schedule::new(1);
     assert_eq!(turn(&mut schedule, |_| Left::Nothing), [QUEUE]);

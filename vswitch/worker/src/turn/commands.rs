@@ -28,12 +28,19 @@ impl Turn {
                 Command::StartReceiving { id } => self.start_receiving(id),
                 Command::StopReceiving { id, done } => self.stop_receiving(id, done),
                 Command::ChangeUplink(share) => self.change_uplink(*share),
+                Command::TakeOver { ring } => {
+                    self.inbound.add(ring);
+                    self.schedule.take_over();
+                }
+                Command::HandOver { members, ways } => self.outbound.share(members, ways),
                 Command::ForgetLearned { id } => self.dataplane.fdb.forget_port(id),
                 Command::CopyFdb { into } => self.fdb_copier.begin(into),
                 #[cfg(test)]
                 Command::Panic => panic!("by order of a test"),
                 #[cfg(test)]
                 Command::BreakRing => self.ports.break_ring(),
+                #[cfg(test)]
+                Command::Wait(ended) => while ended.recv().is_ok() {},
                 Command::Stop => return false,
             }
         }
@@ -96,7 +103,8 @@ impl Turn {
     }
 
     /// Receives from other queues of the NIC from now on, and sends by another handle. What waits in the former
-    /// ones is lost.
+    /// ones is lost. What was handed over is not: it is with others already, and a flow that comes by the new queues
+    /// to this worker goes the way that it went.
     fn change_uplink(&mut self, share: WorkerUplink) {
         let WorkerUplink { port, queues, tx } = share;
         self.ports.flush();

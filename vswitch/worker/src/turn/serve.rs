@@ -1,7 +1,7 @@
 //! Receives from the sources of a turn, and has each packet walked to its end.
 //!
-//! Enters: packets of the NIC's queues and of ports, as the schedule has them. Leaves: the same, to the dataplane,
-//! and what serving each source took, to the schedule. `turn` alone calls it.
+//! Enters: packets of the NIC's queues, of other workers and of ports, as the schedule has them. Leaves: the same,
+//! to the dataplane or to another worker, and what serving each source took, to the schedule. `turn` alone calls it.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use netio::uplink::RxError;
 use super::Turn;
 use crate::egress::Settled;
 use crate::gather::Posting;
+use crate::handoff::Handed;
 use crate::port_io::PortIoChoice;
 use crate::schedule::{Left, SHARE, Source, cost};
 
@@ -56,7 +57,7 @@ impl Turn {
         let mut plan = self.schedule.begin();
         while let Some((source, credit)) = self.schedule.next(&mut plan) {
             let served = match source {
-                Source::Queue(queue) => self.queue(tables, usize::from(queue), credit, now),
+                Source::Handoff | Source::Queue(_) => self.nic(tables, source, credit, now),
                 Source::Port(id) => self.tap(tables, id, credit, now, nanos),
             };
             received += served.packets;
@@ -66,11 +67,14 @@ impl Turn {
         received
     }
 
-    fn queue(&mut self, tables: &Tables, queue: usize, credit: i64, now: Millis) -> Served {
-        let Self { queues, pool, dataplane, ports, path_mtu, batch, .. } = self;
-        let (Some(uplink), Some(queue)) = (self.uplink, queues.get_mut(queue)) else {
+    /// Packets of the NIC: of a queue, some of which may be another worker's, or those that others have left to
+    /// this one.
+    fn nic(&mut self, tables: &Tables, source: Source, credit: i64, now: Millis) -> Served {
+        let Self { queues, pool, dataplane, ports, path_mtu, batch, outbound, inbound, .. } = self;
+        let Some(uplink) = self.uplink else {
             return Served { packets: 0, took: 0, left: Left::Nothing };
         };
+        let looks_for_others = matches!(source, Source::Queue(_)) && outbound.looks();
         ports.latency.serve(uplink);
         let budget = (credit / QUEUE_COST).clamp(1, QUEUE_BUDGET as i64) as usize;
         // All of a batch that is looked ahead for hold their memory until the first is processed.
@@ -78,13 +82,17 @@ impl Turn {
         let budget = if looks_ahead { budget.min(pool.available().max(1)) } else { budget };
         ports.gather();
         let mut took = 0;
-        let packets = queue.recv(pool, budget, |received| match received {
+        let deliver = |received: Result<Packet, RxError>| match received {
             Ok(packet) => {
                 took += cost_by_queue(packet.frame.len());
-                if looks_ahead {
-                    batch.push(packet);
-                } else {
-                    dataplane.process(tables, uplink, packet, now, ports);
+                let handed =
+                    if looks_for_others { outbound.hand_over(tables, &packet) } else { Handed::No };
+                match handed {
+                    // The other one has its bytes, and counts it.
+                    Handed::Over => {}
+                    Handed::NoRoom => dataplane.not_handed_over(uplink, &packet.frame),
+                    Handed::No if looks_ahead => batch.push(packet),
+                    Handed::No => dataplane.process(tables, uplink, packet, now, ports),
                 }
             }
             Err(error) => {
@@ -96,7 +104,15 @@ impl Turn {
                 };
                 dataplane.unreadable(uplink, reason);
             }
-        });
+        };
+        let packets = match source {
+            Source::Queue(queue) => {
+                let queue = queues.get_mut(usize::from(queue));
+                queue.map_or(0, |queue| queue.recv(pool, budget, deliver))
+            }
+            _ => inbound.recv(pool, budget, deliver),
+        };
+        outbound.publish();
         dataplane.prefetch(tables, batch.iter().map(|packet| (uplink, packet)));
         for packet in batch.drain(..) {
             dataplane.process(tables, uplink, packet, now, ports);
