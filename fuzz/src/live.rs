@@ -16,7 +16,7 @@ use std::sync::{Arc, LazyLock};
 
 use dataplane::session::Endpoint;
 use dataplane::tables::{
-    Adjacency, AdjacencyId, Attachment, Backend, BackendState, Backends, Bridge, BridgeId, Domain,
+    Adjacency, AdjacencyId, Attachment, Backend, BackendState, Backends, ConnectionCount, Bridge, BridgeId, Domain,
     FdbTarget, Gateway, LocalAddresses, Offloads, Peer, PeerId, Port, PortId, PortRole, RemoteVtep,
     Service, Tables, Template, Tunnels, VirtualPort, VtepId, WithoutBackend,
     adjacency::{Ends, Outer},
@@ -175,6 +175,7 @@ fn to_pods_and_a_peer() -> Service {
         without_backend: WithoutBackend::Refuse,
         affinity: None,
         sources: None,
+        connections: ConnectionCount::default(),
     }
 }
 

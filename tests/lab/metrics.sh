@@ -25,6 +25,7 @@ main() {
     servers_up a1 a2
     read_by_both
     move_with_traffic
+    services_if_asked_for
     slow_readers
     alerts
     socket_follows_the_daemon
@@ -34,7 +35,7 @@ main() {
 
 # node-a has them at an address, node-b at a socket.
 daemons_with_metrics() {
-    printf '\n[metrics]\nlisten = "%s"\n' "$AT" >>"$(node_dir node-a)/vswitch.toml"
+    printf '\n[metrics]\nlisten = "%s"\nservices = true\n' "$AT" >>"$(node_dir node-a)/vswitch.toml"
     printf '\n[metrics]\nlisten = "unix:%s"\n' "$(metrics_socket)" >>"$(node_dir node-b)/vswitch.toml"
     local node
     for node in node-a node-b; do
@@ -122,6 +123,22 @@ sums_agree() {
         /^vswitch_port_packets_total{direction="rx"/ { ports += $NF }
         /^vswitch_packets_total{fate="received"}/ { received = $NF }
         END { exit !(ports > 0 && received == ports) }'
+}
+
+# The series of a Service move with its connections, and end with it. node-b tells of none.
+services_if_asked_for() {
+    local at=198.19.0.7 series='vswitch_service_connections_total{namespace="demo",port="http",service="web"}' web
+    web=$(service demo/web:http TCP "[\"$at\"]" "[{\"address\": \"$(address a1 4)\", \"port\": $SERVER_PORT}]")
+    sync_services node-a "{\"complete\": false, \"services\": [$web], \"gone\": []}" >/dev/null
+    check "a Service without connections has a series" has "$series" 0
+    for _ in 1 2 3; do fetch a2 "$at" who >/dev/null; done
+    check "each of its connections is counted once" has "$series" 3
+    check "promtool finds nothing to complain of" lint
+    sync_services node-a '{"complete": false, "services": [], "gone": ["demo/web:http"]}' >/dev/null
+    check_not "the series ends with the Service" grep -q '^vswitch_service_connections_total' <<<"$(told)"
+    sync_services node-b "{\"complete\": false, \"services\": [$web], \"gone\": []}" >/dev/null
+    check_not "no Service has one where that is not asked for" grep -q service_connections_total \
+        <<<"$(curl -sS --max-time 15 --fail --unix-socket "$(metrics_socket)" http://node/metrics)"
 }
 
 slow_readers() {

@@ -12,8 +12,8 @@ use dataplane::tables::policy::{
     SubjectPolicies,
 };
 use dataplane::tables::{
-    Adjacency, AdjacencyId, Attachment, Backend, BackendState, Backends, PortRole, Service, Tables,
-    VirtualPort, WithoutBackend,
+    Adjacency, AdjacencyId, Attachment, Backend, BackendState, Backends, ConnectionCount, PortRole,
+    Service, Tables, VirtualPort, WithoutBackend,
 };
 use dataplane::wire::Protocol;
 
@@ -117,6 +117,7 @@ fn service(nth: usize, pods: u16) -> Service {
         without_backend: WithoutBackend::Refuse,
         affinity: None,
         sources: None,
+        connections: ConnectionCount::default(),
     }
 }
 

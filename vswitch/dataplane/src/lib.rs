@@ -184,7 +184,7 @@ impl Dataplane {
 
         let mut decision = Decision::open();
         self.decide(tables, ingress, &packet, now, &mut decision);
-        if self.commit(&mut decision, ingress, now) != Committed::Yes {
+        if self.commit(tables, &mut decision, ingress, now) != Committed::Yes {
             self.decide_again(tables, ingress, &packet, now, &mut decision);
         }
         self.counters.policies_said(decision.effects.judged);
@@ -226,7 +226,7 @@ impl Dataplane {
     ) {
         *decision = Decision::open();
         self.decide(tables, ingress, packet, now, decision);
-        if let Committed::DecideAgain(reason) = self.commit(decision, ingress, now) {
+        if let Committed::DecideAgain(reason) = self.commit(tables, decision, ingress, now) {
             decision.verdict = Verdict::Drop(reason);
         }
     }
@@ -235,9 +235,15 @@ impl Dataplane {
     /// verdict that answers becomes a drop if the port is over its rate limit, and one that begins a
     /// session if there is no room.
     #[inline(always)]
-    fn commit(&mut self, decision: &mut Decision, ingress: PortId, now: Millis) -> Committed {
+    fn commit(
+        &mut self,
+        tables: &Tables,
+        decision: &mut Decision,
+        ingress: PortId,
+        now: Millis,
+    ) -> Committed {
         if decision.effects.session.is_some()
-            && let again @ Committed::DecideAgain(_) = self.commit_session(decision, now)
+            && let again @ Committed::DecideAgain(_) = self.commit_session(tables, decision, now)
         {
             return again;
         }
@@ -255,15 +261,18 @@ impl Dataplane {
     }
 
     #[inline(never)]
-    fn commit_session(&self, decision: &mut Decision, now: Millis) -> Committed {
+    fn commit_session(&self, tables: &Tables, decision: &mut Decision, now: Millis) -> Committed {
         let now = now.tick();
         if let Some(ended) = decision.effects.ends {
             self.sessions.commit(&SessionEffect::Close(ended), now);
         }
         let Some(effect) = decision.effects.session else { return Committed::Yes };
         let outcome = self.sessions.commit(&effect, now);
-        if let (Outcome::Created, Some(affinity)) = (outcome, decision.effects.affinity) {
-            self.sessions.note_affinity(affinity, now);
+        if outcome == Outcome::Created {
+            if let Some(affinity) = decision.effects.affinity {
+                self.sessions.note_affinity(affinity, now);
+            }
+            count_connection(tables, &effect);
         }
         let refusal = match (outcome, effect) {
             (Outcome::Existing(found), SessionEffect::Create(wanted))
@@ -371,6 +380,16 @@ impl Dataplane {
     pub fn unreadable(&mut self, ingress: PortId, reason: DropReason) {
         self.counters.received(ingress, 0);
         Counted(&self.counters, &mut self.sampler).dropped(ingress, 1, reason, &[]);
+    }
+}
+
+/// Counts a connection of a service, whose session has begun.
+fn count_connection(tables: &Tables, effect: &SessionEffect) {
+    if let SessionEffect::Create(session) = effect
+        && session.is_translated()
+        && let Some(service) = walk::session::service_at(tables, &session.client_side)
+    {
+        service.connections.note();
     }
 }
 

@@ -10,8 +10,9 @@ use frame::{Packet, Pool};
 use crate::counters::Counters;
 use crate::session::{Endpoint, Header, SessionTable};
 use crate::tables::{
-    Adjacency, AdjacencyId, Attachment, Backend, BackendState, Backends, Fdb, Gateway, Offloads,
-    Port, PortId, PortRole, Service, Tables, Template, VirtualPort, WithoutBackend,
+    Adjacency, AdjacencyId, Attachment, Backend, BackendState, Backends, ConnectionCount, Fdb,
+    Gateway, Offloads, Port, PortId, PortRole, Service, Tables, Template, VirtualPort,
+    WithoutBackend,
 };
 use crate::walk::Decision;
 use crate::wire::{MacAddr, Protocol};
@@ -61,11 +62,20 @@ fn tables(usable: usize) -> Tables {
             without_backend: WithoutBackend::Refuse,
             affinity: None,
             sources: None,
+            connections: ConnectionCount::default(),
         };
         let port = VirtualPort { address: address.into(), protocol: Protocol::TCP, port: 80 };
         Arc::make_mut(&mut tables.services).insert(port, service);
     }
     tables
+}
+
+/// How many connections each service was given.
+fn connections(tables: &Tables) -> [u64; 2] {
+    SERVICES.map(|address| {
+        let port = VirtualPort { address: address.into(), protocol: Protocol::TCP, port: 80 };
+        tables.services.get(&port).unwrap().connections.get()
+    })
 }
 
 /// Two workers over one table of sessions.
@@ -131,7 +141,7 @@ fn the_second_of_two_that_begin_one_flow_follows_the_first() {
     fast.process(&of_fast, PortId(0), syn(&pool, SERVICES[0]), NOW, &mut left);
     assert_eq!(left.0, [PortId(2)]);
 
-    let committed = slow.commit(&mut decision, PortId(0), NOW);
+    let committed = slow.commit(&of_slow, &mut decision, PortId(0), NOW);
     assert_eq!(committed, Committed::DecideAgain(DropReason::SessionBusy));
     slow.decide_again(&of_slow, PortId(0), &packet, NOW, &mut decision);
     assert!(matches!(decision.verdict, Verdict::Route { port: PortId(2), .. }));
@@ -148,9 +158,10 @@ fn two_that_choose_the_same_begin_one_session() {
     slow.decide(&tables, PortId(0), &packet, NOW, &mut decision);
     let mut left = Left::default();
     fast.process(&tables, PortId(0), syn(&pool, SERVICES[0]), NOW, &mut left);
-    assert_eq!(slow.commit(&mut decision, PortId(0), NOW), Committed::Yes);
+    assert_eq!(slow.commit(&tables, &mut decision, PortId(0), NOW), Committed::Yes);
     assert!(matches!(decision.verdict, Verdict::Route { port: PortId(1), .. }));
     assert_eq!((left.0, begun(&slow)), (vec![PortId(1)], 1));
+    assert_eq!(connections(&tables), [1, 0], "it is counted once");
 }
 
 #[test]
@@ -162,11 +173,12 @@ fn a_client_whose_port_another_service_took_meanwhile_gets_another() {
     let mut decision = Decision::open();
     slow.decide(&tables, PortId(0), &packet, NOW, &mut decision);
     fast.process(&tables, PortId(0), syn(&pool, SERVICES[1]), NOW, &mut Left::default());
-    let committed = slow.commit(&mut decision, PortId(0), NOW);
+    let committed = slow.commit(&tables, &mut decision, PortId(0), NOW);
     assert_eq!(committed, Committed::DecideAgain(DropReason::SessionPortsUsed));
     slow.decide_again(&tables, PortId(0), &packet, NOW, &mut decision);
     assert!(matches!(decision.verdict, Verdict::Route { port: PortId(1), .. }));
     let source = decision.flow().and_then(|flow| flow.ports()).map(|ports| ports.source());
     assert!(source.is_some_and(|port| port >= 61_000), "{source:?}");
     assert_eq!(begun(&slow), 2);
+    assert_eq!(connections(&tables), [1, 1]);
 }

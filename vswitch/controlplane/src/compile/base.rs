@@ -23,6 +23,7 @@ use super::rib;
 use super::route::Target;
 use super::tunnels::tunnels;
 use super::{Input, gateway, services};
+use crate::model::services::ServedServices;
 
 /// Adjacencies that nothing leads to any more are kept up to as many as are in use, and so many more.
 const SPARE: usize = 1024;
@@ -67,7 +68,7 @@ impl Base {
             .map(|route| (route.prefix, adjacencies.route(route.prefix, &route.target)))
             .collect();
         let made = tables.adjacencies.len();
-        services::follow(&mut tables.services, &BTreeMap::new(), &input.model.served.ports);
+        services::follow(&mut tables.services, &ServedServices::default(), &input.model.served);
         Self { made_of, tables, routes, known, gaps: gaps(&input), made }
     }
 
@@ -78,7 +79,7 @@ impl Base {
         };
         let (old, new) = (&self.made_of.served, &input.model.served);
         if !Arc::ptr_eq(old, new) {
-            services::follow(&mut self.tables.services, &old.ports, &new.ports);
+            services::follow(&mut self.tables.services, old, new);
         }
         if prefixes.is_empty() && ends.is_empty() {
             self.made_of.share(input);

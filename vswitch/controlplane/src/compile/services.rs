@@ -10,15 +10,19 @@ use std::sync::Arc;
 use api::{BackendUse, Fnv, ServiceSpec, WithoutBackend};
 use dataplane::session::Endpoint;
 use dataplane::tables::{
-    self, Backend, BackendState, Backends, ClientAffinity, Service, Services, VirtualPort,
+    self, Backend, BackendState, Backends, ClientAffinity, ConnectionCount, Service, Services,
+    VirtualPort,
 };
 use ipnet::IpNet;
+
+use crate::model::services::{ServedServices, name_of};
 
 /// The services of virtual ports.
 type Ports = BTreeMap<VirtualPort, Arc<ServiceSpec>>;
 
 /// Makes the services of some virtual ports those of others.
-pub(super) fn follow(services: &mut Arc<Services>, old: &Ports, new: &Ports) {
+pub(super) fn follow(services: &mut Arc<Services>, old: &ServedServices, new: &ServedServices) {
+    let (old, new, connections) = (&old.ports, &new.ports, &new.connections);
     let is_other = |port: &VirtualPort, service: &Arc<ServiceSpec>, among: &Ports| {
         among.get(port).is_none_or(|known| !Arc::ptr_eq(known, service) && known != service)
     };
@@ -28,13 +32,16 @@ pub(super) fn follow(services: &mut Arc<Services>, old: &Ports, new: &Ports) {
     }
     for (port, spec) in new.iter().filter(|(port, spec)| is_other(port, spec, old)) {
         let v4 = port.address.is_ipv4();
-        let service = made.entry((Arc::as_ptr(spec), v4)).or_insert_with(|| make(spec, v4));
+        let service = made.entry((Arc::as_ptr(spec), v4)).or_insert_with(|| {
+            let count = connections.get(name_of(spec)).cloned().unwrap_or_default();
+            make(spec, v4, count)
+        });
         Arc::make_mut(services).insert(*port, service.clone());
     }
 }
 
 /// The service of this IP version.
-fn make(spec: &ServiceSpec, v4: bool) -> Service {
+fn make(spec: &ServiceSpec, v4: bool, connections: ConnectionCount) -> Service {
     let backends = spec.backends.iter().filter(|backend| backend.address.is_ipv4() == v4);
     let backends = backends.map(|backend| Backend {
         endpoint: Endpoint { address: backend.address, port: backend.port },
@@ -59,6 +66,7 @@ fn make(spec: &ServiceSpec, v4: bool) -> Service {
             .map(|timeout_s| ClientAffinity { service: number(spec), timeout_s }),
         // Ranges of the other version alone admit nobody of this one.
         sources: (!spec.sources.is_empty()).then(|| sources.into()),
+        connections,
     }
 }
 
@@ -66,9 +74,8 @@ fn make(spec: &ServiceSpec, v4: bool) -> Service {
 /// in both of its services if these have other backends, and after a restart. What is behind a blank in
 /// a name tells such services apart ([`ServiceSpec::name`]).
 fn number(spec: &ServiceSpec) -> u64 {
-    let name = spec.name.split(' ').next().unwrap_or_default();
     let mut hasher = Fnv::default();
-    (name, spec.protocol.number(), spec.port).hash(&mut hasher);
+    (name_of(spec), spec.protocol.number(), spec.port).hash(&mut hasher);
     hasher.finish()
 }
 

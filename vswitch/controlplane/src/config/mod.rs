@@ -239,6 +239,8 @@ pub struct ControlSettings {
 pub struct MetricsSettings {
     /// Where to listen; nowhere if absent.
     pub listen: Option<MetricsAddress>,
+    /// Tells the connections of each service, too.
+    pub services: bool,
 }
 
 /// `[kubernetes]`

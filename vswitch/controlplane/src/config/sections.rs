@@ -314,8 +314,9 @@ fn control<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> ControlSettin
 fn metrics<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> MetricsSettings {
     let mut section = reader.section(root, "metrics");
     let listen = reader.parsed(&mut section, "listen", METRICS_ADDRESS);
+    let services = reader.boolean(&mut section, "services").unwrap_or(false);
     reader.finish(section);
-    MetricsSettings { listen }
+    MetricsSettings { listen, services }
 }
 
 fn kubernetes<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> KubernetesSettings {

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::{RefusedAddress, RefusedService, ServiceSpec, ServiceSync};
-use dataplane::tables::VirtualPort;
+use dataplane::tables::{ConnectionCount, VirtualPort};
 use dataplane::wire::Protocol;
 use ipnet::IpNet;
 
@@ -39,6 +39,8 @@ pub struct ServedServices {
     pub ports: BTreeMap<VirtualPort, Arc<ServiceSpec>>,
     /// Virtual addresses.
     pub addresses: BTreeSet<IpAddr>,
+    /// How many connections each service was given, by its name before the blank.
+    pub connections: BTreeMap<String, ConnectionCount>,
     /// Addresses that are not served, by the name of their service.
     pub refused: BTreeMap<String, Vec<RefusedAddress>>,
 }
@@ -110,6 +112,11 @@ impl Model {
                     None => {
                         served.addresses.insert(*address);
                         served.ports.insert(port, Arc::clone(service));
+                        let name = name_of(service);
+                        if !served.connections.contains_key(name) {
+                            let count = self.served.connections.get(name).cloned();
+                            served.connections.insert(name.to_owned(), count.unwrap_or_default());
+                        }
                     }
                     Some(reason) => {
                         let refused = served.refused.entry(name.clone()).or_default();
@@ -122,6 +129,11 @@ impl Model {
             self.served = Arc::new(served);
         }
     }
+}
+
+/// The name of a service, the same for all sets of its addresses ([`ServiceSpec::name`]).
+pub(crate) fn name_of(service: &ServiceSpec) -> &str {
+    service.name.split(' ').next().unwrap_or_default()
 }
 
 /// What is wrong with a service as a whole.

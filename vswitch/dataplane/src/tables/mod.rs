@@ -42,7 +42,8 @@ pub use pages::Pages;
 pub use policy::Policies;
 pub use port::{Attachment, MAX_PORTS, Offloads, Port, PortId, PortRole};
 pub use service::{
-    Backend, BackendState, Backends, ClientAffinity, Service, Services, VirtualPort, WithoutBackend,
+    Backend, BackendState, Backends, ClientAffinity, ConnectionCount, Service, Services,
+    VirtualPort, WithoutBackend,
 };
 pub use tunnel::{Domain, LocalAddresses, Peer, PeerId, PeersByAddress, Tunnels};
 pub use vnis::Vnis;

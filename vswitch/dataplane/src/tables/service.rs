@@ -7,6 +7,7 @@
 mod maglev;
 
 use core::net::IpAddr;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -47,7 +48,14 @@ pub struct Service {
     pub affinity: Option<ClientAffinity>,
     /// Who may speak to it; anyone if there is none.
     pub sources: Option<Arc<[IpNet]>>,
+    /// How many connections it was given.
+    pub connections: ConnectionCount,
 }
+
+/// How many connections a service was given. All of its addresses, all workers and the tables that follow share
+/// one count: it moves once a connection, when its session begins.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectionCount(Arc<AtomicU64>);
 
 /// How all flows of a client to a service go to one backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +152,28 @@ impl Service {
         self.backends.choose(maglev::hash_of(flow, self.affinity.is_none()))
     }
 }
+
+impl ConnectionCount {
+    /// One more.
+    pub(crate) fn note(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections so far.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl PartialEq for ConnectionCount {
+    /// Whether it is the same count, whatever it stands at.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for ConnectionCount {}
 
 impl Backend {
     /// A number of its endpoint, the same on every node and in every version of this program.

@@ -52,7 +52,7 @@ mod resolve;
 pub(crate) mod rewrite;
 pub(crate) mod route;
 pub(crate) mod segment;
-mod session;
+pub(crate) mod session;
 mod source;
 mod standing;
 pub(crate) mod superframe;

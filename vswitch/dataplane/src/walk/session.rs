@@ -351,8 +351,13 @@ fn towards(found: &Found) -> Tuple {
 }
 
 pub(super) fn service_of<'t>(view: &View<'t>, tuple: &Tuple) -> Option<&'t Service> {
+    service_at(view.tables, tuple)
+}
+
+/// The service that a tuple is addressed to.
+pub(crate) fn service_at<'t>(tables: &'t Tables, tuple: &Tuple) -> Option<&'t Service> {
     let Endpoint { address, port } = tuple.destination();
-    view.tables.services.get(&VirtualPort { address, protocol: tuple.protocol(), port })
+    tables.services.get(&VirtualPort { address, protocol: tuple.protocol(), port })
 }
 
 /// The tuple of a packet with ports, or of an echo.

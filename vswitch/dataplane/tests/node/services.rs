@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use dataplane::session::Endpoint;
 use dataplane::tables::{
-    Adjacency, Backend, BackendState, Backends, ClientAffinity, Service, VirtualPort,
-    WithoutBackend,
+    Adjacency, Backend, BackendState, Backends, ClientAffinity, ConnectionCount, Service,
+    VirtualPort, WithoutBackend,
 };
 use dataplane::wire::Protocol;
 use ipnet::IpNet;
@@ -52,6 +52,7 @@ impl Node {
             without_backend,
             affinity,
             sources,
+            connections: ConnectionCount::default(),
         };
         let services = Arc::make_mut(&mut self.tables.services);
         let port = VirtualPort { address, protocol, port };

@@ -26,6 +26,8 @@ pub struct Figures {
     pub service_ports: usize,
     /// Backends of services.
     pub service_backends: usize,
+    /// Connections of each port of a Service, if they are told.
+    pub service_connections: Vec<ServiceFigures>,
     /// Rule sets of policies.
     pub rule_sets: usize,
     /// Programs that are connected and tell the daemon of a cluster.
@@ -48,6 +50,19 @@ pub struct Figures {
     pub workers: Vec<WorkerFigures>,
     /// What was put right of the node: the part in words, and how often.
     pub repairs: Vec<(String, u64)>,
+}
+
+/// One port of a Service.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceFigures {
+    /// Namespace of the Service; empty of one without.
+    pub namespace: String,
+    /// Its name.
+    pub service: String,
+    /// Name of the port; empty of one without.
+    pub port: String,
+    /// Connections that it was given.
+    pub connections: u64,
 }
 
 /// One port.

@@ -26,7 +26,9 @@ use controlplane::config::MetricsAddress;
 use mio::Waker;
 
 use crate::error::{Error, Result};
-pub use figures::{Figures, HistogramFigures, PortFigures, SessionFigures, WorkerFigures};
+pub use figures::{
+    Figures, HistogramFigures, PortFigures, ServiceFigures, SessionFigures, WorkerFigures,
+};
 use listener::Listener;
 
 /// How long the control thread's answer is waited for: it may have ten thousand peers in hand.

@@ -6,7 +6,9 @@
 use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{CounterVec, IntCounterVec, IntGaugeVec, Opts, Registry, Result, TextEncoder};
 
-use super::figures::{Figures, HistogramFigures, PortFigures, SessionFigures, WorkerFigures};
+use super::figures::{
+    Figures, HistogramFigures, PortFigures, ServiceFigures, SessionFigures, WorkerFigures,
+};
 
 /// Begins every name.
 const NAMESPACE: &str = "vswitch";
@@ -107,6 +109,16 @@ fn node(page: &Page, figures: &Figures) -> Result<()> {
     )?;
     for (direction, verdict, count) in &figures.decisions {
         decisions.get_metric_with_label_values(&[direction, verdict])?.inc_by(*count);
+    }
+    let connections = page.counter(
+        "service_connections_total",
+        "Connections that a port of a Service was given",
+        &["namespace", "service", "port"],
+    )?;
+    for ServiceFigures { namespace, service, port, connections: count } in
+        &figures.service_connections
+    {
+        connections.get_metric_with_label_values(&[namespace, service, port])?.inc_by(*count);
     }
     let repairs = page.counter("repairs_total", "What was put right of the node", &["part"])?;
     for (part, count) in &figures.repairs {
@@ -246,7 +258,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::encode;
-    use crate::metrics::{Figures, HistogramFigures, PortFigures, SessionFigures, WorkerFigures};
+    use crate::metrics::{
+        Figures, HistogramFigures, PortFigures, ServiceFigures, SessionFigures, WorkerFigures,
+    };
 
     const PAGE: &str = include_str!("../../../../docs/operations.md");
 
@@ -265,6 +279,12 @@ mod tests {
             node: "node-a".into(),
             pods: 2,
             sync_ages: vec![("peers", 12)],
+            service_connections: vec![ServiceFigures {
+                namespace: "shop".into(),
+                service: "db".into(),
+                port: "sql".into(),
+                connections: 5,
+            }],
             // Two interfaces of one pod, and a name that has to be escaped.
             ports: vec![port("shop", "db", 5), port("shop", "db", 2), port("", "a\"b\\", 1)],
             decisions: vec![("ingress", "denied", 7)],
@@ -294,6 +314,7 @@ mod tests {
             "vswitch_drops_total{kind=\"pod\",namespace=\"\",pod=\"a\\\"b\\\\\",reason=\"policy-denied\"} 3",
             "vswitch_policy_decisions_total{direction=\"ingress\",verdict=\"denied\"} 7",
             "vswitch_pods 2",
+            "vswitch_service_connections_total{namespace=\"shop\",port=\"sql\",service=\"db\"} 5",
             "vswitch_sync_age_seconds{of=\"peers\"} 12",
             "vswitch_worker_frames_free{worker=\"0\"} 1",
             "vswitch_worker_busy_seconds_total{worker=\"0\"} 1.5",

@@ -14,7 +14,9 @@ use dataplane::tables::policy::Direction;
 use worker::{LatencyPath, LatencySnapshot};
 
 use crate::daemon::Daemon;
-use crate::metrics::{Figures, HistogramFigures, PortFigures, SessionFigures, WorkerFigures};
+use crate::metrics::{
+    Figures, HistogramFigures, PortFigures, ServiceFigures, SessionFigures, WorkerFigures,
+};
 
 /// Bounds of latencies in nanoseconds, from what the switch takes of an idle core to what no pod should see.
 const LATENCY_BOUNDS_NS: [u64; 12] = [
@@ -48,6 +50,12 @@ impl Daemon {
             peers: model.peers.len(),
             service_ports: model.served.ports.len(),
             service_backends: model.services.values().map(|service| service.backends.len()).sum(),
+            service_connections: if self.plane.config().metrics.services {
+                let counts = model.served.connections.iter();
+                counts.map(|(name, count)| of_service(name, count.get())).collect()
+            } else {
+                Vec::new()
+            },
             rule_sets: model.policies.rule_sets().len(),
             sources,
             sync_ages: self.sync_ages(Instant::now()),
@@ -139,6 +147,14 @@ impl Daemon {
             kernel_drops,
         }
     }
+}
+
+/// A service by its name, `namespace/name:port` in a cluster.
+fn of_service(name: &str, connections: u64) -> ServiceFigures {
+    let (namespace, rest) = name.split_once('/').unwrap_or(("", name));
+    let (service, port) = rest.split_once(':').unwrap_or((rest, ""));
+    let [namespace, service, port] = [namespace, service, port].map(str::to_owned);
+    ServiceFigures { namespace, service, port, connections }
 }
 
 /// A bucket that a bound cuts lies beyond it: it is 3 % wide.

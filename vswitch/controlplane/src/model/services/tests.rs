@@ -139,7 +139,8 @@ fn a_service_comes_back_from_a_snapshot() {
     let (model, _) = with(&[service("web", &["198.18.255.1"])]);
     let restored = Model::restored(&config(), &model.snapshot());
     assert_eq!(restored.services, model.services);
-    assert_eq!(restored.served, model.served);
+    assert_eq!(restored.served.ports, model.served.ports);
+    assert_eq!(restored.served.addresses, model.served.addresses);
 }
 
 #[test]
@@ -154,4 +155,24 @@ fn what_a_peer_takes_is_not_served_any_more_and_what_it_gives_up_is() {
     assert_eq!(model.served.refusals().count(), 1);
     model.apply_all(&undo);
     assert_eq!(model.served.ports.len(), 1);
+}
+
+#[test]
+fn a_service_has_one_count_of_connections_for_as_long_as_it_is_there() {
+    let web = service("shop/web:http", &["198.18.255.1"]);
+    let outside = service("shop/web:http external", &["192.0.2.1"]);
+    let (mut model, _) = with(&[web.clone(), outside, service("shop/db:sql", &["198.18.255.2"])]);
+    let counts = model.served.connections.clone();
+    assert_eq!(counts.keys().collect::<Vec<_>>(), ["shop/db:sql", "shop/web:http"]);
+
+    let moved = ServiceSpec { addresses: vec!["198.18.255.9".parse().unwrap()], ..web.clone() };
+    let (edits, _) = model.sync_services(sync(&[moved]));
+    model.apply_all(&edits);
+    assert_eq!(model.served.connections, counts, "it has other addresses");
+
+    let complete = ServiceSync { complete: true, ..sync(&[web]) };
+    let (edits, _) = model.sync_services(complete);
+    model.apply_all(&edits);
+    assert_eq!(model.served.connections.keys().collect::<Vec<_>>(), ["shop/web:http"]);
+    assert_eq!(model.served.connections["shop/web:http"], counts["shop/web:http"]);
 }

@@ -2,7 +2,9 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 
-use super::{Backend, BackendState, Backends, ClientAffinity, Service, WithoutBackend};
+use super::{
+    Backend, BackendState, Backends, ClientAffinity, ConnectionCount, Service, WithoutBackend,
+};
 use crate::session::{Endpoint, Tuple};
 use crate::wire::Protocol;
 
@@ -72,6 +74,7 @@ fn the_choice_is_defined() {
         without_backend: WithoutBackend::Refuse,
         affinity,
         sources: None,
+        connections: ConnectionCount::default(),
     };
     let chosen = |service: &Service, port| {
         let chosen = service.choose(&flow(port)).unwrap();
