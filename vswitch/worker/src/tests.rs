@@ -20,6 +20,7 @@ use super::{Command, Idle, PortIo, SharedState, WorkerSpec, Workers};
 mod latencies;
 mod moves;
 mod port_io;
+mod queues;
 mod rates;
 
 const PATIENCE: Duration = Duration::from_secs(5);
