@@ -33,7 +33,8 @@ pub(super) struct WorkerBalance {
 }
 
 impl WorkerBalance {
-    /// Takes what each worker has counted by now, and the worker of each pod's port. Answers with the move that is
+    /// Takes what each worker has counted by now, and the worker of each pod's port that can be moved: the work of
+    /// others stays with their workers. Answers with the move that is
     /// due, and how many percent of the time the two workers were busy.
     fn look(
         &mut self,
@@ -106,7 +107,7 @@ impl Daemon {
             });
             Counted { busy: state.busy, work: work.collect() }
         });
-        let pods: Vec<_> = self.plane.ports().receivers().collect();
+        let pods: Vec<_> = self.plane.ports().movable().collect();
         let due = self.worker_balance.look(counted.collect(), &pods, now, self.started);
         let Some((Move { port, from, to }, [was, other])) = due else { return };
         let attachment = self.plane.ports().attachment_of(port);
