@@ -4,10 +4,9 @@
 //! reversal; the caller disarms them once the runtime has the result.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsFd;
 use std::rc::Rc;
 
-use api::{Attach, Delegated, IPV6_MIN_MTU, Reply, Request, Reserve, Reserved};
+use api::{Delegated, IPV6_MIN_MTU, Reply, Request, Reserve, Reserved};
 use ipnet::IpNet;
 use serde_json::Value;
 
@@ -62,6 +61,7 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
         mac: reserved.mac,
         mtu,
         queue_packets: pod::queue_packets(reserved.bandwidth),
+        has_queues: reserved.queues > 1,
         addresses: &reserved.addresses,
         gateways: &reserved.gateways,
         gateway_mac: reserved.gateway_mac,
@@ -73,20 +73,19 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
     // keeps the pod's namespace alive, when the pod ends. Until the daemon has it, the interface ends with
     // the descriptor: nothing is to be undone of one that could not be configured.
     let make = || {
-        let made = tap::create(&attachment.ifname)
+        let made = tap::queues::create_with(&attachment.ifname, reserved.queues)
             .map_err(Error::kernel(format!("make {} in the pod", attachment.ifname)));
-        let (tap, _) = made?;
+        let (queues, _) = made?;
         failpoint::hit("cni-add-tap")?;
-        Ok((tap, pod::configure(&plan)?))
+        Ok((queues, pod::configure(&plan)?))
     };
-    let (tap, mac) = netns.run(make)?;
+    let (queues, mac) = netns.run(make)?;
     let inside = Rc::clone(&netns);
     undo.push("remove the interface", move || {
         inside.run(|| pod::remove(attachment)).map_err(|error| error.sentence())
     });
 
-    let attach = Attach { attachment: attachment.clone(), mac };
-    client::attach(&conf.socket, attach, tap.as_fd(), netns.process(), deadline)?;
+    client::attach(&conf.socket, attachment, mac, &queues, netns.process(), deadline)?;
     failpoint::hit("cni-add-attached")?;
 
     let plugged = Plugged {
@@ -141,6 +140,7 @@ fn reserve<'a>(
         mac: wanted.mac,
         port_mappings: wanted.port_mappings.clone(),
         bandwidth: wanted.bandwidth,
+        queues: wanted.queues,
     });
     let outcome = client::call(socket, "reserve addresses for the pod", &request, deadline);
     // A refused reservation holds nothing; and if the refusal reports that the attachment exists, it
@@ -208,6 +208,7 @@ mod tests {
             mode: Mode::Routed,
             port_mappings: Vec::new(),
             bandwidth: api::Bandwidth::default(),
+            queues: 1,
         };
         let allocation: Allocation = serde_json::from_value(allocation).expect("a result");
         routes(&reserved, Some(&allocation))

@@ -6,10 +6,9 @@
 //! The kernel opens a TAP, and sets the MTU of an interface, from inside its namespace alone. The daemon
 //! enters none; this binary may, and does so for no longer than it takes.
 
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use api::{Adjustment, Attach, AttachmentId, Reattachment, Reply, Request};
+use api::{Adjustment, AttachmentId, Reattachment, Reply, Request};
 
 use crate::client;
 use crate::deadline::Deadline;
@@ -47,16 +46,15 @@ fn reattach_all(socket: &Path, deadline: &Deadline) -> Result<Vec<Outcome>, Erro
 }
 
 fn reattach(socket: &Path, pod: &Reattachment, deadline: &Deadline) -> Result<bool, Error> {
-    let Reattachment { attachment, netns, mac, bandwidth } = pod;
+    let Reattachment { attachment, netns, mac, bandwidth, queues } = pod;
     let netns = NetNs::open(&PathBuf::from(netns))?;
-    let Some(tap) = netns.run(|| pod::reattach(attachment))? else {
+    let Some(queues) = netns.run(|| pod::reattach(attachment, *queues))? else {
         let request = Request::InterfaceNotFound(attachment.clone());
         client::order(socket, "note that a pod lost its interface", &request, deadline)?;
         return Ok(false);
     };
     failpoint::hit("cni-adjust-opened")?;
-    let attach = Attach { attachment: attachment.clone(), mac: *mac };
-    client::attach(socket, attach, tap.as_fd(), netns.process(), deadline)?;
+    client::attach(socket, attachment, *mac, &queues, netns.process(), deadline)?;
     if let Some(packets) = pod::queue_packets(*bandwidth) {
         netns.run(|| pod::settle_queue(&attachment.ifname, packets))?;
     }

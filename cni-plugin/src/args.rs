@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use api::{Bandwidth, Mac, PodName, PortMapping};
+use api::{Bandwidth, MAX_QUEUES, Mac, PodName, PortMapping};
 use ipnet::IpNet;
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ use crate::port_mappings;
 const UNSUPPORTED: [&str; 2] = ["infinibandGUID", "deviceID"];
 
 /// Wishes of the runtime for one attachment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// K8S_POD_NAMESPACE, K8S_POD_NAME and K8S_POD_UID.
     pub pod: Option<PodName>,
@@ -34,6 +34,8 @@ pub struct Wanted {
     pub port_mappings: Vec<PortMapping>,
     /// Limits of the pod's traffic.
     pub bandwidth: Bandwidth,
+    /// Queues of the pod's interface: `queues` of the configuration, and of its `args.cni` for one pod alone.
+    pub queues: u8,
 }
 
 impl Wanted {
@@ -94,8 +96,25 @@ impl Wanted {
             dns: of_runtime("dns").filter(|dns| is_given(dns)).cloned(),
             port_mappings: port_mappings(conf)?,
             bandwidth: bandwidth::wanted(conf.bandwidth.as_ref(), of_runtime("bandwidth"))?,
+            queues: queues(conf.queues.as_ref(), of_args("queues"))?,
         })
     }
+}
+
+fn queues(of_network: Option<&Value>, of_pod: Option<&Value>) -> Result<u8, Error> {
+    let named = [("queues", of_network), ("args.cni.queues", of_pod)];
+    let mut wanted = 1;
+    for (from, value) in named {
+        let Some(value) = value.filter(|value| !value.is_null()) else { continue };
+        let count = value.as_u64().and_then(|count| u8::try_from(count).ok());
+        let count = count.filter(|count| (1..=MAX_QUEUES).contains(count));
+        wanted = count.ok_or_else(|| {
+            Error::Invalid(format!(
+                "`{from}` is {value}; expected a whole number from 1 to {MAX_QUEUES}: the queues of the pod's interface"
+            ))
+        })?;
+    }
+    Ok(wanted)
 }
 
 /// Ports of the node that are to lead to the pod.

@@ -41,6 +41,8 @@ pub(crate) fn check(call: &Call, deadline: &Deadline) -> Result<(), Error> {
         mac,
         port_mappings: args::port_mappings(&call.conf)?,
         bandwidth: Some(wanted.bandwidth),
+        queues: Some(wanted.queues),
+        attached_queues: Some(found.link.tap_queues.map_or(1, |queues| queues.attached)),
     });
     client::order(&call.conf.socket, "confirm the attachment", &request, deadline)?;
     match Delegate::of(call)? {

@@ -1,10 +1,10 @@
 //! Requests to vswitchd by its control socket, with the plugin's deadline and errors. Called by the
 //! commands.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use api::{Attach, AttachmentId, ClientError, Reply, Request, Wait};
+use api::{Attach, AttachmentId, ClientError, Mac, Reply, Request, Wait};
 
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -39,20 +39,23 @@ fn send(
     })
 }
 
-/// Hands a pod's interface over: the TAP, and the process whose namespace it is in, if its path names
-/// one.
+/// Hands a pod's interface over: each queue of the TAP, and the process whose namespace it is in, if its path
+/// names one.
 ///
 /// # Errors
 /// As `call`.
 pub(crate) fn attach(
     socket: &Path,
-    attach: Attach,
-    tap: BorrowedFd<'_>,
+    attachment: &AttachmentId,
+    mac: Mac,
+    queues: &[OwnedFd],
     process: Option<BorrowedFd<'_>>,
     deadline: &Deadline,
 ) -> Result<(), Error> {
-    let descriptors: Vec<_> = std::iter::once(tap).chain(process).collect();
-    match send(socket, "attach the pod", &Request::Attach(attach), &descriptors, deadline)? {
+    let descriptors: Vec<_> = queues.iter().map(AsFd::as_fd).chain(process).collect();
+    let count = u8::try_from(queues.len()).unwrap_or(u8::MAX);
+    let request = Request::Attach(Attach { attachment: attachment.clone(), mac, queues: count });
+    match send(socket, "attach the pod", &request, &descriptors, deadline)? {
         Reply::Done => Ok(()),
         other => Err(unexpected(socket, &other)),
     }

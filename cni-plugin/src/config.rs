@@ -149,6 +149,8 @@ pub struct NetConf {
     pub mode: Option<Mode>,
     /// `mtu`: an upper bound to the daemon's MTU, bytes.
     pub mtu: Option<u32>,
+    /// `queues`: of the pod's interface, unparsed.
+    pub queues: Option<Value>,
     /// `ipam`.
     pub ipam: IpamChoice,
     /// `dns`, passed through.
@@ -183,6 +185,7 @@ struct RawConf {
     mode: Option<String>,
     bridge: Option<String>,
     mtu: Option<u32>,
+    queues: Option<Value>,
     ipam: Option<Value>,
     dns: Option<Value>,
     #[serde(rename = "runtimeConfig")]
@@ -250,6 +253,7 @@ impl NetConf {
             state_dir,
             mode: mode(raw.mode.as_deref(), raw.bridge)?,
             mtu: raw.mtu,
+            queues: raw.queues,
             ipam: IpamChoice::from_conf(raw.ipam.as_ref())?,
             dns: raw.dns,
             bandwidth,

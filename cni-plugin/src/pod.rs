@@ -7,10 +7,12 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use api::{AttachmentId, Bandwidth, Mac};
 use ipnet::IpNet;
-use netlink::{FibRoute, Link, LinkChange, MAIN_TABLE, Neighbor, Netlink, RouteFilter};
+use netlink::{FibRoute, Link, LinkChange, MAIN_TABLE, Neighbor, Netlink, RouteFilter, TapQueues};
 
 use crate::error::Error;
 use crate::result::Route;
@@ -29,6 +31,10 @@ const STATIC: u8 = 4;
 /// under this index (`loopback_net_init` in drivers/net/loopback.c insists on it).
 const LOOPBACK_IFINDEX: u32 = 1;
 
+/// The queues of a process that was killed are closed some time after it has ended, as `tap::reattach` has it.
+const BUSY_PATIENCE: Duration = Duration::from_secs(1);
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
+
 /// What the pod's interface becomes.
 pub(crate) struct Plan<'a> {
     pub(crate) attachment: &'a AttachmentId,
@@ -36,6 +42,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) mtu: u32,
     /// Packets of the pod that wait for the switch at most; `None` for as many as the kernel chooses.
     pub(crate) queue_packets: Option<u32>,
+    /// The interface has several queues.
+    pub(crate) has_queues: bool,
     pub(crate) addresses: &'a [IpNet],
     pub(crate) gateways: &'a [IpAddr],
     pub(crate) gateway_mac: Mac,
@@ -83,6 +91,11 @@ pub(crate) fn configure(plan: &Plan) -> Result<Mac, Error> {
     if let Some(packets) = plan.queue_packets {
         let failed = Error::kernel(format!("give {ifname} a queue of {packets} packets"));
         netlink.set_tx_queue(link.index, packets).map_err(failed)?;
+    }
+    // Likewise: 256 queues of the kernel's before those of the TAP would take some 48 MiB.
+    if plan.has_queues {
+        let failed = Error::kernel(format!("have {ifname} without a queue of the kernel's"));
+        netlink.set_no_queue(link.index).map_err(failed)?;
     }
     let change = LinkChange {
         up: Some(true),
@@ -197,11 +210,15 @@ pub(crate) fn settle_queue(ifname: &str, packets: u32) -> Result<(), Error> {
 }
 
 /// Opens the interface again if it is there and is the TAP that was made for `attachment`; `None` if
-/// not. The descriptor keeps the namespace alive: the daemon, which gets it, closes it when the pod ends.
+/// not. So many queues are opened, if it was made for several. The descriptors keep the namespace alive: the
+/// daemon, which gets them, closes them when the pod ends.
 ///
 /// # Errors
 /// `Kernel`; another process has the interface open, most likely.
-pub(crate) fn reattach(attachment: &AttachmentId) -> Result<Option<OwnedFd>, Error> {
+pub(crate) fn reattach(
+    attachment: &AttachmentId,
+    queues: u8,
+) -> Result<Option<Vec<OwnedFd>>, Error> {
     let ifname = &attachment.ifname;
     let find = |netlink: &mut Netlink| -> Result<Option<Link>, Error> {
         let link = netlink.link(ifname).map_err(Error::kernel(format!("look for {ifname}")))?;
@@ -209,10 +226,39 @@ pub(crate) fn reattach(attachment: &AttachmentId) -> Result<Option<OwnedFd>, Err
     };
     let mut netlink = open()?;
     let Some(link) = find(&mut netlink)? else { return Ok(None) };
-    let (tap, _) = tap::reattach(ifname).map_err(Error::kernel(format!("open {ifname} again")))?;
+    let tap = match link.tap_queues {
+        None => {
+            let tap = tap::reattach(ifname);
+            vec![tap.map_err(Error::kernel(format!("open {ifname} again")))?.0]
+        }
+        Some(_) => {
+            // The kernel would give this process queues beside another's, and packets to both.
+            let deadline = Instant::now() + BUSY_PATIENCE;
+            let is_free = |link: &Link| link.tap_queues == Some(TapQueues::default());
+            while find(&mut netlink)?.is_some_and(|link| !is_free(&link)) {
+                if Instant::now() >= deadline {
+                    let busy = io::Error::from_raw_os_error(libc::EBUSY);
+                    return Err(Error::kernel(format!("open {ifname} again"))(busy));
+                }
+                thread::sleep(BUSY_PAUSE);
+            }
+            more_queues(attachment, queues.max(1))?
+        }
+    };
     // Had it gone in between, the kernel would have made another, which goes with this descriptor.
     let is_same = find(&mut netlink)?.is_some_and(|found| found.index == link.index);
     Ok(is_same.then_some(tap))
+}
+
+/// Opens so many further queues of an interface that was made for several.
+///
+/// # Errors
+/// `Kernel`.
+pub(crate) fn more_queues(attachment: &AttachmentId, count: u8) -> Result<Vec<OwnedFd>, Error> {
+    let ifname = &attachment.ifname;
+    let open = |_| tap::queues::add(ifname);
+    let opened: tap::Result<_> = (0..count).map(open).collect();
+    opened.map_err(Error::kernel(format!("open a queue of {ifname}")))
 }
 
 /// Interfaces of the daemon with this group, by what their marks say.

@@ -4,10 +4,9 @@
 //! that the daemon does not know, to the daemon; and its TAP.
 
 use std::fs;
-use std::os::fd::AsFd;
 use std::path::Path;
 
-use api::{Attach, AttachmentId, Mac, Recover, Reply, Request, Survey};
+use api::{AttachmentId, Mac, Recover, Reply, Request, Survey};
 use netlink::NudState;
 
 use crate::adjust::Outcome;
@@ -65,7 +64,7 @@ fn recover(
     deadline: &Deadline,
 ) -> Result<bool, Error> {
     // One that another process has open is that process's: an ADD of it may be under way.
-    let Some(tap) = netns.run(|| pod::reattach(attachment))? else { return Ok(false) };
+    let Some(mut queues) = netns.run(|| pod::reattach(attachment, 1))? else { return Ok(false) };
     let Some(mac) = found.link.mac.map(Mac) else { return Ok(false) };
     let is_gateway = |state| state == NudState::Permanent;
     let request = Request::Recover(Recover {
@@ -81,12 +80,14 @@ fn recover(
         mac,
         mtu: found.link.mtu,
     });
-    match client::call(socket, "take the pod up", &request, deadline)? {
-        Reply::Reserved(_) => {}
+    let reserved = match client::call(socket, "take the pod up", &request, deadline)? {
+        Reply::Reserved(reserved) => reserved,
         other => return Err(client::unexpected(socket, &other)),
+    };
+    if found.link.tap_queues.is_some() {
+        queues.extend(netns.run(|| pod::more_queues(attachment, reserved.queues - 1))?);
     }
-    let attach = Attach { attachment: attachment.clone(), mac };
-    client::attach(socket, attach, tap.as_fd(), netns.process(), deadline)?;
+    client::attach(socket, attachment, mac, &queues, netns.process(), deadline)?;
     Ok(true)
 }
 

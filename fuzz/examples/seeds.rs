@@ -296,6 +296,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         mac: None,
         port_mappings: Vec::new(),
         bandwidth: api::Bandwidth::default(),
+        queues: 1,
     };
     let packet = TracePacket {
         port: "pod-a".into(),

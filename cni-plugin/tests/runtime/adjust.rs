@@ -88,6 +88,7 @@ fn an_interface_whose_descriptor_is_lost_is_opened_again_and_no_other() {
         netns: netns.display().to_string(),
         mac: Mac([2, 0, 0, 0, 1, 7]),
         bandwidth: api::Bandwidth::default(),
+        queues: 1,
     };
     let stranger = missing("c2", &pod.path());
     let gone = missing("c3", Path::new("/nowhere"));
@@ -108,6 +109,46 @@ fn an_interface_whose_descriptor_is_lost_is_opened_again_and_no_other() {
     daemon.state().reattachments = vec![missing("c1", &pod.path())];
     let (is_well, log) = adjust(&node, &daemon);
     assert!(!is_well && log.contains("c1: cannot open eth0 again"), "{log}");
+    assert!(run.del().success);
+    assert!(pod.links().is_empty());
+}
+
+#[test]
+fn an_interface_of_several_queues_is_opened_again_with_them_and_only_if_nobody_has_one() {
+    let test = "an_interface_of_several_queues_is_opened_again_with_them";
+    if !lab::is_root(test) {
+        return;
+    }
+    let (daemon, node, pod) = (Daemon::new(), NetNs::new(), NetNs::new());
+    let run = Run::new("1.0.0", &daemon.socket()).on(&node).container("c1", &pod.path());
+    let run = run.conf("queues", 3);
+    let added = run.add();
+    assert!(added.success, "{added:?}");
+    let attached = daemon.state().attached.remove(0);
+    tap::set_persistent(attached.tap.as_fd(), true).expect("a TAP");
+    drop(attached);
+    let missing = |queues| Reattachment {
+        attachment: AttachmentId { container_id: "c1".into(), ifname: "eth0".into() },
+        netns: pod.path().display().to_string(),
+        mac: Mac([2, 0, 0, 0, 1, 7]),
+        bandwidth: api::Bandwidth::default(),
+        queues,
+    };
+    // The daemon that asks has two workers.
+    daemon.state().reattachments = vec![missing(2)];
+    let (is_well, log) = adjust(&node, &daemon);
+    assert!(is_well, "{log}");
+    assert_eq!(daemon.state().attached[0].more.len(), 1);
+    let shown = pod.ip("-details link show eth0");
+    assert!(shown.contains("multi_queue numqueues 2 numdisabled 0"), "{shown}");
+    assert!(run.check(&added.json()).success, "CHECK finds nothing wrong with it");
+
+    // The kernel would give a second process queues beside the first one's.
+    daemon.state().reattachments = vec![missing(2)];
+    let (is_well, log) = adjust(&node, &daemon);
+    assert!(!is_well && log.contains("c1: cannot open eth0 again"), "{log}");
+    let shown = pod.ip("-details link show eth0");
+    assert!(shown.contains("multi_queue numqueues 2 numdisabled 0"), "{shown}");
     assert!(run.del().success);
     assert!(pod.links().is_empty());
 }

@@ -468,3 +468,45 @@ fn pods_come_concurrently() {
     };
     assert!(lab.daemon.state().requests.iter().all(is_ours), "each names its network");
 }
+
+#[test]
+fn an_interface_has_as_many_queues_as_its_network_or_its_pod_wants() {
+    let test = "an_interface_has_as_many_queues_as_its_network_or_its_pod_wants";
+    let Some(lab) = Lab::new(test) else { return };
+    let of_network = lab.run("1.0.0").conf("queues", 2);
+    let of_pod = lab.run("1.0.0").conf("queues", 2).conf("args", json!({"cni": {"queues": 3}}));
+    let plain = lab.run("1.0.0").conf("args", json!({"cni": {"queues": null}}));
+    for (run, queues) in [(of_network, 2), (of_pod, 3), (plain, 1)] {
+        let added = run.add();
+        assert!(added.success, "{added:?}");
+        let shown = lab.pod.ip("-details link show eth0");
+        if queues == 1 {
+            assert!(!shown.contains("multi_queue"), "{shown}");
+        } else {
+            assert!(shown.contains(&format!("multi_queue numqueues {queues} ")), "{shown}");
+            assert!(shown.contains("qdisc noqueue"), "256 queues of the kernel's: {shown}");
+        }
+        assert_eq!(lab.daemon.state().attached[0].more.len(), queues - 1);
+        assert!(run.check(&added.json()).success);
+        assert!(run.del().success);
+        lab.assert_clean("DEL");
+    }
+}
+
+#[test]
+fn queues_that_no_interface_can_have_are_refused_by_name() {
+    let Some(lab) = Lab::new("queues_that_no_interface_can_have_are_refused_by_name") else {
+        return;
+    };
+    for value in [json!(0), json!(9), json!(-1), json!(1.5), json!("2"), json!([2])] {
+        let refused = lab.run("1.0.0").conf("queues", value.clone()).add();
+        assert_eq!(refused.code(), 7, "{refused:?}");
+        assert!(refused.message().starts_with(&format!("`queues` is {value}; expected")));
+        let args = json!({"cni": {"queues": value}});
+        let refused = lab.run("1.0.0").conf("args", args).add();
+        assert!(refused.message().starts_with("`args.cni.queues` is "), "{refused:?}");
+        // It may have been added before the value was there.
+        assert!(lab.run("1.0.0").conf("queues", value).del().success);
+    }
+    lab.assert_clean("refusals");
+}

@@ -12,6 +12,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Bandwidth, Mac, PortMapping};
 
+/// Queues that a pod's interface has at most.
+pub const MAX_QUEUES: u8 = 8;
+
+/// The number of queues where none is named: what older versions have.
+#[must_use]
+pub fn one_queue() -> u8 {
+    1
+}
+
+/// Whether it is that number, which is not written.
+#[must_use]
+pub fn is_one_queue(queues: &u8) -> bool {
+    *queues == 1
+}
+
 /// Key of a pod's interface in every CNI call. It is never the path of a network namespace, which
 /// may be gone or reused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -88,6 +103,9 @@ pub struct Reserve {
     /// Limits of its traffic.
     #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
     pub bandwidth: Bandwidth,
+    /// Queues that the interface is to have, each read by a worker of its own.
+    #[serde(default = "one_queue", skip_serializing_if = "is_one_queue")]
+    pub queues: u8,
 }
 
 /// Addresses that a delegated IPAM plugin allocated.
@@ -122,16 +140,23 @@ pub struct Reserved {
     /// The limits that are kept: none if the daemon is an older one, which knows of none.
     #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
     pub bandwidth: Bandwidth,
+    /// Queues that the interface is to be made with: as many as were asked for and workers can read. One, of an
+    /// older daemon.
+    #[serde(default = "one_queue", skip_serializing_if = "is_one_queue")]
+    pub queues: u8,
 }
 
-/// Hands over the interface; its file descriptor travels with the message. Answered when every
-/// worker forwards for it.
+/// Hands over the interface; its file descriptor travels with the message, or one for each queue. Answered when
+/// every worker forwards for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attach {
     /// The attachment; it must have been reserved.
     pub attachment: AttachmentId,
     /// The interface's MAC as the kernel shows it.
     pub mac: Mac,
+    /// How many of the descriptors that travel with it are queues of the interface; they come first.
+    #[serde(default = "one_queue", skip_serializing_if = "is_one_queue")]
+    pub queues: u8,
 }
 
 /// Frees what a network's runtime does not know any more: CNI GC. An attachment that is listed and has
@@ -160,6 +185,12 @@ pub struct Check {
     /// Limits that its runtime wants; an older plugin names none, and they are not compared then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bandwidth>,
+    /// Queues that its configuration wants; not compared if an older plugin names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u8>,
+    /// Queues of the interface that the kernel gives packets to; likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached_queues: Option<u32>,
 }
 
 /// Change that a live pod's interface needs.
@@ -213,4 +244,7 @@ pub struct Reattachment {
     /// Limits of the pod's traffic.
     #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
     pub bandwidth: Bandwidth,
+    /// Queues to open if the interface was made for several.
+    #[serde(default = "one_queue", skip_serializing_if = "is_one_queue")]
+    pub queues: u8,
 }

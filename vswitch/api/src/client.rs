@@ -19,7 +19,9 @@ use rustix::net::{
     SocketFlags, SocketType, connect, sendmsg, socket_with,
 };
 
-use crate::{CodecError, Decoder, ErrorReply, Reply, Request, Response, encode_request};
+use crate::{
+    CodecError, Decoder, ErrorReply, MAX_QUEUES, Reply, Request, Response, encode_request,
+};
 
 /// How long a client waits for a silent daemon. It answers within a second, about
 /// thousands of peers or a million routes within a few.
@@ -175,10 +177,10 @@ impl ClientError {
     }
 }
 
-/// Descriptors that a request carries at most.
-const MAX_DESCRIPTORS: usize = 2;
+/// Descriptors that a request carries at most: one for each queue of an interface, and a process's.
+const MAX_DESCRIPTORS: usize = MAX_QUEUES as usize + 1;
 
-/// Sends `request` on a connection of its own, and with it at most two descriptors; reads the reply.
+/// Sends `request` on a connection of its own, and with it at most nine descriptors; reads the reply.
 ///
 /// # Errors
 /// If the daemon cannot be reached, does not answer in time, or refuses.

@@ -51,8 +51,8 @@ mod state;
 mod trace;
 
 pub use attachment::{
-    Adjustment, Attach, AttachmentId, Check, Collect, Delegated, Mode, PodName, Reattachment,
-    Recover, Reserve, Reserved, Survey,
+    Adjustment, Attach, AttachmentId, Check, Collect, Delegated, MAX_QUEUES, Mode, PodName,
+    Reattachment, Recover, Reserve, Reserved, Survey, is_one_queue, one_queue,
 };
 pub use bandwidth::{Bandwidth, RateLimit};
 pub use client::{ClientError, PATIENCE, READ_BYTES, Wait, call};
@@ -88,7 +88,7 @@ pub use service::{
 pub use session::{SessionCounts, SessionEnd, SessionEntry, Sessions};
 pub use state::{
     DropCount, Drops, FdbEntry, FibEntry, KernelRoutes, LostPod, MasqueradeStatus, NeighborEntry,
-    NicQueue, PortCounters, PortEntry, PortKind, RefusedRoute, RepairStatus, RouteSpec,
+    NicQueue, PortCounters, PortEntry, PortKind, PortQueue, RefusedRoute, RepairStatus, RouteSpec,
     RouteTarget, ServiceProblem, ServiceProblemKind, Source, SourceStatus, Status, UplinkStatus,
     WorkerCoreShare, WorkerPortIo, WorkerStatus,
 };

@@ -56,8 +56,8 @@ pub enum Request {
 
     /// First half of a CNI ADD: reserves addresses.
     Reserve(Reserve),
-    /// Second half of a CNI ADD; carries the interface's file descriptor, and behind it that of the
-    /// process (pidfd_open(2)) if the path of the namespace names one.
+    /// Second half of a CNI ADD; carries the interface's file descriptor, or one for each of its queues, and behind
+    /// them that of the process (pidfd_open(2)) if the path of the namespace names one.
     Attach(Attach),
     /// Frees everything that the attachment holds; succeeds if it holds nothing.
     Detach(AttachmentId),

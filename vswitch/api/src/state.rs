@@ -327,10 +327,22 @@ pub struct PortEntry {
     /// Limits of the pod's traffic.
     #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
     pub bandwidth: Bandwidth,
-    /// The worker that receives from it; none for the uplink, as its queues are spread.
+    /// The worker that receives from it, or from its first queue; none for the uplink, as its queues are spread.
     pub worker: Option<usize>,
+    /// The queues of a pod's interface, in their order; none are named where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<PortQueue>,
     /// Packets and bytes.
     pub counters: PortCounters,
+}
+
+/// One of several queues of a pod's interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortQueue {
+    /// The worker that receives from it.
+    pub worker: usize,
+    /// Packets received by it.
+    pub rx_packets: u64,
 }
 
 /// Packets and bytes of one port; rx and tx as seen from the switch.

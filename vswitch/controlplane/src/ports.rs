@@ -20,13 +20,22 @@ const FIRST_POD: u16 = 2;
 /// Numbers that pods can have.
 const POD_NUMBERS: u16 = MAX_PORTS as u16 - FIRST_POD;
 
+/// A pod's device as it was handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodDevice {
+    /// Offloads that the pod's kernel accepts.
+    pub offloads: Offloads,
+    /// Queues that packets come by; not more than there are workers.
+    pub queues: usize,
+}
+
 /// A pod's port.
 #[derive(Debug, Clone)]
 pub struct LivePort {
     /// Offloads that the pod's kernel accepts.
     pub offloads: Offloads,
-    /// The worker that receives from it.
-    pub worker: usize,
+    /// The worker that receives from each of its queues, no two the same: most ports have one.
+    pub workers: Vec<usize>,
     /// False once its device is gone.
     pub up: bool,
 }
@@ -112,9 +121,25 @@ impl Ports {
         self.live.values().filter(|live| live.up).count()
     }
 
-    /// Notes a port that was handed over. A former one of the same number has not to be closed any
-    /// more: workers have this one in its place.
-    pub fn insert(&mut self, attachment: &AttachmentId, live: LivePort) {
+    /// Notes a port that was handed over; answers with the worker of each of its queues, of so many: those that
+    /// receive from the fewest.
+    pub fn take_up(
+        &mut self,
+        attachment: &AttachmentId,
+        device: PodDevice,
+        workers: usize,
+    ) -> Vec<usize> {
+        let loads = self.loads(workers);
+        let mut receivers: Vec<_> = (0..loads.len()).collect();
+        receivers.sort_by_key(|worker| loads[*worker]);
+        receivers.truncate(device.queues.max(1));
+        let (offloads, workers) = (device.offloads, receivers.clone());
+        self.insert(attachment, LivePort { offloads, workers, up: true });
+        receivers
+    }
+
+    /// A former port of the same number has not to be closed any more: workers have this one in its place.
+    fn insert(&mut self, attachment: &AttachmentId, live: LivePort) {
         let number = self.number_of(attachment);
         self.leaving.retain(|id| Some(*id) != number);
         self.live.insert(attachment.clone(), live);
@@ -146,13 +171,6 @@ impl Ports {
             self.leaving.extend(number);
         }
         live.is_some()
-    }
-
-    /// The worker that receives from the fewest ports, of so many.
-    #[must_use]
-    pub fn least_loaded(&self, workers: usize) -> usize {
-        let loads = self.loads(workers);
-        (0..loads.len()).min_by_key(|worker| loads[*worker]).unwrap_or(0)
     }
 
     /// Ports that no table names any more and workers may still have.
@@ -189,10 +207,14 @@ impl Ports {
         .collect()
     }
 
-    /// Each port that is up, with the worker that receives from it.
-    pub fn receivers(&self) -> impl Iterator<Item = (PortId, usize)> {
+    /// Each port that is up and has one queue, with the worker that receives from it. One with several is spread
+    /// already, and stays where it is.
+    pub fn movable(&self) -> impl Iterator<Item = (PortId, usize)> {
         let up = self.live.iter().filter(|(_, live)| live.up);
-        up.filter_map(|(attachment, live)| Some((self.number_of(attachment)?, live.worker)))
+        up.filter_map(|(attachment, live)| match live.workers[..] {
+            [worker] => Some((self.number_of(attachment)?, worker)),
+            _ => None,
+        })
     }
 
     /// Another worker receives from this port from now on.
@@ -200,16 +222,16 @@ impl Ports {
         if let Some(attachment) = self.attachment_of(id).cloned()
             && let Some(live) = self.live.get_mut(&attachment)
         {
-            live.worker = worker;
+            live.workers = vec![worker];
         }
     }
 
-    /// Ports that each of so many workers receives from.
+    /// Ports, or queues of ports, that each of so many workers receives from.
     #[must_use]
     pub fn loads(&self, workers: usize) -> Vec<usize> {
         let mut loads = vec![0; workers];
-        for live in self.live.values().filter(|live| live.up) {
-            if let Some(load) = loads.get_mut(live.worker) {
+        for worker in self.live.values().filter(|live| live.up).flat_map(|live| &live.workers) {
+            if let Some(load) = loads.get_mut(*worker) {
                 *load += 1;
             }
         }
@@ -231,10 +253,27 @@ mod tests {
     use api::AttachmentId;
     use dataplane::tables::{MAX_PORTS, Offloads};
 
-    use super::{LivePort, Ports};
+    use super::{PodDevice, Ports};
 
     fn id(number: usize) -> AttachmentId {
         AttachmentId { container_id: format!("c{number}"), ifname: "eth0".into() }
+    }
+
+    fn device(queues: usize) -> PodDevice {
+        PodDevice { offloads: Offloads::default(), queues }
+    }
+
+    #[test]
+    fn queues_of_a_port_have_a_worker_each_and_are_not_moved() {
+        let mut ports = Ports::default();
+        assert!((0..4).all(|pod| ports.number(&id(pod)).is_some()));
+        assert_eq!(ports.take_up(&id(0), device(1), 3), [0]);
+        assert_eq!(ports.take_up(&id(1), device(2), 3), [1, 2]);
+        assert_eq!(ports.take_up(&id(2), device(9), 3), [0, 1, 2]);
+        assert_eq!(ports.take_up(&id(3), device(0), 3), [0]);
+        assert_eq!(ports.loads(3), [3, 2, 2]);
+        let movable: Vec<_> = ports.movable().collect();
+        assert_eq!(movable, [0, 3].map(|pod| (ports.number_of(&id(pod)).expect("one"), 0)));
     }
 
     #[test]
@@ -247,7 +286,7 @@ mod tests {
         assert_eq!(ports.number(&id(5000)), None);
         assert_eq!(ports.next_free(), None);
         let freed = ports.number_of(&id(7));
-        ports.insert(&id(7), LivePort { offloads: Offloads::default(), worker: 0, up: true });
+        assert_eq!(ports.take_up(&id(7), device(1), 1), [0]);
         assert!(ports.forget(&id(7)));
         assert_eq!(ports.number(&id(5000)), None);
         assert_eq!(ports.leaving(), Vec::from_iter(freed));

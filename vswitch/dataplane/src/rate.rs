@@ -141,6 +141,15 @@ impl Budget {
         }
     }
 
+    /// Takes the bytes of a frame that has passed, also of a budget that is used up: others may have taken of it
+    /// since it was looked at.
+    pub fn charge(&self, limit: &Limit, bytes: u32, now: Nanos) {
+        let now = now.0.saturating_mul(PARTS_PER_NANO);
+        let cost = limit.parts(bytes.into());
+        let next = |earned_at: u64| Some(earned_at.max(now).saturating_add(cost));
+        let _ = self.earned_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
     /// When the next frame passes; not later than `now` if one does now.
     #[must_use]
     pub fn opens_at(&self, limit: &Limit) -> Nanos {

@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::sys::check;
 
-/// File descriptors in one message, at most: a port takes one, and a few are room for queues.
-pub const MAX_FDS: usize = 4;
+/// File descriptors in one message, at most: one for each queue of a port, and a process's.
+pub const MAX_FDS: usize = 9;
 
 /// Bytes of fds that a message is given room for. More than [`MAX_FDS`], so that a few too many
 /// are seen as such; the kernel closes what does not fit and reports it by MSG_CTRUNC.

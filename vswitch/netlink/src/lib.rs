@@ -28,7 +28,7 @@ mod socket;
 pub use conntrack::{Conntrack, FlowFilter, TrackedFlow};
 pub use error::{Error, Result};
 pub use fib::{FibHop, FibRoute, FibRouteKind, RouteFilter, RoutePlacement};
-pub use link::{Link, LinkChange};
+pub use link::{Link, LinkChange, TapQueues};
 pub use monitor::{KernelEvent, Monitor};
 pub use neighbor::{Neighbor, NudState};
 pub use route::{MAIN_TABLE, ROUTE_PROTOCOL, Route, RouteLookup};

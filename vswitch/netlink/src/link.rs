@@ -2,14 +2,20 @@
 
 use std::fmt;
 
-use netlink_packet_core::DefaultNla;
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, Nla};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecUnspec, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, State,
-    XdpAttached,
+    AfSpecInet, AfSpecUnspec, InfoData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
+    State, XdpAttached,
 };
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
+use crate::socket::NLM_F_REPLACE;
 use crate::{Netlink, Result};
+
+/// IFLA_TUN_NUM_QUEUES and IFLA_TUN_NUM_DISABLED_QUEUES of include/uapi/linux/if_link.h.
+const TUN_NUM_QUEUES: u16 = 8;
+const TUN_NUM_DISABLED_QUEUES: u16 = 9;
 
 /// IFLA_INET_CONF of include/uapi/linux/if_link.h, with NLA_F_NESTED.
 const INET_CONF: u16 = 1 | 0x8000;
@@ -39,6 +45,8 @@ pub struct Link {
     pub tx_queue_packets: u32,
     /// What kind of virtual device it is: `veth`, `tun`, `vxlan`; `None` for hardware.
     pub kind: Option<String>,
+    /// Queues of a TAP that was made for several; `None` for everything else.
+    pub tap_queues: Option<TapQueues>,
     /// An XDP program is attached.
     pub xdp: bool,
     /// The alias that it was given (`ip link set … alias`).
@@ -47,6 +55,15 @@ pub struct Link {
     pub group: u32,
     /// Packets from and to 127.0.0.0/8 may pass it (`net.ipv4.conf.*.route_localnet`).
     pub routes_localnet: bool,
+}
+
+/// Descriptors that a TAP for several queues has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TapQueues {
+    /// Those that the kernel gives packets to.
+    pub attached: u32,
+    /// Others.
+    pub detached: u32,
 }
 
 /// What [`Netlink::change_link`] changes of an interface; what is `None` stays.
@@ -151,6 +168,24 @@ impl Netlink {
         self.set(link, format_args!("set the transmit queue of interface {ifindex} to {packets}"))
     }
 
+    /// Gives an interface's packets to its driver at once, without a queue of the kernel's before it. For a TAP
+    /// that loses nothing, as it never asks the kernel to wait; one for several queues would have such a queue
+    /// for each of 256, with memory for as many packets as `set_tx_queue` names.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_no_queue(&mut self, ifindex: u32) -> Result<()> {
+        let mut message = TcMessage::default();
+        message.header.index = i32::try_from(ifindex).unwrap_or(i32::MAX);
+        message.header.parent = TcHandle::ROOT;
+        message.attributes.push(TcAttribute::Kind("noqueue".to_owned()));
+        self.change(
+            RouteNetlinkMessage::NewQueueDiscipline(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+            format_args!("take the queue of the kernel's away from interface {ifindex}"),
+        )
+    }
+
     /// Lets packets from and to 127.0.0.0/8 pass an interface, or not.
     ///
     /// # Errors
@@ -247,7 +282,10 @@ pub(crate) fn read(message: &LinkMessage) -> Link {
             LinkAttribute::AfSpecUnspec(families) => {
                 link.routes_localnet = families.iter().any(routes_localnet);
             }
-            LinkAttribute::LinkInfo(info) => link.kind = info.iter().find_map(kind),
+            LinkAttribute::LinkInfo(info) => {
+                link.kind = info.iter().find_map(kind);
+                link.tap_queues = info.iter().find_map(tap_queues);
+            }
             LinkAttribute::Xdp(xdp) => {
                 link.xdp = xdp.iter().any(|part| {
                     matches!(part, LinkXdp::Attached(attached) if *attached != XdpAttached::None)
@@ -269,4 +307,17 @@ fn kind(info: &LinkInfo) -> Option<String> {
         LinkInfo::Kind(kind) => Some(kind.to_string()),
         _ => None,
     }
+}
+
+fn tap_queues(info: &LinkInfo) -> Option<TapQueues> {
+    let LinkInfo::Data(InfoData::Tun(parts)) = info else { return None };
+    let value = |wanted: u16| {
+        let part = parts.iter().find(|part| part.kind() == wanted && part.value_len() == 4)?;
+        let mut bytes = [0; 4];
+        part.emit_value(&mut bytes);
+        Some(u32::from_ne_bytes(bytes))
+    };
+    // Of one queue the kernel names no number.
+    let attached = value(TUN_NUM_QUEUES)?;
+    Some(TapQueues { attached, detached: value(TUN_NUM_DISABLED_QUEUES).unwrap_or_default() })
 }

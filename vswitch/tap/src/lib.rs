@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 mod device;
 mod error;
+pub mod queues;
 pub mod tunnelling;
 
 pub use error::{Error, Result};

@@ -154,6 +154,7 @@ mod tests {
             mode: None,
             port_mappings: mappings,
             worker: None,
+            queues: Vec::new(),
             counters: PortCounters::default(),
         }
     }
@@ -171,6 +172,17 @@ mod tests {
             .map(|line| line.split_once("198.18.1.2").map_or("", |(_, end)| end))
             .collect();
         assert_eq!(ends, ["", "  tcp 53 -> 5353, udp 53 -> 5353", ""], "{text}");
+    }
+
+    #[test]
+    fn a_port_with_several_queues_shows_the_worker_of_each() {
+        let queue = |worker| api::PortQueue { worker, rx_packets: 7 };
+        let spread = PortEntry { queues: vec![queue(1), queue(0)], ..port(3, Vec::new()) };
+        let plain = PortEntry { worker: Some(1), ..port(2, Vec::new()) };
+        let text = text(&Reply::Ports(vec![plain, spread]));
+        let workers: Vec<_> =
+            text.lines().filter_map(|line| line.split_whitespace().nth(4)).collect();
+        assert_eq!(workers, ["WORKER", "1", "1,0"], "{text}");
     }
 
     #[test]

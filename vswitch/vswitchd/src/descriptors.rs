@@ -9,15 +9,20 @@
 //! | `control`     | the listening socket, where the daemon made it itself |
 //! | `host`        | the host port |
 //! | `pod-IFNAME-CONTAINER-HASH` | a pod's port, and the process whose namespace it is in, if its path names one |
+//! | `pod-IFNAME-CONTAINER-HASH-qN` | another queue of such a port, N from 1 on |
+//!
+//! Queues have names of their own because of versions that know one queue: such a daemon has the descriptors of
+//! these names closed, as of pods that it does not know, and the kernel gives it the pod's packets by the one queue
+//! that is left.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hasher;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use api::{AttachmentId, Fnv};
+use api::{AttachmentId, Fnv, MAX_QUEUES};
 use netio::activation::Inherited;
-use netio::port::PortFd;
+use netio::port::{PortFd, Spread};
 use rustix::io::Errno;
 
 use crate::error::chain;
@@ -29,6 +34,8 @@ pub const CONTROL: &str = "control";
 pub const HOST: &str = "host";
 /// What pods' names begin with.
 const POD: &str = "pod-";
+/// What stands before the number of a further queue.
+const QUEUE: &str = "-q";
 
 /// The name of a pod's descriptors: what people recognize of the attachment, and a hash of all of it,
 /// as a name has no more than 255 characters and no colon (sd_pid_notify_with_fds(3)).
@@ -47,13 +54,60 @@ pub fn name_of(attachment: &AttachmentId) -> String {
     format!("{POD}{}-{}-{:016x}", plain(ifname), plain(container_id), hash.finish())
 }
 
+/// The name of another queue of the port that has this name.
+fn queue_name(name: &str, number: usize) -> String {
+    format!("{name}{QUEUE}{number}")
+}
+
+/// The name of a port and the number of its queue, of the name of a queue.
+fn port_and_queue(name: &str) -> (&str, usize) {
+    let parts = name.rsplit_once(QUEUE).filter(|(port, _)| port.starts_with(POD));
+    // Where a container's name has these letters, no number follows.
+    let numbered = parts.and_then(|(port, number)| Some((port, number.parse().ok()?)));
+    numbered.unwrap_or((name, 0))
+}
+
+/// Every name that the queues of a port may have: of several, one may be all that is left.
+fn names_of(name: &str, fds: &PortFds) -> Vec<String> {
+    let has_several = !fds.more.is_empty() || fds.port.is_multi_queue();
+    let queues = if has_several { usize::from(MAX_QUEUES) } else { 1 };
+    (1..queues).map(|number| queue_name(name, number)).chain([name.to_owned()]).collect()
+}
+
 /// A port's descriptors.
 #[derive(Debug, Clone)]
 pub struct PortFds {
-    /// The TAP.
+    /// The TAP, or its first queue.
     pub port: Arc<PortFd>,
+    /// Its other queues.
+    pub more: Vec<Arc<PortFd>>,
     /// The process whose namespace the TAP is in, if the namespace's path names one.
     pub process: Option<Arc<OwnedFd>>,
+}
+
+impl PortFds {
+    /// A port without a process.
+    #[must_use]
+    pub fn of(port: Arc<PortFd>) -> Self {
+        Self { port, more: Vec::new(), process: None }
+    }
+
+    /// All queues, in their order.
+    #[must_use]
+    pub fn queues(&self) -> Vec<Arc<PortFd>> {
+        std::iter::once(&self.port).chain(&self.more).map(Arc::clone).collect()
+    }
+
+    /// Has the kernel give packets to as many queues as there are workers to read them; answers with how many
+    /// that is, and with the reason where it is one although it could be more.
+    ///
+    /// # Errors
+    /// If packets would be lost in a queue that nobody reads.
+    pub fn spread(&self, workers: usize) -> netio::Result<Spread> {
+        let queues: Vec<&PortFd> =
+            std::iter::once(&self.port).chain(&self.more).map(Arc::as_ref).collect();
+        netio::port::spread(&queues, workers)
+    }
 }
 
 /// The service manager's store of descriptors.
@@ -79,8 +133,13 @@ impl DescriptorStore {
         Self { notify, ..Self::default() }
     }
 
-    /// Has a port's descriptors kept under a name.
+    /// Has a port's descriptors kept under a name, and names made of it.
     pub fn keep(&mut self, name: &str, fds: PortFds) {
+        let more = fds.more.iter().enumerate();
+        let more = more.map(|(at, queue)| {
+            Message::Keep(queue_name(name, at + 1), PortFds::of(Arc::clone(queue)))
+        });
+        self.owed.extend(more);
         self.owed.push_back(Message::Keep(name.to_owned(), fds));
         self.settle();
     }
@@ -93,10 +152,20 @@ impl DescriptorStore {
 
     /// Has the descriptors of this name forgotten.
     pub fn forget(&mut self, name: &str) {
-        // What waits would keep them open.
-        self.owed.retain(|message| !matches!(message, Message::Keep(kept, _) if kept == name));
-        self.owed.push_back(Message::Forget(name.to_owned()));
+        self.owe_forgetting(name.to_owned());
         self.settle();
+    }
+
+    /// Has a port's descriptors forgotten, as `keep` names them.
+    pub fn forget_port(&mut self, name: &str, fds: &PortFds) {
+        names_of(name, fds).into_iter().for_each(|name| self.owe_forgetting(name));
+        self.settle();
+    }
+
+    fn owe_forgetting(&mut self, name: String) {
+        // What waits would keep them open.
+        self.owed.retain(|message| !matches!(message, Message::Keep(kept, _) if *kept == name));
+        self.owed.push_back(Message::Forget(name));
     }
 
     /// Sends what the service manager did not take; called once a second, too. A message that is lost would
@@ -107,7 +176,7 @@ impl DescriptorStore {
                 Message::Keep(..) if failpoint::hit("store-keep").is_err() => Err(Errno::IO),
                 Message::Forget(_) if failpoint::hit("store-forget").is_err() => Err(Errno::IO),
                 // Not watched: each packet would wake the service manager's watch of it, too.
-                Message::Keep(name, PortFds { port, process }) => {
+                Message::Keep(name, PortFds { port, process, more: _ }) => {
                     let fds: Vec<_> = std::iter::once(port.as_fd())
                         .chain(process.iter().map(|process| process.as_fd()))
                         .collect();
@@ -157,6 +226,7 @@ impl Left {
     pub fn sort(inherited: Vec<Inherited>) -> Self {
         let mut left = Self::default();
         let mut processes = BTreeMap::new();
+        let mut queues = BTreeMap::<String, BTreeMap<usize, Arc<PortFd>>>::new();
         for Inherited { name, fd } in inherited {
             if name != HOST && !name.starts_with(POD) {
                 left.sockets.push(fd);
@@ -168,8 +238,9 @@ impl Left {
             }
             match PortFd::adopt(fd) {
                 Ok(port) if name == HOST => left.host = Some(port),
-                Ok(port) => {
-                    left.pods.insert(name, PortFds { port: Arc::new(port), process: None });
+                Ok(queue) => {
+                    let (port, number) = port_and_queue(&name);
+                    queues.entry(port.to_owned()).or_default().insert(number, Arc::new(queue));
                 }
                 // The pod ended meanwhile, and its device with it.
                 Err(error) => {
@@ -177,6 +248,11 @@ impl Left {
                     left.unusable.push(name);
                 }
             }
+        }
+        for (name, queues) in queues {
+            let mut queues = queues.into_values();
+            let Some(port) = queues.next() else { continue };
+            left.pods.insert(name, PortFds { port, more: queues.collect(), process: None });
         }
         for (name, process) in processes {
             match left.pods.get_mut(&name) {
@@ -196,7 +272,8 @@ impl Left {
     /// interfaces stay: what knows nothing of a pod must not cut it off for good.
     #[must_use]
     pub fn into_names(self) -> Vec<String> {
-        self.pods.into_keys().chain(self.unusable).collect()
+        let names = self.pods.iter().flat_map(|(name, fds)| names_of(name, fds));
+        names.chain(self.unusable).collect()
     }
 }
 
@@ -214,7 +291,7 @@ mod tests {
     use netio::activation::Inherited;
     use netio::port::PortFd;
 
-    use super::{HOST, Left, name_of};
+    use super::{HOST, Left, PortFds, name_of, port_and_queue, queue_name};
 
     fn id(container_id: &str) -> AttachmentId {
         AttachmentId { container_id: container_id.into(), ifname: "eth0".into() }
@@ -248,5 +325,54 @@ mod tests {
         assert_eq!(Arc::strong_count(&a.port), 1);
         assert!(left.take(&id("c")).is_none());
         assert_eq!(left.into_names(), [name_of(&id("b")), name_of(&id("gone"))]);
+    }
+
+    #[test]
+    fn queues_are_found_by_the_name_of_their_port_in_their_order() {
+        let name = name_of(&id("a"));
+        let ends: Vec<_> = (0..3).map(|_| PortFd::pair().expect("a socketpair")).collect();
+        let (queues, _others): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
+        let inodes: Vec<_> = queues.iter().map(inode).collect();
+        let names = [name.clone(), queue_name(&name, 1), queue_name(&name, 2)];
+        let inherited = names.into_iter().zip(queues);
+        let mut inherited: Vec<_> =
+            inherited.map(|(name, fd)| Inherited { name, fd: fd.into() }).collect();
+        inherited.reverse();
+        let fds = Left::sort(inherited).take(&id("a")).expect("it is there");
+        assert_eq!(fds.queues().iter().map(|queue| inode(queue)).collect::<Vec<_>>(), inodes);
+    }
+
+    #[test]
+    fn a_queue_that_is_left_alone_is_the_port() {
+        let name = name_of(&id("a"));
+        let (queue, _other) = PortFd::pair().expect("a socketpair");
+        let inherited = Inherited { name: queue_name(&name, 3), fd: queue.into() };
+        let mut left = Left::sort(vec![inherited]);
+        assert_eq!(left.take(&id("a")).expect("it is there").queues().len(), 1);
+    }
+
+    #[test]
+    fn queues_that_nobody_took_are_all_named() {
+        let name = name_of(&id("a"));
+        let [one, two] = [(); 2].map(|()| PortFd::pair().expect("a socketpair").0);
+        let fds = PortFds { more: vec![Arc::new(two)], ..PortFds::of(Arc::new(one)) };
+        let left = Left { pods: [(name.clone(), fds)].into(), ..Left::default() };
+        let names = left.into_names();
+        assert!(names.contains(&name) && names.contains(&queue_name(&name, 1)), "{names:?}");
+    }
+
+    #[test]
+    fn a_pod_of_any_name_is_not_taken_for_a_queue() {
+        for container in ["a-q1", "q7", "-q"] {
+            let name = name_of(&id(container));
+            assert_eq!(port_and_queue(&name), (name.as_str(), 0));
+            assert_eq!(port_and_queue(&queue_name(&name, 2)), (name.as_str(), 2));
+        }
+        assert_eq!(port_and_queue("host-q1"), ("host-q1", 0));
+    }
+
+    fn inode(queue: &PortFd) -> u64 {
+        let link = rustix::fs::fstat(queue).expect("a socket");
+        link.st_ino
     }
 }

@@ -246,7 +246,7 @@ mod tests {
 
     fn fds() -> PortFds {
         let (port, _) = PortFd::pair().expect("a socketpair");
-        PortFds { port: Arc::new(port), process: None }
+        PortFds::of(Arc::new(port))
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Performer for Node {
         })
     }
 
-    fn take_port(&mut self, id: PortId, worker: usize) -> Performed {
+    fn take_port(&mut self, id: PortId, workers: &[usize]) -> Performed {
         let arriving = self.arriving.pop_front();
         let Arriving { name, fds, netns, is_kept } =
             arriving.ok_or_else(|| internal("no port came with the request"))?;
@@ -119,7 +119,7 @@ impl Performer for Node {
             tracing::warn!("{name}: {}", chain(&error));
         }
         failpoint::pass("add-port-persistent");
-        self.workers.add_port(id, &fds.port, worker);
+        self.workers.add_queues(id, &fds.queues(), workers);
         failpoint::pass("add-port-given");
         if !is_kept {
             self.store.keep(&name, fds.clone());
@@ -182,7 +182,7 @@ impl Performer for Node {
                 }
                 failpoint::pass("del-port-ended");
                 self.namespaces.forget(*id);
-                self.store.forget(&pod.name);
+                self.store.forget_port(&pod.name, &pod.fds);
                 failpoint::pass("del-port-forgotten");
             }
         }

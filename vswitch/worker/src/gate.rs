@@ -1,14 +1,16 @@
 //! Which ports are not read for now: what their pods may send is used up.
 //!
 //! Enters: what was read from ports with a rate. Leaves: whether to read on, and which ports are to be
-//! read again at what time. What a pod sends meanwhile waits in its own TAP: nothing is lost here. A
-//! port is read by one worker, so its budget is that worker's alone.
+//! read again at what time. What a pod sends meanwhile waits in its own TAP: nothing is lost here.
+//! Budgets are shared, as the queues of one port may be read by several workers.
+
+use std::sync::Arc;
 
 use dataplane::rate::{Budgets, Limit, Nanos};
 use dataplane::tables::{MAX_PORTS, PortId};
 
 pub(super) struct Gate {
-    budgets: Budgets,
+    budgets: Arc<Budgets>,
     /// By port: not to be read before this time.
     closed_until: Vec<Option<Nanos>>,
     closed: Vec<PortId>,
@@ -17,9 +19,9 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(budgets: Arc<Budgets>) -> Self {
         Self {
-            budgets: Budgets::default(),
+            budgets,
             closed_until: vec![None; MAX_PORTS],
             closed: Vec::with_capacity(MAX_PORTS),
             due: None,
@@ -44,8 +46,7 @@ impl Gate {
     /// Charges what was read: the length of a packet is known by then alone.
     pub(super) fn charge(&self, port: PortId, limit: &Limit, bytes: u32, now: Nanos) {
         if let Some(budget) = self.budgets.of(port) {
-            // The port was open, and nobody else takes of its budget.
-            let _ = budget.take(limit, bytes, now);
+            budget.charge(limit, bytes, now);
         }
     }
 
@@ -99,7 +100,9 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
-    use dataplane::rate::{Limit, Nanos};
+    use std::sync::Arc;
+
+    use dataplane::rate::{Budgets, Limit, Nanos};
     use dataplane::tables::PortId;
 
     use super::Gate;
@@ -127,7 +130,7 @@ mod tests {
         // A frame takes 10 ms, as does the burst.
         let limit = Limit::new(1_000_000, Some(0));
         let (port, other) = (PortId(1), PortId(2));
-        let mut gate = Gate::new();
+        let mut gate = Gate::new(Arc::default());
         assert_eq!(read(&mut gate, port, &limit, 0), 2);
         assert!(gate.is_closed(port) && !gate.is_closed(other));
         assert_eq!(read(&mut gate, other, &limit, 4 * MILLI), 2);
@@ -142,10 +145,28 @@ mod tests {
     }
 
     #[test]
+    fn workers_that_read_queues_of_one_port_share_its_rate() {
+        let limit = Limit::new(1_000_000, Some(0));
+        let (port, budgets) = (PortId(1), Arc::<Budgets>::default());
+        let [mut one, mut other] = [(); 2].map(|()| Gate::new(Arc::clone(&budgets)));
+        assert_eq!(read(&mut one, port, &limit, 0), 2);
+        assert_eq!(read(&mut other, port, &limit, 0), 0);
+        let opens = one.due();
+        assert!(other.due() == opens && opens == Some(Nanos(10 * MILLI)));
+        // Both find it open before either has read: what each reads counts.
+        assert!(one.is_open(port, &limit, Nanos(10 * MILLI)));
+        assert!(other.is_open(port, &limit, Nanos(10 * MILLI)));
+        one.charge(port, &limit, 1250, Nanos(10 * MILLI));
+        other.charge(port, &limit, 1250, Nanos(10 * MILLI));
+        assert!(!one.is_open(port, &limit, Nanos(30 * MILLI - 1)));
+        assert!(one.is_open(port, &limit, Nanos(30 * MILLI)));
+    }
+
+    #[test]
     fn a_number_that_is_given_to_another_port_begins_open() {
         let limit = Limit::new(1_000, None);
         let port = PortId(1);
-        let mut gate = Gate::new();
+        let mut gate = Gate::new(Arc::default());
         let burst = read(&mut gate, port, &limit, 0);
         gate.forget(port);
         assert!(!gate.is_closed(port));

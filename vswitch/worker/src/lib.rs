@@ -38,12 +38,14 @@
 //! - **Between two workers**, if one hands packets over to the other, there is a ring: each place of it is one
 //!   side's alone at any time, and each side publishes with one word how far it is. A third word tells the sender
 //!   what has reached its end. Whether a worker sleeps is a word that all read who hand over to it.
-//! - **What may still be sent to ports with a rate** is an atomic of each port, which all workers share:
-//!   a rate is the port's, whichever worker sends to it. They count time from one moment therefore.
+//! - **What may still be sent to ports with a rate, and by their pods,** is an atomic of each port and direction,
+//!   which all workers share: a rate is the port's, whichever worker sends to it or reads one of its queues. They
+//!   count time from one moment therefore.
 //! - **The closer** (one) closes the file descriptors of removed ports, and the queues of a former uplink.
 //!
 //! The file descriptor of a port is shared: one worker alone reads from it, and each writes to it,
-//! a whole frame by one system call. Each worker holds a reference and gives that to the closer when
+//! a whole frame by one system call. A port with several queues has a descriptor for each, and a worker reads from
+//! one of them at most. Each worker holds a reference and gives that to the closer when
 //! a command removes the port, so the last one to do so ends it.
 //!
 //! A worker waits for packets and commands, and for no other thread: its channels to others are
@@ -243,6 +245,7 @@ impl Workers {
         let (path_mtu, path_mtus) = bounded(PATH_MTUS);
         let closer = Closer::spawn()?;
         let tx_budgets = Arc::<Budgets>::default();
+        let rx_budgets = Arc::<Budgets>::default();
         let count = specs.len();
         let mut handles = Vec::with_capacity(count);
         for spec in specs {
@@ -274,9 +277,10 @@ impl Workers {
             let thread = {
                 let (tables, shared) = (Arc::clone(tables), Arc::clone(&shared));
                 let sweep = SweepCursor::new(spec.id as u32, count as u32);
-                let (tx_budgets, bell) = (Arc::clone(&tx_budgets), Arc::clone(&bell));
-                let state = state.clone();
-                let inbox = Inbox { commands: inbox, tables, state, tx_budgets, sweep, bell };
+                let (tx_budgets, rx_budgets) = (Arc::clone(&tx_budgets), Arc::clone(&rx_budgets));
+                let (state, bell) = (state.clone(), Arc::clone(&bell));
+                let inbox =
+                    Inbox { commands: inbox, tables, state, tx_budgets, rx_budgets, sweep, bell };
                 let outbox = Outbox {
                     port_gone: port_gone.clone(),
                     path_mtu: path_mtu.clone(),
@@ -330,9 +334,18 @@ impl Workers {
     /// Gives every worker a transmit handle for a port; `receiver` reads from it as well. Tables
     /// that name the port may be published afterwards.
     pub fn add_port(&self, id: PortId, io: &Arc<PortFd>, receiver: usize) {
+        self.add_queues(id, std::slice::from_ref(io), &[receiver]);
+    }
+
+    /// As `add_port`, for a port with several queues: each is read by the worker of the same place in
+    /// `receivers`, no two of which are the same, and that worker sends by it as well. Others send by the first.
+    pub fn add_queues(&self, id: PortId, queues: &[Arc<PortFd>], receivers: &[usize]) {
+        let Some(first) = queues.first() else { return };
         for handle in &self.handles {
-            let receives = handle.id == receiver;
-            handle.send(Command::AddPort { id, io: Arc::clone(io), receives });
+            let own = receivers.iter().position(|receiver| *receiver == handle.id);
+            let io = own.and_then(|queue| queues.get(queue));
+            let receives = io.is_some();
+            handle.send(Command::AddPort { id, io: Arc::clone(io.unwrap_or(first)), receives });
         }
     }
 

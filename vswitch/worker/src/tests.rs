@@ -21,6 +21,7 @@ mod handoff;
 mod latencies;
 mod moves;
 mod port_io;
+mod queues;
 mod rates;
 
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -98,6 +98,8 @@ pub(super) struct Inbox {
     pub(super) state: SharedState,
     /// What may still be sent to ports with a rate.
     pub(super) tx_budgets: Arc<Budgets>,
+    /// What pods with a rate may still send.
+    pub(super) rx_budgets: Arc<Budgets>,
     /// Which part of the session table is this worker's to sweep.
     pub(super) sweep: SweepCursor,
     /// By which others wake this worker.
@@ -124,7 +126,7 @@ impl Turn {
         shared: Arc<Shared>,
         outbox: Outbox,
     ) -> io::Result<Self> {
-        let Inbox { commands, tables, state, tx_budgets, sweep, bell } = inbox;
+        let Inbox { commands, tables, state, tx_budgets, rx_budgets, sweep, bell } = inbox;
         let Outbox { port_gone, path_mtu, fdb_pages, to_close } = outbox;
         let pool = Pool::new(spec.frames);
         let uplink = spec.uplink.as_ref().map(|uplink| uplink.port);
@@ -156,7 +158,7 @@ impl Turn {
             batch: Vec::with_capacity(serve::QUEUE_BUDGET),
             poll,
             events: Events::with_capacity(256),
-            gate: Gate::new(),
+            gate: Gate::new(rx_budgets),
             tx_budgets,
             idle: spec.idle,
             origin: state.origin,

@@ -57,6 +57,8 @@ pub(crate) struct State {
 pub(crate) struct Attached {
     pub(crate) id: AttachmentId,
     pub(crate) tap: OwnedFd,
+    /// Its other queues.
+    pub(crate) more: Vec<OwnedFd>,
     /// The process by which the pod's namespace is named.
     pub(crate) process: OwnedFd,
 }
@@ -135,10 +137,12 @@ fn serve(mut stream: &UnixStream, state: &Mutex<State>) {
             descriptors.extend(with_first);
             continue;
         };
-        let is_attach = matches!(request, Request::Attach(_));
-        // The port's, and that of the process by which the pod's namespace is named.
-        let expected = if is_attach { 2 } else { 0 };
-        assert_eq!(descriptors.len(), expected, "two descriptors, with Attach alone");
+        // Those of the port's queues, and that of the process by which the pod's namespace is named.
+        let expected = match &request {
+            Request::Attach(attach) => usize::from(attach.queues) + 1,
+            _ => 0,
+        };
+        assert_eq!(descriptors.len(), expected, "descriptors come with Attach alone");
         let response = {
             let mut state = state.lock().expect("no thread panicked");
             let name = name(&request);
@@ -166,7 +170,7 @@ fn serve(mut stream: &UnixStream, state: &Mutex<State>) {
 
 fn receive(stream: &UnixStream) -> (Vec<u8>, Vec<OwnedFd>) {
     let mut bytes = vec![0; 4096];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(9))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received =
         recvmsg(stream, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC);
@@ -193,9 +197,18 @@ fn answer(state: &mut State, request: Request, descriptors: Vec<OwnedFd>) -> Res
             Ok(Reply::Reserved(reserved))
         }
         Request::Attach(attach) => {
-            let [tap, process] = descriptors.try_into().expect("they were counted");
+            let mut descriptors = descriptors;
+            let process = descriptors.pop().expect("they were counted");
+            assert_eq!(descriptors.len(), usize::from(attach.queues));
+            let mut queues = descriptors.into_iter();
+            let tap = queues.next().expect("they were counted");
             state.reattachments.retain(|pod| pod.attachment != attach.attachment);
-            state.attached.push(Attached { id: attach.attachment, tap, process });
+            state.attached.push(Attached {
+                id: attach.attachment,
+                tap,
+                more: queues.collect(),
+                process,
+            });
             Ok(Reply::Done)
         }
         Request::Detach(attachment) => {
@@ -261,6 +274,7 @@ fn reserved(reserve: &Reserve) -> Reserved {
         mode,
         port_mappings,
         bandwidth,
+        queues: reserve.queues,
     }
 }
 

@@ -36,8 +36,8 @@ pub enum Action {
     TakePort {
         /// Its number.
         id: PortId,
-        /// The worker that receives from it.
-        worker: usize,
+        /// The worker that receives from it, or from each of its queues.
+        workers: Vec<usize>,
     },
     /// Ask the kernel for the next hops of all that the tables name.
     LookUpNextHops,
@@ -146,8 +146,8 @@ impl fmt::Display for Action {
                 to.addresses.len(),
                 to.routes.len()
             ),
-            Self::TakePort { id, worker } => {
-                write!(f, "give {id} to the workers, to receive: {worker}")
+            Self::TakePort { id, workers } => {
+                write!(f, "give {id} to the workers, to receive: {workers:?}")
             }
             Self::LookUpNextHops => f.write_str("look up next hops"),
             Self::AcceptTunnels => f.write_str("accept new tunnels"),

@@ -40,11 +40,11 @@ pub trait Performer {
     /// If the kernel refuses a part of it; the others are done.
     fn set_host_port(&mut self, state: &HostPortState) -> Performed;
 
-    /// Gives every worker the port that came with the request; `worker` receives from it.
+    /// Gives every worker the port that came with the request; each of `workers` receives from a queue of it.
     ///
     /// # Errors
     /// If no port came.
-    fn take_port(&mut self, id: PortId, worker: usize) -> Performed;
+    fn take_port(&mut self, id: PortId, workers: &[usize]) -> Performed;
 
     /// The kernel's ways to these addresses, as far as it knows them now.
     fn look_up_next_hops(&mut self, ends: &BTreeMap<IpAddr, Reach>) -> NextHops;
@@ -204,7 +204,7 @@ impl ControlPlane {
                 performer.set_host_port(to)?;
                 self.host_port_is(to);
             }
-            Action::TakePort { id, worker } => performer.take_port(*id, *worker)?,
+            Action::TakePort { id, workers } => performer.take_port(*id, workers)?,
             Action::LookUpNextHops => {
                 let ends = self.underlay_ends();
                 self.next_hops = performer.look_up_next_hops(&ends);

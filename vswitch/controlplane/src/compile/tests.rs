@@ -101,6 +101,7 @@ impl Node {
             mac: None,
             port_mappings: Vec::new(),
             bandwidth: Bandwidth::default(),
+            queues: 1,
         };
         let (edits, _) = self.model.reserve(&self.config, &request, 1450, false).expect("free");
         self.model.apply_all(&edits);

@@ -14,7 +14,8 @@ mod check;
 use std::net::IpAddr;
 
 use api::{
-    AttachmentId, Collect, Delegated, ErrorKind, ErrorReply, Mac, Mode, Recover, Reserve, Reserved,
+    AttachmentId, Collect, Delegated, ErrorKind, ErrorReply, MAX_QUEUES, Mac, Mode, Recover,
+    Reserve, Reserved, one_queue,
 };
 use dataplane::tables::Gateway;
 use ipnet::IpNet;
@@ -42,6 +43,10 @@ impl Model {
         if let Some(problem) = request.bandwidth.problem() {
             return Err(refuse(ErrorKind::Invalid, problem));
         }
+        if !(1..=MAX_QUEUES).contains(&request.queues) {
+            let message = format!("queues is {}; expected 1 to {MAX_QUEUES}", request.queues);
+            return Err(refuse(ErrorKind::Invalid, message));
+        }
         if has_port {
             return Err(refuse(
                 ErrorKind::Conflict,
@@ -54,7 +59,8 @@ impl Model {
         if let Some(lease) = self.attachments.get(&request.attachment)
             && satisfies(lease, request)
         {
-            let mut renewed = Lease { bandwidth: request.bandwidth, ..lease.clone() };
+            let mut renewed =
+                Lease { bandwidth: request.bandwidth, queues: request.queues, ..lease.clone() };
             if request.network.is_some() {
                 renewed.network.clone_from(&request.network);
             }
@@ -148,6 +154,7 @@ impl Model {
             mtu: *mtu,
             // Its interface does not show them.
             bandwidth: known.map(|lease| lease.bandwidth).unwrap_or_default(),
+            queues: known.map_or_else(one_queue, |lease| lease.queues),
             delegated: is_delegated,
             attached: false,
             port: None,
@@ -210,6 +217,7 @@ impl Model {
             mac,
             mtu: pod_mtu,
             bandwidth: request.bandwidth,
+            queues: request.queues,
             delegated: delegated.is_some(),
             attached: false,
             port: None,
@@ -325,6 +333,7 @@ fn reserved(lease: &Lease) -> Reserved {
         mode: lease.mode.clone(),
         port_mappings: lease.port_mappings.clone(),
         bandwidth: lease.bandwidth,
+        queues: lease.queues,
     }
 }
 

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use api::{
     AttachmentId, Bandwidth, ErrorKind, ErrorReply, Mac, Mode, PeerSpec, PodName, PortMapping,
-    RouteTarget, ServiceSpec, Source,
+    RouteTarget, ServiceSpec, Source, is_one_queue, one_queue,
 };
 use dataplane::tables::LocalAddresses;
 use ipnet::IpNet;
@@ -75,6 +75,9 @@ pub struct Lease {
     /// Limits of the pod's traffic.
     #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
     pub bandwidth: Bandwidth,
+    /// Queues that the pod's interface was to have; it has as many as there were workers to read them, at most.
+    #[serde(default = "one_queue", skip_serializing_if = "is_one_queue")]
+    pub queues: u8,
     /// Another IPAM plugin allocated the addresses.
     #[serde(default)]
     pub delegated: bool,

@@ -53,6 +53,7 @@ fn request(container: &str) -> Reserve {
         mac: None,
         port_mappings: Vec::new(),
         bandwidth: Bandwidth::default(),
+        queues: 1,
     }
 }
 
@@ -185,6 +186,8 @@ fn check_compares_limits_unless_the_plugin_is_an_older_one() {
         addresses: reserved.addresses.iter().map(|net| net.addr()).collect(),
         mac: reserved.mac,
         bandwidth,
+        queues: None,
+        attached_queues: None,
     };
     assert!(model.check(&check(None)).is_ok());
     assert!(model.check(&check(Some(limits))).is_ok());
@@ -309,6 +312,21 @@ fn mapping(host_ip: &str, host_port: u16) -> PortMapping {
     PortMapping { protocol: TransportProtocol::Tcp, host_ip, host_port, container_port: 80 }
 }
 
+#[test]
+fn queues_are_kept_as_they_were_asked_for_and_renewed() {
+    let mut model = Model::new(&config());
+    let ask = |queues| Reserve { queues, ..request("a") };
+    assert_eq!(reserve(&mut model, &ask(2)).expect("two").queues, 2);
+    let restored = Model::restored(&config(), &model.snapshot());
+    assert_eq!(restored.attachments[&id("a")].queues, 2);
+    assert_eq!(reserve(&mut model, &ask(1)).expect("the lease is renewed").queues, 1);
+    let lease = serde_json::to_string(&model.attachments[&id("a")]).expect("JSON");
+    assert!(!lease.contains("queues"), "older versions know none: {lease}");
+    for queues in [0, 9] {
+        assert!(reserve(&mut model, &ask(queues)).is_err(), "{queues}");
+    }
+}
+
 fn mapped(container: &str, mappings: &[PortMapping]) -> Reserve {
     Reserve { port_mappings: mappings.to_vec(), ..request(container) }
 }
@@ -403,6 +421,8 @@ fn check_tells_the_difference() {
         mac: reserved.mac,
         port_mappings: Vec::new(),
         bandwidth: None,
+        queues: None,
+        attached_queues: None,
     };
     assert!(model.check(&good).is_ok());
     for bad in [

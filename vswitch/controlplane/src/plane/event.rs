@@ -12,6 +12,7 @@ use super::{HostState, UplinkState};
 use crate::config::Config;
 use crate::kernel::Follower;
 use crate::next_hop::NextHops;
+use crate::ports::PodDevice;
 
 /// Something happened.
 #[derive(Debug)]
@@ -28,8 +29,8 @@ pub enum Event {
     Ready {
         /// The NIC's addresses: all of them, and those that last.
         own: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
-        /// Pods' ports that a former daemon left, with what each pod's kernel takes undone.
-        left: Vec<(AttachmentId, Offloads)>,
+        /// Pods' ports that a former daemon left.
+        left: Vec<(AttachmentId, PodDevice)>,
     },
     /// The host port was removed and made again.
     HostPortMade(HostState),
@@ -39,8 +40,8 @@ pub enum Event {
     Attach {
         /// Which.
         request: Attach,
-        /// What the pod's kernel takes undone.
-        offloads: Offloads,
+        /// What came of it.
+        device: PodDevice,
     },
     /// Devices of ports are gone.
     PortsGone(Vec<PortId>),

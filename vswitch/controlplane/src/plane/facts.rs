@@ -19,7 +19,7 @@ use crate::kernel::Scope;
 use crate::model::Edit;
 use crate::next_hop::NextHops;
 use crate::own_address::{self, Candidates, Choice};
-use crate::ports::LivePort;
+use crate::ports::PodDevice;
 
 /// A table may have thousands of refused routes; the log has no more than so many at once.
 const REFUSALS_LOGGED: usize = 20;
@@ -50,14 +50,13 @@ impl ControlPlane {
     pub(super) fn ready(
         &mut self,
         own: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
-        left: &[(AttachmentId, Offloads)],
+        left: &[(AttachmentId, PodDevice)],
     ) -> Change {
         let mut notes = Vec::new();
-        let first = left.iter().filter_map(|(attachment, offloads)| {
+        let first = left.iter().filter_map(|(attachment, device)| {
             let id = self.ports.number(attachment)?;
-            let worker = self.ports.least_loaded(self.workers);
-            self.ports.insert(attachment, LivePort { offloads: *offloads, worker, up: true });
-            Some(Action::TakePort { id, worker })
+            let workers = self.ports.take_up(attachment, *device, self.workers);
+            Some(Action::TakePort { id, workers })
         });
         let first = first.collect();
         if let Some((has, lasting)) = own {

@@ -176,7 +176,7 @@ impl ControlPlane {
             Event::Ready { own, left } => Ok(self.ready(own, &left)),
             Event::HostPortMade(host) => Ok(self.host_port_made(host)),
             Event::Request(request) => self.on_request(request),
-            Event::Attach { request, offloads } => self.attach(&request, offloads),
+            Event::Attach { request, device } => self.attach(&request, device),
             Event::PortsGone(ids) => Ok(self.ports_gone(&ids)),
             Event::NamespacesGone { gone, now } => Ok(self.namespaces_gone(&gone, now)),
             Event::PathMtus { reported, now } => Ok(self.path_mtus_reported(reported, now)),

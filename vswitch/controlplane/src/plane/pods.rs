@@ -145,8 +145,14 @@ impl ControlPlane {
                 netns: lease.netns.clone(),
                 mac: lease.mac,
                 bandwidth: lease.bandwidth,
+                queues: self.readable(lease.queues),
             })
             .collect()
+    }
+
+    /// How many of so many queues workers can read: what is sent to a queue that nobody reads is lost.
+    pub(super) fn readable(&self, queues: u8) -> u8 {
+        u8::try_from(self.workers).unwrap_or(u8::MAX).min(queues).max(1)
     }
 
     fn is_missing(&self, pod: &AttachmentId) -> bool {

@@ -7,14 +7,13 @@ use api::{
     Attach, AttachmentId, ErrorKind, ErrorReply, PeerSpec, Recover, Reply, Request, Reserve,
     Reserved,
 };
-use dataplane::tables::Offloads;
 
 use super::ControlPlane;
 use super::list::Frame;
 use crate::change::{Action, Change, Note, OnFailure, Rollback};
 use crate::model::{Edit, attachments, refuse};
 use crate::mtu;
-use crate::ports::LivePort;
+use crate::ports::PodDevice;
 
 /// What an interface may have: RFC 791 section 3.2, and IPv4's length field.
 const MTU: std::ops::RangeInclusive<u32> = 68..=65_535;
@@ -137,7 +136,8 @@ impl ControlPlane {
                 lease.port = Some(number.0);
             }
         }
-        let answer = Reply::Reserved(reserved);
+        let queues = self.readable(reserved.queues);
+        let answer = Reply::Reserved(Reserved { queues, ..reserved });
         // One that was attached before the daemon ended may be replaced: what its hostPorts had goes.
         let former = self.model.attachments.get(attachment);
         let had_mappings = former.is_some_and(|former| !former.port_mappings.is_empty());
@@ -162,7 +162,7 @@ impl ControlPlane {
     pub(super) fn attach(
         &mut self,
         request: &Attach,
-        offloads: Offloads,
+        device: PodDevice,
     ) -> Result<Change, ErrorReply> {
         let attachment = &request.attachment;
         let edits = self.model.attach(attachment, request.mac)?;
@@ -176,12 +176,11 @@ impl ControlPlane {
         let Some(id) = self.ports.number(attachment) else {
             return Err(refuse(ErrorKind::Exhausted, "every port number is in use"));
         };
-        let worker = self.ports.least_loaded(self.workers);
-        self.ports.insert(attachment, LivePort { offloads, worker, up: true });
+        let workers = self.ports.take_up(attachment, device, self.workers);
         let undo = self.model.apply_all(&edits);
         let rollback = Rollback { undo: undo.clone(), ports: Some(ports), ..Rollback::default() };
         let journal = (!edits.is_empty()).then_some(Action::Journal { edits, undo });
-        let first = journal.into_iter().chain([Action::TakePort { id, worker }]).collect();
+        let first = journal.into_iter().chain([Action::TakePort { id, workers }]).collect();
         let note = Note::info(format!("{id}: {} is attached", attachments::name(attachment)));
         self.ended.remove(attachment);
         self.note_pods();

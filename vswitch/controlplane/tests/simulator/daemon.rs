@@ -12,9 +12,10 @@ use controlplane::compile::{HostPort, PodPort, UplinkPort};
 use controlplane::config::Config;
 use controlplane::desired::{HostPortState, NftTable, Steering};
 use controlplane::kernel::Follower;
-use controlplane::model::{Edit, Model, Refused};
+use controlplane::model::{Edit, Lease, Model, Refused};
 use controlplane::own_address::{Candidates, Choice, check_own_addresses};
 use controlplane::plane::{ControlPlane, Event, HostState, UplinkState};
+use controlplane::ports::PodDevice;
 use controlplane::{mtu, ports};
 use dataplane::Millis;
 use dataplane::tables::{Offloads, PortId};
@@ -160,7 +161,8 @@ impl Node {
         let is_known = |port: &AttachmentId| leases.get(port).is_some_and(|lease| lease.attached);
         self.world.store.retain(is_known);
         let left = self.world.store.iter();
-        let left = left.map(|attachment| (attachment.clone(), Offloads::default())).collect();
+        let left =
+            left.map(|attachment| (attachment.clone(), device(leases.get(attachment)))).collect();
         let ready = self.react(Event::Ready { own, left }, &faults.after(CALLS_OF_STARTED))?;
         Ok(matches!(ready, Outcome::Done(_)))
     }
@@ -352,4 +354,10 @@ pub(crate) fn own_addresses(
     let is_settled = plane.are_own_addresses_settled(&has);
     let lasting = if is_settled { Vec::new() } else { has.clone() };
     Some((has, lasting))
+}
+
+/// A pod's device with the queues that its plugin was told to make.
+pub(crate) fn device(lease: Option<&Lease>) -> PodDevice {
+    let queues = lease.map_or(1, |lease| usize::from(lease.queues).min(WORKERS));
+    PodDevice { offloads: Offloads::default(), queues }
 }

@@ -251,6 +251,7 @@ pub(crate) fn reserve(attachment: AttachmentId) -> Reserve {
         mac: None,
         port_mappings: Vec::new(),
         bandwidth: api::Bandwidth::default(),
+        queues: 1,
     }
 }
 
@@ -260,7 +261,7 @@ fn request(random: &mut Random) -> Request {
         // Its MAC is that of the lease mostly; see `node`.
         16..34 => {
             let mac = if random.percent(95) { Mac([0; 6]) } else { Mac([2, 9, 9, 9, 9, 9]) };
-            Request::Attach(Attach { attachment: pod(random), mac })
+            Request::Attach(Attach { attachment: pod(random), mac, queues: 1 })
         }
         34..44 => Request::Detach(pod(random)),
         44..47 => Request::Collect(Collect {
@@ -336,6 +337,10 @@ fn random_reserve(random: &mut Random) -> Reserve {
     }
     if random.percent(10) {
         asked.requested.push(address(random.of(&["198.18.1.3", "198.18.1.5", "fd00:18:1::3"])));
+    }
+    // More than there are workers, too.
+    if random.percent(20) {
+        asked.queues = random.of(&[2, 8]);
     }
     if random.percent(10) {
         let addresses = [net("198.18.1.6/24"), net("198.18.2.9/24"), net("198.18.50.2/24")];

@@ -70,7 +70,7 @@ impl Policies {
 }
 
 fn is_renewal(before: &Reserved, now: &Reserved) -> bool {
-    *before == Reserved { bandwidth: before.bandwidth, ..now.clone() }
+    *before == Reserved { bandwidth: before.bandwidth, queues: before.queues, ..now.clone() }
 }
 
 impl Ledger {
@@ -91,7 +91,7 @@ impl Ledger {
                 let promised = Promised { reserved: reserved.clone(), network, is_attached };
                 self.leases.insert(reserve.attachment.clone(), Some(promised));
             }
-            (Request::Attach(Attach { attachment, mac }), _) => {
+            (Request::Attach(Attach { attachment, mac, .. }), _) => {
                 if let Some(Some(promised)) = self.leases.get_mut(attachment) {
                     (promised.reserved.mac, promised.is_attached) = (*mac, Some(true));
                 }

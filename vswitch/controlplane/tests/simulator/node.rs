@@ -15,7 +15,7 @@ use dataplane::wire::MacAddr;
 use dataplane::{Millis, PathMtu};
 
 use crate::broken::Broken;
-use crate::daemon::{self, Dying, Outcome};
+use crate::daemon::{self, Dying, Outcome, device};
 use crate::events::{Happening, Move, UPLINK_IFINDEX};
 use crate::faults::Faults;
 use crate::invariants;
@@ -213,7 +213,7 @@ impl Node {
 
     fn asked(&mut self, mut request: Request, faults: &Faults) -> Kept {
         let leases = &self.plane()?.model().attachments;
-        if let Request::Attach(Attach { attachment, mac }) = &mut request
+        if let Request::Attach(Attach { attachment, mac, .. }) = &mut request
             && mac.0 == [0; 6]
             && let Some(lease) = leases.get(attachment)
         {
@@ -223,9 +223,11 @@ impl Node {
             // Its runtime has made it a namespace.
             self.world.ended.remove(&reserve.attachment);
         }
+        let leases = &self.plane()?.model().attachments;
         let event = match &request {
             Request::Attach(attach) => {
-                Event::Attach { request: attach.clone(), offloads: Offloads::default() }
+                let lease = leases.get(&attach.attachment);
+                Event::Attach { request: attach.clone(), device: device(lease) }
             }
             other => Event::Request(other.clone()),
         };

@@ -69,7 +69,7 @@ fn collect(network: &str, valid: &[&AttachmentId]) -> Happening {
 
 /// With the MAC of its lease.
 fn attach(attachment: &AttachmentId) -> Happening {
-    ask(Request::Attach(Attach { attachment: attachment.clone(), mac: Mac([0; 6]) }))
+    ask(Request::Attach(Attach { attachment: attachment.clone(), mac: Mac([0; 6]), queues: 1 }))
 }
 
 fn delete(attachment: &AttachmentId) -> Happening {

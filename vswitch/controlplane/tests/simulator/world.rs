@@ -267,14 +267,16 @@ impl Performer for World {
         })
     }
 
-    fn take_port(&mut self, id: PortId, worker: usize) -> Performed {
-        let what = || format!("give {id} to the workers, to receive: {worker}");
+    fn take_port(&mut self, id: PortId, workers: &[usize]) -> Performed {
+        let what = || format!("give {id} to the workers, to receive: {workers:?}");
         // Also where it is refused: the next one is another's.
         let arriving = self.course.arriving.pop_front();
         self.act("take port", what, |world, _| {
             let Some(attachment) = arriving else {
                 return Err(refuse(ErrorKind::Internal, "no port came with the request"));
             };
+            let readers: BTreeSet<_> = workers.iter().filter(|at| **at < WORKERS).collect();
+            assert_eq!(readers.len(), workers.len(), "each queue has a worker of its own");
             world.workers.add(id);
             world.store.insert(attachment.clone());
             world.owners.insert(id, attachment);

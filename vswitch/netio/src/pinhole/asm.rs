@@ -110,6 +110,42 @@ impl Assembler {
         self.push(CLASS_ALU64, to, Reg(0), 0, value);
     }
 
+    /// `r0 = *(width *)` at a place of the packet, in the byte order of this machine. The context is in r6, and r1
+    /// to r5 have nothing afterwards; beyond the packet's end the program ends with 0.
+    pub(super) fn load_packet(&mut self, width: Width, offset: i16) {
+        self.push(0x20 | width as u8, Reg(0), Reg(0), 0, offset.into());
+    }
+
+    /// As `load_packet`, so many bytes behind the place that a register has.
+    pub(super) fn load_packet_behind(&mut self, width: Width, at: Reg, offset: i16) {
+        self.push(0x40 | width as u8, Reg(0), at, 0, offset.into());
+    }
+
+    /// `to = (u32)to + (u32)from`.
+    pub(super) fn add_register(&mut self, to: Reg, from: Reg) {
+        self.push(SOURCE_REGISTER | CLASS_ALU32, to, from, 0, 0);
+    }
+
+    /// `to = (u32)to ^ (u32)from`.
+    pub(super) fn xor_register(&mut self, to: Reg, from: Reg) {
+        self.push(0xa0 | SOURCE_REGISTER | CLASS_ALU32, to, from, 0, 0);
+    }
+
+    /// `to = (u32)to * factor`.
+    pub(super) fn multiply(&mut self, to: Reg, factor: u32) {
+        self.push(0x20 | CLASS_ALU32, to, Reg(0), 0, factor.cast_signed());
+    }
+
+    /// `to = (u32)to << bits`.
+    pub(super) fn shift_left(&mut self, to: Reg, bits: u8) {
+        self.push(0x60 | CLASS_ALU32, to, Reg(0), 0, bits.into());
+    }
+
+    /// `to = (u32)to >> bits`.
+    pub(super) fn shift_right(&mut self, to: Reg, bits: u8) {
+        self.push(0x70 | CLASS_ALU32, to, Reg(0), 0, bits.into());
+    }
+
     /// `to = (u32)to & mask`.
     pub(super) fn mask(&mut self, to: Reg, mask: u32) {
         self.push(0x50 | CLASS_ALU32, to, Reg(0), 0, mask.cast_signed());
@@ -199,6 +235,32 @@ mod tests {
             word(0x63, 0x3a, -4, 0),
             word(0x15, 0x00, 0, 0),
             word(0x95, 0x00, 0, 0),
+        ];
+        assert_eq!(asm.finish().expect("short"), expected);
+    }
+
+    #[test]
+    fn instructions_that_compute_are_those_of_the_rfc() {
+        let mut asm = Assembler::default();
+        asm.load_packet(Width::Half, 12);
+        asm.load_packet_behind(Width::Word, Reg(9), 14);
+        asm.add_register(Reg(7), Reg(0));
+        asm.xor_register(Reg(0), Reg(7));
+        asm.multiply(Reg(7), 0x9e37_79b1);
+        asm.shift_left(Reg(0), 2);
+        asm.shift_right(Reg(0), 16);
+        let word =
+            |code, registers, immediate| Instruction { code, registers, offset: 0, immediate };
+        let expected = [
+            // r0 = ntohs(packet[12]); r0 = ntohl(packet[r9 + 14]); w7 += w0; w0 ^= w7;
+            // w7 *= 0x9e3779b1; w0 <<= 2; w0 >>= 16
+            word(0x28, 0x00, 12),
+            word(0x40, 0x90, 14),
+            word(0x0c, 0x07, 0),
+            word(0xac, 0x70, 0),
+            word(0x24, 0x07, 0x9e37_79b1_u32.cast_signed()),
+            word(0x64, 0x00, 2),
+            word(0x74, 0x00, 16),
         ];
         assert_eq!(asm.finish().expect("short"), expected);
     }

@@ -16,6 +16,7 @@ mod clsact;
 mod packet;
 mod peers;
 mod program;
+pub(crate) mod queue_choice;
 mod sockets;
 mod steering;
 mod tc;

@@ -6,9 +6,10 @@
 //! boundaries of frames as a TAP does, so that a whole daemon runs without privileges.
 //!
 //! Workers share a port by `Arc`: only one of them reads it, any may write to it, and the kernel
-//! keeps each frame whole.
+//! keeps each frame whole. A TAP may have several queues, each with a descriptor and a reader of its own.
 
 mod costs;
+mod queues;
 mod ring;
 pub(crate) mod vnet;
 
@@ -19,6 +20,7 @@ use std::os::unix::fs::MetadataExt;
 
 pub use costs::IoCosts;
 use frame::{CAPACITY_BYTES, Packet};
+pub use queues::{Spread, spread};
 pub use ring::{BATCH, Done, PortRing};
 pub use tap::{QUEUE_PACKETS, TapOffloads};
 
@@ -81,6 +83,16 @@ impl PortFd {
     pub fn create_tap(name: &str) -> Result<Self> {
         let (fd, offloads) = tap::create(name)?;
         Ok(Self { file: fd.into(), kind: PortFdKind::Tap, offloads })
+    }
+
+    /// As `create_tap`, with so many queues, each of which is a port to read from.
+    ///
+    /// # Errors
+    /// As for `create_tap`.
+    pub fn create_tap_with(name: &str, queues: u8) -> Result<Vec<Self>> {
+        let (fds, offloads) = tap::queues::create_with(name, queues)?;
+        let port = |fd: OwnedFd| Self { file: fd.into(), kind: PortFdKind::Tap, offloads };
+        Ok(fds.into_iter().map(port).collect())
     }
 
     /// A persistent TAP of the calling thread's namespace that no process has open.

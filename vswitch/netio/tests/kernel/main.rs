@@ -9,6 +9,7 @@ mod frames;
 mod offload;
 mod packet;
 mod pinhole;
+mod queues;
 mod tap;
 mod uplink;
 mod xsk;

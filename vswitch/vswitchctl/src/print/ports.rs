@@ -26,7 +26,13 @@ pub(super) fn ports(ports: &[PortEntry]) -> String {
             port.name.clone(),
             word(&port.kind),
             if port.up { "up" } else { "down" }.into(),
-            or_dash(port.worker),
+            match &port.queues[..] {
+                [] => or_dash(port.worker),
+                queues => {
+                    let workers = queues.iter().map(|queue| queue.worker.to_string());
+                    workers.collect::<Vec<_>>().join(",")
+                }
+            },
             or_dash(port.mac),
             port.mtu.to_string(),
             counters.rx_packets.to_string(),

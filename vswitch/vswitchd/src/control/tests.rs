@@ -48,7 +48,7 @@ fn answers(stream: &mut StdStream) -> Vec<Response> {
 
 fn attach() -> Request {
     let attachment = AttachmentId { container_id: "c".into(), ifname: "eth0".into() };
-    Request::Attach(Attach { attachment, mac: Mac([2; 6]) })
+    Request::Attach(Attach { attachment, mac: Mac([2; 6]), queues: 1 })
 }
 
 #[test]

@@ -12,7 +12,7 @@ use dataplane::tables::PortId;
 use super::Daemon;
 use super::worker_time::Measured;
 
-/// The move that is due, with the worker of each pod's port as it is; and how many percent of the time the two workers
+/// The move that is due, with the worker of each pod's port that can be moved; and how many percent of the time the two workers
 /// were busy.
 fn due(
     balance: &mut Balance,
@@ -42,7 +42,7 @@ fn due(
 impl Daemon {
     /// Moves a port from a busy worker to an idle one where that is due; true if one was to move.
     pub(super) fn move_a_port(&mut self, measured: &Measured, now: Millis) -> bool {
-        let pods: Vec<_> = self.plane.ports().receivers().collect();
+        let pods: Vec<_> = self.plane.ports().movable().collect();
         let due = due(&mut self.balance, measured, &pods, now);
         let Some((Move { port, from, to }, [was, other])) = due else { return false };
         let attachment = self.plane.ports().attachment_of(port);

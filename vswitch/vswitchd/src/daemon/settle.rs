@@ -108,7 +108,7 @@ impl Daemon {
         self.node.workers.add_port(ports::HOST, &fresh.port, 0);
         self.node.store.forget(descriptors::HOST);
         let port = Arc::clone(&fresh.port);
-        self.node.store.keep(descriptors::HOST, PortFds { port, process: None });
+        self.node.store.keep(descriptors::HOST, PortFds::of(port));
         let host = host_state(&fresh, self.plane.pod_mtu());
         self.node.host = Some(fresh);
         self.follow(Event::HostPortMade(host));

@@ -17,8 +17,9 @@ use controlplane::change::Performer;
 use controlplane::config::Config;
 use controlplane::desired::nft_table;
 use controlplane::handoff::Handoff;
-use controlplane::model::{Edit, Model};
+use controlplane::model::{Edit, Model, attachments};
 use controlplane::plane::{ControlPlane, Event, UplinkState};
+use controlplane::ports::PodDevice;
 use controlplane::repairs::Repairs;
 use controlplane::{compile, ports};
 use dataplane::tables::Offloads;
@@ -316,11 +317,17 @@ impl Daemon {
     /// were others. What the journal knows nothing of is closed, and its interface left alone, so that it can
     /// be opened again: a journal that lost a line must not cost a pod its interface. While the journal cannot
     /// be read they stay with the service manager.
-    fn take_left(&mut self, mut left: Left) -> (Vec<(AttachmentId, Offloads)>, bool) {
+    fn take_left(&mut self, mut left: Left) -> (Vec<(AttachmentId, PodDevice)>, bool) {
         let mut taken = Vec::new();
         for (attachment, lease) in &self.plane.model().attachments {
             let Some(fds) = left.take(attachment).filter(|_| lease.attached) else { continue };
-            taken.push((attachment.clone(), offloads(fds.port.offloads())));
+            // Better some of its packets than none.
+            let queues = self.spread(attachment, &fds).unwrap_or_else(|error| {
+                tracing::error!("{}: {}", attachments::name(attachment), chain(&error));
+                (fds.more.len() + 1).min(self.node.workers.count())
+            });
+            let device = PodDevice { offloads: offloads(fds.port.offloads()), queues };
+            taken.push((attachment.clone(), device));
             let name = descriptors::name_of(attachment);
             let netns = lease.netns.clone().into();
             self.node.arriving.push_back(Arriving { name, fds, netns, is_kept: true });
@@ -367,7 +374,7 @@ fn open_host_port(
     if !is_left {
         store.forget(descriptors::HOST);
         let port = Arc::clone(&host.port);
-        store.keep(descriptors::HOST, PortFds { port, process: None });
+        store.keep(descriptors::HOST, PortFds::of(port));
     }
     Ok(Some(host))
 }

@@ -136,6 +136,7 @@ mod tests {
             mac: None,
             port_mappings: Vec::new(),
             bandwidth: api::Bandwidth::default(),
+            queues: 1,
         };
         let (edits, _) = model.reserve(&config, &reserve, 1450, false).expect("free");
         model.apply_all(&edits);

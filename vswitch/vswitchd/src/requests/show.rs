@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::{
     Bandwidth, DropCount, Drops, FdbEntry, Mac, Mode, NeighborEntry, PolicyDecisions, PolicyState,
-    PortCounters, PortEntry, PortKind,
+    PortCounters, PortEntry, PortKind, PortQueue,
 };
 use controlplane::next_hop::NeighborState;
 use dataplane::DropReason;
@@ -52,6 +52,7 @@ impl Daemon {
                 port_mappings: Vec::new(),
                 bandwidth: Bandwidth::default(),
                 worker: Some(0),
+                queues: Vec::new(),
                 counters: self.counters(HOST),
             });
         }
@@ -73,6 +74,7 @@ impl Daemon {
                 port_mappings: Vec::new(),
                 bandwidth: Bandwidth::default(),
                 worker: None,
+                queues: Vec::new(),
                 counters: self.counters(UPLINK),
             });
         }
@@ -94,12 +96,23 @@ impl Daemon {
                 mode: Some(lease.mode.clone()),
                 port_mappings: lease.port_mappings.clone(),
                 bandwidth: lease.bandwidth,
-                worker: live.map(|live| live.worker),
+                worker: live.and_then(|live| live.workers.first().copied()),
+                queues: live.map_or_else(Vec::new, |live| self.queues(id, &live.workers)),
                 counters: self.counters(id),
             });
         }
         entries.sort_by_key(|entry| entry.id);
         entries
+    }
+
+    /// The queues of a port that has several: what a worker has received from the port came by its queue.
+    fn queues(&self, id: PortId, workers: &[usize]) -> Vec<PortQueue> {
+        let counters = self.node.workers.counters();
+        let queue = |worker: &usize| {
+            let rx_packets = counters.get(*worker).map_or(0, |of| of.port(id).rx_packets);
+            PortQueue { worker: *worker, rx_packets }
+        };
+        if workers.len() > 1 { workers.iter().map(queue).collect() } else { Vec::new() }
     }
 
     fn counters(&self, id: PortId) -> PortCounters {

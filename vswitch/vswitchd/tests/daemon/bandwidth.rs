@@ -41,6 +41,8 @@ fn a_pod_is_held_to_its_limits_and_keeps_them_over_a_restart() {
         addresses: vec![limited.address],
         mac: limited.mac,
         bandwidth: Some(Bandwidth::default()),
+        queues: None,
+        attached_queues: None,
         port_mappings: Vec::new(),
     };
     // Judged before the port, which is down.

@@ -12,6 +12,7 @@ mod mtu;
 mod networks;
 mod node;
 mod policies;
+mod queues;
 mod recovery;
 mod service;
 mod sources;
@@ -122,6 +123,8 @@ fn a_killed_daemon_remembers_who_holds_which_address() {
         addresses: vec![b.address],
         mac: b.mac,
         bandwidth: None,
+        queues: None,
+        attached_queues: None,
         port_mappings: Vec::new(),
     };
     assert!(daemon.try_ask(&Request::Check(check)).is_err(), "b has no port any more");

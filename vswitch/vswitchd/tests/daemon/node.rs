@@ -202,10 +202,20 @@ impl Running<'_> {
     }
 
     pub(crate) fn attach(&self, name: &str, mac: Mac, fd: OwnedFd) -> Result<Reply, ErrorReply> {
+        self.attach_queues(name, mac, vec![fd])
+    }
+
+    pub(crate) fn attach_queues(
+        &self,
+        name: &str,
+        mac: Mac,
+        queues: Vec<OwnedFd>,
+    ) -> Result<Reply, ErrorReply> {
         let stream = self.connect();
-        let attach = Attach { attachment: Pod::id(name), mac };
+        let attach = Attach { attachment: Pod::id(name), mac, queues: queues.len() as u8 };
         let bytes = encode_request(&Request::Attach(attach)).expect("a request is small");
-        let sent = netio::fdpass::send(&stream, &bytes, &[fd.as_fd()]).expect("the daemon reads");
+        let fds: Vec<_> = queues.iter().map(AsFd::as_fd).collect();
+        let sent = netio::fdpass::send(&stream, &bytes, &fds).expect("the daemon reads");
         assert_eq!(sent, bytes.len());
         self.answer(stream)
     }
@@ -215,20 +225,28 @@ impl Running<'_> {
     }
 
     pub(crate) fn plug_as(&self, reserve: Reserve) -> Pod {
+        self.plug_queues(reserve).remove(0)
+    }
+
+    /// The pod by each queue of its interface.
+    pub(crate) fn plug_queues(&self, reserve: Reserve) -> Vec<Pod> {
         let name = reserve.attachment.container_id.clone();
         let Reply::Reserved(reserved) = self.ask(&Request::Reserve(reserve)) else {
             panic!("not a reservation")
         };
-        let (ours, port) = PortFd::pair().expect("a socketpair");
-        let attached = self.attach(&name, reserved.mac, ours.into());
+        let pairs = (0..reserved.queues).map(|_| PortFd::pair().expect("a socketpair"));
+        let (ours, ports): (Vec<_>, Vec<_>) =
+            pairs.map(|(ours, port)| (OwnedFd::from(ours), port)).unzip();
+        let attached = self.attach_queues(&name, reserved.mac, ours);
         assert_eq!(attached, Ok(Reply::Done), "{}", self.node.log());
-        Pod {
+        let pod = |port| Pod {
             address: reserved.addresses[0].addr(),
             mac: reserved.mac,
             gateway_mac: reserved.gateway_mac,
             port,
             pool: Pool::new(2),
-        }
+        };
+        ports.into_iter().map(pod).collect()
     }
 
     /// The name of a pod's port.
@@ -356,6 +374,7 @@ impl Pod {
             mac: None,
             port_mappings: Vec::new(),
             bandwidth: api::Bandwidth::default(),
+            queues: 1,
         }
     }
 

@@ -92,6 +92,7 @@ fn plug(
     let attachment = AttachmentId { container_id: name.into(), ifname: "eth0".into() };
     let request = Reserve {
         bandwidth: api::Bandwidth::default(),
+        queues: 1,
         attachment: attachment.clone(),
         network: None,
         pod: None,

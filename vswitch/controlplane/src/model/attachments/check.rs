@@ -57,6 +57,15 @@ impl Model {
                 ),
             ));
         }
+        if let Some(wanted) = check.queues.filter(|wanted| *wanted != lease.queues) {
+            return Err(refuse(
+                ErrorKind::Conflict,
+                format!(
+                    "{name} is to have an interface with {wanted} queue(s) and was added with {}; delete it and add it anew",
+                    lease.queues
+                ),
+            ));
+        }
         Ok(lease)
     }
 }

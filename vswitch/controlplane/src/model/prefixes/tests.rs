@@ -35,6 +35,7 @@ fn request(container: &str) -> Reserve {
         requested: Vec::new(),
         mac: None,
         bandwidth: Default::default(),
+        queues: 1,
         port_mappings: Vec::new(),
     }
 }

@@ -258,6 +258,7 @@ fn plain_reserve(attachment: AttachmentId) -> Reserve {
         mac: None,
         port_mappings: Vec::new(),
         bandwidth: api::Bandwidth::default(),
+        queues: 1,
     }
 }
 
