@@ -60,7 +60,7 @@ pub struct Sharing {
     pub members: Vec<usize>,
 }
 
-/// Averages of all work, and who shares what.
+/// Averages of all work, and which workers share packets.
 #[derive(Debug, Default)]
 pub struct Handoff {
     averages: Vec<WorkerWork>,
@@ -86,7 +86,7 @@ impl Handoff {
         Some(due)
     }
 
-    /// Changes nothing for a while: who does what has changed otherwise.
+    /// Changes nothing for a while: workers have other work since.
     pub fn settle(&mut self, now: Millis) {
         self.settles = Some(Millis(now.0 + SETTLE_MS));
     }
@@ -139,7 +139,7 @@ impl Handoff {
 /// What there is to share of one worker, and what all do beside that.
 struct Shared {
     worker: usize,
-    /// Its packets of IPIP, whoever processes them.
+    /// Its packets of IPIP, whichever worker processes them.
     all: u64,
     /// What each worker does beside these.
     others: Vec<u64>,
@@ -159,7 +159,7 @@ impl Shared {
         (all > 0).then(|| Self { worker, all, others: beside.collect() })
     }
 
-    /// How busy the busiest of those whom it concerns is when these share.
+    /// How busy the busiest of the workers concerned is when these share.
     fn busiest(&self, members: &[usize]) -> u64 {
         let share = self.all / members.len().max(1) as u64;
         let away = members.iter().filter(|member| **member != self.worker).count() as u64;
@@ -170,7 +170,7 @@ impl Shared {
         members.iter().map(load).max().unwrap_or_default().max(handing)
     }
 
-    /// The set that makes the busiest the least busy, and how busy that is. The idlest share first: who does more
+    /// The set that makes the busiest the least busy, and how busy that is. The idlest share first: one that does more
     /// beside it would be the busiest sooner.
     fn best(&self) -> (u64, Vec<usize>) {
         let mut order: Vec<_> = (0..self.others.len()).collect();

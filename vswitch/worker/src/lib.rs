@@ -9,6 +9,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `lib`       | [`Workers`]: what the control thread may ask of them |
+//! | `command`   | what it asks of one |
+//! | `state`     | what workers show of themselves |
 //! | `publish`   | tables to workers, and when they have them |
 //! | `turn`      | the loop: commands, NIC queues, TAPs, flush, sleep |
 //! | `fdb_pages` | copies learned MACs to the control thread, a page a turn |
@@ -37,7 +39,7 @@
 //!   nothing has changed.
 //! - **Between two workers**, if one hands packets over to the other, there is a ring: each place of it is one
 //!   side's alone at any time, and each side publishes with one word how far it is. A third word tells the sender
-//!   what has reached its end. Whether a worker sleeps is a word that all read who hand over to it.
+//!   what has reached its end. Whether a worker sleeps is a word that all read that hand over to it.
 //! - **What may still be sent to ports with a rate, and by their pods,** is an atomic of each port and direction,
 //!   which all workers share: a rate is the port's, whichever worker sends to it or reads one of its queues. They
 //!   count time from one moment therefore.
@@ -56,6 +58,7 @@
 
 mod batch_sizes;
 mod closer;
+mod command;
 pub mod cores;
 mod egress;
 mod essential;
@@ -69,17 +72,18 @@ mod port_io;
 pub mod publish;
 mod schedule;
 mod spec;
+mod state;
 #[cfg(test)]
 mod tests;
 mod turn;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use dataplane::PathMtu;
 use dataplane::counters::Counters;
@@ -92,76 +96,17 @@ use netio::port::PortFd;
 use netio::uplink::UplinkKind;
 
 use closer::Closer;
-use fdb_pages::{FdbEntries, FdbReader};
+use command::Command;
+use fdb_pages::FdbReader;
 pub use handoff::IpipWork;
-use handoff::{Bell, Kept, Ring, Way};
+use handoff::{Bell, Ring};
 pub use latency::{Latencies, LatencyPath, LatencySnapshot};
 pub use port_io::{PortIo, PortIoChoice};
 pub use schedule::work;
 pub use spec::{Idle, SharedState, WorkerSpec, WorkerUplink};
+use state::Shared;
+pub use state::WorkerState;
 use turn::{Inbox, Outbox, Turn};
-
-pub(crate) enum Command {
-    AddPort {
-        id: PortId,
-        io: Arc<PortFd>,
-        receives: bool,
-    },
-    RemovePort {
-        id: PortId,
-    },
-    /// Read from a port that this worker has already.
-    StartReceiving {
-        id: PortId,
-    },
-    /// Read from a port no more, and tell when nothing of it waits here any longer.
-    StopReceiving {
-        id: PortId,
-        done: Sender<()>,
-    },
-    ForgetLearned {
-        id: PortId,
-    },
-    CopyFdb {
-        into: FdbEntries,
-    },
-    ChangeUplink(Box<WorkerUplink>),
-    /// Process what another worker hands over by this ring.
-    TakeOver {
-        ring: Arc<Ring>,
-    },
-    /// Share packets of IPIP with these workers; the ways are those that are new.
-    HandOver {
-        members: Vec<usize>,
-        ways: Vec<Way>,
-    },
-    #[cfg(test)]
-    Panic,
-    #[cfg(test)]
-    BreakRing,
-    /// Do nothing until the other end of the channel is gone.
-    #[cfg(test)]
-    Wait(Receiver<()>),
-    Stop,
-}
-
-/// What a worker shows to the control thread while it runs.
-pub(crate) struct Shared {
-    epoch: AtomicU64,
-    turns: AtomicU64,
-    frames_free: AtomicUsize,
-    /// Since it was last asked for.
-    longest_turn_us: AtomicU64,
-    busy_ns: AtomicU64,
-    pinned: AtomicBool,
-    thread_id: AtomicU32,
-    counters: Arc<Counters>,
-    latencies: Arc<Latencies>,
-    drops: Arc<DropRing>,
-    kept: Arc<Kept>,
-    /// Set at the start, and perhaps once more.
-    port_io: ArcSwapOption<PortIoChoice>,
-}
 
 struct Handle {
     id: usize,
@@ -179,39 +124,6 @@ struct Handle {
     /// By which it hands packets over, and to which worker.
     rings: Vec<(usize, Arc<Ring>)>,
     thread: JoinHandle<()>,
-}
-
-/// State of one worker.
-#[derive(Debug, Clone)]
-pub struct WorkerState {
-    /// Number of the worker.
-    pub id: usize,
-    /// The core that it is pinned to; none if it asked for none or was refused.
-    pub core: Option<usize>,
-    /// The kernel's number of its thread.
-    pub thread_id: u32,
-    /// The NIC's queues that it owns.
-    pub queues: Vec<u32>,
-    /// How it sends by the NIC.
-    pub sends_by: Option<UplinkKind>,
-    /// How it reads and writes its ports, and why.
-    pub port_io: Option<PortIoChoice>,
-    /// The tables that it uses.
-    pub epoch: Epoch,
-    /// Turns of its loop so far: a worker that runs makes at least one a second.
-    pub turns: u64,
-    /// Packet frames that are free.
-    pub frames_free: usize,
-    /// Packet frames in all.
-    pub frames_total: usize,
-    /// The longest turn with packets since the last look, microseconds: they waited for so long.
-    pub longest_turn_us: u64,
-    /// The time that turns with packets have taken so far.
-    pub busy: Duration,
-    /// Other workers that its packets of IPIP are handed over to.
-    pub hands_over_to: Vec<usize>,
-    /// Packets that it has handed over so far.
-    pub handed_over: u64,
 }
 
 /// The running workers.
@@ -253,20 +165,7 @@ impl Workers {
             let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
             let bell = Arc::new(Bell::new(Arc::clone(&waker)));
             let (commands, inbox) = unbounded();
-            let shared = Arc::new(Shared {
-                epoch: AtomicU64::new(0),
-                turns: AtomicU64::new(0),
-                frames_free: AtomicUsize::new(spec.frames as usize),
-                longest_turn_us: AtomicU64::new(0),
-                busy_ns: AtomicU64::new(0),
-                pinned: AtomicBool::new(false),
-                thread_id: AtomicU32::new(0),
-                counters: Arc::new(Counters::new()),
-                latencies: Arc::new(Latencies::new()),
-                drops: Arc::new(DropRing::new()),
-                kept: Arc::default(),
-                port_io: ArcSwapOption::empty(),
-            });
+            let shared = Arc::new(Shared::new(spec.frames as usize));
             let (id, core, frames) = (spec.id, spec.core, spec.frames as usize);
             let uplink = spec.uplink.as_ref();
             let queues =
@@ -436,41 +335,6 @@ impl Workers {
         self.handles.iter().map(|handle| Arc::clone(&handle.shared.drops)).collect()
     }
 
-    /// State of each worker. The longest turn is forgotten by that, so that the next look covers the
-    /// time between.
-    #[must_use]
-    pub fn look(&self) -> Vec<WorkerState> {
-        let mut states = self.states();
-        for (state, handle) in states.iter_mut().zip(&self.handles) {
-            state.longest_turn_us = handle.shared.longest_turn_us.swap(0, Ordering::Relaxed);
-        }
-        states
-    }
-
-    /// State of each worker.
-    #[must_use]
-    pub fn states(&self) -> Vec<WorkerState> {
-        self.handles
-            .iter()
-            .map(|handle| WorkerState {
-                id: handle.id,
-                core: handle.core.filter(|_| handle.shared.pinned.load(Ordering::Relaxed)),
-                thread_id: handle.shared.thread_id.load(Ordering::Relaxed),
-                queues: handle.queues.clone(),
-                sends_by: handle.sends_by,
-                port_io: handle.shared.port_io.load().as_deref().cloned(),
-                epoch: handle.shared.epoch(),
-                turns: handle.shared.turns.load(Ordering::Relaxed),
-                frames_free: handle.shared.frames_free.load(Ordering::Relaxed),
-                frames_total: handle.frames,
-                longest_turn_us: handle.shared.longest_turn_us.load(Ordering::Relaxed),
-                busy: Duration::from_nanos(handle.shared.busy_ns.load(Ordering::Relaxed)),
-                hands_over_to: handle.hands_over_to(),
-                handed_over: handle.handed_over(),
-            })
-            .collect()
-    }
-
     /// The MACs that each has learned, with the age of every entry in milliseconds; a worker that
     /// does not answer within `timeout` is left out.
     #[must_use]
@@ -522,15 +386,5 @@ impl Handle {
         if let Err(error) = self.waker.wake() {
             tracing::error!(worker = self.id, %error, "cannot wake a worker");
         }
-    }
-}
-
-impl Shared {
-    fn epoch(&self) -> Epoch {
-        Epoch(self.epoch.load(Ordering::Acquire))
-    }
-
-    fn set_port_io(&self, choice: PortIoChoice) {
-        self.port_io.store(Some(Arc::new(choice)));
     }
 }

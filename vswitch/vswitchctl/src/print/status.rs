@@ -140,7 +140,7 @@ pub(super) fn status(status: &Status) -> String {
     text
 }
 
-/// To whom a worker leaves packets, and how many it did.
+/// To which workers a worker leaves packets, and how many it left.
 fn handoff(worker: &WorkerStatus) -> String {
     match (&worker.hands_over_to[..], worker.handed_over) {
         ([], 0) => "-".into(),

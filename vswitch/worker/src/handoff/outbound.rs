@@ -1,4 +1,4 @@
-//! Which packets a worker hands over, and to whom.
+//! Which packets a worker hands over, and to which worker.
 //!
 //! Enters: the workers that are to share its packets of IPIP, from the control thread; each packet that its queues
 //! gave, before it is processed. Leaves: copies of some, in the rings of others; word of when a flow may go another
