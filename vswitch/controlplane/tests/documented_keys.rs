@@ -77,6 +77,7 @@ const CHANGES: [(&str, &str, &str); 60] = [
     ("[control]", "socket", "socket = \"/run/other.sock\""),
     ("[control]", "state_dir", "state_dir = \"/var/lib/other\""),
     ("[metrics]", "listen", "listen = \"127.0.0.1:9750\""),
+    ("[metrics]", "services", "services = true"),
     ("[kubernetes]", "policies", "policies = true"),
     ("[[policies]]", "name", "name = \"q\""),
     ("[[policies]]", "pods", "pods = [\"*\"]"),
