@@ -23,6 +23,9 @@ const NODE: &str = "underlay 198.51.100.11
 
 const SEGMENT: u32 = 1000;
 
+/// A step of time: a superframe stays for 20 of them after its latest segment, and for 50 in all.
+const QUANTUM_NS: u64 = 250;
+
 /// A node between its NIC and two pods.
 struct Receiver {
     node: Node,
@@ -30,7 +33,8 @@ struct Receiver {
     dataplane: Dataplane,
     counters: Arc<Counters>,
     ports: Ports,
-    micros: u64,
+    /// In steps of [`QUANTUM_NS`].
+    time: u64,
     /// The next sequence number of each flow, by its source port.
     next: HashMap<u16, u32>,
 }
@@ -59,16 +63,16 @@ impl Receiver {
         let counters = Arc::new(Counters::new());
         let dataplane = Dataplane::new(fdb, pool.clone(), Arc::clone(&counters), node.sessions());
         let ports = Ports::default();
-        Self { node, pool, dataplane, counters, ports, micros: 1000, next: HashMap::new() }
+        Self { node, pool, dataplane, counters, ports, time: 1000, next: HashMap::new() }
     }
 
-    /// A turn, so many microseconds after the former one, that gets a batch. Returns the bytes of payload of
+    /// A turn, so many steps of time after the former one, that gets a batch. Returns the bytes of payload of
     /// each packet that left in it.
     fn turn(&mut self, after: u64, batch: &[Segment], more: bool) -> Vec<usize> {
-        self.micros += after;
+        self.time += after;
         self.ports.sent.clear();
         let tables = &self.node.tables;
-        self.dataplane.turn(tables, Nanos(self.micros * 1000), &mut self.ports);
+        self.dataplane.turn(tables, Nanos(self.time * QUANTUM_NS), &mut self.ports);
         for Segment { flow, len, flags } in batch {
             let next = self.next.entry(*flow).or_insert(1);
             let text = format!(
@@ -82,7 +86,7 @@ impl Receiver {
             let (port, text) = at_port(&self.node, &text).expect("a port");
             let packet = Described::parse(&self.node, text, &[]).expect("a packet");
             let received = packet.packet(&self.pool);
-            let now = Millis(self.micros / 1000);
+            let now = Millis(self.time * QUANTUM_NS / 1_000_000);
             self.dataplane.process(tables, port, received, now, &mut self.ports);
         }
         self.dataplane.end_batch(tables, more, &mut self.ports);
@@ -153,8 +157,8 @@ fn a_sender_that_pauses_costs_one_wait() {
 fn a_turn_without_a_batch_from_the_nic_lets_go_of_what_was_due_before_it() {
     let mut receiver = Receiver::streaming();
     for left in [0, 1] {
-        receiver.micros += 20;
-        let now = Nanos(receiver.micros * 1000);
+        receiver.time += 20;
+        let now = Nanos(receiver.time * QUANTUM_NS);
         receiver.dataplane.turn(&receiver.node.tables, now, &mut receiver.ports);
         assert_eq!(
             receiver.left().len(),
@@ -173,7 +177,7 @@ fn a_segment_that_comes_while_its_train_is_due_joins_it() {
 }
 
 #[test]
-fn none_waits_longer_than_fifty_microseconds() {
+fn none_waits_longer_than_fifty_steps() {
     let mut receiver = Receiver::streaming();
     for _ in 0..4 {
         assert_eq!(receiver.turn(10, &[full(1)], false), []);

@@ -10,12 +10,12 @@
 use super::segment::Segment;
 use crate::rate::Nanos;
 
-/// For how long a train stays after its latest segment: as long as NICs put off an interrupt, and less than
-/// waking a thread takes.
-const GAP: Nanos = Nanos(20_000);
+/// For how long a train stays after its latest segment: about as long as writing it takes, with what the pod's
+/// kernel does of it. So to wait in vain costs no more than what a wait spares.
+const GAP: Nanos = Nanos(5_000);
 
 /// For how long a train stays in all, which is how late its first segment may be.
-const LONGEST: Nanos = Nanos(50_000);
+const LONGEST: Nanos = Nanos(12_500);
 
 /// The pace of one flow.
 #[derive(Debug, Clone, Copy)]
