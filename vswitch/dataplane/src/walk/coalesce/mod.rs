@@ -20,8 +20,6 @@
 
 mod pace;
 mod segment;
-#[cfg(test)]
-mod tests;
 mod train;
 
 use frame::Packet;
