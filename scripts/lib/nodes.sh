@@ -275,6 +275,9 @@ reloads() { grep -c 'the configuration is reloaded' "$1" || true; }
 
 reloaded_since() { (($(reloads "$1") > $2)); }
 
+# node_daemon NODE: the process of its daemon, a child of the supervisor that `VSWITCHD_ROLE=supervise` has started.
+node_daemon() { pgrep -P "$(lab_pid "vswitchd-$1")"; }
+
 # node_adjust NODE: its live pods get their MTU, as vswitch-adjust.service gives it to them.
 node_adjust() { "$bin/vswitch-cni" --adjust "$(node_socket "$1")"; }
 

@@ -216,15 +216,13 @@ burst_arrives() {
         jq -e '.[] | select(.pod.name == "out20") | .counters.rx_delayed > 0'
 }
 
-daemon_of() { pgrep -P "$(lab_pid "vswitchd-$1")"; }
-
 restarted() {
-    former=$(daemon_of node-a)
+    former=$(node_daemon node-a)
     kill -KILL "$former"
     wait_until 20 is_another
 }
 
-is_another() { [[ $(daemon_of node-a) != "$former" ]] && ctl node-a status; }
+is_another() { [[ $(node_daemon node-a) != "$former" ]] && ctl node-a status; }
 
 replaced() {
     pod_unplug node-a in1 && pod_unplug node-a out1 && pod_plug node-a free &&

@@ -37,7 +37,7 @@ main() {
     check "show ports has a column for it" finds "QUEUE FULL" <<<"$(ctl node-a show ports)"
     check "every packet that the switch received is accounted for" accounts node-a
     check "the other node lost nothing" loses_nothing node-b
-    daemon=$(daemon_of node-a)
+    daemon=$(node_daemon node-a)
     kill -KILL "$daemon"
     check "vswitchd starts anew" wait_until 20 is_another
     check "and knows what the pod lost" names demo/a1 interface-queue-full $((DATAGRAMS - QUEUE))
@@ -55,7 +55,7 @@ bursts() {
     local holder a2 from
     a2=$(address a2 4)
     for from in a1 node-a b1; do check "$from reaches a2" pings "$from" "$a2"; done
-    daemon=$(daemon_of node-a)
+    daemon=$(node_daemon node-a)
     /usr/bin/python3 "$root/tests/lab/hold_thread.py" "$daemon" worker-0 &
     holder=$!
     check "the worker stands still" wait_until 5 traced
@@ -80,10 +80,7 @@ traced() {
     return 1
 }
 
-# The process of a node's daemon: the supervisor's child.
-daemon_of() { pgrep -P "$(lab_pid "vswitchd-$1")"; }
-
-is_another() { [[ $(daemon_of node-a) != "$daemon" ]] && ctl node-a status; }
+is_another() { [[ $(node_daemon node-a) != "$daemon" ]] && ctl node-a status; }
 
 # names PORT REASON LEAST
 names() {

@@ -47,7 +47,7 @@ main() {
     check "each worker processed some of them" both_processed
     check "node-a accounts for every packet" accounts node-a
     configured_with never
-    daemon=$(daemon_of node-a)
+    daemon=$(node_daemon node-a)
     kill -TERM "$daemon"
     check "the daemon starts anew, with the setting \"never\"" wait_until 20 is_another
     check "without handing over worker 0 keeps all" hands_over '[]' '[]'
@@ -64,13 +64,10 @@ configured_with() {
             >"$(node_dir node-a)/vswitch.toml"
 }
 
-# The process of the node's daemon: the supervisor's child.
-daemon_of() { pgrep -P "$(lab_pid "vswitchd-$1")"; }
-
 # Another daemon than that runs, and forwards.
 is_another() {
     local now
-    now=$(daemon_of node-a) && [[ $now != "$daemon" ]] && pings b1 "$(address a1 4)"
+    now=$(node_daemon node-a) && [[ $now != "$daemon" ]] && pings b1 "$(address a1 4)"
 }
 
 has_queues() { ctl node-a status --json | jq -e '[.workers[].queues] == [[0], [1]]'; }

@@ -127,19 +127,17 @@ checks() { CNI_EXTRA=${2:-$QUEUES} cni node-a CHECK "$1" "$(cat "$(node_dir node
 # checks_not POD EXTRA WORDS
 checks_not() { ! checks "$1" "$2" >"$LAB_DIR/said" && tee /dev/stderr <"$LAB_DIR/said" | grep -q "$3"; }
 
-daemon_of() { pgrep -P "$(lab_pid "vswitchd-$1")"; }
-
-is_another() { [[ $(daemon_of node-a) != "$former" ]] && ctl node-a status; }
+is_another() { [[ $(node_daemon node-a) != "$former" ]] && ctl node-a status; }
 
 restarted() {
-    former=$(daemon_of node-a)
+    former=$(node_daemon node-a)
     kill "-$1" "$former"
     wait_until 20 is_another
 }
 
 # The descriptors are lost with the supervisor.
 all_anew() {
-    former=$(daemon_of node-a)
+    former=$(node_daemon node-a)
     lab_signal vswitchd-node-a "$1" || return 1
     ! kill -0 "$former" 2>/dev/null || kill -KILL "$former"
     VSWITCHD_ROLE=supervise node_start node-a || return 1
@@ -205,7 +203,7 @@ none_kept() {
     ctl node-a show ports | tee /dev/stderr | grep -c ' pod ' | grep -qx 1 || return 1
     # The supervisor's: the host port and a2, its process none.
     wait_until 5 tuns_of "$(lab_pid vswitchd-node-a)" 2 || return 1
-    wait_until 5 tuns_of "$(daemon_of node-a)" 2
+    wait_until 5 tuns_of "$(node_daemon node-a)" 2
 }
 
 # tuns_of PROCESS COUNT: descriptors of TAPs.

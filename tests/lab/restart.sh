@@ -40,15 +40,12 @@ main() {
     report_end
 }
 
-# The process of node-a's daemon: the supervisor's child.
-daemon_of() { pgrep -P "$(lab_pid "vswitchd-$1")"; }
-
 daemon_ends() {
-    former=$(daemon_of node-a)
+    former=$(node_daemon node-a)
     kill "-$1" "$former"
 }
 
-is_another() { [[ $(daemon_of node-a) != "$former" ]] && ctl node-a status; }
+is_another() { [[ $(node_daemon node-a) != "$former" ]] && ctl node-a status; }
 
 restarted() {
     "$@"
@@ -56,7 +53,7 @@ restarted() {
 }
 
 all_anew() {
-    former=$(daemon_of node-a)
+    former=$(node_daemon node-a)
     lab_signal vswitchd-node-a "$1" || return 1
     ! kill -0 "$former" 2>/dev/null || kill -KILL "$former"
     VSWITCHD_ROLE=supervise node_start node-a || return 1
