@@ -35,7 +35,7 @@ const SECTIONS: [(&str, &str); 14] = [
 ];
 
 /// Another value of each key than the file above has.
-const CHANGES: [(&str, &str, &str); 60] = [
+const CHANGES: &[(&str, &str, &str)] = &[
     ("[node]", "name", "name = \"node-x\""),
     ("[node]", "pod_prefixes", "pod_prefixes = [\"198.18.7.0/24\"]"),
     ("[node]", "cluster_prefixes", "cluster_prefixes = [\"198.18.0.0/15\"]"),
