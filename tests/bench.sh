@@ -37,7 +37,7 @@ row() {
         { jq -c --arg id "$1" '.[] | select(.id == $id)' "$scratch/summary" && return 1; }
 }
 
-table() { python3 "$root/scripts/lib/bench/table.py" "$scratch/samples" "$scratch/summary" 4 5 >"$scratch/table"; }
+table() { python3 "$root/scripts/lib/bench/table.py" "$scratch/samples" "$scratch/summary" 4 5 "${1:-20}" >"$scratch/table"; }
 
 samples_compared() {
     sampled tcp-1-apart vswitchd value 9e9 3e9 11e9
@@ -52,6 +52,8 @@ samples_compared() {
     sampled exchange-together bridge p50_us 10
     sampled flood-1000 vswitchd value 500e3
     sampled flood-1000 nft-linear value 500e3
+    sampled out-offload-apart vswitchd-uncut value 4e9
+    sampled out-offload-apart kernel-uncut value 5e9
     sampled idle vswitchd value 1
     sampled idle ovs value 0.1
     sampled victim-fifo vswitchd lost 0.5
@@ -72,11 +74,14 @@ samples_compared() {
     check "where less is better, less reaches the goal" row B13 '.ratio == 0.4 and .verdict == "goal"'
     check "and more than the floor is below" row B14 '.verdict == "below"'
     check "beside a peer with a figure of zero there is no ratio" row B15-fifo-lost '.ratio == null and .peer == 0'
+    check "how often a NIC interrupts is told" row B5 '.what | contains("offload, an interrupt in 20 us, Gb/s")'
     check "what is asked of our own figure is judged by it" row B17 '.verdict == "floor" and .bounds_of == "ours" and .ratio == 10'
     check "where nothing is asked for there is no verdict" row B11-1000-states '.verdict == null'
     check_not "what was not measured with a peer is no row" row B2-8 true
     check "every row has its keys" jq -e 'all(.[]; has("id") and has("ours") and has("peer") and has("ratio")
         and has("floor") and has("goal") and has("verdict"))' "$scratch/summary"
+    check "a table of another run is made" table 0
+    check "where a NIC interrupts for each frame, that is told" row B5 '.what | contains("offload, interrupts not moderated, Gb/s")'
     check "the table has them all" test "$(wc -l <"$scratch/table")" = "$(($(jq length "$scratch/summary") + 1))"
 }
 

@@ -5,15 +5,16 @@
 # A veth hands its peer superframes that no wire would carry. `cut` has the kernel segment them before the
 # sender's NIC, and merge them behind the receiver's; `uncut` lets them through whole, which is what a NIC
 # with tunnel offloads spares its host. Both are measured. A NIC interrupts once for what arrives within some
-# microseconds: so do all of these.
+# microseconds, and its driver polls it: so do all of these, and those of our nodes.
 
-readonly MODERATION_NS=20000 MODERATED_POLLS=2
+# How often a NIC polls in vain before it waits for interrupts again.
+readonly MODERATED_POLLS=2
 
 kernel_wire_up() {
     local node
     for node in node-k node-c; do
         underlay_attach_node "$node"
-        moderate_interrupts "$node"
+        receive_as_a_nic "$node"
         KERNEL_VXLAN["$node"]=vxlan0
         in_ip "$node" link add vxlan0 type vxlan id "$VNI" dev eth0 dstport 4789 nolearning
         in_ip "$node" link set vxlan0 mtu "${POD_MTU[vxlan]}" up
@@ -57,10 +58,13 @@ kernel_way() {
         *-routed-*) device=eth0 ;;
     esac
     for node in node-k node-c; do
-        in_ns "$node" ethtool -K eth0 gro on tso "$whole" gso "$whole" tx-udp_tnl-segmentation "$whole" >/dev/null
+        in_ns "$node" ethtool -K eth0 tso "$whole" gso "$whole" tx-udp_tnl-segmentation "$whole" >/dev/null
         router_port "$node" "$whole"
     done
-    for node in node-a node-b; do router_port "$node" "$ours"; done
+    for node in node-a node-b; do
+        in_ns "$node" ethtool -K eth0 tso "$ours" gso "$ours" tx-udp_tnl-segmentation "$ours" tx-udp-segmentation "$ours" >/dev/null
+        router_port "$node" "$ours"
+    done
     kernel_wire_route node-k node-c "$device"
     kernel_wire_route node-c node-k "$device"
 }
@@ -85,8 +89,12 @@ kernel_wire_route() {
     in_ip "$1" route replace "${POD_PREFIX4[$2]}" via "$via" dev "$3" onlink
 }
 
-# moderate_interrupts NODE: of its NIC. nsenter would leave another namespace's /sys in place.
-moderate_interrupts() {
-    ip netns exec "$(ns "$1")" sh -c "echo $MODERATION_NS >/sys/class/net/eth0/gro_flush_timeout &&
-        echo $MODERATED_POLLS >/sys/class/net/eth0/napi_defer_hard_irqs"
+# receive_as_a_nic NODE: its NIC is polled, merges, and interrupts as often as this run has it. A veth that merges
+# nothing is not polled: each frame would go to the CPU's backlog at once. nsenter would leave another namespace's
+# /sys in place.
+receive_as_a_nic() {
+    local polls=$((bench_interrupts_us ? MODERATED_POLLS : 0))
+    in_ns "$1" ethtool -K eth0 gro on >/dev/null
+    ip netns exec "$(ns "$1")" sh -c "echo ${bench_interrupts_us}000 >/sys/class/net/eth0/gro_flush_timeout &&
+        echo $polls >/sys/class/net/eth0/napi_defer_hard_irqs"
 }

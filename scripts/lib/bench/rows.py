@@ -14,8 +14,6 @@ PLACES = {
 END = {"apart": "", "swapped": "-swapped", "together": "-together", "free": "-free"}
 # With two nodes of ours: the worker of the sending one is on the first of them, that of the other on the second.
 TWO_WORKERS = {place: f"{words}, workers CPU {{worker}} and {{other}}" for place, words in PLACES.items()}
-# What NICs of the lab do, as real ones.
-MODERATED = "an interrupt in 20 us"
 
 
 class Row:
@@ -104,10 +102,10 @@ def tunnels():
     for direction, way, row, floor in (("out", "pod to wire", "B6", 0.6), ("in", "wire to pod", "B7", 0.7)):
         for place in ("apart", "together"):
             what = f"VXLAN TCP, {way}"
-            name, how = f"{direction}-af_xdp-{place}", f"AF_XDP copy, {MODERATED}, Gb/s, {PLACES[place]}"
+            name, how = f"{direction}-af_xdp-{place}", f"AF_XDP copy, {{interrupts}}, Gb/s, {PLACES[place]}"
             for peer, end, bounds in (("kernel-cut", "", (floor, 1.0)), ("kernel-uncut", "-uncut", (None, None))):
                 yield Row(f"{row}{END[place]}{end}", name, peer, f"{what}, {how}", 1e9, *bounds, ours="vswitchd-cut")
-            name, how = f"{direction}-offload-{place}", f"offload, {MODERATED}, Gb/s, {PLACES[place]}"
+            name, how = f"{direction}-offload-{place}", f"offload, {{interrupts}}, Gb/s, {PLACES[place]}"
             row_of_offload = f"B5{'-in' if direction == 'in' else ''}{END[place]}"
             yield Row(row_of_offload, name, "kernel-uncut", f"{what}, {how}", 1e9, 0.85, 1.1, ours="vswitchd-uncut")
     yield from between_ours("af_xdp", "AF_XDP copy", "", "cut", (0.6, 1.0))
@@ -124,7 +122,7 @@ def between_ours(uplink, words, suffix, whole, asked):
     ):
         for place in ("apart", "together"):
             end, ours = f"{mode}-{place}{suffix}", f"vswitchd-{whole}"
-            what = f"{tunnel}, both ours, {words}, {MODERATED}"
+            what = f"{tunnel}, both ours, {words}, {{interrupts}}"
             bounds = (None, None) if mode == "ipip" else asked
             moved = f"{what}, TCP, Gb/s, {TWO_WORKERS[place]}"
             yield Row(f"B24-{end}", f"both-{uplink}-{mode}-{place}", peer, moved, 1e9, *bounds, ours=ours)
@@ -142,7 +140,7 @@ def by_packet_sockets():
         ("direct", "no tunnel", "uncut", "kernel-routed-uncut"),
     ):
         for place in ("apart", "together"):
-            what = f"{tunnel}, both ours, packet sockets, {MODERATED}, TCP, Gb/s, {TWO_WORKERS[place]}"
+            what = f"{tunnel}, both ours, packet sockets, {{interrupts}}, TCP, Gb/s, {TWO_WORKERS[place]}"
             name, ours = f"both-af_packet-{mode}-{place}", f"vswitchd-{whole}"
             yield Row(f"B24-{mode}-{place}-packet", name, peer, what, 1e9, None, None, ours=ours)
 

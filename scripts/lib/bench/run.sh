@@ -8,6 +8,8 @@
 # Set by bench_node: rounds, seconds of each load, what nice adds to daemon and loads.
 bench_rounds=5 bench_seconds=3
 readonly BENCH_NICE=-15
+# In how many microseconds a NIC of the lab interrupts once; 0: for each frame that finds it idle.
+bench_interrupts_us=20
 # A figure during which other programs had more of the machine's CPU time than that is measured again, until
 # it was measured so often; then it counts, and is told as noisy.
 readonly BENCH_FOREIGN=0.05
@@ -88,7 +90,7 @@ bench_conditions() {
 
 bench_table() {
     local reason
-    bench_python table "$bench_dir/samples" "$bench_dir/summary.json" "$worker_cpu" "$other_cpu"
+    bench_python table "$bench_dir/samples" "$bench_dir/summary.json" "$worker_cpu" "$other_cpu" "$bench_interrupts_us"
     bench_python chart "$bench_dir/summary.json" "$bench_dir/chart.svg"
     for reason in "${bench_left_out[@]}"; do skip "${reason%%:*}" "${reason#*: }"; done
 }

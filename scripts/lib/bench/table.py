@@ -1,8 +1,9 @@
 """The table of a run's rows, and its summary for machines.
 
-Usage: table.py SAMPLES SUMMARY WORKER OTHER
+Usage: table.py SAMPLES SUMMARY WORKER OTHER INTERRUPTS
 
-WORKER is the CPU of vswitchd's worker, OTHER the one beside it.
+WORKER is the CPU of vswitchd's worker, OTHER the one beside it; a NIC of the lab interrupts once in INTERRUPTS
+microseconds, or for each frame that finds it idle if that is 0.
 SAMPLES has a line of JSON for each measurement of a side: {measurement, side, value, …}, with what meter.py
 prints, and `bytes` and `retransmits` where it moved bytes. A row compares two sides of a measurement by their
 medians. SUMMARY gets a list of {id, ours, peer, ratio, floor, goal, verdict} with more keys beside. `verdict` is
@@ -21,16 +22,21 @@ from rows import rows
 
 
 def main():
-    samples, summary, worker, other = sys.argv[1:]
+    samples, summary, worker, other, interrupts = sys.argv[1:]
+    words = {"worker": worker, "other": other, "interrupts": moderation(interrupts)}
     figures = defaultdict(list)
     with open(samples) as file:
         for line in file:
             sample = json.loads(line)
             figures[sample["measurement"], sample["side"]].append(sample)
-    done = [compared(row, figures) | {"what": row.what.format(worker=worker, other=other)} for row in rows() if is_measured(row, figures)]
+    done = [compared(row, figures) | {"what": row.what.format(**words)} for row in rows() if is_measured(row, figures)]
     with open(summary, "w") as file:
         json.dump(done, file, indent=1, allow_nan=False)
     show(done)
+
+
+def moderation(interrupts):
+    return "interrupts not moderated" if interrupts == "0" else f"an interrupt in {interrupts} us"
 
 
 def is_measured(row, figures):

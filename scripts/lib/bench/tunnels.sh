@@ -45,7 +45,7 @@ tunnels_up() {
     # For what goes without a tunnel.
     for node in node-a node-b node-k node-c; do underlay_route_pods "$node"; done
     for node in node-a node-b; do
-        moderate_interrupts "$node"
+        receive_as_a_nic "$node"
         tunnel_config "$node" >"$(node_dir "$node")/vswitch.toml"
         node_start "$node"
         pod_plug "$node" "${node#node-}1"
