@@ -65,11 +65,13 @@ use walk::ahead;
 use walk::coalesce::Coalescer;
 use walk::fragments::Fragments;
 pub use walk::ipip::Ipip;
+use walk::joined;
 use walk::narrator::Silent;
 pub use walk::narrator::{
     AfterBridge, Decapsulation, DecidedBy, Network, PolicyEvent, SessionStanding, TraceEvent,
 };
 pub use walk::path_mtu::PathMtu;
+use walk::segment;
 use walk::{Decision, View, decide};
 
 /// Time of a turn, in milliseconds since a moment that the caller chose; never decreasing.
@@ -180,6 +182,9 @@ impl Dataplane {
         now: Millis,
         egress: &mut impl Egress,
     ) {
+        if let Some(plan) = joined::tunnel_packets(tables, ingress, &packet) {
+            return self.process_each(tables, ingress, &packet, &plan, now, egress);
+        }
         self.counters.received(ingress, packet.frame.len());
 
         let mut decision = Decision::open();
@@ -193,6 +198,25 @@ impl Dataplane {
         let (tally, pool) = (Counted(&self.counters, &mut self.sampler), &self.pool);
         let exit = Exit { tables, pool, egress, tally, shaper: Some(&mut self.shaper) };
         Act { tables, pool, ingress, exit, coalescer }.carry_out(packet, &decision);
+    }
+
+    /// Each of the tunnel packets that came as one, to its end.
+    #[cold]
+    fn process_each(
+        &mut self,
+        tables: &Tables,
+        ingress: PortId,
+        joined: &Packet,
+        plan: &segment::Plan,
+        now: Millis,
+        egress: &mut impl Egress,
+    ) {
+        for piece in 0..plan.pieces() {
+            match joined::tunnel_packet(joined, plan, piece, &self.pool) {
+                Ok(packet) => self.process(tables, ingress, packet, now, egress),
+                Err(reason) => self.unreadable(ingress, reason),
+            }
+        }
     }
 
     #[inline(always)]

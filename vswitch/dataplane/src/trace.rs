@@ -13,6 +13,7 @@ use crate::session::SessionTable;
 use crate::tables::{Fdb, PortId, Tables};
 use crate::verdict::Verdict;
 use crate::walk::fragments::Fragments;
+use crate::walk::joined;
 use crate::walk::narrator::{Narrator, TraceEvent};
 use crate::walk::{Decision, View, decide};
 use crate::{Dataplane, Egress, Millis};
@@ -68,7 +69,28 @@ impl Dataplane {
     }
 }
 
+/// Tunnel packets that came as one walk one after the other; the verdict is the last one's.
 fn narrate(view: &View<'_>, pool: &Pool, ingress: PortId, packet: Packet) -> Trace {
+    let Some(plan) = joined::tunnel_packets(view.tables, ingress, &packet) else {
+        return narrate_one(view, pool, ingress, packet);
+    };
+    let mut all =
+        Trace { events: Vec::new(), verdict: Decision::open().verdict, leaves: Vec::new() };
+    for piece in 0..plan.pieces() {
+        match joined::tunnel_packet(&packet, &plan, piece, pool) {
+            Ok(packet) => {
+                let Trace { events, verdict, leaves } = narrate_one(view, pool, ingress, packet);
+                all.events.extend(events);
+                all.leaves.extend(leaves);
+                all.verdict = verdict;
+            }
+            Err(reason) => all.verdict = Verdict::Drop(reason),
+        }
+    }
+    all
+}
+
+fn narrate_one(view: &View<'_>, pool: &Pool, ingress: PortId, packet: Packet) -> Trace {
     let tables = view.tables;
     let mut events = Events::default();
     let mut decision = Decision::open();

@@ -6,6 +6,7 @@
 //! | `properties` | what is true of any packet, by proptest |
 //! | `policy_properties` | that policies hold for any packets, by a naive model |
 //! | `service_properties` | that flows to services reach their backends, by a naive model |
+//! | `joined`     | tunnel packets that came as one |
 //! | `journeys`   | what arrives of a superframe that was cut, and at a second node |
 //! | `merging`    | which segments from the NIC leave together, and when |
 //! | `drop_reasons_page` | that `docs/drop-reasons.md` is made of the code |
@@ -15,6 +16,7 @@
 
 mod drop_reasons_page;
 mod drop_samples;
+mod joined;
 mod journeys;
 mod merging;
 mod no_alloc;

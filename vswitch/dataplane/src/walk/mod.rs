@@ -25,6 +25,7 @@
 //! | which size of segments it may announce | `clamp` | |
 //! | what a batch is going to read   | `ahead`   | before the walks |
 //! | which inner flow IPIP carries   | `ipip`    | before the walks |
+//! | whether it is several tunnel packets | `joined` | before the walks |
 //! | make it so                      | `translate`, `rewrite`, `answer`, `flood`, `segment`, `superframe`, `fragment`, `coalesce`, `outer_checksum` | |
 
 mod affinity;
@@ -40,6 +41,7 @@ pub(crate) mod flow;
 pub(crate) mod fragment;
 pub(crate) mod fragments;
 pub(crate) mod ipip;
+pub(crate) mod joined;
 pub(crate) mod narrator;
 mod offload;
 pub(crate) mod outer_checksum;

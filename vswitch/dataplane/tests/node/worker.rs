@@ -15,7 +15,7 @@ pub(crate) struct Worker {
     pub(crate) node: Node,
     pool: Pool,
     trace_pool: Pool,
-    counters: Arc<Counters>,
+    pub(crate) counters: Arc<Counters>,
     dataplane: Dataplane,
 }
 
