@@ -26,7 +26,7 @@ main() {
     # A veth takes XDP only if its other end sends by no more queues than it has.
     in_ns router ethtool -L to-node-a rx 1 tx 1
     in_ns node-a ethtool -L eth0 rx 1 tx 1
-    node_config node-a vxlan node-b | sed "s|^cores = .*|cores = [$cores]|" \
+    node_config node-a vxlan node-b | sed "s|^cores = .*|cores = [$cores]|; s|^\[uplink\]|&\nsend_by = \"af_xdp\"|" \
         >"$(node_dir node-a)/vswitch.toml"
     node_config node-b vxlan node-a >"$(node_dir node-b)/vswitch.toml"
     node_start node-a

@@ -65,7 +65,7 @@ tap_taken_away() {
     take_tap
     check "the TAP deleted again and again: AF_XDP takes over" until_deadline "$SOON" is_kind af_xdp
     check "the TAP is gone" wait_until 3 has_no_tap
-    told 'af_xdp, as offload stopped working: another program changes' 'sends by af_xdp'
+    told 'af_xdp, as offload stopped working: another program changes' 'sends by packet sockets, as AF_XDP would copy'
     works
 }
 

@@ -232,7 +232,7 @@ pub struct WorkerStatus {
     pub core_share: Option<WorkerCoreShare>,
     /// Queues of the NIC that it owns.
     pub queues: Vec<u32>,
-    /// How it sends by the NIC: `af_xdp`, by its first queue, or `af_packet`, without a queue; absent
+    /// How it sends by the NIC: `af_xdp`, by its first queue, or `af_packet`, by a packet socket; absent
     /// without an uplink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sends_by: Option<String>,

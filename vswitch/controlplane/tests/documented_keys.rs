@@ -46,6 +46,7 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ("[uplink]", "kind", "kind = \"auto\""),
     ("[uplink]", "xdp", "xdp = \"generic\""),
     ("[uplink]", "zero_copy", "zero_copy = true"),
+    ("[uplink]", "send_by", "send_by = \"af_packet\""),
     ("[overlay]", "encapsulation", "encapsulation = \"ipip\""),
     ("[overlay]", "encapsulate", "encapsulate = \"cross-subnet\""),
     ("[overlay]", "vni", "vni = 11"),

@@ -107,12 +107,12 @@ impl OpenUplink {
     /// Work that it takes undone.
     #[must_use]
     pub fn offloads(&self) -> Offloads {
-        match self.control.kind() {
-            UplinkKind::Offload => Offloads { checksum: true, tso: true, uso: true, vxlan: true },
-            // No virtio header of a packet socket can say a tunnel; a superframe of UDP is one since Linux 6.2.
-            UplinkKind::AfPacket => Offloads { checksum: true, tso: true, ..Offloads::default() },
-            UplinkKind::AfXdp => Offloads::default(),
+        if self.control.kind() == UplinkKind::Offload {
+            return Offloads { checksum: true, tso: true, uso: true, vxlan: true };
         }
+        // No virtio header of a packet socket can say a tunnel; a superframe of UDP is one since Linux 6.2.
+        let whole = self.control.sends_by_packet_sockets();
+        Offloads { checksum: whole, tso: whole, ..Offloads::default() }
     }
 
     /// What of it is compared and put right.

@@ -103,6 +103,19 @@ pub struct UplinkSettings {
     pub xdp: Xdp,
     /// Ask the driver for zero-copy.
     pub zero_copy: bool,
+    /// What an AF_XDP uplink sends by.
+    pub send_by: SendByChoice,
+}
+
+/// What an AF_XDP uplink sends by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendByChoice {
+    /// Its AF_XDP sockets if the driver has zero-copy, else packet sockets.
+    Auto,
+    /// Its AF_XDP sockets.
+    AfXdp,
+    /// Packet sockets.
+    AfPacket,
 }
 
 /// How packets get from the NIC and to it.

@@ -15,7 +15,7 @@ use super::values::nothing_to_encapsulate_by;
 use super::{
     BridgeSettings, Config, ControlSettings, HandoffSetting, HostSettings, KernelRouteSettings,
     KubernetesSettings, MetricsSettings, NodeSettings, OverlaySettings, PortIoSetting,
-    UplinkChoice, UplinkSettings, WorkerSettings, Xdp,
+    SendByChoice, UplinkChoice, UplinkSettings, WorkerSettings, Xdp,
 };
 
 pub(super) const PREFIX: &str = "a prefix such as \"198.18.1.0/24\" or \"fd00:18:1::/64\"";
@@ -179,11 +179,17 @@ fn uplink<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<UplinkS
         ("auto", UplinkChoice::Auto),
     ];
     let kind = reader.one_of(&mut section, "kind", &kinds).unwrap_or(UplinkChoice::AfXdp);
-    let of_af_xdp = ["xdp", "zero_copy"].into_iter().filter(|key| section.has(key));
+    let of_af_xdp = ["xdp", "zero_copy", "send_by"].into_iter().filter(|key| section.has(key));
     let of_af_xdp: Vec<_> = of_af_xdp.collect();
     let words = [("auto", Xdp::Auto), ("native", Xdp::Native), ("generic", Xdp::Generic)];
     let xdp = reader.one_of(&mut section, "xdp", &words).unwrap_or(Xdp::Auto);
     let zero_copy = reader.boolean(&mut section, "zero_copy").unwrap_or(false);
+    let words = [
+        ("auto", SendByChoice::Auto),
+        ("af_xdp", SendByChoice::AfXdp),
+        ("af_packet", SendByChoice::AfPacket),
+    ];
+    let send_by = reader.one_of(&mut section, "send_by", &words).unwrap_or(SendByChoice::Auto);
     let other = match kind {
         UplinkChoice::Offload => Some("offload"),
         UplinkChoice::AfPacket => Some("af_packet"),
@@ -199,7 +205,16 @@ fn uplink<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> Option<UplinkS
     }
     reader.finish(section);
     let interface = interface.unwrap_or_default();
-    Some(UplinkSettings { interface, address, address6, proxy_neighbors, kind, xdp, zero_copy })
+    Some(UplinkSettings {
+        interface,
+        address,
+        address6,
+        proxy_neighbors,
+        kind,
+        xdp,
+        zero_copy,
+        send_by,
+    })
 }
 
 fn overlay<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> OverlaySettings {

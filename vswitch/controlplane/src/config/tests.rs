@@ -276,7 +276,7 @@ fn a_problem_names_line_key_and_expectation() {
         ),
         (
             "attachment = 3\n",
-            "f:7: uplink.attachment: unknown key; expected one of address, address6, interface, kind, proxy_neighbors, xdp, zero_copy",
+            "f:7: uplink.attachment: unknown key; expected one of address, address6, interface, kind, proxy_neighbors, send_by, xdp, zero_copy",
         ),
         (
             "kind = \"dpdk\"\n",

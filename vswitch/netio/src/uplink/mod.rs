@@ -7,11 +7,9 @@
 //!
 //! | file | kind |
 //! |---|---|
-//! | `af_xdp`    | receives and sends by an AF_XDP socket a queue, behind the XDP pinhole |
+//! | `af_xdp`    | receives by an AF_XDP socket a queue, behind the XDP pinhole, and sends by it or by `packet_tx` |
 //! | `offload`   | receives and sends superframes whole by a TAP, behind the pinhole by tc; `tap_queue` and `tap_header` are its queues |
-//! | `af_packet` | receives and sends by packet sockets, whose originals tc drops; `packet_rx`, `packet_tx` and `packet_socket` are its queues |
-//!
-//! A worker without a queue of an AF_XDP uplink sends by `packet_tx`, too.
+//! | `af_packet` | receives and sends by packet sockets, whose originals tc drops; `packet_rx`, `packet_tx`, `udp_gso` and `packet_socket` are its queues |
 //!
 //! The enums are matched once a batch on the way in and once a packet on the way out; nothing is
 //! dispatched at run time by a pointer.
@@ -24,6 +22,7 @@ mod packet_socket;
 mod packet_tx;
 mod tap_header;
 mod tap_queue;
+mod udp_gso;
 
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
@@ -33,8 +32,6 @@ use frame::{Frame, Packet, Pool};
 use crate::Result;
 use crate::pinhole::{AttachMode, AttachWish, PinholeFilter, TcWish};
 use crate::xsk::{XskMode, XskRx, XskStatistics, XskTx};
-
-use packet_socket::Way;
 
 pub use af_packet::PacketUplink;
 pub use af_xdp::AfXdp;
@@ -67,6 +64,20 @@ pub struct UplinkConfig<'a> {
     pub attach: AttachWish,
     /// Try zero-copy before copy mode.
     pub zero_copy: bool,
+    /// What frames are sent by.
+    pub send_by: SendBy,
+}
+
+/// What an AF_XDP uplink sends frames by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SendBy {
+    /// The queue's AF_XDP socket with zero-copy, else a packet socket.
+    #[default]
+    Auto,
+    /// The queue's AF_XDP socket.
+    AfXdp,
+    /// A packet socket for each queue.
+    AfPacket,
 }
 
 /// One receive queue of the NIC, both ways.
@@ -199,9 +210,7 @@ impl UplinkControl {
     /// If the kernel refuses the socket.
     pub fn extra_tx(&self) -> Result<Tx> {
         match self {
-            Self::AfXdp(control) => {
-                PacketTx::open(control.ifindex(), Way::Bypass).map(Tx::AfPacket)
-            }
+            Self::AfXdp(control) => control.extra_tx(),
             Self::Tap(control) => control.extra_tx(),
             Self::Packet(control) => control.extra_tx(),
         }
@@ -254,6 +263,16 @@ impl UplinkControl {
             Self::AfXdp(_) => UplinkKind::AfXdp,
             Self::Tap(_) => UplinkKind::Offload,
             Self::Packet(_) => UplinkKind::AfPacket,
+        }
+    }
+
+    /// Whether frames are sent by packet sockets, which take superframes whole if there is no tunnel.
+    #[must_use]
+    pub fn sends_by_packet_sockets(&self) -> bool {
+        match self {
+            Self::AfXdp(control) => control.sends_by_packet_sockets(),
+            Self::Tap(_) => false,
+            Self::Packet(_) => true,
         }
     }
 

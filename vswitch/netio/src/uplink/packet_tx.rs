@@ -1,14 +1,14 @@
-//! Transmit handles by a packet socket: for a worker of the kind `af_packet`, and for one that owns no queue of
-//! an AF_XDP uplink.
+//! Transmit handles by a packet socket: of the kind `af_packet`, and of an AF_XDP uplink for workers whose queue
+//! has no zero-copy, and for those that own no queue.
 //!
-//! Enters: frames. Leaves: the same, many by one `sendmmsg`. Of the kind `af_packet` also superframes and what
-//! has an unfinished checksum, each by a call of its own.
+//! Enters: frames. Leaves: the same, many by one `sendmmsg`, and tunnel packets of one flow as one (`udp_gso`).
+//! Superframes and what has an unfinished checksum leave as well, each by a call of its own. Beside AF_XDP sockets
+//! that send a handle takes finished frames alone, and bypasses the queueing discipline as they do.
 //!
 //! For a worker without a queue an AF_XDP socket would not do: the kernel has one fill ring and one
 //! completion ring for a queue (net/xdp/xsk_buff_pool.c), each for one consumer or producer. A socket of its
 //! own memory is refused with EBUSY beside the owner's; one that shares the owner's memory shares these
-//! rings, too, and would need a lock or hand frames from thread to thread. The socket bypasses the queueing
-//! discipline as the others' do, so that it makes no difference to a pod which worker it has.
+//! rings, too, and would need a lock or hand frames from thread to thread.
 
 use std::io;
 use std::mem::zeroed;
@@ -19,6 +19,7 @@ use frame::{CAPACITY_BYTES, Packet};
 
 use super::TxError;
 use super::packet_socket::{self, HEADER_BYTES, Way};
+use super::udp_gso::{self, FRONT_LEN, HEADERS_LEN};
 use crate::port::vnet;
 use crate::sys::check;
 use crate::xsk::MAX_FRAME_BYTES;
@@ -31,8 +32,9 @@ const SLOTS: usize = 2048;
 /// front again.
 const MEMORY_BYTES: usize = SLOTS * 2048;
 
-/// Messages of one system call; their headers lie on the stack.
+/// Frames of one system call; the headers of its messages lie on the stack. A superframe has no more.
 const BATCH: usize = 64;
+const _: () = assert!(BATCH >= udp_gso::MAX_FRAMES);
 
 /// A transmit handle by a packet socket.
 #[derive(Debug)]
@@ -45,6 +47,23 @@ pub struct PacketTx {
     queued: Vec<(usize, usize)>,
     /// Of those the kernel has taken so many, from the first on.
     taken: usize,
+    /// The kernel takes several frames as one.
+    joins: bool,
+}
+
+/// The frames that one system call offers the kernel, by messages.
+struct Messages {
+    count: usize,
+    /// Of each, how many frames it has.
+    frames: [usize; BATCH],
+    /// What stands in front of those that have several, in their order.
+    fronts: [[u8; FRONT_LEN]; BATCH / 2],
+}
+
+/// Why the kernel did not take the first message that was offered, and how many frames that has.
+struct Refused {
+    error: io::Error,
+    frames: usize,
 }
 
 impl PacketTx {
@@ -59,7 +78,7 @@ impl PacketTx {
 
     pub(super) fn new(socket: Arc<OwnedFd>, way: Way) -> Self {
         let (memory, queued) = (vec![0; MEMORY_BYTES], Vec::with_capacity(SLOTS));
-        Self { socket, way, memory, queued, taken: 0 }
+        Self { socket, way, memory, queued, taken: 0, joins: way == Way::Whole }
     }
 
     pub(super) fn send(&mut self, packet: &Packet) -> std::result::Result<(), TxError> {
@@ -115,26 +134,33 @@ impl PacketTx {
         let failed = |source| Error::PacketSocket { action: "send by a packet socket", source };
         let mut outcome = Ok(());
         while self.taken < self.queued.len() {
-            match self.send_batch() {
-                Ok(sent) => self.taken += sent,
-                Err(error) => match (error.raw_os_error(), self.way) {
-                    // The queueing discipline dropped it, and counts that.
-                    (Some(libc::ENOBUFS), Way::Whole) => self.taken += 1,
-                    // The driver's queue or the socket's memory is full.
-                    (Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR), _) => {
-                        return outcome;
-                    }
-                    // What packet_snd (net/packet/af_packet.c) returns for the frame, not for the NIC.
-                    (Some(libc::EMSGSIZE | libc::EINVAL), _) => {
-                        self.taken += 1;
-                        outcome = Err(failed(error));
-                    }
-                    (_, Way::Bypass) => return Err(failed(error)),
-                    (_, Way::Whole) => {
-                        outcome = Err(failed(error));
-                        break;
-                    }
-                },
+            let messages = self.messages();
+            let Refused { error, frames } = match self.offer(&messages) {
+                Ok(sent) => {
+                    self.taken += messages.frames[..sent].iter().sum::<usize>();
+                    continue;
+                }
+                Err(refused) => refused,
+            };
+            match (error.raw_os_error(), self.way) {
+                // The queueing discipline dropped it, and counts that.
+                (Some(libc::ENOBUFS), Way::Whole) => self.taken += frames,
+                // The driver's queue or the socket's memory is full.
+                (Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR), _) => {
+                    return outcome;
+                }
+                // Linux before 6.2 knows no superframe of UDP here (include/linux/virtio_net.h).
+                (Some(libc::EINVAL), _) if frames > 1 => self.joins = false,
+                // What packet_snd (net/packet/af_packet.c) returns for the frame, not for the NIC.
+                (Some(libc::EMSGSIZE | libc::EINVAL), _) => {
+                    self.taken += frames;
+                    outcome = Err(failed(error));
+                }
+                (_, Way::Bypass) => return Err(failed(error)),
+                (_, Way::Whole) => {
+                    outcome = Err(failed(error));
+                    break;
+                }
             }
         }
         self.queued.clear();
@@ -146,34 +172,78 @@ impl PacketTx {
         (self.queued.len() - self.taken) as u32
     }
 
-    /// Offers the kernel the next frames; how many it took. An error is that of the first.
-    fn send_batch(&self) -> io::Result<usize> {
+    /// How the next frames are offered to the kernel.
+    fn messages(&self) -> Messages {
+        let mut messages =
+            Messages { count: 0, frames: [0; BATCH], fronts: [[0; FRONT_LEN]; BATCH / 2] };
+        let mut fronts = messages.fronts.iter_mut();
+        let mut next = self.taken;
+        while let Some(waiting) = self.queued.get(next..).filter(|waiting| !waiting.is_empty()) {
+            let frames =
+                waiting.iter().map(|&(begin, end)| &self.memory[begin + HEADER_BYTES..end]);
+            let joined = if self.joins { udp_gso::superframe(frames) } else { None };
+            let count = joined.as_ref().map_or(1, |joined| joined.frames);
+            if next + count > self.taken + BATCH {
+                break;
+            }
+            if let Some((joined, front)) = joined.zip(fronts.next()) {
+                *front = joined.front;
+            }
+            messages.frames[messages.count] = count;
+            messages.count += 1;
+            next += count;
+        }
+        messages
+    }
+
+    /// Offers the kernel the next frames by these messages; how many of them it took.
+    fn offer(&self, messages: &Messages) -> std::result::Result<usize, Refused> {
         // SAFETY: both are structures of integers and pointers, for all of which zero is a value.
-        let (mut vectors, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) =
+        let (mut vectors, mut headers): ([libc::iovec; BATCH * 3 / 2], [libc::mmsghdr; BATCH]) =
             unsafe { (zeroed(), zeroed()) };
-        let mut count = 0;
-        for (vector, &(begin, end)) in vectors.iter_mut().zip(&self.queued[self.taken..]) {
-            let bytes = &self.memory[begin..end];
-            // The kernel only reads what a message to send points to.
-            vector.iov_base = bytes.as_ptr().cast_mut().cast();
-            vector.iov_len = bytes.len();
-            count += 1;
+        let mut places = vectors.iter_mut();
+        let mut place = |bytes: &[u8]| {
+            if let Some(place) = places.next() {
+                // The kernel only reads what a message to send points to.
+                place.iov_base = bytes.as_ptr().cast_mut().cast();
+                place.iov_len = bytes.len();
+            }
+        };
+        let mut frames =
+            self.queued[self.taken..].iter().map(|&(begin, end)| &self.memory[begin..end]);
+        let mut fronts = messages.fronts.iter();
+        let messages = &messages.frames[..messages.count];
+        for &count in messages {
+            if count == 1 {
+                frames.by_ref().take(1).for_each(&mut place);
+                continue;
+            }
+            fronts.by_ref().take(1).for_each(|front| place(front));
+            let payload = |frame: &'_ [u8]| place(&frame[HEADER_BYTES + HEADERS_LEN..]);
+            frames.by_ref().take(count).for_each(payload);
         }
-        for (message, vector) in messages.iter_mut().zip(&mut vectors).take(count) {
-            message.msg_hdr.msg_iov = vector;
-            message.msg_hdr.msg_iovlen = 1;
+        let mut free = vectors.as_mut_slice();
+        for (header, &count) in headers.iter_mut().zip(messages) {
+            let (own, rest) = free.split_at_mut(if count == 1 { 1 } else { 1 + count });
+            header.msg_hdr.msg_iov = own.as_mut_ptr();
+            header.msg_hdr.msg_iovlen = own.len();
+            free = rest;
         }
-        // SAFETY: the first `count` messages each point to one live vector, and that to bytes of the
-        // queue's live memory; the rest of a header is zero, which is no address and no control data.
-        let sent = check(unsafe {
+        // SAFETY: as many headers as there are messages each point to live vectors of their own, and these to
+        // live bytes: the queue's memory, or what stands in front of a superframe; the rest of a header is
+        // zero, which is no address and no control data.
+        let sent = unsafe {
             libc::sendmmsg(
                 self.socket.as_raw_fd(),
-                messages.as_mut_ptr(),
-                count as libc::c_uint,
+                headers.as_mut_ptr(),
+                messages.len() as libc::c_uint,
                 libc::MSG_DONTWAIT,
             )
-        })?;
-        Ok(sent as usize)
+        };
+        match check(sent) {
+            Ok(sent) => Ok(sent as usize),
+            Err(error) => Err(Refused { error, frames: messages.first().copied().unwrap_or(1) }),
+        }
     }
 
     /// Has the kernel take one packet, whatever its header says of it.

@@ -5,9 +5,9 @@
 
 use std::error::Error as _;
 
-use controlplane::config::{UplinkSettings, Xdp};
+use controlplane::config::{SendByChoice, UplinkSettings, Xdp};
 use netio::pinhole::{AttachMode, AttachWish, PinholeFilter, TcWish};
-use netio::uplink::{UplinkConfig, UplinkControl, UplinkKind, UplinkQueue};
+use netio::uplink::{SendBy, UplinkConfig, UplinkControl, UplinkKind, UplinkQueue};
 use netio::xsk::XskMode;
 
 use crate::error::{Error, Result, chain};
@@ -45,6 +45,11 @@ impl Nic<'_> {
                 Xdp::Generic => AttachWish::Generic,
             },
             zero_copy,
+            send_by: match self.settings.send_by {
+                SendByChoice::Auto => SendBy::Auto,
+                SendByChoice::AfXdp => SendBy::AfXdp,
+                SendByChoice::AfPacket => SendBy::AfPacket,
+            },
         };
         let (control, queues) = UplinkControl::open_af_xdp(&nic, self.steering)
             .map_err(|source| Error::Uplink { interface: interface.clone(), source })?;
