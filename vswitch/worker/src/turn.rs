@@ -2,8 +2,9 @@
 //!
 //! A turn: take the published tables and the control thread's commands, store the epoch, receive
 //! from the NIC's queues, from the TAPs that are ready and from other workers, as `schedule` has them, each packet
-//! walked to its end before the next, or handed over to another worker; then flush. Without packets the worker spins a little, then sleeps until a file
-//! descriptor is ready, or what waits for the rate of a port is due.
+//! walked to its end before the next, or handed over to another worker; then flush. Without packets the worker spins a
+//! little, giving way to others of its core, then sleeps until a file descriptor is ready, or what waits for the rate
+//! of a port is due.
 //!
 //! mio is edge-triggered, and a turn reads a share from a TAP at most: the schedule remembers
 //! which may still have packets. TAPs are chosen by readiness even while spinning, as asking each in
@@ -16,6 +17,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
@@ -235,6 +237,9 @@ impl Turn {
             }
             // From here on another worker that hands something over wakes this one.
             let sleeps = !timeout.is_zero() && self.inbound.may_sleep();
+            if !sleeps && !has_work && !unsent && received == 0 {
+                self.give_way();
+            }
             self.wait(if sleeps { timeout } else { Duration::ZERO });
             if sleeps {
                 self.inbound.awake();
@@ -245,6 +250,14 @@ impl Turn {
                 self.dataplane.fdb.expire(now, EXPIRE_BUDGET);
                 self.shared.frames_free.store(self.pool.available(), Ordering::Relaxed);
             }
+        }
+    }
+
+    /// Lets another program of this core run, if one waits for it: it may be the one that sends the next packet, or
+    /// that reads what was sent to it. A worker that never sleeps is to have the core for itself.
+    fn give_way(&self) {
+        if self.idle != Idle::Spin {
+            thread::yield_now();
         }
     }
 
