@@ -19,7 +19,7 @@ use frame::{CAPACITY_BYTES, Packet};
 
 use super::TxError;
 use super::packet_socket::{self, HEADER_BYTES, Way};
-use super::udp_gso::{self, FRONT_LEN, HEADERS_LEN};
+use super::udp_gso::{self, Queued, Superframe};
 use crate::port::vnet;
 use crate::sys::check;
 use crate::xsk::MAX_FRAME_BYTES;
@@ -43,12 +43,20 @@ pub struct PacketTx {
     way: Way,
     /// What is queued, one frame behind the other, each behind its header.
     memory: Vec<u8>,
-    /// Where each begins and ends.
-    queued: Vec<(usize, usize)>,
+    queued: Vec<Slot>,
     /// Of those the kernel has taken so many, from the first on.
     taken: usize,
     /// The kernel takes several frames as one.
     joins: bool,
+}
+
+/// Where in the memory a frame is, with its header.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    begin: usize,
+    end: usize,
+    /// The worker has computed the frame's checksums.
+    is_summed: bool,
 }
 
 /// The frames that one system call offers the kernel, by messages.
@@ -56,8 +64,8 @@ struct Messages {
     count: usize,
     /// Of each, how many frames it has.
     frames: [usize; BATCH],
-    /// What stands in front of those that have several, in their order.
-    fronts: [[u8; FRONT_LEN]; BATCH / 2],
+    /// Those that have several, in their order.
+    superframes: [Option<Superframe>; BATCH / 2],
 }
 
 /// Why the kernel did not take the first message that was offered, and how many frames that has.
@@ -83,7 +91,8 @@ impl PacketTx {
 
     pub(super) fn send(&mut self, packet: &Packet) -> std::result::Result<(), TxError> {
         if !packet.offload.is_undone() {
-            return self.send_with(packet.frame.len(), |into| into.copy_from_slice(&packet.frame));
+            let write = |into: &mut [u8]| into.copy_from_slice(&packet.frame);
+            return self.queue(packet.frame.len(), false, write);
         }
         if self.way == Way::Bypass {
             return Err(TxError::Unfinished);
@@ -100,9 +109,19 @@ impl PacketTx {
         self.send_at_once(&header[..HEADER_BYTES], &packet.frame)
     }
 
+    /// Of a frame that the worker makes and whose checksums it computes.
     pub(super) fn send_with(
         &mut self,
         len: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> std::result::Result<(), TxError> {
+        self.queue(len, true, write)
+    }
+
+    fn queue(
+        &mut self,
+        len: usize,
+        is_summed: bool,
         write: impl FnOnce(&mut [u8]),
     ) -> std::result::Result<(), TxError> {
         let (longest, header_bytes) = match self.way {
@@ -114,7 +133,7 @@ impl PacketTx {
             _ if len > longest => return Err(TxError::TooLong),
             _ => {}
         }
-        let begin = self.queued.last().map_or(0, |(_, end)| *end);
+        let begin = self.queued.last().map_or(0, |slot| slot.end);
         let end = begin + header_bytes + len;
         if self.queued.len() == SLOTS || end > self.memory.len() {
             return Err(TxError::Full);
@@ -122,7 +141,7 @@ impl PacketTx {
         let (header, frame) = self.memory[begin..end].split_at_mut(header_bytes);
         header.fill(0);
         write(frame);
-        self.queued.push((begin, end));
+        self.queued.push(Slot { begin, end, is_summed });
         Ok(())
     }
 
@@ -175,19 +194,23 @@ impl PacketTx {
     /// How the next frames are offered to the kernel.
     fn messages(&self) -> Messages {
         let mut messages =
-            Messages { count: 0, frames: [0; BATCH], fronts: [[0; FRONT_LEN]; BATCH / 2] };
-        let mut fronts = messages.fronts.iter_mut();
+            Messages { count: 0, frames: [0; BATCH], superframes: [None; BATCH / 2] };
+        let mut superframes = messages.superframes.iter_mut();
         let mut next = self.taken;
         while let Some(waiting) = self.queued.get(next..).filter(|waiting| !waiting.is_empty()) {
-            let frames =
-                waiting.iter().map(|&(begin, end)| &self.memory[begin + HEADER_BYTES..end]);
+            let frames = waiting.iter().map(|slot| Queued {
+                bytes: &self.memory[slot.begin + HEADER_BYTES..slot.end],
+                is_summed: slot.is_summed,
+            });
             let joined = if self.joins { udp_gso::superframe(frames) } else { None };
             let count = joined.as_ref().map_or(1, |joined| joined.frames);
             if next + count > self.taken + BATCH {
                 break;
             }
-            if let Some((joined, front)) = joined.zip(fronts.next()) {
-                *front = joined.front;
+            if joined.is_some()
+                && let Some(place) = superframes.next()
+            {
+                *place = joined;
             }
             messages.frames[messages.count] = count;
             messages.count += 1;
@@ -210,17 +233,19 @@ impl PacketTx {
             }
         };
         let mut frames =
-            self.queued[self.taken..].iter().map(|&(begin, end)| &self.memory[begin..end]);
-        let mut fronts = messages.fronts.iter();
+            self.queued[self.taken..].iter().map(|slot| &self.memory[slot.begin..slot.end]);
+        let mut superframes = messages.superframes.iter().flatten();
         let messages = &messages.frames[..messages.count];
         for &count in messages {
             if count == 1 {
                 frames.by_ref().take(1).for_each(&mut place);
                 continue;
             }
-            fronts.by_ref().take(1).for_each(|front| place(front));
-            let payload = |frame: &'_ [u8]| place(&frame[HEADER_BYTES + HEADERS_LEN..]);
-            frames.by_ref().take(count).for_each(payload);
+            for superframe in superframes.by_ref().take(1) {
+                place(superframe.front());
+                let payload = HEADER_BYTES + superframe.headers_len;
+                frames.by_ref().take(count).for_each(|frame| place(&frame[payload..]));
+            }
         }
         let mut free = vectors.as_mut_slice();
         for (header, &count) in headers.iter_mut().zip(messages) {

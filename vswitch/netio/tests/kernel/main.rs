@@ -11,5 +11,6 @@ mod packet;
 mod pinhole;
 mod queues;
 mod tap;
+mod udp_gso;
 mod uplink;
 mod xsk;

@@ -4,7 +4,6 @@
 
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
-use std::process::Command;
 use std::time::Duration;
 
 use frame::{Checksum, Offload, Packet, Pool};
@@ -22,7 +21,7 @@ fn open() -> (UplinkControl, Vec<UplinkQueue>) {
     open_to_send_by(SendBy::AfXdp)
 }
 
-fn open_to_send_by(send_by: SendBy) -> (UplinkControl, Vec<UplinkQueue>) {
+pub(crate) fn open_to_send_by(send_by: SendBy) -> (UplinkControl, Vec<UplinkQueue>) {
     let steering = PinholeFilter {
         local: vec![NODE.into()],
         vxlan_ports: vec![VXLAN],
@@ -46,7 +45,7 @@ fn open_with_extra() -> (UplinkControl, Vec<UplinkQueue>, Tx) {
     (control, queues, extra)
 }
 
-fn send(tx: &mut Tx, frame: &[u8]) -> Result<(), TxError> {
+pub(crate) fn send(tx: &mut Tx, frame: &[u8]) -> Result<(), TxError> {
     tx.send_with(frame.len(), |buffer| buffer.copy_from_slice(frame))
 }
 
@@ -171,62 +170,6 @@ fn without_zero_copy_packet_sockets_send() {
         let mut payload = [0; 16];
         assert_eq!(receiver.recv(&mut payload).expect("a datagram"), 1);
         assert_eq!(usize::from(payload[0]), number);
-    }
-}
-
-/// What a program says.
-fn told(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().expect("it is installed");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Frames that the NIC has sent, a superframe as one.
-fn sent_by_nic(node: &Namespace) -> u64 {
-    node.run(|| {
-        let text = told("ip", &["-json", "-stats", "link", "show", "dev", "nic0"]);
-        let tx = text.split("\"tx\":{").nth(1).expect("counters");
-        let packets = tx.split("\"packets\":").nth(1).expect("a counter");
-        packets.split(',').next().and_then(|number| number.parse().ok()).expect("a number")
-    })
-}
-
-#[test]
-fn tunnel_packets_of_one_flow_leave_as_one_and_arrive_each_by_itself() {
-    let test = "tunnel_packets_of_one_flow_leave_as_one_and_arrive_each_by_itself";
-    let Some((node, peer)) = lab(test) else { return };
-    let (_control, mut queues) = node.run(|| open_to_send_by(SendBy::AfPacket));
-    let tx = &mut queues[0].tx;
-    let (receiver, port) = receiver(&peer);
-    let (other, other_port) = self::receiver(&peer);
-    let payload = |number: usize, len: usize| vec![number as u8; len];
-    // Two flows; pieces, of which the last is shorter; one more that is longer than that.
-    let all: Vec<_> = [(port, 70, 1000), (port, 1, 7), (other_port, 20, 500), (port, 1, 1400)]
-        .into_iter()
-        .flat_map(|(port, count, len)| vec![(port, len); count])
-        .enumerate()
-        .map(|(number, (port, len))| (port, payload(number, len)))
-        .collect();
-    for whole in ["on", "off"] {
-        node.run(|| drop(told("ethtool", &["-K", "nic0", "tx-udp-segmentation", whole])));
-        let before = sent_by_nic(&node);
-        for (port, payload) in &all {
-            send(tx, &datagram(*port, payload)).expect("room");
-        }
-        eventually("room in the kernel", || {
-            tx.flush().expect("the device is there");
-            (tx.pending() == 0).then_some(())
-        });
-        for (to, expected) in &all {
-            let from = if *to == port { &receiver } else { &other };
-            let mut arrived = vec![0; 2000];
-            let len = from.recv(&mut arrived).expect("a datagram");
-            assert!(arrived[..len] == *expected, "{len} bytes of {}", arrived[0]);
-        }
-        // 64 of the first flow's, the other six with the shorter one, the other flow's, the longer one.
-        let messages = 4;
-        let expected = if whole == "on" { messages } else { all.len() as u64 };
-        assert_eq!(sent_by_nic(&node) - before, expected, "{whole}");
     }
 }
 
