@@ -15,6 +15,9 @@ END = {"apart": "", "swapped": "-swapped", "together": "-together", "free": "-fr
 # With two nodes of ours: the worker of the sending one is on the first of them, that of the other on the second.
 TWO_WORKERS = {place: f"{words}, workers CPU {{worker}} and {{other}}" for place, words in PLACES.items()}
 
+# The uplink af_xdp on a veth, which has no zero-copy.
+COPIES = "AF_XDP copy, sent by packet sockets"
+
 
 class Row:
     """A comparison with a peer, or with nothing if PEER is None.
@@ -102,13 +105,13 @@ def tunnels():
     for direction, way, row, floor in (("out", "pod to wire", "B6", 0.6), ("in", "wire to pod", "B7", 0.7)):
         for place in ("apart", "together"):
             what = f"VXLAN TCP, {way}"
-            name, how = f"{direction}-af_xdp-{place}", f"AF_XDP copy, {{interrupts}}, Gb/s, {PLACES[place]}"
+            name, how = f"{direction}-af_xdp-{place}", f"{COPIES}, {{interrupts}}, Gb/s, {PLACES[place]}"
             for peer, end, bounds in (("kernel-cut", "", (floor, 1.0)), ("kernel-uncut", "-uncut", (None, None))):
                 yield Row(f"{row}{END[place]}{end}", name, peer, f"{what}, {how}", 1e9, *bounds, ours="vswitchd-cut")
             name, how = f"{direction}-offload-{place}", f"offload, {{interrupts}}, Gb/s, {PLACES[place]}"
             row_of_offload = f"B5{'-in' if direction == 'in' else ''}{END[place]}"
             yield Row(row_of_offload, name, "kernel-uncut", f"{what}, {how}", 1e9, 0.85, 1.1, ours="vswitchd-uncut")
-    yield from between_ours("af_xdp", "AF_XDP copy", "", "cut", (0.6, 1.0))
+    yield from between_ours("af_xdp", COPIES, "", "cut", (0.6, 1.0))
     yield from between_ours("offload", "offload", "-offload", "uncut", (0.85, 1.1))
     yield from by_packet_sockets()
 
