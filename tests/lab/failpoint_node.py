@@ -25,7 +25,8 @@ HOST_LOCAL = "/usr/lib/cni/host-local"
 # netlink::ROUTE_PROTOCOL, by which the daemon's routes are known.
 OWN_PROTOCOL = "86"
 
-# Pods of host-local and others do not get each other's addresses: its range is the end of the prefix.
+# Pods of host-local and others do not get each other's addresses: its range is the end of the prefix. The way of ports
+# is named: a start that measures anew may choose the other one, and a ring is a descriptor.
 CONFIG = """
 [node]
 name = "{name}"
@@ -35,6 +36,7 @@ cluster_prefixes = ["198.18.0.0/16"]
 interface = "eth0"
 [workers]
 frames = 256
+port_io = "read_write"
 [control]
 socket = "{socket}"
 state_dir = "{state}"
