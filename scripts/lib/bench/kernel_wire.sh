@@ -49,7 +49,7 @@ kernel_wire_pod() {
     printf '%s\n' "$address" >"$LAB_DIR/addresses/$2.4"
 }
 
-# kernel_way SIDE: how the kernel's nodes send and receive while that side is measured.
+# kernel_way SIDE: how the nodes send and receive while that side is measured.
 kernel_way() {
     local node whole=off ours=off device=vxlan0
     case $1 in
@@ -57,14 +57,8 @@ kernel_way() {
         vswitchd-uncut) ours=on ;;&
         *-routed-*) device=eth0 ;;
     esac
-    for node in node-k node-c; do
-        in_ns "$node" ethtool -K eth0 tso "$whole" gso "$whole" tx-udp_tnl-segmentation "$whole" >/dev/null
-        router_port "$node" "$whole"
-    done
-    for node in node-a node-b; do
-        in_ns "$node" ethtool -K eth0 tso "$ours" gso "$ours" tx-udp_tnl-segmentation "$ours" tx-udp-segmentation "$ours" >/dev/null
-        router_port "$node" "$ours"
-    done
+    for node in node-k node-c; do passes_whole "$node" "$whole"; done
+    for node in node-a node-b; do passes_whole "$node" "$ours"; done
     kernel_wire_route node-k node-c "$device"
     kernel_wire_route node-c node-k "$device"
 }
@@ -79,8 +73,11 @@ send_in_order() {
     ip netns exec "$(ns "$1")" sh -c "printf %x $mask >/sys/class/net/v-${1#node-}1/queues/rx-0/rps_cpus"
 }
 
-# router_port NODE ON: whether the router hands that node superframes, and checksums to be completed.
-router_port() { in_ns router ethtool -K "to-$1" tx "$2" tso "$2" tx-udp_tnl-segmentation "$2" >/dev/null; }
+# passes_whole NODE ON: whether superframes pass its NIC whole, both ways, with checksums to be completed.
+passes_whole() {
+    in_ns "$1" ethtool -K eth0 tso "$2" gso "$2" tx-udp_tnl-segmentation "$2" tx-udp-segmentation "$2" >/dev/null
+    in_ns router ethtool -K "to-$1" tx "$2" tso "$2" tx-udp_tnl-segmentation "$2" >/dev/null
+}
 
 # kernel_wire_route NODE REMOTE DEVICE: to the remote's pods, by the tunnel or by the router.
 kernel_wire_route() {

@@ -6,7 +6,7 @@
 # node-a and node-b are ours, the worker of each on the first CPU and on the other one. node-k is the kernel
 # that is compared: by VXLAN, whose superframes are cut before the wire or go over it whole, or by routes alone.
 # B5, B6 and B7 differ by our nodes' uplink: B5 has one that hands superframes to the kernel, B24 and B25 are
-# measured with either, and B24 with packet sockets alone.
+# measured with either, and B24 with the kind af_packet, too.
 
 bench_tunnels() {
     local kind
