@@ -1,6 +1,6 @@
 #!/bin/bash
-# Two workers on a NIC of one queue: the first owns the queue and receives for both, the second sends
-# without one. Pods of both reach the other node over VXLAN and IPIP, by packets of every size, and
+# Two workers on a NIC of one queue: the first owns the queue, receives for both and sends by its AF_XDP socket, the
+# second sends without one. Pods of both reach the other node over VXLAN and IPIP, by packets of every size, and
 # the books close.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)

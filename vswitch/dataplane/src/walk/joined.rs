@@ -4,7 +4,7 @@
 //! which is then received as if it had come alone. Their sender had the kernel take them as one superframe of UDP
 //! (UDP GSO), and none has cut it: the sender is on this machine, or its NIC's veth leads here. Or the NIC's
 //! driver merged them (`rx-udp-gro-forwarding` of `ethtool -k`). A pod's superframe of UDP is another thing: it
-//! stays whole, in a tunnel and without.
+//! stays whole, in a tunnel and without. `Dataplane::process` and `trace` call this.
 
 use frame::{Checksum, GsoKind, Packet, Pool};
 

@@ -69,10 +69,9 @@ pub struct UplinkConfig<'a> {
 }
 
 /// What an AF_XDP uplink sends frames by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendBy {
     /// The queue's AF_XDP socket with zero-copy, else a packet socket.
-    #[default]
     Auto,
     /// The queue's AF_XDP socket.
     AfXdp,
