@@ -62,6 +62,7 @@ fn session(nth: usize, v6: bool, now: Tick) -> Session {
         service_generation: 0,
         local_in: Some(PortId((nth % 256) as u16)),
         local_out: None,
+        through_tunnel: false,
     }
 }
 

@@ -1,11 +1,11 @@
 """Who asks whom, over UDP: the first packet of either side is all there is.
 
 Usage: udp_who.py serve PORT
-       udp_who.py ask ADDRESS PORT [OWN_PORT]
+       udp_who.py ask ADDRESS PORT [OWN_PORT [OWN_ADDRESS]]
 
 A server answers `CLIENT SERVER`, the two addresses as it sees them, from the one it was asked at. A
 client takes only what comes from the address that it asked, and gives up after two seconds; it asks from
-OWN_PORT, or one of the kernel's choice.
+OWN_PORT, or one of the kernel's choice if that is absent or zero, and likewise from OWN_ADDRESS.
 """
 
 import socket
@@ -34,11 +34,11 @@ def serve(port):
             server.sendmsg([body], [source], 0, client)
 
 
-def ask(address, port, own_port=0):
+def ask(address, port, own_port=0, own_address=""):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as client:
         client.settimeout(2)
-        client.bind(("", own_port))
+        client.bind((own_address, own_port))
         client.connect((address, port))
         client.send(b"who")
         try:
@@ -54,5 +54,7 @@ match sys.argv[1:]:
         ask(address, int(port))
     case ["ask", address, port, own_port]:
         ask(address, int(port), int(own_port))
+    case ["ask", address, port, own_port, own_address]:
+        ask(address, int(port), int(own_port), own_address)
     case _:
         sys.exit(__doc__)

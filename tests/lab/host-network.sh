@@ -22,6 +22,7 @@ main() {
         who_servers_up a1 b1 node-a node-b
         own_node "$mode"
         other_node "$mode"
+        bound "$mode"
         if [[ $mode == direct ]]; then
             kernel_route
             strict_nic
@@ -72,6 +73,31 @@ other_node() {
                 "$node" "$own" "$(address "$node" "$family") $own"
         done
     done
+}
+
+# A program of a node that is bound to its underlay address, as those of the node's network may be.
+bound() {
+    local a=${HOST_ADDRESS[node-a]} b1
+    b1=$(address b1 4)
+    check "$1: node-a by its underlay address and b1, TCP" sees_bound node-a "$a" "$b1"
+    check "$1: node-a by its underlay address and b1, UDP" sees_bound_by_udp node-a "$a" "$b1"
+    check "$1: node-a by its underlay address and b1, ping" \
+        in_ns node-a ping -q -n -I "$a" -c 2 -i 0.2 -w 2 "$b1"
+}
+
+# sees_bound NAME OWN_ADDRESS ADDRESS
+sees_bound() {
+    local seen
+    seen=$(in_ns "$1" curl -sS --noproxy '*' --interface "$2" --max-time 5 "$(url "$3" who)") || return 1
+    [[ $seen == "$2 $3" ]] || { echo "the two ends see '$seen'" && return 1; }
+}
+
+# sees_bound_by_udp NAME OWN_ADDRESS ADDRESS
+sees_bound_by_udp() {
+    local seen
+    seen=$(in_ns "$1" /usr/bin/python3 "$root/scripts/lib/udp_who.py" ask "$3" "$SERVER_PORT" 0 "$2") ||
+        return 1
+    [[ $seen == "$2 $3" ]] || { echo "the two ends see '$seen'" && return 1; }
 }
 
 # A route as BIRD and FRR set it leads past node-a's own switch; its processes then speak from the

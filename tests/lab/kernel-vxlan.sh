@@ -28,6 +28,9 @@ main() {
     matrix a1 b1 k1 k2
     check "a packet of full size, k1 to a1" full_size k1 a1
     check "a packet of full size, a1 to k1" full_size a1 k1
+    # flannel's hosts are reached so by what binds to their address.
+    check "node-k by its underlay address and a1" \
+        in_ns node-k ping -q -n -I "${HOST_ADDRESS[node-k]}" -c 2 -i 0.2 -w 2 "$(address a1 4)"
     report_end
 }
 

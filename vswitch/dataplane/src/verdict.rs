@@ -175,7 +175,7 @@ drop_reasons! {
     NeighborDiscoveryUnanswered = "nd-unanswered",
     /// A router advertisement, redirect or DHCP server's message from a pod.
     RogueAdvertisement = "rogue-advertisement",
-    /// The source address is not the pod's.
+    /// The source address is not the pod's, or one of this node's comes from outside.
     SourceAddressSpoofed = "source-address-spoofed",
     /// The source address is one that no host may send from, such as loopback or multicast.
     SourceMartian = "source-martian",
@@ -234,8 +234,10 @@ drop_reasons! {
 
     /// From the NIC, but neither a tunnel packet nor for one of our pods.
     NotForUs = "not-for-us",
-    /// The outer headers or the VXLAN header are malformed.
+    /// The outer headers or the VXLAN header are malformed, or contradict the packet inside.
     OuterMalformed = "outer-malformed",
+    /// A tunnel packet that was sent to the MAC of another host than this one.
+    OuterMacForeign = "outer-mac-foreign",
     /// The outer UDP checksum over IPv6 is wrong, or missing where it must not be.
     OuterChecksum = "outer-checksum",
     /// A tunnel packet from an address that is no peer's.
@@ -246,7 +248,7 @@ drop_reasons! {
     PathMtuNoted = "path-mtu-noted",
     /// A router's word about the size of packets that quotes none of ours, or makes no sense.
     PathMtuRefused = "path-mtu-refused",
-    /// The inner source address is not one of that peer's pods.
+    /// The inner source address is neither one of that peer's pods nor its own.
     InnerSourceForeign = "inner-source-foreign",
     /// Congestion was marked on the way, but the inner packet cannot carry the mark (RFC 6040).
     EcnNotCapable = "ecn-not-capable",

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use crate::node::Worker;
 use crate::node::egress::Sent;
+use crate::node::topology::{ROUTER_MAC, UPLINK_MAC};
 
 const A: &str = "underlay 198.51.100.11 2001:db8:1::11
     vxlan 10
@@ -152,6 +153,15 @@ fn through(worker: &mut Worker, text: &str) -> Vec<Sent> {
     worker.process(port, &packet.bytes, packet.offload)
 }
 
+/// What leaves by A's NIC, as the underlay's last router sends it on to B's.
+fn over_the_underlay(sent: Vec<Sent>) -> Vec<Sent> {
+    let routed = |sent: Sent| {
+        let bytes = [&UPLINK_MAC.0[..], &ROUTER_MAC.0, &sent.bytes[12..]].concat();
+        Sent { bytes, ..sent }
+    };
+    sent.into_iter().map(routed).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
@@ -206,6 +216,7 @@ proptest! {
             &mut a,
             &format!("pod-a eth pod-a > gateway / {} / pad {pad}", inside(ttl)),
         );
+        let sent = over_the_underlay(sent);
         prop_assert_eq!(sent.len(), 1);
         let arrived = b.process(PortId(0), &sent[0].bytes, sent[0].offload);
         prop_assert_eq!(arrived.len(), 1);
@@ -224,7 +235,8 @@ proptest! {
     ) {
         let (mut a, mut b) = (Worker::new(A), Worker::new(B));
         let mut payload = Vec::new();
-        for sent in through(&mut a, &superframe(tcp, v6, way, len, size, 7)) {
+        let sent = through(&mut a, &superframe(tcp, v6, way, len, size, 7));
+        for sent in over_the_underlay(sent) {
             let arrived = b.process(PortId(0), &sent.bytes, sent.offload);
             prop_assert_eq!(arrived.len(), 1);
             payload.extend(piece(&arrived[0], HERE).payload);
@@ -296,7 +308,7 @@ proptest! {
     ) {
         let pod = way.pod;
         let (mut a, mut b) = (Worker::new(A), Worker::new(B));
-        let sent = through(&mut a, &superframe(true, v6, way, len, size, seq));
+        let sent = over_the_underlay(through(&mut a, &superframe(true, v6, way, len, size, seq)));
         let pieces: Vec<_> =
             sent.iter().map(|sent| (PortId(0), &sent.bytes[..], sent.offload)).collect();
         let arrived = b.batch(&pieces);
@@ -391,6 +403,7 @@ fn only_what_can_be_cut_again_is_merged() {
             .iter()
             .flat_map(|text| through(&mut a, &format!("pod-a eth pod-a > gateway / {text}")))
             .collect();
+        let sent = over_the_underlay(sent);
         let batch: Vec<_> =
             sent.iter().map(|sent| (PortId(0), &sent.bytes[..], sent.offload)).collect();
         let together = b.batch(&batch);

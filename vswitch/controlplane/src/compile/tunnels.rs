@@ -51,10 +51,15 @@ pub(super) fn tunnels(input: &Input<'_>) -> Tunnels {
             routed.entry(name).or_default().push(*prefix);
         }
     }
+    // But not what is this node's, which a route may cover.
+    let own = || {
+        let addresses = uplink.addresses.iter().map(IpNet::from);
+        model.pods.all().copied().chain(addresses)
+    };
     let mut add = |address: IpAddr, prefixes: Vec<IpNet>| {
         if tunnels.by_address.get(address).is_none() {
             tunnels.by_address.insert(address, PeerId(tunnels.peers.len() as u32));
-            tunnels.peers.push(Peer::new(address, prefixes));
+            tunnels.peers.push(Peer::new(address, prefixes).without(own()));
         }
     };
     for (name, (peer, _)) in model.peers.iter() {

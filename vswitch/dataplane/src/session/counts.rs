@@ -20,8 +20,8 @@ pub struct PortSessions {
     pub established: u32,
     /// Charged to it, finished or reset.
     pub closing: u32,
-    /// Translated, and charged to it or carried by it.
-    pub translated: u32,
+    /// Steered ([`Session::is_steered`]), and charged to it or carried by it.
+    pub steered: u32,
 }
 
 /// What became of sessions since the table was opened.
@@ -88,18 +88,18 @@ struct Port {
     live: AtomicU32,
     embryonic: AtomicU32,
     closing: AtomicU32,
-    translated: AtomicU32,
+    steered: AtomicU32,
 }
 
 /// A count that every packet reads, away from those that every new session changes.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Translated(AtomicU32);
+struct Steered(AtomicU32);
 
 #[derive(Debug)]
 pub(crate) struct Counts {
     quota: Quota,
-    translated: Translated,
+    steered: Steered,
     ports: Box<[Port]>,
     /// All that are counted.
     all: AtomicU32,
@@ -113,7 +113,7 @@ impl Counts {
     pub(crate) fn new(slots: u32) -> Self {
         Self {
             quota: Quota { embryonic: slots / 16, live: slots / 4 },
-            translated: Translated::default(),
+            steered: Steered::default(),
             ports: (0..MAX_PORTS).map(|_| Port::default()).collect(),
             all: AtomicU32::default(),
             created: AtomicU64::default(),
@@ -145,7 +145,7 @@ impl Counts {
             Class::Embryonic | Class::Established => {}
         }
         self.all.fetch_add(1, Ordering::Relaxed);
-        self.translated(session, |count| count.fetch_add(1, Ordering::Relaxed));
+        self.steered(session, |count| count.fetch_add(1, Ordering::Relaxed));
         true
     }
 
@@ -156,7 +156,7 @@ impl Counts {
                 count.fetch_add(1, Ordering::Relaxed);
             }
             self.all.fetch_add(1, Ordering::Relaxed);
-            self.translated(session, |count| count.fetch_add(1, Ordering::Relaxed));
+            self.steered(session, |count| count.fetch_add(1, Ordering::Relaxed));
         }
     }
 
@@ -167,7 +167,7 @@ impl Counts {
                 count.fetch_sub(1, Ordering::Relaxed);
             }
             self.all.fetch_sub(1, Ordering::Relaxed);
-            self.translated(session, |count| count.fetch_sub(1, Ordering::Relaxed));
+            self.steered(session, |count| count.fetch_sub(1, Ordering::Relaxed));
         }
     }
 
@@ -182,11 +182,11 @@ impl Counts {
         }
     }
 
-    fn translated(&self, session: &Session, count: impl Fn(&AtomicU32) -> u32) {
-        if session.is_translated() {
-            count(&self.translated.0);
+    fn steered(&self, session: &Session, count: impl Fn(&AtomicU32) -> u32) {
+        if session.is_steered() {
+            count(&self.steered.0);
             for port in session.carriers().filter_map(|port| self.port(port)) {
-                count(&port.translated);
+                count(&port.steered);
             }
         }
     }
@@ -220,12 +220,12 @@ impl Counts {
             embryonic,
             established: count(&port.live).saturating_sub(embryonic),
             closing: count(&port.closing),
-            translated: count(&port.translated),
+            steered: count(&port.steered),
         }
     }
 
-    pub(crate) fn translated_of(&self, port: PortId) -> u32 {
-        self.port(port).map_or(0, |port| port.translated.load(Ordering::Relaxed))
+    pub(crate) fn steered_of(&self, port: PortId) -> u32 {
+        self.port(port).map_or(0, |port| port.steered.load(Ordering::Relaxed))
     }
 
     /// Sessions of all ports.
@@ -235,8 +235,8 @@ impl Counts {
     }
 
     #[inline]
-    pub(crate) fn has_translated(&self) -> bool {
-        self.translated.0.load(Ordering::Relaxed) > 0
+    pub(crate) fn has_steered(&self) -> bool {
+        self.steered.0.load(Ordering::Relaxed) > 0
     }
 
     pub(crate) fn events(&self) -> SessionEvents {
@@ -279,7 +279,7 @@ impl core::ops::AddAssign for PortSessions {
         self.embryonic += other.embryonic;
         self.established += other.established;
         self.closing += other.closing;
-        self.translated += other.translated;
+        self.steered += other.steered;
     }
 }
 

@@ -64,6 +64,8 @@ pub struct Session {
     pub local_in: Option<PortId>,
     /// The local port by which they leave, if they do.
     pub local_out: Option<PortId>,
+    /// A peer itself opened it, by its underlay address through its tunnel: answers go back through that.
+    pub through_tunnel: bool,
 }
 
 impl Session {
@@ -72,6 +74,14 @@ impl Session {
     #[must_use]
     pub fn is_translated(&self) -> bool {
         self.client_side != self.server_side
+    }
+
+    /// Whether its packets' endpoints or ways are other than their addresses and routes say: each of them
+    /// is looked up.
+    #[inline]
+    #[must_use]
+    pub fn is_steered(&self) -> bool {
+        self.is_translated() || self.through_tunnel
     }
 
     /// The transport protocol.
@@ -113,6 +123,8 @@ const OPENER_IS_HIGHER: u64 = 1 << FLAGS_SHIFT;
 const TRANSLATED: u64 = 2 << FLAGS_SHIFT;
 /// The entry is a translated session's second one.
 const ALIAS: u64 = 4 << FLAGS_SHIFT;
+/// A peer itself opened it through its tunnel.
+const THROUGH_TUNNEL: u64 = 8 << FLAGS_SHIFT;
 const FLAGS: u64 = 0xff << FLAGS_SHIFT;
 
 const NO_PORT: u16 = u16::MAX;
@@ -242,7 +254,10 @@ pub(crate) fn encode<L: Layout>(session: &Session) -> (L, Option<L>) {
     let policy = session.policy;
     let main = Fields {
         addresses: server.key.addresses,
-        meta: server.key.meta | opener(&server) | if is_translated { TRANSLATED } else { 0 },
+        meta: server.key.meta
+            | opener(&server)
+            | if is_translated { TRANSLATED } else { 0 }
+            | if session.through_tunnel { THROUGH_TUNNEL } else { 0 },
         state: session.state.to_word(),
         policy: policy_word(policy),
         ends: if is_translated { ends } else { [(0, 0); 2] },
@@ -316,6 +331,7 @@ pub(crate) fn decode<L: Layout>(words: &L) -> Option<Entry> {
         service_generation: fields.local as u32,
         local_in: port(48),
         local_out: port(32),
+        through_tunnel: fields.meta & THROUGH_TUNNEL != 0,
     }))
 }
 

@@ -301,22 +301,22 @@ impl SessionTable {
         sessions
     }
 
-    /// Translated sessions that a port carries: while both ports of a packet have none, neither is
-    /// looked up for the sake of a translation.
+    /// Steered sessions that a port carries: while both ports of a packet have none, it is looked up for
+    /// no session's sake but policy's.
     #[inline]
     #[must_use]
-    pub fn translated_of(&self, port: PortId) -> u32 {
-        self.v4.counts.translated_of(port) + self.v6.counts.translated_of(port)
+    pub fn steered_of(&self, port: PortId) -> u32 {
+        self.v4.counts.steered_of(port) + self.v6.counts.steered_of(port)
     }
 
-    /// Whether any session is translated.
+    /// Whether any session is steered.
     #[inline]
     #[must_use]
-    pub fn has_translated(&self) -> bool {
-        self.v4.counts.has_translated() || self.v6.counts.has_translated()
+    pub fn has_steered(&self) -> bool {
+        self.v4.counts.has_steered() || self.v6.counts.has_steered()
     }
 
-    /// All sessions of IPv4, then all of IPv6. `translated` counts a session once for each port that
+    /// All sessions of IPv4, then all of IPv6. `steered` counts a session once for each port that
     /// carries it.
     #[must_use]
     pub fn totals(&self) -> [PortSessions; 2] {

@@ -225,6 +225,30 @@ impl Peer {
         Self { address, v4: joined(v4), v6: joined(v6) }
     }
 
+    /// The same without the addresses of these prefixes: those of this node, which a route to the peer may
+    /// cover.
+    #[must_use]
+    pub fn without(mut self, own: impl IntoIterator<Item = IpNet>) -> Self {
+        for own in own {
+            match own {
+                IpNet::V4(net) => {
+                    cut(&mut self.v4, net.network().to_bits(), net.broadcast().to_bits());
+                }
+                IpNet::V6(net) => {
+                    cut(&mut self.v6, net.network().to_bits(), net.broadcast().to_bits());
+                }
+            }
+        }
+        self
+    }
+
+    /// An address of its pods of each family that has some: by its route the peer is reached.
+    pub(crate) fn samples(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let v4 = self.v4.first().map(|(first, _)| IpAddr::from(Ipv4Addr::from_bits(*first)));
+        let v6 = self.v6.first().map(|(first, _)| IpAddr::from(Ipv6Addr::from_bits(*first)));
+        v4.into_iter().chain(v6)
+    }
+
     /// Whether a pod of this peer has the address.
     #[inline(always)]
     #[must_use]
@@ -248,6 +272,27 @@ fn joined<T: Ord + Copy>(mut ranges: Vec<(T, T)>) -> Vec<(T, T)> {
     });
     ranges.shrink_to_fit();
     ranges
+}
+
+/// Takes the addresses from `first` to `last` out of the ranges.
+fn cut<T>(ranges: &mut Vec<(T, T)>, first: T, last: T)
+where
+    T: Ord + Copy + From<u8> + core::ops::Add<Output = T> + core::ops::Sub<Output = T>,
+{
+    let one = T::from(1);
+    let is_touched = |(from, to): &(T, T)| *from <= last && first <= *to;
+    let begin = ranges.partition_point(|(_, to)| *to < first);
+    let touched = ranges.iter().skip(begin).take_while(|range| is_touched(range)).count();
+    let mut left = Vec::new();
+    for (from, to) in ranges.iter().skip(begin).take(touched) {
+        if *from < first {
+            left.push((*from, first - one));
+        }
+        if last < *to {
+            left.push((last + one, *to));
+        }
+    }
+    ranges.splice(begin..begin + touched, left);
 }
 
 /// A gateway may have all of a cluster behind it: found by halving.
@@ -322,19 +367,40 @@ mod tests {
         assert!(!Peer::new(address("203.0.113.12"), []).has(address("198.18.2.0")));
     }
 
+    #[test]
+    fn a_peer_has_nothing_of_this_node() {
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        let all = [net("0.0.0.0/0"), net("fd00::/8")];
+        let own = ["198.18.1.0/24", "198.51.100.11/32", "255.255.255.255/32", "0.0.0.0/32"];
+        let own = own.map(net).into_iter().chain([net("fd00:18:1::/64")]);
+        let peer = Peer::new(address("203.0.113.12"), all).without(own);
+        for outside in ["198.18.1.0", "198.18.1.255", "198.51.100.11", "fd00:18:1::7", "0.0.0.0"] {
+            assert!(!peer.has(address(outside)), "{outside}");
+        }
+        for inside in ["198.18.0.255", "198.18.2.0", "198.51.100.10", "198.51.100.12", "fd00::1"] {
+            assert!(peer.has(address(inside)), "{inside}");
+        }
+        let samples: Vec<_> = peer.samples().collect();
+        assert_eq!(samples, [address("0.0.0.1"), address("fd00::")]);
+    }
+
     proptest! {
         #[test]
-        fn a_peer_has_what_one_of_its_prefixes_contains(
+        fn a_peer_has_what_one_of_its_prefixes_contains_and_this_node_has_not(
             prefixes in proptest::collection::vec((any::<u8>(), 20u8..=32), 0..20),
+            own in proptest::collection::vec((any::<u8>(), 22u8..=32), 0..6),
             bits in any::<u16>(),
         ) {
             let net = |(bits, len): &(u8, u8)| {
                 Ipv4Net::new(Ipv4Addr::from_bits(0xc612_0000 | u32::from(*bits) << 4), *len).unwrap()
             };
             let prefixes: Vec<_> = prefixes.iter().map(net).collect();
+            let own: Vec<_> = own.iter().map(net).collect();
             let peer = Peer::new(address("203.0.113.12"), prefixes.iter().copied().map(IpNet::V4));
+            let peer = peer.without(own.iter().copied().map(IpNet::V4));
             let address = Ipv4Addr::from_bits(0xc612_0000 | u32::from(bits));
-            let expected = prefixes.iter().any(|prefix| prefix.contains(&address));
+            let contains = |prefixes: &[Ipv4Net]| prefixes.iter().any(|net| net.contains(&address));
+            let expected = contains(&prefixes) && !contains(&own);
             prop_assert_eq!(peer.has(address.into()), expected);
         }
     }

@@ -65,7 +65,7 @@ pub(crate) fn sessions<'p>(
 #[inline]
 fn load(sessions: &SessionTable, located: &mut [Option<Location>]) {
     located.iter().flatten().for_each(|at| sessions.prefetch_entry(at));
-    if sessions.has_translated() {
+    if sessions.has_steered() {
         for place in &mut *located {
             *place = place.and_then(|at| sessions.behind_alias(&at));
             place.iter().for_each(|at| sessions.prefetch(at));
@@ -85,7 +85,7 @@ fn route(tables: &Tables, ingress: PortId, bytes: &[u8]) -> Option<()> {
 /// Whether packets of this port may need a session.
 #[inline]
 fn concerns(tables: &Tables, sessions: &SessionTable, port: PortId) -> bool {
-    tables.policies.concern(port) || sessions.translated_of(port) > 0
+    tables.policies.concern(port) || sessions.steered_of(port) > 0
 }
 
 /// Which packets of a sender may need a session.

@@ -129,6 +129,8 @@ fn switched(
     }
     if from_pod {
         source::bridged_pod(arrival, bytes, headers)?;
+    } else {
+        source::is_not_this_node(view.tables, headers)?;
     }
     if known.is_none() {
         decision.effects.learn = Some(LearnMac { bridge: id, mac: source_mac, target: here });

@@ -68,7 +68,7 @@ fn outer<'t>(
     let tunnels: &Tunnels = &tables.tunnels;
     let Ok(ethernet) = Ethernet::parse(bytes) else { return Err(DropReason::FrameTooShort) };
     if ethernet.ethertype() == EtherType::IPV6 {
-        return outer6(tables, ethernet.payload(), offload, arrival, path_mtu);
+        return outer6(tables, &ethernet, offload, arrival, path_mtu);
     }
     if ethernet.ethertype() != EtherType::IPV4 {
         let asks = ethernet.ethertype() == EtherType::ARP && tunnels.proxy_neighbors;
@@ -78,6 +78,7 @@ fn outer<'t>(
     if tunnels.local.v4 != Some(ip.destination()) {
         return if tunnels.direct { Ok(()) } else { Err(DropReason::NotForUs) };
     }
+    sent_to_this_host(&ethernet, arrival)?;
     if !ip.checksum_ok() || ip.is_fragment() {
         return Err(DropReason::OuterMalformed);
     }
@@ -86,6 +87,11 @@ fn outer<'t>(
     match ip.protocol() {
         Protocol::IPIP | Protocol::IPV6 if tunnels.ipip => {
             let peer = peer(tunnels, ip.source().into())?;
+            // RFC 2003, section 3.1, and RFC 4213, section 3.5: the outer header names the inner version.
+            let version = if ip.protocol() == Protocol::IPIP { 4 } else { 6 };
+            if ip.payload().first().is_none_or(|first| first >> 4 != version) {
+                return Err(DropReason::OuterMalformed);
+            }
             arrival.from = ArrivedFrom::Peer { peer, domain: Domain::Routed, vtep: None };
             arrival.ethernet = false;
             arrival.start = l4;
@@ -111,16 +117,18 @@ fn outer<'t>(
 #[inline(never)]
 fn outer6<'t>(
     tables: &'t Tables,
-    bytes: &[u8],
+    ethernet: &Ethernet<'_>,
     offload: &Offload,
     arrival: &mut Arrival<'t>,
     path_mtu: &mut Option<PathMtu>,
 ) -> Result<(), DropReason> {
     let tunnels: &Tunnels = &tables.tunnels;
+    let bytes = ethernet.payload();
     let to_us = |ip: Ipv6<'_>| tunnels.local.v6 == Some(ip.destination());
     if !Ipv6::parse_header(bytes).is_ok_and(to_us) {
         return if tunnels.direct { Ok(()) } else { Err(DropReason::NotForUs) };
     }
+    sent_to_this_host(ethernet, arrival)?;
     let Ok(ip) = Ipv6::parse(bytes) else { return Err(DropReason::OuterMalformed) };
     match ip.next_header() {
         Protocol::UDP => {}
@@ -179,6 +187,17 @@ fn vxlan<'t>(
     arrival.start = l4 + udp::HEADER_LEN + vxlan::HEADER_LEN;
     arrival.end = arrival.start + vxlan.payload().len();
     Ok(())
+}
+
+/// Checks that the frame was sent to the NIC's MAC. A switch floods frames for a MAC that it does not know, and
+/// the kernel leaves those that are for others alone (`PACKET_OTHERHOST`).
+#[inline(always)]
+fn sent_to_this_host(ethernet: &Ethernet<'_>, arrival: &Arrival<'_>) -> Result<(), DropReason> {
+    if ethernet.destination() == arrival.port.mac {
+        Ok(())
+    } else {
+        Err(DropReason::OuterMacForeign)
+    }
 }
 
 #[inline(always)]

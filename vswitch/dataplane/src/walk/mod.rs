@@ -19,7 +19,7 @@
 //! | whether it stays on its segment | `bridge`  | `Forward`, `Tunnel`, `Flood`, `Answer` |
 //! | whether its sender may send it  | `source`  | drops of what has another's address |
 //! | whether it is answered here     | `resolve` | |
-//! | which endpoints it has in its session | `session` | `Refuse`, `Reset` |
+//! | which endpoints it has in its session | `session`, `way_back` | `Refuse`, `Reset` |
 //! | where it goes                   | `route`   | `Route`, `Answer`, `Refuse` |
 //! | whether policies of pods allow it | `policy` | drops of what they do not |
 //! | which size of segments it may announce | `clamp` | |
@@ -59,6 +59,7 @@ mod source;
 mod standing;
 pub(crate) mod superframe;
 pub(crate) mod translate;
+mod way_back;
 
 use frame::Offload;
 
@@ -271,9 +272,10 @@ fn routed(
     narrator: &mut impl Narrator,
 ) -> Result<(), DropReason> {
     let ip = route::admit(view.tables, arrival, &decision.headers)?;
+    let is_of_peer = way_back::is_of_peer_itself(arrival, ip);
     let mut towards = route::look_up(view.tables, &ip.flow);
-    let mut looked_up = None;
-    if session::concerns(view, arrival.ingress, towards) {
+    let (mut looked_up, mut back) = (None, None);
+    if is_of_peer || session::concerns(view, arrival.ingress, towards) {
         let looked_up = &mut looked_up;
         match session::session(view, arrival, bytes, towards, looked_up, decision, narrator)? {
             Step::Done => return Ok(()),
@@ -282,6 +284,8 @@ fn routed(
         if let Some(translation) = &decision.edits.translation {
             towards = route::look_up(view.tables, &translation.flow);
         }
+        back = way_back::way_back(view, &decision.headers, looked_up.as_ref(), narrator);
+        towards = back.or(towards);
     }
     if let Err(reason) = route::route(view, arrival, bytes, towards, decision, narrator) {
         decision.effects.begin_none();
@@ -290,7 +294,13 @@ fn routed(
     if policy::concerns(view.tables, arrival.ingress, &decision.verdict) {
         policy::policy(view, arrival, bytes, &mut looked_up, decision, narrator)?;
     }
+    if is_of_peer {
+        way_back::open(view, bytes, looked_up.as_ref(), decision);
+    }
     session::settle(view.tables, decision);
+    if back.is_some() {
+        way_back::note_fragment(decision);
+    }
     Ok(())
 }
 

@@ -50,6 +50,8 @@ pub enum TraceEvent {
         /// The endpoints that it leaves with.
         to: Tuple,
     },
+    /// `session`: an answer of a connection that this node opened, by its underlay address, through its tunnel.
+    ThroughTunnel(IpAddr),
     /// `policy`: what it found.
     Policy(PolicyEvent),
     /// `route`: there is no route to this destination.

@@ -269,6 +269,7 @@ fn begin(
         service_generation: 0,
         local_in: opener.filter(is_pod),
         local_out: target.filter(is_pod),
+        through_tunnel: false,
     });
     Ok(())
 }

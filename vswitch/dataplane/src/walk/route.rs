@@ -234,8 +234,8 @@ fn is_mapped(address: Ipv6Addr) -> bool {
 }
 
 /// Checks a packet for the node's kernel, and so perhaps for the world: it is neither from the
-/// overlay nor a tunnel packet for a node of the cluster, which would take it, masqueraded, for
-/// this node's own. A pod's own IPIP tunnel leads elsewhere; a VXLAN port is one of the cluster's
+/// overlay, unless it is for the node itself, nor a tunnel packet for a node of the cluster, which
+/// would take it, masqueraded, for this node's own. A pod's own IPIP tunnel leads elsewhere; a VXLAN port is one of the cluster's
 /// wherever it leads.
 #[inline(always)]
 fn towards_host(
@@ -247,13 +247,14 @@ fn towards_host(
     if !tables.port(port).is_some_and(|port| port.kind == PortRole::Host) {
         return Ok(());
     }
-    if arrival.is_remote() {
+    let tunnels = &tables.tunnels;
+    let is_to_this_node = || tunnels.local.has(flow.destination());
+    if arrival.is_remote() && !is_to_this_node() {
         return Err(DropReason::SplitHorizon);
     }
     if port == arrival.ingress {
         return Err(DropReason::SamePort);
     }
-    let tunnels = &tables.tunnels;
     let tunnelled = match flow.protocol {
         Protocol::IPIP | Protocol::IPV6 => tunnels.ipip && tunnels.is_end(flow.destination()),
         Protocol::UDP => {
@@ -261,7 +262,11 @@ fn towards_host(
         }
         _ => false,
     };
-    if tunnelled { Err(DropReason::TunnelFromPod) } else { Ok(()) }
+    match tunnelled {
+        true if arrival.is_remote() => Err(DropReason::SplitHorizon),
+        true => Err(DropReason::TunnelFromPod),
+        false => Ok(()),
+    }
 }
 
 /// The verdict of a packet that is dropped with an ICMP error to its sender, or without one where

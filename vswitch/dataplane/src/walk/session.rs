@@ -42,7 +42,7 @@ pub(crate) fn concerns(view: &View<'_>, ingress: PortId, towards: Option<Adjacen
         return false;
     }
     let adjacency = towards.and_then(|id| view.tables.adjacency(id));
-    let carries = |port: PortId| view.sessions.translated_of(port) > 0;
+    let carries = |port: PortId| view.sessions.steered_of(port) > 0;
     match adjacency {
         Some(Adjacency::Service) => true,
         Some(Adjacency::Port { port, .. } | Adjacency::Gateway { host: Some(port), .. }) => {
@@ -57,14 +57,14 @@ pub(crate) fn concerns(view: &View<'_>, ingress: PortId, towards: Option<Adjacen
 /// Whether a packet from one port to the other, on one segment, may belong to a translated session.
 #[inline(always)]
 pub(crate) fn concerns_ports(view: &View<'_>, ingress: PortId, egress: PortId) -> bool {
-    let carries = |port| view.sessions.translated_of(port) > 0;
+    let carries = |port| view.sessions.steered_of(port) > 0;
     !is_idle(view) && (carries(ingress) || carries(egress))
 }
 
 /// Whether no packet at all has anything to do here. Sessions outlive the last service.
 #[inline(always)]
 fn is_idle(view: &View<'_>) -> bool {
-    view.tables.services.is_empty() && !view.sessions.has_translated()
+    view.tables.services.is_empty() && !view.sessions.has_steered()
 }
 
 /// Completes the effects once the packet's end is known: what does not leave begins no session.
@@ -180,6 +180,7 @@ fn begin(
         service_generation: service.generation,
         local_in: (arrival.port.kind == PortRole::Pod).then_some(arrival.ingress),
         local_out: None,
+        through_tunnel: false,
     };
     decision.effects.begin(session);
     decision.effects.affinity = by_affinity.map(|by_affinity| by_affinity.affinity);

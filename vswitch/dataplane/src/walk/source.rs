@@ -8,6 +8,7 @@
 //! | [`has_valid_mac`]   | every frame that is forwarded or routed |
 //! | [`bridged_pod`]     | every frame of a pod on a segment |
 //! | [`may_send_from`]   | every routed packet |
+//! | [`is_not_this_node`] | every frame of another node on a segment |
 //! | [`no_rogue_server`] | every IP packet of a pod |
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -40,19 +41,35 @@ pub(crate) fn may_send_from(
         ArrivedFrom::Host => Ok(()),
         ArrivedFrom::Pod if is_own_address(arrival.port, ip) => Ok(()),
         ArrivedFrom::Pod => Err(DropReason::SourceAddressSpoofed),
-        ArrivedFrom::Peer { peer, .. } if peer.has(ip.flow.source()) => Ok(()),
+        ArrivedFrom::Peer { peer, .. }
+            if peer.has(ip.flow.source()) || peer.address == ip.flow.source() =>
+        {
+            Ok(())
+        }
         ArrivedFrom::Peer { .. } => Err(DropReason::InnerSourceForeign),
-        // A host of the underlay may send to pods that it routes to, but not with the address of a
-        // pod of this node, nor of one whose packets come through a tunnel from a known peer, unless
-        // its node may have left the tunnel.
+        // A host of the underlay may send to pods that it routes to, but not with an address of this
+        // node or a pod of it, nor with one whose packets come through a tunnel from a known peer,
+        // unless its node may have left the tunnel.
         ArrivedFrom::Direct
             if tables.is_local(ip.flow.source())
+                || tables.tunnels.local.has(ip.flow.source())
                 || !tables.tunnels.direct_from_tunnelled
                     && is_tunnelled(tables, ip.flow.source()) =>
         {
             Err(DropReason::SourceAddressSpoofed)
         }
         ArrivedFrom::Direct => Ok(()),
+    }
+}
+
+/// Checks a frame that came by a tunnel of a stretched segment: this node does not speak from there.
+#[inline(always)]
+pub(crate) fn is_not_this_node(tables: &Tables, headers: &Headers) -> Result<(), DropReason> {
+    match &headers.net {
+        Net::Ip(ip) if tables.tunnels.local.has(ip.flow.source()) => {
+            Err(DropReason::SourceAddressSpoofed)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -50,9 +50,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::Words;
 use super::policies::Declared;
 
-const UPLINK_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xaa]);
+pub(crate) const UPLINK_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xaa]);
 const HOST_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xbb]);
-const ROUTER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xcc]);
+pub(crate) const ROUTER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xcc]);
 const ALL: Offloads = Offloads { checksum: true, tso: true, uso: true, vxlan: false };
 
 /// When time begins for a case.

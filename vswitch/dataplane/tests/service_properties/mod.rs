@@ -105,10 +105,10 @@ fn is_counted(world: &World, model: &Model) -> Result<(), TestCaseError> {
             let backend = port_of(&known.backend).expect("an end").port;
             client == name || backend == name && name.starts_with("pod-")
         });
-        let counted = world.table().translated_of(world.node.port(name).expect("a port"));
+        let counted = world.table().steered_of(world.node.port(name).expect("a port"));
         prop_assert_eq!(counted as usize, carried.count(), "{}", name);
     }
-    prop_assert_eq!(world.table().has_translated(), !model.sessions.is_empty());
+    prop_assert_eq!(world.table().has_steered(), !model.sessions.is_empty());
     Ok(())
 }
 

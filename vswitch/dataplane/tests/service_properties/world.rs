@@ -130,6 +130,7 @@ impl World {
                 service_generation: 0,
                 local_in: Some(PortId(number)),
                 local_out: None,
+                through_tunnel: false,
             };
             let outcome = world.table().commit(&SessionEffect::Create(session), now);
             assert_eq!(outcome, Outcome::Created);

@@ -68,7 +68,7 @@ fn counts(
     events: &SessionEvents,
     capacity: u32,
 ) -> SessionCounts {
-    let PortSessions { embryonic, established, closing, translated: _ } = *totals;
+    let PortSessions { embryonic, established, closing, steered: _ } = *totals;
     let refused = events.refused_full + events.refused_quota + events.refused_taken;
     SessionCounts {
         family: family.to_owned(),

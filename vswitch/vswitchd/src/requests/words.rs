@@ -56,6 +56,9 @@ pub(super) fn door(event: &TraceEvent, name: &impl Fn(PortId) -> String) -> Door
             let (source, destination) = (end(to.source()), end(to.destination()));
             ("session", format!("of a service, from {from}: becomes {source} > {destination}"))
         }
+        TraceEvent::ThroughTunnel(node) => {
+            ("session", format!("the node {node} opened it through its tunnel: goes back there"))
+        }
         TraceEvent::Policy(event) => ("policy", judged(event, name)),
         TraceEvent::NoRoute(destination) => ("route", format!("no route to {destination}")),
         TraceEvent::Route(adjacency) => ("route", leads(adjacency, name)),

@@ -60,6 +60,7 @@ fn session(v6: bool) -> impl Strategy<Value = Session> {
                 service_generation,
                 local_in,
                 local_out,
+                through_tunnel: rule_out & 1 != 0,
             }
         },
     )

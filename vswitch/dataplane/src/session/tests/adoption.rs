@@ -61,7 +61,7 @@ fn sessions_outlive_their_process() {
         assert!(table.hit(session.server_side.reversed(), Tick(5)).is_some());
     }
     assert_eq!((table.of_port(POD).embryonic, table.of_port(OTHER_POD).embryonic), (2, 1));
-    assert_eq!((table.translated_of(POD), table.translated_of(OTHER_POD)), (1, 1));
+    assert_eq!((table.steered_of(POD), table.steered_of(OTHER_POD)), (1, 1));
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn dies_anywhere(act: impl Fn(&Dying<'_>)) {
             let is_there = found.contains(&session);
             assert_eq!(sides(&table, &session), [is_there; 2], "{number} after {stores} stores");
             let counts = table.counts.of_port(session.charged);
-            assert_eq!([counts.embryonic, counts.translated], [is_there.into(); 2]);
+            assert_eq!([counts.embryonic, counts.steered], [is_there.into(); 2]);
             whole[usize::from(is_there)] += 1;
             // And the table works: what is absent can be created.
             if !is_there {

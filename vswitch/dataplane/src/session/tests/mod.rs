@@ -61,6 +61,7 @@ fn opened(client_side: Tuple, server_side: Tuple, charged: PortId, now: Tick) ->
         service_generation: 9,
         local_in: Some(charged),
         local_out: None,
+        through_tunnel: false,
     }
 }
 

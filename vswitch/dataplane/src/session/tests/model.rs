@@ -210,7 +210,8 @@ impl World {
                     let server_side = if service.is_some() { server_side } else { client_side };
                     let state = State::opened(client_side.protocol(), flags, self.now);
                     let session = opened(client_side, server_side, charged, self.now);
-                    self.create(Session { state, local_out: Some(PortId(50)), ..session });
+                    let (local_out, through_tunnel) = (Some(PortId(50)), client == 0);
+                    self.create(Session { state, local_out, through_tunnel, ..session });
                 }
             }
             Step::Server { client, server, shift, flags } => {
@@ -259,15 +260,15 @@ impl World {
             assert_eq!(counted.embryonic, count(&[Class::Embryonic]));
             assert_eq!(counted.established, count(&[Class::Established]));
             assert_eq!(counted.closing, count(&[Class::Finished, Class::Reset]));
-            let translated = self.held.iter().filter(|held| {
+            let steered = self.held.iter().filter(|held| {
                 let carriers = [held.local_in, held.local_out, Some(held.charged)];
-                held.is_translated() && carriers.contains(&Some(port))
+                held.is_steered() && carriers.contains(&Some(port))
             });
-            assert_eq!(counted.translated as usize, translated.count());
-            assert_eq!(counted.translated, self.table.translated_of(port));
+            assert_eq!(counted.steered as usize, steered.count());
+            assert_eq!(counted.steered, self.table.steered_of(port));
         }
-        let has_translated = self.held.iter().any(Session::is_translated);
-        assert_eq!(self.table.has_translated(), has_translated);
+        let has_steered = self.held.iter().any(Session::is_steered);
+        assert_eq!(self.table.has_steered(), has_steered);
     }
 }
 

@@ -44,7 +44,7 @@ fn a_translated_session_is_found_by_what_each_side_sends() {
         assert_eq!(class(tcp(client, vip)), Class::Established);
         assert_eq!(class(tcp(backend, snat)), Class::Established);
     }
-    assert_eq!(table.translated_of(POD), 3);
+    assert_eq!(table.steered_of(POD), 3);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_session_expires_at_once_and_is_removed_by_the_sweep() {
         removed += cursors.iter_mut().map(|cursor| table.sweep(cursor, 1, Tick(31))).sum::<u32>();
     }
     assert_eq!((removed, table.of_port(POD)), (1, Default::default()));
-    assert_eq!(table.translated_of(POD), 0);
+    assert_eq!(table.steered_of(POD), 0);
     assert_eq!(table.events()[0].expired, 1);
     // Its tuples are free.
     assert_eq!(table.create(session, Tick(31)), Outcome::Created);

@@ -126,6 +126,7 @@ fn begin(sessions: &SessionTable, port: PortId) {
         service_generation: 0,
         local_in: Some(port),
         local_out: None,
+        through_tunnel: false,
     };
     sessions.commit(&SessionEffect::Create(session), Tick(0));
 }

@@ -187,7 +187,7 @@ mod tests {
         let quota = Quota { embryonic: 4, live: 16 };
         let flood = PortSessions { embryonic: 4, established: 3, ..PortSessions::default() };
         assert_eq!(used_up(&flood, quota), "4 embryonic sessions of 4");
-        let many = PortSessions { embryonic: 1, established: 15, closing: 2, translated: 0 };
+        let many = PortSessions { embryonic: 1, established: 15, closing: 2, steered: 0 };
         assert_eq!(used_up(&many, quota), "16 sessions of 16");
     }
 }

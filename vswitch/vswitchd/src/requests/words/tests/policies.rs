@@ -97,6 +97,7 @@ fn a_trace_tells_what_policies_decided_and_by_which_rule() {
         service_generation: 0,
         local_in: Some(POD),
         local_out: Some(BRIDGED),
+        through_tunnel: false,
     };
     // A traced segment is a SYN, which is no answer; a datagram may be one.
     let tuple = Tuple::new(0, Protocol::UDP, end("198.18.1.2", 40_000), end("198.18.1.3", 80));
