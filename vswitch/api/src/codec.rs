@@ -123,6 +123,12 @@ impl Decoder {
         self.bytes.is_empty()
     }
 
+    /// Bytes of messages that have not come out yet.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The next request, once all of it is there.
     ///
     /// # Errors

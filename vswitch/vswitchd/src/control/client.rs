@@ -14,8 +14,10 @@ use netio::fdpass;
 
 /// Between requests a client may keep its connection this long.
 const IDLE: Duration = Duration::from_secs(120);
-/// Within a request, or before an answer that it does not read, this long.
+/// From the first byte of a request to its last, or before an answer of which it reads nothing, this long.
 const STALLED: Duration = Duration::from_secs(10);
+/// For an answer that it does read, however slowly: the largest, a million routes, within the time of a slow reader.
+const ANSWERED: Duration = Duration::from_secs(120);
 const READ_BYTES: usize = 16 * 1024;
 
 /// What a client needs next.
@@ -43,6 +45,10 @@ pub(super) struct Client {
     /// It is a program that tells the daemon of a cluster.
     is_source: bool,
     active: Instant,
+    /// When the first byte came of a request that is not whole.
+    begun: Option<Instant>,
+    /// When there was an answer that is not all sent.
+    answered: Instant,
 }
 
 impl Client {
@@ -57,6 +63,8 @@ impl Client {
             is_last: false,
             is_source: false,
             active: Instant::now(),
+            begun: None,
+            answered: Instant::now(),
         }
     }
 
@@ -81,7 +89,20 @@ impl Client {
     }
 
     pub(super) fn has_stalled(&self, now: Instant) -> bool {
-        now.duration_since(self.active) > if self.idle_since().is_some() { IDLE } else { STALLED }
+        let since = |from: Instant| now.saturating_duration_since(from);
+        since(self.active) > if self.idle_since().is_some() { IDLE } else { STALLED }
+            || self.begun.is_some_and(|begun| since(begun) > STALLED)
+            || !self.answer.is_empty() && since(self.answered) > ANSWERED
+    }
+
+    /// When the first byte came of a request that is not whole.
+    pub(super) fn begun(&self) -> Option<Instant> {
+        self.begun
+    }
+
+    /// Bytes of that request.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.decoder.held()
     }
 
     /// Since when it has neither asked nor been answered.
@@ -111,6 +132,7 @@ impl Client {
                     // They belong to this request: none of the next one's bytes came with them.
                     let fds = std::mem::take(&mut self.fds);
                     self.is_awaiting = true;
+                    self.begun = None;
                     self.is_source |= tells(&request);
                     match handle(request, fds) {
                         Some(response) => self.answer(&response),
@@ -156,6 +178,10 @@ impl Client {
         fds.truncate(fdpass::MAX_FDS.saturating_sub(self.fds.len()));
         self.fds.append(&mut fds);
         self.decoder.feed(&buffer[..len]);
+        // What came behind a whole request waits for its answer first: its time begins then.
+        if !self.decoder.is_empty() {
+            self.begun.get_or_insert(self.active);
+        }
         Ok(len > 0)
     }
 
@@ -173,6 +199,7 @@ impl Client {
         }
         self.sent = 0;
         self.active = Instant::now();
+        self.answered = self.active;
     }
 
     /// True once all is sent.

@@ -42,8 +42,11 @@ const FIRST_CLIENT: usize = 16;
 
 /// Clients at once: a node starts some tens of pods at a time.
 const MAX_CLIENTS: usize = 256;
-/// A client without a request for so long makes room for another if there are too many.
+/// A client without a request for so long, or with half of one, makes room for another if there are too many.
 const ROOM_AFTER: Duration = Duration::from_secs(1);
+/// Bytes of all clients' requests that are not whole: four of the largest, of which a cluster's agent sends one
+/// at a time.
+const MAX_HELD_BYTES: usize = 4 * api::MAX_REQUEST_BYTES;
 const TICK: Duration = Duration::from_secs(1);
 
 /// The loop.
@@ -234,15 +237,34 @@ impl ControlLoop {
         }
     }
 
-    /// Closes the client that has been idle longest; false if all have been busy lately.
+    /// Closes the client that has been idle, or within a request, longest; false if all have been busy lately.
     fn make_room(&mut self) -> bool {
         let idle = self.clients.iter().filter_map(|(token, client)| {
-            let since = client.idle_since()?;
+            let since = client.idle_since().or(client.begun())?;
             (since.elapsed() > ROOM_AFTER).then_some((since, *token))
         });
         let Some((_, token)) = idle.min() else { return false };
         self.close(token);
         true
+    }
+
+    /// Closes clients with half a request, those first that have been at it longest, until what all of them
+    /// hold is bounded.
+    fn bound_held_bytes(&mut self) {
+        loop {
+            let halves = self.clients.iter().filter(|(_, client)| client.begun().is_some());
+            if halves.clone().map(|(_, client)| client.held_bytes()).sum::<usize>()
+                <= MAX_HELD_BYTES
+            {
+                return;
+            }
+            let oldest = halves.min_by_key(|(_, client)| client.begun()).map(|(token, _)| *token);
+            let Some(oldest) = oldest else { return };
+            tracing::warn!(
+                "a client is closed: too much is held of requests that do not come whole"
+            );
+            self.close(oldest);
+        }
     }
 
     fn progress(&mut self, token: Token) {
@@ -254,7 +276,9 @@ impl ControlLoop {
                 None
             }
         };
+        let before = client.held_bytes();
         match client.progress(handle) {
+            Progress::Waiting if client.held_bytes() > before => self.bound_held_bytes(),
             Progress::Waiting => {}
             Progress::More => self.ready.push_back(token),
             Progress::Closed => self.close(token),

@@ -134,6 +134,24 @@ fn who_does_not_read_is_not_read_from_and_stalls() {
 }
 
 #[test]
+fn a_request_that_drips_in_is_bounded_in_time() {
+    let (mut client, mut theirs) = pair();
+    let now = Instant::now();
+    let request = encode_request(&Request::Status).expect("small");
+    for byte in &request[..9] {
+        theirs.write_all(&[*byte]).expect("room");
+        assert_eq!(serve(&mut client), (Vec::new(), Progress::Waiting));
+    }
+    assert_eq!(client.held_bytes(), 9);
+    assert!(client.begun().is_some_and(|begun| begun >= now));
+    assert!(!client.has_stalled(now + Duration::from_secs(9)));
+    assert!(client.has_stalled(Instant::now() + Duration::from_secs(11)));
+    theirs.write_all(&request[9..]).expect("room");
+    assert_eq!(serve(&mut client).0, [(Request::Status, 0)]);
+    assert_eq!((client.begun(), client.held_bytes()), (None, 0));
+}
+
+#[test]
 fn who_waits_for_an_answer_is_not_read_from_and_then_served_in_order() {
     let (mut client, mut theirs) = pair();
     let requests = [Request::Status, Request::ShowFib].map(|one| encode_request(&one));

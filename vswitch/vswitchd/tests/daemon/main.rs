@@ -343,6 +343,37 @@ fn clients_that_only_hold_a_connection_make_room() {
 }
 
 #[test]
+fn requests_that_do_not_come_whole_cost_nobody_a_slot_or_memory() {
+    let node = Node::new("");
+    let daemon = node.start();
+    let request = api::encode_request(&Request::Status).expect("small");
+    let before = daemon.resident_kb();
+    let mut held: Vec<UnixStream> = Vec::new();
+    // Half a request of the largest size each, as far as the daemon takes it.
+    let half = [&(4_u32 << 20).to_be_bytes()[..], &vec![b' '; 2 << 20]].concat();
+    for _ in 0..100 {
+        let mut client = daemon.connect();
+        client.set_write_timeout(Some(Duration::from_secs(5))).expect("a timeout can be set");
+        let _ = client.write_all(&half);
+        held.push(client);
+    }
+    daemon.ask(&Request::Status);
+    let more = daemon.resident_kb().saturating_sub(before);
+    assert!(more < 64 << 10, "{more} KB for 200 MB of halves");
+    // And a byte now and then.
+    held.extend((0..300).map(|_| daemon.connect()));
+    let mut answered = false;
+    for byte in &request[..request.len() - 1] {
+        held.iter_mut().for_each(|client| _ = client.write(&[*byte]));
+        std::thread::sleep(Duration::from_millis(100));
+        answered |= daemon.try_ask(&Request::Reserve(Pod::reserve("a"))).is_ok();
+    }
+    assert!(answered, "a pod is added meanwhile");
+    drop(held);
+    daemon.stop();
+}
+
+#[test]
 fn a_reload_takes_over_a_good_file_and_leaves_a_bad_one() {
     let node = Node::new("");
     let daemon = node.start();

@@ -261,6 +261,15 @@ impl Running<'_> {
         fds.expect("it lives").count()
     }
 
+    /// Memory of its own that it has, in KB.
+    pub(crate) fn resident_kb(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("it lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let kb = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        kb.expect("every Linux counts it")
+    }
+
     /// Whether the daemon comes back to so many open file descriptors or fewer: one of a client
     /// that had just gone may have been counted.
     pub(crate) fn settles(&self, fds: usize) -> bool {
