@@ -13,7 +13,7 @@
 //! | 6      | its offset |
 //! | 7      | time that passes first, in units of 100 ms |
 //! | 8..10  | bytes of the frame |
-//! | 10..12 | zeros that follow them, for superframes |
+//! | 10..12 | zeros that follow them, for superframes; of others modulo 2,048 |
 
 use dataplane::wire::{checksum::Sum, ethernet, udp, vxlan};
 use frame::{CAPACITY_BYTES, Checksum, Gso, GsoKind, Offload};
@@ -39,7 +39,7 @@ pub struct Injected {
     pub pause: u8,
     /// From the Ethernet header on.
     pub bytes: Vec<u8>,
-    /// Zeros behind `bytes`.
+    /// Zeros behind `bytes`: fewer than 2,048 if it is no superframe.
     pub zeros: u16,
 }
 
@@ -110,7 +110,7 @@ pub fn read(mut file: &[u8]) -> Vec<Injected> {
             refuse: head[1] & 0b1_0000 != 0,
             pause: head[7],
             bytes: bytes.to_vec(),
-            zeros: word(10),
+            zeros: if kind.is_some() { word(10) } else { word(10) % 2048 },
         });
     }
     packets

@@ -9,29 +9,73 @@
 //! - Nothing shorter than an Ethernet header leaves.
 //!
 //! Then the same packets once more in one batch, at whose end the accounting closes and the frames are back.
+//!
+//! Dataplanes outlive their scripts, as most of what they are made of is large and stays empty: what a script
+//! leaves is forgotten before the next one, which therefore ends alike whatever ran before it.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use dataplane::counters::Counters;
-use dataplane::session::{Header, SessionTable};
+use dataplane::session::{Header, PortSessions, SessionTable};
 use dataplane::tables::{Fdb, PortId, Tables};
 use dataplane::{Dataplane, DropReason, Egress, Millis};
 use frame::{Packet, Pool};
 
+use crate::script::Injected;
 use crate::{live, script};
 
 /// One for the packet, copies for the largest segment's flood, and every train that may be open.
 const FRAMES: u32 = 32;
+/// Between two scripts: what a worker learned of MACs, fragments and answers is as good as forgotten.
+const PAUSE_MS: u64 = 10_000;
 
 thread_local! {
     static POOL: Pool = Pool::new(FRAMES);
+    static ONE_BY_ONE: RefCell<Worker> = RefCell::new(Worker::new());
+    static IN_ONE_BATCH: RefCell<Worker> = RefCell::new(Worker::new());
 }
 
-/// A session table that no script fills: that there is no room is no trace's to foretell.
+/// A session table that no script fills: that there is no room is no trace's to foretell. A port may have
+/// three times as many unanswered sessions as a script has packets.
 #[must_use]
 pub fn sessions() -> Arc<SessionTable> {
-    let header = Header { boot_id: 1, seed: 2, buckets: 256 };
+    let header = Header { boot_id: 1, seed: 2, buckets: 128 };
     Arc::new(SessionTable::on_heap(&header).expect("two buckets at least"))
+}
+
+/// A dataplane, and the time there.
+struct Worker {
+    dataplane: Dataplane,
+    counters: Arc<Counters>,
+    now: Millis,
+}
+
+impl Worker {
+    fn new() -> Self {
+        let (pool, counters) = (POOL.with(Pool::clone), Arc::new(Counters::new()));
+        let dataplane = Dataplane::new(Fdb::new(8, 3000), pool, Arc::clone(&counters), sessions());
+        Self { dataplane, counters, now: Millis(0) }
+    }
+
+    /// Forgets what the script left.
+    fn forget(&mut self) {
+        self.now.0 += PAUSE_MS;
+        for port in (0..live::PORTS).map(u16::from).map(PortId) {
+            self.dataplane.forget_port(port);
+            let sessions = self.dataplane.sessions();
+            let PortSessions { embryonic, established, closing, .. } = sessions.of_port(port);
+            // That reads the whole table.
+            if embryonic + established + closing > 0 {
+                sessions.forget_port(port);
+            }
+        }
+        self.dataplane.take_path_mtus().for_each(drop);
+        let left = self.dataplane.sessions().events().map(|one| {
+            one.created - one.expired - one.evicted - one.reopened - one.closed
+        });
+        assert_eq!(left, [0; 2], "a session of no port is left");
+    }
 }
 
 /// Injects the packets of a file.
@@ -39,13 +83,16 @@ pub fn sessions() -> Arc<SessionTable> {
 /// # Panics
 /// If something does not hold that must.
 pub fn walk(file: &[u8]) {
+    let packets = script::read(file);
+    ONE_BY_ONE.with_borrow_mut(|worker| one_by_one(&packets, worker));
+    IN_ONE_BATCH.with_borrow_mut(|worker| in_one_batch(&packets, worker));
+}
+
+fn one_by_one(packets: &[Injected], worker: &mut Worker) {
     let pool = POOL.with(Pool::clone);
     let tables = live::tables();
-    let counters = Arc::new(Counters::new());
-    let mut dataplane =
-        Dataplane::new(Fdb::new(8, 3000), pool.clone(), Arc::clone(&counters), sessions());
-    let mut now = Millis(0);
-    for (nth, injected) in script::read(file).iter().enumerate() {
+    let Worker { dataplane, counters, now } = worker;
+    for (nth, injected) in packets.iter().enumerate() {
         now.0 += u64::from(injected.pause) * 100;
         let ingress = PortId(u16::from(injected.ingress % live::PORTS));
         let bytes = injected.frame();
@@ -55,14 +102,14 @@ pub fn walk(file: &[u8]) {
             Packet { frame, offload: injected.offload }
         };
 
-        let told = dataplane.trace(tables, &pool, ingress, packet(), now);
+        let told = dataplane.trace(tables, &pool, ingress, packet(), *now);
         assert_eq!(pool.available(), pool.total(), "trace of packet {nth} kept a frame");
 
         let mut egress = Recorder { refuses: injected.refuse, attempts: Vec::new() };
         let had_ports_used = || counters.drops(ingress, DropReason::SessionPortsUsed);
         let (before, ports_used) = (counters.accounting(), had_ports_used());
-        dataplane.process(tables, ingress, packet(), now, &mut egress);
-        end_batch(&mut dataplane, tables, &mut egress);
+        dataplane.process(tables, ingress, packet(), *now, &mut egress);
+        end_batch(dataplane, tables, &mut egress);
         assert_eq!(pool.available(), pool.total(), "packet {nth} kept a frame");
 
         let after = counters.accounting();
@@ -83,28 +130,28 @@ pub fn walk(file: &[u8]) {
             assert!(tables.port(*port).is_some(), "{port} is not attached");
         }
     }
-    in_one_batch(file, &pool);
+    worker.forget();
 }
 
 /// The same packets without a pause between them: those that follow one another are merged.
-fn in_one_batch(file: &[u8], pool: &Pool) {
+fn in_one_batch(packets: &[Injected], worker: &mut Worker) {
+    let pool = POOL.with(Pool::clone);
     let tables = live::tables();
-    let counters = Arc::new(Counters::new());
-    let mut dataplane =
-        Dataplane::new(Fdb::new(8, 3000), pool.clone(), Arc::clone(&counters), sessions());
+    let Worker { dataplane, counters, now } = worker;
     let mut egress = Recorder { refuses: false, attempts: Vec::new() };
-    for injected in script::read(file) {
+    for injected in packets {
         let ingress = PortId(u16::from(injected.ingress % live::PORTS));
         let mut frame = pool.alloc().expect("trains leave a frame free");
         frame.extend_from_slice(&injected.frame()).expect("a script's frame fits");
         let packet = Packet { frame, offload: injected.offload };
         egress.refuses = injected.refuse;
-        dataplane.process(tables, ingress, packet, Millis(0), &mut egress);
+        dataplane.process(tables, ingress, packet, *now, &mut egress);
     }
-    end_batch(&mut dataplane, tables, &mut egress);
+    end_batch(dataplane, tables, &mut egress);
     assert_eq!(pool.available(), pool.total(), "the batch kept a frame");
     let all = counters.accounting();
     assert_eq!(all.received + all.made, all.sent + all.dropped, "the batch's accounting is open");
+    worker.forget();
 }
 
 /// Ends a batch, and lets time pass until nothing stays for more of its flow.
