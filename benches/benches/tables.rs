@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use criterion::{Criterion, Throughput};
 use dataplane::Millis;
-use dataplane::tables::{AdjacencyId, BridgeId, Fdb, FdbTarget, Fib, PortId, fib::Address};
+use dataplane::tables::{AdjacencyId, BridgeId, Fdb, Fib, VtepId, fib::Address};
 use dataplane::wire::MacAddr;
 use vswitch_benches::{BATCH, Random, routes};
 
@@ -78,8 +78,7 @@ fn learned(criterion: &mut Criterion) {
     };
     let mut fdb = Fdb::new(16_384, 300_000);
     for nth in 0..10_000 {
-        let port = PortId((nth % 1000) as u16);
-        fdb.learn(BridgeId(0), mac(nth), FdbTarget::Port(port), port, Millis(0));
+        fdb.learn(BridgeId(0), mac(nth), VtepId((nth % 250) as u16), Millis(0));
     }
     let random = &mut Random::new(4);
     let asked: Vec<MacAddr> = (0..ADDRESSES).map(|_| mac(random.below(10_000))).collect();

@@ -11,10 +11,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dataplane::Millis;
 use dataplane::tables::{
     Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, Fdb, FdbTarget, Gateway,
-    Offloads, Peer, PeerId, Port, PortId, PortRole, Tables, Template, Tunnels,
+    Offloads, Peer, PeerId, Port, PortId, PortRole, RemoteVtep, Tables, Template, Tunnels, VtepId,
     adjacency::{Ends, Outer},
 };
-use dataplane::wire::{MacAddr, vxlan};
+use dataplane::wire::{MacAddr, Vni, vxlan};
 use frame::Offload;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -35,6 +35,7 @@ const UPLINK_MAC: MacAddr = MacAddr([0x02, 0, 0, 0xff, 0, 1]);
 const UNDERLAY_ROUTER: MacAddr = MacAddr([0x02, 0, 0, 0xff, 0, 2]);
 const UNDERLAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const MTU: u16 = 1500;
+const SEGMENT: Vni = Vni::MAX;
 
 /// How packets travel between nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,27 +63,36 @@ pub fn bridged() -> Node {
     Node::new(tables, Fdb::new(16_384, 300_000), ring)
 }
 
-/// A node that bridges between stations behind the pods, with their 10,000 MACs learned.
+/// Pod to one of 10,000 stations at the other ends of a stretched segment, whose MACs were learned.
 #[must_use]
 pub fn learned() -> Node {
-    let mut tables = tables(Path::Direct, Attachment::Bridged(BridgeId(0)));
+    let mut tables = tables(Path::Vxlan, Attachment::Bridged(BridgeId(0)));
+    let fdb = (0..PODS).map(|pod| (pod_mac(pod), FdbTarget::Port(pod_port(pod)))).collect();
     let members = (0..PODS).map(pod_port).collect();
-    tables.bridges = vec![Bridge { members, ..Bridge::default() }];
+    let vteps = (0..PEERS).map(vtep).collect();
+    tables.bridges = vec![Bridge { members, vni: Some(SEGMENT), vteps, fdb }];
     let mut fdb = Fdb::new(16_384, 300_000);
     for station in 0..FLOWS as u16 {
-        let port = pod_port(station % PODS);
-        let target = FdbTarget::Port(port);
-        fdb.learn(BridgeId(0), station_mac(station), target, port, Millis(0));
+        fdb.learn(BridgeId(0), station_mac(station), VtepId(station % PEERS), Millis(0));
     }
     let ring = flows(|random, port| {
-        let (from, to) = (random.below(FLOWS) as u16, random.below(FLOWS) as u16);
-        // Behind another port than the sender's.
-        let to = if from % PODS == to % PODS { (to + 1) % FLOWS as u16 } else { to };
-        let macs = Macs { source: station_mac(from), destination: station_mac(to) };
-        let (source, destination) = (pod_v4(from % PODS), pod_v4(to % PODS));
-        ready(pod_port(from % PODS), traffic::udp_frame(macs, source, destination, port))
+        let (from, to) = (random.below(PODS.into()) as u16, random.below(FLOWS) as u16);
+        let macs = Macs { source: pod_mac(from), destination: station_mac(to) };
+        let destination = remote_pod(to % PEERS, random, false);
+        ready(pod_port(from), traffic::udp_frame(macs, pod_v4(from), destination, port))
     });
     Node::new(tables, fdb, ring)
+}
+
+/// Another end of the stretched segment.
+fn vtep(peer: u16) -> RemoteVtep {
+    let template = Template::vxlan_bridged(outer(peer), SEGMENT, vxlan::PORT);
+    RemoteVtep {
+        address: peer_address(peer).into(),
+        port: UPLINK,
+        template: Some(template),
+        mtu: MTU - Template::VXLAN_OVERHEAD,
+    }
 }
 
 /// Pod to pod of one node by the gateway.
@@ -250,12 +260,16 @@ fn tunnels(path: Path) -> Tunnels {
     }
 }
 
-fn peer_template(path: Path, peer: u16) -> Template {
-    let outer = Outer {
+fn outer(peer: u16) -> Outer {
+    Outer {
         source_mac: UPLINK_MAC,
         next_hop_mac: UNDERLAY_ROUTER,
         ends: Ends::V4 { source: UNDERLAY, destination: peer_address(peer) },
-    };
+    }
+}
+
+fn peer_template(path: Path, peer: u16) -> Template {
+    let outer = outer(peer);
     let local = Tunnels::derived_vtep_mac(UNDERLAY);
     match path {
         Path::Direct => Template::ethernet(UNDERLAY_ROUTER, UPLINK_MAC),

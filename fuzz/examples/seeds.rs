@@ -84,7 +84,7 @@ fn walks() -> Vec<(&'static str, Vec<Injected>)> {
         ("ipip-to-pod-v6", vec![from(1, ipip(remote_v6(1), pod_v6(3)))]),
         ("direct-to-pod", vec![from(1, udp(underlay(), remote_v4(2), pod_v4(2)))]),
         (
-            "bridge-learns",
+            "bridge-switches",
             vec![
                 from(4, udp(broadcast, pod_v4(4), Ipv4Addr::BROADCAST)),
                 from(5, udp(back, pod_v4(5), pod_v4(4))),

@@ -220,27 +220,24 @@ fn port(number: u8) -> Option<Port> {
     })
 }
 
-/// Port 4's MAC is known without learning, port 5's is not.
+/// Its pods' MACs, and one that was put behind a VTEP by hand.
 fn bridge(number: u16) -> Bridge {
     let vni = BRIDGED_VNIS[usize::from(number)];
     let vtep = |peer: u8| {
         let template = (peer == 0).then(|| Template::vxlan_bridged(outer(peer), vni, vxlan::PORT));
         RemoteVtep { address: PEERS[usize::from(peer)], port: PortId(1), template, mtu: MTU }
     };
-    let (members, vteps, known): (&[u16], _, u8) = match number {
-        0 => (&[4, 5], [vtep(0), vtep(3)].into_iter().collect(), 4),
-        _ => (&[6], [vtep(0)].into_iter().collect(), 6),
+    let (members, vteps): (&[u8], _) = match number {
+        0 => (&[4, 5], [vtep(0), vtep(3)].into_iter().collect()),
+        _ => (&[6], [vtep(0)].into_iter().collect()),
     };
+    let by_hand = MacAddr([2, 0x71, 0, 0, 0, members[0]]);
+    let pods = members.iter().map(|pod| (pod_mac(*pod), FdbTarget::Port(PortId((*pod).into()))));
     Bridge {
-        members: members.iter().copied().map(PortId).collect(),
+        members: members.iter().map(|pod| PortId((*pod).into())).collect(),
         vni: Some(vni),
         vteps,
-        fdb: [
-            (pod_mac(known), FdbTarget::Port(PortId(known.into()))),
-            (MacAddr([2, 0x71, 0, 0, 0, known]), FdbTarget::Vtep(VtepId(0))),
-        ]
-        .into_iter()
-        .collect(),
+        fdb: pods.chain([(by_hand, FdbTarget::Vtep(VtepId(0)))]).collect(),
     }
 }
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Bridged attachment: the pods of a node share its prefix as one learning L2 segment, with ARP
+# Bridged attachment: the pods of a node share its prefix as one L2 segment, with ARP
 # between them, and reach the other node's pods as routed ones do.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -19,7 +19,7 @@ main() {
     check "a1 has its prefix's length" in_prefix a1
     matrix a1 a2 b1
     check "a1 resolved a2's own MAC" resolved a1 a2
-    check "the switch learned a2's MAC" learned node-a a2
+    check "the switch knows a2's MAC" knows node-a a2
     check "a1 to outside, seen as its node" sees a1 "${HOST_ADDRESS[outside]}" \
         "${HOST_ADDRESS[node-a]} ${HOST_ADDRESS[outside]}"
     report_end
@@ -34,6 +34,6 @@ resolved() {
         jq -e --arg mac "$(mac_of "$2")" 'any(.lladdr == $mac)'
 }
 
-learned() { ctl "$1" show fdb --json | finds -i "$(mac_of "$2")"; }
+knows() { ctl "$1" show fdb --json | finds -i "$(mac_of "$2")"; }
 
 main "$@"

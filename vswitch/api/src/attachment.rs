@@ -55,7 +55,7 @@ pub struct PodName {
 pub enum Mode {
     /// A /32 and /128 with one gateway neighbour; no L2 between pods.
     Routed,
-    /// A member of a learning L2 segment, with the length of the node's prefix.
+    /// A member of an L2 segment, with the length of the node's prefix.
     Bridged {
         /// Name of the bridge domain; the node's default one if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -275,7 +275,7 @@ impl Dataplane {
             self.fragments.note(first, now);
         }
         if let Some(found) = decision.effects.learn {
-            self.fdb.learn(found.bridge, found.mac, found.target, ingress, now);
+            self.fdb.learn(found.bridge, found.mac, found.vtep, now);
         }
         if let Some(path_mtu) = decision.effects.path_mtu {
             self.path_mtus.note(path_mtu);
@@ -358,9 +358,8 @@ impl Dataplane {
         self.coalescer.due().is_some()
     }
 
-    /// Forgets what was learned from a port that is taken away, and drops what waits for it.
+    /// Drops what waits for a port that is taken away.
     pub fn forget_port(&mut self, port: PortId) {
-        self.fdb.forget_port(port);
         let mut tally = Counted(&self.counters, &mut self.sampler);
         self.shaper.forget(port, &mut tally);
         self.coalescer.forget(port, &mut |train| {

@@ -162,8 +162,8 @@ impl Performer for Node {
         ))
     }
 
-    fn forget_learned(&mut self, id: PortId) {
-        self.workers.forget_learned(id);
+    fn forget_learned(&mut self) {
+        self.workers.forget_learned();
     }
 
     fn remove_ports(&mut self, ids: &[PortId]) {

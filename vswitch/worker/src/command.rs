@@ -33,9 +33,7 @@ pub(crate) enum Command {
         id: PortId,
         done: Sender<()>,
     },
-    ForgetLearned {
-        id: PortId,
-    },
+    ForgetLearned,
     CopyFdb {
         into: FdbEntries,
     },

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use dataplane::Millis;
-use dataplane::tables::{BridgeId, Fdb, FdbTarget, LearnedMac, PortId};
+use dataplane::tables::{BridgeId, Fdb, LearnedMac, VtepId};
 use dataplane::wire::MacAddr;
 
 /// Learned MACs, each with its age in milliseconds.
@@ -47,7 +47,7 @@ impl FdbReader {
         let filler = LearnedMac {
             bridge: BridgeId(u16::MAX),
             mac: MacAddr([u8::MAX; 6]),
-            target: FdbTarget::Port(PortId(u16::MAX)),
+            vtep: VtepId(u16::MAX),
             seen: Millis(u64::MAX),
         };
         let mut memory = vec![(filler, u64::MAX); self.max];
@@ -114,7 +114,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use dataplane::Millis;
-    use dataplane::tables::{BridgeId, Fdb, FdbTarget, PortId};
+    use dataplane::tables::{BridgeId, Fdb, VtepId};
     use dataplane::wire::MacAddr;
 
     use super::{FdbCopier, FdbReader, PAGE};
@@ -125,8 +125,7 @@ mod tests {
         let mut fdb = Fdb::new(u32::from(entries), 1_000);
         for number in 0..entries {
             let [a, b] = number.to_be_bytes();
-            let (mac, port) = (MacAddr([2, 0, 0, 0, a, b]), PortId(1));
-            fdb.learn(BridgeId(0), mac, FdbTarget::Port(port), port, Millis(20));
+            fdb.learn(BridgeId(0), MacAddr([2, 0, 0, 0, a, b]), VtepId(1), Millis(20));
         }
         fdb
     }

@@ -286,11 +286,11 @@ impl Workers {
         }
     }
 
-    /// Has every worker forget the MACs that it learned from a port, before it looks at tables that
-    /// are published from now on.
-    pub fn forget_learned(&self, id: PortId) {
+    /// Has every worker forget the MACs that it learned, before it looks at tables that are published
+    /// from now on.
+    pub fn forget_learned(&self) {
         for handle in &self.handles {
-            handle.send(Command::ForgetLearned { id });
+            handle.send(Command::ForgetLearned);
         }
     }
 

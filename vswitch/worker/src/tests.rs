@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use dataplane::session::{Header, SessionTable};
 use dataplane::tables::{
-    Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Epoch, Gateway, Offloads, Port, PortId,
-    PortRole, Tables, Template,
+    Adjacency, AdjacencyId, Attachment, Bridge, BridgeId, Domain, Epoch, Gateway, LocalAddresses,
+    Offloads, Peer, PeerId, Port, PortId, PortRole, RemoteVtep, Tables, Template, Tunnels,
 };
-use dataplane::wire::{EtherType, MacAddr, Protocol, ethernet, ipv4};
+use dataplane::wire::{EtherType, MacAddr, Protocol, Vni, ethernet, ipv4, udp, vxlan};
 use frame::{Packet, Pool};
 use netio::port::{PortFd, Recv};
 
@@ -219,25 +219,70 @@ fn a_port_whose_far_side_ends_is_reported_once() {
     workers.stop();
 }
 
+/// A frame for everybody of a stretched segment, from the other end at [203, 0, 113, 12].
+fn from_vtep(pool: &Pool, vni: Vni) -> Packet {
+    const LEN: u16 = 20 + 8 + 8 + 60;
+    let mut frame = pool.alloc().expect("a frame is free");
+    let mut rest = frame.extend(usize::from(14 + LEN)).expect("room");
+    let (source, everybody) = (MacAddr([0x02, 0xbb, 0, 0, 0, 1]), MacAddr::BROADCAST);
+    let to_us = pod_mac(1);
+    let outer = ethernet::Repr { destination: to_us, source, ethertype: EtherType::IPV4 };
+    let ip = ipv4::Repr {
+        tos: 0,
+        total_len: LEN,
+        id: 7,
+        dont_fragment: true,
+        more_fragments: false,
+        fragment_offset: 0,
+        ttl: 64,
+        protocol: Protocol::UDP,
+        source: [203, 0, 113, 12].into(),
+        destination: [198, 51, 100, 11].into(),
+    };
+    let udp = udp::Repr { source: 50_000, destination: vxlan::PORT, len: LEN - 20, checksum: 0 };
+    let inner = ethernet::Repr { destination: everybody, source, ethertype: EtherType::ARP };
+    for part in 0..5 {
+        let len = match part {
+            0 => outer.emit(rest),
+            1 => ip.emit(rest),
+            2 => udp.emit(rest),
+            3 => vxlan::Repr { vni }.emit(rest),
+            _ => inner.emit(rest),
+        };
+        rest = &mut rest[len.expect("room")..];
+    }
+    Packet::plain(frame)
+}
+
 #[test]
-fn what_was_learned_from_a_port_is_forgotten_before_newer_tables() {
-    let bridged = |epoch| {
+fn what_was_learned_is_forgotten_before_newer_tables() {
+    let vni = Vni::new(100).expect("24 bits");
+    let address = [203, 0, 113, 12].into();
+    let stretched = |epoch| {
         let mut tables = tables(epoch, 1);
         for port in tables.ports.iter_mut().flatten() {
-            port.attachment = Attachment::Bridged(BridgeId(0));
-            // Not the one that it sends from: that has to be learned.
-            port.mac = MacAddr::ZERO;
+            port.kind = PortRole::Uplink;
         }
-        tables.bridges.push(Bridge { members: vec![PortId(1)], ..Bridge::default() });
+        tables.tunnels = Arc::new(Tunnels {
+            local: LocalAddresses { v4: Some([198, 51, 100, 11].into()), v6: None },
+            vxlan_port: Some(vxlan::PORT),
+            vnis: [(vni, Domain::Bridged(BridgeId(0)))].into_iter().collect(),
+            peers: vec![Peer::new(address, [])],
+            by_address: [(address, PeerId(0))].into_iter().collect(),
+            ..Tunnels::default()
+        });
+        let vtep = RemoteVtep { address, port: PortId(1), template: None, mtu: MTU };
+        let vteps = [vtep].into_iter().collect();
+        tables.bridges.push(Bridge { vni: Some(vni), vteps, ..Bridge::default() });
         Arc::new(tables)
     };
-    let published = Arc::new(ArcSwap::new(bridged(1)));
+    let published = Arc::new(ArcSwap::new(stretched(1)));
     let workers = Workers::spawn(vec![spec(Idle::Micros(0))], &published, &state())
         .expect("threads can be made");
     let (ours, theirs) = PortFd::pair().expect("a socketpair");
     workers.add_port(PortId(1), &Arc::new(ours), 0);
     let pool = Pool::new(4);
-    theirs.send(&mut packet(&pool, 1, 9)).expect("the port takes it");
+    theirs.send(&mut from_vtep(&pool, vni)).expect("the port takes it");
     let learned = || workers.learned(PATIENCE).first().map(|(_, entries)| entries.len());
     for _ in 0..PATIENCE.as_millis() {
         if learned() == Some(1) {
@@ -247,8 +292,8 @@ fn what_was_learned_from_a_port_is_forgotten_before_newer_tables() {
     }
     assert_eq!(learned(), Some(1));
 
-    workers.forget_learned(PortId(1));
-    published.store(bridged(2));
+    workers.forget_learned();
+    published.store(stretched(2));
     assert!(workers.wait_epoch(Epoch(2), PATIENCE));
     assert_eq!(learned(), Some(0));
     workers.stop();

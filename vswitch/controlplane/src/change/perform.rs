@@ -67,8 +67,8 @@ pub trait Performer {
     /// If a worker does not take them in time; the others use them.
     fn publish(&mut self, tables: Tables) -> Performed;
 
-    /// Has every worker forget the MACs that it learned from a port.
-    fn forget_learned(&mut self, id: PortId);
+    /// Has every worker forget the MACs that it learned.
+    fn forget_learned(&mut self);
 
     /// Takes ports from every worker. No published tables name them.
     fn remove_ports(&mut self, ids: &[PortId]);
@@ -222,7 +222,7 @@ impl ControlPlane {
                 // A worker that does not follow is reported at the next publication, and sees these
                 // tables before it forgets.
                 let published = performer.publish(tables);
-                performer.forget_learned(crate::ports::UPLINK);
+                performer.forget_learned();
                 published?;
             }
             Action::Publish => {

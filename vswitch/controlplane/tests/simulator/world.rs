@@ -315,8 +315,8 @@ impl Performer for World {
         self.publish_as("publish", tables)
     }
 
-    fn forget_learned(&mut self, id: PortId) {
-        self.do_so("forget", || format!("forget what was learned from {id}"), |_| ());
+    fn forget_learned(&mut self) {
+        self.do_so("forget", || "forget what was learned".to_owned(), |_| ());
     }
 
     fn remove_ports(&mut self, ids: &[PortId]) {

@@ -29,7 +29,7 @@ pub enum Adjacency {
         /// Largest IP packet, bytes.
         mtu: u16,
     },
-    /// To a host in a bridge domain, which has its port found by its MAC.
+    /// To an address of a bridge domain's member here, which has its port found by its MAC.
     Bridged {
         /// The domain.
         bridge: BridgeId,

@@ -27,7 +27,7 @@ pub struct Bridge {
     /// The other ends, each of which gets a copy of every flooded frame (head-end replication);
     /// by [`VtepId`].
     pub vteps: Vteps,
-    /// MACs that are known without learning: pods', and entries added by hand.
+    /// MACs that are known without learning: all pods' of this node, and entries added by hand.
     pub fdb: HashMap<MacAddr, FdbTarget, RandomState>,
 }
 

@@ -1,12 +1,12 @@
-//! The learned half of the forwarding database: behind which port a MAC is. One per worker.
+//! The learned half of the forwarding database: behind which VTEP a MAC is. One per worker.
 //!
-//! Enters: what `bridge` saw as a source. Leaves: answers to `bridge`. MACs that are known without
-//! learning stand in [`Bridge::fdb`](super::Bridge) and come first.
+//! Enters: what `bridge` saw as a source from another end of a segment. Leaves: answers to `bridge`.
+//! MACs that are known without learning, as those of this node's pods, stand in
+//! [`Bridge::fdb`](super::Bridge) and come first.
 //!
 //! What makes it more than a map:
-//! - **Bounded.** All memory is reserved at the start.
-//! - **Fair.** A full table takes room from the port that holds most entries, its oldest first. A
-//!   pod that floods with random MACs so pushes out its own entries and no other's.
+//! - **Bounded.** All memory is reserved at the start; a full table gives away the entry that was
+//!   not seen for the longest time.
 //! - **Ageing without a sweep.** An entry that was not seen for the ageing time counts as absent;
 //!   `expire` gives its room back when the worker has time.
 
@@ -15,7 +15,6 @@ use core::ops::Range;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use super::port::MAX_PORTS;
 use super::{BridgeId, PortId, VtepId};
 use crate::Millis;
 use crate::wire::MacAddr;
@@ -36,8 +35,8 @@ pub struct LearnedMac {
     pub bridge: BridgeId,
     /// The MAC.
     pub mac: MacAddr,
-    /// Where it is.
-    pub target: FdbTarget,
+    /// The other end of the segment that it is behind.
+    pub vtep: VtepId,
     /// When it was last seen as a source.
     pub seen: Millis,
 }
@@ -53,26 +52,17 @@ pub struct Fdb {
     index: HashMap<(BridgeId, MacAddr), u32, RandomState>,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// By the port that an entry was learned from, oldest first; a VTEP's count for the uplink.
-    queues: Vec<Queue>,
-    largest: usize,
-    largest_may_have_shrunk: bool,
+    /// Ends of the list of all entries, in the order in which they were last seen.
+    oldest: u32,
+    newest: u32,
     ageing_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     entry: LearnedMac,
-    port: PortId,
     older: u32,
     newer: u32,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Queue {
-    oldest: u32,
-    newest: u32,
-    len: u32,
 }
 
 impl Fdb {
@@ -89,75 +79,56 @@ impl Fdb {
             ),
             slots: Vec::with_capacity(max as usize),
             free: (0..max).rev().collect(),
-            queues: vec![Queue { oldest: NIL, newest: NIL, len: 0 }; MAX_PORTS],
-            largest: 0,
-            largest_may_have_shrunk: false,
+            oldest: NIL,
+            newest: NIL,
             ageing_ms,
         }
     }
 
-    /// Where the MAC is, unless its entry is too old.
+    /// The VTEP that the MAC is behind, unless its entry is too old.
     #[inline]
     #[must_use]
-    pub fn lookup(&self, bridge: BridgeId, mac: MacAddr, now: Millis) -> Option<FdbTarget> {
+    pub fn lookup(&self, bridge: BridgeId, mac: MacAddr, now: Millis) -> Option<VtepId> {
         let slot = self.slots.get(*self.index.get(&(bridge, mac))? as usize)?;
-        (now.since(slot.entry.seen) <= self.ageing_ms).then_some(slot.entry.target)
+        (now.since(slot.entry.seen) <= self.ageing_ms).then_some(slot.entry.vtep)
     }
 
-    /// Notes that `mac` was seen as a source behind `target`, arriving by `port`.
-    pub fn learn(
-        &mut self,
-        bridge: BridgeId,
-        mac: MacAddr,
-        target: FdbTarget,
-        port: PortId,
-        now: Millis,
-    ) {
-        if usize::from(port.0) >= self.queues.len() {
-            return;
-        }
-        let entry = LearnedMac { bridge, mac, target, seen: now };
+    /// Notes that `mac` was seen as a source behind `vtep`.
+    pub fn learn(&mut self, bridge: BridgeId, mac: MacAddr, vtep: VtepId, now: Millis) {
+        let entry = LearnedMac { bridge, mac, vtep, seen: now };
         if let Some(&at) = self.index.get(&(bridge, mac)) {
             let Some(slot) = self.slots.get(at as usize).copied() else { return };
-            if slot.entry.target == target && now.since(slot.entry.seen) < REFRESH_MS {
+            if slot.entry.vtep == vtep && now.since(slot.entry.seen) < REFRESH_MS {
                 return;
             }
             self.unlink(at);
-            self.link(at, entry, port);
+            self.link(at, entry);
             return;
         }
         if self.free.is_empty() {
-            self.evict_for(port);
+            self.remove(self.oldest);
         }
         let Some(at) = self.free.pop() else { return };
         self.index.insert((bridge, mac), at);
-        self.link(at, entry, port);
+        self.link(at, entry);
     }
 
     /// Gives back the room of at most `budget` entries that are too old.
     pub fn expire(&mut self, now: Millis, budget: usize) {
-        let mut left = budget;
-        for port in 0..self.queues.len() {
-            while left > 0 {
-                let Some(oldest) = self.queues.get(port).map(|queue| queue.oldest) else { break };
-                let Some(slot) = self.slots.get(oldest as usize).filter(|_| oldest != NIL) else {
-                    break;
-                };
-                if now.since(slot.entry.seen) <= self.ageing_ms {
-                    break;
+        for _ in 0..budget {
+            match self.slots.get(self.oldest as usize) {
+                Some(slot) if now.since(slot.entry.seen) > self.ageing_ms => {
+                    self.remove(self.oldest);
                 }
-                self.remove(oldest);
-                left -= 1;
+                _ => return,
             }
         }
     }
 
-    /// Forgets everything that was learned from a port: it is gone, or its number is reused.
-    pub fn forget_port(&mut self, port: PortId) {
-        while let Some(oldest) = self.queues.get(usize::from(port.0)).map(|queue| queue.oldest)
-            && oldest != NIL
-        {
-            self.remove(oldest);
+    /// Forgets everything: the numbers of VTEPs are going to mean others.
+    pub fn forget_all(&mut self) {
+        while self.oldest != NIL {
+            self.remove(self.oldest);
         }
     }
 
@@ -194,29 +165,6 @@ impl Fdb {
         self.index.is_empty()
     }
 
-    /// Makes one slot free: the oldest entry of the port that holds most.
-    fn evict_for(&mut self, port: PortId) {
-        let own = self.queue_len(usize::from(port.0));
-        if self.largest_may_have_shrunk {
-            self.largest =
-                (0..self.queues.len()).max_by_key(|&port| self.queue_len(port)).unwrap_or(0);
-            self.largest_may_have_shrunk = false;
-        }
-        // A tie is the newcomer's own loss.
-        let victim = if own > 0 && own >= self.queue_len(self.largest) {
-            usize::from(port.0)
-        } else {
-            self.largest
-        };
-        if let Some(oldest) = self.queues.get(victim).map(|queue| queue.oldest) {
-            self.remove(oldest);
-        }
-    }
-
-    fn queue_len(&self, port: usize) -> u32 {
-        self.queues.get(port).map_or(0, |queue| queue.len)
-    }
-
     fn remove(&mut self, at: u32) {
         let Some(slot) = self.slots.get(at as usize).copied() else { return };
         self.unlink(at);
@@ -224,47 +172,31 @@ impl Fdb {
         self.free.push(at);
     }
 
-    /// Appends a slot, free or just unlinked, as its port's newest.
-    fn link(&mut self, at: u32, entry: LearnedMac, port: PortId) {
-        let Some(queue) = self.queues.get_mut(usize::from(port.0)) else { return };
-        let slot = Slot { entry, port, older: queue.newest, newer: NIL };
-        let previous = queue.newest;
-        queue.newest = at;
-        queue.len += 1;
-        if previous == NIL {
-            queue.oldest = at;
+    /// Appends a slot, free or just unlinked, as the newest.
+    fn link(&mut self, at: u32, entry: LearnedMac) {
+        let slot = Slot { entry, older: self.newest, newer: NIL };
+        match self.slots.get_mut(self.newest as usize) {
+            Some(previous) => previous.newer = at,
+            None => self.oldest = at,
         }
-        let len = queue.len;
-        if let Some(previous) = self.slots.get_mut(previous as usize) {
-            previous.newer = at;
-        }
+        self.newest = at;
         // Slots are taken in ascending order the first time, so `at` is at most one past the end.
         match self.slots.get_mut(at as usize) {
             Some(place) => *place = slot,
             None => self.slots.push(slot),
         }
-        if len > self.queue_len(self.largest) {
-            self.largest = usize::from(port.0);
-        }
     }
 
     fn unlink(&mut self, at: u32) {
         let Some(slot) = self.slots.get(at as usize).copied() else { return };
-        let Some(queue) = self.queues.get_mut(usize::from(slot.port.0)) else { return };
-        queue.len = queue.len.saturating_sub(1);
-        if queue.oldest == at {
-            queue.oldest = slot.newer;
+        match self.slots.get_mut(slot.older as usize) {
+            Some(older) => older.newer = slot.newer,
+            None => self.oldest = slot.newer,
         }
-        if queue.newest == at {
-            queue.newest = slot.older;
+        match self.slots.get_mut(slot.newer as usize) {
+            Some(newer) => newer.older = slot.older,
+            None => self.newest = slot.older,
         }
-        if let Some(older) = self.slots.get_mut(slot.older as usize) {
-            older.newer = slot.newer;
-        }
-        if let Some(newer) = self.slots.get_mut(slot.newer as usize) {
-            newer.older = slot.older;
-        }
-        self.largest_may_have_shrunk |= usize::from(slot.port.0) == self.largest;
     }
 }
 
@@ -273,9 +205,9 @@ impl Fdb {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Fdb, FdbTarget};
+    use super::Fdb;
     use crate::Millis;
-    use crate::tables::{BridgeId, PortId};
+    use crate::tables::{BridgeId, VtepId};
     use crate::wire::MacAddr;
 
     const BRIDGE: BridgeId = BridgeId(0);
@@ -286,16 +218,12 @@ mod tests {
         MacAddr([0x02, 0, a, b, c, d])
     }
 
-    fn learn(fdb: &mut Fdb, number: u32, port: u16, now: u64) {
-        let port = PortId(port);
-        fdb.learn(BRIDGE, mac(number), FdbTarget::Port(port), port, Millis(now));
+    fn learn(fdb: &mut Fdb, number: u32, vtep: u16, now: u64) {
+        fdb.learn(BRIDGE, mac(number), VtepId(vtep), Millis(now));
     }
 
     fn lookup(fdb: &Fdb, number: u32, now: u64) -> Option<u16> {
-        match fdb.lookup(BRIDGE, mac(number), Millis(now)) {
-            Some(FdbTarget::Port(port)) => Some(port.0),
-            _ => None,
-        }
+        fdb.lookup(BRIDGE, mac(number), Millis(now)).map(|vtep| vtep.0)
     }
 
     #[test]
@@ -320,6 +248,16 @@ mod tests {
     }
 
     #[test]
+    fn no_more_entries_expire_at_once_than_the_worker_has_time_for() {
+        let mut fdb = Fdb::new(8, AGEING_MS);
+        for number in 0..5 {
+            learn(&mut fdb, number, 10, 0);
+        }
+        fdb.expire(Millis(AGEING_MS + 1), 3);
+        assert_eq!(fdb.len(), 2);
+    }
+
+    #[test]
     fn the_same_mac_in_another_domain_is_another_host() {
         let mut fdb = Fdb::new(8, AGEING_MS);
         learn(&mut fdb, 1, 10, 0);
@@ -327,42 +265,44 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_macs_pushes_out_the_flooders_own() {
-        let mut fdb = Fdb::new(64, AGEING_MS);
-        for number in 0..8 {
-            learn(&mut fdb, number, 10 + number as u16, 0);
+    fn a_full_table_gives_away_what_was_not_seen_for_the_longest_time() {
+        let mut fdb = Fdb::new(4, AGEING_MS);
+        for number in 0..4 {
+            learn(&mut fdb, number, 10, u64::from(number));
         }
-        for number in 1_000..100_000 {
-            learn(&mut fdb, number, 99, 1);
-        }
-        assert_eq!(fdb.len(), 64);
-        for number in 0..8 {
-            assert_eq!(lookup(&fdb, number, 1), Some(10 + number as u16));
-        }
-        // And a newcomer finds room even now.
-        learn(&mut fdb, 500, 42, 2);
-        assert_eq!(lookup(&fdb, 500, 2), Some(42));
+        learn(&mut fdb, 0, 10, 2_000);
+        learn(&mut fdb, 4, 11, 2_001);
+        assert_eq!(fdb.len(), 4);
+        assert_eq!(lookup(&fdb, 1, 2_001), None);
+        assert_eq!(
+            [0, 2, 3, 4].map(|number| lookup(&fdb, number, 2_001)),
+            [10, 10, 10, 11].map(Some)
+        );
     }
 
     #[test]
-    fn a_port_that_is_gone_leaves_nothing() {
-        let mut fdb = Fdb::new(8, AGEING_MS);
-        learn(&mut fdb, 1, 10, 0);
-        learn(&mut fdb, 2, 10, 0);
-        learn(&mut fdb, 3, 11, 0);
-        fdb.forget_port(PortId(10));
-        assert_eq!(fdb.len(), 1);
-        assert_eq!(lookup(&fdb, 3, 0), Some(11));
+    fn what_is_forgotten_leaves_all_room() {
+        let mut fdb = Fdb::new(3, AGEING_MS);
+        for number in 0..3 {
+            learn(&mut fdb, number, 10, 0);
+        }
+        fdb.forget_all();
+        assert!(fdb.is_empty());
+        for number in 3..6 {
+            learn(&mut fdb, number, 10, 0);
+        }
+        assert_eq!((fdb.len(), fdb.slots()), (3, 3));
     }
 
     #[test]
     fn pages_have_what_is_held_and_not_too_old() {
-        let mut fdb = Fdb::new(8, AGEING_MS);
+        let mut fdb = Fdb::new(6, AGEING_MS);
         for number in 0..6 {
-            learn(&mut fdb, number, 10 + (number % 2) as u16, u64::from(number));
+            learn(&mut fdb, number, 10, u64::from(number));
         }
-        fdb.forget_port(PortId(11));
-        learn(&mut fdb, 9, 12, 5);
+        // They take the room of two.
+        learn(&mut fdb, 8, 12, 6);
+        learn(&mut fdb, 9, 12, 6);
         let macs = |slots, now| {
             let mut macs: Vec<_> =
                 fdb.page(slots, Millis(now)).map(|entry| entry.mac.0[5]).collect();
@@ -370,43 +310,43 @@ mod tests {
             macs
         };
         assert_eq!(fdb.slots(), 6);
-        assert_eq!(macs(0..100, 5), [0, 2, 4, 9]);
-        assert_eq!(macs(0..100, AGEING_MS + 2), [2, 4, 9]);
-        let (first, second) = (macs(0..3, 5), macs(3..100, 5));
-        assert_eq!(first.len() + second.len(), 4);
+        assert_eq!(macs(0..100, 6), [2, 3, 4, 5, 8, 9]);
+        assert_eq!(macs(0..100, AGEING_MS + 4), [4, 5, 8, 9]);
+        let (first, second) = (macs(0..3, 6), macs(3..100, 6));
+        assert_eq!(first.len() + second.len(), 6);
         assert!(first.iter().all(|mac| !second.contains(mac)));
-        assert_eq!(macs(6..100, 5), [0; 0]);
-        assert_eq!(macs(50..60, 5), [0; 0]);
+        assert_eq!(macs(6..100, 6), [0; 0]);
+        assert_eq!(macs(50..60, 6), [0; 0]);
     }
 
     proptest! {
         #[test]
-        fn lists_and_index_agree_after_any_history(
+        fn list_and_index_agree_after_any_history(
             steps in proptest::collection::vec((0u8..4, 0u32..24, 0u16..5, 0u64..2_000), 1..200)
         ) {
             let mut fdb = Fdb::new(16, 10_000);
             let mut now = 0;
-            for (what, number, port, passed) in steps {
+            for (what, number, vtep, passed) in steps {
                 now += passed;
                 match what {
                     0 => fdb.expire(Millis(now), 3),
-                    1 if number == 0 => fdb.forget_port(PortId(port)),
+                    1 if number == 0 => fdb.forget_all(),
                     _ => {
-                        learn(&mut fdb, number, port, now);
-                        prop_assert_eq!(lookup(&fdb, number, now), Some(port));
+                        learn(&mut fdb, number, vtep, now);
+                        prop_assert_eq!(lookup(&fdb, number, now), Some(vtep));
                     }
                 }
-                let queued: u32 = fdb.queues.iter().map(|queue| queue.len).sum();
-                prop_assert_eq!(queued as usize, fdb.len());
                 prop_assert_eq!(fdb.free.len() + fdb.len(), 16);
-                for queue in &fdb.queues {
-                    let (mut at, mut count) = (queue.oldest, 0);
-                    while at != super::NIL {
-                        count += 1;
-                        at = fdb.slots[at as usize].newer;
-                    }
-                    prop_assert_eq!(count, queue.len);
+                let (mut at, mut previous, mut count) = (fdb.oldest, super::NIL, 0);
+                let mut seen = Millis(0);
+                while at != super::NIL {
+                    let slot = fdb.slots[at as usize];
+                    prop_assert_eq!(slot.older, previous);
+                    prop_assert!(slot.entry.seen >= seen);
+                    prop_assert_eq!(fdb.index.get(&(BRIDGE, slot.entry.mac)), Some(&at));
+                    (seen, previous, at, count) = (slot.entry.seen, at, slot.newer, count + 1);
                 }
+                prop_assert_eq!((fdb.newest, count), (previous, fdb.len()));
             }
         }
     }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `port`      | what is attached here, and what it may do |
 //! | `bridge`    | which ports and VTEPs share an L2 segment |
-//! | `fdb`       | behind which port or VTEP a MAC is; the learned half belongs to a worker |
+//! | `fdb`       | behind which VTEP a MAC was learned to be; it belongs to a worker |
 //! | `fib`       | which is the longest prefix that contains an address |
 //! | `adjacency` | which headers the next hop wants in front of a packet |
 //! | `multipath` | which of several next hops has a flow |

@@ -61,8 +61,8 @@ pub struct Port {
     pub kind: PortRole,
     /// How it is attached; a host port and an uplink are routed.
     pub attachment: Attachment,
-    /// MAC of the interface on the far side: the pod's, the host TAP's; the NIC's own. The FDB of a
-    /// bridged pod's bridge has it behind this port; a MAC that has to be learned is not here.
+    /// MAC of the interface on the far side: the pod's, the host TAP's; the NIC's own. A pod sends
+    /// from no other. The FDB of a bridged pod's bridge has it behind this port.
     pub mac: MacAddr,
     /// Largest IP packet that it takes, bytes.
     pub mtu: u16,

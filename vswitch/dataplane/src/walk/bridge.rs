@@ -4,14 +4,14 @@
 //! `route`. It depends on the port: a routed one has no segment, so everything but ARP
 //! and neighbour discovery must be addressed to the gateway; a bridged one is switched by MAC.
 //!
-//! Learning is only proposed here ([`LearnMac`]) and done by `process`, so that `trace` leaves no
-//! mark.
+//! MACs are learned of VTEPs alone: those of pods are known from the start. Learning is only proposed
+//! here ([`LearnMac`]) and done by `process`, so that `trace` leaves no mark.
 
 use super::arrival::{Arrival, ArrivedFrom};
 use super::narrator::{AfterBridge, Narrator, TraceEvent};
 use super::parse::{Headers, Net};
 use super::{Decision, LearnMac, View};
-use crate::tables::{Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway};
+use crate::tables::{Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway, VtepId};
 use crate::verdict::{DropReason, IcmpError, Verdict};
 use crate::walk::resolve::{self, ResolveScope};
 use crate::walk::{route, source};
@@ -65,11 +65,11 @@ fn routed_only(
         return Ok(Step::Route);
     }
     let headers = &decision.headers;
-    source::has_valid_mac(headers)?;
+    match arrival.from {
+        ArrivedFrom::Pod => source::has_own_mac(arrival.port, headers)?,
+        _ => source::has_valid_mac(headers)?,
+    }
     let local = match arrival.from {
-        ArrivedFrom::Pod if headers.source_mac != arrival.port.mac => {
-            return Err(DropReason::SourceMacSpoofed);
-        }
         ArrivedFrom::Pod | ArrivedFrom::Host => Gateway::MAC,
         ArrivedFrom::Direct => arrival.port.mac,
         ArrivedFrom::Peer { peer, .. } => view.tables.tunnels.vtep_mac_for(peer.address),
@@ -106,7 +106,7 @@ fn routed_only(
     }
 }
 
-/// A member of a learning segment.
+/// A member of a segment.
 #[inline(always)]
 fn switched(
     view: &View<'_>,
@@ -117,44 +117,44 @@ fn switched(
     decision: &mut Decision,
 ) -> Result<Step, DropReason> {
     let headers = &decision.headers;
-    let here = here(arrival);
-    source::has_valid_mac(headers)?;
-    let (source_mac, destination) = (headers.source_mac, headers.destination_mac);
-    let from_pod = matches!(arrival.from, ArrivedFrom::Pod);
-    // Almost every packet: the MAC that the FDB has behind this port, as compiled.
-    let is_own = from_pod && source_mac == arrival.port.mac;
-    let known = if is_own { Some(here) } else { bridge.fdb.get(&source_mac).copied() };
-    if source_mac == Gateway::MAC || known.is_some_and(|target| target != here) {
-        return Err(DropReason::SourceMacSpoofed);
-    }
-    if from_pod {
-        source::bridged_pod(arrival, bytes, headers)?;
-    } else {
+    let is_for_gateway = headers.destination_mac == Gateway::MAC;
+    if let ArrivedFrom::Peer { vtep: Some(vtep), .. } = arrival.from {
         source::is_not_this_node(view.tables, headers)?;
+        decision.effects.learn = from_vtep(vtep, (id, bridge), headers)?;
+        if is_for_gateway {
+            return Err(DropReason::DestinationMacForeign);
+        }
+        return by_mac(view, arrival, FdbTarget::Vtep(vtep), (id, bridge), decision);
     }
-    if known.is_none() {
-        decision.effects.learn = Some(LearnMac { bridge: id, mac: source_mac, target: here });
-    }
-
-    if from_pod
-        && let Some(answer) =
-            resolve::resolution(view.tables, arrival, bytes, headers, ResolveScope::Segment)
+    source::has_own_mac(arrival.port, headers)?;
+    source::bridged_pod(arrival, bytes, headers)?;
+    if let Some(answer) =
+        resolve::resolution(view.tables, arrival, bytes, headers, ResolveScope::Segment)
     {
         decision.verdict = Verdict::Answer(answer?);
         Ok(Step::Done)
-    } else if destination == Gateway::MAC {
-        if from_pod { Ok(Step::Route) } else { Err(DropReason::DestinationMacForeign) }
+    } else if is_for_gateway {
+        Ok(Step::Route)
     } else {
-        by_mac(view, arrival, here, (id, bridge), decision)
+        by_mac(view, arrival, FdbTarget::Port(arrival.ingress), (id, bridge), decision)
     }
 }
 
-/// The FDB entry that a MAC has which this packet comes from.
+/// What is to be learned of a frame from another end of the segment: nothing, if its MAC was put
+/// there by hand. A node cannot claim the MAC of a pod of ours, nor the gateway's.
 #[inline(always)]
-fn here(arrival: &Arrival<'_>) -> FdbTarget {
-    match arrival.from {
-        ArrivedFrom::Peer { vtep: Some(vtep), .. } => FdbTarget::Vtep(vtep),
-        _ => FdbTarget::Port(arrival.ingress),
+fn from_vtep(
+    vtep: VtepId,
+    (id, bridge): (BridgeId, &Bridge),
+    headers: &Headers,
+) -> Result<Option<LearnMac>, DropReason> {
+    source::has_valid_mac(headers)?;
+    let mac = headers.source_mac;
+    match bridge.fdb.get(&mac) {
+        _ if mac == Gateway::MAC => Err(DropReason::SourceMacSpoofed),
+        None => Ok(Some(LearnMac { bridge: id, mac, vtep })),
+        Some(FdbTarget::Vtep(known)) if *known == vtep => Ok(None),
+        Some(_) => Err(DropReason::SourceMacSpoofed),
     }
 }
 
@@ -173,7 +173,7 @@ fn by_mac(
     } else {
         match bridge.fdb.get(&destination) {
             Some(target) => Some(*target),
-            None => view.fdb.lookup(id, destination, view.now),
+            None => view.fdb.lookup(id, destination, view.now).map(FdbTarget::Vtep),
         }
     };
     let from_overlay = matches!(here, FdbTarget::Vtep(_));

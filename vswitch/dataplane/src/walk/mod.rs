@@ -65,7 +65,7 @@ use frame::Offload;
 
 use crate::Millis;
 use crate::session::{Affinity, Session, SessionEffect, SessionTable, Tick, Tuple};
-use crate::tables::{BridgeId, Fdb, FdbTarget, PortId, PortRole, Tables};
+use crate::tables::{BridgeId, Fdb, PortId, PortRole, Tables, VtepId};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::{Ecn, MacAddr};
 use arrival::{Arrival, ArrivedFrom};
@@ -204,12 +204,12 @@ impl Decision {
     }
 }
 
-/// A source MAC of a bridge domain, and where its interface is.
+/// A source MAC of a bridge domain, and the VTEP that it is behind.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LearnMac {
     pub(crate) bridge: BridgeId,
     pub(crate) mac: MacAddr,
-    pub(crate) target: FdbTarget,
+    pub(crate) vtep: VtepId,
 }
 
 /// Decides what becomes of a packet that arrived by `ingress`; `decision` is [`Decision::open`].

@@ -106,13 +106,9 @@ pub(crate) fn route(
         }
         Adjacency::Bridged { bridge, template, mtu } => {
             let mac = template.destination();
-            let target = view
-                .tables
-                .bridge(*bridge)
-                .and_then(|domain| domain.fdb.get(&mac).copied())
-                .or_else(|| view.fdb.lookup(*bridge, mac, view.now));
-            match target {
-                Some(FdbTarget::Port(port)) => (port, *mtu),
+            // A member of this node: its MAC is known without learning.
+            match view.tables.bridge(*bridge).and_then(|domain| domain.fdb.get(&mac)) {
+                Some(FdbTarget::Port(port)) => (*port, *mtu),
                 _ => return refuse(DropReason::NextHopUnresolved, IcmpError::HostUnreachable),
             }
         }

@@ -6,6 +6,7 @@
 //! | check | of |
 //! |---|---|
 //! | [`has_valid_mac`]   | every frame that is forwarded or routed |
+//! | [`has_own_mac`]     | every frame of a pod |
 //! | [`bridged_pod`]     | every frame of a pod on a segment |
 //! | [`may_send_from`]   | every routed packet |
 //! | [`is_not_this_node`] | every frame of another node on a segment |
@@ -28,6 +29,17 @@ pub(crate) fn has_valid_mac(headers: &Headers) -> Result<(), DropReason> {
         return Err(DropReason::SourceMacInvalid);
     }
     Ok(())
+}
+
+/// Checks that a pod's frame has the MAC of its interface. Nothing is learned from pods, so that one
+/// frame with another's MAC cannot draw the other's traffic to it.
+#[inline(always)]
+pub(crate) fn has_own_mac(port: &Port, headers: &Headers) -> Result<(), DropReason> {
+    if headers.source_mac == port.mac {
+        return Ok(());
+    }
+    has_valid_mac(headers)?;
+    Err(DropReason::SourceMacSpoofed)
 }
 
 /// Checks the source address of a routed packet: its sender is the one that has it.

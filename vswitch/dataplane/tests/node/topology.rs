@@ -15,9 +15,10 @@
 //!                                               speaks in ICMP errors
 //! host [plain]                                  port `host` and the default routes to it
 //! bridge red [vni 100]                          an L2 segment
-//! pod a 198.18.1.2 ... [in red] [unlisted] [mtu 1450] [plain] [rate 1000000 [burst 0]]
+//! pod a 198.18.1.2 ... [in red] [mtu 1450] [plain] [rate 1000000 [burst 0]]
 //!                                               port `pod-a`; `rate` and `burst` limit what is sent
 //!                                               to it, in bits
+//! neighbor 198.18.1.99 at pod-a in red          a further address on a segment, by its MAC
 //! peer b 203.0.113.12 vxlan|ipip|direct [unresolved] 198.18.2.0/24 ...
 //! multipath 198.18.9.0/24 b c 3                 flows shared by peers, the second's weight being 3
 //! stretch red to b [unresolved] [mtu 1400]      a VTEP of the segment
@@ -29,7 +30,7 @@
 //! sessions 64 [lost]                            buckets of the session table; `lost`: a former one was
 //! frames 64 | capacity of the packet pool
 //! ```
-//! `plain` is a port without offloads; `unlisted`, a bridged pod whose MAC has to be learned.
+//! `plain` is a port without offloads.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -181,6 +182,15 @@ impl Node {
                 }
             }
             "pod" => self.pod(&mut words)?,
+            "neighbor" => {
+                let address: IpAddr = words.parse("address")?;
+                words.expect("at")?;
+                let mac = self.mac(words.next("MAC")?)?;
+                words.expect("in")?;
+                let bridge = self.bridge(words.next("bridge")?)?;
+                let template = Template::ethernet(mac, Gateway::MAC);
+                self.to(address.into(), Adjacency::Bridged { bridge, template, mtu: 1450 });
+            }
             "peer" => self.peer(&mut words)?,
             "multipath" => self.multipath(&mut words)?,
             "stretch" => self.stretch(&mut words)?,
@@ -261,7 +271,6 @@ impl Node {
             Some(bridge) => Some(self.bridge(&bridge)?),
             None => None,
         };
-        let unlisted = words.flag("unlisted");
         let (rate, burst) = (words.value("rate")?, words.value("burst")?);
         let addresses = words.all::<IpAddr>()?;
 
@@ -269,12 +278,7 @@ impl Node {
         let id = self.attach(&name, PortRole::Pod, mac, mtu, offloads);
         let template = Template::ethernet(mac, Gateway::MAC);
         for address in &addresses {
-            // A member that the daemon did not attach is known by its MAC alone.
-            let adjacency = match bridge {
-                Some(bridge) if unlisted => Adjacency::Bridged { bridge, template, mtu },
-                _ => Adjacency::Port { port: id, template, mtu },
-            };
-            self.to((*address).into(), adjacency);
+            self.to((*address).into(), Adjacency::Port { port: id, template, mtu });
         }
         let port = self.tables.ports[usize::from(id.0)].as_mut().expect("attached above");
         port.addresses = addresses;
@@ -283,11 +287,7 @@ impl Node {
             port.attachment = Attachment::Bridged(bridge);
             let bridge = &mut self.tables.bridges[usize::from(bridge.0)];
             bridge.members.push(id);
-            if unlisted {
-                port.mac = MacAddr::ZERO;
-            } else {
-                bridge.fdb.insert(mac, FdbTarget::Port(id));
-            }
+            bridge.fdb.insert(mac, FdbTarget::Port(id));
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use frame::{Pool, Words};
 use crate::node::packet::at_port;
 use crate::node::{Described, Node, Ports};
 
-/// Two routed pods; two of a segment, of which one is known by its MAC alone, and that has to be learned.
+/// Two routed pods; two of a segment, of which one is found by its MAC.
 pub(crate) const NODE: &str = "underlay 198.51.100.11
     vxlan 10
     host
@@ -28,7 +28,8 @@ pub(crate) const NODE: &str = "underlay 198.51.100.11
     pod a 198.18.1.2
     pod b 198.18.1.3
     pod m 198.18.1.66 in red
-    pod n 198.18.1.67 in red unlisted
+    pod n 198.18.1.67 in red
+    neighbor 198.18.1.67 at pod-n in red
     peer p 203.0.113.12 vxlan 198.18.2.0/24";
 
 const NOW: Millis = Millis(1_000_000);
@@ -102,11 +103,7 @@ impl World {
             let (pool, sessions) = (pools[0].clone(), Arc::clone(&table));
             (Dataplane::new(fdb, pool, Arc::clone(&counters), sessions), counters)
         });
-        let mut world = Self { node, workers, pools, words: [v4, v6, affinity] };
-        for worker in [0, 1] {
-            world.receive(worker, "pod-n eth pod-n > 02:00:00:00:00:99 type 88b5 / 46 bytes");
-        }
-        world
+        Self { node, workers, pools, words: [v4, v6, affinity] }
     }
 
     /// The same, in which each port carries a translated session: no packet skips the look-up.

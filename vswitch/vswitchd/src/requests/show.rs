@@ -171,7 +171,7 @@ impl Daemon {
         }
         for (worker, learned) in self.node.workers.learned(LEARNED_PATIENCE) {
             for (entry, age_ms) in learned {
-                let (port, vtep) = place(entry.target);
+                let (port, vtep) = place(FdbTarget::Vtep(entry.vtep));
                 entries.push(FdbEntry {
                     bridge: bridge.clone(),
                     mac: Mac(entry.mac.0),

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use api::{ErrorKind, ErrorReply, PeerSpec, TracePacket, TraceResult};
-use dataplane::tables::{Fdb, FdbTarget, Gateway, PortId};
+use dataplane::tables::{Fdb, Gateway, PortId};
 use dataplane::wire::MacAddr;
 use dataplane::{DropReason, Millis, Trace, Verdict};
 use frame::{Offload, Packet};
@@ -135,12 +135,8 @@ impl Daemon {
         let now = Millis(self.node.shared.origin.elapsed().as_millis() as u64);
         let mut fdb = Fdb::new(entries.len() as u32, ageing_ms);
         for (entry, age_ms) in entries {
-            let port = match entry.target {
-                FdbTarget::Port(port) => port,
-                FdbTarget::Vtep(_) => UPLINK,
-            };
             let seen = Millis(now.since(Millis(age_ms)));
-            fdb.learn(entry.bridge, entry.mac, entry.target, port, seen);
+            fdb.learn(entry.bridge, entry.mac, entry.vtep, seen);
         }
         (fdb, now)
     }

@@ -275,7 +275,7 @@ fn a_node_without_prefixes_says_that_no_pod_can_be_added() {
 }
 
 #[test]
-fn bridged_pods_learn_one_another() {
+fn bridged_pods_reach_one_another_by_mac() {
     let node = Node::new("");
     let daemon = node.start();
     let bridged =

@@ -33,7 +33,7 @@ impl Turn {
                     self.schedule.take_over();
                 }
                 Command::HandOver { members, ways } => self.outbound.share(members, ways),
-                Command::ForgetLearned { id } => self.dataplane.fdb.forget_port(id),
+                Command::ForgetLearned => self.dataplane.fdb.forget_all(),
                 Command::CopyFdb { into } => self.fdb_copier.begin(into),
                 #[cfg(test)]
                 Command::Panic => panic!("by order of a test"),
