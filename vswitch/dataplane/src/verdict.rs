@@ -150,7 +150,7 @@ drop_reasons! {
     EthertypeUnsupported = "ethertype-unsupported",
     /// The source MAC is zero or a group address.
     SourceMacInvalid = "source-mac-invalid",
-    /// The source MAC, or that of an ARP message, belongs to another port or is not the pod's own.
+    /// The source MAC, or one that ARP or neighbour discovery announces, is not the sender's own.
     SourceMacSpoofed = "source-mac-spoofed",
     /// The destination MAC is neither the gateway's nor that of anyone on a port that only routes.
     DestinationMacForeign = "destination-mac-foreign",
@@ -175,7 +175,7 @@ drop_reasons! {
     NeighborDiscoveryUnanswered = "nd-unanswered",
     /// A router advertisement, redirect or DHCP server's message from a pod.
     RogueAdvertisement = "rogue-advertisement",
-    /// The source address is not the pod's, or one of this node's comes from outside.
+    /// The source address, or one that ARP or neighbour discovery claims, is not the sender's own.
     SourceAddressSpoofed = "source-address-spoofed",
     /// The source address is one that no host may send from, such as loopback or multicast.
     SourceMartian = "source-martian",

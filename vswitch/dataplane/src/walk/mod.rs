@@ -18,6 +18,7 @@
 //! | whether work left undone is sound | `offload` | drops of requests that contradict the packet |
 //! | whether it stays on its segment | `bridge`  | `Forward`, `Tunnel`, `Flood`, `Answer` |
 //! | whether its sender may send it  | `source`  | drops of what has another's address |
+//! | whether it tells the truth to its segment | `inspect` | drops of ARP and neighbour discovery in another's name |
 //! | whether it is answered here     | `resolve` | |
 //! | which endpoints it has in its session | `session`, `way_back` | `Refuse`, `Reset` |
 //! | where it goes                   | `route`   | `Route`, `Answer`, `Refuse` |
@@ -40,6 +41,7 @@ pub(crate) mod flood;
 pub(crate) mod flow;
 pub(crate) mod fragment;
 pub(crate) mod fragments;
+mod inspect;
 pub(crate) mod ipip;
 pub(crate) mod joined;
 pub(crate) mod narrator;

@@ -9,6 +9,7 @@ use core::net::{IpAddr, Ipv6Addr};
 use super::arrival::{Arrival, ArrivedFrom};
 use super::flow::{Addresses, Icmp};
 use super::parse::{Headers, Ip, Net};
+use super::route;
 use crate::tables::{Adjacency, Attachment, PortRole, Tables};
 use crate::verdict::{Answer, DropReason};
 use crate::wire::{Arp, Protocol, Solicitation, arp, icmpv4, icmpv6};
@@ -52,6 +53,7 @@ fn resolved(
     scope: ResolveScope,
 ) -> Option<Result<Answer, DropReason>> {
     let ours = |target: IpAddr| match scope {
+        _ if !is_of_a_host(target) => false,
         // No port is told that its own address is another's: duplicate address detection would take
         // it away. The gateway's addresses are the host port's own.
         ResolveScope::Proxy if matches!(arrival.from, ArrivedFrom::Host) => {
@@ -88,6 +90,15 @@ pub(crate) fn echo(ip: &Ip) -> Option<Answer> {
         (Protocol::ICMP, icmpv4::ECHO_REQUEST) if !ip.flow.is_v6() => Some(Answer::Echo4),
         (Protocol::ICMPV6, icmpv6::ECHO_REQUEST) if ip.flow.is_v6() => Some(Answer::Echo6),
         _ => None,
+    }
+}
+
+/// Whether a host can have the address: it is neither unspecified nor loopback, multicast or
+/// broadcast (RFC 1122, section 3.2.1.3; RFC 4291, section 2.5).
+fn is_of_a_host(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => route::is_plain_unicast(v4),
+        IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_loopback() && !v6.is_multicast(),
     }
 }
 

@@ -211,7 +211,7 @@ fn may_be_routed6(source: Ipv6Addr, destination: Ipv6Addr) -> Result<(), DropRea
 
 /// Whether the address is from 1.0.0.0 to 223.255.255.255, and not loopback.
 #[inline(always)]
-fn is_plain_unicast(address: Ipv4Addr) -> bool {
+pub(super) fn is_plain_unicast(address: Ipv4Addr) -> bool {
     let [first, ..] = address.octets();
     (1..224).contains(&first) && first != 127
 }

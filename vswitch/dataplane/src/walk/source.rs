@@ -12,14 +12,15 @@
 //! | [`is_not_this_node`] | every frame of another node on a segment |
 //! | [`no_rogue_server`] | every IP packet of a pod |
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr};
 
 use super::arrival::{Arrival, ArrivedFrom};
 use super::flow::{Addresses, Ports};
+use super::inspect;
 use super::parse::{Headers, Ip, Net};
 use crate::tables::{Adjacency, Encap, Gateway, Port, Tables};
 use crate::verdict::DropReason;
-use crate::wire::{Arp, EtherType, Ethernet, Protocol, header, icmpv6};
+use crate::wire::{EtherType, Ethernet, Protocol, icmpv6};
 
 /// Checks that the source MAC is one that an interface can have: a group address never sends
 /// (IEEE 802.3, 3.2.3), and no interface has zero.
@@ -114,14 +115,16 @@ pub(crate) fn bridged_pod(
     match &headers.net {
         Net::Malformed(reason) => Err(*reason),
         Net::Other => untagged(bytes),
-        Net::Arp => arp(arrival, bytes.get(headers.l3..).unwrap_or_default(), headers),
+        Net::Arp => {
+            inspect::arp(arrival.port, bytes.get(headers.l3..).unwrap_or_default(), headers)
+        }
         // `route` is next, and asks more.
         Net::Ip(_) if headers.destination_mac == Gateway::MAC => Ok(()),
         Net::Ip(ip) => {
             no_rogue_server(ip)?;
             bridged_source(arrival, ip)?;
             if ip.flow.protocol == Protocol::ICMPV6 {
-                advertised(arrival, headers.transport(bytes, ip), ip)?;
+                inspect::discovery(arrival.port, headers.transport(bytes, ip), ip)?;
             }
             Ok(())
         }
@@ -138,54 +141,30 @@ fn untagged(bytes: &[u8]) -> Result<(), DropReason> {
     }
 }
 
-/// Checks the sender of an ARP message. An unspecified one only asks (RFC 5227, section 2.1.1).
-#[inline(never)]
-fn arp(arrival: &Arrival<'_>, bytes: &[u8], headers: &Headers) -> Result<(), DropReason> {
-    let arp = Arp::parse(bytes).map_err(|_| DropReason::ArpMalformed)?;
-    if arp.sender_mac() != headers.source_mac {
-        return Err(DropReason::SourceMacSpoofed);
-    }
-    let sender = arp.sender_ip();
-    if sender.is_unspecified() || arrival.port.addresses.contains(&sender.into()) {
-        Ok(())
-    } else {
-        Err(DropReason::SourceAddressSpoofed)
-    }
-}
-
 #[inline(always)]
 fn bridged_source(arrival: &Arrival<'_>, ip: &Ip) -> Result<(), DropReason> {
     if is_own_address(arrival.port, ip) {
         return Ok(());
     }
-    let without_address = match ip.flow.addresses {
-        // DHCP, before there is an address.
-        Addresses::V4 { source, destination } => {
-            source.is_unspecified() && destination == Ipv4Addr::BROADCAST
-        }
-        Addresses::V6 { source, destination } => {
-            source.is_unicast_link_local()
-                || (source.is_unspecified() && destination.is_multicast())
-        }
-    };
-    if without_address { Ok(()) } else { Err(DropReason::SourceAddressSpoofed) }
+    bridged_link_source(arrival.port, ip)
 }
 
-/// Checks the address in the body of a neighbour advertisement, which it gives away whatever its
-/// source.
+/// Checks a source address that is none of those that the pod was given.
 #[inline(never)]
-fn advertised(arrival: &Arrival<'_>, transport: &[u8], ip: &Ip) -> Result<(), DropReason> {
-    if ip.flow.icmp().is_none_or(|icmp| icmp.kind != icmpv6::NEIGHBOR_ADVERTISEMENT) {
-        return Ok(());
-    }
-    // RFC 4861, section 4.4: the target is behind the flags.
-    let target: &[u8; 16] = header(transport, 8).ok_or(DropReason::NeighborDiscoveryMalformed)?;
-    let target = Ipv6Addr::from(*target);
-    if target.is_unicast_link_local() || arrival.port.addresses.contains(&target.into()) {
-        Ok(())
-    } else {
-        Err(DropReason::SourceAddressSpoofed)
-    }
+fn bridged_link_source(port: &Port, ip: &Ip) -> Result<(), DropReason> {
+    const DHCP: Ports = Ports::new(68, 67);
+    let is_allowed = match ip.flow.addresses {
+        // DHCP, before there is an address.
+        Addresses::V4 { source, destination } => {
+            source.is_unspecified()
+                && destination == Ipv4Addr::BROADCAST
+                && ip.flow.protocol == Protocol::UDP
+                && ip.flow.ports() == Some(DHCP)
+        }
+        Addresses::V6 { source, .. } if source.is_unspecified() => inspect::is_of_new_interface(ip),
+        Addresses::V6 { source, .. } => inspect::has_v6(port, source),
+    };
+    if is_allowed { Ok(()) } else { Err(DropReason::SourceAddressSpoofed) }
 }
 
 /// Whether the source address is one that the pod behind this port has.

@@ -86,6 +86,15 @@ impl MacAddr {
         u64::from_be_bytes([0, 0, a, b, c, d, e, f])
     }
 
+    /// The link-local IPv6 address that an interface with this MAC makes of it: the modified EUI-64
+    /// (RFC 4291 appendix A, RFC 2464 section 5).
+    #[must_use]
+    pub const fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        let bytes = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0x02, b, c, 0xff, 0xfe, d, e, f];
+        Ipv6Addr::from_bits(u128::from_be_bytes(bytes))
+    }
+
     /// The group address that carries an IPv4 multicast group (RFC 1112 section 6.4).
     #[must_use]
     pub const fn for_multicast_v4(group: Ipv4Addr) -> Self {
@@ -350,6 +359,11 @@ mod tests {
         assert_eq!(group.to_string(), "01:00:5e:01:00:fb");
         let group = MacAddr::for_multicast_v6("ff02::1:ff28:9c5a".parse().unwrap());
         assert_eq!(group.to_string(), "33:33:ff:28:9c:5a");
+        // RFC 2464, sections 4 and 5.
+        let mac = MacAddr([0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde]);
+        assert_eq!(mac.link_local().to_string(), "fe80::3656:78ff:fe9a:bcde");
+        let mac = MacAddr([0x02, 0x70, 0xc6, 0x12, 0x01, 0x02]);
+        assert_eq!(mac.link_local().to_string(), "fe80::70:c6ff:fe12:102");
     }
 
     #[test]

@@ -33,6 +33,10 @@ pub const PARAMETER_PROBLEM: u8 = 4;
 pub const ECHO_REQUEST: u8 = 128;
 /// Type: echo reply.
 pub const ECHO_REPLY: u8 = 129;
+/// Type: report of a listener to multicast (RFC 2710).
+pub const LISTENER_REPORT: u8 = 131;
+/// Type: the end of one (RFC 2710).
+pub const LISTENER_DONE: u8 = 132;
 /// Type: router solicitation (RFC 4861).
 pub const ROUTER_SOLICITATION: u8 = 133;
 /// Type: router advertisement (RFC 4861).
@@ -43,6 +47,8 @@ pub const NEIGHBOR_SOLICITATION: u8 = 135;
 pub const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 /// Type: redirect (RFC 4861).
 pub const REDIRECT: u8 = 137;
+/// Type: reports of listeners to multicast (RFC 3810).
+pub const LISTENER_REPORT_V2: u8 = 143;
 
 /// Code of [`UNREACHABLE`]: no route to the destination.
 pub const NO_ROUTE: u8 = 0;

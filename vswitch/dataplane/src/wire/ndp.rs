@@ -3,7 +3,7 @@
 //! Enters: a whole ICMPv6 message of type 135 or 136, from its type byte on, whose checksum and
 //! whose packet's hop limit of 255 the caller has checked (RFC 4861 sections 7.1.1 and 7.1.2).
 //! Leaves: which address is asked for, and the answer, which the switch gives itself for its
-//! gateways.
+//! gateways. Of other messages, and before those checks, [`names_only`] is asked.
 //!
 //! | bytes | field |
 //! |---|---|
@@ -168,13 +168,43 @@ fn parse(
     Ok((header, link_address(options, link_option)?))
 }
 
+/// The first link-layer address of the wanted kind. One of another length belongs to another medium:
+/// ignored, like unknown options.
+fn link_address(options: &[u8], wanted: u8) -> Result<Option<MacAddr>, Malformed> {
+    let mut found = None;
+    each_option(options, |kind, option| {
+        if kind == wanted && found.is_none() {
+            found = mac_of(option);
+        }
+    })?;
+    Ok(found)
+}
+
+/// Whether every link-layer address among the options of a message is this MAC: receivers differ in
+/// which one they take of several.
+///
+/// # Errors
+/// `Options`.
+pub fn names_only(options: &[u8], mac: MacAddr) -> Result<bool, Malformed> {
+    let mut only = true;
+    each_option(options, |kind, option| {
+        only &= !matches!(kind, SOURCE_LINK | TARGET_LINK) || mac_of(option) == Some(mac);
+    })?;
+    Ok(only)
+}
+
+/// The MAC in a link-layer address option of Ethernet.
+fn mac_of(option: &[u8]) -> Option<MacAddr> {
+    let option: &[u8; LINK_OPTION_LEN] = option.try_into().ok()?;
+    Some(MacAddr(field::<2, 6, _>(option)))
+}
+
 /// Walks all options, so that a message with a broken one is refused whole: nodes "MUST silently
 /// discard an ND packet that contains an option with length zero" (RFC 4861 section 4.6).
-fn link_address(mut options: &[u8], wanted: u8) -> Result<Option<MacAddr>, Malformed> {
-    let mut found = None;
+fn each_option(mut options: &[u8], mut visit: impl FnMut(u8, &[u8])) -> Result<(), Malformed> {
     for _ in 0..MAX_OPTIONS {
         if options.is_empty() {
-            return Ok(found);
+            return Ok(());
         }
         let &[kind, units, ..] = options else { return Err(Malformed::Options) };
         if units == 0 {
@@ -183,15 +213,9 @@ fn link_address(mut options: &[u8], wanted: u8) -> Result<Option<MacAddr>, Malfo
         let (option, rest) =
             options.split_at_checked(usize::from(units) * 8).ok_or(Malformed::Options)?;
         options = rest;
-        // An address of another length belongs to another medium: ignored, like unknown options.
-        if kind == wanted && found.is_none() {
-            found = option
-                .try_into()
-                .ok()
-                .map(|option: &[u8; LINK_OPTION_LEN]| MacAddr(field::<2, 6, _>(option)));
-        }
+        visit(kind, option);
     }
-    if options.is_empty() { Ok(found) } else { Err(Malformed::Options) }
+    if options.is_empty() { Ok(()) } else { Err(Malformed::Options) }
 }
 
 /// A message by value.

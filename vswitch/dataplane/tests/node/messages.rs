@@ -157,7 +157,10 @@ pub(super) fn discovery(node: &Node, words: &mut Words<'_>, ends: Ends) -> Bytes
     let mut rest = [0; 4];
     let mut body = Vec::new();
     let kind = match name {
-        "router-solicitation" => 133,
+        "router-solicitation" => {
+            body.extend(link_addresses(node, words)?);
+            133
+        }
         "router-advertisement" => {
             body.extend([0; 8]);
             134
@@ -168,12 +171,7 @@ pub(super) fn discovery(node: &Node, words: &mut Words<'_>, ends: Ends) -> Bytes
         }
         "solicit" | "advertise" => {
             body.extend(words.parse::<Ipv6Addr>("target")?.octets());
-            for (who, option) in [("from", 1), ("at", 2)] {
-                if let Some(name) = words.value::<String>(who)? {
-                    body.extend([option, 1]);
-                    body.extend(node.mac(&name)?.0);
-                }
-            }
+            body.extend(link_addresses(node, words)?);
             // Behind the names: `router` is also one of those.
             let flags = [("router", 0x80), ("solicited", 0x40), ("override", 0x20)];
             rest[0] =
@@ -184,6 +182,18 @@ pub(super) fn discovery(node: &Node, words: &mut Words<'_>, ends: Ends) -> Bytes
     };
     let bad = words.flag("badsum");
     icmp(kind, 0, rest, &body, ends, bad)
+}
+
+/// Options: `from pod-a` is the source's link-layer address, `at pod-a` the target's.
+fn link_addresses(node: &Node, words: &mut Words<'_>) -> Bytes {
+    let mut options = Vec::new();
+    for (who, option) in [("from", 1), ("at", 2)] {
+        if let Some(name) = words.value::<String>(who)? {
+            options.extend([option, 1]);
+            options.extend(node.mac(&name)?.0);
+        }
+    }
+    Ok(options)
 }
 
 pub(super) fn is_v6(ends: Ends) -> bool {

@@ -16,7 +16,7 @@
 //! icmp echo 1 2 | reply 1 2 | time-exceeded | too-big 1400 | net-unreachable | host-unreachable
 //!    | port-unreachable | type 5 code 1 [badsum] [partial]                        either version, by the IP layer
 //! nd solicit fd00::1 [from pod-a] | advertise fd00::1 [at pod-a] [router] [solicited] [override]
-//!    | router-advertisement | router-solicitation | redirect
+//!    | router-advertisement | router-solicitation [from pod-a] | redirect
 //! vxlan 10 [noflag]
 //! 100 bytes [from 1448]                   a pattern; `from` is where in it the bytes begin
 //! hex 45 00 ...

@@ -106,6 +106,27 @@ fn other_options_are_skipped_and_counted() {
 }
 
 #[test]
+fn no_link_address_of_a_message_is_anothers() {
+    let own: &[u8] = &[1, 1, 2, 0, 0, 0, 0, 1];
+    let other: &[u8] = &[2, 1, 2, 0, 0, 0, 0, 7];
+    let other_medium: &[u8] = &[1, 2, 2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    let nonce: &[u8] = &[14, 1, 2, 0, 0, 0, 0, 7];
+    for (options, only) in [
+        (vec![], true),
+        (vec![own], true),
+        (vec![nonce, own], true),
+        (vec![other], false),
+        (vec![own, other], false),
+        (vec![other, own], false),
+        (vec![other_medium], false),
+    ] {
+        assert_eq!(names_only(&options.concat(), MAC), Ok(only), "{options:?}");
+    }
+    assert_eq!(names_only(&[1, 0], MAC), Err(Malformed::Options));
+    assert_eq!(names_only(&[1, 1, 2, 0], MAC), Err(Malformed::Options));
+}
+
+#[test]
 fn solicited_node_keeps_the_last_24_bits() {
     let target = "2001:db8::28:9c5a".parse().unwrap();
     assert_eq!(solicited_node(target).to_string(), "ff02::1:ff28:9c5a");
