@@ -169,12 +169,16 @@ drop_reasons! {
     Ipv4Checksum = "ipv4-checksum",
     /// The IPv6 header or its extensions contradict themselves or the frame's length.
     Ipv6Malformed = "ipv6-malformed",
-    /// A neighbour discovery message that is malformed or came over a router.
+    /// A neighbour discovery message that is malformed, cut into fragments, or came over a router.
     NeighborDiscoveryMalformed = "nd-malformed",
     /// A neighbour discovery message that asks nothing of us.
     NeighborDiscoveryUnanswered = "nd-unanswered",
     /// A router advertisement, redirect or DHCP server's message from a pod.
     RogueAdvertisement = "rogue-advertisement",
+    /// A multicast router's query or advertisement (IGMP, MLD) from a pod.
+    RogueQuery = "rogue-query",
+    /// A pod's first fragment without all headers of its packet, or a later one that begins within them.
+    FragmentTiny = "fragment-tiny",
     /// The source address, or one that ARP or neighbour discovery claims, is not the sender's own.
     SourceAddressSpoofed = "source-address-spoofed",
     /// The source address is one that no host may send from, such as loopback or multicast.

@@ -18,6 +18,7 @@
 //! | whether work left undone is sound | `offload` | drops of requests that contradict the packet |
 //! | whether it stays on its segment | `bridge`  | `Forward`, `Tunnel`, `Flood`, `Answer` |
 //! | whether its sender may send it  | `source`  | drops of what has another's address |
+//! | whether it is of a kind that passes | `guard` | drops of rogue servers, and of fragments that hide what they are |
 //! | whether it tells the truth to its segment | `inspect` | drops of ARP and neighbour discovery in another's name |
 //! | whether it is answered here     | `resolve` | |
 //! | which endpoints it has in its session | `session`, `way_back` | `Refuse`, `Reset` |
@@ -41,6 +42,7 @@ pub(crate) mod flood;
 pub(crate) mod flow;
 pub(crate) mod fragment;
 pub(crate) mod fragments;
+mod guard;
 mod inspect;
 pub(crate) mod ipip;
 pub(crate) mod joined;
@@ -273,7 +275,7 @@ fn routed(
     decision: &mut Decision,
     narrator: &mut impl Narrator,
 ) -> Result<(), DropReason> {
-    let ip = route::admit(view.tables, arrival, &decision.headers)?;
+    let ip = route::admit(view.tables, arrival, bytes, &decision.headers)?;
     let is_of_peer = way_back::is_of_peer_itself(arrival, ip);
     let mut towards = route::look_up(view.tables, &ip.flow);
     let (mut looked_up, mut back) = (None, None);

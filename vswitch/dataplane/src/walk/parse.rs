@@ -9,7 +9,7 @@ use super::arrival::Arrival;
 use super::flow::FlowKey;
 use super::narrator::{Narrator, Network, TraceEvent};
 use crate::verdict::DropReason;
-use crate::wire::{Ecn, EtherType, Ethernet, Ipv4, Ipv6, MacAddr, Malformed, ethernet, ipv6};
+use crate::wire::{Ecn, EtherType, Ethernet, Ipv4, Ipv6, MacAddr, Malformed, ethernet, ipv4, ipv6};
 
 /// Where the headers are, in bytes from the frame's first.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +72,8 @@ pub(crate) struct Ip {
     pub(crate) l4: usize,
     /// Whether routers may not cut the packet: they never cut IPv6.
     pub(crate) dont_fragment: bool,
+    /// Whether it is whole, with neither options nor extension headers.
+    pub(crate) is_plain: bool,
 }
 
 /// Fills in `headers`, which are [`Headers::none`].
@@ -127,9 +129,11 @@ fn ipv4(bytes: &[u8], l3: usize, net: &mut Net) {
         ecn: ip.ecn(),
         l4: l3 + ip.header_len(),
         dont_fragment: ip.dont_fragment(),
+        is_plain: ip.header_len() == ipv4::HEADER_LEN,
     });
     if let (true, Net::Ip(found)) = (ip.is_fragment(), net) {
         found.flow.cut(ip.id().into(), ip.fragment_offset());
+        found.is_plain = false;
     }
 }
 
@@ -147,6 +151,7 @@ fn ipv6(bytes: &[u8], l3: usize, net: &mut Net) {
         ecn: ip.ecn(),
         l4: l3 + upper.offset,
         dont_fragment: true,
+        is_plain: upper.offset == ipv6::HEADER_LEN,
     });
     if let (Some(fragment), Net::Ip(found)) = (upper.fragment, net) {
         found.flow.cut(fragment.id, fragment.offset);

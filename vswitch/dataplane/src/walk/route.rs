@@ -13,7 +13,7 @@ use super::fragment::payload_size;
 use super::narrator::{Narrator, TraceEvent};
 use super::parse::{Headers, Ip, Net};
 use super::{Decision, View};
-use super::{resolve, source};
+use super::{guard, resolve, source};
 use crate::tables::{Adjacency, AdjacencyId, FdbTarget, Member, Multipath, PortRole, Tables};
 use crate::verdict::{DropReason, IcmpError, Verdict};
 use crate::wire::{Protocol, icmpv4, icmpv6, ipv4};
@@ -23,6 +23,7 @@ use crate::wire::{Protocol, icmpv4, icmpv6, ipv4};
 pub(crate) fn admit<'h>(
     tables: &Tables,
     arrival: &Arrival<'_>,
+    bytes: &[u8],
     headers: &'h Headers,
 ) -> Result<&'h Ip, DropReason> {
     let ip = match &headers.net {
@@ -33,7 +34,7 @@ pub(crate) fn admit<'h>(
     addresses_may_be_routed(ip)?;
     source::may_send_from(tables, arrival, ip)?;
     if matches!(arrival.from, ArrivedFrom::Pod) {
-        source::no_rogue_server(ip)?;
+        guard::pod(bytes, headers, ip)?;
     }
     Ok(ip)
 }

@@ -10,17 +10,16 @@
 //! | [`bridged_pod`]     | every frame of a pod on a segment |
 //! | [`may_send_from`]   | every routed packet |
 //! | [`is_not_this_node`] | every frame of another node on a segment |
-//! | [`no_rogue_server`] | every IP packet of a pod |
 
 use core::net::{IpAddr, Ipv4Addr};
 
 use super::arrival::{Arrival, ArrivedFrom};
 use super::flow::{Addresses, Ports};
-use super::inspect;
 use super::parse::{Headers, Ip, Net};
+use super::{guard, inspect};
 use crate::tables::{Adjacency, Encap, Gateway, Port, Tables};
 use crate::verdict::DropReason;
-use crate::wire::{EtherType, Ethernet, Protocol, icmpv6};
+use crate::wire::{EtherType, Ethernet, Protocol};
 
 /// Checks that the source MAC is one that an interface can have: a group address never sends
 /// (IEEE 802.3, 3.2.3), and no interface has zero.
@@ -86,21 +85,6 @@ pub(crate) fn is_not_this_node(tables: &Tables, headers: &Headers) -> Result<(),
     }
 }
 
-/// Checks that a pod does not pose as router or DHCP server (CVE-2020-10749).
-#[inline(always)]
-pub(crate) fn no_rogue_server(ip: &Ip) -> Result<(), DropReason> {
-    const DHCP: Ports = Ports::new(67, 68);
-    const DHCPV6: Ports = Ports::new(547, 546);
-    let rogue = match ip.flow.protocol {
-        Protocol::UDP => matches!(ip.flow.ports(), Some(DHCP | DHCPV6)),
-        Protocol::ICMPV6 => ip.flow.icmp().is_some_and(|icmp| {
-            matches!(icmp.kind, icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT)
-        }),
-        _ => false,
-    };
-    if rogue { Err(DropReason::RogueAdvertisement) } else { Ok(()) }
-}
-
 /// Checks a frame of a bridged pod. On a routed port `route` asks this of every packet; on a segment
 /// frames reach other pods without passing there, and one pod that answers ARP for the gateway would
 /// receive all of its neighbours' traffic. What cannot be read cannot be checked, and is not let
@@ -121,7 +105,7 @@ pub(crate) fn bridged_pod(
         // `route` is next, and asks more.
         Net::Ip(_) if headers.destination_mac == Gateway::MAC => Ok(()),
         Net::Ip(ip) => {
-            no_rogue_server(ip)?;
+            guard::pod(bytes, headers, ip)?;
             bridged_source(arrival, ip)?;
             if ip.flow.protocol == Protocol::ICMPV6 {
                 inspect::discovery(arrival.port, headers.transport(bytes, ip), ip)?;

@@ -33,6 +33,8 @@ pub const PARAMETER_PROBLEM: u8 = 4;
 pub const ECHO_REQUEST: u8 = 128;
 /// Type: echo reply.
 pub const ECHO_REPLY: u8 = 129;
+/// Type: query for listeners to multicast, of any version (RFC 2710).
+pub const LISTENER_QUERY: u8 = 130;
 /// Type: report of a listener to multicast (RFC 2710).
 pub const LISTENER_REPORT: u8 = 131;
 /// Type: the end of one (RFC 2710).
@@ -49,6 +51,8 @@ pub const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 pub const REDIRECT: u8 = 137;
 /// Type: reports of listeners to multicast (RFC 3810).
 pub const LISTENER_REPORT_V2: u8 = 143;
+/// Type: advertisement of a multicast router (RFC 4286).
+pub const MULTICAST_ROUTER_ADVERTISEMENT: u8 = 151;
 
 /// Code of [`UNREACHABLE`]: no route to the destination.
 pub const NO_ROUTE: u8 = 0;

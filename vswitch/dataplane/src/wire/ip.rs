@@ -13,6 +13,8 @@ impl Protocol {
     pub const HOP_BY_HOP: Self = Self(0);
     /// ICMP for IPv4.
     pub const ICMP: Self = Self(1);
+    /// IGMP.
+    pub const IGMP: Self = Self(2);
     /// IPv4 inside IP (RFC 2003).
     pub const IPIP: Self = Self(4);
     /// TCP.
@@ -44,6 +46,7 @@ impl fmt::Display for Protocol {
         f.pad(match *self {
             Self::HOP_BY_HOP => "HOPOPT",
             Self::ICMP => "ICMP",
+            Self::IGMP => "IGMP",
             Self::IPIP => "IPIP",
             Self::TCP => "TCP",
             Self::UDP => "UDP",

@@ -36,7 +36,7 @@ pub(super) fn asks_for_address(flow: &FlowKey) -> bool {
     flow.protocol == Protocol::UDP && flow.ports() == Some(Ports::new(client, server))
 }
 
-/// Whether a DHCP server answers on a segment. No pod does (`source::no_rogue_server`).
+/// Whether a DHCP server answers on a segment. No pod does (`guard`).
 pub(super) fn is_dhcp_answer(flow: &FlowKey) -> bool {
     let (server, client) = if flow.is_v6() { (547, 546) } else { (67, 68) };
     flow.protocol == Protocol::UDP && flow.ports() == Some(Ports::new(server, client))

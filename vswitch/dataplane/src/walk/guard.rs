@@ -1,0 +1,108 @@
+//! Guard: which kinds of packets are not forwarded, whatever their addresses.
+//!
+//! Enters: an IP packet whose source was checked, from `route`, and from `source` of a pod on a segment.
+//! Leaves: nothing, or the drop. Nearly all packets are plain TCP and UDP ([`Ip::is_plain`]) and are not
+//! looked at closely.
+//!
+//! | a pod does not | as |
+//! |---|---|
+//! | play router or DHCP server | its neighbours would send to it (CVE-2020-10749; RFC 6105) |
+//! | play multicast router | switches would send it all groups, and members leave them at its word (RFC 4541) |
+//! | cut neighbour discovery | what is in pieces passes every other check here (RFC 6980) |
+//! | hide headers in fragments | ports could not be held against policies (RFC 1858, RFC 7112) |
+
+use super::parse::{Headers, Ip};
+use crate::verdict::DropReason;
+use crate::wire::{Ipv4, Protocol, icmpv4, icmpv6, igmp, sctp, tcp, udp};
+
+/// Checks a pod's packet.
+#[inline(always)]
+pub(crate) fn pod(bytes: &[u8], headers: &Headers, ip: &Ip) -> Result<(), DropReason> {
+    if ip.is_plain {
+        match ip.flow.protocol {
+            Protocol::TCP => return Ok(()),
+            Protocol::UDP => return no_dhcp_server(ip),
+            _ => {}
+        }
+    }
+    closely(bytes, headers, ip)
+}
+
+/// The same of everything but plain TCP and UDP.
+#[inline(never)]
+fn closely(bytes: &[u8], headers: &Headers, ip: &Ip) -> Result<(), DropReason> {
+    no_dhcp_server(ip)?;
+    no_router(bytes, headers, ip)?;
+    if ip.flow.is_fragment() { fragment(bytes, headers, ip) } else { Ok(()) }
+}
+
+/// A DHCP client takes what comes to its port, and most do not ask from which (RFC 8357).
+#[inline(always)]
+fn no_dhcp_server(ip: &Ip) -> Result<(), DropReason> {
+    const CLIENT: u16 = 68;
+    const CLIENT_V6: u16 = 546;
+    if ip.flow.protocol != Protocol::UDP {
+        return Ok(());
+    }
+    match ip.flow.ports().map(|ports| ports.destination()) {
+        Some(CLIENT | CLIENT_V6) => Err(DropReason::RogueAdvertisement),
+        _ => Ok(()),
+    }
+}
+
+fn no_router(bytes: &[u8], headers: &Headers, ip: &Ip) -> Result<(), DropReason> {
+    let kind = ip.flow.icmp().map(|icmp| icmp.kind);
+    match (ip.flow.protocol, kind) {
+        (Protocol::ICMPV6, Some(icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT)) => {
+            Err(DropReason::RogueAdvertisement)
+        }
+        (
+            Protocol::ICMPV6,
+            Some(icmpv6::LISTENER_QUERY | icmpv6::MULTICAST_ROUTER_ADVERTISEMENT),
+        ) => Err(DropReason::RogueQuery),
+        (Protocol::IGMP, _) if !ip.flow.is_later_fragment() => {
+            match headers.transport(bytes, ip).first() {
+                Some(&(igmp::QUERY | igmp::MULTICAST_ROUTER_ADVERTISEMENT)) => {
+                    Err(DropReason::RogueQuery)
+                }
+                _ => Ok(()),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A fragment of a packet whose ports, or whose kind, only the first fragment tells.
+fn fragment(bytes: &[u8], headers: &Headers, ip: &Ip) -> Result<(), DropReason> {
+    let header_len = header_len(ip.flow.protocol);
+    if ip.flow.is_later_fragment() {
+        // RFC 3128: over the first fragment's header, by receivers that allow an overlap. Those of
+        // IPv6 do not (RFC 5722).
+        let begins_within = Ipv4::parse_header(bytes.get(headers.l3..).unwrap_or_default())
+            .is_ok_and(|ipv4| usize::from(ipv4.fragment_offset()) < header_len);
+        return if begins_within { Err(DropReason::FragmentTiny) } else { Ok(()) };
+    }
+    if headers.transport(bytes, ip).len() < header_len {
+        return Err(DropReason::FragmentTiny);
+    }
+    let kind = ip.flow.icmp().map(|icmp| icmp.kind);
+    match (ip.flow.protocol, kind) {
+        (Protocol::ICMPV6, Some(kind)) if icmpv6::is_neighbor_discovery(kind) => {
+            Err(DropReason::NeighborDiscoveryMalformed)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The least that the header of a transport takes; nothing of those that are not known here.
+const fn header_len(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::TCP => tcp::HEADER_LEN,
+        Protocol::UDP => udp::HEADER_LEN,
+        Protocol::SCTP => sctp::HEADER_LEN,
+        Protocol::ICMP => icmpv4::HEADER_LEN,
+        Protocol::ICMPV6 => icmpv6::HEADER_LEN,
+        Protocol::IGMP => igmp::HEADER_LEN,
+        _ => 0,
+    }
+}
