@@ -173,7 +173,8 @@ drop_reasons! {
     NeighborDiscoveryMalformed = "nd-malformed",
     /// A neighbour discovery message that asks nothing of us.
     NeighborDiscoveryUnanswered = "nd-unanswered",
-    /// A router advertisement, redirect or DHCP server's message from a pod.
+    /// A router advertisement, redirect or DHCP server's message, from a pod or for one: a pod has no
+    /// router but the switch, and is no server.
     RogueAdvertisement = "rogue-advertisement",
     /// A multicast router's query or advertisement (IGMP, MLD) from a pod.
     RogueQuery = "rogue-query",
@@ -187,6 +188,8 @@ drop_reasons! {
     DestinationMartian = "destination-martian",
     /// Multicast or link-local traffic on a port that only routes.
     MulticastUnrouted = "multicast-unrouted",
+    /// An IPv4 source route, or an IPv6 routing header of type 0 or with segments left.
+    SourceRouted = "source-routed",
     /// A tunnel packet made by a pod.
     TunnelFromPod = "tunnel-from-pod",
 

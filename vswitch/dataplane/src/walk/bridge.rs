@@ -14,7 +14,7 @@ use super::{Decision, LearnMac, View};
 use crate::tables::{Attachment, Bridge, BridgeId, Domain, FdbTarget, Gateway, VtepId};
 use crate::verdict::{DropReason, IcmpError, Verdict};
 use crate::walk::resolve::{self, ResolveScope};
-use crate::walk::{route, source};
+use crate::walk::{guard, route, source};
 
 /// How the walk goes on.
 #[derive(Debug, Clone, Copy)]
@@ -121,6 +121,9 @@ fn switched(
     if let ArrivedFrom::Peer { vtep: Some(vtep), .. } = arrival.from {
         source::is_not_this_node(view.tables, headers)?;
         decision.effects.learn = from_vtep(vtep, (id, bridge), headers)?;
+        if let Net::Ip(ip) = &headers.net {
+            guard::remote(bytes, headers, ip)?;
+        }
         if is_for_gateway {
             return Err(DropReason::DestinationMacForeign);
         }

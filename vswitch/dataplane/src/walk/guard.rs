@@ -1,8 +1,14 @@
 //! Guard: which kinds of packets are not forwarded, whatever their addresses.
 //!
-//! Enters: an IP packet whose source was checked, from `route`, and from `source` of a pod on a segment.
-//! Leaves: nothing, or the drop. Nearly all packets are plain TCP and UDP ([`Ip::is_plain`]) and are not
-//! looked at closely.
+//! Enters: an IP packet, from `route` and, on a segment, from `bridge` and `source`. Leaves: nothing, or
+//! the drop. Nearly all packets are plain TCP and UDP ([`Ip::is_plain`]) and are not looked at closely.
+//!
+//! | neither a pod nor the underlay | as |
+//! |---|---|
+//! | names hosts to pass, by IPv4's options or IPv6's routing header | policies judge the address that the packet has now, and it would go on to another (RFC 5095, RFC 7126 section 4.3) |
+//! | has a pod send to another router (ICMP redirect) | a pod has none but the switch, which sends no such |
+//!
+//! What the node's kernel sends is not looked at: its `accept_source_route` and `send_redirects` decide.
 //!
 //! | a pod does not | as |
 //! |---|---|
@@ -13,7 +19,7 @@
 
 use super::parse::{Headers, Ip};
 use crate::verdict::DropReason;
-use crate::wire::{Ipv4, Protocol, icmpv4, icmpv6, igmp, sctp, tcp, udp};
+use crate::wire::{Ipv4, Ipv6, Protocol, icmpv4, icmpv6, igmp, sctp, tcp, udp};
 
 /// Checks a pod's packet.
 #[inline(always)]
@@ -28,12 +34,47 @@ pub(crate) fn pod(bytes: &[u8], headers: &Headers, ip: &Ip) -> Result<(), DropRe
     closely(bytes, headers, ip)
 }
 
-/// The same of everything but plain TCP and UDP.
+/// Checks a packet that came by the NIC, in a tunnel or without: with inner headers alone.
+#[inline(always)]
+pub(crate) fn remote(bytes: &[u8], headers: &Headers, ip: &Ip) -> Result<(), DropReason> {
+    match ip.flow.protocol {
+        Protocol::TCP | Protocol::UDP if ip.is_plain => Ok(()),
+        _ => no_detour(bytes, headers, ip),
+    }
+}
+
+/// A pod's packet, unless it is plain TCP or UDP.
 #[inline(never)]
 fn closely(bytes: &[u8], headers: &Headers, ip: &Ip) -> Result<(), DropReason> {
+    no_detour(bytes, headers, ip)?;
     no_dhcp_server(ip)?;
     no_router(bytes, headers, ip)?;
     if ip.flow.is_fragment() { fragment(bytes, headers, ip) } else { Ok(()) }
+}
+
+/// Linux takes no segments left of type 0, skips a routing header without segments left, whatever its
+/// type, and follows other types only where it is told to (`ipv6_rthdr_rcv` in net/ipv6/exthdrs.c).
+#[inline(never)]
+fn no_detour(bytes: &[u8], headers: &Headers, ip: &Ip) -> Result<(), DropReason> {
+    let packet = bytes.get(headers.l3..).unwrap_or_default();
+    let is_source_routed = if ip.is_plain {
+        false
+    } else if ip.flow.is_v6() {
+        let upper = Ipv6::parse(packet).and_then(|ip| ip.upper());
+        upper.map_err(|_| DropReason::Ipv6Malformed)?.is_source_routed
+    } else {
+        let is_source_routed = Ipv4::parse(packet).and_then(|ip| ip.is_source_routed());
+        is_source_routed.map_err(|_| DropReason::Ipv4Malformed)?
+    };
+    if is_source_routed {
+        return Err(DropReason::SourceRouted);
+    }
+    match (ip.flow.protocol, ip.flow.icmp()) {
+        (Protocol::ICMP, Some(icmp)) if icmp.kind == icmpv4::REDIRECT => {
+            Err(DropReason::RogueAdvertisement)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A DHCP client takes what comes to its port, and most do not ask from which (RFC 8357).

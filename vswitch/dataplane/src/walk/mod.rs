@@ -18,7 +18,7 @@
 //! | whether work left undone is sound | `offload` | drops of requests that contradict the packet |
 //! | whether it stays on its segment | `bridge`  | `Forward`, `Tunnel`, `Flood`, `Answer` |
 //! | whether its sender may send it  | `source`  | drops of what has another's address |
-//! | whether it is of a kind that passes | `guard` | drops of rogue servers, and of fragments that hide what they are |
+//! | whether it is of a kind that passes | `guard` | drops of source routes, rogue servers, and fragments that hide what they are |
 //! | whether it tells the truth to its segment | `inspect` | drops of ARP and neighbour discovery in another's name |
 //! | whether it is answered here     | `resolve` | |
 //! | which endpoints it has in its session | `session`, `way_back` | `Refuse`, `Reset` |

@@ -33,8 +33,10 @@ pub(crate) fn admit<'h>(
     };
     addresses_may_be_routed(ip)?;
     source::may_send_from(tables, arrival, ip)?;
-    if matches!(arrival.from, ArrivedFrom::Pod) {
-        guard::pod(bytes, headers, ip)?;
+    match arrival.from {
+        ArrivedFrom::Pod => guard::pod(bytes, headers, ip)?,
+        ArrivedFrom::Host => {}
+        ArrivedFrom::Direct | ArrivedFrom::Peer { .. } => guard::remote(bytes, headers, ip)?,
     }
     Ok(ip)
 }

@@ -32,6 +32,11 @@ pub const MIN_RECEIVED: u16 = 576;
 /// The first byte of nearly every packet: version 4, five words.
 const WITHOUT_OPTIONS: u8 = 0x45;
 
+const END_OF_OPTIONS: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const LOOSE_SOURCE_ROUTE: u8 = 131;
+const STRICT_SOURCE_ROUTE: u8 = 137;
+
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;
@@ -203,6 +208,27 @@ impl<'a> Ipv4<'a> {
     #[must_use]
     pub fn options(&self) -> &'a [u8] {
         self.options
+    }
+
+    /// Whether the options name hosts that the packet is to pass, loosely or strictly.
+    ///
+    /// # Errors
+    /// `Options` if one is shorter than its own length says, or ends beyond the header.
+    pub fn is_source_routed(&self) -> Result<bool, Malformed> {
+        let mut options = self.options;
+        while let [kind, rest @ ..] = options {
+            options = match *kind {
+                END_OF_OPTIONS => break,
+                NO_OPERATION => rest,
+                LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return Ok(true),
+                _ => {
+                    // The length counts the option's kind and itself.
+                    let len = rest.first().map(|len| usize::from(*len)).filter(|len| *len >= 2);
+                    len.and_then(|len| options.get(len..)).ok_or(Malformed::Options)?
+                }
+            };
+        }
+        Ok(false)
     }
 
     /// What follows the header, up to the total length.

@@ -43,6 +43,9 @@ pub struct Upper {
     pub offset: usize,
     /// The fragment header, if there is one.
     pub fragment: Option<Fragment>,
+    /// A routing header says where the packet is to go behind its destination: it is of type 0, which
+    /// RFC 5095 deprecates, or has segments left.
+    pub is_source_routed: bool,
 }
 
 impl Upper {
@@ -174,7 +177,8 @@ impl<'a> Ipv6<'a> {
         let protocol = self.next_header();
         match protocol {
             Protocol::TCP | Protocol::UDP | Protocol::ICMPV6 => {
-                Ok(Upper { protocol, offset: HEADER_LEN, fragment: None })
+                let (fragment, is_source_routed) = (None, false);
+                Ok(Upper { protocol, offset: HEADER_LEN, fragment, is_source_routed })
             }
             _ => self.walk_extensions(),
         }
@@ -183,7 +187,7 @@ impl<'a> Ipv6<'a> {
     fn walk_extensions(&self) -> Result<Upper, Malformed> {
         let mut protocol = self.next_header();
         let mut rest = self.payload;
-        let mut fragment = None;
+        let (mut fragment, mut is_source_routed) = (None, false);
         for nth in 0..=MAX_EXTENSIONS {
             let len = match protocol {
                 // "restricted to appear immediately after an IPv6 header only" (RFC 8200, 4.1).
@@ -196,13 +200,17 @@ impl<'a> Ipv6<'a> {
                 Protocol::FRAGMENT => 8,
                 _ => {
                     let offset = HEADER_LEN + self.payload.len() - rest.len();
-                    return Ok(Upper { protocol, offset, fragment });
+                    return Ok(Upper { protocol, offset, fragment, is_source_routed });
                 }
             };
             let (extension, behind) = rest.split_at_checked(len).ok_or(Malformed::Extensions)?;
             let head: &[u8; 8] = extension.first_chunk().ok_or(Malformed::Extensions)?;
             rest = behind;
             let this = core::mem::replace(&mut protocol, Protocol(head[0]));
+            if this == Protocol::ROUTING {
+                let [_, _, kind, segments_left, ..] = *head;
+                is_source_routed |= kind == 0 || segments_left > 0;
+            }
             if this == Protocol::FRAGMENT {
                 let word = u16::from_be_bytes(field::<2, 2, _>(head));
                 let found = Fragment {
@@ -213,7 +221,7 @@ impl<'a> Ipv6<'a> {
                 fragment = Some(found);
                 if found.offset != 0 {
                     let offset = HEADER_LEN + self.payload.len() - rest.len();
-                    return Ok(Upper { protocol, offset, fragment });
+                    return Ok(Upper { protocol, offset, fragment, is_source_routed });
                 }
             }
         }

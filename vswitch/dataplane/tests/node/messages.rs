@@ -23,7 +23,14 @@ pub(super) fn ipv4(
         Ipv4Header::new(0, 64, IpNumber(protocol), source.octets(), destination.octets())
             .map_err(|error| text(&error))?;
     let options: usize = words.value("options")?.unwrap_or(0);
-    let options = vec![1; options];
+    let mut options = vec![1; options];
+    for (name, kind) in [("lsrr", 131), ("ssrr", 137)] {
+        if let Some(next) = words.value::<Ipv4Addr>(name)? {
+            options.extend([kind, 7, 4]);
+            options.extend(next.octets());
+            options.push(0);
+        }
+    }
     header.options = options.as_slice().try_into().map_err(|error| text(&error))?;
     header.dscp = IpDscp::try_new(tos >> 2).map_err(|error| text(&error))?;
     header.ecn = IpEcn::try_new(tos & 3).map_err(|error| text(&error))?;
@@ -53,6 +60,12 @@ pub(super) fn ipv6(
         let [high, low] = word.to_be_bytes();
         behind.splice(0..0, [protocol, 0, high, low, 0, 0, 0, 7]);
         protocol = 44;
+    }
+    if let Some(kind) = words.value::<u8>("routing")? {
+        // One address, of zeros.
+        let left = words.value::<u8>("left")?.unwrap_or(0);
+        behind.splice(0..0, [[protocol, 2, kind, left, 0, 0, 0, 0], [0; 8], [0; 8]].concat());
+        protocol = 43;
     }
     for _ in 0..words.value::<usize>("ext")?.unwrap_or(0) {
         // Destination options, all padding (PadN of four bytes).

@@ -6,7 +6,8 @@
 //! arp who-has 198.18.1.1 tell 198.18.1.2 at pod-a
 //! arp 198.18.1.1 is-at gateway tell 198.18.1.2 at pod-a
 //! ip 198.18.1.2 > 198.18.2.7 [ttl 64] [ect0|ect1|ce] [tos 8] [id 7] [df] [frag 1480] [more]
-//!    [options 8] [ext 2] [proto 17] [len 999] [badsum]         IPv6 by its addresses
+//!    [options 8] [lsrr 198.18.1.3] [ssrr 198.18.1.3] [ext 2] [routing 0 [left 1]] [proto 17] [len 999]
+//!    [badsum]                             IPv6 by its addresses
 //! udp 1000 > 2000 [nosum] [badsum] [partial] [len 9]          `*` or `$name` for the source port;
 //!    over IPv6 then with any flow label but zero, and the checksum that belongs to it
 //! tcp 1000 > 80 [seq 1] [ack 0] [window 65000] [flags AP] [mss 1460] [options 12] [badsum] [partial]

@@ -131,6 +131,27 @@ fn options_are_covered_by_the_checksum() {
 }
 
 #[test]
+fn a_source_route_is_found_among_other_options() {
+    let of = |options: &[u8]| {
+        let mut bytes = [0; 60];
+        REPR.emit(&mut bytes).unwrap();
+        bytes[0] = 0x45 + options.len() as u8 / 4;
+        bytes[20..20 + options.len()].copy_from_slice(options);
+        Ipv4::parse_header(&bytes).unwrap().is_source_routed()
+    };
+    assert_eq!(of(&[]), Ok(false));
+    assert_eq!(of(&[131, 3, 4, 0]), Ok(true));
+    assert_eq!(of(&[1, 137, 3, 4]), Ok(true));
+    assert_eq!(of(&[148, 4, 0, 0, 131, 3, 4, 0]), Ok(true));
+    assert_eq!(of(&[148, 4, 131, 137]), Ok(false));
+    // What is behind the end is padding.
+    assert_eq!(of(&[0, 131, 3, 4]), Ok(false));
+    for broken in [&[7, 0, 0, 0], &[7, 1, 0, 0], &[7, 5, 0, 0], &[1, 1, 1, 7]] {
+        assert_eq!(of(broken), Err(Malformed::Options), "{broken:?}");
+    }
+}
+
+#[test]
 fn padding_is_not_payload() {
     let padded = [&PACKET[..], &[0; 22]].concat();
     assert_eq!(Ipv4::parse(&padded).unwrap().payload(), [1, 2, 3, 4]);
@@ -267,7 +288,7 @@ proptest! {
         if let Ok(packet) = Ipv4::parse(&bytes) {
             prop_assert!(Ipv4HeaderSlice::from_slice(&bytes).is_ok());
             prop_assert_eq!(packet.header_len() + packet.payload().len(), usize::from(packet.total_len()));
-            let _ = (packet.repr().to_string(), packet.checksum_ok());
+            let _ = (packet.repr().to_string(), packet.checksum_ok(), packet.is_source_routed());
         }
         let _ = set_total_len_and_id(&mut bytes, 20, 7);
     }

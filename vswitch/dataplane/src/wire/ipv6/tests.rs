@@ -33,6 +33,11 @@ fn upper(next_header: Protocol, payload: &[u8]) -> Result<Upper, Malformed> {
     Ipv6::parse(&packet(next_header, payload)).unwrap().upper()
 }
 
+/// Of a packet that is neither a fragment nor source-routed.
+fn plain(protocol: Protocol, offset: usize) -> Upper {
+    Upper { protocol, offset, fragment: None, is_source_routed: false }
+}
+
 #[test]
 fn deconstruct() {
     let packet = Ipv6::parse(&PACKET).unwrap();
@@ -46,9 +51,9 @@ fn deconstruct() {
     assert_eq!(packet.source(), REPR.source);
     assert_eq!(packet.destination(), REPR.destination);
     assert_eq!(packet.payload(), [1, 2, 3, 4]);
-    let plain = Upper { protocol: Protocol::UDP, offset: 40, fragment: None };
-    assert_eq!(packet.upper(), Ok(plain));
-    assert!(plain.has_transport_header());
+    let upper = packet.upper().unwrap();
+    assert_eq!(upper, plain(Protocol::UDP, 40));
+    assert!(upper.has_transport_header());
 }
 
 #[test]
@@ -103,15 +108,16 @@ fn padding_is_not_payload() {
 
 #[test]
 fn extensions_are_walked_to_the_transport() {
-    // Hop-by-hop of 8 bytes, destination options of 16, routing of 8, first fragment, TCP.
+    // Hop-by-hop of 8 bytes, destination options of 16, routing of type 2 and 8 bytes, first
+    // fragment, TCP.
     let mut payload = [0u8; 60];
     payload[0] = Protocol::DEST_OPTIONS.0;
     payload[8..10].copy_from_slice(&[Protocol::ROUTING.0, 1]);
-    payload[24] = Protocol::FRAGMENT.0;
+    payload[24..27].copy_from_slice(&[Protocol::FRAGMENT.0, 0, 2]);
     payload[32..40].copy_from_slice(&[Protocol::TCP.0, 0, 0, 1, 0xde, 0xad, 0xbe, 0xef]);
     let found = upper(Protocol::HOP_BY_HOP, &payload).unwrap();
     let fragment = Fragment { offset: 0, more: true, id: 0xdead_beef };
-    assert_eq!(found, Upper { protocol: Protocol::TCP, offset: 80, fragment: Some(fragment) });
+    assert_eq!(found, Upper { fragment: Some(fragment), ..plain(Protocol::TCP, 80) });
     assert!(found.has_transport_header());
 
     let hop_by_hop = IpNumber::IPV6_HEADER_HOP_BY_HOP;
@@ -125,17 +131,28 @@ fn a_later_fragment_has_no_transport_header() {
     let payload = [Protocol::HOP_BY_HOP.0, 0, 0x05, 0xa8, 0, 0, 0, 9, 1, 2];
     let found = upper(Protocol::FRAGMENT, &payload).unwrap();
     let fragment = Fragment { offset: 1448, more: false, id: 9 };
-    assert_eq!(
-        found,
-        Upper { protocol: Protocol::HOP_BY_HOP, offset: 48, fragment: Some(fragment) }
-    );
+    assert_eq!(found, Upper { fragment: Some(fragment), ..plain(Protocol::HOP_BY_HOP, 48) });
     assert!(!found.has_transport_header());
 }
 
 #[test]
 fn the_walk_stops_at_what_it_cannot_look_into() {
     for protocol in [Protocol::ESP, Protocol::AH, Protocol::NO_NEXT, Protocol(253)] {
-        assert_eq!(upper(protocol, &[]), Ok(Upper { protocol, offset: 40, fragment: None }));
+        assert_eq!(upper(protocol, &[]), Ok(plain(protocol, 40)));
+    }
+}
+
+#[test]
+fn a_routing_header_leads_on_if_it_is_of_type_0_or_has_segments_left() {
+    for (kind, segments_left, leads_on) in
+        [(0, 0, true), (0, 1, true), (2, 0, false), (2, 1, true), (4, 0, false), (4, 3, true)]
+    {
+        let payload = [Protocol::TCP.0, 0, kind, segments_left, 0, 0, 0, 0];
+        let found = upper(Protocol::ROUTING, &payload).unwrap();
+        assert_eq!(found.is_source_routed, leads_on, "type {kind}, {segments_left} left");
+        // Behind another one that does not.
+        let both = [&[Protocol::ROUTING.0, 0, 2, 0, 0, 0, 0, 0], &payload[..]].concat();
+        assert_eq!(upper(Protocol::ROUTING, &both).unwrap().is_source_routed, leads_on);
     }
 }
 
