@@ -146,7 +146,7 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// The frame is shorter than an Ethernet header.
     FrameTooShort = "frame-too-short",
-    /// The Ethernet type is a VLAN's, or on a port that only routes neither IPv4, IPv6 nor ARP.
+    /// The frame is neither IPv4, IPv6 nor ARP, or has a VLAN tag.
     EthertypeUnsupported = "ethertype-unsupported",
     /// The source MAC is zero or a group address.
     SourceMacInvalid = "source-mac-invalid",
@@ -154,6 +154,8 @@ drop_reasons! {
     SourceMacSpoofed = "source-mac-spoofed",
     /// The destination MAC is neither the gateway's nor that of anyone on a port that only routes.
     DestinationMacForeign = "destination-mac-foreign",
+    /// The destination MAC is one to which no bridge forwards, as that of spanning tree or LLDP.
+    DestinationMacReserved = "destination-mac-reserved",
     /// The destination MAC is behind the port that the frame came from.
     SamePort = "same-port",
     /// A segment without another member to flood to.

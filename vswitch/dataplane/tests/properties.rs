@@ -64,7 +64,8 @@ const SEEDS: &[&str] = &[
     "pod-m eth pod-m > 02:bb:00:00:00:01 / ip fd00:18:1::66 > fd00:18:1::99 / udp 1 > 2 / 40 bytes",
     "pod-m eth pod-m > broadcast / arp who-has 198.18.1.67 tell 198.18.1.66 at pod-m",
     "pod-y eth pod-y > gateway / ip 198.18.1.70 > 198.18.1.66 / udp 1 > 2 / 40 bytes",
-    "pod-y eth pod-y > 02:bb:00:00:00:02 type 88b5 / 60 bytes",
+    "uplink eth router > uplink / ip 203.0.113.12 > 198.51.100.11 / udp 50000 > 4789 nosum / vxlan 200 / \
+     eth 02:bb:00:00:00:02 > pod-y type 88b5 / 60 bytes",
     "host eth host > gateway / ip 198.18.1.1 > 198.18.1.66 / udp 1 > 2 / 40 bytes",
     "host eth host > broadcast / arp who-has 198.18.1.2 tell 198.18.1.1 at host",
     "uplink eth router > uplink / ip 203.0.113.12 > 198.51.100.11 / udp 50000 > 4789 nosum / vxlan 10 / \

@@ -172,6 +172,9 @@ fn by_mac(
     let headers = &decision.headers;
     let destination = headers.destination_mac;
     let target = if destination.is_multicast() {
+        if destination.is_reserved() {
+            return Err(DropReason::DestinationMacReserved);
+        }
         None
     } else {
         match bridge.fdb.get(&destination) {

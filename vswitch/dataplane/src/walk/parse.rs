@@ -2,8 +2,8 @@
 //!
 //! Enters: bytes, and from `decap` where the packet begins. Leaves: [`Headers`], a small `Copy`
 //! description that every later door reads instead of parsing again. A malformed IP packet is not
-//! dropped here: a segment carries what comes through the overlay all the same; only `route` minds,
-//! and `source`, of a bridged pod.
+//! dropped here, nor another protocol: a segment carries what comes through the overlay all the same;
+//! only `route` minds, and `source`, of a bridged pod.
 
 use super::arrival::Arrival;
 use super::flow::FlowKey;

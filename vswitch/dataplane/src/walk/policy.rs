@@ -19,7 +19,7 @@
 //! | from this node itself to a pod (`is_exempt`) | allowed |
 //! | from a pod to its own address, by no service | allowed: it never has to leave the pod |
 //! | ARP, neighbour discovery; on a segment DHCP | allowed |
-//! | neither IP nor ARP | dropped from and to a pod that is judged in that direction |
+//! | neither IP nor ARP, as from another end of a segment | dropped from and to a pod that is judged in that direction |
 //! | flooded on a segment | dropped if its sender's egress is judged; else no copy for pods whose ingress is |
 //!
 //! Most packets have nothing to do here ([`concerns`]).

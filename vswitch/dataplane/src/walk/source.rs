@@ -19,7 +19,7 @@ use super::parse::{Headers, Ip, Net};
 use super::{guard, inspect};
 use crate::tables::{Adjacency, Encap, Gateway, Port, Tables};
 use crate::verdict::DropReason;
-use crate::wire::{EtherType, Ethernet, Protocol};
+use crate::wire::Protocol;
 
 /// Checks that the source MAC is one that an interface can have: a group address never sends
 /// (IEEE 802.3, 3.2.3), and no interface has zero.
@@ -88,8 +88,9 @@ pub(crate) fn is_not_this_node(tables: &Tables, headers: &Headers) -> Result<(),
 /// Checks a frame of a bridged pod. On a routed port `route` asks this of every packet; on a segment
 /// frames reach other pods without passing there, and one pod that answers ARP for the gateway would
 /// receive all of its neighbours' traffic. What cannot be read cannot be checked, and is not let
-/// through: a VLAN tag of zero, or a ninth extension header, would otherwise carry what is refused
-/// without it.
+/// through: a VLAN tag of zero, which a host takes for none at all (IEEE 802.1Q), or a ninth extension
+/// header would otherwise carry what is refused without it. Neither are protocols of links between
+/// bridges and to providers, such as LLDP, MACsec and PPPoE: a pod is no bridge.
 #[inline(always)]
 pub(crate) fn bridged_pod(
     arrival: &Arrival<'_>,
@@ -98,7 +99,7 @@ pub(crate) fn bridged_pod(
 ) -> Result<(), DropReason> {
     match &headers.net {
         Net::Malformed(reason) => Err(*reason),
-        Net::Other => untagged(bytes),
+        Net::Other => Err(DropReason::EthertypeUnsupported),
         Net::Arp => {
             inspect::arp(arrival.port, bytes.get(headers.l3..).unwrap_or_default(), headers)
         }
@@ -112,16 +113,6 @@ pub(crate) fn bridged_pod(
             }
             Ok(())
         }
-    }
-}
-
-/// Refuses VLAN tags: a host takes a tag of zero for none at all (IEEE 802.1Q and 802.1ad).
-#[inline(never)]
-fn untagged(bytes: &[u8]) -> Result<(), DropReason> {
-    let ethertype = Ethernet::parse(bytes).map(|ethernet| ethernet.ethertype());
-    match ethertype {
-        Ok(EtherType::VLAN | EtherType::QINQ) => Err(DropReason::EthertypeUnsupported),
-        _ => Ok(()),
     }
 }
 

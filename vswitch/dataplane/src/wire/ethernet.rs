@@ -44,6 +44,13 @@ impl MacAddr {
         self.halves().0 & 1 == 1
     }
 
+    /// Whether no bridge forwards frames to it: 01:80:c2:00:00:00 to :0f (IEEE 802.1D section 7.12.6).
+    #[inline]
+    #[must_use]
+    pub const fn is_reserved(self) -> bool {
+        self.as_u64() & !0xf == 0x0180_c200_0000
+    }
+
     /// Whether it is all ones.
     #[inline]
     #[must_use]
@@ -353,6 +360,8 @@ mod tests {
         assert!(MacAddr::BROADCAST.is_broadcast() && MacAddr::BROADCAST.is_multicast());
         assert!(MacAddr::ZERO.is_zero() && !MacAddr::ZERO.is_unicast());
         assert!(MacAddr([1, 0, 0x5e, 0, 0, 1]).is_multicast());
+        let [reserved, beyond] = [0x0f, 0x10].map(|last| MacAddr([1, 0x80, 0xc2, 0, 0, last]));
+        assert!(reserved.is_reserved() && !beyond.is_reserved());
         assert!(REPR.source.is_unicast() && !REPR.source.is_broadcast());
         assert_eq!(REPR.source.as_u64(), 0x0200_0000_00fe);
         let group = MacAddr::for_multicast_v4(Ipv4Addr::new(224, 129, 0, 251));

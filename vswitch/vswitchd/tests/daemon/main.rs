@@ -281,7 +281,7 @@ fn bridged_pods_reach_one_another_by_mac() {
     let bridged =
         |name| Reserve { mode: Some(Mode::Bridged { bridge: None }), ..Pod::reserve(name) };
     let (a, b) = (daemon.plug_as(bridged("a")), daemon.plug_as(bridged("b")));
-    a.send_frame_to(b.mac, b"directly");
+    a.send_udp_directly(&b, b"directly");
     let frame = b.receive().expect("switched by MAC");
     assert_eq!((&frame[..6], &frame[6..12]), (&b.mac.0[..], &a.mac.0[..]));
     daemon.stop();

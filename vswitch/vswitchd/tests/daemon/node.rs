@@ -393,6 +393,16 @@ impl Pod {
     }
 
     pub(crate) fn send_udp_to(&self, to: Ipv4Addr, payload: &[u8]) {
+        self.send_udp_by(self.gateway_mac, to, payload);
+    }
+
+    /// To another pod of its segment, by that one's MAC.
+    pub(crate) fn send_udp_directly(&self, to: &Self, payload: &[u8]) {
+        let IpAddr::V4(address) = to.address else { panic!("the test's pods have IPv4") };
+        self.send_udp_by(to.mac, address, payload);
+    }
+
+    fn send_udp_by(&self, mac: Mac, to: Ipv4Addr, payload: &[u8]) {
         let IpAddr::V4(source) = self.address else { panic!("the test's pods have IPv4") };
         let datagram = udp::HEADER_LEN + payload.len();
         let mut bytes = vec![0; ipv4::HEADER_LEN + datagram];
@@ -413,12 +423,7 @@ impl Pod {
             udp::Repr { source: 1000, destination: 2000, len: datagram as u16, checksum: 0 };
         header.emit(&mut bytes[ipv4::HEADER_LEN..]).expect("room");
         bytes[ipv4::HEADER_LEN + udp::HEADER_LEN..].copy_from_slice(payload);
-        self.send_frame(self.gateway_mac, EtherType::IPV4, &bytes);
-    }
-
-    /// With an EtherType that only a bridge forwards (local experimental, IEEE 802).
-    pub(crate) fn send_frame_to(&self, destination: Mac, payload: &[u8]) {
-        self.send_frame(destination, EtherType(0x88b5), payload);
+        self.send_frame(mac, EtherType::IPV4, &bytes);
     }
 
     fn send_frame(&self, destination: Mac, ethertype: EtherType, payload: &[u8]) {
