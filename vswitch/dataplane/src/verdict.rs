@@ -192,7 +192,7 @@ drop_reasons! {
     MulticastUnrouted = "multicast-unrouted",
     /// An IPv4 source route, or an IPv6 routing header of type 0 or with segments left.
     SourceRouted = "source-routed",
-    /// A tunnel packet made by a pod.
+    /// A tunnel packet made by a pod, for a node or by way of one.
     TunnelFromPod = "tunnel-from-pod",
 
     /// No route to the destination.

@@ -130,7 +130,7 @@ fn switched(
         return by_mac(view, arrival, FdbTarget::Vtep(vtep), (id, bridge), decision);
     }
     source::has_own_mac(arrival.port, headers)?;
-    source::bridged_pod(arrival, bytes, headers)?;
+    source::bridged_pod(&view.tables.tunnels, arrival, bytes, headers)?;
     if let Some(answer) =
         resolve::resolution(view.tables, arrival, bytes, headers, ResolveScope::Segment)
     {

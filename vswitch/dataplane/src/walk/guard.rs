@@ -16,22 +16,29 @@
 //! | play multicast router | switches would send it all groups, and members leave them at its word (RFC 4541) |
 //! | cut neighbour discovery | what is in pieces passes every other check here (RFC 6980) |
 //! | hide headers in fragments | ports could not be held against policies (RFC 1858, RFC 7112) |
+//! | send tunnel packets to a node | it would take them, masqueraded or not, for another node's; see `route`, too |
 
 use super::parse::{Headers, Ip};
+use crate::tables::Tunnels;
 use crate::verdict::DropReason;
 use crate::wire::{Ipv4, Ipv6, Protocol, icmpv4, icmpv6, igmp, sctp, tcp, udp};
 
 /// Checks a pod's packet.
 #[inline(always)]
-pub(crate) fn pod(bytes: &[u8], headers: &Headers, ip: &Ip) -> Result<(), DropReason> {
+pub(crate) fn pod(
+    tunnels: &Tunnels,
+    bytes: &[u8],
+    headers: &Headers,
+    ip: &Ip,
+) -> Result<(), DropReason> {
     if ip.is_plain {
         match ip.flow.protocol {
             Protocol::TCP => return Ok(()),
-            Protocol::UDP => return no_dhcp_server(ip),
+            Protocol::UDP => return datagram(tunnels, ip),
             _ => {}
         }
     }
-    closely(bytes, headers, ip)
+    closely(tunnels, bytes, headers, ip)
 }
 
 /// Checks a packet that came by the NIC, in a tunnel or without: with inner headers alone.
@@ -45,11 +52,19 @@ pub(crate) fn remote(bytes: &[u8], headers: &Headers, ip: &Ip) -> Result<(), Dro
 
 /// A pod's packet, unless it is plain TCP or UDP.
 #[inline(never)]
-fn closely(bytes: &[u8], headers: &Headers, ip: &Ip) -> Result<(), DropReason> {
+fn closely(tunnels: &Tunnels, bytes: &[u8], headers: &Headers, ip: &Ip) -> Result<(), DropReason> {
     no_detour(bytes, headers, ip)?;
-    no_dhcp_server(ip)?;
     no_router(bytes, headers, ip)?;
-    if ip.flow.is_fragment() { fragment(bytes, headers, ip) } else { Ok(()) }
+    if ip.flow.is_fragment() {
+        fragment(bytes, headers, ip)?;
+    }
+    match ip.flow.protocol {
+        Protocol::UDP => datagram(tunnels, ip),
+        tunnel if tunnel.is_tunnel() && tunnels.is_end(ip.flow.destination()) => {
+            Err(DropReason::TunnelFromPod)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Linux takes no segments left of type 0, skips a routing header without segments left, whatever its
@@ -77,16 +92,17 @@ fn no_detour(bytes: &[u8], headers: &Headers, ip: &Ip) -> Result<(), DropReason>
     }
 }
 
-/// A DHCP client takes what comes to its port, and most do not ask from which (RFC 8357).
+/// Checks the port to which UDP goes. A DHCP client takes what comes to its own, and most do not ask
+/// from which (RFC 8357). To a node VXLAN may go without passing its kernel, which `route` keeps it from.
 #[inline(always)]
-fn no_dhcp_server(ip: &Ip) -> Result<(), DropReason> {
-    const CLIENT: u16 = 68;
-    const CLIENT_V6: u16 = 546;
-    if ip.flow.protocol != Protocol::UDP {
-        return Ok(());
-    }
+fn datagram(tunnels: &Tunnels, ip: &Ip) -> Result<(), DropReason> {
+    const DHCP_CLIENT: u16 = 68;
+    const DHCPV6_CLIENT: u16 = 546;
     match ip.flow.ports().map(|ports| ports.destination()) {
-        Some(CLIENT | CLIENT_V6) => Err(DropReason::RogueAdvertisement),
+        Some(DHCP_CLIENT | DHCPV6_CLIENT) => Err(DropReason::RogueAdvertisement),
+        Some(port) if tunnels.takes_vxlan_on(port) && tunnels.is_end(ip.flow.destination()) => {
+            Err(DropReason::TunnelFromPod)
+        }
         _ => Ok(()),
     }
 }

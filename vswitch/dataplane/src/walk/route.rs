@@ -14,7 +14,9 @@ use super::narrator::{Narrator, TraceEvent};
 use super::parse::{Headers, Ip, Net};
 use super::{Decision, View};
 use super::{guard, resolve, source};
-use crate::tables::{Adjacency, AdjacencyId, FdbTarget, Member, Multipath, PortRole, Tables};
+use crate::tables::{
+    Adjacency, AdjacencyId, FdbTarget, Member, Multipath, PortRole, Tables, Tunnels,
+};
 use crate::verdict::{DropReason, IcmpError, Verdict};
 use crate::wire::{Protocol, icmpv4, icmpv6, ipv4};
 
@@ -34,7 +36,7 @@ pub(crate) fn admit<'h>(
     addresses_may_be_routed(ip)?;
     source::may_send_from(tables, arrival, ip)?;
     match arrival.from {
-        ArrivedFrom::Pod => guard::pod(bytes, headers, ip)?,
+        ArrivedFrom::Pod => guard::pod(&tables.tunnels, bytes, headers, ip)?,
         ArrivedFrom::Host => {}
         ArrivedFrom::Direct | ArrivedFrom::Peer { .. } => guard::remote(bytes, headers, ip)?,
     }
@@ -98,6 +100,10 @@ pub(crate) fn route(
             };
             if port == arrival.ingress {
                 return Err(DropReason::SamePort);
+            }
+            // Tunnels of the kernel's (tunl0, sit0, gre0) take what comes to any address of it.
+            if flow.protocol.is_tunnel() || is_vxlan(&view.tables.tunnels, flow) {
+                return Err(DropReason::TunnelFromPod);
             }
             // The kernel's own address: no hop is taken, so any TTL will do.
             takes_a_hop = false;
@@ -232,10 +238,10 @@ fn is_mapped(address: Ipv6Addr) -> bool {
     address.to_ipv4_mapped().is_some()
 }
 
-/// Checks a packet for the node's kernel, and so perhaps for the world: it is neither from the
-/// overlay, unless it is for the node itself, nor a tunnel packet for a node of the cluster, which
-/// would take it, masqueraded, for this node's own. A pod's own IPIP tunnel leads elsewhere; a VXLAN port is one of the cluster's
-/// wherever it leads.
+/// Checks a packet for the world by way of the node's kernel: it is neither from the overlay, unless it is
+/// for the node itself, nor VXLAN on a port of the cluster's, which another node would take, masqueraded,
+/// for this node's own. The tunnels that are known by their protocol are no matter of the way: `guard` keeps
+/// pods from sending such to nodes; elsewhere a pod may have one of its own.
 #[inline(always)]
 fn towards_host(
     tables: &Tables,
@@ -254,18 +260,19 @@ fn towards_host(
     if port == arrival.ingress {
         return Err(DropReason::SamePort);
     }
-    let tunnelled = match flow.protocol {
-        Protocol::IPIP | Protocol::IPV6 => tunnels.ipip && tunnels.is_end(flow.destination()),
-        Protocol::UDP => {
-            flow.ports().is_some_and(|ports| tunnels.takes_vxlan_on(ports.destination()))
-        }
-        _ => false,
-    };
-    match tunnelled {
-        true if arrival.is_remote() => Err(DropReason::SplitHorizon),
+    let is_tunnel = matches!(flow.protocol, Protocol::IPIP | Protocol::IPV6);
+    match is_vxlan(tunnels, flow) {
+        // A tunnel within a tunnel.
+        is_vxlan if arrival.is_remote() && (is_vxlan || is_tunnel) => Err(DropReason::SplitHorizon),
         true => Err(DropReason::TunnelFromPod),
         false => Ok(()),
     }
+}
+
+#[inline(always)]
+fn is_vxlan(tunnels: &Tunnels, flow: &FlowKey) -> bool {
+    flow.protocol == Protocol::UDP
+        && flow.ports().is_some_and(|ports| tunnels.takes_vxlan_on(ports.destination()))
 }
 
 /// The verdict of a packet that is dropped with an ICMP error to its sender, or without one where

@@ -17,7 +17,7 @@ use super::arrival::{Arrival, ArrivedFrom};
 use super::flow::{Addresses, Ports};
 use super::parse::{Headers, Ip, Net};
 use super::{guard, inspect};
-use crate::tables::{Adjacency, Encap, Gateway, Port, Tables};
+use crate::tables::{Adjacency, Encap, Gateway, Port, Tables, Tunnels};
 use crate::verdict::DropReason;
 use crate::wire::Protocol;
 
@@ -93,6 +93,7 @@ pub(crate) fn is_not_this_node(tables: &Tables, headers: &Headers) -> Result<(),
 /// bridges and to providers, such as LLDP, MACsec and PPPoE: a pod is no bridge.
 #[inline(always)]
 pub(crate) fn bridged_pod(
+    tunnels: &Tunnels,
     arrival: &Arrival<'_>,
     bytes: &[u8],
     headers: &Headers,
@@ -106,7 +107,7 @@ pub(crate) fn bridged_pod(
         // `route` is next, and asks more.
         Net::Ip(_) if headers.destination_mac == Gateway::MAC => Ok(()),
         Net::Ip(ip) => {
-            guard::pod(bytes, headers, ip)?;
+            guard::pod(tunnels, bytes, headers, ip)?;
             bridged_source(arrival, ip)?;
             if ip.flow.protocol == Protocol::ICMPV6 {
                 inspect::discovery(arrival.port, headers.transport(bytes, ip), ip)?;

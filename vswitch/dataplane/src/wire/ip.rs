@@ -27,6 +27,8 @@ impl Protocol {
     pub const ROUTING: Self = Self(43);
     /// IPv6 fragment header.
     pub const FRAGMENT: Self = Self(44);
+    /// Generic routing encapsulation (RFC 2784).
+    pub const GRE: Self = Self(47);
     /// Encapsulating security payload.
     pub const ESP: Self = Self(50);
     /// Authentication header.
@@ -39,6 +41,13 @@ impl Protocol {
     pub const DEST_OPTIONS: Self = Self(60);
     /// SCTP.
     pub const SCTP: Self = Self(132);
+
+    /// Whether it carries packets of others and nothing that proves who sent them.
+    #[inline]
+    #[must_use]
+    pub const fn is_tunnel(self) -> bool {
+        matches!(self, Self::IPIP | Self::IPV6 | Self::GRE)
+    }
 }
 
 impl fmt::Display for Protocol {
@@ -53,6 +62,7 @@ impl fmt::Display for Protocol {
             Self::IPV6 => "IPv6",
             Self::ROUTING => "Routing",
             Self::FRAGMENT => "Fragment",
+            Self::GRE => "GRE",
             Self::ESP => "ESP",
             Self::AH => "AH",
             Self::ICMPV6 => "ICMPv6",
