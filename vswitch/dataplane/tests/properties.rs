@@ -1,9 +1,9 @@
 //! What is true of any packet, from whichever port.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use dataplane::tables::{Attachment, PortId, PortRole};
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use dataplane::tables::{Attachment, Port, PortId, PortRole};
+use etherparse::{LaxNetSlice, LaxSlicedPacket, NetSlice, SlicedPacket, TransportSlice};
 use frame::{Checksum, Gso, GsoKind, Offload};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -63,6 +63,11 @@ const SEEDS: &[&str] = &[
     "pod-m eth pod-m > pod-n / ip 198.18.1.66 > 198.18.1.67 / tcp 1 > 2 partial / 3000 bytes / gso tcp4 1000",
     "pod-m eth pod-m > 02:bb:00:00:00:01 / ip fd00:18:1::66 > fd00:18:1::99 / udp 1 > 2 / 40 bytes",
     "pod-m eth pod-m > broadcast / arp who-has 198.18.1.67 tell 198.18.1.66 at pod-m",
+    "pod-m eth pod-m > broadcast / arp who-has 198.18.1.66 tell 0.0.0.0 at pod-m",
+    "pod-m eth pod-m > pod-n / ip fd00:18:1::66 > fd00:18:1::67 ttl 255 / nd advertise fd00:18:1::66 at pod-m",
+    "pod-m eth pod-m > 33:33:ff:00:00:66 / ip :: > ff02::1:ff00:66 ttl 255 / nd solicit fd00:18:1::66",
+    "pod-m eth pod-m > pod-n / ip 198.18.1.66 > 198.18.1.67 options 8 / icmp type 3 code 1 / 28 bytes",
+    "pod-m eth pod-m > broadcast / ip 0.0.0.0 > 255.255.255.255 / udp 68 > 67 / 240 bytes",
     "pod-y eth pod-y > gateway / ip 198.18.1.70 > 198.18.1.66 / udp 1 > 2 / 40 bytes",
     "uplink eth router > uplink / ip 203.0.113.12 > 198.51.100.11 / udp 50000 > 4789 nosum / vxlan 200 / \
      eth 02:bb:00:00:00:02 > pod-y type 88b5 / 60 bytes",
@@ -162,6 +167,45 @@ fn any_offload() -> impl Strategy<Value = Offload> {
     (sum, proptest::option::of(gso)).prop_map(|(checksum, gso)| Offload { checksum, gso })
 }
 
+/// On its segment a pod speaks in its own name, by ARP and IP alone, and is no router.
+fn speaks_for_itself(pod: &Port, frame: &[u8]) {
+    let own = |address: IpAddr| pod.addresses.contains(&address);
+    let own_v6 = |v6: Ipv6Addr| v6 == pod.mac.link_local() || own(v6.into());
+    assert_eq!(frame[6..12], pod.mac.0, "the source MAC");
+    // Lax, as a transport's lengths are for its receiver to check.
+    let packet = LaxSlicedPacket::from_ethernet(frame).expect("what passes can be read");
+    match packet.net.expect("ARP or IP") {
+        LaxNetSlice::Arp(arp) => {
+            let [sender, target] = [14, 24].map(|at| arp.slice().get(at..at + 4).expect("IPv4"));
+            let [sender, target] = [sender, target]
+                .map(|bytes: &[u8]| IpAddr::from(*bytes.first_chunk::<4>().expect("four bytes")));
+            assert_eq!(arp.slice()[8..14], pod.mac.0, "the sender's MAC");
+            assert!(own(if sender.is_unspecified() { target } else { sender }), "{sender}");
+        }
+        LaxNetSlice::Ipv4(ip) => {
+            let source = ip.header().source_addr();
+            assert!(source.is_unspecified() || own(source.into()), "{source}");
+        }
+        LaxNetSlice::Ipv6(ip) => {
+            let source = ip.header().source_addr();
+            assert!(source.is_unspecified() || own_v6(source), "{source}");
+        }
+    }
+    match packet.transport {
+        Some(TransportSlice::Icmpv6(icmp)) => {
+            assert!(!matches!(icmp.type_u8(), 130 | 134 | 137 | 151), "type {}", icmp.type_u8());
+            let target = icmp.slice().get(8..24).map(|at| at.first_chunk().expect("16 bytes"));
+            if let (136, Some(target)) = (icmp.type_u8(), target) {
+                let target = Ipv6Addr::from(*target);
+                assert!(own_v6(target), "{target}");
+            }
+        }
+        Some(TransportSlice::Icmpv4(icmp)) => assert_ne!(icmp.type_u8(), 5),
+        Some(TransportSlice::Udp(udp)) => assert!(![68, 546].contains(&udp.destination_port())),
+        _ => {}
+    }
+}
+
 /// What holds of every packet, wherever it came from.
 fn holds(worker: &mut Worker, port: PortId, bytes: &[u8], offload: Offload) {
     let sent = worker.process(port, bytes, offload);
@@ -173,6 +217,11 @@ fn holds(worker: &mut Worker, port: PortId, bytes: &[u8], offload: Offload) {
         if let Some(segment_in) = segment(node, port, bytes).filter(|_| !for_gateway) {
             let out = segment(node, sent.port, &sent.bytes);
             assert_eq!(out, Some(segment_in), "{} sent to {}", segment_in, sent.port);
+            let [from, to] =
+                [port, sent.port].map(|port| node.tables.port(port).expect("attached"));
+            if from.kind == PortRole::Pod && to.kind == PortRole::Pod && port != sent.port {
+                speaks_for_itself(from, &sent.bytes);
+            }
         }
         let to_uplink = node.tables.port(sent.port).expect("attached").kind == PortRole::Uplink;
         if kind == PortRole::Uplink && to_uplink {
