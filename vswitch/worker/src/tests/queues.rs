@@ -88,9 +88,10 @@ fn queues_share_the_rate_of_their_port() {
     for _ in 0..2 * each {
         assert!(receive(&pool, &other).is_some());
     }
-    // 20 frames take 162 ms, less the burst and a frame of each worker.
+    // The last of 20 frames waits for the 19 before it, less the burst: 144 ms, and less what a worker took of
+    // the time before, in whose turn they came. With a rate for each queue it would be 63 ms.
     let took = begun.elapsed();
-    assert!(took >= Duration::from_millis(162 - 10 - 3 * 8), "{took:?}");
+    assert!(took >= Duration::from_millis(100), "{took:?}");
     assert_eq!(received(&workers, HEAVY), [each, 0, each]);
     workers.stop();
 }
