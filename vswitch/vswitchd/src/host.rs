@@ -20,6 +20,7 @@ use netlink::{
 };
 
 use crate::error::{Error, Result, chain};
+use crate::sysctl;
 
 /// The TAP's MAC; the same on every node, as it is never seen outside of one.
 pub const MAC: [u8; 6] = [0x02, 0x76, 0x73, 0x00, 0x00, 0x02];
@@ -332,11 +333,36 @@ pub fn not_forwarding(name: &str) -> String {
     format!("pods do not reach the world outside: {name} is 0; run `sysctl -w {name}=1`")
 }
 
+/// Why the interface takes no IPv6 address, if that is by a setting, and the cure.
+#[must_use]
+pub fn without_ipv6(interface: &str) -> Option<String> {
+    let own = no_ipv6(interface);
+    let names = [no_ipv6("all"), no_ipv6("default"), own.clone()];
+    let set: Vec<_> = names.iter().filter(|name| sysctl::read(name) == Some(1)).collect();
+    if !set.contains(&&own) {
+        return None;
+    }
+    let are: Vec<_> = set.iter().map(|name| format!("{name} is 1")).collect();
+    let cures: Vec<_> = set.iter().map(|name| format!("{name}=0")).collect();
+    Some(format!(
+        "IPv6 is switched off on {interface} ({}); run `sysctl -ew {}` and keep that in /etc/sysctl.d, or give the node no IPv6 prefixes for pods",
+        are.join(", "),
+        cures.join(" ")
+    ))
+}
+
+/// The setting by which an interface has no IPv6.
+#[must_use]
+pub fn no_ipv6(interface: &str) -> String {
+    sysctl::of_interface("ipv6", interface, "disable_ipv6")
+}
+
 /// Why the node does not hear some pods, and the cure.
 #[must_use]
 pub fn strict_host_warning(pods: &PodPrefixes, interface: &str) -> Option<String> {
     (pods.has_family(true) && is_strict(interface)).then(|| format!(
-        "the kernel checks strictly who may come by {interface} (rp_filter is 1): pods with an address outside of the cluster prefixes, which only a delegated IPAM gives, do not reach the node; run `sysctl -w net.ipv4.conf.{interface}.rp_filter=2` if there are any"
+        "the kernel checks strictly who may come by {interface} (rp_filter is 1): pods with an address outside of the cluster prefixes, which only a delegated IPAM gives, do not reach the node; run `sysctl -w {}=2` if there are any",
+        rp_filter(interface)
     ))
 }
 
@@ -345,33 +371,19 @@ pub fn strict_host_warning(pods: &PodPrefixes, interface: &str) -> Option<String
 #[must_use]
 pub fn strict_uplink_warning(uplink: &str) -> Option<String> {
     is_strict(uplink).then(|| format!(
-        "the kernel checks strictly who may come by {uplink} (rp_filter is 1): pods of peers that are reached without encapsulation do not reach this node's own address; run `sysctl -w net.ipv4.conf.{uplink}.rp_filter=2`"
+        "the kernel checks strictly who may come by {uplink} (rp_filter is 1): pods of peers that are reached without encapsulation do not reach this node's own address; run `sysctl -w {}=2`",
+        rp_filter(uplink)
     ))
 }
 
 /// The larger of the two settings is in force.
 fn is_strict(interface: &str) -> bool {
-    let conf = |name| sysctl(&format!("net.ipv4.conf.{name}.rp_filter"));
+    let conf = |name| sysctl::read(&rp_filter(name));
     conf("all").max(conf(interface)) == Some(1)
 }
 
-/// A setting of the kernel's, if it is there.
-#[must_use]
-pub fn sysctl(name: &str) -> Option<i64> {
-    fs::read_to_string(sysctl_path(name)).ok()?.trim().parse().ok()
-}
-
-/// Sets a setting of the kernel's.
-///
-/// # Errors
-/// If it may not be written: the shipped unit has it read-only.
-pub fn set_sysctl(name: &str, value: i64) -> std::io::Result<()> {
-    fs::write(sysctl_path(name), value.to_string())
-}
-
-/// Dots become slashes; an interface's name with a dot in it is none of ours.
-fn sysctl_path(name: &str) -> String {
-    format!("/proc/sys/{}", name.replace('.', "/"))
+fn rp_filter(interface: &str) -> String {
+    sysctl::of_interface("ipv4", interface, "rp_filter")
 }
 
 #[cfg(test)]

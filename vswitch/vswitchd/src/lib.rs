@@ -12,6 +12,7 @@
 //! | [`underlay`]   | the kernel's routes and neighbours towards the other nodes |
 //! | [`uplink`]     | the NIC: pinhole and AF_XDP sockets |
 //! | [`host`]       | the node's own port, and the kernel's routes to it |
+//! | [`sysctl`]     | the kernel's settings |
 //! | [`nft_rules`], [`nft`] | the nftables table; the program that sets it |
 //! | [`flows`]      | flows that the kernel tracks, forgotten where hostPorts change |
 //! | [`node`]       | performs the actions of a change |
@@ -47,5 +48,6 @@ pub mod notify;
 pub mod requests;
 pub mod sessions;
 pub mod supervise;
+pub mod sysctl;
 pub mod underlay;
 pub mod uplink;

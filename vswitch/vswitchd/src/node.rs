@@ -24,11 +24,12 @@ use worker::{SharedState, Workers};
 use crate::descriptors::{DescriptorStore, PortFds};
 use crate::error::chain;
 use crate::flows;
-use crate::host::HostInterface;
+use crate::host::{self, HostInterface};
 use crate::journal::Journal;
 use crate::namespaces::{Namespaces, Since};
 use crate::nft_rules::NftRules;
 use crate::requests::fault;
+use crate::sysctl;
 use crate::underlay::Underlay;
 use crate::uplink::OpenUplink;
 
@@ -104,8 +105,15 @@ impl Performer for Node {
 
     fn set_host_port(&mut self, state: &HostPortState) -> Performed {
         let Some(host) = &self.host else { return Ok(()) };
+        let has_ipv6 = state.addresses.iter().any(IpAddr::is_ipv6);
+        let off = || host::without_ipv6(&host.name).filter(|_| has_ipv6);
+        if off().is_some() {
+            // A port of ours needs it. Where settings are read-only the kernel refuses what follows.
+            let _ = sysctl::set(&host::no_ipv6(&host.name), 0);
+        }
         host.settle(&mut self.netlink, state, &self.cluster).map(drop).map_err(|error| {
-            internal(&format!("the node's kernel does not take it: {}", chain(&error)))
+            let why = off().unwrap_or_else(|| chain(&error));
+            internal(&format!("the node's kernel does not take it: {why}"))
         })
     }
 

@@ -25,6 +25,7 @@ use super::{Daemon, log, offloads};
 use crate::descriptors::{self, PortFds};
 use crate::error::chain;
 use crate::host::{self, HostInterface};
+use crate::sysctl;
 
 /// Everything is compared this often, whatever the kernel announces.
 pub(super) const PERIOD: Duration = Duration::from_secs(30);
@@ -119,11 +120,11 @@ impl Daemon {
     /// takes none.
     fn settle_sysctl(&mut self, by: Option<&str>, now: Millis) {
         let Some(host) = &self.node.host else { return };
-        let name = format!("net.ipv6.conf.{}.disable_ipv6", host.name);
-        if host::sysctl(&name) != Some(1) || !self.plane.model().pods.has_family(false) {
+        let name = host::no_ipv6(&host.name);
+        if sysctl::read(&name) != Some(1) || !self.plane.model().pods.has_family(false) {
             return self.repairs.is_fine(Part::Sysctl);
         }
-        match host::set_sysctl(&name, 0) {
+        match sysctl::set(&name, 0) {
             Ok(()) => {
                 let what = format!("{name} was 1");
                 log(&self.repairs.repaired(Part::Sysctl, &what, by, now));
@@ -145,12 +146,12 @@ impl Daemon {
         let pods = &self.plane.model().pods;
         let mut notes: Vec<String> = host::strict_host_warning(pods, &host).into_iter().collect();
         for name in host::forwarding(pods) {
-            if host::sysctl(name) != Some(0) {
+            if sysctl::read(name) != Some(0) {
                 self.forwards.insert(name);
                 continue;
             }
             let is_allowed = self.repairs.is_allowed(Part::Forwarding, now);
-            if is_allowed && self.forwards.contains(name) && host::set_sysctl(name, 1).is_ok() {
+            if is_allowed && self.forwards.contains(name) && sysctl::set(name, 1).is_ok() {
                 let what = format!("{name} was 0");
                 log(&self.repairs.repaired(Part::Forwarding, &what, None, now));
             } else {
