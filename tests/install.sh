@@ -25,6 +25,8 @@ main() {
     for file in vswitchd.socket vswitchd.service vswitch-adjust.path vswitch-adjust.service; do
         check "the unit $file" cmp "$root/config/$file" "$dest/etc/systemd/system/$file"
     done
+    check "nothing of this machine's interfaces is in what is packaged" \
+        test ! -e "$dest/etc/sysctl.d/10-vswitch-accept-ra.conf"
     check "the conflist" cmp "$root/config/10-vswitch.conflist" "$dest/$conflist"
     check "the conflist is written last" test "$(last_installed)" = "$dest/$conflist"
 

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod advertised;
 mod conntrack;
 mod counters;
 mod error;

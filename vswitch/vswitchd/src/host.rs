@@ -320,17 +320,23 @@ fn ipv6_route(line: &str) -> Option<(IpNet, String)> {
     Some((Ipv6Net::new(address, len).ok()?.into(), interface.to_owned()))
 }
 
+/// The setting by which the kernel forwards IPv6.
+pub const FORWARDING_IPV6: &str = "net.ipv6.conf.all.forwarding";
+
 /// The settings by which the kernel forwards what these pods exchange with the world, one a family.
 pub fn forwarding(pods: &PodPrefixes) -> impl Iterator<Item = &'static str> {
     let of = |is_v4: bool, name| pods.has_family(is_v4).then_some(name);
     let v4 = of(true, "net.ipv4.ip_forward");
-    v4.into_iter().chain(of(false, "net.ipv6.conf.all.forwarding"))
+    v4.into_iter().chain(of(false, FORWARDING_IPV6))
 }
 
-/// What pods lack while a setting of [`forwarding`] is 0, and the cure.
+/// What pods lack while a setting of [`forwarding`] is 0, and the cure: other commands, and the one for it.
 #[must_use]
-pub fn not_forwarding(name: &str) -> String {
-    format!("pods do not reach the world outside: {name} is 0; run `sysctl -w {name}=1`")
+pub fn not_forwarding(name: &str, before: &[String]) -> String {
+    let last = format!("sysctl -w {name}=1");
+    let commands: Vec<_> = before.iter().chain([&last]).map(|one| format!("`{one}`")).collect();
+    let commands = commands.join(" and then ");
+    format!("pods do not reach the world outside: {name} is 0; run {commands}")
 }
 
 /// Why the interface takes no IPv6 address, if that is by a setting, and the cure.

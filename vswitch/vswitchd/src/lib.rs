@@ -12,7 +12,7 @@
 //! | [`underlay`]   | the kernel's routes and neighbours towards the other nodes |
 //! | [`uplink`]     | the NIC: pinhole and AF_XDP sockets |
 //! | [`host`]       | the node's own port, and the kernel's routes to it |
-//! | [`sysctl`]     | the kernel's settings |
+//! | [`sysctl`], [`router_advertisements`] | the kernel's settings; what a node loses by one of them |
 //! | [`nft_rules`], [`nft`] | the nftables table; the program that sets it |
 //! | [`flows`]      | flows that the kernel tracks, forgotten where hostPorts change |
 //! | [`node`]       | performs the actions of a change |
@@ -46,6 +46,7 @@ pub mod nft_rules;
 pub mod node;
 pub mod notify;
 pub mod requests;
+pub mod router_advertisements;
 pub mod sessions;
 pub mod supervise;
 pub mod sysctl;

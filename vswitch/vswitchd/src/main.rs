@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use api::{Reply, Request, Wait};
 use clap::{Parser, Subcommand};
+use netlink::Netlink;
 use tracing_subscriber::EnvFilter;
 use vswitchd::config_file;
 use vswitchd::control::{ControlLoop, Signals, Socket};
@@ -16,6 +17,7 @@ use vswitchd::descriptors::Left;
 use vswitchd::error::{Error, Result, chain};
 use vswitchd::machine;
 use vswitchd::notify::Notify;
+use vswitchd::router_advertisements::Advertised;
 use vswitchd::supervise::{DRAINED, DaemonOptions, end_with_supervisor, supervise};
 
 /// The vSwitch of a Kubernetes node: switches packets between its pods, the node and other nodes.
@@ -78,6 +80,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         let mut out = std::io::stdout().lock();
         for warning in facts.iter().flat_map(|facts| facts.warnings.iter().chain(&facts.awaited)) {
             let _ = writeln!(out, "warning: {warning}");
+        }
+        if config.host.is_some() {
+            let advertised = Advertised::read(&mut Netlink::open().map_err(Error::Netlink)?);
+            for warning in advertised.notes().chain(advertised.warnings()) {
+                let _ = writeln!(out, "warning: {warning}");
+            }
         }
         let _ = writeln!(out, "{}: valid", options.config.display());
         return Ok(ExitCode::SUCCESS);

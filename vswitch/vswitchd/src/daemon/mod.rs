@@ -68,6 +68,7 @@ use crate::journal::OnDisk;
 use crate::lock::Locks;
 use crate::namespaces::{self, Namespaces};
 use crate::node::Node;
+use crate::router_advertisements::Advertised;
 use change_times::ChangeTimes;
 use cores::CoreShares;
 use drop_sampling::DropSampling;
@@ -98,6 +99,8 @@ pub struct Daemon {
     queue_logged: Option<String>,
     /// Settings by which the kernel was seen to forward.
     forwards: BTreeSet<&'static str>,
+    /// What routers have advertised to the node.
+    advertised: Advertised,
     /// What of the kernel's settings stands in pods' way now.
     pub(crate) sysctl_notes: Vec<String>,
     /// Choices that were made at the start, and why.

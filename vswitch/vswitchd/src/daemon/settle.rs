@@ -25,6 +25,7 @@ use super::{Daemon, log, offloads};
 use crate::descriptors::{self, PortFds};
 use crate::error::chain;
 use crate::host::{self, HostInterface};
+use crate::router_advertisements::Advertised;
 use crate::sysctl;
 
 /// Everything is compared this often, whatever the kernel announces.
@@ -68,6 +69,7 @@ impl Daemon {
             self.follow(Event::NftTableOverdue);
         }
         self.settle_maps(now);
+        self.look_at_advertised();
         self.look_at_namespaces();
         self.ask_for_reattachments();
     }
@@ -138,24 +140,43 @@ impl Daemon {
         }
     }
 
+    /// What routers have advertised to the node is known again.
+    pub(crate) fn look_at_advertised(&mut self) {
+        if self.plane.model().pods.has_family(false) {
+            self.advertised = Advertised::read(&mut self.node.netlink);
+        }
+    }
+
     /// The kernel forwards, if it did at the start; what cannot be put right is told for as long as it
     /// is so.
-    pub(super) fn settle_forwarding(&mut self, now: Instant) {
+    pub(crate) fn settle_forwarding(&mut self, now: Instant) {
         let now = self.millis(now);
         let Some(host) = self.plane.host().map(|host| host.name.clone()) else { return };
         let pods = &self.plane.model().pods;
         let mut notes: Vec<String> = host::strict_host_warning(pods, &host).into_iter().collect();
         for name in host::forwarding(pods) {
+            let is_v6 = name == host::FORWARDING_IPV6;
             if sysctl::read(name) != Some(0) {
                 self.forwards.insert(name);
+                if is_v6 {
+                    notes.extend(self.advertised.notes());
+                }
                 continue;
             }
             let is_allowed = self.repairs.is_allowed(Part::Forwarding, now);
-            if is_allowed && self.forwards.contains(name) && sysctl::set(name, 1).is_ok() {
+            let set = || {
+                // Before, as the kernel drops then what it does not take any more.
+                if is_v6 {
+                    self.advertised.keep()?;
+                }
+                sysctl::set(name, 1)
+            };
+            if is_allowed && self.forwards.contains(name) && set().is_ok() {
                 let what = format!("{name} was 0");
                 log(&self.repairs.repaired(Part::Forwarding, &what, None, now));
             } else {
-                notes.push(host::not_forwarding(name));
+                let before = if is_v6 { self.advertised.cures() } else { Vec::new() };
+                notes.push(host::not_forwarding(name, &before));
             }
         }
         for note in notes.iter().filter(|note| !self.sysctl_notes.contains(note)) {

@@ -54,6 +54,7 @@ use crate::namespaces::Namespaces;
 use crate::nft_rules::{self, NftRules};
 use crate::node::{Arriving, Node};
 use crate::notify::Notify;
+use crate::router_advertisements::Advertised;
 use crate::sessions::{self, OpenSessions};
 use crate::underlay::Underlay;
 use crate::uplink::OpenUplink;
@@ -204,6 +205,7 @@ impl Daemon {
             queue_note: None,
             queue_logged: None,
             forwards: BTreeSet::new(),
+            advertised: Advertised::default(),
             sysctl_notes: Vec::new(),
             choices,
             warnings,
@@ -274,6 +276,7 @@ impl Daemon {
         }
         self.read_kernel_table(now);
         let own = self.own_addresses();
+        self.look_at_advertised();
         self.settle_forwarding(now);
         // A first table that a worker does not take in time is published again with the next.
         self.follow(Event::Ready { own, left });

@@ -18,6 +18,8 @@ const REFUSALS_SHOWN: usize = 20;
 impl Daemon {
     pub(super) fn status(&mut self) -> Status {
         let problems = self.problems(Instant::now());
+        self.look_at_advertised();
+        self.settle_forwarding(Instant::now());
         let observed = self.node.nft.observe();
         let mut warnings = self.attention();
         warnings.extend(self.repairs.attention(self.millis(Instant::now())));
