@@ -25,6 +25,17 @@ main() {
     for file in vswitchd.socket vswitchd.service vswitch-adjust.path vswitch-adjust.service; do
         check "the unit $file" cmp "$root/config/$file" "$dest/etc/systemd/system/$file"
     done
+    check "what keeps NetworkManager off" \
+        cmp "$root/config/NetworkManager/10-vswitch.conf" "$dest/etc/NetworkManager/conf.d/10-vswitch.conf"
+    check "what keeps systemd-networkd off" \
+        cmp "$root/config/networkd/05-vswitch.network" "$dest/etc/systemd/network/05-vswitch.network"
+    for file in 'interface-name:vsw0' 'interface-name:vswup\*'; do
+        check "NetworkManager leaves $file alone" \
+            grep -q "^unmanaged-devices+=.*$file" "$dest/etc/NetworkManager/conf.d/10-vswitch.conf"
+    done
+    check "systemd-networkd leaves them alone" \
+        grep -Pzq '\[Match\]\nName=vsw0 vswup\*\n\n\[Link\]\nUnmanaged=yes\n' \
+        "$dest/etc/systemd/network/05-vswitch.network"
     check "nothing of this machine's interfaces is in what is packaged" \
         test ! -e "$dest/etc/sysctl.d/10-vswitch-accept-ra.conf"
     check "the conflist" cmp "$root/config/10-vswitch.conflist" "$dest/$conflist"
