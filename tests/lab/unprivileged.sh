@@ -42,6 +42,7 @@ main() {
     check "a1 to outside, seen as its node" sees a1 "${HOST_ADDRESS[outside]}" \
         "${HOST_ADDRESS[node-a]} ${HOST_ADDRESS[outside]}"
     check "it counts what a pod's interface loses" counts_losses
+    firewall
     check "DEL of a1" pod_unplug node-a a1
     queued
     check "it is drained" node_drain node-a
@@ -49,6 +50,19 @@ main() {
     check "its XDP program is gone" no_xdp node-a
     report_end
 }
+
+# The kernel's list of iptables-legacy's tables is root's alone.
+firewall() {
+    if ! in_ns node-a iptables-legacy -P FORWARD DROP; then
+        skip "a firewall of iptables-legacy" "this machine or its kernel lacks it"
+        return
+    fi
+    check "it names a firewall of iptables-legacy that drops" names_firewall
+    in_ns node-a iptables-legacy -P FORWARD ACCEPT
+    check_not "and no more once that accepts" names_firewall
+}
+
+names_firewall() { ctl node-a status --json | jq -r '.warnings[]' | finds 'FORWARD of iptables-legacy'; }
 
 counts_losses() {
     ctl node-a show ports --json | jq -e 'map(select(.attachment)) | length > 0 and all(.[]; .counters.queue_full == 0)'

@@ -14,6 +14,7 @@
 //! | [`fdpass`]  | file descriptors over a unix socket, and the process that sent them |
 //! | [`session_file`] | the mapped files under the session table |
 //! | [`activation`] | sockets that the service manager opened for us |
+//! | [`xtables`] | whether iptables-legacy's firewall drops what is forwarded |
 
 pub mod activation;
 mod error;
@@ -25,5 +26,6 @@ pub mod session_file;
 mod sys;
 pub mod uplink;
 pub mod xsk;
+pub mod xtables;
 
 pub use error::{Error, Result};

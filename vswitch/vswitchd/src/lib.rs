@@ -14,6 +14,7 @@
 //! | [`host`]       | the node's own port, and the kernel's routes to it |
 //! | [`sysctl`], [`router_advertisements`] | the kernel's settings; what a node loses by one of them |
 //! | [`nft_rules`], [`nft`] | the nftables table; the program that sets it |
+//! | [`firewall`]   | firewalls of the node that drop what pods send |
 //! | [`flows`]      | flows that the kernel tracks, forgotten where hostPorts change |
 //! | [`node`]       | performs the actions of a change |
 //! | [`daemon`]     | events in, lists of actions performed |
@@ -33,6 +34,7 @@ pub mod control;
 pub mod daemon;
 pub mod descriptors;
 pub mod error;
+pub mod firewall;
 pub mod flows;
 pub mod host;
 pub mod journal;

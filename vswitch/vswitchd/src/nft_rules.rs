@@ -14,6 +14,7 @@ use controlplane::desired::NftTable;
 use controlplane::desired::nft_table::TABLE;
 
 use crate::error::{Error, Result};
+use crate::firewall;
 use crate::nft::{self, Owner};
 
 /// Processes of ours that are remembered: more than change the table before the kernel's announcements of
@@ -156,9 +157,10 @@ impl NftRules {
         let ours = nft::run("list chain inet vswitch postrouting\n");
         let connections = ours.ok().map(|listed| nft::counted(&listed));
         let host = set.table.host_interface();
-        let problem = |chain| {
+        let problem = |chain: &String| {
+            let drops = firewall::drops(chain, host);
             format!(
-                "the firewall drops what nothing in its chain `{chain}` accepts: pods reach the world only if that accepts what comes by {host}, and the answers; once it does, or does not drop any more, `systemctl reload vswitchd` has it looked at again"
+                "{drops}; once it does, or does not drop any more, `systemctl reload vswitchd` has it looked at again"
             )
         };
         let mut problems: Vec<_> = set.droppers.iter().map(problem).collect();

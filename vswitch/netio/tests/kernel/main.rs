@@ -14,3 +14,4 @@ mod tap;
 mod udp_gso;
 mod uplink;
 mod xsk;
+mod xtables;

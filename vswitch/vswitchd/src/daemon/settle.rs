@@ -24,6 +24,7 @@ use netlink::ROUTE_PROTOCOL;
 use super::{Daemon, log, offloads};
 use crate::descriptors::{self, PortFds};
 use crate::error::chain;
+use crate::firewall;
 use crate::host::{self, HostInterface};
 use crate::router_advertisements::Advertised;
 use crate::sysctl;
@@ -183,6 +184,14 @@ impl Daemon {
             tracing::warn!("{note}");
         }
         self.sysctl_notes = notes;
+    }
+
+    /// Firewalls of iptables-legacy that drop what pods send to the world, each as a sentence.
+    pub(crate) fn legacy_firewalls(&self) -> Vec<String> {
+        let host = self.plane.host();
+        host.map_or_else(Vec::new, |host| {
+            firewall::legacy_droppers(&self.plane.model().pods, &host.name)
+        })
     }
 
     /// The nftables table is the one that was set.

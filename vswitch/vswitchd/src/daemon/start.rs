@@ -311,7 +311,9 @@ impl Daemon {
                 .inspect_err(|error| tracing::warn!("{}", chain(error)))
                 .ok();
         }
-        for problem in self.node.nft.observe().iter().flat_map(|observed| &observed.problems) {
+        let observed = self.node.nft.observe();
+        let problems = observed.iter().flat_map(|observed| &observed.problems);
+        for problem in problems.chain(&self.legacy_firewalls()) {
             tracing::warn!("{problem}");
         }
     }

@@ -27,6 +27,7 @@ impl Daemon {
         warnings.extend(self.queue_note.clone());
         warnings.extend(self.sysctl_notes.clone());
         warnings.extend(self.strict_uplink());
+        warnings.extend(self.legacy_firewalls());
         warnings.extend(self.recovery.note(Instant::now()));
         warnings.extend(self.policy_notes(Instant::now()));
         let workers = self.worker_status(&mut warnings);
