@@ -1,8 +1,8 @@
 //! Which of the uplink's addresses is this node's.
 //!
-//! Enters: the configuration, and the addresses that the kernel has. Leaves: one of each family at
-//! most, what is waited for, or what is wrong; to `machine` at the start, and to `daemon` whenever
-//! they may have changed.
+//! Enters: the configuration, the addresses that the kernel has, and those that the journal has of this
+//! node. Leaves: one of each family at most, what is waited for, or what is wrong; to `machine` at the
+//! start, and to `daemon` whenever they may have changed.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -69,28 +69,36 @@ impl Candidates {
         }
     }
 
-    /// The configured one of each family, else the only one. A family that no peer needs may have
-    /// none, or several; one that is needed may come yet.
-    pub fn choose(&self, config: &Config) -> Result<Choice, Problem> {
+    /// The configured one of each family, else the only one, else the one that was this node's before: it is
+    /// asked for where there are several. A family that no peer needs may have none, or several; one that is
+    /// needed may come yet.
+    ///
+    /// # Errors
+    /// If the operator must choose.
+    pub fn choose(
+        &self,
+        config: &Config,
+        recorded: impl Fn() -> LocalAddresses,
+    ) -> Result<Choice, Problem> {
         let refuse = |(key, message): Wrong| config.origin.problem(key, message);
         let addresses = LocalAddresses {
-            v4: self.v4.choose(&self.interface).map_err(refuse)?,
-            v6: self.v6.choose(&self.interface).map_err(refuse)?,
+            v4: self.v4.choose(&self.interface, || recorded().v4).map_err(refuse)?,
+            v6: self.v6.choose(&self.interface, || recorded().v6).map_err(refuse)?,
         };
         Ok(Choice { addresses, notes: self.awaited(addresses) })
     }
 
     /// Of each family the address that was, or the only other that lasts in its place; and of one
     /// that had none, what would be chosen at a start.
-    pub fn follow(&self, old: LocalAddresses) -> Choice {
+    pub fn follow(&self, old: LocalAddresses, recorded: LocalAddresses) -> Choice {
         let mut notes = Vec::new();
         let mut note = |(_, message)| notes.push(format!("uplink {message}"));
         let addresses = LocalAddresses {
-            v4: self.v4.follow(old.v4, &self.interface).unwrap_or_else(|wrong| {
+            v4: self.v4.follow(old.v4, recorded.v4, &self.interface).unwrap_or_else(|wrong| {
                 note(wrong);
                 old.v4
             }),
-            v6: self.v6.follow(old.v6, &self.interface).unwrap_or_else(|wrong| {
+            v6: self.v6.follow(old.v6, recorded.v6, &self.interface).unwrap_or_else(|wrong| {
                 note(wrong);
                 old.v6
             }),
@@ -147,7 +155,11 @@ struct Family<T> {
 
 impl<T: Copy + PartialEq + Display> Family<T> {
     /// The address of this family, if there is one yet.
-    fn choose(&self, interface: &str) -> Result<Option<T>, Wrong> {
+    fn choose(
+        &self,
+        interface: &str,
+        recorded: impl FnOnce() -> Option<T>,
+    ) -> Result<Option<T>, Wrong> {
         let Self { name, key, .. } = self;
         let list = |addresses: &[T]| {
             addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -163,19 +175,28 @@ impl<T: Copy + PartialEq + Display> Family<T> {
                 Err((key, format!("{interface} does not have {wanted}; it has {has}")))
             }
             (None, [only]) => Ok(Some(*only)),
-            (None, several) if self.is_needed && !several.is_empty() => Err((
-                "uplink.interface",
-                format!(
-                    "{interface} has several {name} addresses ({}); choose one by {key}",
-                    list(several)
-                ),
-            )),
-            (None, _) => Ok(None),
+            (None, []) => Ok(None),
+            (None, several) => match recorded().filter(|known| several.contains(known)) {
+                Some(known) => Ok(Some(known)),
+                None if self.is_needed => Err((
+                    "uplink.interface",
+                    format!(
+                        "{interface} has several {name} addresses ({}); choose one by {key}",
+                        list(several)
+                    ),
+                )),
+                None => Ok(None),
+            },
         }
     }
 
-    fn follow(&self, old: Option<T>, interface: &str) -> Result<Option<T>, Wrong> {
-        let Some(old) = old else { return self.choose(interface) };
+    fn follow(
+        &self,
+        old: Option<T>,
+        recorded: Option<T>,
+        interface: &str,
+    ) -> Result<Option<T>, Wrong> {
+        let Some(old) = old else { return self.choose(interface, || recorded) };
         match self.lasting.as_slice() {
             [only] if self.configured.is_none() && !self.all.contains(&old) => Ok(Some(*only)),
             _ => Ok(Some(old)),
@@ -326,7 +347,9 @@ mod tests {
             ("198.51.100.11", "2001:db8::2", to_v6, vec!["uplink eth0 has no IPv6 address yet"]),
         ] {
             let config = config("", peer);
-            let choice = candidates(&config, lasting, passing).choose(&config).expect("a choice");
+            let choice = candidates(&config, lasting, passing)
+                .choose(&config, own_unknown)
+                .expect("a choice");
             assert_eq!(choice.notes.len(), expected.len(), "{choice:?}");
             assert!(
                 choice
@@ -352,7 +375,7 @@ mod tests {
             (configured, "", "198.51.100.2", "198.51.100.1"),
         ] {
             let config = config(uplink, "");
-            let choice = candidates(&config, lasting, passing).follow(own("198.51.100.1"));
+            let choice = candidates(&config, lasting, passing).follow(own("198.51.100.1"), own(""));
             assert_eq!(choice, Choice { addresses: own(expected), notes: Vec::new() }, "{lasting}");
         }
     }
@@ -376,11 +399,49 @@ mod tests {
             (v4, "198.51.100.1 2001:db8::1 2001:db8::2", to_v6, v4, Some(several)),
             ("", "2001:db8::1 2001:db8::2", "", "", Some(several)),
         ] {
-            let choice = candidates(&config("", peer), lasting, "").follow(own(old));
+            let choice = candidates(&config("", peer), lasting, "").follow(own(old), own(""));
             assert_eq!(choice.addresses, own(expected), "{lasting}");
             assert_eq!(choice.notes.len(), note.iter().len(), "{choice:?}");
             assert!(choice.notes.iter().zip(note).all(|(found, note)| found.starts_with(note)));
         }
+    }
+
+    #[test]
+    fn of_several_the_one_that_was_this_nodes_is_kept_while_it_is_there() {
+        let (vip, both) = ("198.51.100.1 198.51.100.9", "198.51.100.1 2001:db8::1 2001:db8::9");
+        let to_v6 = "address = \"2001:db8:1::9\"";
+        for (lasting, uplink, peer, recorded, expected) in [
+            (vip, "", "", "198.51.100.1", Ok("198.51.100.1")),
+            (vip, "", "", "198.51.100.9", Ok("198.51.100.9")),
+            (vip, "address = \"198.51.100.9\"", "", "198.51.100.1", Ok("198.51.100.9")),
+            // The only one is taken, whatever was before.
+            ("198.51.100.9", "", "", "198.51.100.1", Ok("198.51.100.9")),
+            (vip, "", "", "198.51.100.2", Err("(198.51.100.1, 198.51.100.9)")),
+            (vip, "", "", "2001:db8::1", Err("(198.51.100.1, 198.51.100.9)")),
+            (both, "", to_v6, "198.51.100.1 2001:db8::9", Ok("198.51.100.1 2001:db8::9")),
+            (both, "", to_v6, "198.51.100.1", Err("(2001:db8::1, 2001:db8::9)")),
+            // Of a family that no peer needs, too.
+            (both, "", "", "2001:db8::1", Ok("198.51.100.1 2001:db8::1")),
+        ] {
+            let config = config(uplink, peer);
+            let chosen = candidates(&config, lasting, "").choose(&config, || own(recorded));
+            match (chosen, expected) {
+                (Ok(Choice { addresses, .. }), Ok(expected)) => {
+                    assert_eq!(addresses, own(expected))
+                }
+                (Err(problem), Err(expected)) => {
+                    assert!(problem.to_string().contains(expected), "{problem}");
+                }
+                (found, expected) => panic!("{found:?}, expected {expected:?}"),
+            }
+        }
+        // Also where they come at run time, as after a boot.
+        let choice = candidates(&config("", ""), vip, "").follow(own(""), own("198.51.100.9"));
+        assert_eq!(choice, Choice { addresses: own("198.51.100.9"), notes: Vec::new() });
+    }
+
+    fn own_unknown() -> LocalAddresses {
+        LocalAddresses::default()
     }
 
     fn own(text: &str) -> LocalAddresses {
@@ -422,7 +483,7 @@ mod tests {
     fn chosen(lasting: &str, passing: &str, uplink: &str, peer: &str) -> Result<String, String> {
         let config = config(uplink, peer);
         candidates(&config, lasting, passing)
-            .choose(&config)
+            .choose(&config, own_unknown)
             .map(|Choice { addresses, .. }| {
                 addresses.iter().map(|own| own.to_string()).collect::<Vec<_>>().join(" ")
             })

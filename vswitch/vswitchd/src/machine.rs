@@ -71,25 +71,34 @@ pub fn largest_mtu(kind: UplinkChoice) -> u32 {
     }
 }
 
-/// Validates a configuration against this machine.
+/// Validates a configuration against this machine. Where the uplink has several addresses, `recorded` tells which
+/// were this node's before.
 ///
 /// # Errors
 /// Every problem, or why the machine cannot be asked.
-pub fn examine(config: &Config) -> Result<Option<Facts>, Error> {
+pub fn examine(
+    config: &Config,
+    recorded: impl Fn() -> LocalAddresses,
+) -> Result<Option<Facts>, Error> {
     let mut netlink = Netlink::open().map_err(Error::Netlink)?;
-    check(config, &mut netlink).map_err(|problems| Error::Config(Refusal::Problems(problems)))
+    check(config, recorded, &mut netlink)
+        .map_err(|problems| Error::Config(Refusal::Problems(problems)))
 }
 
 /// Checks a configuration against the machine; the facts are of the uplink, if there is to be one.
 ///
 /// # Errors
 /// What is wrong with the configuration on this machine.
-pub fn check(config: &Config, netlink: &mut Netlink) -> Result<Option<Facts>, Vec<Problem>> {
+pub fn check(
+    config: &Config,
+    recorded: impl Fn() -> LocalAddresses,
+    netlink: &mut Netlink,
+) -> Result<Option<Facts>, Vec<Problem>> {
     let mut problems = Vec::new();
     check_cores(config, &mut problems);
     let facts = match &config.uplink {
         None => None,
-        Some(uplink) => match facts(config, uplink, netlink) {
+        Some(uplink) => match facts(config, uplink, recorded, netlink) {
             Ok(facts) => {
                 check_mtu(config, &facts, &mut problems);
                 problems.extend(check_own_addresses(config, facts.addresses));
@@ -107,6 +116,7 @@ pub fn check(config: &Config, netlink: &mut Netlink) -> Result<Option<Facts>, Ve
 fn facts(
     config: &Config,
     uplink: &controlplane::config::UplinkSettings,
+    recorded: impl Fn() -> LocalAddresses,
     netlink: &mut Netlink,
 ) -> Result<Facts, Problem> {
     let name = &uplink.interface;
@@ -134,7 +144,7 @@ fn facts(
     let all: Vec<_> = all.into_iter().map(|(address, _)| address).collect();
     let lasting = netlink.lasting_addresses(link.index).map_err(|error| unusable(&error))?;
     let Choice { addresses, notes: awaited } =
-        Candidates::of(config, uplink, &all, &lasting).choose(config)?;
+        Candidates::of(config, uplink, &all, &lasting).choose(config, recorded)?;
     let queues = ethtool::rx_queues(name)
         .map_err(|error| unusable(&error))?
         .unwrap_or(link.rx_queues)

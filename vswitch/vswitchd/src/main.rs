@@ -15,6 +15,7 @@ use vswitchd::control::{ControlLoop, Signals, Socket};
 use vswitchd::daemon::Daemon;
 use vswitchd::descriptors::Left;
 use vswitchd::error::{Error, Result, chain};
+use vswitchd::journal;
 use vswitchd::machine;
 use vswitchd::notify::Notify;
 use vswitchd::router_advertisements::Advertised;
@@ -76,7 +77,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let options = &arguments.daemon;
     let config = config_file::load(&options.config).map_err(Error::Config)?;
     if arguments.check {
-        let facts = machine::examine(&config)?;
+        let recorded = || journal::recorded_addresses(&config.control.state_dir);
+        let facts = machine::examine(&config, recorded)?;
         let mut out = std::io::stdout().lock();
         for warning in facts.iter().flat_map(|facts| facts.warnings.iter().chain(&facts.awaited)) {
             let _ = writeln!(out, "warning: {warning}");

@@ -104,6 +104,7 @@ impl<'a> Parts<'a> {
             policies: _,
             own: _,
             own_is_complete: _,
+            recorded_own: _,
             usual: _,
             pods,
             neighbors,

@@ -4,12 +4,13 @@
 //! edits that undo the change. An edit states the new value of one key, so that applying it twice
 //! is applying it once and a replay needs no history.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use api::{
     AttachmentId, GroupId, Mac, PeerSpec, RouteTarget, RuleSet, RuleSetId, ServiceSpec, Subject,
 };
+use dataplane::tables::LocalAddresses;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -165,6 +166,15 @@ pub enum Edit {
         /// The address.
         address: IpAddr,
     },
+    /// The addresses by which other nodes know this one; of a family without one now, the one that it had last.
+    OwnAddresses {
+        /// The address of IPv4.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        v4: Option<Ipv4Addr>,
+        /// The address of IPv6.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        v6: Option<Ipv6Addr>,
+    },
     /// The machine's present life, as the kernel names it.
     Boot {
         /// `/proc/sys/kernel/random/boot_id`.
@@ -292,6 +302,11 @@ impl Model {
                 undo_path_mtu(address, self.path_mtus.insert(address, mtu))
             }
             Edit::NoPathMtu { address } => undo_path_mtu(address, self.path_mtus.remove(&address)),
+            Edit::OwnAddresses { v4, v6 } => {
+                let LocalAddresses { v4, v6 } =
+                    std::mem::replace(&mut self.recorded_own, LocalAddresses { v4, v6 });
+                Edit::OwnAddresses { v4, v6 }
+            }
             Edit::Boot { id } => {
                 let old = self.boot.replace(id.clone());
                 Edit::Boot { id: old.unwrap_or(id) }

@@ -133,6 +133,8 @@ pub struct Model {
     pub(crate) own: LocalAddresses,
     /// They are all known, not just those of the configuration.
     pub(crate) own_is_complete: bool,
+    /// The node's underlay addresses as the journal has them: where the uplink has several, they are kept.
+    pub recorded_own: LocalAddresses,
     /// How peers are reached that have no settings of their own.
     pub(crate) usual: Option<Usual>,
     /// Routes of the kernel's routing table. No edit makes them, and they are not journalled: at the
@@ -186,6 +188,15 @@ impl Model {
         }
     }
 
+    /// What has the journal know these as the node's underlay addresses, if it does not: a family that has none
+    /// now keeps the one that it had.
+    #[must_use]
+    pub fn recording_own_addresses(&self, own: LocalAddresses) -> Option<Edit> {
+        let former = self.recorded_own;
+        let fresh = LocalAddresses { v4: own.v4.or(former.v4), v6: own.v6.or(former.v6) };
+        (fresh != former).then_some(Edit::OwnAddresses { v4: fresh.v4, v6: fresh.v6 })
+    }
+
     /// The edits that make this model's run-time part out of a new one: a snapshot.
     #[must_use]
     pub fn snapshot(&self) -> Vec<Edit> {
@@ -195,9 +206,12 @@ impl Model {
         });
         let pods = (!self.pods.is_empty()).then(|| Edit::PodPrefixes { pods: self.pods.clone() });
         let boot = self.boot.iter().map(|id| Edit::Boot { id: id.clone() });
+        let LocalAddresses { v4, v6 } = self.recorded_own;
+        let own = (v4.is_some() || v6.is_some()).then_some(Edit::OwnAddresses { v4, v6 });
         // Before the leases, which are taken from them.
         pods.into_iter()
             .chain(boot)
+            .chain(own)
             .chain(leases)
             .chain(self.source_rib.edits())
             .chain(self.fdb.iter().map(|((bridge, mac), vtep)| Edit::Fdb {

@@ -491,6 +491,27 @@ fn peers_of_a_family_wait_for_an_address_of_it() {
 }
 
 #[test]
+fn underlay_addresses_are_recorded_once_and_kept_while_a_family_has_none() {
+    let mut model = Model::new(&config());
+    let (v4, other): (Ipv4Addr, _) = ([198, 51, 100, 11].into(), [198, 51, 100, 12].into());
+    let v6 = "2001:db8::11".parse().expect("an address");
+    for (own, recorded) in [
+        (LocalAddresses::default(), None),
+        (LocalAddresses { v4: Some(v4), v6: None }, Some((Some(v4), None))),
+        (LocalAddresses { v4: Some(v4), v6: None }, None),
+        (LocalAddresses { v4: None, v6: Some(v6) }, Some((Some(v4), Some(v6)))),
+        (LocalAddresses { v4: Some(other), v6: None }, Some((Some(other), Some(v6)))),
+    ] {
+        let edit = model.recording_own_addresses(own);
+        let expected = recorded.map(|(v4, v6)| Edit::OwnAddresses { v4, v6 });
+        assert_eq!(edit, expected, "{own:?}");
+        model.apply_all(edit.as_slice());
+        let again = Model::restored(&config(), &model.snapshot());
+        assert_eq!(again.recorded_own, model.recorded_own);
+    }
+}
+
+#[test]
 fn peers_that_contradict_are_refused() {
     let (config, mut model) = (config(), Model::new(&config()));
     model.set_own_addresses(IpAddr::from([198, 51, 100, 11]).into());

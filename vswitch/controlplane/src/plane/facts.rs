@@ -58,9 +58,15 @@ impl ControlPlane {
             let workers = self.ports.take_up(attachment, *device, self.workers);
             Some(Action::TakePort { id, workers })
         });
-        let first = first.collect();
-        if let Some((has, lasting)) = own {
-            self.renumber(&has, &lasting, &mut notes);
+        let mut first: Vec<_> = first.collect();
+        if let Some((has, lasting)) = own
+            && self.renumber(&has, &lasting, &mut notes)
+        {
+            let (mut edits, mut undo) = (Vec::new(), Vec::new());
+            self.record_own_addresses(&mut edits, &mut undo);
+            if !edits.is_empty() {
+                first.push(Action::Journal { edits, undo });
+            }
         }
         self.learn(&mut notes);
         self.note_pods();
@@ -100,6 +106,7 @@ impl ControlPlane {
         let mut first = Vec::new();
         if is_renumbered {
             let (mut edits, mut undo) = (Vec::new(), Vec::new());
+            self.record_own_addresses(&mut edits, &mut undo);
             self.retry_refused(&mut edits, &mut undo, &mut notes);
             if !edits.is_empty() {
                 first.push(Action::Journal { edits, undo });
@@ -150,7 +157,8 @@ impl ControlPlane {
         };
         let (name, old) = (uplink.name.clone(), uplink.port.addresses);
         let Choice { addresses, notes: mut wrong } =
-            Candidates::of(&self.config, settings, has, lasting).follow(old);
+            Candidates::of(&self.config, settings, has, lasting)
+                .follow(old, self.model.recorded_own);
         let (fresh, refusals) = own_address::admitted(&self.config, &name, old, addresses);
         let lost = fresh.iter().filter(|address| !has.contains(address));
         wrong.extend(lost.map(|address| own_address::lost(settings, &name, address)));
@@ -164,6 +172,14 @@ impl ControlPlane {
         }
         self.note_addresses(wrong, notes);
         fresh != old
+    }
+
+    /// A restart keeps the addresses that there are.
+    fn record_own_addresses(&mut self, edits: &mut Vec<Edit>, undo: &mut Vec<Edit>) {
+        let own = self.uplink.as_ref().map(|uplink| uplink.port.addresses);
+        let edit = own.and_then(|own| self.model.recording_own_addresses(own));
+        undo.extend(edit.iter().flat_map(|edit| self.model.apply_all(std::slice::from_ref(edit))));
+        edits.extend(edit);
     }
 
     /// Notes what is wrong, once, and that it is not any more.

@@ -18,7 +18,7 @@ use controlplane::plane::{ControlPlane, Event, HostState, UplinkState};
 use controlplane::ports::PodDevice;
 use controlplane::{mtu, ports};
 use dataplane::Millis;
-use dataplane::tables::{Offloads, PortId};
+use dataplane::tables::{LocalAddresses, Offloads, PortId};
 use dataplane::wire::MacAddr;
 
 use crate::events::{HOST_IFINDEX, UPLINK_IFINDEX};
@@ -111,6 +111,7 @@ impl Node {
         let world = &mut self.world;
         let mut model = Model::restored(&config, &world.disk.read()?);
         model.begin_boot(&format!("boot {}", world.boots));
+        model.apply_all(model.recording_own_addresses(addresses).as_slice());
         world.disk.replace(&model.snapshot());
         model.set_own_addresses(addresses);
         world.is_alive = true;
@@ -172,7 +173,7 @@ impl Node {
         let Some(uplink) = &config.uplink else { return Ok(Choice::default()) };
         let nic = &self.world.kernel.nic;
         let choice = Candidates::of(config, uplink, &nic.addresses, &nic.addresses)
-            .choose(config)
+            .choose(config, || self.recorded_addresses(config))
             .map_err(|problem| problem.to_string())?;
         let fresh = Model::new(config);
         if let Some((_, message)) = mtu::problem(config, &fresh, &nic.link.name, nic.link.mtu) {
@@ -182,6 +183,14 @@ impl Node {
             Some(problem) => Err(problem.to_string()),
             None => Ok(choice),
         }
+    }
+
+    fn recorded_addresses(&self, config: &Config) -> LocalAddresses {
+        let edits = self.world.disk.read();
+        edits.map_or_else(
+            |_| Default::default(),
+            |edits| Model::restored(config, &edits).recorded_own,
+        )
     }
 
     /// Likewise while the daemon runs: it waits for nothing that it has not waited for before.

@@ -123,6 +123,18 @@ pub(crate) fn no_two_attachments_hold_an_address(plane: &ControlPlane) -> Held {
     Ok(())
 }
 
+/// After every event, and after recovery: the next start chooses the same.
+pub(crate) fn the_nodes_addresses_are_recorded(plane: &ControlPlane) -> Held {
+    let own = plane.uplink().map(|uplink| uplink.port.addresses).unwrap_or_default();
+    let recorded = plane.model().recorded_own;
+    let is_recorded = own.iter().all(|address| recorded.has(address));
+    if is_recorded {
+        Ok(())
+    } else {
+        Err(format!("{own:?} is this node, and {recorded:?} is recorded"))
+    }
+}
+
 /// After every event, unless the journal has refused a line and waits for the next.
 pub(crate) fn the_journal_makes_the_model(world: &World, plane: &ControlPlane) -> Held {
     let restored = Model::restored(plane.config(), &world.disk.read()?);

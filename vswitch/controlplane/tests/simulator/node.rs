@@ -420,6 +420,7 @@ impl Node {
         let (world, plane) = (&self.world, self.plane()?);
         invariants::what_was_answered_is_in_the_model(&self.ledger, plane)?;
         invariants::no_two_attachments_hold_an_address(plane)?;
+        invariants::the_nodes_addresses_are_recorded(plane)?;
         if self.journal_is_behind {
             return Ok(());
         }

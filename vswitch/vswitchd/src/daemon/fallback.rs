@@ -58,7 +58,8 @@ impl Daemon {
     fn open_again(&mut self, link: &Link) -> Result<(OpenUplink, Vec<UplinkQueue>), String> {
         let config = self.plane.config();
         let settings = config.uplink.as_ref().ok_or("there is none")?;
-        let facts = machine::examine(config).map_err(|error| chain(&error))?;
+        let facts = machine::examine(config, || self.recorded_addresses())
+            .map_err(|error| chain(&error))?;
         let facts =
             facts.filter(|facts| facts.link.index == link.index).ok_or("it is gone again")?;
         let workers = self.node.workers.count();

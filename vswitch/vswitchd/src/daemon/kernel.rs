@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use controlplane::config::UplinkChoice;
 use controlplane::plane::{self, Event};
+use dataplane::tables::LocalAddresses;
 use dataplane::wire::MacAddr;
 use netlink::{Link, Writer};
 
@@ -224,6 +225,11 @@ impl Daemon {
         if let Err(error) = kernel::settle(follower, &mut self.node.netlink, now) {
             tracing::error!("the kernel's routes are not read: {}", chain(&error));
         }
+    }
+
+    /// The addresses by which other nodes know this one.
+    pub(super) fn recorded_addresses(&self) -> LocalAddresses {
+        self.plane.model().recorded_own
     }
 
     /// The uplink's addresses, all and those that last; nothing if they are ours as they were.

@@ -22,7 +22,7 @@ use controlplane::plane::{ControlPlane, Event, UplinkState};
 use controlplane::ports::PodDevice;
 use controlplane::repairs::Repairs;
 use controlplane::{compile, ports};
-use dataplane::tables::Offloads;
+use dataplane::tables::{LocalAddresses, Offloads};
 use dataplane::wire::MacAddr;
 use frame::Pool;
 use netio::port::PortFd;
@@ -47,7 +47,7 @@ use super::{Daemon, kernel, log, offloads, workers};
 use crate::descriptors::{self, DescriptorStore, Left, PortFds};
 use crate::error::{Error, Result, chain};
 use crate::host::{self, HostInterface};
-use crate::journal::Journal;
+use crate::journal::{self, Journal};
 use crate::lock::Locks;
 use crate::machine::{self, Facts};
 use crate::namespaces::Namespaces;
@@ -78,12 +78,14 @@ impl Daemon {
     ) -> Result<Self> {
         let locks = Locks::take(&config.control)?;
         failpoint::hit("start-locked")?;
-        let facts = machine::examine(&config)?;
+        let recorded = || journal::recorded_addresses(&config.control.state_dir);
+        let facts = machine::examine(&config, recorded)?;
         let (mut choices, mut warnings) = (Vec::new(), Vec::new());
-        let (journal, mut model, former) = restore(&config, &mut warnings)?;
+        let own = facts.as_ref().map(|facts| facts.addresses);
+        let (journal, mut model, former) = restore(&config, own, &mut warnings)?;
         failpoint::hit("start-queue-emptied")?;
-        if let Some(facts) = &facts {
-            model.set_own_addresses(facts.addresses);
+        if let Some(own) = own {
+            model.set_own_addresses(own);
         }
         warnings.extend(facts.iter().flat_map(|facts| facts.warnings.clone()));
         let mut uplink_state = facts.as_ref().map(uplink_state);
@@ -390,8 +392,12 @@ struct Former {
     was_there: bool,
 }
 
-/// The model as it was when the last daemon ended.
-fn restore(config: &Config, warnings: &mut Vec<String>) -> Result<(Journal, Model, Former)> {
+/// The model as it was when the last daemon ended, and of a node with these underlay addresses.
+fn restore(
+    config: &Config,
+    own: Option<LocalAddresses>,
+    warnings: &mut Vec<String>,
+) -> Result<(Journal, Model, Former)> {
     let (mut journal, replay) = Journal::open(&config.control.state_dir)?;
     warnings.extend(replay.warnings);
     let mut model = Model::restored(config, &replay.edits);
@@ -413,6 +419,8 @@ fn restore(config: &Config, warnings: &mut Vec<String>) -> Result<(Journal, Mode
             }
         }
     }
+    let recording = own.and_then(|own| model.recording_own_addresses(own));
+    model.apply_all(recording.as_slice());
     let queued = AtStart::apply(&config.control.state_dir, &mut model, warnings);
     warnings.extend(model.shared_addresses());
     failpoint::hit("start-journal")?;
@@ -426,10 +434,12 @@ fn restore(config: &Config, warnings: &mut Vec<String>) -> Result<(Journal, Mode
     Ok((journal, model, former))
 }
 
-/// Whether edits have the machine's life and the node's prefixes as they are now. Otherwise a lease that
-/// was written behind them would be taken for one of another life, or of no prefix.
+/// Whether edits have the machine's life and the node's prefixes and addresses as they are now. Otherwise a lease
+/// that was written behind them would be taken for one of another life, or of no prefix.
 fn has_what_a_start_decides(edits: &[Edit], snapshot: &[Edit]) -> bool {
-    let is_decided = |edit: &&Edit| matches!(edit, Edit::Boot { .. } | Edit::PodPrefixes { .. });
+    let is_decided = |edit: &&Edit| {
+        matches!(edit, Edit::Boot { .. } | Edit::PodPrefixes { .. } | Edit::OwnAddresses { .. })
+    };
     snapshot.iter().filter(is_decided).all(|wanted| {
         let is_same_kind = |edit: &&Edit| discriminant(*edit) == discriminant(wanted);
         edits.iter().rfind(is_same_kind) == Some(wanted)

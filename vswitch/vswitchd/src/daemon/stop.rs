@@ -24,7 +24,8 @@ impl Daemon {
     fn try_reload(&mut self) -> Result<(), String> {
         let fresh =
             config_file::load(&self.config_path).map_err(|refusal| format!("\n{refusal}"))?;
-        let facts = machine::examine(&fresh).map_err(|error| chain(&error))?;
+        let facts = machine::examine(&fresh, || self.recorded_addresses())
+            .map_err(|error| chain(&error))?;
         // At a start there is nothing to lose by waiting.
         let mut awaited = facts.iter().flat_map(|facts| &facts.awaited);
         let known: Vec<_> = self.plane.attention().collect();

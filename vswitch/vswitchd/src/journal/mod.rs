@@ -33,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use controlplane::model::{Edit, frees};
+use dataplane::tables::LocalAddresses;
 
 use disk::{Disk, Order};
 pub use error::JournalError;
@@ -112,6 +113,19 @@ pub struct Journal {
 struct Size {
     lines: usize,
     bytes: u64,
+}
+
+/// The underlay addresses that a state directory's journal has of this node; none where it cannot be read. Nothing
+/// is changed.
+#[must_use]
+pub fn recorded_addresses(dir: &Path) -> LocalAddresses {
+    let bytes = file::read(&dir.join(file::NAME)).ok().flatten();
+    let content = bytes.and_then(|bytes| format::read(&bytes.bytes).ok()).unwrap_or_default();
+    let last = content.edits.iter().rev().find_map(|edit| match edit {
+        Edit::OwnAddresses { v4, v6 } => Some(LocalAddresses { v4: *v4, v6: *v6 }),
+        _ => None,
+    });
+    last.unwrap_or_default()
 }
 
 impl Journal {

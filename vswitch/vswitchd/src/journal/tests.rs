@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use api::{AttachmentId, Mac};
 use controlplane::model::Edit;
+use dataplane::tables::LocalAddresses;
 use tempfile::TempDir;
 
 use super::mend::{REWRITE_AFTER, SLACK_LINES};
-use super::{Journal, JournalError, OnDisk, Replay, Rewrite};
+use super::{Journal, JournalError, OnDisk, Replay, Rewrite, recorded_addresses};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -156,6 +157,20 @@ fn a_torn_line_is_cut_off_before_the_next_is_added() {
     assert!(matches!(&replay.warnings[..], [one] if one.contains("torn")), "{replay:?}");
     journal.append(&[edit(3)]).expect("room");
     assert_eq!(read(dir.path()), [edit(1), edit(3)]);
+}
+
+#[test]
+fn the_nodes_addresses_are_read_without_touching_anything() {
+    let dir = TempDir::new().expect("a directory");
+    assert_eq!(recorded_addresses(dir.path()), LocalAddresses::default());
+    assert_eq!(names(dir.path()), [""; 0]);
+    let own = |number| Some([198, 51, 100, number].into());
+    let (mut journal, _) = open(dir.path());
+    for number in [11, 12] {
+        journal.append(&[Edit::OwnAddresses { v4: own(number), v6: None }]).expect("room");
+    }
+    journal.append(&[edit(1)]).expect("room");
+    assert_eq!(recorded_addresses(dir.path()), LocalAddresses { v4: own(12), v6: None });
 }
 
 #[test]
