@@ -22,6 +22,10 @@ main() {
     daemons_with_metrics
     pod_plug node-a a1
     pod_plug node-a a2
+    # One that is gone is in the sums.
+    pod_plug node-a a3
+    check "a pod reaches another" pings a3 "$(address a1 4)"
+    pod_unplug node-a a3
     servers_up a1 a2
     read_by_both
     move_with_traffic
@@ -81,6 +85,7 @@ move_with_traffic() {
         test "$(value 'vswitch_drops_total{kind="pod",namespace="demo",pod="a1",reason="policy-denied"}')" -gt 0
     check "and by direction" test "$(value 'vswitch_policy_decisions_total{direction="ingress",verdict="denied"}')" -gt 0
     check "pod and node accounts agree" sums_agree
+    check "with those of the pod that is gone" test "$(value 'vswitch_port_packets_total{direction="rx",kind="gone",namespace="",pod=""}')" -gt 0
     check "what packets took is counted by path" positive 'vswitch_latency_seconds_count{path="pod-pod"}'
     check "in seconds" positive 'vswitch_latency_seconds_sum{path="pod-pod"}'
     check "what takes longer than a bound is beyond it" bounds_rise
@@ -117,7 +122,7 @@ burst() {
 # has SERIES VALUE
 has() { [[ $(value "$1") == "$2" ]]; }
 
-# Every packet that was received, came from a port that is named.
+# Every packet that was received came from a port that is named, or from one that is gone.
 sums_agree() {
     told | awk '
         /^vswitch_port_packets_total{direction="rx"/ { ports += $NF }

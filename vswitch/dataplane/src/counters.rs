@@ -18,10 +18,12 @@ const REASONS: usize = DropReason::ALL.len();
 #[derive(Debug)]
 pub struct Counters {
     totals: Totals,
+    /// The sum of ports that are gone.
+    gone: PortBlock,
     ports: Box<[PortBlock]>,
 }
 
-/// Over all ports that ever were; a port's own are cleared when its number is reused.
+/// Over all ports that ever were.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Totals {
@@ -72,6 +74,36 @@ impl Default for PortBlock {
     }
 }
 
+impl PortBlock {
+    fn counts(&self) -> PortCounts {
+        PortCounts {
+            rx_packets: self.rx_packets.load(Ordering::Relaxed),
+            rx_bytes: self.rx_bytes.load(Ordering::Relaxed),
+            tx_packets: self.tx_packets.load(Ordering::Relaxed),
+            tx_bytes: self.tx_bytes.load(Ordering::Relaxed),
+            rx_delayed: self.rx_delayed.load(Ordering::Relaxed),
+            tx_delayed: self.tx_delayed.load(Ordering::Relaxed),
+        }
+    }
+
+    fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops.get(reason as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Every count, in an order that is the same for all blocks.
+    fn all(&self) -> impl Iterator<Item = &AtomicU64> {
+        let own = [
+            &self.rx_packets,
+            &self.rx_bytes,
+            &self.tx_packets,
+            &self.tx_bytes,
+            &self.rx_delayed,
+            &self.tx_delayed,
+        ];
+        own.into_iter().chain(&self.drops)
+    }
+}
+
 /// The accounting of one worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Accounting {
@@ -114,6 +146,7 @@ impl Counters {
     pub fn new() -> Self {
         Self {
             totals: Totals::default(),
+            gone: PortBlock::default(),
             ports: (0..MAX_PORTS).map(|_| PortBlock::default()).collect(),
         }
     }
@@ -140,37 +173,33 @@ impl Counters {
     /// Packets and bytes of one port.
     #[must_use]
     pub fn port(&self, port: PortId) -> PortCounts {
-        let Some(block) = self.block(port) else { return PortCounts::default() };
-        PortCounts {
-            rx_packets: block.rx_packets.load(Ordering::Relaxed),
-            rx_bytes: block.rx_bytes.load(Ordering::Relaxed),
-            tx_packets: block.tx_packets.load(Ordering::Relaxed),
-            tx_bytes: block.tx_bytes.load(Ordering::Relaxed),
-            rx_delayed: block.rx_delayed.load(Ordering::Relaxed),
-            tx_delayed: block.tx_delayed.load(Ordering::Relaxed),
-        }
+        self.block(port).map_or_else(PortCounts::default, PortBlock::counts)
+    }
+
+    /// Packets and bytes of all ports that are gone.
+    #[must_use]
+    pub fn gone(&self) -> PortCounts {
+        self.gone.counts()
     }
 
     /// Packets from this port that were dropped for this reason.
     #[must_use]
     pub fn drops(&self, port: PortId, reason: DropReason) -> u64 {
-        self.block(port)
-            .and_then(|block| block.drops.get(reason as usize))
-            .map_or(0, |count| count.load(Ordering::Relaxed))
+        self.block(port).map_or(0, |block| block.dropped(reason))
     }
 
-    /// Clears a port's own counters: its number is given to another. The writer's to call.
+    /// Packets from ports that are gone that were dropped for this reason.
+    #[must_use]
+    pub fn gone_drops(&self, reason: DropReason) -> u64 {
+        self.gone.dropped(reason)
+    }
+
+    /// Clears the counters of a port that is gone, or whose number is given to another: they stay in the sum of
+    /// those that are gone. The writer's to call.
     pub fn clear_port(&self, port: PortId) {
         let Some(block) = self.block(port) else { return };
-        let own = [
-            &block.rx_packets,
-            &block.rx_bytes,
-            &block.tx_packets,
-            &block.tx_bytes,
-            &block.rx_delayed,
-            &block.tx_delayed,
-        ];
-        for count in own.into_iter().chain(&block.drops) {
+        for (count, sum) in block.all().zip(self.gone.all()) {
+            add(sum, count.load(Ordering::Relaxed));
             count.store(0, Ordering::Relaxed);
         }
     }
@@ -246,20 +275,25 @@ fn add(count: &AtomicU64, packets: u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Accounting, Counters};
+    use super::{Accounting, Counters, PortCounts};
     use crate::tables::PortId;
     use crate::verdict::DropReason;
 
     #[test]
-    fn a_reused_number_starts_at_zero_and_the_accounting_stays() {
+    fn a_reused_number_starts_at_zero_and_its_counts_stay_in_sums() {
         let counters = Counters::new();
         let port = PortId(3);
-        counters.received(port, 60);
-        counters.dropped(port, 1, DropReason::NoRoute);
-        assert_eq!(counters.drops(port, DropReason::NoRoute), 1);
-        counters.clear_port(port);
-        assert_eq!(counters.port(port).rx_packets, 0);
-        assert_eq!(counters.drops(port, DropReason::NoRoute), 0);
-        assert_eq!(counters.accounting(), Accounting { received: 1, made: 0, sent: 0, dropped: 1 });
+        for round in 1..=2 {
+            counters.received(port, 60);
+            counters.dropped(port, 1, DropReason::NoRoute);
+            assert_eq!(counters.drops(port, DropReason::NoRoute), 1);
+            counters.clear_port(port);
+            assert_eq!(counters.port(port), PortCounts::default());
+            assert_eq!(counters.drops(port, DropReason::NoRoute), 0);
+            let gone = counters.gone();
+            assert_eq!((gone.rx_packets, gone.rx_bytes), (round, 60 * round));
+            assert_eq!(counters.gone_drops(DropReason::NoRoute), round);
+        }
+        assert_eq!(counters.accounting(), Accounting { received: 2, made: 0, sent: 0, dropped: 2 });
     }
 }

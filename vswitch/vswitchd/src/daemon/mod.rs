@@ -349,7 +349,8 @@ impl Daemon {
 /// Packets of every port that a worker dropped for want of a frame.
 fn no_frames(counters: &Counters) -> u64 {
     let ports = (0..MAX_PORTS as u16).map(PortId);
-    ports.map(|port| counters.drops(port, DropReason::NoFrames)).sum()
+    let of_ports: u64 = ports.map(|port| counters.drops(port, DropReason::NoFrames)).sum();
+    of_ports + counters.gone_drops(DropReason::NoFrames)
 }
 
 fn log(note: &Note) {

@@ -36,7 +36,7 @@ pub struct Figures {
     pub sync_ages: Vec<(&'static str, u64)>,
     /// Of all workers.
     pub packets: Accounting,
-    /// Each port that has a name.
+    /// Each port that has a name, and those that are gone as one.
     pub ports: Vec<PortFigures>,
     /// What policies decided: direction, verdict, how often.
     pub decisions: Vec<(&'static str, &'static str, u64)>,
@@ -68,7 +68,7 @@ pub struct ServiceFigures {
 /// One port.
 #[derive(Debug, Clone, Default)]
 pub struct PortFigures {
-    /// `pod`, `host` or `uplink`.
+    /// `pod`, `host`, `uplink`, or `gone` for all that are gone together.
     pub kind: &'static str,
     /// Namespace of the pod; empty for one without, and for other ports.
     pub namespace: String,

@@ -67,6 +67,7 @@ impl Daemon {
                     let of_port = kernel_drops.remove(&PortId(port.id));
                     self.port_figures(port, of_port.unwrap_or_default())
                 })
+                .chain([self.gone_figures()])
                 .collect(),
             decisions: self.decisions(),
             sessions: families
@@ -145,6 +146,20 @@ impl Daemon {
             delayed: (of.rx_delayed, of.tx_delayed),
             drops: DropReason::ALL.iter().filter_map(dropped).collect(),
             kernel_drops,
+        }
+    }
+
+    /// Ports that are gone, as one, so that sums over all never fall.
+    fn gone_figures(&self) -> PortFigures {
+        let of = self.gone_counters();
+        let drops = self.gone_drops().into_iter();
+        PortFigures {
+            kind: "gone",
+            rx: (of.rx_packets, of.rx_bytes),
+            tx: (of.tx_packets, of.tx_bytes),
+            delayed: (of.rx_delayed, of.tx_delayed),
+            drops: drops.map(|(reason, packets)| (reason.label(), packets)).collect(),
+            ..PortFigures::default()
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Ports, tables and drops, as people and programs read them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{
@@ -9,13 +10,16 @@ use api::{
 };
 use controlplane::next_hop::NeighborState;
 use dataplane::DropReason;
-use dataplane::counters::Accounting;
+use dataplane::counters::{Accounting, Counters, PortCounts};
 use dataplane::tables::policy::Direction;
 use dataplane::tables::{FdbTarget, MAX_PORTS, PortId};
 use ipnet::IpNet;
 
 use crate::daemon::Daemon;
 use controlplane::ports::{self, HOST, UPLINK};
+
+/// What stands for the name of ports whose pod is gone.
+pub(super) const GONE_PORTS: &str = "ports that are gone";
 
 /// A worker answers within a turn; one that does not is left out.
 const LEARNED_PATIENCE: Duration = Duration::from_millis(500);
@@ -118,21 +122,46 @@ impl Daemon {
     fn counters(&self, id: PortId) -> PortCounters {
         let mut sum = PortCounters::default();
         for counters in self.node.workers.counters() {
-            let counts = counters.port(id);
-            sum.rx_packets += counts.rx_packets;
-            sum.rx_bytes += counts.rx_bytes;
-            sum.tx_packets += counts.tx_packets;
-            sum.tx_bytes += counts.tx_bytes;
-            sum.rx_delayed += counts.rx_delayed;
-            sum.tx_delayed += counts.tx_delayed;
+            add(&mut sum, counters.port(id));
             sum.dropped +=
                 DropReason::ALL.iter().map(|reason| counters.drops(id, *reason)).sum::<u64>();
         }
         sum
     }
 
+    /// Counters of all ports that are gone, but for what was dropped.
+    pub(super) fn gone_counters(&self) -> PortCounters {
+        let mut sum = PortCounters::default();
+        let unnamed: Vec<_> = port_ids().filter(|id| self.known_name(*id).is_none()).collect();
+        for counters in self.node.workers.counters() {
+            add(&mut sum, counters.gone());
+            unnamed.iter().for_each(|id| add(&mut sum, counters.port(*id)));
+        }
+        sum
+    }
+
+    /// Packets from ports that are gone that were dropped, by reason.
+    pub(super) fn gone_drops(&self) -> Vec<(DropReason, u64)> {
+        let workers = self.node.workers.counters();
+        let unnamed: Vec<_> = port_ids().filter(|id| self.known_name(*id).is_none()).collect();
+        let dropped = |reason: DropReason| -> u64 {
+            let of_worker = |of: &Arc<Counters>| {
+                let unnamed = unnamed.iter().map(|id| of.drops(*id, reason));
+                of.gone_drops(reason) + unnamed.sum::<u64>()
+            };
+            workers.iter().map(of_worker).sum()
+        };
+        let drops = DropReason::ALL.iter().map(|reason| (*reason, dropped(*reason)));
+        drops.filter(|(_, packets)| *packets > 0).collect()
+    }
+
     /// The name of a port by its number; that of a port that was detached is its number.
     pub(super) fn name_of(&self, id: PortId) -> String {
+        self.known_name(id).unwrap_or_else(|| id.to_string())
+    }
+
+    /// The name of a port by its number, unless it was detached.
+    fn known_name(&self, id: PortId) -> Option<String> {
         match id {
             HOST => self.plane.host().map(|host| host.name.clone()),
             UPLINK => self.plane.uplink().map(|uplink| uplink.name.clone()),
@@ -142,7 +171,6 @@ impl Daemon {
                 .attachment_of(id)
                 .map(|attachment| self.plane.port_name(attachment)),
         }
-        .unwrap_or_else(|| id.to_string())
     }
 
     pub(super) fn show_fdb(&self) -> Vec<FdbEntry> {
@@ -262,8 +290,8 @@ impl Daemon {
         sum
     }
 
-    /// The sums are over all time; the reasons of a port are forgotten when its number is given to
-    /// another, so that they may add up to less.
+    /// The sums are over all time, and so is what is told of the reasons: ports that are gone have one line for
+    /// each.
     pub(super) fn show_drops(&mut self) -> Drops {
         let nic_queues = self.nic_queues();
         let kernel = self.kernel_drops(&nic_queues);
@@ -271,20 +299,39 @@ impl Daemon {
         let Accounting { received, made, sent, dropped } = self.accounting();
         let mut drops =
             Drops { received, made, sent, dropped, reasons: Vec::new(), kernel, nic_queues };
-        for number in 0..MAX_PORTS as u16 {
+        let mut count = |port: &str, reason: DropReason, packets| {
+            drops.reasons.push(DropCount {
+                port: port.to_owned(),
+                reason: reason.label().into(),
+                explanation: reason.explanation().trim().into(),
+                packets,
+            });
+        };
+        for id in port_ids() {
+            let Some(name) = self.known_name(id) else { continue };
             for reason in DropReason::ALL {
-                let packets =
-                    workers.iter().map(|counters| counters.drops(PortId(number), *reason)).sum();
+                let packets: u64 = workers.iter().map(|of| of.drops(id, *reason)).sum();
                 if packets > 0 {
-                    drops.reasons.push(DropCount {
-                        port: self.name_of(PortId(number)),
-                        reason: reason.label().into(),
-                        explanation: reason.explanation().trim().into(),
-                        packets,
-                    });
+                    count(&name, *reason, packets);
                 }
             }
         }
+        for (reason, packets) in self.gone_drops() {
+            count(GONE_PORTS, reason, packets);
+        }
         drops
     }
+}
+
+fn port_ids() -> impl Iterator<Item = PortId> {
+    (0..MAX_PORTS as u16).map(PortId)
+}
+
+fn add(sum: &mut PortCounters, counts: PortCounts) {
+    sum.rx_packets += counts.rx_packets;
+    sum.rx_bytes += counts.rx_bytes;
+    sum.tx_packets += counts.tx_packets;
+    sum.tx_bytes += counts.tx_bytes;
+    sum.rx_delayed += counts.rx_delayed;
+    sum.tx_delayed += counts.tx_delayed;
 }

@@ -205,3 +205,39 @@ fn whom_nobody_can_follow_is_refused_by_name() {
     assert_eq!((answer.samples.len(), answer.next.len()), (0, 1));
     daemon.stop();
 }
+
+#[test]
+fn ports_that_are_gone_have_one_line_for_each_reason_and_the_books_close() {
+    const PODS: u64 = 31;
+    let node = Node::new("");
+    let daemon = node.start();
+    let nobody = "198.18.1.200".parse().expect("an address");
+    for number in 1..=PODS {
+        let pod = daemon.plug(&format!("pod-{number}"));
+        pod.send_udp_to(nobody, b"anyone?");
+        daemon.drops_so_many(number);
+        let id = Pod::id(&format!("pod-{number}"));
+        assert_eq!(daemon.ask(&Request::Detach(id)), Reply::Done);
+    }
+    // It has the number that others had, and none of their counts.
+    let stays = daemon.plug("stays");
+    stays.send_udp_to(nobody, b"anyone?");
+    daemon.drops_so_many(PODS + 1);
+    let Reply::Drops(drops) = daemon.ask(&Request::ShowDrops) else { panic!("not drops") };
+    let mut lines: Vec<_> = drops
+        .reasons
+        .iter()
+        .map(|line| (line.port.clone(), line.reason.as_str(), line.packets))
+        .collect();
+    lines.sort_unstable();
+    let mut wanted = vec![
+        (daemon.port_of(&stays), "unreachable", 1),
+        ("ports that are gone".to_owned(), "unreachable", PODS),
+    ];
+    wanted.sort_unstable();
+    assert_eq!(lines, wanted);
+    assert_eq!(drops.reasons.iter().map(|line| line.packets).sum::<u64>(), drops.dropped);
+    let Reply::Ports(ports) = daemon.ask(&Request::ShowPorts) else { panic!("not ports") };
+    assert!(matches!(&ports[..], [one] if one.counters.rx_packets == 1), "{ports:?}");
+    daemon.stop();
+}

@@ -49,7 +49,6 @@ impl Turn {
 
     fn add(&mut self, id: PortId, io: Arc<PortFd>, receives: bool) {
         self.remove(id);
-        self.shared.counters.clear_port(id);
         self.ports.latency.forget(id);
         if receives {
             // No tables name the port yet, so that no worker sends to it.
@@ -100,6 +99,7 @@ impl Turn {
             // The closer outlives the workers.
             let _ = self.to_close.send(Disused::Port { _io: io });
         }
+        self.shared.counters.clear_port(id);
     }
 
     /// Receives from other queues of the NIC from now on, and sends by another handle. What waits in the former
