@@ -9,11 +9,14 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use api::{DropCount, NicQueue};
+use controlplane::config::UplinkChoice;
 use controlplane::ports::{HOST, UPLINK};
 use dataplane::tables::PortId;
+use netio::xsk::MAX_FRAME_BYTES;
 
 use crate::daemon::Daemon;
 use crate::error::chain;
+use crate::machine::largest_mtu;
 
 /// For so long the ports are asked about. A call takes some 20 µs, and longer while another program holds
 /// the kernel's lock of all interfaces: the daemon has other work.
@@ -26,9 +29,11 @@ const INTERFACE_QUEUE_FULL: Reason = (
     "interface-queue-full",
     "The queue of the port's interface was full: more was sent than the switch read, as its worker was late or the port's rate used up.",
 );
-const NO_RECEIVE_MEMORY: Reason = (
-    "no-receive-memory",
-    "The NIC's queue had no memory left, as its worker was late, or the frame was longer than 3,840 bytes.",
+const NO_RECEIVE_MEMORY: Reason =
+    ("no-receive-memory", "The NIC's queue had no memory left, as its worker was late.");
+const FRAME_TOO_LONG: Reason = (
+    "frame-too-long",
+    "The frame was longer than the 3,840 bytes that AF_XDP receives: the MTU of who sent it is larger.",
 );
 const RECEIVE_RING_FULL: Reason =
     ("receive-ring-full", "The NIC's queue was full, as its worker was late.");
@@ -95,6 +100,23 @@ impl Daemon {
         queues.collect()
     }
 
+    /// That packets are lost because the MTU of who sends them is larger than what AF_XDP receives.
+    pub(super) fn too_long_frames(&self) -> Option<String> {
+        let lost: u64 = self
+            .nic_queues()
+            .iter()
+            .flat_map(of_queue)
+            .filter(|((reason, _), _)| *reason == FRAME_TOO_LONG.0)
+            .map(|(_, packets)| packets)
+            .sum();
+        let (name, largest) = (self.name_of(UPLINK), largest_mtu(UplinkChoice::AfXdp));
+        (lost > 0).then(|| {
+            format!(
+                "{lost} packet(s) from the underlay were lost at {name}, as they were longer than the {MAX_FRAME_BYTES} bytes that AF_XDP receives: give {name} and the NICs of the other nodes an MTU of {largest} at most, or set uplink.kind to \"offload\" or \"af_packet\""
+            )
+        })
+    }
+
     /// All of it, by port, queue of the NIC and reason.
     pub(super) fn kernel_drops(&mut self, queues: &[NicQueue]) -> Vec<DropCount> {
         let interfaces = self.lost_in_queues().into_iter();
@@ -133,11 +155,43 @@ impl Daemon {
     }
 }
 
-/// What was lost at a queue of the NIC.
-fn of_queue(queue: &NicQueue) -> [(Reason, u64); 3] {
+/// What was lost at a queue of the NIC. Of what was dropped, the kernel counts beside it how often it found no
+/// memory: the rest was too long.
+fn of_queue(queue: &NicQueue) -> [(Reason, u64); 4] {
+    let without_memory = queue.rx_dropped.min(queue.fill_ring_empty);
     [
-        (NO_RECEIVE_MEMORY, queue.rx_dropped),
+        (NO_RECEIVE_MEMORY, without_memory),
+        (FRAME_TOO_LONG, queue.rx_dropped - without_memory),
         (RECEIVE_RING_FULL, queue.rx_ring_full),
         (TRANSMIT_REFUSED, queue.tx_invalid_descriptors),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use api::NicQueue;
+
+    use super::of_queue;
+
+    #[test]
+    fn what_was_dropped_with_memory_at_hand_was_too_long() {
+        for (rx_dropped, fill_ring_empty, expected) in
+            [(0, 0, [0, 0]), (5, 5, [5, 0]), (5, 2, [2, 3]), (7, 0, [0, 7]), (3, 9, [3, 0])]
+        {
+            let queue = NicQueue {
+                queue: 0,
+                worker: None,
+                rx_dropped,
+                rx_ring_full: 0,
+                fill_ring_empty,
+                rx_invalid_descriptors: 0,
+                tx_invalid_descriptors: 0,
+                tx_ring_empty: 0,
+            };
+            let told = of_queue(&queue).map(|((reason, _), packets)| (reason, packets));
+            let [no_memory, too_long, ..] = told;
+            assert_eq!(no_memory, ("no-receive-memory", expected[0]));
+            assert_eq!(too_long, ("frame-too-long", expected[1]));
+        }
+    }
 }

@@ -28,6 +28,7 @@ impl Daemon {
         warnings.extend(self.sysctl_notes.clone());
         warnings.extend(self.strict_uplink());
         warnings.extend(self.legacy_firewalls());
+        warnings.extend(self.too_long_frames());
         warnings.extend(self.recovery.note(Instant::now()));
         warnings.extend(self.policy_notes(Instant::now()));
         let workers = self.worker_status(&mut warnings);
