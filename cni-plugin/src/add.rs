@@ -137,6 +137,7 @@ fn reserve<'a>(
         // A delegated plugin has seen the wishes itself.
         requested: if delegated.is_some() { Vec::new() } else { wanted.addresses.clone() },
         delegated,
+        ranges: Vec::new(),
         mac: wanted.mac,
         port_mappings: wanted.port_mappings.clone(),
         bandwidth: wanted.bandwidth,

@@ -293,6 +293,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         mode: None,
         delegated: None,
         requested: vec![pod_v4(9).into()],
+        ranges: Vec::new(),
         mac: None,
         port_mappings: Vec::new(),
         bandwidth: api::Bandwidth::default(),

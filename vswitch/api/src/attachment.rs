@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Bandwidth, Mac, PortMapping};
+use crate::{AddressRange, Bandwidth, Mac, PortMapping};
 
 /// Queues that a pod's interface has at most.
 pub const MAX_QUEUES: u8 = 8;
@@ -94,6 +94,10 @@ pub struct Reserve {
     /// pool; at most one a family.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requested: Vec<IpAddr>,
+    /// Ranges (runtimeConfig `ipRanges`) of which the addresses of their family are to be, where the daemon
+    /// allocates. An older daemon does not heed them: the plugin looks at what it got.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<AddressRange>,
     /// MAC that the pod must get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,

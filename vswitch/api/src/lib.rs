@@ -7,6 +7,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `message`    | requests, replies and errors |
+//! | `address_range` | addresses from one to another |
 //! | `attachment` | a pod's interface: its key, its addresses, its mode |
 //! | `bandwidth`  | limits of a pod's traffic |
 //! | `peer`       | the other nodes, as sources name them and as they are reached |
@@ -28,6 +29,7 @@
 
 #![forbid(unsafe_code)]
 
+mod address_range;
 mod attachment;
 mod bandwidth;
 mod client;
@@ -50,6 +52,7 @@ mod session;
 mod state;
 mod trace;
 
+pub use address_range::AddressRange;
 pub use attachment::{
     Adjustment, Attach, AttachmentId, Check, Collect, Delegated, MAX_QUEUES, Mode, PodName,
     Reattachment, Recover, Reserve, Reserved, Survey, is_one_queue, one_queue,

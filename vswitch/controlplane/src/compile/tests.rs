@@ -98,6 +98,7 @@ impl Node {
             mode: Some(mode),
             delegated: None,
             requested: Vec::new(),
+            ranges: Vec::new(),
             mac: None,
             port_mappings: Vec::new(),
             bandwidth: Bandwidth::default(),

@@ -20,7 +20,7 @@ use api::{
 use dataplane::tables::Gateway;
 use ipnet::IpNet;
 
-use super::{Edit, Lease, Model, refuse};
+use super::{Edit, Lease, Model, ipam, refuse};
 use crate::config::Config;
 pub(super) use admit::{check_bridge, is_host_address};
 use admit::{check_id, check_network, ipam_refusal};
@@ -185,7 +185,10 @@ impl Model {
                 self.admit_given("the IPAM plugin gave", &delegated.addresses)?;
                 delegated.addresses.iter().map(|net| (net.addr(), *net)).collect()
             }
-            None => self.ipam.allocate(&request.requested).map_err(|error| ipam_refusal(&error))?,
+            None => {
+                let allocated = self.ipam.allocate(&request.requested, &request.ranges);
+                allocated.map_err(|error| ipam_refusal(&error))?
+            }
         };
         let addresses: Vec<IpNet> = allocated
             .iter()
@@ -316,9 +319,11 @@ fn satisfies(lease: &Lease, request: &Reserve) -> bool {
         | (Some(Mode::Bridged { bridge: None }), Mode::Bridged { .. }) => true,
         (Some(wanted), held) => wanted == held,
     };
+    let is_within = |net: &IpNet| ipam::is_within(&request.ranges, net.addr());
     delegated
         && mode
         && request.requested.iter().all(holds)
+        && (lease.delegated || lease.addresses.iter().all(is_within))
         && request.mac.is_none_or(|mac| mac == lease.mac)
         && request.port_mappings == lease.port_mappings
 }
@@ -361,6 +366,6 @@ fn derived_mac(address: IpAddr) -> Mac {
     Mac([0x02, kind, a, b, c, d])
 }
 
-pub(super) fn join(nets: &[IpNet]) -> String {
-    nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+pub(super) fn join<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }

@@ -8,8 +8,10 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use api::AddressRange;
 use ipnet::IpNet;
 
+use super::attachments::join;
 use crate::config::Config;
 
 /// The node's pod prefixes and which of their addresses are leased.
@@ -60,6 +62,19 @@ pub enum IpamError {
     /// All addresses are given out.
     #[error("no address of {0} is left; delete pods or give the node a larger prefix")]
     Exhausted(IpNet),
+    /// All addresses of the ranges that were asked for are given out.
+    #[error("no address of {0} is left; delete pods or give the network a larger range")]
+    RangeExhausted(String),
+    /// Another node's pods have these addresses, or nobody's.
+    #[error(
+        "the range {range} lies in none of this node's pod prefixes, which are {prefixes}; ask for a part of these, or for none"
+    )]
+    ForeignRange {
+        /// The range.
+        range: AddressRange,
+        /// Prefixes of which pods get addresses.
+        prefixes: String,
+    },
 }
 
 impl Ipam {
@@ -88,11 +103,18 @@ impl Ipam {
         self
     }
 
-    /// One free address of each prefix, with the prefix; those that are requested if they are.
+    /// One free address of each prefix, with the prefix; those that are requested if they are. Of a family
+    /// that has `ranges` an address is of one of these.
     ///
     /// # Errors
-    /// If one of the requested cannot be had, or a prefix is used up.
-    pub fn allocate(&self, requested: &[IpAddr]) -> Result<Vec<(IpAddr, IpNet)>, IpamError> {
+    /// If one of the requested cannot be had, or a prefix or the ranges are used up, or a range is none of this
+    /// node's.
+    pub fn allocate(
+        &self,
+        requested: &[IpAddr],
+        ranges: &[AddressRange],
+    ) -> Result<Vec<(IpAddr, IpNet)>, IpamError> {
+        ranges.iter().try_for_each(|range| self.admit_range(range))?;
         for (index, address) in requested.iter().enumerate() {
             let pool = self.pool_of(*address).filter(|pool| !pool.is_retired).ok_or_else(|| {
                 IpamError::Unusable {
@@ -105,6 +127,10 @@ impl Ipam {
             }
             if self.kept.contains(address) {
                 let reason = "it is the one by which this node's kernel masquerades".into();
+                return Err(IpamError::Unusable { address: *address, reason });
+            }
+            if !is_within(ranges, *address) {
+                let reason = format!("it is not of the ranges asked for, {}", join(ranges));
                 return Err(IpamError::Unusable { address: *address, reason });
             }
             if requested[..index].iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
@@ -123,11 +149,21 @@ impl Ipam {
                     .iter()
                     .copied()
                     .find(|address| pool.prefix.contains(address))
-                    .or_else(|| self.next_free(pool))
-                    .ok_or(IpamError::Exhausted(pool.prefix))?;
+                    .or_else(|| self.next_free(pool, &pool.spans(ranges)))
+                    .ok_or_else(|| pool.exhausted(ranges))?;
                 Ok((address, pool.prefix))
             })
             .collect()
+    }
+
+    fn admit_range(&self, range: &AddressRange) -> Result<(), IpamError> {
+        let current = self.pools.iter().filter(|pool| !pool.is_retired).map(|pool| pool.prefix);
+        let holds = |prefix: &IpNet| prefix.contains(&range.first) && prefix.contains(&range.last);
+        if current.clone().any(|prefix| holds(&prefix)) {
+            return Ok(());
+        }
+        let prefixes = join(&current.collect::<Vec<_>>());
+        Err(IpamError::ForeignRange { range: *range, prefixes })
     }
 
     /// Whether an address that another allocator gave out can be a pod's.
@@ -202,8 +238,8 @@ impl Ipam {
         self.pools.iter_mut().find(|pool| pool.prefix.contains(&address))
     }
 
-    /// The first free one after the cursor that does not rest, else the one that rests longest.
-    fn next_free(&self, pool: &Pool) -> Option<IpAddr> {
+    /// Within the spans, the first free one after the cursor that does not rest, else the one that rests longest.
+    fn next_free(&self, pool: &Pool, spans: &[(u128, u128)]) -> Option<IpAddr> {
         let range = |from: u128, to: u128| {
             // Each leased address is one step: as many steps as leases, and one.
             let mut leased = self.leased.range(pool.address(from)..=pool.address(to)).peekable();
@@ -222,13 +258,17 @@ impl Ipam {
             })
         };
         let cursor = pool.cursor.unwrap_or(pool.last).clamp(pool.first - 1, pool.last);
-        let after = (cursor < pool.last).then(|| range(cursor + 1, pool.last));
-        let before = (cursor >= pool.first).then(|| range(pool.first, cursor));
-        let mut free = after.into_iter().flatten().chain(before.into_iter().flatten());
+        let after = spans.iter().map(|(from, to)| ((cursor + 1).max(*from), *to));
+        let before = spans.iter().map(|(from, to)| (*from, cursor.min(*to)));
+        let searched = after.chain(before).filter(|(from, to)| from <= to);
+        let mut free = searched.flat_map(|(from, to)| range(from, to));
         let resting: HashSet<u128> = pool.resting.iter().copied().collect();
         let rested = free.find(|address| !resting.contains(address));
-        let is_had = |address: &u128| self.kept.contains(&pool.address(*address));
-        let longest = || pool.resting.iter().copied().find(|address| !is_had(address));
+        let can_be = |address: &u128| {
+            let is_within = spans.iter().any(|(from, to)| (from..=to).contains(&address));
+            is_within && !self.kept.contains(&pool.address(*address))
+        };
+        let longest = || pool.resting.iter().copied().find(can_be);
         rested.or_else(longest).map(|chosen| pool.address(chosen))
     }
 }
@@ -257,6 +297,27 @@ impl Pool {
         }
     }
 
+    /// The parts of the prefix that an address may be of, from the first to the last.
+    fn spans(&self, ranges: &[AddressRange]) -> Vec<(u128, u128)> {
+        let mut of_family = of_family(ranges, self.prefix.addr()).peekable();
+        if of_family.peek().is_none() {
+            return vec![(self.first, self.last)];
+        }
+        let part = |range: &AddressRange| {
+            (bits(range.first).max(self.first), bits(range.last).min(self.last))
+        };
+        of_family.map(part).filter(|(from, to)| from <= to).collect()
+    }
+
+    fn exhausted(&self, ranges: &[AddressRange]) -> IpamError {
+        let asked: Vec<_> = of_family(ranges, self.prefix.addr()).copied().collect();
+        if asked.is_empty() {
+            IpamError::Exhausted(self.prefix)
+        } else {
+            IpamError::RangeExhausted(join(&asked))
+        }
+    }
+
     fn reserved(&self, address: IpAddr) -> Option<&'static str> {
         let number = bits(address);
         if (self.first..=self.last).contains(&number) {
@@ -269,6 +330,16 @@ impl Pool {
             Some("it is the network's own address")
         }
     }
+}
+
+/// Whether an address is of one of the ranges, if there are any of its family.
+pub(super) fn is_within(ranges: &[AddressRange], address: IpAddr) -> bool {
+    let mut of_family = of_family(ranges, address).peekable();
+    of_family.peek().is_none() || of_family.any(|range| range.contains(address))
+}
+
+fn of_family(ranges: &[AddressRange], address: IpAddr) -> impl Iterator<Item = &AddressRange> {
+    ranges.iter().filter(move |range| range.is_of_family(address))
 }
 
 fn bits(address: IpAddr) -> u128 {

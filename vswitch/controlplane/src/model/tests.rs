@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use api::{
-    AttachmentId, Bandwidth, Check, Collect, Delegated, ErrorKind, Mac, Mode, PeerSpec, PodName,
-    PortMapping, RateLimit, Reserve, Reserved, RouteSpec, RouteTarget, Source, TransportProtocol,
+    AddressRange, AttachmentId, Bandwidth, Check, Collect, Delegated, ErrorKind, Mac, Mode,
+    PeerSpec, PodName, PortMapping, RateLimit, Reserve, Reserved, RouteSpec, RouteTarget, Source,
+    TransportProtocol,
 };
 use dataplane::tables::LocalAddresses;
 use proptest::prelude::*;
@@ -50,6 +51,7 @@ fn request(container: &str) -> Reserve {
         mode: None,
         delegated: None,
         requested: Vec::new(),
+        ranges: Vec::new(),
         mac: None,
         port_mappings: Vec::new(),
         bandwidth: Bandwidth::default(),
@@ -227,6 +229,28 @@ fn a_routed_pod_gets_host_prefixes_and_a_mac_of_its_address() {
     assert_eq!(model.attachments.len(), 1);
     let refused = model.reserve(&config(), &request("c1"), 1450, true).expect_err("it has a port");
     assert_eq!(refused.kind, ErrorKind::Conflict);
+}
+
+#[test]
+fn a_pod_gets_addresses_of_the_ranges_that_it_asks_for_and_keeps_them_while_they_suit() {
+    let mut model = Model::new(&config());
+    let range = |first: &str, last: &str| AddressRange {
+        first: first.parse().expect("an address"),
+        last: last.parse().expect("an address"),
+    };
+    let ask = |ranges: &[AddressRange]| Reserve { ranges: ranges.to_vec(), ..request("c1") };
+    let shown = |reserved: Reserved| reserved.addresses[0].to_string();
+    let plain = reserve(&mut model, &request("c1")).expect("free");
+    assert_eq!(shown(plain), "198.18.1.2/32");
+    // Its runtime tries anew, with ranges that its lease is not of.
+    let ranges = [range("198.18.1.40", "198.18.1.49"), range("fd00:18:1::", "fd00:18:1::ff")];
+    assert_eq!(reserve(&mut model, &ask(&ranges)).map(shown), Ok("198.18.1.40/32".into()));
+    assert_eq!(reserve(&mut model, &ask(&ranges)).map(shown), Ok("198.18.1.40/32".into()));
+    assert_eq!(reserve(&mut model, &request("c1")).map(shown), Ok("198.18.1.40/32".into()));
+    let foreign = ask(&[range("198.18.2.0", "198.18.2.255")]);
+    assert_eq!(reserve(&mut model, &foreign).map_err(|error| error.kind), Err(ErrorKind::Invalid));
+    let few = Reserve { ranges: vec![range("198.18.1.40", "198.18.1.40")], ..request("c2") };
+    assert_eq!(reserve(&mut model, &few).map_err(|error| error.kind), Err(ErrorKind::Exhausted));
 }
 
 #[test]

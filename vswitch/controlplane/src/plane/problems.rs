@@ -18,7 +18,7 @@ impl ControlPlane {
             let reason = "every port number is in use: this node has no room for another pod";
             found(ServiceProblemKind::AddsFail, reason.to_owned());
         }
-        if let Err(error) = self.model.ipam.allocate(&[]) {
+        if let Err(error) = self.model.ipam.allocate(&[], &[]) {
             found(ServiceProblemKind::NoAddress, error.to_string());
         }
         if let Some(lost) = self.lost_note() {

@@ -248,6 +248,7 @@ pub(crate) fn reserve(attachment: AttachmentId) -> Reserve {
         mode: None,
         delegated: None,
         requested: Vec::new(),
+        ranges: Vec::new(),
         mac: None,
         port_mappings: Vec::new(),
         bandwidth: api::Bandwidth::default(),

@@ -133,6 +133,7 @@ mod tests {
             mode: None,
             delegated: None,
             requested: Vec::new(),
+            ranges: Vec::new(),
             mac: None,
             port_mappings: Vec::new(),
             bandwidth: api::Bandwidth::default(),

@@ -380,6 +380,7 @@ impl Pod {
             mode: None,
             delegated: None,
             requested: Vec::new(),
+            ranges: Vec::new(),
             mac: None,
             port_mappings: Vec::new(),
             bandwidth: api::Bandwidth::default(),

@@ -101,6 +101,7 @@ fn plug(
         mode: None,
         delegated: None,
         requested: Vec::new(),
+        ranges: Vec::new(),
         mac: None,
         port_mappings: mappings.to_vec(),
     };

@@ -112,8 +112,8 @@ pub(in crate::model) fn is_host_address(address: IpAddr) -> bool {
 pub(super) fn ipam_refusal(error: &IpamError) -> ErrorReply {
     let kind = match error {
         IpamError::InUse(_) => ErrorKind::Conflict,
-        IpamError::Unusable { .. } => ErrorKind::Invalid,
-        IpamError::Exhausted(_) => ErrorKind::Exhausted,
+        IpamError::Unusable { .. } | IpamError::ForeignRange { .. } => ErrorKind::Invalid,
+        IpamError::Exhausted(_) | IpamError::RangeExhausted(_) => ErrorKind::Exhausted,
     };
     refuse(kind, error.to_string())
 }

@@ -33,6 +33,7 @@ fn request(container: &str) -> Reserve {
         mode: Some(Mode::Routed),
         delegated: None,
         requested: Vec::new(),
+        ranges: Vec::new(),
         mac: None,
         bandwidth: Default::default(),
         queues: 1,

@@ -255,6 +255,7 @@ fn plain_reserve(attachment: AttachmentId) -> Reserve {
         mode: None,
         delegated: None,
         requested: Vec::new(),
+        ranges: Vec::new(),
         mac: None,
         port_mappings: Vec::new(),
         bandwidth: api::Bandwidth::default(),
