@@ -4,6 +4,7 @@
 use api::{Check, Mac, Request};
 use netlink::{FibRoute, FibRouteKind, NudState};
 
+use crate::alias;
 use crate::args::{self, Wanted};
 use crate::client;
 use crate::config::Call;
@@ -28,7 +29,7 @@ pub(crate) fn check(call: &Call, deadline: &Deadline) -> Result<(), Error> {
     let Some(found) = found else {
         return Err(altered(&attachment.ifname, "is missing"));
     };
-    if !pod::is_ours(&found.link, attachment) {
+    if !alias::is_ours(&found.link, attachment) {
         return Err(altered(&attachment.ifname, "is not the one that ADD made"));
     }
     compare(&attachment.ifname, &previous, &found)?;

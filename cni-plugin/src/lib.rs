@@ -25,6 +25,7 @@
 //! | `deadline` | how long a command may take |
 //! | `ipam`     | delegation to an IPAM plugin |
 //! | `pod`      | the interface inside the pod's namespace |
+//! | `alias`    | the alias by which it is known |
 //! | `netns`    | the pod's network namespace |
 //! | `undo`     | what a failed ADD takes back |
 //! | `result`   | result, error and version output |
@@ -34,6 +35,7 @@
 
 mod add;
 mod adjust;
+mod alias;
 mod args;
 mod bandwidth;
 mod check;

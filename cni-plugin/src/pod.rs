@@ -14,14 +14,9 @@ use api::{AttachmentId, Bandwidth, Mac};
 use ipnet::IpNet;
 use netlink::{FibRoute, Link, LinkChange, MAIN_TABLE, Neighbor, Netlink, RouteFilter, TapQueues};
 
+use crate::alias::{self, is_ours};
 use crate::error::Error;
 use crate::result::Route;
-
-/// `IFALIASZ` of the kernel's include/uapi/linux/if.h, less its NUL.
-const MAX_ALIAS_BYTES: usize = 255;
-
-/// How every alias begins.
-const MARK: &str = "vswitch ";
 
 /// `RTPROT_STATIC` of the kernel's include/uapi/linux/rtnetlink.h: the pod's routes are what an
 /// administrator would have written.
@@ -101,7 +96,7 @@ pub(crate) fn configure(plan: &Plan) -> Result<Mac, Error> {
         up: Some(true),
         mtu: Some(plan.mtu),
         mac: Some(plan.mac.0),
-        alias: Some(&mark(plan.attachment)),
+        alias: Some(&alias::of(plan.attachment)),
         group: (plan.group != 0).then_some(plan.group),
     };
     netlink.change_link(link.index, &change).map_err(Error::kernel(format!(
@@ -261,7 +256,7 @@ pub(crate) fn more_queues(attachment: &AttachmentId, count: u8) -> Result<Vec<Ow
     opened.map_err(Error::kernel(format!("open a queue of {ifname}")))
 }
 
-/// Interfaces of the daemon with this group, by what their marks say.
+/// Interfaces of the daemon with this group, by what their aliases say.
 ///
 /// # Errors
 /// `Kernel`.
@@ -269,19 +264,10 @@ pub(crate) fn marked(group: u32) -> Result<Vec<(AttachmentId, Found)>, Error> {
     let links = open()?.links().map_err(Error::kernel("list the interfaces of the pod"))?;
     let mut found = Vec::new();
     for link in links.iter().filter(|link| link.group == group) {
-        let Some(attachment) = attachment_of(link) else { continue };
+        let Some(attachment) = alias::attachment_of(link) else { continue };
         found.extend(look(&link.name)?.map(|found| (attachment, found)));
     }
     Ok(found)
-}
-
-/// The attachment that an interface was made for, if it is a TAP with a mark that has all of it.
-fn attachment_of(link: &Link) -> Option<AttachmentId> {
-    let marked = link.alias.as_deref()?.strip_prefix(MARK)?;
-    let (container_id, ifname) = marked.rsplit_once('/')?;
-    let attachment =
-        AttachmentId { container_id: container_id.to_owned(), ifname: ifname.to_owned() };
-    (ifname == link.name && is_ours(link, &attachment)).then_some(attachment)
 }
 
 /// The group of interfaces whose daemon has this socket: none for the daemon that a node has, so that its
@@ -314,21 +300,6 @@ pub(crate) fn set_mtu(attachment: &AttachmentId, mtu: u32) -> Result<bool, Error
     Ok(true)
 }
 
-/// True for the TAP that was made for `attachment`.
-pub(crate) fn is_ours(link: &Link, attachment: &AttachmentId) -> bool {
-    link.kind.as_deref() == Some("tun") && link.alias.as_deref() == Some(&mark(attachment))
-}
-
-/// The alias by which `ip link` shows the interface's owner, and by which DEL knows it.
-fn mark(attachment: &AttachmentId) -> String {
-    let mut text = format!("{MARK}{}/{}", attachment.container_id, attachment.ifname);
-    // Container ids and interface names that were validated are ASCII up to here.
-    while text.len() > MAX_ALIAS_BYTES {
-        text.pop();
-    }
-    text
-}
-
 fn open() -> Result<Netlink, Error> {
     Netlink::open().map_err(Error::kernel("open a netlink socket"))
 }
@@ -355,39 +326,7 @@ fn ipv6_sysctl(ifname: &str, key: &str, value: &str, needed: bool) -> Result<(),
 mod tests {
     use std::path::Path;
 
-    use api::AttachmentId;
-    use netlink::Link;
-
-    use super::{attachment_of, group, mark};
-
-    #[test]
-    fn a_mark_fits_an_alias() {
-        let attachment = |id: &str| AttachmentId { container_id: id.into(), ifname: "eth0".into() };
-        assert_eq!(mark(&attachment("c1")), "vswitch c1/eth0");
-        assert_eq!(mark(&attachment(&"a".repeat(400))).len(), 255);
-    }
-
-    #[test]
-    fn a_mark_names_its_attachment_unless_it_was_cut_or_is_anothers() {
-        let link = |name: &str, kind: &str, alias: &str| Link {
-            name: name.into(),
-            kind: Some(kind.into()),
-            alias: Some(alias.into()),
-            ..Link::default()
-        };
-        let attachment = AttachmentId { container_id: "odd/id".into(), ifname: "net1".to_owned() };
-        let marked = mark(&attachment);
-        assert_eq!(attachment_of(&link("net1", "tun", &marked)), Some(attachment));
-        let long = AttachmentId { container_id: "a".repeat(400), ifname: "eth0".into() };
-        for (name, kind, alias) in [
-            ("eth0", "tun", "vswitch c1/net1"),
-            ("eth0", "veth", "vswitch c1/eth0"),
-            ("eth0", "tun", "somebody c1/eth0"),
-            ("eth0", "tun", &mark(&long)),
-        ] {
-            assert_eq!(attachment_of(&link(name, kind, alias)), None, "{name} {kind} {alias}");
-        }
-    }
+    use super::group;
 
     #[test]
     fn the_daemon_of_a_node_has_no_group_and_others_have_their_own() {

@@ -5,38 +5,12 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::lab::daemon::{Daemon, Fault, GATEWAY_MAC};
+use crate::lab::daemon::{Fault, GATEWAY_MAC};
+use crate::lab::pod::Lab;
 use crate::lab::{self, FakeIpam, NetNs, Run, VERSIONS};
 use api::{ErrorKind, PortMapping, Request};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
-
-struct Lab {
-    daemon: Daemon,
-    node: NetNs,
-    pod: NetNs,
-}
-
-impl Lab {
-    fn new(test: &str) -> Option<Self> {
-        lab::is_root(test).then(|| Self {
-            daemon: Daemon::new(),
-            node: NetNs::new(),
-            pod: NetNs::new(),
-        })
-    }
-
-    fn run(&self, version: &str) -> Run {
-        Run::new(version, &self.daemon.socket()).on(&self.node).container("c1", &self.pod.path())
-    }
-
-    /// No link in either namespace, and nothing held by the daemon.
-    fn assert_clean(&self, after: &str) {
-        assert_eq!(self.pod.links(), [""; 0], "pod, {after}");
-        assert_eq!(self.node.links(), [""; 0], "node, {after}");
-        assert!(self.daemon.is_empty(), "daemon, {after}");
-    }
-}
 
 #[test]
 fn routed_pods_come_and_go_in_every_version() {

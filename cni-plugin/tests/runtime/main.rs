@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `contract` | what it prints and refuses: every version, without root |
 //! | `attach`   | what it does to a pod's namespace and undoes again, as root |
+//! | `asked`    | what configurations, runtimes and IPAM plugins ask for |
 //! | `away`     | what it does while the daemon, or something else, is away or hangs |
 //! | `adjust` `watch` | MTUs of live pods |
 //! | `lab`      | what these share: namespaces, a daemon that is played, the runtime's role |
 
 mod adjust;
+mod asked;
 mod attach;
 mod away;
 mod contract;

@@ -1,6 +1,7 @@
 //! What the tests of the binary share: namespaces, a daemon that is played, and the runtime's role.
 
 pub(crate) mod daemon;
+pub(crate) mod pod;
 
 use std::fs;
 use std::io::{Read, Write};
