@@ -3,7 +3,7 @@
 //! Everything that is refused is refused before anything is made. From then on each step pushes its
 //! reversal; the caller disarms them once the runtime has the result.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use api::{Delegated, IPV6_MIN_MTU, Reply, Request, Reserve, Reserved};
@@ -19,7 +19,8 @@ use crate::error::Error;
 use crate::ipam::{Allocation, Delegate};
 use crate::netns::NetNs;
 use crate::pod::{self, Plan};
-use crate::result::{self, Plugged, Route};
+use crate::result::{self, Plugged, PluggedIp};
+use crate::routes;
 use crate::undo::Undo;
 use crate::version::Command;
 
@@ -34,7 +35,8 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
     let delegate = Delegate::of(call)?;
     let path = call.env.netns.as_deref().expect("required in the environment of ADD");
     let netns = Rc::new(NetNs::open(path)?);
-    if netns.run(|| pod::exists(&attachment.ifname))? {
+    let before = netns.run(|| pod::before(&attachment.ifname))?;
+    if before.is_taken {
         return Err(Error::Exists { ifname: attachment.ifname.clone(), netns: path.to_owned() });
     }
 
@@ -54,7 +56,10 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
             "the pod's MTU is {mtu}; with an IPv6 address it must be {IPV6_MIN_MTU} at least"
         )));
     }
-    let routes = routes(&reserved, allocation.as_ref());
+    let given = allocation.as_ref().map_or(&[][..], |allocation| &allocation.routes);
+    let routes = routes::chosen(&reserved.gateways, given, before.default_routes);
+    let ips = ips(&reserved, allocation.as_ref());
+    let gateways = gateways(&reserved, &ips);
 
     let plan = Plan {
         attachment,
@@ -63,7 +68,7 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
         queue_packets: pod::queue_packets(reserved.bandwidth),
         has_queues: reserved.queues > 1,
         addresses: &reserved.addresses,
-        gateways: &reserved.gateways,
+        gateways: &gateways,
         gateway_mac: reserved.gateway_mac,
         routes: &routes,
         group: pod::group(&conf.socket),
@@ -79,7 +84,7 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
         failpoint::hit("cni-add-tap")?;
         Ok((queues, pod::configure(&plan)?))
     };
-    let (queues, mac) = netns.run(make)?;
+    let (queues, pod::Configured { mac, routes }) = netns.run(make)?;
     let inside = Rc::clone(&netns);
     undo.push("remove the interface", move || {
         inside.run(|| pod::remove(attachment)).map_err(|error| error.sentence())
@@ -93,8 +98,7 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
         netns: path,
         mac,
         mtu,
-        addresses: &reserved.addresses,
-        gateways: &reserved.gateways,
+        ips: &ips,
         routes: &routes,
         dns: wanted.dns.or_else(|| conf.dns.clone()).or(allocation.and_then(|a| a.dns)),
     };
@@ -170,25 +174,29 @@ fn reserve<'a>(
     }
 }
 
-/// The IPAM plugin's routes; without any, a default route by each gateway.
-fn routes(reserved: &Reserved, allocation: Option<&Allocation>) -> Vec<Route> {
-    let given = allocation.map_or(&[][..], |allocation| &allocation.routes);
-    if given.is_empty() {
-        let default = |gateway: &IpAddr| {
-            let any: IpAddr = match gateway {
-                IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-                IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-            };
-            let dst = IpNet::new(any, 0).expect("0 is a length in either family");
-            Route::via(dst, Some(*gateway))
-        };
-        return reserved.gateways.iter().map(default).collect();
-    }
-    let by_gateway = |route: &Route| Route {
-        gw: route.gw.or_else(|| result::of_family(&reserved.gateways, route.dst.addr())),
-        ..route.clone()
+/// The pod's addresses, each with the gateway that the IPAM plugin names for it, else with that of its family.
+fn ips(reserved: &Reserved, allocation: Option<&Allocation>) -> Vec<PluggedIp> {
+    let named = |address: IpAddr| {
+        let given = allocation?.ips.iter().find(|ip| ip.address.addr() == address)?;
+        given.gateway.filter(|gateway| gateway.is_ipv4() == address.is_ipv4())
     };
-    given.iter().map(by_gateway).collect()
+    let with_gateway = |address: &IpNet| PluggedIp {
+        address: *address,
+        gateway: named(address.addr())
+            .or_else(|| result::of_family(&reserved.gateways, address.addr())),
+    };
+    reserved.addresses.iter().map(with_gateway).collect()
+}
+
+/// Those of the default routes, and those of further subnets.
+fn gateways(reserved: &Reserved, ips: &[PluggedIp]) -> Vec<IpAddr> {
+    let mut gateways = reserved.gateways.clone();
+    for gateway in ips.iter().filter_map(|ip| ip.gateway) {
+        if !gateways.contains(&gateway) {
+            gateways.push(gateway);
+        }
+    }
+    gateways
 }
 
 #[cfg(test)]
@@ -196,12 +204,14 @@ mod tests {
     use api::{Mac, Mode, Reserved};
     use serde_json::json;
 
-    use super::routes;
+    use super::{gateways, ips};
     use crate::ipam::Allocation;
 
-    fn shown(allocation: serde_json::Value) -> Vec<String> {
+    #[test]
+    fn each_address_has_the_gateway_that_was_named_for_it_or_that_of_its_family() {
+        let addresses = ["198.18.1.5/24", "198.18.77.5/24", "198.18.78.5/24", "fd00::5/64"];
         let reserved = Reserved {
-            addresses: vec!["198.18.1.5/32".parse().expect("a prefix")],
+            addresses: addresses.map(|a| a.parse().expect("a prefix")).to_vec(),
             gateways: ["198.18.1.1", "fd00::1"].map(|a| a.parse().expect("an address")).to_vec(),
             gateway_mac: Mac([2, 0, 0, 0, 0, 1]),
             mac: Mac([2, 0, 0, 0, 0, 2]),
@@ -211,26 +221,17 @@ mod tests {
             bandwidth: api::Bandwidth::default(),
             queues: 1,
         };
-        let allocation: Allocation = serde_json::from_value(allocation).expect("a result");
-        routes(&reserved, Some(&allocation))
-            .iter()
-            .map(|route| format!("{} {:?}", route.dst, route.gw.map(|gw| gw.to_string())))
-            .collect()
-    }
-
-    #[test]
-    fn without_routes_of_the_delegate_the_gateways_are_the_default() {
-        assert_eq!(shown(json!({})), ["0.0.0.0/0 Some(\"198.18.1.1\")", "::/0 Some(\"fd00::1\")"]);
-    }
-
-    #[test]
-    fn routes_of_the_delegate_are_used_instead_by_the_gateway_that_they_name_or_ours() {
-        let given = json!({"routes": [
-            {"dst": "198.19.0.0/16"}, {"dst": "0.0.0.0/0", "gw": "198.18.1.254"},
-        ]});
-        assert_eq!(
-            shown(given),
-            ["198.19.0.0/16 Some(\"198.18.1.1\")", "0.0.0.0/0 Some(\"198.18.1.254\")"]
-        );
+        let allocation: Allocation = serde_json::from_value(json!({"ips": [
+            {"address": addresses[0], "gateway": "198.18.1.1"},
+            {"address": addresses[1], "gateway": "198.18.77.1"},
+            {"address": addresses[2], "gateway": "fd00::99"},
+            {"address": addresses[3]},
+        ]}))
+        .expect("a result");
+        let ips = ips(&reserved, Some(&allocation));
+        let shown: Vec<_> = ips.iter().map(|ip| ip.gateway.expect("named").to_string()).collect();
+        assert_eq!(shown, ["198.18.1.1", "198.18.77.1", "198.18.1.1", "fd00::1"]);
+        let all: Vec<_> = gateways(&reserved, &ips).iter().map(ToString::to_string).collect();
+        assert_eq!(all, ["198.18.1.1", "fd00::1", "198.18.77.1"]);
     }
 }

@@ -2,7 +2,7 @@
 //! the IPAM plugin. What other plugins added since is none of our business.
 
 use api::{Check, Mac, Request};
-use netlink::{FibRoute, FibRouteKind, NudState};
+use netlink::NudState;
 
 use crate::alias;
 use crate::args::{self, Wanted};
@@ -13,7 +13,8 @@ use crate::error::Error;
 use crate::ipam::Delegate;
 use crate::netns::NetNs;
 use crate::pod::{self, Found};
-use crate::result::{Previous, Route};
+use crate::result::Previous;
+use crate::routes;
 use crate::version::Command;
 
 /// Verifies the attachment.
@@ -74,22 +75,15 @@ fn compare(ifname: &str, previous: &Previous, found: &Found) -> Result<(), Error
             return Err(altered(ifname, &what));
         }
     }
+    let gateways: Vec<_> = previous.addresses.iter().filter_map(|ip| ip.gateway).collect();
     for route in &previous.routes {
-        // Routes of a result do not name their interface: another plugin's may use another.
-        if !found.routes.iter().any(|is| stands_for(is, route)) {
+        let stands = |is| routes::stands_for(is, route, found.link.index, &gateways);
+        if !found.routes.iter().any(stands) {
             let by = route.gw.map(|gw| format!(" by {gw}")).unwrap_or_default();
             return Err(Error::Altered(format!("the route to {}{by} is missing", route.dst)));
         }
     }
     Ok(())
-}
-
-/// Whether the kernel's route does what the result's does. Where that names no gateway, ADD chose it.
-fn stands_for(is: &FibRoute, route: &Route) -> bool {
-    let [hop] = is.next_hops.as_slice() else { return false };
-    is.kind == FibRouteKind::Unicast
-        && is.destination == (route.dst.network(), route.dst.prefix_len())
-        && (hop.gateway == route.gw || (route.gw.is_none() && hop.oif != 0))
 }
 
 fn altered(ifname: &str, what: &str) -> Error {
@@ -153,9 +147,21 @@ mod tests {
     }
 
     #[test]
+    fn a_route_that_the_kernel_joined_to_anothers_stands() {
+        let mut found = found();
+        let others = FibHop {
+            oif: 3,
+            gateway: Some("198.19.0.1".parse().expect("an address")),
+            ..found.routes[0].next_hops[0]
+        };
+        found.routes[0].next_hops.insert(0, others);
+        compare("eth0", &previous(), &found).expect("unaltered");
+    }
+
+    #[test]
     fn each_alteration_is_named() {
         type Alter = fn(&mut Found);
-        let table: [(Alter, &str); 8] = [
+        let table: [(Alter, &str); 9] = [
             (|f| f.link.up = false, "interface eth0 is down"),
             (
                 |f| f.link.mac = Some([2, 0, 0, 0, 0, 9]),
@@ -176,6 +182,10 @@ mod tests {
             (|f| f.routes.clear(), "the route to 0.0.0.0/0 by 198.18.1.1 is missing"),
             (
                 |f| f.routes[0].next_hops[0].gateway = None,
+                "the route to 0.0.0.0/0 by 198.18.1.1 is missing",
+            ),
+            (
+                |f| f.routes[0].next_hops[0].oif = 3,
                 "the route to 0.0.0.0/0 by 198.18.1.1 is missing",
             ),
             (

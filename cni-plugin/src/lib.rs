@@ -26,6 +26,7 @@
 //! | `ipam`     | delegation to an IPAM plugin |
 //! | `pod`      | the interface inside the pod's namespace |
 //! | `alias`    | the alias by which it is known |
+//! | `routes`   | its routes, beside those of the pod's other interfaces |
 //! | `netns`    | the pod's network namespace |
 //! | `undo`     | what a failed ADD takes back |
 //! | `result`   | result, error and version output |
@@ -51,6 +52,7 @@ mod netns;
 mod pod;
 mod port_mappings;
 mod result;
+mod routes;
 mod status;
 mod survey;
 mod undo;

@@ -12,15 +12,12 @@ use std::time::{Duration, Instant};
 
 use api::{AttachmentId, Bandwidth, Mac};
 use ipnet::IpNet;
-use netlink::{FibRoute, Link, LinkChange, MAIN_TABLE, Neighbor, Netlink, RouteFilter, TapQueues};
+use netlink::{FibRoute, Link, LinkChange, Neighbor, Netlink, RouteFilter, TapQueues};
 
 use crate::alias::{self, is_ours};
 use crate::error::Error;
 use crate::result::Route;
-
-/// `RTPROT_STATIC` of the kernel's include/uapi/linux/rtnetlink.h: the pod's routes are what an
-/// administrator would have written.
-const STATIC: u8 = 4;
+use crate::routes::{self, DefaultRoutes};
 
 /// `LOOPBACK_IFINDEX` of the kernel's include/net/flow.h: every network namespace has its loopback interface
 /// under this index (`loopback_net_init` in drivers/net/loopback.c insists on it).
@@ -47,6 +44,22 @@ pub(crate) struct Plan<'a> {
     pub(crate) group: u32,
 }
 
+/// The pod's namespace as ADD finds it.
+pub(crate) struct Before {
+    /// There is an interface of the name that ADD is to make.
+    pub(crate) is_taken: bool,
+    /// Default routes by the pod's other interfaces.
+    pub(crate) default_routes: DefaultRoutes,
+}
+
+/// What the kernel made of a [`Plan`].
+pub(crate) struct Configured {
+    /// MAC as the kernel shows it.
+    pub(crate) mac: Mac,
+    /// The plan's routes, with the metrics that they have.
+    pub(crate) routes: Vec<Route>,
+}
+
 /// The pod's interface as it was found.
 pub(crate) struct Found {
     pub(crate) link: Link,
@@ -55,21 +68,23 @@ pub(crate) struct Found {
     pub(crate) routes: Vec<FibRoute>,
 }
 
-/// True if an interface of this name exists.
+/// Looks at what the pod has before it gets an interface of this name.
 ///
 /// # Errors
 /// `Kernel`.
-pub(crate) fn exists(ifname: &str) -> Result<bool, Error> {
-    let link = open()?.link(ifname).map_err(Error::kernel(format!("look for {ifname}")))?;
-    Ok(link.is_some())
+pub(crate) fn before(ifname: &str) -> Result<Before, Error> {
+    let mut netlink = open()?;
+    let link = netlink.link(ifname).map_err(Error::kernel(format!("look for {ifname}")))?;
+    let default_routes = DefaultRoutes::read(&mut netlink)
+        .map_err(Error::kernel("look for default routes in the pod"))?;
+    Ok(Before { is_taken: link.is_some(), default_routes })
 }
 
-/// Configures the interface, which has its name already, and brings it up; answers with its MAC as
-/// the kernel shows it.
+/// Configures the interface, which has its name already, and brings it up.
 ///
 /// # Errors
 /// `Kernel`, naming the step.
-pub(crate) fn configure(plan: &Plan) -> Result<Mac, Error> {
+pub(crate) fn configure(plan: &Plan) -> Result<Configured, Error> {
     let ifname = &plan.attachment.ifname;
     let mut netlink = open()?;
     let link = required(&mut netlink, ifname)?;
@@ -116,33 +131,19 @@ pub(crate) fn configure(plan: &Plan) -> Result<Mac, Error> {
         )?;
         // A prefix of the interface's own that contains the gateway leads to it already.
         if !plan.addresses.iter().any(|address| address.contains(gateway)) {
-            add_route(&mut netlink, link.index, &Route::via(IpNet::from(*gateway), None), ifname)?;
+            let to_gateway = Route::via(IpNet::from(*gateway), None);
+            routes::add(&mut netlink, link.index, ifname, &to_gateway)?;
         }
     }
     failpoint::hit("cni-add-neighbor")?;
-    for route in plan.routes {
-        add_route(&mut netlink, link.index, route, ifname)?;
-    }
+    let made = |route| routes::add(&mut netlink, link.index, ifname, route);
+    let routes = plan.routes.iter().map(made).collect::<Result<_, _>>()?;
     failpoint::hit("cni-add-route")?;
-    required(&mut netlink, ifname)?.mac.map(Mac).ok_or_else(|| {
+    let mac = required(&mut netlink, ifname)?.mac.map(Mac).ok_or_else(|| {
         let no_mac: io::Error = io::ErrorKind::InvalidData.into();
         Error::kernel(format!("read the MAC of {ifname}"))(no_mac)
-    })
-}
-
-fn add_route(netlink: &mut Netlink, index: u32, route: &Route, ifname: &str) -> Result<(), Error> {
-    let route_of_pod = netlink::Route {
-        table: route.table.unwrap_or(MAIN_TABLE),
-        protocol: STATIC,
-        gateway: route.gw,
-        metric: route.priority,
-        mtu: route.mtu,
-        advmss: route.advmss,
-        ..netlink::Route::unicast((route.dst.network(), route.dst.prefix_len()), index)
-    };
-    netlink
-        .add_route(&route_of_pod)
-        .map_err(Error::kernel(format!("add the route to {} to {ifname}", route.dst)))
+    })?;
+    Ok(Configured { mac, routes })
 }
 
 /// Looks at the interface and at all that hangs on it; `None` if there is no such interface.

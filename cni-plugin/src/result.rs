@@ -48,10 +48,16 @@ pub(crate) struct Plugged<'a> {
     pub(crate) netns: &'a Path,
     pub(crate) mac: Mac,
     pub(crate) mtu: u32,
-    pub(crate) addresses: &'a [IpNet],
-    pub(crate) gateways: &'a [IpAddr],
+    pub(crate) ips: &'a [PluggedIp],
     pub(crate) routes: &'a [Route],
     pub(crate) dns: Option<Value>,
+}
+
+/// An address of the pod's interface, and the gateway of its subnet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PluggedIp {
+    pub(crate) address: IpNet,
+    pub(crate) gateway: Option<IpAddr>,
 }
 
 /// The result of ADD, added to the previous plugin's if there was one. The vSwitch's side of the
@@ -77,9 +83,9 @@ pub(crate) fn added(
     interfaces.push(interface);
 
     let ips = list(&mut result, "ips");
-    for address in plugged.addresses {
+    for PluggedIp { address, gateway } in plugged.ips {
         let mut ip = json!({"address": address, "interface": index});
-        if let Some(gateway) = of_family(plugged.gateways, address.addr()) {
+        if let Some(gateway) = gateway {
             ip["gateway"] = json!(gateway);
         }
         if version < SpecVersion::V1_0_0 {

@@ -140,7 +140,8 @@ plugin_config() {
 
 # cni NODE COMMAND POD [PREVIOUS_RESULT]: executes the plugin as a runtime on that node does: in the
 # node's namespace, CNI_* in the environment, the network's configuration on stdin. CNI_CONFLIST
-# names another conflist than the one that is shipped, CNI_NETNS_PATH another path of the pod's namespace;
+# names another conflist than the one that is shipped, CNI_NETNS_PATH another path of the pod's namespace,
+# CNI_IFNAME another interface than eth0;
 # CNI_EXTRA has keys for the configuration, as JSON. POD_NAMESPACE, POD_NAME and POD_UID are those of the
 # pod's object, if it has one.
 cni() {
@@ -151,8 +152,8 @@ cni() {
         + (if $previous == null then {} else {prevResult: $previous} end) + ($extra // {})
     ' "${CNI_CONFLIST:-$root/config/10-vswitch.conflist}" |
         in_ns "$node" env -i PATH="$PATH" CNI_COMMAND="$command" \
-            CNI_CONTAINERID="$(ns "$pod")" CNI_NETNS="${CNI_NETNS_PATH-/run/netns/$(ns "$pod")}" CNI_IFNAME=eth0 \
-            CNI_PATH="$bin:/usr/lib/cni" \
+            CNI_CONTAINERID="$(ns "$pod")" CNI_NETNS="${CNI_NETNS_PATH-/run/netns/$(ns "$pod")}" \
+            CNI_IFNAME="${CNI_IFNAME:-eth0}" CNI_PATH="$bin:/usr/lib/cni" \
             CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=${POD_NAMESPACE:-demo};K8S_POD_NAME=${POD_NAME:-$pod};K8S_POD_UID=${POD_UID:-uid-of-$pod}" \
             timeout 20 "$bin/vswitch-cni"
 }

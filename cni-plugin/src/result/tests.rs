@@ -2,7 +2,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Plugged, Previous, Route, added, error, versions};
+use super::{Plugged, PluggedIp, Previous, Route, added, error, versions};
 use crate::config::NetConf;
 use crate::error::Error;
 use crate::version::{Command, SpecVersion};
@@ -14,8 +14,9 @@ fn added_in(version: SpecVersion, previous: Option<&Value>) -> Value {
         netns: Path::new("/run/netns/p"),
         mac: "02:00:00:00:00:01".parse().expect("a MAC"),
         mtu: 1450,
-        addresses: &["198.18.1.5/32", "fd00::5/128"].map(|a| a.parse().expect("a prefix")),
-        gateways: &[gateway],
+        ips: &[("198.18.1.5/32", Some(gateway)), ("fd00::5/128", None)].map(
+            |(address, gateway)| PluggedIp { address: address.parse().expect("a prefix"), gateway },
+        ),
         routes: &[Route {
             mtu: Some(1400),
             ..Route::via("0.0.0.0/0".parse().expect("a prefix"), Some(gateway))

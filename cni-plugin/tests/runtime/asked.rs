@@ -3,10 +3,17 @@
 use std::process::Command;
 
 use api::{Adjustment, AttachmentId};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::lab::Run;
 use crate::lab::pod::Lab;
+use crate::lab::{FakeIpam, Run};
+
+/// An IPAM plugin that gives this.
+fn giving(result: &Value) -> FakeIpam {
+    FakeIpam::new(&format!(
+        "cat >/dev/null\n[ \"$CNI_COMMAND\" != ADD ] || cat <<'END'\n{result}\nEND"
+    ))
+}
 
 /// ADD, CHECK and DEL succeed; answers with ADD's result.
 fn comes_and_goes(lab: &Lab, run: &Run, what: &str) -> Value {
@@ -19,6 +26,58 @@ fn comes_and_goes(lab: &Lab, run: &Run, what: &str) -> Value {
     assert!(deleted.success, "{what}: {deleted:?}");
     lab.assert_clean(what);
     result
+}
+
+#[test]
+fn a_route_that_ipam_lists_twice_is_added_once() {
+    let Some(lab) = Lab::new("a_route_that_ipam_lists_twice_is_added_once") else { return };
+    let ipam = giving(&json!({
+        "cniVersion": "1.0.0", "ips": [{"address": "198.18.1.77/24", "gateway": "198.18.1.1"}],
+        "routes": [
+            {"dst": "0.0.0.0/0"}, {"dst": "0.0.0.0/0"}, {"dst": "0.0.0.0/0", "gw": "198.18.1.1"},
+            {"dst": "198.18.1.1/32"},
+        ],
+    }));
+    for mode in ["routed", "bridged"] {
+        let run = ipam.used_by(lab.run("1.0.0")).conf("mode", mode);
+        let added = run.add();
+        assert!(added.success, "{mode}: {added:?}");
+        assert_eq!(lab.pod.ip("route show default").lines().count(), 1, "{mode}");
+        assert_eq!(added.json()["routes"].as_array().map(Vec::len), Some(2), "{mode}");
+        assert!(run.check(&added.json()).success, "{mode}");
+        assert_eq!(run.del().code(), 0);
+    }
+}
+
+#[test]
+fn an_address_of_a_second_subnet_has_its_own_gateway() {
+    let Some(lab) = Lab::new("an_address_of_a_second_subnet_has_its_own_gateway") else { return };
+    let ipam = giving(&json!({
+        "cniVersion": "1.0.0", "ips": [
+            {"address": "198.18.1.77/24", "gateway": "198.18.1.1"},
+            {"address": "198.18.77.5/24", "gateway": "198.18.77.1"},
+        ],
+        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "198.19.0.0/16", "gw": "198.18.77.1"}],
+    }));
+    for mode in ["routed", "bridged"] {
+        let run = ipam.used_by(lab.run("1.0.0")).conf("mode", mode);
+        let added = run.add();
+        assert!(added.success, "{mode}: {added:?}");
+        let ips = added.json()["ips"].clone();
+        assert_eq!([&ips[0]["gateway"], &ips[1]["gateway"]], ["198.18.1.1", "198.18.77.1"]);
+        let way = lab.pod.ip("route get 198.19.0.9");
+        assert!(way.contains("via 198.18.77.1 dev eth0"), "{mode}: {way}");
+        let way = lab.pod.ip("route get 198.18.77.1");
+        assert!(way.starts_with("198.18.77.1 dev eth0"), "{mode}: {way}");
+        assert!(lab.pod.ip("neigh show 198.18.77.1").contains("PERMANENT"), "{mode}");
+        assert!(run.check(&added.json()).success, "{mode}");
+        lab.pod.ip("neigh del 198.18.77.1 dev eth0");
+        assert_eq!(
+            run.check(&added.json()).message(),
+            "interface eth0 lacks the permanent neighbour entry of gateway 198.18.77.1 | "
+        );
+        assert_eq!(run.del().code(), 0);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `contract` | what it prints and refuses: every version, without root |
 //! | `attach`   | what it does to a pod's namespace and undoes again, as root |
+//! | `several`  | what it does beside other interfaces of the pod, and beside other ADDs |
 //! | `asked`    | what configurations, runtimes and IPAM plugins ask for |
 //! | `away`     | what it does while the daemon, or something else, is away or hangs |
 //! | `adjust` `watch` | MTUs of live pods |
@@ -15,4 +16,5 @@ mod attach;
 mod away;
 mod contract;
 mod lab;
+mod several;
 mod watch;

@@ -247,8 +247,10 @@ fn answer(state: &mut State, request: Request, descriptors: Vec<OwnedFd>) -> Res
 /// Routed unless asked otherwise; the third and fourth byte of the address distinguish pods.
 fn reserved(reserve: &Reserve) -> Reserved {
     let mode = reserve.mode.clone().unwrap_or(Mode::Routed);
-    let host_part =
-        reserve.attachment.container_id.bytes().fold(5u8, |sum, byte| sum.wrapping_add(byte)) | 2;
+    let AttachmentId { container_id, ifname } = &reserve.attachment;
+    let of_interface = if ifname == "eth0" { "" } else { ifname };
+    let bytes = container_id.bytes().chain(of_interface.bytes());
+    let host_part = bytes.fold(5u8, |sum, byte| sum.wrapping_add(byte)) | 2;
     let (addresses, gateways): (Vec<IpNet>, Vec<IpAddr>) = match &reserve.delegated {
         Some(delegated) => (delegated.addresses.clone(), delegated.gateways.clone()),
         None => (

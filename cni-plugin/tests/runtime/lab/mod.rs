@@ -17,6 +17,9 @@ use serde_json::{Value, json};
 /// A command bounds its own time to five seconds; this is for a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where Debian has containernetworking-plugins.
+pub(crate) const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
+
 pub(crate) const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 /// False, with a message, where namespaces cannot be made.
@@ -33,6 +36,16 @@ pub(crate) fn is_root(test: &str) -> bool {
 pub(crate) fn skipped(test: &str, why: &str) {
     // In one write, as other tests' lines come at the same time.
     let _ = std::io::stderr().write_all(format!("\nSKIPPED {test}: {why}\n").as_bytes());
+}
+
+/// False, with a message, where one of these plugins is not installed.
+pub(crate) fn has_reference(test: &str, plugins: &[&str]) -> bool {
+    let is_there = |plugin: &&str| Path::new(REFERENCE_PLUGINS).join(plugin).is_file();
+    let all = plugins.iter().all(is_there);
+    if !all {
+        skipped(test, "containernetworking-plugins is not installed");
+    }
+    all
 }
 
 /// A network namespace that lasts as long as a process in it, which ends with its stdin: whatever
@@ -81,7 +94,8 @@ impl NetNs {
     /// Names of its links, `lo` left out.
     pub(crate) fn links(&self) -> Vec<String> {
         let text = self.ip("-o link show");
-        let name = |line: &str| line.split(": ").nth(1).map(str::to_owned);
+        // One of a pair has the number of the other behind an @.
+        let name = |line: &str| line.split(": ").nth(1)?.split('@').next().map(str::to_owned);
         text.lines().filter_map(name).filter(|name| name != "lo").collect()
     }
 }
@@ -99,6 +113,7 @@ pub(crate) struct Run {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) conf: Value,
     inside: Option<PathBuf>,
+    binary: PathBuf,
 }
 
 /// What the plugin answered.
@@ -139,8 +154,9 @@ impl Run {
                 "stateDir": socket.parent(),
             }),
             inside: None,
+            binary: env!("CARGO_BIN_EXE_vswitch-cni").into(),
         }
-        .set("CNI_PATH", "/usr/lib/cni")
+        .set("CNI_PATH", REFERENCE_PLUGINS)
     }
 
     /// Runs it in the namespace that plays the node's.
@@ -153,6 +169,16 @@ impl Run {
         self.set("CNI_CONTAINERID", id)
             .set("CNI_IFNAME", "eth0")
             .set("CNI_NETNS", &netns.display().to_string())
+    }
+
+    /// The same call for a plugin of Debian's containernetworking-plugins.
+    pub(crate) fn of_reference(mut self, plugin: &str, mut conf: Value) -> Self {
+        self.binary = Path::new(REFERENCE_PLUGINS).join(plugin);
+        conf["cniVersion"] = self.conf["cniVersion"].clone();
+        conf["name"] = format!("of-{plugin}").into();
+        conf["type"] = plugin.into();
+        self.conf = conf;
+        self
     }
 
     pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
@@ -211,7 +237,7 @@ impl Run {
     }
 
     pub(crate) fn process(&self, command: &str) -> Command {
-        let binary = env!("CARGO_BIN_EXE_vswitch-cni");
+        let binary = &self.binary;
         let mut process = match &self.inside {
             Some(netns) => {
                 let mut process = Command::new("nsenter");

@@ -1,7 +1,13 @@
 //! A pod and its node, each a namespace, and a daemon that is played.
 
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+
 use super::daemon::Daemon;
 use super::{NetNs, Run, is_root};
+
+/// Bytes of the virtio header before each frame of a TAP.
+const VNET_HEADER_BYTES: usize = 12;
 
 pub(crate) struct Lab {
     pub(crate) daemon: Daemon,
@@ -23,5 +29,18 @@ impl Lab {
         assert_eq!(self.pod.links(), [""; 0], "pod, {after}");
         assert_eq!(self.node.links(), [""; 0], "node, {after}");
         assert!(self.daemon.is_empty(), "daemon, {after}");
+    }
+
+    /// Frames that the pod has sent by that interface, as the daemon finds them.
+    pub(crate) fn sent(&self, ifname: &str) -> Vec<Vec<u8>> {
+        let state = self.daemon.state();
+        let port = state.attached.iter().find(|one| one.id.ifname == ifname).expect("attached");
+        let mut frames = Vec::new();
+        let mut space = [MaybeUninit::uninit(); 4096];
+        // It is non-blocking.
+        while let Ok((frame, _)) = rustix::io::read(port.tap.as_fd(), &mut space) {
+            frames.push(frame.get(VNET_HEADER_BYTES..).expect("a virtio header").to_vec());
+        }
+        frames
     }
 }
