@@ -35,12 +35,15 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
     let delegate = Delegate::of(call)?;
     let path = call.env.netns.as_deref().expect("required in the environment of ADD");
     let netns = Rc::new(NetNs::open(path)?);
+    // Until the runtime has the result, or all is taken back: what is taken back by the attachment's name is then
+    // this ADD's own.
+    netns.lock(deadline)?;
     let before = netns.run(|| pod::before(&attachment.ifname))?;
     if before.is_taken {
         return Err(Error::Exists { ifname: attachment.ifname.clone(), netns: path.to_owned() });
     }
 
-    let mut undo = Undo::default();
+    let mut undo = Undo::within(Rc::clone(&netns));
     let allocation = match delegate {
         None => None,
         Some(delegate) => Some(allocate(&delegate, &mut undo, deadline)?),

@@ -50,6 +50,14 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// Another ADD works in the pod's network namespace.
+    #[error(
+        "another ADD is at work in network namespace {path:?} and does not end; try again later"
+    )]
+    Busy {
+        /// CNI_NETNS.
+        path: PathBuf,
+    },
     /// The daemon has not seen the request.
     #[error(transparent)]
     Unreachable(ClientError),
@@ -153,7 +161,8 @@ impl Error {
             Self::Decode { .. } => 6,
             Self::Invalid(_) => 7,
             Self::Netns { .. } => 8,
-            Self::Unreachable(_)
+            Self::Busy { .. }
+            | Self::Unreachable(_)
             | Self::NoAnswer(_)
             | Self::NotQueued { .. }
             | Self::Hung { .. } => 11,

@@ -7,11 +7,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::deadline::Deadline;
 use crate::error::Error;
+
+/// Between two attempts to get the lock of a namespace: an ADD takes some 20 ms.
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// `NSFS_MAGIC` of the kernel's include/uapi/linux/magic.h.
 const NSFS_MAGIC: u64 = 0x6e73_6673;
@@ -54,6 +61,28 @@ impl NetNs {
     /// The process whose namespace this is, if the path names one: a descriptor that shows its end.
     pub(crate) fn process(&self) -> Option<BorrowedFd<'_>> {
         self.process.as_ref().map(|process| process.as_fd())
+    }
+
+    /// Waits until no other ADD is at work in this namespace, and keeps others out until this is dropped, or the
+    /// process ends. The lock is on the namespace itself: by whatever path it is opened, the inode is one.
+    ///
+    /// # Errors
+    /// `Busy` if another ADD does not end in time, `Netns` if the kernel refuses.
+    pub(crate) fn lock(&self, deadline: &Deadline) -> Result<(), Error> {
+        loop {
+            match flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(()),
+                Err(Errno::WOULDBLOCK) if deadline.remaining().is_some() => {
+                    thread::sleep(LOCK_PAUSE);
+                }
+                Err(Errno::WOULDBLOCK) => return Err(Error::Busy { path: self.path.clone() }),
+                Err(Errno::INTR) => {}
+                Err(error) => {
+                    let why = format!("cannot be locked: {}", io::Error::from(error));
+                    return Err(Error::Netns { path: self.path.clone(), why });
+                }
+            }
+        }
     }
 
     /// Runs `work` inside, in a thread that ends with it: no other ever enters.

@@ -3,15 +3,26 @@
 //! Each step of ADD, once done, pushes its reversal. Dropped on any way out, panics included, the
 //! stack runs them in reverse; `disarm` keeps everything.
 
+use std::rc::Rc;
+
+use crate::netns::NetNs;
+
 /// Reversals of what was done so far.
 #[derive(Default)]
 pub(crate) struct Undo<'a> {
     steps: Vec<(&'static str, Step<'a>)>,
+    /// Keeps other ADDs out until the last step was run: the steps know the pod by its name alone.
+    _locked: Option<Rc<NetNs>>,
 }
 
 type Step<'a> = Box<dyn FnOnce() -> Result<(), String> + 'a>;
 
 impl<'a> Undo<'a> {
+    /// For what is done in this namespace, which is locked.
+    pub(crate) fn within(netns: Rc<NetNs>) -> Self {
+        Self { steps: Vec::new(), _locked: Some(netns) }
+    }
+
     /// Adds the reversal of the step just done, and its name for the log.
     pub(crate) fn push(
         &mut self,

@@ -1,7 +1,11 @@
-//! A pod with several interfaces, of this plugin and of Debian's reference plugins, in either order: as root.
+//! A pod with several interfaces, of this plugin and of Debian's reference plugins, in either order; and ADDs of
+//! one interface at once: as root.
 
+use std::fs::File;
 use std::path::Path;
+use std::thread;
 
+use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
 use crate::lab::daemon::GATEWAY_MAC;
@@ -243,4 +247,42 @@ fn a_default_route_of_one_family_leaves_the_other_to_be_invented() {
         assert_eq!(lab.run("1.0.0").del().code(), 0);
         lab.pod.ip("link del other0");
     }
+}
+
+#[test]
+fn of_adds_of_one_interface_at_once_one_succeeds_and_its_interface_stands() {
+    let test = "of_adds_of_one_interface_at_once_one_succeeds_and_its_interface_stands";
+    let Some(lab) = Lab::new(test) else { return };
+    let ipam = FakeIpam::new(FakeIpam::RESULT);
+    for round in 0..12 {
+        let own = lab.run("1.0.0");
+        let run = if round % 2 == 0 { own } else { ipam.used_by(own) };
+        let answers = thread::scope(|scope| {
+            let adds = [0; 3].map(|_| scope.spawn(|| run.add()));
+            adds.map(|add| add.join().expect("no assertion failed"))
+        });
+        let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.success);
+        assert_eq!(won.len(), 1, "round {round}: {answers:?}");
+        assert!(lost.iter().all(|answer| answer.code() == 103), "round {round}: {answers:?}");
+        assert_eq!(lab.pod.links(), ["eth0"], "round {round}");
+        assert_eq!(lab.daemon.heard(), ["reserve", "attach"], "round {round}");
+        assert!(run.check(&won[0].json()).success, "round {round}");
+        assert_eq!(run.del().code(), 0);
+        lab.assert_clean(&format!("round {round}"));
+        lab.daemon.heard();
+    }
+    assert!(!ipam.log().windows(2).any(|two| two == ["ADD", "ADD"] || two == ["DEL", "DEL"]));
+}
+
+#[test]
+fn an_add_does_not_wait_for_ever_for_another() {
+    let Some(lab) = Lab::new("an_add_does_not_wait_for_ever_for_another") else { return };
+    let netns = File::open(lab.pod.path()).expect("a namespace");
+    flock(&netns, FlockOperation::LockExclusive).expect("nobody has it");
+    let answer = lab.run("1.0.0").add();
+    assert_eq!(answer.code(), 11, "{answer:?}");
+    assert!(answer.message().starts_with("another ADD is at work in network namespace"));
+    assert_eq!(lab.run("1.0.0").del().code(), 0, "DEL waits for nobody");
+    drop(netns);
+    assert!(lab.run("1.0.0").add().success);
 }
