@@ -126,14 +126,16 @@ pub(crate) fn port_mappings(conf: &NetConf) -> Result<Vec<PortMapping>, Error> {
     given.filter(|value| is_given(value)).map_or(Ok(Vec::new()), port_mappings::read)
 }
 
-/// Runtimes send a capability that is not used as null, or as an empty list, object or string.
+/// Runtimes send a capability that is not used as null, as zero, as what has zeros alone, or as what is empty.
 pub(crate) fn is_given(value: &Value) -> bool {
     match value {
         Value::Null => false,
-        Value::Array(list) => !list.is_empty(),
-        Value::Object(object) => !object.is_empty(),
-        Value::String(text) => !text.is_empty(),
-        _ => true,
+        Value::Bool(is_set) => *is_set,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        // Zeros of a MAC or a GUID.
+        Value::String(text) => text.chars().any(|char| !matches!(char, '0' | ':')),
+        Value::Array(list) => list.iter().any(is_given),
+        Value::Object(object) => object.values().any(is_given),
     }
 }
 
@@ -267,11 +269,26 @@ mod tests {
 
     #[test]
     fn capabilities_that_are_unused_or_for_the_delegate_are_no_obstacle() {
+        let plain = wanted(json!({}), "").expect("valid");
+        let zero_rates =
+            json!({"ingressRate": 0, "ingressBurst": 0, "egressRate": 0, "egressBurst": 0});
         for conf in [
             json!({"runtimeConfig": {"portMappings": [], "bandwidth": {}, "aliases": {"n": ["a"]}}}),
-            json!({"ipam": {"type": "host-local"}, "runtimeConfig": {"ipRanges": [[{}]]}}),
+            json!({"runtimeConfig": {
+                "bandwidth": zero_rates, "mac": "00:00:00:00:00:00", "ips": [""], "dns": {"servers": []},
+                "portMappings": [{"hostPort": 0, "containerPort": 80}], "ipRanges": [[], [{}]],
+                "deviceID": "", "infinibandGUID": "00:00:00:00:00:00:00:00",
+            }}),
+            json!({"runtimeConfig": {
+                "portMappings": null, "bandwidth": null, "mac": null, "ips": null, "ipRanges": null,
+                "dns": null, "deviceID": null, "infinibandGUID": null,
+            }}),
+            json!({"runtimeConfig": {
+                "cgroupPath": "/kubepods/pod1", "io.kubernetes.cri.pod-annotations": {"a": "b"},
+            }}),
+            json!({"ipam": {"type": "host-local"}, "runtimeConfig": {"ipRanges": [[{"subnet": "198.19.0.0/24"}]]}}),
         ] {
-            assert!(wanted(conf.clone(), "").is_ok(), "{conf}");
+            assert_eq!(wanted(conf.clone(), "").expect("valid"), plain, "{conf}");
         }
     }
 }

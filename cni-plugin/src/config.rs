@@ -243,8 +243,12 @@ impl NetConf {
                  daemon's configuration"
             )));
         }
-        if let Some(mtu) = raw.mtu.filter(|mtu| !(68..=65535).contains(mtu)) {
-            return Err(Error::Invalid(format!("`mtu` is {mtu}; expected 68 to 65535 bytes")));
+        // Zero is what other plugins have for the one that they choose themselves.
+        let mtu = raw.mtu.filter(|mtu| *mtu != 0);
+        if let Some(mtu) = mtu.filter(|mtu| !(68..=65535).contains(mtu)) {
+            return Err(Error::Invalid(format!(
+                "`mtu` is {mtu}; expected 68 to 65535 bytes, or 0 for what the daemon gives"
+            )));
         }
         Ok(Self {
             version,
@@ -252,7 +256,7 @@ impl NetConf {
             socket,
             state_dir,
             mode: mode(raw.mode.as_deref(), raw.bridge)?,
-            mtu: raw.mtu,
+            mtu,
             queues: raw.queues,
             ipam: IpamChoice::from_conf(raw.ipam.as_ref())?,
             dns: raw.dns,

@@ -39,7 +39,13 @@ pub(crate) fn read(value: &Value) -> Result<Vec<PortMapping>, Error> {
         let count = list.len();
         return Err(invalid(format!("has {count} entries; a pod can have {MAX_PORT_MAPPINGS}")));
     }
+    // No port of the node: kubelet has zero for it.
+    let is_none = |entry: &&Value| {
+        let host_port = entry.get("hostPort").or_else(|| entry.get("HostPort"));
+        host_port.and_then(Value::as_i64) == Some(0)
+    };
     list.iter()
+        .filter(|entry| !is_none(entry))
         .map(|entry| mapping(entry).map_err(|why| invalid(format!("has {entry}: {why}"))))
         .collect()
 }
@@ -90,6 +96,7 @@ mod tests {
             {"hostPort": 9, "containerPort": 9, "protocol": "sctp", "hostIP": "2001:db8::11"},
             {"hostPort": 81, "containerPort": 81, "hostIP": "0.0.0.0", "range": 1},
             {"HostPort": 82, "ContainerPort": 81, "HostIP": "", "Protocol": "tcp"},
+            {"hostPort": 0, "containerPort": 83}, {"HostPort": 0, "ContainerPort": 0},
         ]);
         let wanted = [
             "tcp 8080 -> 80",
@@ -106,7 +113,7 @@ mod tests {
         let many: Vec<_> = (0..1025).map(|_| json!({"hostPort": 1, "containerPort": 1})).collect();
         let table = [
             (json!({}), "is {}; expected a list"),
-            (json!([{"hostPort": 0, "containerPort": 80}]), "hostPort is to be 1 to 65535"),
+            (json!([{"hostPort": 80, "containerPort": 0}]), "containerPort is to be 1 to 65535"),
             (json!([{"hostPort": 65536, "containerPort": 80}]), "hostPort is to be 1 to 65535"),
             (json!([{"hostPort": 80, "containerPort": -1}]), "containerPort is to be 1 to 65535"),
             (json!([{"hostPort": 80}]), "containerPort is missing"),

@@ -71,7 +71,7 @@ plug_mapped() {
 }
 
 refused_ones() {
-    refused "port 0" 'hostPort is to be 1 to 65535' '{"hostPort": 0, "containerPort": 80}'
+    refused "port 0" 'containerPort is to be 1 to 65535' '{"hostPort": 80, "containerPort": 0}'
     refused "a port of more than 16 bits" 'hostPort is to be 1 to 65535' \
         '{"hostPort": 65536, "containerPort": 80}'
     refused "an unknown protocol" 'tcp, udp or sctp' \

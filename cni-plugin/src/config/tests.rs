@@ -79,6 +79,7 @@ fn defaults_are_the_daemons() {
     assert_eq!(conf.socket.to_str(), Some(api::DEFAULT_SOCKET));
     assert_eq!(conf.state_dir.to_str(), Some(api::DEFAULT_STATE_DIR));
     assert_eq!((conf.mode, conf.mtu, conf.ipam), (None, None, IpamChoice::Own));
+    assert_eq!(parse(json!({"mtu": 0})).expect("valid").mtu, None);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use api::{Adjustment, AttachmentId};
+use api::{Adjustment, AttachmentId, Request, Reserve};
 use serde_json::{Value, json};
 
 use crate::lab::pod::Lab;
@@ -13,6 +13,16 @@ fn giving(result: &Value) -> FakeIpam {
     FakeIpam::new(&format!(
         "cat >/dev/null\n[ \"$CNI_COMMAND\" != ADD ] || cat <<'END'\n{result}\nEND"
     ))
+}
+
+/// The reservation that the daemon was asked for last.
+fn reservation(lab: &Lab) -> Reserve {
+    let state = lab.daemon.state();
+    let reserve = state.requests.iter().rev().find_map(|request| match request {
+        Request::Reserve(reserve) => Some(reserve.clone()),
+        _ => None,
+    });
+    reserve.expect("asked")
 }
 
 /// ADD, CHECK and DEL succeed; answers with ADD's result.
@@ -81,6 +91,24 @@ fn an_address_of_a_second_subnet_has_its_own_gateway() {
 }
 
 #[test]
+fn zeros_are_for_what_is_not_asked_for() {
+    let Some(lab) = Lab::new("zeros_are_for_what_is_not_asked_for") else { return };
+    let mtu = lab.run("1.1.0").conf("mtu", 0);
+    assert_eq!(comes_and_goes(&lab, &mtu, "mtu")["interfaces"][0]["mtu"], 1450);
+    let zeros = json!({
+        "bandwidth": {"ingressRate": 0, "ingressBurst": 0, "egressRate": 0, "egressBurst": 0},
+        "portMappings": [{"hostPort": 0, "containerPort": 80, "protocol": "tcp"}],
+        "ips": [""], "mac": "00:00:00:00:00:00", "ipRanges": [[]], "dns": {"servers": null},
+        "deviceID": "", "infinibandGUID": "00:00:00:00:00:00:00:00",
+    });
+    let result = comes_and_goes(&lab, &lab.run("1.0.0").conf("runtimeConfig", zeros), "zeros");
+    assert_eq!(result["dns"], json!({}));
+    let reserve = reservation(&lab);
+    assert!(reserve.bandwidth.is_unlimited() && reserve.port_mappings.is_empty());
+    assert!(reserve.mac.is_none() && reserve.requested.is_empty() && reserve.ranges.is_empty());
+}
+
+#[test]
 fn a_container_id_may_be_as_long_as_the_daemon_takes_it() {
     let Some(lab) = Lab::new("a_container_id_may_be_as_long_as_the_daemon_takes_it") else {
         return;
@@ -109,5 +137,33 @@ fn a_container_id_may_be_as_long_as_the_daemon_takes_it() {
         lab.daemon.state().adjustments.clear();
         assert_eq!(run.del().code(), 0);
         lab.assert_clean("DEL");
+    }
+}
+
+#[test]
+fn capabilities_are_honoured_ignored_or_refused_by_name() {
+    let Some(lab) = Lab::new("capabilities_are_honoured_ignored_or_refused") else { return };
+    let ignored = json!({
+        "aliases": {"pods": ["db"]}, "cgroupPath": "/kubepods/pod1",
+        "io.kubernetes.cri.pod-annotations": {"a": "b"}, "of.a.later.version": [1],
+    });
+    comes_and_goes(&lab, &lab.run("1.0.0").conf("runtimeConfig", ignored), "ignored");
+    let honoured = json!({
+        "mac": "02:00:00:00:00:07", "ips": ["198.18.1.42/24"], "dns": {"servers": ["198.18.0.10"]},
+    });
+    let result =
+        comes_and_goes(&lab, &lab.run("1.0.0").conf("runtimeConfig", honoured), "honoured");
+    assert_eq!(result["interfaces"][0]["mac"], "02:00:00:00:00:07");
+    assert_eq!(result["dns"]["servers"], json!(["198.18.0.10"]));
+    assert_eq!(reservation(&lab).requested.len(), 1);
+    for (key, value) in
+        [("deviceID", "0000:3b:02.1"), ("infinibandGUID", "c2:11:22:33:44:55:66:77")]
+    {
+        let run = lab.run("1.0.0").conf("runtimeConfig", json!({key: value}));
+        let refused = run.add();
+        assert_eq!(refused.code(), 2, "{refused:?}");
+        assert!(refused.message().contains(&format!("runtimeConfig.{key}")), "{refused:?}");
+        assert_eq!(run.del().code(), 0, "{key}");
+        lab.assert_clean(key);
     }
 }
