@@ -144,7 +144,7 @@ fn reserve<'a>(
         // A delegated plugin has seen the wishes itself.
         requested: if delegated.is_some() { Vec::new() } else { wanted.addresses.clone() },
         delegated,
-        ranges: Vec::new(),
+        ranges: wanted.ip_ranges.ranges.clone(),
         mac: wanted.mac,
         port_mappings: wanted.port_mappings.clone(),
         bandwidth: wanted.bandwidth,
@@ -172,7 +172,10 @@ fn reserve<'a>(
                 socket.display()
             )))
         }
-        Reply::Reserved(reserved) if !reserved.addresses.is_empty() => Ok(reserved),
+        Reply::Reserved(reserved) if !reserved.addresses.is_empty() => {
+            wanted.ip_ranges.confirm(&reserved)?;
+            Ok(reserved)
+        }
         other => Err(client::unexpected(socket, &other)),
     }
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::bandwidth;
 use crate::config::{IpamChoice, NetConf};
 use crate::error::Error;
+use crate::ip_ranges::IpRanges;
 use crate::port_mappings;
 
 /// Capabilities that are for another plugin, or for none: they need a refusal, as a pod whose device was
@@ -26,6 +27,8 @@ pub struct Wanted {
     pub container_name: Option<String>,
     /// Addresses that the pod must get, at most one a family.
     pub addresses: Vec<IpAddr>,
+    /// The `ipRanges` capability, where the daemon allocates: a delegated plugin reads it itself.
+    pub ip_ranges: IpRanges,
     /// MAC of the pod's interface.
     pub mac: Option<Mac>,
     /// The `dns` capability.
@@ -46,7 +49,7 @@ impl Wanted {
     /// `Invalid` for a wish that makes no sense.
     pub fn new(conf: &NetConf, cni_args: &str) -> Result<Self, Error> {
         let runtime = conf.runtime_config.as_ref();
-        refuse_unsupported(runtime, &conf.ipam)?;
+        refuse_unsupported(runtime)?;
         let of_args = |key: &str| conf.args.as_ref()?.get("cni")?.get(key);
         let of_runtime = |key: &str| runtime?.get(key);
 
@@ -92,6 +95,10 @@ impl Wanted {
             pod,
             container_name,
             addresses: one_a_family(&addresses)?,
+            ip_ranges: match of_runtime("ipRanges").filter(|ranges| is_given(ranges)) {
+                Some(ranges) if conf.ipam == IpamChoice::Own => IpRanges::read(ranges)?,
+                _ => IpRanges::default(),
+            },
             mac: mac.filter(|mac| !mac.is_empty()).map(|mac| unicast(&mac)).transpose()?,
             dns: of_runtime("dns").filter(|dns| is_given(dns)).cloned(),
             port_mappings: port_mappings(conf)?,
@@ -139,10 +146,8 @@ pub(crate) fn is_given(value: &Value) -> bool {
     }
 }
 
-fn refuse_unsupported(runtime: Option<&Value>, ipam: &IpamChoice) -> Result<(), Error> {
-    // Ranges are for the IPAM plugin; ours has the node's prefixes and no others.
-    let ranges = (*ipam == IpamChoice::Own).then_some("ipRanges");
-    for key in UNSUPPORTED.into_iter().chain(ranges) {
+fn refuse_unsupported(runtime: Option<&Value>) -> Result<(), Error> {
+    for key in UNSUPPORTED {
         if let Some(value) = runtime.and_then(|r| r.get(key)).filter(|value| is_given(value)) {
             return Err(Error::Unsupported {
                 key: format!("runtimeConfig.{key}"),
@@ -259,7 +264,9 @@ mod tests {
             (json!({"runtimeConfig": {"portMappings": [{"hostPort": 80}]}}), "", 7),
             (json!({"runtimeConfig": {"bandwidth": {"ingressRate": 1}}}), "", 7),
             (json!({"ingressRate": "fast"}), "", 7),
-            (json!({"runtimeConfig": {"ipRanges": [[{"subnet": "198.18.1.0/24"}]]}}), "", 2),
+            (json!({"runtimeConfig": {"ipRanges": [[{"rangeStart": "198.18.1.9"}]]}}), "", 7),
+            (json!({"runtimeConfig": {"deviceID": "0000:3b:02.1"}}), "", 2),
+            (json!({"runtimeConfig": {"infinibandGUID": "c2:11:22:33:44:55:66:77"}}), "", 2),
         ];
         for (conf, args, code) in table {
             let error = wanted(conf.clone(), args).expect_err("refused");

@@ -15,6 +15,7 @@
 //! | `config`   | environment and network configuration, validated |
 //! | `args`     | what the runtime asks for this pod: addresses, MAC, names |
 //! | `port_mappings` | and ports of the node |
+//! | `ip_ranges` | parts of the node's prefixes for its addresses |
 //! | `bandwidth` | the limits of its traffic that are asked for |
 //! | `version`  | commands and specification versions, and which go together |
 //! | `add` `del` `check` `status` `gc` | one command each |
@@ -47,6 +48,7 @@ mod del;
 mod detach;
 mod error;
 mod gc;
+mod ip_ranges;
 mod ipam;
 mod netns;
 mod pod;
@@ -72,6 +74,7 @@ use signal_hook::flag::register_conditional_shutdown;
 pub use args::Wanted;
 pub use config::{Call, Env, IpamChoice, NetConf};
 pub use error::Error;
+pub use ip_ranges::IpRanges;
 pub use version::{Command, SpecVersion};
 
 const ABOUT: &str = "\

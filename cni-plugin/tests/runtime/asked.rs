@@ -5,8 +5,9 @@ use std::process::Command;
 use api::{Adjustment, AttachmentId, Request, Reserve};
 use serde_json::{Value, json};
 
+use crate::lab::daemon::Fault;
 use crate::lab::pod::Lab;
-use crate::lab::{FakeIpam, Run};
+use crate::lab::{self, FakeIpam, Run};
 
 /// An IPAM plugin that gives this.
 fn giving(result: &Value) -> FakeIpam {
@@ -138,6 +139,56 @@ fn a_container_id_may_be_as_long_as_the_daemon_takes_it() {
         assert_eq!(run.del().code(), 0);
         lab.assert_clean("DEL");
     }
+}
+
+#[test]
+fn ip_ranges_are_the_daemons_to_choose_from_or_refused() {
+    let Some(lab) = Lab::new("ip_ranges_are_the_daemons_to_choose_from") else { return };
+    let sets = |gateway: &str| {
+        json!({"ipRanges": [
+            [{"subnet": "198.18.1.0/24", "rangeStart": "198.18.1.40", "rangeEnd": "198.18.1.49", "gateway": gateway}],
+            [{"subnet": "fd00:18:1::40/124"}],
+        ]})
+    };
+    let run = lab.run("1.0.0").conf("runtimeConfig", sets("198.18.1.1"));
+    let result = comes_and_goes(&lab, &run, "ranges");
+    assert_eq!(result["ips"][0]["address"], "198.18.1.40/32");
+    let shown: Vec<_> = reservation(&lab).ranges.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["198.18.1.40 to 198.18.1.49", "fd00:18:1::40 to fd00:18:1::4f"]);
+
+    let refused = lab.run("1.0.0").conf("runtimeConfig", sets("198.18.1.254")).add();
+    assert_eq!(refused.code(), 7);
+    assert!(refused.message().contains("has the gateway 198.18.1.254;"), "{refused:?}");
+    lab.assert_clean("a gateway that is none");
+    lab.daemon.fail(Fault::KnowsNoRanges);
+    let refused = run.add();
+    assert_eq!(refused.code(), 7);
+    assert!(refused.message().contains("is an older one, which knows no `ipRanges`"));
+    lab.assert_clean("an older daemon");
+}
+
+#[test]
+fn ip_ranges_and_ips_reach_a_delegated_plugin() {
+    let test = "ip_ranges_and_ips_reach_a_delegated_plugin";
+    let Some(lab) = Lab::new(test) else { return };
+    if !lab::has_reference(test, &["host-local", "static"]) {
+        return;
+    }
+    let leases = tempfile::tempdir().expect("a directory");
+    let ranges = json!([[{"subnet": "198.18.1.0/24", "rangeStart": "198.18.1.40"}]]);
+    for (runtime, address) in [
+        (json!({"ipRanges": ranges}), "198.18.1.40/32"),
+        (json!({"ipRanges": ranges, "ips": ["198.18.1.44/24"]}), "198.18.1.44/32"),
+    ] {
+        let ipam = json!({"type": "host-local", "dataDir": leases.path()});
+        let run = lab.run("1.0.0").conf("ipam", ipam).conf("runtimeConfig", runtime.clone());
+        let result = comes_and_goes(&lab, &run, "host-local");
+        assert_eq!(result["ips"][0]["address"], address, "{runtime}");
+        assert!(reservation(&lab).ranges.is_empty(), "they are the plugin's");
+    }
+    let addresses = json!([{"address": "198.18.1.50/24", "gateway": "198.18.1.1"}]);
+    let run = lab.run("1.0.0").conf("ipam", json!({"type": "static", "addresses": addresses}));
+    assert_eq!(comes_and_goes(&lab, &run, "static")["ips"][0]["address"], "198.18.1.50/32");
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use api::{
-    Adjustment, AttachmentId, Collect, Decoder, ErrorKind, ErrorReply, Mac, Mode, Reattachment,
-    Reply, Request, Reserve, Reserved, Response, ServiceProblem, Status,
+    AddressRange, Adjustment, AttachmentId, Collect, Decoder, ErrorKind, ErrorReply, Mac, Mode,
+    Reattachment, Reply, Request, Reserve, Reserved, Response, ServiceProblem, Status,
 };
 use ipnet::IpNet;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     Refuse(&'static str, ErrorKind),
     /// It is older than port mappings.
     KnowsNoPortMappings,
+    /// It is older than ranges of addresses.
+    KnowsNoRanges,
     Close(&'static str),
     Hang(&'static str),
 }
@@ -193,6 +195,9 @@ fn answer(state: &mut State, request: Request, descriptors: Vec<OwnedFd>) -> Res
             if state.fault == Some(Fault::KnowsNoPortMappings) {
                 reserved.port_mappings.clear();
             }
+            if state.fault != Some(Fault::KnowsNoRanges) {
+                keep_to_ranges(&mut reserved, &reserve.ranges);
+            }
             state.reserved.push(reserve.attachment);
             Ok(Reply::Reserved(reserved))
         }
@@ -244,7 +249,16 @@ fn answer(state: &mut State, request: Request, descriptors: Vec<OwnedFd>) -> Res
     }
 }
 
-/// Routed unless asked otherwise; the third and fourth byte of the address distinguish pods.
+/// The first address of the first range of its family.
+fn keep_to_ranges(reserved: &mut Reserved, ranges: &[AddressRange]) {
+    for net in &mut reserved.addresses {
+        if let Some(range) = ranges.iter().find(|range| range.is_of_family(net.addr())) {
+            *net = IpNet::new(range.first, net.prefix_len()).expect("the same family");
+        }
+    }
+}
+
+/// Routed unless asked otherwise; the fourth byte of the address distinguishes interfaces.
 fn reserved(reserve: &Reserve) -> Reserved {
     let mode = reserve.mode.clone().unwrap_or(Mode::Routed);
     let AttachmentId { container_id, ifname } = &reserve.attachment;
