@@ -19,6 +19,10 @@ use crate::error::Error;
 use crate::result::Route;
 use crate::version::Command;
 
+/// The IPAM plugin that asks on the pod's own interface: it has to be there, and be forwarded for, before the
+/// pod has an address, by which the daemon knows what to forward.
+const NEEDS_INTERFACE: &str = "dhcp";
+
 /// A result is some hundred bytes.
 const MAX_STDOUT_BYTES: u64 = 1 << 20;
 
@@ -63,9 +67,18 @@ impl<'a> Delegate<'a> {
     /// The plugin's file on CNI_PATH; `None` if the daemon allocates.
     ///
     /// # Errors
-    /// `Invalid` if no directory of CNI_PATH has it.
+    /// `Invalid` if no directory of CNI_PATH has it, or ADD cannot work with it: then nothing was added, and DEL
+    /// and GC have nothing to do.
     pub(crate) fn of(call: &'a Call) -> Result<Option<Self>, Error> {
         let IpamChoice::Delegated(name) = &call.conf.ipam else { return Ok(None) };
+        if name == NEEDS_INTERFACE {
+            return match call.command {
+                Command::Del | Command::Gc => Ok(None),
+                _ => Err(Error::Invalid(format!(
+                    "`ipam.type` is {name:?}, which asks for an address by the pod's interface; vswitch-cni makes that when the pod has its addresses. Leave `ipam` out to get them from vswitchd, or name a plugin that needs no interface, such as host-local or static"
+                ))),
+            };
+        }
         let path = call.env.path.iter().map(|dir| dir.join(name)).find(|path| path.is_file());
         let Some(path) = path else {
             return Err(Error::Invalid(format!(

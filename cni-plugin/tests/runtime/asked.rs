@@ -218,3 +218,19 @@ fn capabilities_are_honoured_ignored_or_refused_by_name() {
         lab.assert_clean(key);
     }
 }
+
+#[test]
+fn an_ipam_plugin_that_needs_the_interface_is_refused_before_anything_is_made() {
+    let Some(lab) = Lab::new("an_ipam_plugin_that_needs_the_interface_is_refused") else { return };
+    for mode in ["routed", "bridged"] {
+        let run = lab.run("1.1.0").conf("mode", mode).conf("ipam", json!({"type": "dhcp"}));
+        let refused = run.add();
+        assert_eq!(refused.code(), 7, "{refused:?}");
+        assert!(refused.message().starts_with("`ipam.type` is \"dhcp\", which"), "{refused:?}");
+        assert_eq!(lab.daemon.heard(), [""; 0]);
+        assert_eq!(run.run("STATUS").code(), 7, "no ADD can succeed");
+        assert_eq!(run.del().code(), 0, "it is no reason to keep a pod");
+        lab.assert_clean("dhcp");
+        lab.daemon.heard();
+    }
+}
