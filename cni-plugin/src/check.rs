@@ -33,7 +33,7 @@ pub(crate) fn check(call: &Call, deadline: &Deadline) -> Result<(), Error> {
     if !alias::is_ours(&found.link, attachment) {
         return Err(altered(&attachment.ifname, "is not the one that ADD made"));
     }
-    compare(&attachment.ifname, &previous, &found)?;
+    compare_link(&attachment.ifname, &previous, &found)?;
     let Some(mac) = found.link.mac.map(Mac) else {
         return Err(altered(&attachment.ifname, "has no MAC"));
     };
@@ -46,14 +46,16 @@ pub(crate) fn check(call: &Call, deadline: &Deadline) -> Result<(), Error> {
         queues: Some(wanted.queues),
         attached_queues: Some(found.link.tap_queues.map_or(1, |queues| queues.attached)),
     });
+    // Before neighbours and routes: a MAC that a plugin behind this one changed is why these are gone.
     client::order(&call.conf.socket, "confirm the attachment", &request, deadline)?;
+    compare(&attachment.ifname, &previous, &found)?;
     match Delegate::of(call)? {
         Some(delegate) => delegate.order(Command::Check, deadline),
         None => Ok(()),
     }
 }
 
-fn compare(ifname: &str, previous: &Previous, found: &Found) -> Result<(), Error> {
+fn compare_link(ifname: &str, previous: &Previous, found: &Found) -> Result<(), Error> {
     if !found.link.up {
         return Err(altered(ifname, "is down"));
     }
@@ -62,6 +64,10 @@ fn compare(ifname: &str, previous: &Previous, found: &Found) -> Result<(), Error
         let is = has.map_or("none".into(), |mac| mac.to_string());
         return Err(altered(ifname, &format!("has the MAC {is} instead of {mac}")));
     }
+    Ok(())
+}
+
+fn compare(ifname: &str, previous: &Previous, found: &Found) -> Result<(), Error> {
     for ip in &previous.addresses {
         if !found.addresses.contains(&ip.address) {
             return Err(altered(ifname, &format!("lacks the address {}", ip.address)));
@@ -95,7 +101,7 @@ mod tests {
     use netlink::{FibHop, FibRoute, FibRouteKind, Link, Neighbor, NudState};
     use serde_json::json;
 
-    use super::compare;
+    use super::{compare, compare_link};
     use crate::config::NetConf;
     use crate::pod::Found;
     use crate::result::Previous;
@@ -141,9 +147,14 @@ mod tests {
         }
     }
 
+    fn compare_both(found: &Found) -> Result<(), crate::Error> {
+        compare_link("eth0", &previous(), found)?;
+        compare("eth0", &previous(), found)
+    }
+
     #[test]
     fn what_add_left_passes_with_additions_of_others() {
-        compare("eth0", &previous(), &found()).expect("unaltered");
+        compare_both(&found()).expect("unaltered");
     }
 
     #[test]
@@ -155,7 +166,7 @@ mod tests {
             ..found.routes[0].next_hops[0]
         };
         found.routes[0].next_hops.insert(0, others);
-        compare("eth0", &previous(), &found).expect("unaltered");
+        compare_both(&found).expect("unaltered");
     }
 
     #[test]
@@ -196,7 +207,7 @@ mod tests {
         for (alter, message) in table {
             let mut found = found();
             alter(&mut found);
-            let error = compare("eth0", &previous(), &found).expect_err("altered");
+            let error = compare_both(&found).expect_err("altered");
             assert_eq!((error.code(), error.to_string().as_str()), (105, message));
         }
     }

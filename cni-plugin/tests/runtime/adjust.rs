@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 
-use api::{Adjustment, AttachmentId, Mac, Reattachment, Request};
+use api::{Adjustment, AttachmentId, Reattachment, Request};
 
 use crate::lab::daemon::Daemon;
 use crate::lab::{self, NetNs, Run};
@@ -77,6 +77,7 @@ fn an_interface_whose_descriptor_is_lost_is_opened_again_and_no_other() {
     // As the daemon does, whose end it is to outlive.
     let attached = daemon.state().attached.remove(0);
     tap::set_persistent(attached.tap.as_fd(), true).expect("a TAP");
+    let mac = attached.mac;
     drop(attached);
     // As an earlier version made it.
     pod.ip("link set eth0 txqueuelen 1000");
@@ -86,7 +87,7 @@ fn an_interface_whose_descriptor_is_lost_is_opened_again_and_no_other() {
     let missing = |container: &str, netns: &Path| Reattachment {
         attachment: AttachmentId { container_id: container.into(), ifname: "eth0".into() },
         netns: netns.display().to_string(),
-        mac: Mac([2, 0, 0, 0, 1, 7]),
+        mac,
         bandwidth: api::Bandwidth::default(),
         queues: 1,
     };
@@ -126,11 +127,12 @@ fn an_interface_of_several_queues_is_opened_again_with_them_and_only_if_nobody_h
     assert!(added.success, "{added:?}");
     let attached = daemon.state().attached.remove(0);
     tap::set_persistent(attached.tap.as_fd(), true).expect("a TAP");
+    let mac = attached.mac;
     drop(attached);
     let missing = |queues| Reattachment {
         attachment: AttachmentId { container_id: "c1".into(), ifname: "eth0".into() },
         netns: pod.path().display().to_string(),
-        mac: Mac([2, 0, 0, 0, 1, 7]),
+        mac,
         bandwidth: api::Bandwidth::default(),
         queues,
     };

@@ -234,3 +234,40 @@ fn an_ipam_plugin_that_needs_the_interface_is_refused_before_anything_is_made() 
         lab.daemon.heard();
     }
 }
+
+#[test]
+fn check_says_what_to_do_where_tuning_changed_the_mac() {
+    let test = "check_says_what_to_do_where_tuning_changed_the_mac";
+    let Some(lab) = Lab::new(test) else { return };
+    if !lab::has_reference(test, &["tuning"]) {
+        return;
+    }
+    let mac = "02:00:00:00:00:07";
+    let data = tempfile::tempdir().expect("a directory");
+    let tuned = |conf: Value| {
+        let mut conf = conf;
+        conf["dataDir"] = data.path().display().to_string().into();
+        lab.run("1.0.0").of_reference("tuning", conf)
+    };
+    let ours = lab.run("1.0.0");
+    let added = ours.add().json();
+    let chained = tuned(json!({"mac": mac, "prevResult": added})).add();
+    assert!(chained.success, "{chained:?}");
+    assert_eq!(chained.json()["interfaces"][0]["mac"], mac);
+    // The gateway's neighbour went with the former MAC, which is not what there is to say.
+    let checked = ours.check(&chained.json());
+    assert_eq!(checked.code(), 101, "{checked:?}");
+    assert!(checked.message().contains("it was attached with another MAC"), "{checked:?}");
+    assert_eq!(ours.del().code(), 0);
+    lab.assert_clean("DEL");
+
+    // What it says to do.
+    let ours = lab.run("1.0.0").conf("runtimeConfig", json!({"mac": mac}));
+    let added = ours.add().json();
+    assert!(ours.check(&added).success);
+    // And tuning may change what is no business of the switch.
+    let chained = tuned(json!({"mtu": 1400, "prevResult": added})).add();
+    assert!(chained.success, "{chained:?}");
+    assert!(ours.check(&chained.json()).success);
+    assert_eq!(ours.del().code(), 0);
+}

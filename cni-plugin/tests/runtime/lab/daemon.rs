@@ -58,6 +58,7 @@ pub(crate) struct State {
 /// What came with an `Attach`.
 pub(crate) struct Attached {
     pub(crate) id: AttachmentId,
+    pub(crate) mac: Mac,
     pub(crate) tap: OwnedFd,
     /// Its other queues.
     pub(crate) more: Vec<OwnedFd>,
@@ -210,6 +211,7 @@ fn answer(state: &mut State, request: Request, descriptors: Vec<OwnedFd>) -> Res
             state.reattachments.retain(|pod| pod.attachment != attach.attachment);
             state.attached.push(Attached {
                 id: attach.attachment,
+                mac: attach.mac,
                 tap,
                 more: queues.collect(),
                 process,
@@ -221,11 +223,15 @@ fn answer(state: &mut State, request: Request, descriptors: Vec<OwnedFd>) -> Res
             state.attached.retain(|attached| attached.id != attachment);
             Ok(Reply::Done)
         }
-        Request::Check(check) if state.attached.iter().any(|one| one.id == check.attachment) => {
-            Ok(Reply::Done)
-        }
-        Request::Check(_) => {
-            Err(ErrorReply { kind: ErrorKind::Unknown, message: "no such attachment".into() })
+        Request::Check(check) => {
+            let refuse = |kind, message: &str| Err(ErrorReply { kind, message: message.into() });
+            match state.attached.iter().find(|one| one.id == check.attachment) {
+                None => refuse(ErrorKind::Unknown, "no such attachment"),
+                Some(one) if one.mac != check.mac => {
+                    refuse(ErrorKind::Conflict, "it was attached with another MAC")
+                }
+                Some(_) => Ok(Reply::Done),
+            }
         }
         Request::Collect(collect) => {
             state.collected.push(collect);

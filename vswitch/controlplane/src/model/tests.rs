@@ -462,6 +462,12 @@ fn check_tells_the_difference() {
     ] {
         assert!(model.check(&bad).is_err(), "{bad:?}");
     }
+    let changed =
+        model.check(&Check { mac: Mac([2, 0, 0, 0, 0, 1]), ..good }).expect_err("differs");
+    assert_eq!(
+        changed.message,
+        "eth0 of container c1 has the MAC 02:00:00:00:00:01 but was attached with 02:70:c6:12:01:02, and what its pod sends is dropped; have vswitch-cni set the MAC (capability `mac`, or MAC in CNI_ARGS) instead of a plugin behind it, such as tuning; delete it and add it anew"
+    );
 }
 
 #[test]

@@ -36,7 +36,10 @@ impl Model {
         if lease.mac != check.mac {
             return Err(refuse(
                 ErrorKind::Conflict,
-                format!("{name} has the MAC {} but is known by {}", check.mac, lease.mac),
+                format!(
+                    "{name} has the MAC {} but was attached with {}, and what its pod sends is dropped; have vswitch-cni set the MAC (capability `mac`, or MAC in CNI_ARGS) instead of a plugin behind it, such as tuning; delete it and add it anew",
+                    check.mac, lease.mac
+                ),
             ));
         }
         for mapping in &check.port_mappings {
