@@ -4,8 +4,8 @@
 # is the network namespace that it runs in.
 
 # accept_ra_lines UPLINK FORMER: lines of sysctl.d, for the uplink, for other interfaces that have something of an
-# advertisement, and for those that the file FORMER has already. Interfaces of containers, which are told
-# nothing by routers, are not among them: whoever sits at the other end could have the node route by it.
+# advertisement, and for those that the file FORMER has already. Interfaces of containers are not among them: no
+# router is behind them, and a container that sent an advertisement would become the node's router.
 accept_ra_lines() {
     local uplink=$1 former=$2 conf name
     {

@@ -16,7 +16,7 @@ use netio::fdpass;
 const IDLE: Duration = Duration::from_secs(120);
 /// From the first byte of a request to its last, or before an answer of which it reads nothing, this long.
 const STALLED: Duration = Duration::from_secs(10);
-/// For an answer that it does read, however slowly: the largest, a million routes, within the time of a slow reader.
+/// From the first byte of an answer to its last: the largest, of 256 MB, is read at 2 MB a second.
 const ANSWERED: Duration = Duration::from_secs(120);
 const READ_BYTES: usize = 16 * 1024;
 
@@ -47,7 +47,7 @@ pub(super) struct Client {
     active: Instant,
     /// When the first byte came of a request that is not whole.
     begun: Option<Instant>,
-    /// When there was an answer that is not all sent.
+    /// When the last answer was made.
     answered: Instant,
 }
 
