@@ -15,14 +15,6 @@ soak_pods() {
     pods_plug node-a "$@"
 }
 
-# soak_pods_file COUNT: namespace and address of each.
-soak_pods_file() {
-    local number
-    for ((number = 1; number <= $1; number++)); do
-        printf '%s %s\n' "$(ns "p$number")" "$(address "p$number" 4)"
-    done
-}
-
 # The process of node-a's daemon under its supervisor.
 soak_daemon() { pgrep -P "$(lab_pid vswitchd-node-a)"; }
 
@@ -51,6 +43,28 @@ churn() {
     shift
     soak_python soak_churn "$command" "$bin/vswitch-cni" "$LAB_DIR/network.json" "$(ns '')" \
         "$LAB_DIR/namespaces" "$@"
+}
+
+# traffic_begin CONNECTIONS POD…: between these pods, until traffic_end; the probe is between the first two.
+traffic_begin() {
+    local connections=$1 pod
+    shift
+    for pod in "$@"; do printf '%s %s\n' "$(ns "$pod")" "$(address "$pod" 4)"; done >"$LAB_DIR/pods"
+    : >"$LAB_DIR/moments"
+    rm -f "$LAB_DIR/traffic.json" "$LAB_DIR/logs/traffic.log"
+    lab_spawn traffic node-a env PYTHONDONTWRITEBYTECODE=1 taskset -c "$(allowed_cpu 1)" /usr/bin/python3 \
+        "$root/scripts/lib/soak_traffic.py" run "$LAB_DIR/pods" "$connections" "$LAB_DIR/traffic.json"
+    wait_until 20 grep -q 'all flows run' "$LAB_DIR/logs/traffic.log" || die "The traffic did not start"
+    sleep 3
+}
+
+traffic_end() {
+    lab_signal traffic TERM || true
+    wait_until 15 test -s "$LAB_DIR/traffic.json" || die "The traffic left no result; its log is traffic.log"
+}
+
+traffic_report() {
+    soak_python soak_traffic report "$LAB_DIR/traffic.json" "$LAB_DIR/moments"
 }
 
 leases() { ctl node-a show ports --json | jq '[.[] | select(.attachment)] | length'; }

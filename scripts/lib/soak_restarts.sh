@@ -110,22 +110,9 @@ broken_figure() {
 
 # traffic_start: between p1 to p$SOAK_PODS, until traffic_end.
 traffic_start() {
-    soak_pods_file "$SOAK_PODS" >"$LAB_DIR/pods"
-    : >"$LAB_DIR/moments"
     interfaces_of_pods >"$LAB_DIR/interfaces"
-    lab_spawn traffic node-a env PYTHONDONTWRITEBYTECODE=1 taskset -c "$(allowed_cpu 1)" /usr/bin/python3 \
-        "$root/scripts/lib/soak_traffic.py" run "$LAB_DIR/pods" "$SOAK_CONNECTIONS" "$LAB_DIR/traffic.json"
-    wait_until 20 grep -q 'all flows run' "$LAB_DIR/logs/traffic.log" || die "The traffic did not start"
-    sleep 3
-}
-
-traffic_end() {
-    lab_signal traffic TERM || true
-    wait_until 15 test -s "$LAB_DIR/traffic.json" || die "The traffic left no result; its log is traffic.log"
-}
-
-traffic_report() {
-    soak_python soak_traffic report "$LAB_DIR/traffic.json" "$LAB_DIR/moments"
+    # shellcheck disable=SC2046  # Names of pods.
+    traffic_begin "$SOAK_CONNECTIONS" $(seq -f 'p%g' "$SOAK_PODS")
 }
 
 # moment: now something is done to the daemon.
