@@ -67,6 +67,26 @@ traffic_report() {
     soak_python soak_traffic report "$LAB_DIR/traffic.json" "$LAB_DIR/moments"
 }
 
+# collected COUNT KEPT BESIDE: so many pods, some of which a GC keeps, and pods of another network: a report of
+# soak_collect.py.
+collected() {
+    soak_python soak_collect "$(node_socket node-a)" "$bin/vswitch-cni" "$LAB_DIR/network.json" "$(ns '')" \
+        "$LAB_DIR/namespaces" "$@"
+}
+
+# shellcheck disable=SC2034  # Whoever sources this has a use for it.
+readonly COLLECTED_NO_OTHER='.others_touched + .others_cut_off == 0'
+
+# collected_exactly COUNT: a condition: so many, and none but those.
+collected_exactly() {
+    printf '.freed == %d and .listed_freed + .unlisted_left + .interfaces_left + .listed_cut_off == 0' "$1"
+}
+
+# more_addresses NODE: its pods have eight times as many, from its next start on.
+more_addresses() {
+    sed -i "s|\"${POD_PREFIX4[$1]}\"|\"198.18.32.0/21\"|" "$(node_dir "$1")/vswitch.toml"
+}
+
 leases() { ctl node-a show ports --json | jq '[.[] | select(.attachment)] | length'; }
 holds_nothing() { [[ $(leases) == 0 ]]; }
 # A worker's may come and go.

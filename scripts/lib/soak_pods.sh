@@ -1,9 +1,11 @@
 # shellcheck shell=bash
-# Claims of pods that come and go: what faults leave, how long an ADD takes, what lost DELs leave, and the
-# daemon's memory. Sourced after soak_restarts.sh.
+# Claims of pods that come and go: what faults leave, how long an ADD takes, what lost DELs leave, what GC frees, and
+# the daemon's memory. Sourced after soak_restarts.sh.
 
 # Seconds after which what a pod held is free that ended without a DEL, and some more.
 readonly SOAK_QUARANTINE_S=70
+# Pods of another network, beside those of the one whose GC is called.
+readonly SOAK_BESIDE=20
 
 soak_churn() {
     local before report
@@ -79,6 +81,23 @@ soak_lost_dels() {
     figure "lost DELs leave no namespace" \
         "$left of $SOAK_LOST_DELS namespaces left, $(($(descriptors_of "$(lab_pid vswitchd-node-a)") - before)) descriptors; $failed ADDs refused" \
         "$( ((left + failed == 0)) && echo held || echo short)"
+}
+
+soak_gc() {
+    local report kept=$((SOAK_COLLECTED / 2)) what
+    soak_node_up
+    lab_signal vswitchd-node-a TERM
+    more_addresses node-a
+    node_start node-a
+    soak_hasten "$(lab_pid vswitchd-node-a)"
+    what="$SOAK_COLLECTED pods of a network, $kept of them listed"
+    report=$(collected "$SOAK_COLLECTED" "$kept" "$SOAK_BESIDE")
+    judge "$report" "GC frees exactly the pods that its list lacks" \
+        "\"$what: \(.freed) freed in \(.gc_ms) ms, \(.unlisted_left) left, \(.interfaces_left) interfaces left; of the listed \(.listed_freed) freed, \(.listed_cut_off) without their gateway\"" \
+        "$(collected_exactly "$((SOAK_COLLECTED - kept))")"
+    judge "$report" "GC touches no pod of another network" \
+        "\"$what; $SOAK_BESIDE pods of another: \(.others_touched) changed, \(.others_cut_off) without their gateway\"" \
+        "$COLLECTED_NO_OTHER"
 }
 
 soak_memory() {
