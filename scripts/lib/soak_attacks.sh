@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Pods and hosts of the underlay that mean harm: what becomes of their frames, as reports in JSON. scripts/soak has claims of them, lab tests hold a few of each. Sourced after soak_node.sh.
+# Pods, hosts of the underlay and clients of the control socket that mean harm: what becomes of them, as reports
+# in JSON. scripts/soak has claims of them, lab tests hold a few of each. Sourced after soak_node.sh.
 
 # A host of the underlay that is no node, beside node-a.
 HOST_LAN+=([rogue]=lan-a)
@@ -46,3 +47,26 @@ forged() {
 readonly FORGED_ALL_COUNTED='.sent > 0 and .delivered == 0 and .not_heard == 0 and ([.reasons[] | .sent == .counted] | all)'
 # shellcheck disable=SC2034
 readonly FORGED_NOTHING_LOST='.traffic.datagrams > 0 and .traffic.datagrams_lost == 0 and .traffic.broken == []'
+
+# hostile_clients MESSAGES IDLE DRIPPING DESCRIPTORS ADDS: a report of soak_clients.py. Needs soak_node.
+hostile_clients() {
+    soak_python soak_clients "$(node_socket node-a)" "$(lab_pid vswitchd-node-a)" "$bin/vswitch-cni" \
+        "$LAB_DIR/network.json" "$(ns '')" "$LAB_DIR/namespaces" "$@"
+}
+
+# Conditions of its reports: whoever asks is answered or sent away, and other users are.
+# shellcheck disable=SC2034
+readonly CLIENTS_ANSWERED='[.kinds[].clients | (.unanswered // 0) + (.cut_off // 0)] | add == 0'
+# shellcheck disable=SC2034
+readonly CLIENTS_REFUSED='.mode == "0600" and (.kinds.strangers.clients | keys == ["refused"]) and
+    (.kinds.lengths.clients | keys == ["refused"]) and (.kinds.messages.clients | has("closed") | not) and
+    (.kinds.descriptors.clients | has("taken") | not)'
+# shellcheck disable=SC2034
+readonly CLIENTS_DESCRIPTORS_STEADY='[.kinds[].descriptors_more] | all(. == 0)'
+# shellcheck disable=SC2034
+readonly CLIENTS_ADDS_WORK='[.quiet, .kinds[] | .refused] | add == 0'
+
+# daemon_lives PROCESS: it is the same, and has not panicked.
+daemon_lives() {
+    [[ $(lab_pid vswitchd-node-a) == "$1" ]] && ! grep -q panicked "$LAB_DIR/logs/vswitchd-node-a.log"
+}

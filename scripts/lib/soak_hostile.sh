@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Claims of pods and hosts that mean harm. Sourced after soak_run.sh and soak_attacks.sh.
+# Claims of pods, hosts and clients that mean harm. Sourced after soak_run.sh and soak_attacks.sh.
 
 soak_spoofing() {
     local mode report
@@ -37,4 +37,27 @@ forged_figures() {
 
 accounts_figure() {
     figure "$1: the books close" "$(accounts node-a | tail -n 1)" "$(accounts node-a >/dev/null && echo held || echo short)"
+}
+
+soak_control() {
+    local report process what
+    soak_node_up
+    process=$(lab_pid vswitchd-node-a)
+    what="$SOAK_MESSAGES messages, $SOAK_IDLE idle and $SOAK_DRIPPING dripping clients, 200 lengths of up to 4 GiB, 200 clients of another user, $SOAK_DESCRIPTORS messages with descriptors"
+    report=$(hostile_clients "$SOAK_MESSAGES" "$SOAK_IDLE" "$SOAK_DRIPPING" "$SOAK_DESCRIPTORS" "$SOAK_CLIENT_ADDS")
+    figure "hostile clients: the daemon neither ends nor panics" "$what: $(
+        daemon_lives "$process" && echo 'the same process' || echo 'another process, or a panic in its log'
+    )" "$(verdict_of daemon_lives "$process")"
+    judge "$report" "hostile clients: each is answered or sent away, other users are refused" \
+        '"messages: \(.kinds.messages.clients | to_entries | map("\(.value) \(.key)") | join(", ")); lengths: \(.kinds.lengths.clients.refused) refused; other users: \(.kinds.strangers.clients.refused) refused; descriptors: \(.kinds.descriptors.clients | to_entries | map("\(.value) \(.key)") | join(", "))"' \
+        "($CLIENTS_ANSWERED) and ($CLIENTS_REFUSED)"
+    judge "$report" "hostile clients: descriptors constant" \
+        '"\([.kinds[].descriptors_more] | max) more after each kind at most; RSS from \(.memory_kib) KiB to at most \([.kinds[].memory_kib] | max)"' \
+        "$CLIENTS_DESCRIPTORS_STEADY"
+    judge "$report" "hostile clients: ADD works" \
+        '"\([.kinds[].refused] | add) of \([.kinds[] | .adds + .refused] | add) ADDs refused meanwhile\([.kinds[].reasons | keys[]] | unique[:1] | map(", " + .) | join(""))"' \
+        "$CLIENTS_ADDS_WORK"
+    judge "$report" "hostile clients: ADD at most twice as long" \
+        '"\(.quiet.p50_ms) ms in the median without them; \(.kinds | to_entries | map("\(.value.p50_ms) by \(.value.adds) beside \(.key)") | join(", "))"' \
+        '[.quiet.p50_ms * 2 >= .kinds[].p50_ms] | all'
 }
