@@ -11,7 +11,7 @@ dest=$scratch/dest
 conflist=etc/cni/net.d/10-vswitch.conflist
 
 main() {
-    local file
+    local file running written
     mkdir "$scratch/bin"
     for file in vswitchd vswitchctl vswitch-cni; do
         printf '%s\n' "$file" >"$scratch/bin/$file"
@@ -42,7 +42,14 @@ main() {
     check "the conflist is written last" test "$(last_installed)" = "$dest/$conflist"
 
     printf 'mine\n' >"$dest/etc/vswitch/vswitch.toml"
+    exec {running}<"$dest/opt/cni/bin/vswitch-cni"
+    written=$(stat -c %i "$dest/$conflist")
+    printf 'a later version\n' >"$scratch/bin/vswitch-cni"
     check "it installs over itself" run
+    check "a plugin that runs stays as it is" grep -qx vswitch-cni "/dev/fd/$running"
+    check "and the next one is another" grep -qx 'a later version' "$dest/opt/cni/bin/vswitch-cni"
+    check "the conflist is written in place" test "$(stat -c %i "$dest/$conflist")" = "$written"
+    check "the plugin is there before the conflist" in_order opt/cni/bin/vswitch-cni "$conflist"
     check "the configuration stays as it was" grep -qx mine "$dest/etc/vswitch/vswitch.toml"
     check "nothing half written is left" test -z "$(find "$dest" -name '*.new')"
 
@@ -54,6 +61,11 @@ main() {
 }
 
 run() { VSWITCH_BIN=$scratch/bin "$root/scripts/install" --destdir "$dest" "$@" >"$scratch/said"; }
+
+# in_order FIRST SECOND: in what it said it did.
+in_order() {
+    sed -n "s|^  $dest/||p" "$scratch/said" | grep -xF -e "$1" -e "$2" | cmp -s - <(printf '%s\n' "$1" "$2")
+}
 
 # The last path in what it said it did.
 last_installed() { sed -n "s|^  \($dest/.*\)|\1|p" "$scratch/said" | tail -n 1; }
