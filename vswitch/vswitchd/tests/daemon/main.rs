@@ -107,6 +107,24 @@ fn what_a_pod_holds_ends_with_its_del() {
 }
 
 #[test]
+fn a_late_del_leaves_the_pod_that_has_the_address_by_now() {
+    let node = Node::new("");
+    let daemon = node.start();
+    let peer = daemon.plug("peer");
+    let first = daemon.plug("first");
+    assert_eq!(daemon.ask(&Request::Detach(Pod::id("first"))), Reply::Done);
+    let again = Reserve { requested: vec![first.address], ..Pod::reserve("second") };
+    let second = daemon.plug_as(again);
+    assert_eq!(second.address, first.address);
+    for _ in 0..3 {
+        assert_eq!(daemon.ask(&Request::Detach(Pod::id("first"))), Reply::Done);
+        peer.send_udp(&second, b"still here");
+        assert!(second.receive().is_some());
+    }
+    daemon.stop();
+}
+
+#[test]
 fn a_killed_daemon_remembers_who_holds_which_address() {
     let node = Node::new("");
     let daemon = node.start();
