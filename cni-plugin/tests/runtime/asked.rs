@@ -2,47 +2,17 @@
 
 use std::process::Command;
 
-use api::{Adjustment, AttachmentId, Request, Reserve};
+use api::{Adjustment, AttachmentId};
 use serde_json::{Value, json};
 
 use crate::lab::daemon::Fault;
 use crate::lab::pod::Lab;
-use crate::lab::{self, FakeIpam, Run};
-
-/// An IPAM plugin that gives this.
-fn giving(result: &Value) -> FakeIpam {
-    FakeIpam::new(&format!(
-        "cat >/dev/null\n[ \"$CNI_COMMAND\" != ADD ] || cat <<'END'\n{result}\nEND"
-    ))
-}
-
-/// The reservation that the daemon was asked for last.
-fn reservation(lab: &Lab) -> Reserve {
-    let state = lab.daemon.state();
-    let reserve = state.requests.iter().rev().find_map(|request| match request {
-        Request::Reserve(reserve) => Some(reserve.clone()),
-        _ => None,
-    });
-    reserve.expect("asked")
-}
-
-/// ADD, CHECK and DEL succeed; answers with ADD's result.
-fn comes_and_goes(lab: &Lab, run: &Run, what: &str) -> Value {
-    let added = run.add();
-    assert!(added.success, "{what}: {added:?}");
-    let result = added.json();
-    let checked = run.check(&result);
-    assert!(checked.success, "{what}: {checked:?}");
-    let deleted = run.del();
-    assert!(deleted.success, "{what}: {deleted:?}");
-    lab.assert_clean(what);
-    result
-}
+use crate::lab::{self, FakeIpam};
 
 #[test]
 fn a_route_that_ipam_lists_twice_is_added_once() {
     let Some(lab) = Lab::new("a_route_that_ipam_lists_twice_is_added_once") else { return };
-    let ipam = giving(&json!({
+    let ipam = FakeIpam::giving(&json!({
         "cniVersion": "1.0.0", "ips": [{"address": "198.18.1.77/24", "gateway": "198.18.1.1"}],
         "routes": [
             {"dst": "0.0.0.0/0"}, {"dst": "0.0.0.0/0"}, {"dst": "0.0.0.0/0", "gw": "198.18.1.1"},
@@ -63,7 +33,7 @@ fn a_route_that_ipam_lists_twice_is_added_once() {
 #[test]
 fn an_address_of_a_second_subnet_has_its_own_gateway() {
     let Some(lab) = Lab::new("an_address_of_a_second_subnet_has_its_own_gateway") else { return };
-    let ipam = giving(&json!({
+    let ipam = FakeIpam::giving(&json!({
         "cniVersion": "1.0.0", "ips": [
             {"address": "198.18.1.77/24", "gateway": "198.18.1.1"},
             {"address": "198.18.77.5/24", "gateway": "198.18.77.1"},
@@ -95,16 +65,16 @@ fn an_address_of_a_second_subnet_has_its_own_gateway() {
 fn zeros_are_for_what_is_not_asked_for() {
     let Some(lab) = Lab::new("zeros_are_for_what_is_not_asked_for") else { return };
     let mtu = lab.run("1.1.0").conf("mtu", 0);
-    assert_eq!(comes_and_goes(&lab, &mtu, "mtu")["interfaces"][0]["mtu"], 1450);
+    assert_eq!(lab.comes_and_goes(&mtu, "mtu")["interfaces"][0]["mtu"], 1450);
     let zeros = json!({
         "bandwidth": {"ingressRate": 0, "ingressBurst": 0, "egressRate": 0, "egressBurst": 0},
         "portMappings": [{"hostPort": 0, "containerPort": 80, "protocol": "tcp"}],
         "ips": [""], "mac": "00:00:00:00:00:00", "ipRanges": [[]], "dns": {"servers": null},
         "deviceID": "", "infinibandGUID": "00:00:00:00:00:00:00:00",
     });
-    let result = comes_and_goes(&lab, &lab.run("1.0.0").conf("runtimeConfig", zeros), "zeros");
+    let result = lab.comes_and_goes(&lab.run("1.0.0").conf("runtimeConfig", zeros), "zeros");
     assert_eq!(result["dns"], json!({}));
-    let reserve = reservation(&lab);
+    let reserve = lab.reservation();
     assert!(reserve.bandwidth.is_unlimited() && reserve.port_mappings.is_empty());
     assert!(reserve.mac.is_none() && reserve.requested.is_empty() && reserve.ranges.is_empty());
 }
@@ -117,7 +87,7 @@ fn a_container_id_may_be_as_long_as_the_daemon_takes_it() {
     for len in [200, 241, 242, 255, 256] {
         let id = |last: char| format!("{}{last}", "c".repeat(len - 1));
         let run = lab.run("1.0.0").container(&id('a'), &lab.pod.path());
-        comes_and_goes(&lab, &run, &format!("{len} characters"));
+        lab.comes_and_goes(&run, &format!("{len} characters"));
 
         // Another with the same beginning does not take its interface.
         assert!(run.add().success, "{len}");
@@ -151,9 +121,9 @@ fn ip_ranges_are_the_daemons_to_choose_from_or_refused() {
         ]})
     };
     let run = lab.run("1.0.0").conf("runtimeConfig", sets("198.18.1.1"));
-    let result = comes_and_goes(&lab, &run, "ranges");
+    let result = lab.comes_and_goes(&run, "ranges");
     assert_eq!(result["ips"][0]["address"], "198.18.1.40/32");
-    let shown: Vec<_> = reservation(&lab).ranges.iter().map(ToString::to_string).collect();
+    let shown: Vec<_> = lab.reservation().ranges.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["198.18.1.40 to 198.18.1.49", "fd00:18:1::40 to fd00:18:1::4f"]);
 
     let refused = lab.run("1.0.0").conf("runtimeConfig", sets("198.18.1.254")).add();
@@ -182,41 +152,13 @@ fn ip_ranges_and_ips_reach_a_delegated_plugin() {
     ] {
         let ipam = json!({"type": "host-local", "dataDir": leases.path()});
         let run = lab.run("1.0.0").conf("ipam", ipam).conf("runtimeConfig", runtime.clone());
-        let result = comes_and_goes(&lab, &run, "host-local");
+        let result = lab.comes_and_goes(&run, "host-local");
         assert_eq!(result["ips"][0]["address"], address, "{runtime}");
-        assert!(reservation(&lab).ranges.is_empty(), "they are the plugin's");
+        assert!(lab.reservation().ranges.is_empty(), "they are the plugin's");
     }
     let addresses = json!([{"address": "198.18.1.50/24", "gateway": "198.18.1.1"}]);
     let run = lab.run("1.0.0").conf("ipam", json!({"type": "static", "addresses": addresses}));
-    assert_eq!(comes_and_goes(&lab, &run, "static")["ips"][0]["address"], "198.18.1.50/32");
-}
-
-#[test]
-fn capabilities_are_honoured_ignored_or_refused_by_name() {
-    let Some(lab) = Lab::new("capabilities_are_honoured_ignored_or_refused") else { return };
-    let ignored = json!({
-        "aliases": {"pods": ["db"]}, "cgroupPath": "/kubepods/pod1",
-        "io.kubernetes.cri.pod-annotations": {"a": "b"}, "of.a.later.version": [1],
-    });
-    comes_and_goes(&lab, &lab.run("1.0.0").conf("runtimeConfig", ignored), "ignored");
-    let honoured = json!({
-        "mac": "02:00:00:00:00:07", "ips": ["198.18.1.42/24"], "dns": {"servers": ["198.18.0.10"]},
-    });
-    let result =
-        comes_and_goes(&lab, &lab.run("1.0.0").conf("runtimeConfig", honoured), "honoured");
-    assert_eq!(result["interfaces"][0]["mac"], "02:00:00:00:00:07");
-    assert_eq!(result["dns"]["servers"], json!(["198.18.0.10"]));
-    assert_eq!(reservation(&lab).requested.len(), 1);
-    for (key, value) in
-        [("deviceID", "0000:3b:02.1"), ("infinibandGUID", "c2:11:22:33:44:55:66:77")]
-    {
-        let run = lab.run("1.0.0").conf("runtimeConfig", json!({key: value}));
-        let refused = run.add();
-        assert_eq!(refused.code(), 2, "{refused:?}");
-        assert!(refused.message().contains(&format!("runtimeConfig.{key}")), "{refused:?}");
-        assert_eq!(run.del().code(), 0, "{key}");
-        lab.assert_clean(key);
-    }
+    assert_eq!(lab.comes_and_goes(&run, "static")["ips"][0]["address"], "198.18.1.50/32");
 }
 
 #[test]

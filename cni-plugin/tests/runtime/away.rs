@@ -13,7 +13,14 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::lab::daemon::{Daemon, Fault};
-use crate::lab::{self, FakeIpam, NetNs, Run, VERSIONS};
+use crate::lab::versions::in_every_version;
+use crate::lab::{self, FakeIpam, NetNs, Run};
+
+in_every_version! {
+    del_waits_on_disk_for_a_daemon_that_is_away,
+    a_hung_status_ends_in_time,
+    a_del_ends_in_time_though_all_that_it_asks_hangs,
+}
 
 /// A place for socket and state, where no daemon is.
 struct Nowhere {
@@ -39,19 +46,53 @@ impl Nowhere {
     }
 }
 
-#[test]
-fn del_waits_on_disk_for_a_daemon_that_is_away() {
-    for version in VERSIONS {
-        let nowhere = Nowhere::new();
-        let ipam = FakeIpam::new(FakeIpam::RESULT);
-        let run = ipam.used_by(nowhere.run(version));
-        for _ in 0..2 {
-            assert_eq!(run.del().code(), 0, "{version}");
-        }
-        assert_eq!(run.container("c2", Path::new("")).del().code(), 0);
-        assert_eq!(nowhere.queued(), ["c1", "c2"]);
-        assert_eq!(ipam.log(), ["DEL"; 3]);
+fn del_waits_on_disk_for_a_daemon_that_is_away(version: &str) {
+    let nowhere = Nowhere::new();
+    let ipam = FakeIpam::new(FakeIpam::RESULT);
+    let run = ipam.used_by(nowhere.run(version));
+    for _ in 0..2 {
+        assert_eq!(run.del().code(), 0);
     }
+    assert_eq!(run.container("c2", Path::new("")).del().code(), 0);
+    assert_eq!(nowhere.queued(), ["c1", "c2"]);
+    assert_eq!(ipam.log(), ["DEL"; 3]);
+}
+
+fn a_hung_status_ends_in_time(version: &str) {
+    let nowhere = Nowhere::new();
+    let run = nowhere.run(version);
+    if !run.knows("STATUS") {
+        return;
+    }
+    let _stopped = nowhere.stopped();
+    assert_eq!(run.run("STATUS").code(), 51);
+    // It runs, and does not answer; then it does, and the IPAM plugin does not.
+    let daemon = Daemon::new();
+    daemon.fail(Fault::Hang("status"));
+    let run = Run::new(version, &daemon.socket());
+    assert_eq!(run.run("STATUS").code(), 51);
+    daemon.fail(Fault::None);
+    let answer = FakeIpam::new("exec sleep 600").used_by(run).run("STATUS");
+    assert_eq!(answer.code(), 104, "{answer:?}");
+}
+
+fn a_del_ends_in_time_though_all_that_it_asks_hangs(version: &str) {
+    let test = "a_del_ends_in_time_though_all_that_it_asks_hangs";
+    if !lab::is_root(test) {
+        return;
+    }
+    if !Path::new("/dev/fuse").exists() {
+        return lab::skipped(test, "there is no /dev/fuse");
+    }
+    let (nowhere, mount) = (Nowhere::new(), TempDir::new().expect("a directory"));
+    let _stopped = nowhere.stopped();
+    let ipam = FakeIpam::new("exec sleep 600");
+    let run = nowhere.run(version).container("c1", &mount.path().join("netns"));
+    let answer = ipam.used_by(run).run_on_hung_mount("DEL", mount.path());
+    assert_eq!(answer.code(), 104, "{answer:?}");
+    let message = answer.message();
+    assert!(message.contains("hangs") && message.contains("took too long"), "{message}");
+    assert_eq!(nowhere.queued(), ["c1"], "what the daemon has to do waits for it");
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `contract` | what it prints and refuses: every version, without root |
-//! | `attach`   | what it does to a pod's namespace and undoes again, as root |
+//! | `contract` | the contract with a runtime, item by item, in every version |
+//! | `attach`   | what else it does to a pod's namespace and undoes again, as root |
 //! | `several`  | what it does beside other interfaces of the pod, and beside other ADDs |
 //! | `asked`    | what configurations, runtimes and IPAM plugins ask for |
 //! | `away`     | what it does while the daemon, or something else, is away or hangs |

@@ -1,11 +1,13 @@
 //! What the tests of the binary share: namespaces, a daemon that is played, and the runtime's role.
 
 pub(crate) mod daemon;
+mod ipam;
 pub(crate) mod pod;
+pub(crate) mod versions;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -14,13 +16,13 @@ use std::time::{Duration, Instant};
 use api::DetachQueue;
 use serde_json::{Value, json};
 
+pub(crate) use ipam::FakeIpam;
+
 /// A command bounds its own time to five seconds; this is for a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where Debian has containernetworking-plugins.
 pub(crate) const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
-
-pub(crate) const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 /// False, with a message, where namespaces cannot be made.
 pub(crate) fn is_root(test: &str) -> bool {
@@ -98,6 +100,16 @@ impl NetNs {
         let name = |line: &str| line.split(": ").nth(1)?.split('@').next().map(str::to_owned);
         text.lines().filter_map(name).filter(|name| name != "lo").collect()
     }
+
+    /// Waits for these to be its links. What the daemon closes goes with the last copy of the descriptor, and a
+    /// child of another test may have one until it executes its program.
+    pub(crate) fn comes_to(&self, links: &[&str]) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.links() != links {
+            assert!(Instant::now() < deadline, "{:?} instead of {links:?}", self.links());
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
 }
 
 impl Drop for NetNs {
@@ -169,6 +181,12 @@ impl Run {
         self.set("CNI_CONTAINERID", id)
             .set("CNI_IFNAME", "eth0")
             .set("CNI_NETNS", &netns.display().to_string())
+    }
+
+    /// Has this file executed, which is the plugin as well.
+    pub(crate) fn by(mut self, binary: &Path) -> Self {
+        self.binary = binary.into();
+        self
     }
 
     /// The same call for a plugin of Debian's containernetworking-plugins.
@@ -285,41 +303,4 @@ pub(crate) fn queued(state_dir: &Path) -> Vec<String> {
     let mut ids: Vec<_> = queued.attachments.into_iter().map(|id| id.container_id).collect();
     ids.sort();
     ids
-}
-
-/// An IPAM plugin that notes each command it gets in a file, and runs `script`.
-pub(crate) struct FakeIpam {
-    dir: tempfile::TempDir,
-}
-
-impl FakeIpam {
-    pub(crate) const RESULT: &str = r#"cat >/dev/null
-        [ "$CNI_COMMAND" != ADD ] || echo '{"cniVersion": "1.0.0",
-            "ips": [{"address": "198.18.1.77/24", "gateway": "198.18.1.1"}],
-            "routes": [{"dst": "0.0.0.0/0"}], "dns": {"nameservers": ["198.18.0.10"]}}'"#;
-    pub(crate) const FAILS_ADD: &str = r#"cat >/dev/null
-        [ "$CNI_COMMAND" != ADD ] ||
-            { echo '{"code": 42, "msg": "range is full", "details": "not found"}'; exit 1; }"#;
-
-    pub(crate) fn new(script: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let text =
-            format!("#!/bin/sh\necho $CNI_COMMAND >>{}/log\n{script}\n", dir.path().display());
-        let path = dir.path().join("fake-ipam");
-        fs::write(&path, text).expect("written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
-        Self { dir }
-    }
-
-    /// Makes `run` delegate to it.
-    pub(crate) fn used_by(&self, run: Run) -> Run {
-        run.set("CNI_PATH", &self.dir.path().display().to_string())
-            .conf("ipam", json!({"type": "fake-ipam"}))
-    }
-
-    /// The commands it got, in order.
-    pub(crate) fn log(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
 }

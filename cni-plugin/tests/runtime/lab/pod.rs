@@ -3,6 +3,9 @@
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 
+use api::{Request, Reserve};
+use serde_json::Value;
+
 use super::daemon::Daemon;
 use super::{NetNs, Run, is_root};
 
@@ -42,5 +45,30 @@ impl Lab {
             frames.push(frame.get(VNET_HEADER_BYTES..).expect("a virtio header").to_vec());
         }
         frames
+    }
+
+    /// ADD, CHECK and DEL succeed; answers with ADD's result.
+    pub(crate) fn comes_and_goes(&self, run: &Run, what: &str) -> Value {
+        let added = run.add();
+        assert!(added.success, "{what}: {added:?}");
+        let result = added.json();
+        if run.knows("CHECK") {
+            let checked = run.check(&result);
+            assert!(checked.success, "{what}: {checked:?}");
+        }
+        let deleted = run.del();
+        assert!(deleted.success, "{what}: {deleted:?}");
+        self.assert_clean(what);
+        result
+    }
+
+    /// The reservation that the daemon was asked for last.
+    pub(crate) fn reservation(&self) -> Reserve {
+        let state = self.daemon.state();
+        let reserve = state.requests.iter().rev().find_map(|request| match request {
+            Request::Reserve(reserve) => Some(reserve.clone()),
+            _ => None,
+        });
+        reserve.expect("asked")
     }
 }
