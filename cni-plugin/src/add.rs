@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::args::Wanted;
 use crate::client;
-use crate::config::Call;
+use crate::config::{Call, NetConf};
 use crate::deadline::Deadline;
 use crate::detach;
 use crate::error::Error;
@@ -52,13 +52,7 @@ pub(crate) fn add<'a>(call: &'a Call, deadline: &Deadline) -> Result<(Value, Und
     let reserved = reserve(call, &wanted, allocation.as_ref(), &mut undo, deadline)?;
     failpoint::hit("cni-add-reserved")?;
 
-    let mtu = conf.mtu.map_or(reserved.mtu, |bound| bound.min(reserved.mtu));
-    let has_v6 = reserved.addresses.iter().any(|address| address.addr().is_ipv6());
-    if has_v6 && mtu < IPV6_MIN_MTU {
-        return Err(Error::Invalid(format!(
-            "the pod's MTU is {mtu}; with an IPv6 address it must be {IPV6_MIN_MTU} at least"
-        )));
-    }
+    let mtu = mtu(conf, reserved.mtu, &reserved.addresses)?;
     let given = allocation.as_ref().map_or(&[][..], |allocation| &allocation.routes);
     let routes = routes::chosen(&reserved.gateways, given, before.default_routes);
     let ips = ips(&reserved, allocation.as_ref());
@@ -178,6 +172,22 @@ fn reserve<'a>(
         }
         other => Err(client::unexpected(socket, &other)),
     }
+}
+
+/// The MTU of a pod's interface: the daemon's, or the configuration's bound to it. The addresses are the pod's,
+/// or any of their prefixes.
+///
+/// # Errors
+/// `Invalid` if it is too small for IPv6 where the pod has that.
+pub(crate) fn mtu(conf: &NetConf, given: u32, addresses: &[IpNet]) -> Result<u32, Error> {
+    let mtu = conf.mtu.map_or(given, |bound| bound.min(given));
+    let has_v6 = addresses.iter().any(|address| address.addr().is_ipv6());
+    if has_v6 && mtu < IPV6_MIN_MTU {
+        return Err(Error::Invalid(format!(
+            "the pod's MTU is {mtu}; with an IPv6 address it must be {IPV6_MIN_MTU} at least"
+        )));
+    }
+    Ok(mtu)
 }
 
 /// The pod's addresses, each with the gateway that the IPAM plugin names for it, else with that of its family.

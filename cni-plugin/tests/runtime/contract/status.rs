@@ -38,6 +38,9 @@ fn status_succeeds_only_while_an_add_can(lab: &Lab, version: &str) {
     let ipam = |kind: &str| run.clone().conf("ipam", json!({"type": kind}));
     fails(&ipam("dhcp"), "an IPAM plugin that needs the interface");
     fails(&ipam("not-installed"), "an IPAM plugin that is not there");
+    fails(&run.clone().conf("queues", 99), "queues that no interface can have");
+    fails(&run.clone().conf("ingressRate", "fast"), "a rate that is none");
+    fails(&run.clone().conf("mtu", 1000), "an MTU that IPv6 does not have");
     fails(&run.clone().conf("mode", "sideways"), "a mode that is none");
     fails(&run.clone().conf("socket", NO_DAEMON), "no daemon");
     lab.daemon.fail(Fault::Refuse("reserve", ErrorKind::Exhausted));

@@ -306,7 +306,7 @@ fn status(problems: &[ServiceProblem]) -> Status {
         node: "a".into(),
         uptime_seconds: 1,
         epoch: 1,
-        pod_prefixes: Vec::new(),
+        pod_prefixes: ["198.18.1.0/24", "fd00:18:1::/64"].map(|p| p.parse().expect("ok")).to_vec(),
         cluster_prefixes: Vec::new(),
         pod_mtu: MTU,
         pods: 0,
