@@ -110,6 +110,9 @@ pub enum Error {
     /// The masquerading rules cannot be set.
     #[error("the masquerading rules cannot be set: {0}")]
     Masquerade(String),
+    /// `nft` was waited for, in vain.
+    #[error("the masquerading rules cannot be set: {0}")]
+    NftTooSlow(String),
     /// The kernel does not take what the node needs.
     #[error("the node cannot be made ready: {0}")]
     NotStarted(String),

@@ -13,7 +13,7 @@
 //! | [`uplink`]     | the NIC: pinhole and AF_XDP sockets |
 //! | [`host`]       | the node's own port, and the kernel's routes to it |
 //! | [`sysctl`], [`router_advertisements`] | the kernel's settings; what a node loses by one of them |
-//! | [`nft_rules`], [`nft`] | the nftables table; the program that sets it |
+//! | [`rules`]      | the nftables table, and the thread that waits for `nft` |
 //! | [`firewall`]   | firewalls of the node that drop what pods send |
 //! | [`flows`]      | flows that the kernel tracks, forgotten where hostPorts change |
 //! | [`node`]       | performs the actions of a change |
@@ -33,6 +33,7 @@ pub mod config_file;
 pub mod control;
 pub mod daemon;
 pub mod descriptors;
+mod ends_process;
 pub mod error;
 pub mod firewall;
 pub mod flows;
@@ -43,12 +44,11 @@ pub mod lock;
 pub mod machine;
 pub mod metrics;
 pub mod namespaces;
-pub mod nft;
-pub mod nft_rules;
 pub mod node;
 pub mod notify;
 pub mod requests;
 pub mod router_advertisements;
+pub mod rules;
 pub mod sessions;
 pub mod supervise;
 pub mod sysctl;

@@ -27,8 +27,8 @@ use crate::flows;
 use crate::host::{self, HostInterface};
 use crate::journal::Journal;
 use crate::namespaces::{Namespaces, Since};
-use crate::nft_rules::NftRules;
 use crate::requests::fault;
+use crate::rules::{InKernel, Rules};
 use crate::sysctl;
 use crate::underlay::Underlay;
 use crate::uplink::OpenUplink;
@@ -50,7 +50,9 @@ pub struct Node {
     /// The node's own port, if there is one.
     pub host: Option<HostInterface>,
     /// The nftables table.
-    pub nft: NftRules,
+    pub rules: Rules,
+    /// Flows that are to be forgotten once the table of this number is in force.
+    pub outdated: VecDeque<OutdatedFlows>,
     /// The kernel, for the host port.
     pub netlink: Netlink,
     /// Everything that is a pod of the cluster: addresses of the host port that are ours.
@@ -81,6 +83,14 @@ pub struct PodPort {
     pub has_ended: bool,
 }
 
+/// Flows that the kernel tracks by a table that is to be replaced: forgotten before, they would be tracked by it again.
+#[derive(Debug)]
+pub struct OutdatedFlows {
+    table: u64,
+    begun: Vec<Translation>,
+    ended: Vec<Translation>,
+}
+
 /// A pod's port on its way in.
 #[derive(Debug)]
 pub struct Arriving {
@@ -100,7 +110,8 @@ impl Performer for Node {
     }
 
     fn set_nft_table(&mut self, table: Option<&NftTable>) -> Performed {
-        self.nft.set(table).map_err(|error| internal(&chain(&error)))
+        self.rules.set(table);
+        Ok(())
     }
 
     fn set_host_port(&mut self, state: &HostPortState) -> Performed {
@@ -197,14 +208,13 @@ impl Performer for Node {
     }
 
     fn forget_flows(&mut self, begun: &[Translation], ended: &[Translation]) -> Performed {
-        let forgotten = flows::forget(&mut self.netlink, begun, ended);
-        let count = forgotten.map_err(|error| {
-            internal(&format!("flows of hostPorts that changed stay tracked: {}", chain(&error)))
-        })?;
-        if count > 0 {
-            tracing::debug!("{count} flow(s) of hostPorts that changed are tracked anew");
+        let table = self.rules.ordered();
+        if self.rules.is_in_kernel(table) == InKernel::NotYet {
+            let (begun, ended) = (begun.to_vec(), ended.to_vec());
+            self.outdated.push_back(OutdatedFlows { table, begun, ended });
+            return Ok(());
         }
-        Ok(())
+        self.forget_flows_now(begun, ended)
     }
 
     fn call_adjuster(&mut self, mtu: u32) -> Performed {
@@ -215,6 +225,43 @@ impl Performer for Node {
 
     fn answer(&mut self, reply: &Reply) {
         self.answer = Some(reply.clone());
+    }
+}
+
+impl Node {
+    /// Forgets what waited for a table that is in force now. Where one failed that was ordered last, its flows are
+    /// as they should be, and the next change tells anew what is to be forgotten.
+    ///
+    /// # Errors
+    /// As for `forget_flows`.
+    pub fn forget_outdated_flows(&mut self) -> Performed {
+        let mut outcome = Ok(());
+        while let Some(first) = self.outdated.front() {
+            let state = self.rules.is_in_kernel(first.table);
+            if state == InKernel::NotYet {
+                break;
+            }
+            let Some(flows) = self.outdated.pop_front() else { break };
+            if state == InKernel::Yes {
+                outcome = outcome.and(self.forget_flows_now(&flows.begun, &flows.ended));
+            }
+        }
+        outcome
+    }
+
+    /// As `forget_flows`, whatever table is on its way.
+    ///
+    /// # Errors
+    /// As for `forget_flows`.
+    pub fn forget_flows_now(&mut self, begun: &[Translation], ended: &[Translation]) -> Performed {
+        let forgotten = flows::forget(&mut self.netlink, begun, ended);
+        let count = forgotten.map_err(|error| {
+            internal(&format!("flows of hostPorts that changed stay tracked: {}", chain(&error)))
+        })?;
+        if count > 0 {
+            tracing::debug!("{count} flow(s) of hostPorts that changed are tracked anew");
+        }
+        Ok(())
     }
 }
 

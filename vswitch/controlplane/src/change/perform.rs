@@ -28,7 +28,8 @@ pub trait Performer {
     /// If they do not; the journal is as before then.
     fn journal(&mut self, edits: &[Edit]) -> Performed;
 
-    /// Puts the nftables table in place of the one that is there, or removes ours.
+    /// Puts the nftables table in place of the one that is there, or removes ours. It may be on its way only when this
+    /// returns: what fails then is told to [`ControlPlane::nft_table_is`].
     ///
     /// # Errors
     /// If the kernel refuses, or the table is somebody else's.

@@ -216,6 +216,12 @@ impl ControlPlane {
         self.ports.is_received_by(port, worker);
     }
 
+    /// The nftables table that was ordered last could not be set: this one is in force. The next list orders the other
+    /// again.
+    pub fn nft_table_is(&mut self, table: Option<NftTable>) {
+        self.in_force.nft_table = table;
+    }
+
     /// The NIC, if there is one.
     #[must_use]
     pub fn uplink(&self) -> Option<&UplinkState> {

@@ -38,6 +38,7 @@ const RULESET: Token = Token(4);
 const NAMESPACES: Token = Token(5);
 const JOURNAL: Token = Token(6);
 const METRICS: Token = Token(7);
+const RULES: Token = Token(8);
 const FIRST_CLIENT: usize = 16;
 
 /// Clients at once: a node starts some tens of pods at a time.
@@ -57,7 +58,7 @@ pub struct ControlLoop {
     notify: Notify,
     poll: Poll,
     clients: BTreeMap<Token, Client>,
-    /// Answers that wait for the disk or for policies, with those who wait for them; the oldest first.
+    /// Answers that wait, as for the disk, with those who wait for them; the oldest first.
     held: VecDeque<(Token, Held)>,
     /// Clients that may have more to do, though no event will announce it.
     ready: VecDeque<Token>,
@@ -128,9 +129,7 @@ impl ControlLoop {
         let mut tick = Instant::now() + TICK;
         loop {
             let now = Instant::now();
-            let waits = self.held.iter().filter_map(|(_, held)| held.deadline());
-            // One that is over waits for the disk, which rings.
-            let waits = waits.filter(|until| *until > now);
+            let waits = self.held.iter().filter_map(|(_, held)| held.deadline(now));
             let due = self.daemon.deadline().into_iter().chain(waits).fold(tick, Instant::min);
             let timeout = if self.ready.is_empty() {
                 due.saturating_duration_since(now)
@@ -155,6 +154,7 @@ impl ControlLoop {
                     NAMESPACES => self.daemon.on_namespace_event(),
                     RULESET => self.daemon.on_ruleset_event(),
                     JOURNAL => self.daemon.on_journal_event(),
+                    RULES => self.daemon.on_rules_event(),
                     METRICS => self.tell_metrics(),
                     token if !self.ready.contains(&token) => self.ready.push_back(token),
                     _ => {}
@@ -271,7 +271,7 @@ impl ControlLoop {
         let Some(client) = self.clients.get_mut(&token) else { return };
         let handle = |request, fds| match self.daemon.handle(request, fds) {
             Handled::Now(response) => Some(response),
-            Handled::OnceOnDisk(held) => {
+            Handled::Later(held) => {
                 self.held.push_back((token, held));
                 None
             }
@@ -289,7 +289,7 @@ impl ControlLoop {
     fn answer_held(&mut self) {
         let now = Instant::now();
         for (token, held) in std::mem::take(&mut self.held) {
-            let Some(answer) = held.due(&self.daemon, now) else {
+            let Some(answer) = held.due(&mut self.daemon, now) else {
                 self.held.push_back((token, held));
                 continue;
             };
@@ -376,6 +376,10 @@ fn open(
         .and_then(|()| {
             let bell = daemon.journal_bell().as_raw_fd();
             registry.register(&mut SourceFd(&bell), JOURNAL, Interest::READABLE)
+        })
+        .and_then(|()| {
+            let bell = daemon.rules_bell().as_raw_fd();
+            registry.register(&mut SourceFd(&bell), RULES, Interest::READABLE)
         })
         .map_err(watch)?;
     Ok((socket, poll))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::metrics::HistogramFigures;
 
-/// Ends of the buckets, microseconds. A pod's change takes some milliseconds, mostly the disk's and nft's; one of ten
+/// Ends of the buckets, microseconds. A pod's change takes some milliseconds, mostly the kernel's; one of ten
 /// thousand peers tenths of a second; five seconds are what an alert is for.
 const BOUNDS_US: [u64; 13] = [
     1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,

@@ -99,9 +99,10 @@ impl Daemon {
             Ok(writers) => writers,
             Err(error) => return tracing::error!("{}", chain(&error)),
         };
-        let nft = &self.node.nft;
-        let is_ours =
-            |writer: &Option<Writer>| writer.as_ref().is_some_and(|writer| nft.is_own(writer.pid));
+        let rules = &self.node.rules;
+        let is_ours = |writer: &Option<Writer>| {
+            writer.as_ref().is_some_and(|writer| rules.is_own(writer.pid))
+        };
         if let Some(writer) = writers.into_iter().find(|writer| !is_ours(writer)) {
             let by = writer.map(|writer| format!("process {} ({})", writer.pid, writer.name));
             self.agenda.nft_table.get_or_insert(by);
@@ -176,7 +177,7 @@ impl Daemon {
             self.settle_host_port(by.as_deref(), now);
         }
         if let Some(by) = self.agenda.nft_table.take() {
-            self.settle_nft_table(by.as_deref(), now);
+            self.settle_nft_table(by, now);
         }
         if now >= self.agenda.compared_at + settle::PERIOD {
             self.agenda.compared_at = now;

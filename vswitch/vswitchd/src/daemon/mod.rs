@@ -13,6 +13,7 @@
 //! | `start`  | from a configuration to a daemon that forwards |
 //! | `frames` | which workers have no packet memory left |
 //! | `kernel` | gathers what the kernel announces, and has it acted upon |
+//! | `nft_table` | orders the nftables table, and learns what becomes of that |
 //! | `settle` | compares what the kernel is to have with what it has |
 //! | `queued` | detaches pods whose DEL came while no daemon ran |
 //! | `recovery` | pods that the journal may have lost |
@@ -31,6 +32,7 @@ mod fallback;
 mod frames;
 mod handoff;
 mod kernel;
+mod nft_table;
 mod pending;
 mod queued;
 mod recovery;
@@ -124,6 +126,10 @@ pub struct Daemon {
     handoff: Handoff,
     pub(crate) change_times: ChangeTimes,
     syncs: Syncs,
+    /// The table of a reload that is not over.
+    reloading: Option<u64>,
+    /// What keeps pods from the world, and was logged.
+    known_rule_notes: Vec<String>,
     drop_sampling: DropSampling,
     pending: PendingPods,
     queue_watch: QueueWatch,

@@ -9,10 +9,8 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use controlplane::change::Performer as _;
 use controlplane::compile;
-use controlplane::desired::translation::difference;
-use controlplane::desired::{HostPortRepair, Translations};
+use controlplane::desired::HostPortRepair;
 use controlplane::plane::{Event, HostState};
 use controlplane::ports;
 use controlplane::repairs::Part;
@@ -194,27 +192,6 @@ impl Daemon {
         })
     }
 
-    /// The nftables table is the one that was set.
-    pub(super) fn settle_nft_table(&mut self, by: Option<&str>, now: Instant) {
-        let now = self.millis(now);
-        if !self.repairs.is_allowed(Part::NftTable, now) {
-            return;
-        }
-        match self.node.nft.settle() {
-            Ok(false) => self.repairs.is_fine(Part::NftTable),
-            Ok(true) => {
-                let what = "it was removed or changed";
-                log(&self.repairs.repaired(Part::NftTable, what, by, now));
-                // What came while it was gone is tracked untranslated.
-                let all = difference(&self.plane.translations(), &Translations::new());
-                if let Err(refusal) = self.node.forget_flows(&all, &[]) {
-                    tracing::warn!("{}", refusal.message);
-                }
-            }
-            Err(error) => self.is_broken(Part::NftTable, &chain(&error)),
-        }
-    }
-
     /// The NIC has our programs, unless it is gone itself, and the TAP beside it is there.
     pub(super) fn settle_uplink(&mut self, now: Instant) {
         let now = self.millis(now);
@@ -290,7 +267,7 @@ impl Daemon {
         }
     }
 
-    fn is_broken(&mut self, part: Part, why: &str) {
+    pub(super) fn is_broken(&mut self, part: Part, why: &str) {
         if let Some(note) = self.repairs.failed(part, why) {
             log(&note);
         }

@@ -51,10 +51,10 @@ use crate::journal::{self, Journal};
 use crate::lock::Locks;
 use crate::machine::{self, Facts};
 use crate::namespaces::Namespaces;
-use crate::nft_rules::{self, NftRules};
 use crate::node::{Arriving, Node};
 use crate::notify::Notify;
 use crate::router_advertisements::Advertised;
+use crate::rules::{self, Rules};
 use crate::sessions::{self, OpenSessions};
 use crate::underlay::Underlay;
 use crate::uplink::OpenUplink;
@@ -159,7 +159,7 @@ impl Daemon {
             }
             Some(host) => {
                 choices.push("no nftables table, as host.masquerade is false: pods reach a Service's pods only if kube-proxy masquerades by itself (masqueradeAll)".into());
-                nft_rules::remove_leftover(&host.interface);
+                rules::remove_leftover(&host.interface);
             }
             None => {}
         }
@@ -173,17 +173,16 @@ impl Daemon {
         let mut adjuster_file = config.control.socket.clone().into_os_string();
         adjuster_file.push(".adjust");
         let masquerades = config.host.as_ref().is_some_and(|host| host.masquerade);
-        let nft = match &host {
-            Some(host) if host.is_former && masquerades => NftRules::left_by_former(),
-            _ => NftRules::default(),
-        };
+        let is_left = masquerades && host.as_ref().is_some_and(|host| host.is_former);
+        let failed_rules = |source| Error::Control { action: "start a thread for nft", source };
         let node = Node {
             journal,
             publisher,
             uplink,
             underlay,
             host,
-            nft,
+            rules: Rules::start(is_left).map_err(failed_rules)?,
+            outdated: VecDeque::new(),
             netlink,
             cluster: config.node.cluster_prefixes.clone(),
             adjuster_file: adjuster_file.into(),
@@ -225,6 +224,8 @@ impl Daemon {
             change_times: ChangeTimes::default(),
             syncs: Syncs::default(),
             drop_sampling: DropSampling::default(),
+            reloading: None,
+            known_rule_notes: Vec::new(),
             pending: PendingPods::default(),
             queue_watch: QueueWatch::new(now),
             recovery: Recovery::default(),
@@ -260,6 +261,8 @@ impl Daemon {
         let change = self.plane.on(Event::Started { uplink, host }).map_err(refused)?;
         let notes = self.plane.carry_out(change, &mut self.node).map_err(refused)?;
         notes.iter().for_each(log);
+        // Without its rules a node is not to begin; one that has a former daemon's has them already.
+        self.node.rules.wait(rules::START_PATIENCE).map_err(Error::NotStarted)?;
         failpoint::hit("start-kernel")?;
         let mtu = self.plane.pod_mtu();
         let config = self.plane.config();
@@ -313,9 +316,9 @@ impl Daemon {
                 .inspect_err(|error| tracing::warn!("{}", chain(error)))
                 .ok();
         }
-        let observed = self.node.nft.observe();
-        let problems = observed.iter().flat_map(|observed| &observed.problems);
-        for problem in problems.chain(&self.legacy_firewalls()) {
+        // What there is to see is logged when it was seen.
+        self.node.rules.look(false);
+        for problem in self.legacy_firewalls() {
             tracing::warn!("{problem}");
         }
     }

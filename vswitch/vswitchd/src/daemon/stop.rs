@@ -8,16 +8,18 @@ use controlplane::plane::Event;
 use super::Daemon;
 use crate::config_file;
 use crate::error::chain;
-use crate::{descriptors, host, kernel, machine};
+use crate::{descriptors, host, kernel, machine, rules};
 
 impl Daemon {
     /// Reads the configuration again and takes over what can be taken over while running. A file
     /// with problems changes nothing.
     pub fn reload(&mut self) {
-        if let Err(why) = self.try_reload() {
-            tracing::error!("the configuration is not reloaded: {why}");
-        } else {
-            tracing::info!("the configuration is reloaded");
+        match self.try_reload() {
+            Err(why) => tracing::error!("the configuration is not reloaded: {why}"),
+            Ok(()) => {
+                self.reloading = Some(self.node.rules.ordered());
+                self.tell_of_reload();
+            }
         }
     }
 
@@ -44,7 +46,7 @@ impl Daemon {
         }
         let reload = Event::Reload { config: Box::new(fresh), follower };
         self.react(reload).map_err(|refusal| refusal.message)?;
-        self.node.nft.look_for_droppers();
+        self.node.rules.look_for_droppers();
         self.settle_all(Instant::now());
         Ok(())
     }
@@ -78,7 +80,8 @@ impl Daemon {
         if !leaves_nothing {
             return;
         }
-        let nft = node.nft.set(None).map_err(|error| chain(&error));
+        node.rules.set(None);
+        let nft = node.rules.wait(rules::END_PATIENCE);
         failpoint::pass("drain-nft");
         let host = node.host.map_or(Ok(()), |host| {
             node.store.forget(descriptors::HOST);

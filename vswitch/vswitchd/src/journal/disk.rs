@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -19,6 +18,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::JournalError;
 use super::file::{self, Lines, failed};
+use crate::ends_process::EndsProcess;
 
 /// What the thread is to do.
 #[derive(Debug)]
@@ -182,18 +182,6 @@ impl Waiter {
         file::put_in_place(&self.dir)?;
         (self.journal, self.is_lost, self.is_name_on_disk) = (Some(fresh), false, false);
         Ok(self.aside.take())
-    }
-}
-
-/// Ends the process where the thread panics: without it no client would be answered any more, and the
-/// next daemon has all that was written. The panic has said what it was.
-struct EndsProcess;
-
-impl Drop for EndsProcess {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            process::exit(1);
-        }
     }
 }
 

@@ -74,7 +74,7 @@ impl Daemon {
 
     pub(super) fn check(&self, request: &Check) -> Result<(), ErrorReply> {
         let lease = self.plane.model().check(request)?;
-        if !lease.port_mappings.is_empty() && !self.node.nft.is_in_force() {
+        if !lease.port_mappings.is_empty() && !self.node.rules.is_whole() {
             return refused(
                 ErrorKind::Conflict,
                 format!(

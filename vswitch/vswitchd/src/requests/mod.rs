@@ -6,7 +6,7 @@
 //! | file | answers |
 //! |---|---|
 //! | `attachments` | takes a pod's port over, and compares what a runtime knows |
-//! | `held`        | nothing: it holds answers back until the journal is on disk, and policies are known |
+//! | `held`        | nothing: it holds answers back until the journal is on disk, the nftables table in force, and policies known |
 //! | `show`        | `show ports`, `fdb`, `neighbors`, `drops` |
 //! | `kernel_drops` | what the kernel drops beside the switch, for `show ports` and `drops` |
 //! | `routes`      | `show fib`, `peers`: in force or hidden |
@@ -46,7 +46,7 @@ use controlplane::model::refuse;
 use controlplane::plane::Event;
 
 use crate::daemon::{Daemon, Told};
-use held::AwaitedPolicies;
+use held::{AwaitedPolicies, AwaitedTable, HeldChange};
 pub use held::{Handled, Held};
 
 impl Daemon {
@@ -54,7 +54,20 @@ impl Daemon {
     pub fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) -> Handled {
         // A pod that died a moment ago must not stand in the way of its successor.
         self.notice_gone_ports();
+        if let Some(held) = self.waits_for_look(&request) {
+            return Handled::Later(held);
+        }
         let is_release = matches!(request, Request::Detach(_));
+        let is_attach = matches!(request, Request::Attach(_));
+        let only_takes = is_release
+            || matches!(
+                request,
+                Request::Collect(_)
+                    | Request::Drain
+                    | Request::DeletePeer(_)
+                    | Request::DeleteRoute(_)
+            );
+        let promised = self.host_ports_promised_by(&request);
         let told = Told::by(&request);
         let is_reservation = matches!(request, Request::Reserve(_));
         let is_drain = matches!(request, Request::Drain);
@@ -69,7 +82,7 @@ impl Daemon {
             Ok(event) => event,
             Err(response) => return Handled::Now(*response),
         };
-        let before = self.node.journal.written();
+        let (before, table_before) = (self.node.journal.written(), self.node.rules.ordered());
         let answer = self.react(event);
         let response = answer.and_then(|answer| {
             answer.ok_or_else(|| refuse(ErrorKind::Internal, "a change has no answer"))
@@ -93,10 +106,33 @@ impl Daemon {
         if response.is_ok() || line > before {
             let policies = added.filter(|added| self.plane.is_pending(added));
             let policies = policies.map(AwaitedPolicies::of);
-            Handled::OnceOnDisk(Held { response, line, is_release, policies })
+            let table = self.awaited_table(table_before, is_attach, promised, only_takes);
+            Handled::Later(Held::Change(HeldChange { response, line, is_release, table, policies }))
         } else {
             Handled::Now(response)
         }
+    }
+
+    /// The nftables table that the answer to a change waits for, if the change has ordered one. What is ordered besides
+    /// with a pod that has no hostPorts is nothing that the pod needs.
+    fn awaited_table(
+        &self,
+        before: u64,
+        is_attach: bool,
+        is_promised: bool,
+        only_takes: bool,
+    ) -> Option<AwaitedTable> {
+        let ordered = self.node.rules.ordered();
+        let is_awaited = is_promised || ordered > before && !is_attach;
+        is_awaited.then(|| AwaitedTable::new(ordered, is_promised, only_takes))
+    }
+
+    /// Whether an ADD attaches a pod with hostPorts by this request. Where an interface is opened again, they are in
+    /// force.
+    fn host_ports_promised_by(&self, request: &Request) -> bool {
+        let Request::Attach(attach) = request else { return false };
+        let lease = self.plane.model().attachments.get(&attach.attachment);
+        lease.is_some_and(|lease| !lease.attached && !lease.port_mappings.is_empty())
     }
 
     /// The pod with a name that an ADD attaches with this request; none if its interface is opened again.

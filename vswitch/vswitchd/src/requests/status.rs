@@ -9,7 +9,7 @@ use api::{
 
 use crate::daemon::Daemon;
 use crate::host::strict_uplink_warning;
-use crate::nft_rules::Observed;
+use crate::rules::Observed;
 use controlplane::compile::vtep_mac;
 
 /// A table may have thousands that are refused; a person reads a few.
@@ -20,11 +20,12 @@ impl Daemon {
         let problems = self.problems(Instant::now());
         self.look_at_advertised();
         self.settle_forwarding(Instant::now());
-        let observed = self.node.nft.observe();
+        let observed = self.node.rules.seen().cloned();
         let mut warnings = self.attention();
         warnings.extend(self.repairs.attention(self.millis(Instant::now())));
         warnings.extend(self.node.journal.growth().cloned());
         warnings.extend(self.queue_note.clone());
+        warnings.extend(self.node.rules.note(Instant::now()));
         warnings.extend(self.sysctl_notes.clone());
         warnings.extend(self.strict_uplink());
         warnings.extend(self.legacy_firewalls());

@@ -1,15 +1,14 @@
-//! The program `nft`.
+//! What listings of `nft` show of our table and of the node's firewall.
 //!
-//! Enters: commands, from `masquerade`. Leaves: what it printed, or why it failed; and what its
-//! listings show of our table and of the node's firewall. Nothing but our own table is ever changed.
+//! Enters: listings, by way of `program`. Leaves: the table's owner, its elements and counters, and firewalls that
+//! drop; to `table`. Nothing is changed.
 
 use std::fs;
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
 
 use controlplane::desired::nft_table::{Elements, OWNER_MARK, TABLE};
 
+use super::program::Program;
 use crate::error::{Error, Result};
 
 /// What nft prints about a table that is not there.
@@ -17,7 +16,7 @@ const ABSENT: &str = "No such file or directory";
 
 /// The owner of the table with our name.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Owner {
+pub(super) enum Owner {
     /// There is none.
     Nobody,
     /// This daemon, or one that ended without removing it.
@@ -30,12 +29,18 @@ pub enum Owner {
 ///
 /// # Errors
 /// If `nft` is missing, or cannot list the table.
-pub fn owner(host_interface: &str) -> Result<Owner> {
-    match run(&format!("list {TABLE}\n")) {
+pub(super) fn owner(program: &Program, host_interface: &str) -> Result<Owner> {
+    match program.ask(&format!("list {TABLE}\n")) {
         Ok(listed) => Ok(judge(&listed, host_interface, is_interface)),
-        Err(Error::Masquerade(why)) if why.contains(ABSENT) => Ok(Owner::Nobody),
+        Err(error) if is_absent(&error) => Ok(Owner::Nobody),
         Err(error) => Err(error),
     }
+}
+
+/// Whether a run failed because what it is about is not there.
+#[must_use]
+pub(super) fn is_absent(error: &Error) -> bool {
+    matches!(error, Error::Masquerade(why) if why.contains(ABSENT))
 }
 
 /// A table that names the port of a daemon that has ended is a leftover: the port ends with it.
@@ -57,7 +62,7 @@ fn is_interface(name: &str) -> bool {
 
 /// Chains of others that drop what no rule of theirs accepts, out of a listing of chains.
 #[must_use]
-pub fn forward_droppers(listed: &str) -> Vec<String> {
+pub(super) fn forward_droppers(listed: &str) -> Vec<String> {
     let (mut table, mut chain) = ("", "");
     let mut droppers = Vec::new();
     for line in listed.lines().map(str::trim) {
@@ -74,26 +79,27 @@ pub fn forward_droppers(listed: &str) -> Vec<String> {
 
 /// How many connections the counters of a listing stand at, together.
 #[must_use]
-pub fn counted(listed: &str) -> u64 {
+pub(super) fn counted(listed: &str) -> u64 {
     let after = listed.split("counter packets ").skip(1);
     after.filter_map(|rest| rest.split(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 /// Our table as the kernel has it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Listing {
+pub(super) struct Listing {
     /// Everything but counters and elements of maps and sets.
-    pub frame: String,
+    pub(super) frame: String,
     /// Elements of maps and sets.
-    pub elements: Elements,
+    pub(super) elements: Elements,
 }
 
 /// Our table as the kernel has it.
 ///
 /// # Errors
 /// If `nft` is missing, or there is no such table.
-pub fn listed() -> Result<Listing> {
-    run(&format!("list {TABLE}\n")).map(|listed| take_apart(&without_counts(&listed)))
+pub(super) fn listed(program: &Program) -> Result<Listing> {
+    let listed = program.ask(&format!("list {TABLE}\n"))?;
+    Ok(take_apart(&without_counts(&listed)))
 }
 
 /// Elements follow `elements = {`, several a line or one, until `}`; those of a rule's own set do not.
@@ -139,53 +145,6 @@ fn without_counts(listed: &str) -> String {
         }
     }
     plain.join(" ")
-}
-
-/// Runs nft; what it printed.
-///
-/// # Errors
-/// If nft is missing, or reports an error.
-pub fn run(input: &str) -> Result<String> {
-    execute(input).map(|(printed, _)| printed)
-}
-
-/// Runs nft, to change something; the number of its process.
-///
-/// # Errors
-/// If nft is missing, or reports an error; nothing is changed then.
-pub fn change(input: &str) -> Result<u32> {
-    execute(input).map(|(_, pid)| pid)
-}
-
-fn execute(input: &str) -> Result<(String, u32)> {
-    let failed = |why: String| Error::Masquerade(why);
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .env("LC_ALL", "C")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => failed(
-                "the program `nft` is missing; install nftables, or set host.masquerade = false"
-                    .into(),
-            ),
-            _ => failed(format!("cannot run nft: {error}")),
-        })?;
-    let pid = child.id();
-    let mut stdin = child.stdin.take().expect("a pipe was asked for");
-    // An nft that ends early gives the reason on its stderr.
-    let _ = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    let output = child
-        .wait_with_output()
-        .map_err(|error| failed(format!("cannot wait for nft: {error}")))?;
-    if output.status.success() {
-        return Ok((String::from_utf8_lossy(&output.stdout).into_owned(), pid));
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(failed(format!("nft says: {}", said.trim().replace('\n', "; "))))
 }
 
 #[cfg(test)]
