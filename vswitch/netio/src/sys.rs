@@ -19,6 +19,18 @@ pub(crate) unsafe fn check_fd(result: c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Bounds how long a read of a socket waits; it fails with `WouldBlock` after that.
+pub(crate) fn set_receive_timeout(socket: BorrowedFd<'_>, seconds: i64) -> io::Result<()> {
+    let value = libc::timeval { tv_sec: seconds, tv_usec: 0 };
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes of `value`.
+    check(unsafe {
+        let value = (&raw const value).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, value, len)
+    })?;
+    Ok(())
+}
+
 /// Sets an option of a socket whose value is an integer.
 pub(crate) fn set_option(
     socket: BorrowedFd<'_>,

@@ -5,13 +5,17 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Instant;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
 
 use super::nfnetlink::{HEADER_BYTES, attribute, put, put_nested};
-use super::socket::{DATAGRAM_BYTES, Failure, Header, NLMSG_DONE, NLMSG_ERROR, parts};
+use super::socket::{
+    DATAGRAM_BYTES, Failure, Header, NLMSG_DONE, NLMSG_ERROR, PATIENCE, WHOLE_ANSWER, be_patient,
+    parts, read as read_datagram,
+};
 use crate::{Error, Result};
 
 // include/uapi/linux/netfilter/nfnetlink.h and nfnetlink_conntrack.h.
@@ -78,6 +82,7 @@ impl Conntrack {
         let failed = |source| Error::Socket { action: "open", source };
         let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed)?;
         socket.bind_auto().map_err(failed)?;
+        be_patient(&socket, PATIENCE)?;
         Ok(Self { socket, sequence: 0 })
     }
 
@@ -126,14 +131,9 @@ impl Conntrack {
         let sent = self.socket.send_to(&message, &NetlinkAddr::new(0, 0), 0);
         sent.map_err(|source| Failure::Socket { action: "write to", source })?;
         let mut datagram = Vec::with_capacity(DATAGRAM_BYTES);
+        let until = Instant::now() + WHOLE_ANSWER;
         loop {
-            datagram.clear();
-            match self.socket.recv_from(&mut datagram, 0) {
-                Ok((_, from)) if from.port_number() != 0 => continue,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(Failure::Socket { action: "read from", source }),
-            }
+            read_datagram(&self.socket, &mut datagram, until)?;
             for part in parts(&datagram) {
                 let Some(header) = Header::of(part) else { continue };
                 if header.sequence != self.sequence {

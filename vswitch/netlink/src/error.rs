@@ -26,6 +26,17 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// The kernel answered in no time that one waits for.
+    #[error(
+        "the kernel did not answer the request to {action} within {seconds} s; see what holds it up: `ip link` may hang as well"
+    )]
+    NoAnswer {
+        /// The request, and its object.
+        action: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+
     /// The kernel's answer could not be read.
     #[error("the kernel's answer to a netlink request is malformed: {reason}")]
     Malformed {

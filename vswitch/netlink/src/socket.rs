@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io;
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
@@ -9,6 +10,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use crate::{Error, Result};
 
@@ -24,6 +26,12 @@ pub(crate) const NLMSG_DONE: u16 = 3;
 /// Room for one datagram: the kernel makes those of a dump as long as the reader's room, up to
 /// 32 KB, and its notifications are shorter.
 pub(crate) const DATAGRAM_BYTES: usize = 1 << 15;
+
+/// The longest that the next datagram of an answer is waited for. The kernel makes each while it is asked for it, in
+/// milliseconds; the daemon's service manager is patient for five seconds.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// The longest that a whole answer may take: a million routes take some seconds.
+pub(crate) const WHOLE_ANSWER: Duration = Duration::from_secs(20);
 
 /// A socket for requests. Not shared: one request at a time.
 #[derive(Debug)]
@@ -41,6 +49,7 @@ impl Netlink {
         let failed = |source| Error::Socket { action: "open", source };
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
         socket.bind_auto().map_err(failed)?;
+        be_patient(&socket, PATIENCE)?;
         // Has the kernel filter dumps by the request's attributes (Linux 4.20). Without it we filter
         // alone, as we do in any case.
         let _ = socket.set_netlink_get_strict_chk(true);
@@ -167,16 +176,9 @@ impl Netlink {
         mut take: impl FnMut(&[u8]) -> std::result::Result<bool, Failure>,
     ) -> std::result::Result<(), Failure> {
         let mut datagram = Vec::with_capacity(DATAGRAM_BYTES);
+        let until = Instant::now() + WHOLE_ANSWER;
         loop {
-            datagram.clear();
-            let from = match self.socket.recv_from(&mut datagram, 0) {
-                Ok((_, from)) => from,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(Failure::Socket { action: "read from", source }),
-            };
-            if from.port_number() != 0 {
-                continue;
-            }
+            read(&self.socket, &mut datagram, until)?;
             for part in parts(&datagram) {
                 // Others answer an earlier request that failed half-way.
                 let is_ours = Header::of(part).is_some_and(|h| h.sequence == self.sequence);
@@ -186,6 +188,34 @@ impl Netlink {
             }
         }
     }
+}
+
+/// Bounds how long a read of this socket waits.
+pub(crate) fn be_patient(socket: &Socket, patience: Duration) -> Result<()> {
+    set_socket_timeout(socket, Timeout::Recv, Some(patience))
+        .map_err(|error| Error::Socket { action: "bound the waits of", source: error.into() })
+}
+
+/// Reads the kernel's next datagram, from a socket that is [`be_patient`].
+pub(crate) fn read(
+    socket: &Socket,
+    datagram: &mut Vec<u8>,
+    until: Instant,
+) -> std::result::Result<(), Failure> {
+    while Instant::now() < until {
+        datagram.clear();
+        match socket.recv_from(datagram, 0) {
+            Ok((_, from)) if from.port_number() == 0 => return Ok(()),
+            // Another process's.
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(Failure::NoAnswer { waited: PATIENCE });
+            }
+            Err(source) => return Err(Failure::Socket { action: "read from", source }),
+        }
+    }
+    Err(Failure::NoAnswer { waited: WHOLE_ANSWER })
 }
 
 type Request = NetlinkMessage<RouteNetlinkMessage>;
@@ -260,6 +290,7 @@ struct Answers {
 pub(crate) enum Failure {
     Refused(io::Error),
     Unreadable(String),
+    NoAnswer { waited: Duration },
     Socket { action: &'static str, source: io::Error },
 }
 
@@ -268,7 +299,7 @@ impl Failure {
     pub(crate) fn errno(&self) -> Option<i32> {
         match self {
             Self::Refused(error) => error.raw_os_error(),
-            Self::Unreadable(_) | Self::Socket { .. } => None,
+            Self::Unreadable(_) | Self::NoAnswer { .. } | Self::Socket { .. } => None,
         }
     }
 
@@ -276,6 +307,9 @@ impl Failure {
         match self {
             Self::Refused(source) => Error::Refused { action: action.to_string(), source },
             Self::Unreadable(reason) => Error::Malformed { reason },
+            Self::NoAnswer { waited } => {
+                Error::NoAnswer { action: action.to_string(), seconds: waited.as_secs() }
+            }
             Self::Socket { action, source } => Error::Socket { action, source },
         }
     }
@@ -298,7 +332,54 @@ pub(crate) fn parts(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::parts;
+    use std::time::{Duration, Instant};
+
+    use netlink_packet_core::NLM_F_ACK;
+    use netlink_packet_route::RouteNetlinkMessage;
+    use netlink_packet_route::link::LinkMessage;
+    use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+    use super::{Failure, Netlink, be_patient, parts, read, request};
+
+    /// No longer than a test may wait.
+    const NO_PATIENCE: Duration = Duration::from_millis(20);
+
+    #[test]
+    fn an_answer_that_does_not_come_is_not_waited_for() {
+        let mut netlink = Netlink::open().expect("a socket");
+        be_patient(&netlink.socket, NO_PATIENCE).expect("the kernel bounds it");
+        let refused = netlink.receive(|_| Ok(true)).expect_err("nothing was asked");
+        let told = refused.on("list the interfaces").to_string();
+        let wanted = "the kernel did not answer the request to list the interfaces within 2 s;";
+        assert!(told.starts_with(wanted), "{told}");
+        // One that comes late is none to the next request.
+        netlink.send(&mut request(links(), NLM_F_ACK)).expect("sent");
+        assert!(!netlink.dump(links(), "list the interfaces").expect("answered").is_empty());
+    }
+
+    fn links() -> RouteNetlinkMessage {
+        RouteNetlinkMessage::GetLink(LinkMessage::default())
+    }
+
+    #[test]
+    fn datagrams_of_other_processes_are_no_answer() {
+        let (mut ours, mut other) = (socket(), socket());
+        be_patient(&ours, NO_PATIENCE).expect("the kernel bounds it");
+        let own = ours.bind_auto().expect("bound");
+        other.bind_auto().expect("bound");
+        // Without CAP_NET_ADMIN processes may not send to one another.
+        for _ in 0..3 {
+            let _ = other.send_to(b"something", &SocketAddr::new(own.port_number(), 0), 0);
+        }
+        let read = |until| read(&ours, &mut Vec::with_capacity(99), until);
+        assert!(matches!(read(Instant::now()), Err(Failure::NoAnswer { .. })), "time is over");
+        let later = Instant::now() + Duration::from_secs(60);
+        assert!(matches!(read(later), Err(Failure::NoAnswer { .. })), "it is the kernel's");
+    }
+
+    fn socket() -> Socket {
+        Socket::new(NETLINK_ROUTE).expect("a socket")
+    }
 
     fn message(len: u32, bytes: usize) -> Vec<u8> {
         let mut message = len.to_ne_bytes().to_vec();

@@ -6,10 +6,13 @@
 
 use std::io;
 use std::mem::zeroed;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use crate::sys::{check, check_fd};
+use crate::sys::{check, check_fd, set_receive_timeout};
 use crate::{Error, Result};
+
+/// The longest that the kernel's acknowledgement is waited for, which it makes before the request is sent.
+const PATIENCE_SECONDS: i64 = 2;
 
 // include/uapi/linux/rtnetlink.h.
 const RTM_NEWQDISC: u16 = 36;
@@ -100,6 +103,7 @@ impl Tc {
         // SAFETY: three integers. The result is new and nobody else's.
         let socket =
             unsafe { check_fd(libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE)) }?;
+        set_receive_timeout(socket.as_fd(), PATIENCE_SECONDS)?;
         Ok(Self { socket, ifindex })
     }
 
@@ -147,7 +151,15 @@ impl Tc {
         let received = unsafe {
             libc::recv(self.socket.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0)
         };
-        let received = check(received as libc::c_int)?;
+        let received = check(received as libc::c_int).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "the kernel did not answer the request about tc within {PATIENCE_SECONDS} s"
+                ),
+            ),
+            _ => error,
+        })?;
         // The error follows the header.
         match answer[..received as usize].get(16..20).and_then(|error| error.try_into().ok()) {
             Some(error) => match i32::from_ne_bytes(error) {
