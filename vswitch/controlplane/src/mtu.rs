@@ -111,7 +111,8 @@ pub fn peer_mtu_problem(
     // Its encapsulation alone matters.
     let mut with = Model::default();
     with.pods.clone_from(&model.pods);
-    with.peers = Arc::new([(peer.name.clone(), (peer.clone(), Source::Runtime))].into());
+    let peer = Arc::new(peer.clone());
+    with.peers = Arc::new([(peer.name.clone(), (peer, Source::Runtime))].into());
     let (_, message) = problem(config, &with, uplink, uplink_mtu)?;
     Some(message)
 }

@@ -74,9 +74,8 @@ impl Base {
 
     /// Becomes that of this input, if what is different is not too much.
     fn follow(&mut self, input: &Input<'_>) -> bool {
-        let Some(Difference { mut prefixes, ends }) = self.made_of.difference(input) else {
-            return false;
-        };
+        let difference = self.made_of.difference(input, self.routes.len());
+        let Some(Difference { mut prefixes, ends }) = difference else { return false };
         let (old, new) = (&self.made_of.served, &input.model.served);
         if !Arc::ptr_eq(old, new) {
             services::follow(&mut self.tables.services, old, new);

@@ -3,7 +3,7 @@
 //! Enters: the same input as `compile`. Leaves: routes to `rib`, several for a prefix that several
 //! sources name.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use api::{Encapsulation, PeerSpec, RouteTarget, Source};
@@ -19,7 +19,7 @@ pub(super) enum Among<'p> {
     /// Every one.
     All,
     /// A few.
-    These(&'p BTreeSet<IpNet>),
+    These(&'p HashSet<IpNet>),
 }
 
 impl Among<'_> {
@@ -147,7 +147,7 @@ fn kernel<'a>(
 }
 
 fn by_address<'a>(input: &Input<'a>) -> HashMap<IpAddr, &'a PeerSpec> {
-    input.model.peers.values().map(|(peer, _)| (peer.address, peer)).collect()
+    input.model.peers.values().map(|(peer, _)| (peer.address, peer.as_ref())).collect()
 }
 
 /// The addresses that pods reach without the node's kernel: those of nodes and routers that packets

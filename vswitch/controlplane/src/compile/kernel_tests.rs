@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::Source;
+use api::{PeerSpec, Source};
 use dataplane::tables::{Adjacency, Encap, Tables};
 use ipnet::IpNet;
 
@@ -148,11 +148,11 @@ fn the_configuration_stands_above_and_the_cluster_below() {
         "198.18.2.128/25 via 198.51.100.2 dev eth0",
     ];
     let mut node = learned(&lines);
-    let mut cluster = node.model.peers["b"].0.clone();
+    let mut cluster = PeerSpec::clone(&node.model.peers["b"].0);
     cluster.name = "d".into();
     cluster.address = "203.0.113.14".parse().expect("an address");
     cluster.prefixes = vec!["198.18.77.0/24".parse().expect("a prefix")];
-    Arc::make_mut(&mut node.model.peers).insert("d".into(), (cluster, Source::Kubernetes));
+    Arc::make_mut(&mut node.model.peers).insert("d".into(), (cluster.into(), Source::Kubernetes));
     assert_eq!(source(&node, "198.18.2.0/24"), Some("config"));
     assert_eq!(source(&node, "198.18.50.0/24"), Some("config"));
     assert_eq!(source(&node, "198.18.77.0/24"), Some("kernel"));

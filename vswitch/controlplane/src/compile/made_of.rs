@@ -3,7 +3,7 @@
 //! Enters: the input that a base was made of, then another. Leaves: the prefixes that may have other
 //! routes, and the ends that may have other adjacencies, to `base`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -19,8 +19,9 @@ use crate::model::{Model, PodPrefixes};
 use crate::next_hop::NextHop;
 use crate::path_mtu::PathMtus;
 
-/// To follow more prefixes than these takes longer than to make all anew.
-const MOST: usize = 4096;
+/// So many prefixes are followed whatever there is, and more if they are fewer than half of all: beyond that little
+/// is left that need not be made anew.
+const FEW: usize = 4096;
 
 /// All that a base depends on. What is large is shared with the model, which replaces it as a whole
 /// and never changes what another has.
@@ -42,7 +43,7 @@ pub(super) struct MadeOf {
     pub(super) pod_mtu: u32,
 }
 
-type Peers = BTreeMap<String, (PeerSpec, Source)>;
+type Peers = BTreeMap<String, (Arc<PeerSpec>, Source)>;
 
 /// What forwarding has of the way to an underlay address.
 type Hop = (Option<IpAddr>, Option<MacAddr>, Option<u32>);
@@ -57,7 +58,7 @@ fn hop(hop: &NextHop) -> Hop {
 #[derive(Debug, Default)]
 pub(super) struct Difference {
     /// Prefixes that may have other routes, or routes that lead to another adjacency.
-    pub(super) prefixes: BTreeSet<IpNet>,
+    pub(super) prefixes: HashSet<IpNet>,
     /// Underlay addresses and neighbours that packets may have to be sent to otherwise.
     pub(super) ends: BTreeSet<IpAddr>,
 }
@@ -155,8 +156,8 @@ impl MadeOf {
         self.served = Arc::clone(&input.model.served);
     }
 
-    /// What this input has otherwise; `None` if that may be anything.
-    pub(super) fn difference(&self, input: &Input<'_>) -> Option<Difference> {
+    /// What this input has otherwise, beside so many routes; `None` if that may be anything, or is too much.
+    pub(super) fn difference(&self, input: &Input<'_>, known: usize) -> Option<Difference> {
         // By name here, too: a part that is kept and not compared does not compile.
         let Parts {
             config,
@@ -183,7 +184,7 @@ impl MadeOf {
             return None;
         }
         let mut difference = Difference {
-            prefixes: kernel.since(self.kernel)?,
+            prefixes: kernel.since(self.kernel)?.into_iter().collect(),
             ends: self.path_mtus.differing(path_mtus).collect(),
         };
         difference.ends.extend(self.other_hops(input));
@@ -196,7 +197,7 @@ impl MadeOf {
             difference.prefixes.extend(old.symmetric_difference(new).map(|one| IpNet::from(*one)));
         }
         difference.add_what_leads_to_ends(input);
-        (difference.prefixes.len() <= MOST).then_some(difference)
+        (difference.prefixes.len() <= FEW.max(known / 2)).then_some(difference)
     }
 
     fn other_hops(&self, input: &Input<'_>) -> Vec<IpAddr> {

@@ -6,7 +6,7 @@
 //! prefixes of its peers, and last what closes the gaps: an address of the cluster that no pod has
 //! is answered as unreachable and never leaves for the host's kernel, which would send it back.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use ipnet::IpNet;
 
@@ -31,7 +31,7 @@ pub fn routes<'a>(input: &Input<'a>) -> Rib<'a> {
 
 /// The routes that win for these prefixes; none for those that have no route.
 #[must_use]
-pub fn routes_for<'a>(input: &Input<'a>, prefixes: &BTreeSet<IpNet>) -> Vec<RibRoute<'a>> {
+pub fn routes_for<'a>(input: &Input<'a>, prefixes: &HashSet<IpNet>) -> Vec<RibRoute<'a>> {
     select(candidates(input, Among::These(prefixes))).routes
 }
 

@@ -234,14 +234,15 @@ impl Model {
             }
             Edit::Peer { peer, source } => {
                 let name = peer.name.clone();
-                match self.source_rib.peers.entry(source).or_default().insert(name.clone(), peer) {
-                    Some(peer) => Edit::Peer { peer, source },
+                let said = self.source_rib.peers.entry(source).or_default();
+                match said.insert(name.clone(), Arc::new(peer)) {
+                    Some(peer) => Edit::Peer { peer: Arc::unwrap_or_clone(peer), source },
                     None => Edit::NoPeer { name, source },
                 }
             }
             Edit::NoPeer { name, source } => {
                 match self.source_rib.peers.entry(source).or_default().remove(&name) {
-                    Some(peer) => Edit::Peer { peer, source },
+                    Some(peer) => Edit::Peer { peer: Arc::unwrap_or_clone(peer), source },
                     None => Edit::NoPeer { name, source },
                 }
             }

@@ -99,7 +99,7 @@ pub struct Model {
     pub attachments: BTreeMap<AttachmentId, Lease>,
     /// The peers in force, by name; each with the prefixes that no source above has. Made of
     /// `source_rib`.
-    pub peers: Arc<BTreeMap<String, (PeerSpec, Source)>>,
+    pub peers: Arc<BTreeMap<String, (Arc<PeerSpec>, Source)>>,
     /// The routes in force, by destination. Made of `source_rib`.
     pub routes: Arc<BTreeMap<IpNet, (RouteTarget, Source)>>,
     /// Peers and routes that each source names, in force or not.
@@ -255,7 +255,7 @@ impl Model {
 
     /// Every other node: those that were named, and those that the kernel's routes lead to.
     pub fn all_peers(&self) -> impl Iterator<Item = &PeerSpec> {
-        self.peers.values().map(|(peer, _)| peer).chain(self.kernel.peers.values())
+        self.peers.values().map(|(peer, _)| peer.as_ref()).chain(self.kernel.peers.values())
     }
 
     /// Addresses that two attachments hold, which only a damaged journal can bring about.

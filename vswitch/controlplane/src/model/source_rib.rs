@@ -17,7 +17,7 @@ use crate::config::{Claims, Config, THIS_NODE};
 #[derive(Debug, Clone, Default)]
 pub struct SourceRib {
     /// Peers by source, then by name.
-    pub peers: BTreeMap<Source, BTreeMap<String, PeerSpec>>,
+    pub peers: BTreeMap<Source, BTreeMap<String, Arc<PeerSpec>>>,
     /// Routes by source, then by destination.
     pub routes: BTreeMap<Source, BTreeMap<IpNet, RouteTarget>>,
 }
@@ -61,7 +61,8 @@ pub type Refused = BTreeMap<(Source, String), (PeerSpec, String)>;
 impl SourceRib {
     /// Replaces what the configuration names.
     pub(super) fn take_config(&mut self, config: &Config) {
-        let peers = config.peers.iter().map(|peer| (peer.name.clone(), peer.clone())).collect();
+        let peers =
+            config.peers.iter().map(|peer| (peer.name.clone(), Arc::new(peer.clone()))).collect();
         self.peers.insert(Source::Config, peers);
         let routes = config.routes.iter().map(|route| (route.prefix, route.target.clone()));
         self.routes.insert(Source::Config, routes.collect());
@@ -75,7 +76,7 @@ impl SourceRib {
     /// The peer of this name, as this source has it.
     #[must_use]
     pub fn peer(&self, source: Source, name: &str) -> Option<&PeerSpec> {
-        self.peers.get(&source)?.get(name)
+        self.peers.get(&source)?.get(name).map(Arc::as_ref)
     }
 
     /// The route to this prefix, as this source has it.
@@ -86,7 +87,7 @@ impl SourceRib {
 
     /// The peers of a source.
     pub fn peers_of(&self, source: Source) -> impl Iterator<Item = &PeerSpec> {
-        self.peers.get(&source).into_iter().flat_map(BTreeMap::values)
+        self.peers.get(&source).into_iter().flat_map(BTreeMap::values).map(Arc::as_ref)
     }
 
     /// The edits that make again what only the journal has.
@@ -127,16 +128,31 @@ impl Model {
     /// Makes what is in force of what the sources name.
     pub(super) fn resolve(&mut self) {
         let mut claims = self.claims();
-        let mut peers: BTreeMap<String, (PeerSpec, Source)> = BTreeMap::new();
+        let mut peers: BTreeMap<String, (Arc<PeerSpec>, Source)> = BTreeMap::new();
         let mut hidden = Hidden::default();
-        for (source, said) in &self.source_rib.peers {
+        let mut sources =
+            self.source_rib.peers.iter().filter(|(_, said)| !said.is_empty()).peekable();
+        while let Some((source, said)) = sources.next() {
+            let is_possible = |peer: &&PeerSpec| {
+                !peers.contains_key(&peer.name) && claims.judge_alone(peer).is_empty()
+            };
+            let every: Vec<_> = said.values().map(Arc::as_ref).collect();
+            // What the last source has is in no other's way.
+            let is_last = sources.peek().is_none();
+            if every.iter().all(is_possible)
+                && if is_last { claims.have_room_for(&every) } else { claims.take_all(&every) }
+            {
+                let whole = said.iter().map(|(name, peer)| (name.clone(), (peer.clone(), *source)));
+                peers.extend(whole);
+                continue;
+            }
             for (name, peer) in said {
                 let (rest, lost) = match peers.get(name) {
                     Some((_, above)) => (None, Some(above_all(*above))),
                     None => what_is_left(&claims, peer),
                 };
                 if let Some(reason) = lost {
-                    let mut lost = peer.clone();
+                    let mut lost = PeerSpec::clone(peer);
                     if let Some(rest) = &rest {
                         lost.prefixes.retain(|prefix| !rest.prefixes.contains(prefix));
                     }
@@ -144,7 +160,7 @@ impl Model {
                 }
                 if let Some(rest) = rest {
                     claims.take_with(peer, &rest.prefixes);
-                    peers.insert(name.clone(), (rest, *source));
+                    peers.insert(name.clone(), (Arc::new(rest), *source));
                 }
             }
         }

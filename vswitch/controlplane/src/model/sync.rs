@@ -8,6 +8,7 @@
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use api::{ErrorKind, ErrorReply, PeerSpec, PeerSync, Source};
 
@@ -81,7 +82,7 @@ impl Model {
         let mut changed: Vec<&PeerSpec> = Vec::new();
         for (name, peer) in known {
             match wanted.get(name.as_str()) {
-                Some(new) if *new == peer => {
+                Some(new) if **new == **peer => {
                     stays.insert(name, peer);
                 }
                 Some(new) => changed.push(new),
@@ -93,12 +94,20 @@ impl Model {
                 }
             }
         }
-        let (taken, mut claims) = self.decide_changed(known, &stays, changed.clone(), admit);
-        let is_taken: HashSet<&str> = taken.iter().map(|peer| peer.name.as_str()).collect();
-        edits.extend(taken.into_iter().map(|peer| Edit::Peer { peer: peer.clone(), source }));
-
+        let fresh =
+            order.iter().filter(|name| !known.contains_key(**name)).map(|name| wanted[name]);
+        let edit_of = |peer: &PeerSpec| Edit::Peer { peer: peer.clone(), source };
         let mut refused: Refused =
             self.refused.iter().filter(|((of, _), _)| *of != source).map(cloned).collect();
+        let coming: Vec<&PeerSpec> = changed.iter().copied().chain(fresh.clone()).collect();
+        if self.have_room(&stays, &coming, admit) {
+            edits.extend(coming.into_iter().map(edit_of));
+            return Synced { edits, refused };
+        }
+        let (taken, mut claims) = self.decide_changed(known, &stays, changed.clone(), admit);
+        let is_taken: HashSet<&str> = taken.iter().map(|peer| peer.name.as_str()).collect();
+        edits.extend(taken.into_iter().map(edit_of));
+
         // Those that stayed in their old form: what stood in their way may have moved meanwhile.
         for new in changed.iter().filter(|new| !is_taken.contains(new.name.as_str())) {
             let old = &known[&new.name];
@@ -106,7 +115,7 @@ impl Model {
             match problem(&claims, new, admit) {
                 None => {
                     claims.take(new);
-                    edits.push(Edit::Peer { peer: (*new).clone(), source });
+                    edits.push(edit_of(new));
                 }
                 Some(problem) => {
                     claims.take(old);
@@ -115,12 +124,11 @@ impl Model {
                 }
             }
         }
-        for name in order.iter().filter(|name| !known.contains_key(**name)) {
-            let new = wanted[name];
+        for new in fresh {
             match problem(&claims, new, admit) {
                 None => {
                     claims.take(new);
-                    edits.push(Edit::Peer { peer: new.clone(), source });
+                    edits.push(edit_of(new));
                 }
                 Some(problem) => {
                     refused.insert((source, new.name.clone()), (new.clone(), problem));
@@ -130,11 +138,25 @@ impl Model {
         Synced { edits, refused }
     }
 
+    /// Whether nothing stands against these beside those that stay, which is so nearly always: then none is to be
+    /// judged beside each of the others.
+    fn have_room(
+        &self,
+        stays: &BTreeMap<&str, &PeerSpec>,
+        coming: &[&PeerSpec],
+        admit: Admit<'_>,
+    ) -> bool {
+        let claims = self.claims_with_pods();
+        let all: Vec<_> = stays.values().chain(coming).copied().collect();
+        coming.iter().all(|peer| claims.judge_alone(peer).is_empty() && admit(peer).is_none())
+            && claims.have_room_for(&all)
+    }
+
     /// Of the known peers that are to change, those that can all at once; and what each peer has
     /// then. One that cannot keeps what it has, and others may not have it.
     fn decide_changed<'a>(
         &'a self,
-        known: &'a BTreeMap<String, PeerSpec>,
+        known: &'a BTreeMap<String, Arc<PeerSpec>>,
         stays: &BTreeMap<&'a str, &'a PeerSpec>,
         mut changing: Vec<&'a PeerSpec>,
         admit: Admit<'_>,

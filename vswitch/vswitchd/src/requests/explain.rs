@@ -192,7 +192,7 @@ impl Daemon {
 
     /// The node at this end of a tunnel, or with the pod of this address.
     fn node_with(&self, end: Option<IpAddr>, destination: IpAddr) -> String {
-        let mut peers = self.plane.model().peers.values().map(|(peer, _)| peer);
+        let mut peers = self.plane.model().peers.values().map(|(peer, _)| peer.as_ref());
         let by_end = peers.find(|peer| Some(peer.address) == end);
         let peer = by_end.or_else(|| self.peer_of(destination));
         peer.map(|peer| peer.name.clone())

@@ -124,7 +124,7 @@ impl Daemon {
     /// The node of the pod with this address.
     pub(super) fn peer_of(&self, address: IpAddr) -> Option<&PeerSpec> {
         let has = |peer: &&PeerSpec| peer.prefixes.iter().any(|prefix| prefix.contains(&address));
-        self.plane.model().peers.values().map(|(peer, _)| peer).find(has)
+        self.plane.model().peers.values().map(|(peer, _)| peer.as_ref()).find(has)
     }
 
     /// What all workers have learned, in one table; and the workers' time.
