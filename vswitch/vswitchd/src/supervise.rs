@@ -33,12 +33,12 @@ pub use child::DaemonOptions;
 use child::{Child, Ended, Program};
 use messages::{Message, Messages};
 
-/// A daemon that says nothing for so long is killed: it says `WATCHDOG=1` each second.
-const WATCHDOG: Duration = Duration::from_secs(10);
+/// A daemon that says nothing for so long is killed, as by WatchdogSec= of the unit: it says `WATCHDOG=1` each second.
+const WATCHDOG: Duration = Duration::from_secs(5);
 /// Until `READY=1`: a large journal and 100,000 routes take seconds.
 const START: Duration = Duration::from_secs(60);
-/// From SIGTERM to SIGKILL.
-const STOP: Duration = Duration::from_secs(10);
+/// From SIGTERM, or from where the daemon ends by itself, to SIGKILL: as TimeoutStopSec= of the unit.
+const STOP: Duration = Duration::from_secs(15);
 /// Exit code of a daemon that left nothing behind and is not to be started again.
 pub const DRAINED: u8 = 3;
 
@@ -127,9 +127,13 @@ impl Supervisor {
             self.wait(deadline)?;
             let (now, mut is_alive) = (Instant::now(), false);
             while let Some(message) = self.messages.next(child.id())? {
+                if matches!(message, Message::Ends) && !child.is_stopping {
+                    child.is_stopping = true;
+                    deadline = now + STOP;
+                }
                 is_alive |= self.take(message, child);
             }
-            if is_alive {
+            if is_alive && !child.is_stopping {
                 deadline = now + WATCHDOG;
             }
             if let Some(ended) = child.ended()? {
@@ -142,8 +146,8 @@ impl Supervisor {
             if self.signals.take_reload() {
                 child.signal(Signal::HUP);
             }
-            if self.signals.is_stopped && !child.is_stopping {
-                child.is_stopping = true;
+            if self.signals.is_stopped && !child.is_told_to_stop {
+                (child.is_stopping, child.is_told_to_stop) = (true, true);
                 child.signal(Signal::TERM);
                 deadline = now + STOP;
             }
@@ -167,6 +171,7 @@ impl Supervisor {
                 self.manager.send("WATCHDOG=1");
                 true
             }
+            Message::Ends => false,
             Message::Keep { name, fds } => {
                 self.store.extend(fds.into_iter().map(|fd| (name.clone(), fd)));
                 failpoint::pass("supervise-kept");

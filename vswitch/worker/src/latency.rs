@@ -19,7 +19,7 @@ use frame::Words;
 const UNIT_NS: u64 = 8;
 /// Buckets of an octave.
 const PER_OCTAVE: usize = 32;
-/// 2^34 ns are 17 s: a worker that does not turn for ten is ended by the watchdog.
+/// 2^34 ns are 17 s: a worker that does not turn for nine is ended by the watchdog.
 const LONGEST_NS: u64 = 1 << 34;
 /// The number of the bucket before [`LONGEST_NS`], and one more.
 const BUCKETS: usize = bucket(LONGEST_NS - 1) + 1;

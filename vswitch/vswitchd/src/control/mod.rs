@@ -159,10 +159,12 @@ impl ControlLoop {
                     token if !self.ready.contains(&token) => self.ready.push_back(token),
                     _ => {}
                 }
+                self.daemon.feed_watchdog();
             }
             // One request of each that has one, then the others have their turn.
             for token in std::mem::take(&mut self.ready) {
                 self.progress(token);
+                self.daemon.feed_watchdog();
             }
             self.answer_held();
             // The one that asked for it has its answer by the turn after.
@@ -183,10 +185,8 @@ impl ControlLoop {
                 self.accept();
                 self.daemon.look_at_frames(now);
                 self.daemon.balance_workers(now);
-                if self.daemon.workers_are_alive(now) {
-                    self.notify.send("WATCHDOG=1");
-                }
             }
+            self.daemon.feed_watchdog();
         }
     }
 

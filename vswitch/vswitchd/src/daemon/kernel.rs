@@ -183,13 +183,16 @@ impl Daemon {
             self.agenda.compared_at = now;
             self.settle_all(now);
         }
+        self.feed_watchdog();
         self.read_kernel_table(now);
+        self.feed_watchdog();
         let own = self.own_addresses();
         let ends = self.plane.underlay_ends();
         let next_hops =
             self.node.underlay.as_mut().and_then(|underlay| {
                 underlay.refresh(&ends).then(|| Arc::clone(underlay.next_hops()))
             });
+        self.feed_watchdog();
         let link = self.agenda.link.take();
         let before = self.uplink_choices();
         self.follow(Event::KernelChanged { link, own, next_hops });

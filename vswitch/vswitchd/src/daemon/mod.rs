@@ -48,7 +48,7 @@ use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::{ErrorReply, Reply};
 use controlplane::balance::Balance;
@@ -70,6 +70,7 @@ use crate::journal::OnDisk;
 use crate::lock::Locks;
 use crate::namespaces::{self, Namespaces};
 use crate::node::Node;
+use crate::notify::Notify;
 use crate::router_advertisements::Advertised;
 use change_times::ChangeTimes;
 use cores::CoreShares;
@@ -135,8 +136,15 @@ pub struct Daemon {
     queue_watch: QueueWatch,
     /// Pods that the journal may have lost.
     pub(crate) recovery: Recovery,
+    /// The service manager, which is to see that this thread turns, and when it last did.
+    notify: Notify,
+    fed: Instant,
     _locks: Locks,
 }
+
+/// The service manager's watchdog, which bites after five seconds, is fed no more often than this; and once a second
+/// by a control thread that has nothing else to do.
+const WATCHDOG_PERIOD: Duration = Duration::from_millis(500);
 
 impl Daemon {
     /// The control plane's time: milliseconds since the start.
@@ -346,9 +354,17 @@ impl Daemon {
             .collect()
     }
 
-    /// Whether every worker's loop has turned lately: the watchdog is fed only then.
-    pub fn workers_are_alive(&mut self, now: Instant) -> bool {
-        self.stalled_workers(now).is_empty()
+    /// Feeds the watchdog if it is time, and only while every worker's loop has turned lately. Called between the
+    /// steps of what may take long: no step takes seconds, while all that a reload of a large table comes to may.
+    pub fn feed_watchdog(&mut self) {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.fed) < WATCHDOG_PERIOD {
+            return;
+        }
+        self.fed = now;
+        if self.stalled_workers(now).is_empty() {
+            self.notify.send("WATCHDOG=1");
+        }
     }
 }
 

@@ -62,12 +62,15 @@ impl Daemon {
     /// Compares all parts.
     pub(super) fn settle_all(&mut self, now: Instant) {
         self.settle_host_port(None, now);
+        self.feed_watchdog();
         self.settle_nft_table(None, now);
         // Such as hostPorts of a pod that is gone, which nft failed to delete.
         if self.plane.is_nft_table_due() {
             self.follow(Event::NftTableOverdue);
         }
+        self.feed_watchdog();
         self.settle_maps(now);
+        self.feed_watchdog();
         self.look_at_advertised();
         self.look_at_namespaces();
         self.ask_for_reattachments();

@@ -147,7 +147,7 @@ impl Daemon {
         );
         failpoint::hit("start-workers")?;
         let mut netlink = Netlink::open().map_err(Error::Netlink)?;
-        let mut store = DescriptorStore::new(notify);
+        let mut store = DescriptorStore::new(notify.clone());
         let host = open_host_port(&mut netlink, &config, left.host.take(), &mut store)?;
         if let Some(host) = &host {
             workers.add_port(ports::HOST, &host.port, 0);
@@ -229,6 +229,8 @@ impl Daemon {
             pending: PendingPods::default(),
             queue_watch: QueueWatch::new(now),
             recovery: Recovery::default(),
+            notify,
+            fed: now,
             _locks: locks,
         };
         daemon.begin_handoff();

@@ -28,6 +28,7 @@ impl Daemon {
             config_file::load(&self.config_path).map_err(|refusal| format!("\n{refusal}"))?;
         let facts = machine::examine(&fresh, || self.recorded_addresses())
             .map_err(|error| chain(&error))?;
+        self.feed_watchdog();
         // At a start there is nothing to lose by waiting.
         let mut awaited = facts.iter().flat_map(|facts| &facts.awaited);
         let known: Vec<_> = self.plane.attention().collect();
@@ -44,8 +45,10 @@ impl Daemon {
             kernel::settle(follower, &mut self.node.netlink, now)
                 .map_err(|error| format!("the kernel's routes are not read: {}", chain(&error)))?;
         }
+        self.feed_watchdog();
         let reload = Event::Reload { config: Box::new(fresh), follower };
         self.react(reload).map_err(|refusal| refusal.message)?;
+        self.feed_watchdog();
         self.node.rules.look_for_droppers();
         self.settle_all(Instant::now());
         Ok(())

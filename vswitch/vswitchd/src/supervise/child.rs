@@ -64,7 +64,12 @@ impl Program {
             fcntl_setfd(fd, FdFlags::CLOEXEC)?;
         }
         // Waited for by `Child::ended`, with all others.
-        started.map(|started| Child { id: started.id(), is_ready: false, is_stopping: false })
+        started.map(|started| Child {
+            id: started.id(),
+            is_ready: false,
+            is_stopping: false,
+            is_told_to_stop: false,
+        })
     }
 }
 
@@ -73,8 +78,10 @@ pub(super) struct Child {
     id: u32,
     /// It forwards.
     pub(super) is_ready: bool,
-    /// It was told to stop.
+    /// It was told to stop, or ends by itself.
     pub(super) is_stopping: bool,
+    /// It was told to stop.
+    pub(super) is_told_to_stop: bool,
 }
 
 impl Child {

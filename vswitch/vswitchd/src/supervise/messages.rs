@@ -26,6 +26,8 @@ pub(super) enum Message {
     Ready,
     /// Every worker turns.
     Alive,
+    /// It ends by itself.
+    Ends,
     /// These are to be passed to the next daemon.
     Keep { name: String, fds: Vec<OwnedFd> },
     /// Those of this name are not.
@@ -106,6 +108,7 @@ fn read(text: &str, fds: Vec<OwnedFd>) -> Option<Message> {
     match text {
         _ if value("READY=") == Some("1") => Some(Message::Ready),
         _ if value("WATCHDOG=") == Some("1") => Some(Message::Alive),
+        _ if value("STOPPING=") == Some("1") => Some(Message::Ends),
         _ if value("FDSTORE=") == Some("1") => Some(Message::Keep { name: name()?, fds }),
         _ if value("FDSTOREREMOVE=") == Some("1") => Some(Message::Forget { name: name()? }),
         _ => None,

@@ -88,7 +88,7 @@ fn a_supervised_daemon_goes_on_where_the_former_one_ended() {
     let node = Node::new("");
     let running = node.start_as(node.supervised());
     let (a, b) = (running.plug("a"), running.plug("b"));
-    for (number, signal) in ["-KILL", "-TERM"].into_iter().enumerate() {
+    for (number, signal) in ["-KILL", "-TERM", "-STOP"].into_iter().enumerate() {
         running.ends_daemon(signal);
         // What is sent before the next one serves waits in the port.
         let payload = format!("after {number}");
