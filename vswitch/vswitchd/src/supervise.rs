@@ -283,3 +283,25 @@ pub fn end_with_supervisor() -> Result<()> {
 fn own_id() -> u32 {
     process::id()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{START, STOP, WATCHDOG};
+
+    /// A new container has none of the descriptors that this process holds.
+    #[test]
+    fn the_liveness_probe_waits_for_longer_than_the_supervisor() {
+        let manifest = include_str!("../../../config/kubernetes/base/daemonset.yaml");
+        let (_, probe) = manifest.split_once("livenessProbe:").expect("vswitchd has one");
+        assert!(!probe.contains("livenessProbe:"), "it is vswitchd's alone");
+        let value = |key: &str| {
+            let (_, behind) = probe.split_once(key).expect("the probe has this key");
+            let number = behind.lines().next().expect("a value").trim();
+            number.parse::<u64>().expect("a number")
+        };
+        let patience = value("periodSeconds:") * value("failureThreshold:");
+        assert!(patience > (WATCHDOG + STOP + START).as_secs(), "{patience} s");
+        let command = probe.lines().find(|line| line.contains("command:")).expect("a command");
+        assert!(command.ends_with("[/usr/local/sbin/vswitchctl, status]"), "{command}");
+    }
+}
