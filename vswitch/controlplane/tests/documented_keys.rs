@@ -11,7 +11,7 @@ use controlplane::plane::needs_restart;
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// A valid file that has every section, and of each no more than its other keys need.
-const SECTIONS: [(&str, &str); 14] = [
+const SECTIONS: [(&str, &str); 15] = [
     (
         "[node]",
         "name = \"node-a\"\npod_prefixes = [\"198.18.1.0/24\"]\ncluster_prefixes = [\"198.18.0.0/16\"]\n",
@@ -24,6 +24,7 @@ const SECTIONS: [(&str, &str); 14] = [
     ("[workers]", ""),
     ("[control]", ""),
     ("[metrics]", ""),
+    ("[sandbox]", ""),
     ("[kubernetes]", ""),
     ("[[policies]]", "name = \"p\"\npods = [\"demo/db\"]\ningress = []\negress = []\n"),
     ("[routes.kernel]", ""),
@@ -79,6 +80,7 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ("[control]", "state_dir", "state_dir = \"/var/lib/other\""),
     ("[metrics]", "listen", "listen = \"127.0.0.1:9750\""),
     ("[metrics]", "services", "services = true"),
+    ("[sandbox]", "seccomp", "seccomp = \"log\""),
     ("[kubernetes]", "policies", "policies = true"),
     ("[[policies]]", "name", "name = \"q\""),
     ("[[policies]]", "pods", "pods = [\"*\"]"),

@@ -122,6 +122,11 @@ pub enum Error {
     /// A worker cannot start.
     #[error("the workers cannot be started")]
     Workers(#[source] std::io::Error),
+    /// The kernel takes no filter of system calls.
+    #[error(
+        "the kernel takes no filter of system calls; set sandbox.seccomp = \"off\" to run without one"
+    )]
+    Sandbox(#[source] std::io::Error),
     /// The daemon that was asked to drain the node did not.
     #[error(
         "the node is not drained; a daemon has to run for that, as it has the pods' ports open"

@@ -22,6 +22,7 @@
 //! | [`control`]    | the loop: socket, signals, kernel, time |
 //! | [`metrics`]    | counters for Prometheus |
 //! | [`lock`], [`notify`] | one daemon a socket; the service manager |
+//! | [`sandbox`]    | the system calls that each thread may make |
 //! | [`sessions`]   | the session table that the workers share |
 //! | [`namespaces`] | when pods' network namespaces end |
 //! | [`supervise`] | plays the service manager where there is none |
@@ -49,6 +50,7 @@ pub mod notify;
 pub mod requests;
 pub mod router_advertisements;
 pub mod rules;
+pub mod sandbox;
 pub mod sessions;
 pub mod supervise;
 pub mod sysctl;

@@ -8,11 +8,11 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 use netio::port::PortFd;
 use netio::uplink::{Rx, Tx};
 
-use crate::essential;
+use crate::{Confine, essential};
 
 /// What is to be closed, by being dropped.
 pub(crate) enum Disused {
@@ -31,14 +31,28 @@ pub(crate) struct Closer {
 }
 
 impl Closer {
-    pub(crate) fn spawn() -> io::Result<Self> {
-        Self::spawn_with(drop)
+    /// Starts the thread, confined.
+    pub(crate) fn spawn(confine: Confine) -> io::Result<Self> {
+        Self::spawn_with(confine, drop)
     }
 
     /// `close` is called for each handle.
-    fn spawn_with(close: impl FnMut(Disused) + Send + 'static) -> io::Result<Self> {
+    fn spawn_with(
+        confine: Confine,
+        close: impl FnMut(Disused) + Send + 'static,
+    ) -> io::Result<Self> {
         let (to_close, handles) = unbounded();
-        let thread = essential::spawn("closer", move || handles.into_iter().for_each(close))?;
+        let (confined_tx, confined) = bounded(1);
+        let thread = essential::spawn("closer", move || {
+            let outcome = confine();
+            let is_confined = outcome.is_ok();
+            // Whoever starts it waits.
+            let _ = confined_tx.send(outcome);
+            if is_confined {
+                handles.into_iter().for_each(close);
+            }
+        })?;
+        confined.recv().map_err(|_| io::Error::other("the closer ended at its start"))??;
         Ok(Self { to_close, thread })
     }
 
@@ -66,8 +80,8 @@ mod tests {
     fn a_panic_of_the_closer_ends_the_process() {
         let message =
             ends_its_process("closer::tests::a_panic_of_the_closer_ends_the_process", || {
-                let closer =
-                    Closer::spawn_with(|_| panic!("no such descriptor")).expect("a thread");
+                let close = |_| panic!("no such descriptor");
+                let closer = Closer::spawn_with(Arc::new(|| Ok(())), close).expect("a thread");
                 let (port, _other_end) = PortFd::pair().expect("a socketpair");
                 closer
                     .to_close()

@@ -103,7 +103,7 @@ use handoff::{Bell, Ring};
 pub use latency::{Latencies, LatencyPath, LatencySnapshot};
 pub use port_io::{PortIo, PortIoChoice};
 pub use schedule::work;
-pub use spec::{Idle, SharedState, WorkerSpec, WorkerUplink};
+pub use spec::{Confine, Confinement, Idle, SharedState, WorkerSpec, WorkerUplink};
 use state::Shared;
 pub use state::WorkerState;
 use turn::{Inbox, Outbox, Turn};
@@ -144,18 +144,19 @@ const PATH_MTUS: usize = 256;
 pub(crate) const WAKE: Token = Token(usize::MAX);
 
 impl Workers {
-    /// Starts and pins them. Each uses the published tables before this returns.
+    /// Starts, pins and confines them. Each uses the published tables before this returns.
     ///
     /// # Errors
-    /// If a thread or its readiness queue cannot be made.
+    /// If a thread or its readiness queue cannot be made, or a worker cannot be confined.
     pub fn spawn(
         specs: Vec<WorkerSpec>,
         tables: &Arc<ArcSwap<Tables>>,
         state: &SharedState,
+        confinement: &Confinement,
     ) -> io::Result<Self> {
         let (port_gone, gone_ports) = unbounded();
         let (path_mtu, path_mtus) = bounded(PATH_MTUS);
-        let closer = Closer::spawn()?;
+        let closer = Closer::spawn(Arc::clone(&confinement.closer))?;
         let tx_budgets = Arc::<Budgets>::default();
         let rx_budgets = Arc::<Budgets>::default();
         let count = specs.len();
@@ -178,6 +179,7 @@ impl Workers {
                 let sweep = SweepCursor::new(spec.id as u32, count as u32);
                 let (tx_budgets, rx_budgets) = (Arc::clone(&tx_budgets), Arc::clone(&rx_budgets));
                 let (state, bell) = (state.clone(), Arc::clone(&bell));
+                let confine = Arc::clone(&confinement.worker);
                 let inbox =
                     Inbox { commands: inbox, tables, state, tx_budgets, rx_budgets, sweep, bell };
                 let outbox = Outbox {
@@ -189,7 +191,8 @@ impl Workers {
                 essential::spawn(&format!("worker-{id}"), move || {
                     shared.pinned.store(cores::pin(core), Ordering::Relaxed);
                     shared.thread_id.store(cores::thread_id(), Ordering::Relaxed);
-                    match Turn::new(spec, poll, inbox, shared, outbox) {
+                    let turn = Turn::new(spec, poll, inbox, shared, outbox);
+                    match turn.and_then(|turn| confine().map(|()| turn)) {
                         Ok(turn) => {
                             // A closed channel means that the starter gave up; the turn ends too.
                             let _ = ready_tx.send(Ok(()));

@@ -3,6 +3,8 @@
 //! Enters: the configuration's and the NIC's share of each worker, from the control thread. Leaves: nothing; `turn`
 //! takes it apart.
 
+use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,6 +31,31 @@ pub struct SharedState {
     /// The moment from which workers count time: the kernel's boot, so that a session's age means the
     /// same after a restart.
     pub origin: Instant,
+}
+
+/// Gives up what the calling thread needs no more.
+pub type Confine = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
+
+/// What each thread gives up once it has all that it works with, and before its work begins. By default nothing.
+#[derive(Clone)]
+pub struct Confinement {
+    /// Is called by each worker.
+    pub worker: Confine,
+    /// Is called by the closer.
+    pub closer: Confine,
+}
+
+impl Default for Confinement {
+    fn default() -> Self {
+        let nothing: Confine = Arc::new(|| Ok(()));
+        Self { worker: Arc::clone(&nothing), closer: nothing }
+    }
+}
+
+impl fmt::Debug for Confinement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Confinement")
+    }
 }
 
 /// One worker to be started.

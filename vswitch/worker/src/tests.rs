@@ -15,7 +15,7 @@ use frame::{Packet, Pool};
 use netio::port::{PortFd, Recv};
 
 use super::essential::testing::ends_its_process;
-use super::{Command, Idle, PortIo, SharedState, WorkerSpec, Workers};
+use super::{Command, Confinement, Idle, PortIo, SharedState, WorkerSpec, Workers};
 
 mod handoff;
 mod latencies;
@@ -124,8 +124,8 @@ fn state() -> SharedState {
 
 fn forwards_between_pods(idle: Idle) {
     let published = Arc::new(ArcSwap::from_pointee(tables(1, 2)));
-    let workers =
-        Workers::spawn(vec![spec(idle)], &published, &state()).expect("threads can be made");
+    let workers = Workers::spawn(vec![spec(idle)], &published, &state(), &Confinement::default())
+        .expect("threads can be made");
     let pods: Vec<_> = (1..=2)
         .map(|number| {
             let (ours, theirs) = PortFd::pair().expect("a socketpair");
@@ -163,8 +163,9 @@ fn a_worker_that_spins_forwards_alike() {
 #[test]
 fn a_removed_port_is_closed_and_its_number_starts_anew() {
     let published = Arc::new(ArcSwap::from_pointee(tables(1, 1)));
-    let workers = Workers::spawn(vec![spec(Idle::Micros(0))], &published, &state())
-        .expect("threads can be made");
+    let workers =
+        Workers::spawn(vec![spec(Idle::Micros(0))], &published, &state(), &Confinement::default())
+            .expect("threads can be made");
     let (ours, theirs) = PortFd::pair().expect("a socketpair");
     workers.add_port(PortId(1), &Arc::new(ours), 0);
     let pool = Pool::new(4);
@@ -199,8 +200,9 @@ fn a_removed_port_is_closed_and_its_number_starts_anew() {
 #[test]
 fn a_port_whose_far_side_ends_is_reported_once() {
     let published = Arc::new(ArcSwap::from_pointee(tables(1, 1)));
-    let workers = Workers::spawn(vec![spec(Idle::Micros(0))], &published, &state())
-        .expect("threads can be made");
+    let workers =
+        Workers::spawn(vec![spec(Idle::Micros(0))], &published, &state(), &Confinement::default())
+            .expect("threads can be made");
     let (ours, theirs) = PortFd::pair().expect("a socketpair");
     workers.add_port(PortId(1), &Arc::new(ours), 0);
     drop(theirs);
@@ -277,8 +279,9 @@ fn what_was_learned_is_forgotten_before_newer_tables() {
         Arc::new(tables)
     };
     let published = Arc::new(ArcSwap::new(stretched(1)));
-    let workers = Workers::spawn(vec![spec(Idle::Micros(0))], &published, &state())
-        .expect("threads can be made");
+    let workers =
+        Workers::spawn(vec![spec(Idle::Micros(0))], &published, &state(), &Confinement::default())
+            .expect("threads can be made");
     let (ours, theirs) = PortFd::pair().expect("a socketpair");
     workers.add_port(PortId(1), &Arc::new(ours), 0);
     let pool = Pool::new(4);
@@ -303,8 +306,13 @@ fn what_was_learned_is_forgotten_before_newer_tables() {
 fn a_panic_of_a_worker_ends_the_process() {
     let message = ends_its_process("tests::a_panic_of_a_worker_ends_the_process", || {
         let published = Arc::new(ArcSwap::from_pointee(tables(1, 1)));
-        let workers = Workers::spawn(vec![spec(Idle::Micros(0))], &published, &state())
-            .expect("threads can be made");
+        let workers = Workers::spawn(
+            vec![spec(Idle::Micros(0))],
+            &published,
+            &state(),
+            &Confinement::default(),
+        )
+        .expect("threads can be made");
         workers.handles[0].send(Command::Panic);
         workers.stop();
     });

@@ -17,7 +17,9 @@ use frame::{Packet, Pool};
 use netio::port::{PortFd, Recv};
 use netio::uplink::UplinkQueue;
 use rustix::thread::gettid;
-use worker::{Idle, LatencyPath, PortIo, SharedState, WorkerSpec, WorkerUplink, Workers};
+use worker::{
+    Confinement, Idle, LatencyPath, PortIo, SharedState, WorkerSpec, WorkerUplink, Workers,
+};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const PACKETS: u64 = 1000;
@@ -94,7 +96,8 @@ fn a_worker_that_forwards_allocates_nothing() {
 fn forwards_without_allocations(port_io: PortIo) {
     let published = Arc::new(ArcSwap::from_pointee(tables()));
     let workers =
-        Workers::spawn(vec![spec(0, port_io)], &published, &state()).expect("threads can be made");
+        Workers::spawn(vec![spec(0, port_io)], &published, &state(), &Confinement::default())
+            .expect("threads can be made");
     let far: Vec<_> = [1, 2]
         .map(|number| {
             let (ours, theirs) = PortFd::pair().expect("a socketpair");
@@ -212,7 +215,8 @@ fn hands_over_without_allocations(watched: usize) {
         .enumerate()
         .map(|(id, uplink)| WorkerSpec { uplink: Some(uplink), ..spec(id, PortIo::ReadWrite) });
     let mut workers =
-        Workers::spawn(specs.collect(), &published, &state()).expect("threads can be made");
+        Workers::spawn(specs.collect(), &published, &state(), &Confinement::default())
+            .expect("threads can be made");
     let (ours, pod) = PortFd::pair().expect("a socketpair");
     workers.add_port(PortId(2), &Arc::new(ours), 0);
     workers.hand_over(0, &[1]);

@@ -61,6 +61,8 @@ pub struct Config {
     pub control: ControlSettings,
     /// Where counters are read from, by Prometheus or the like.
     pub metrics: MetricsSettings,
+    /// What the daemon takes from itself.
+    pub sandbox: SandboxSettings,
     /// What a cluster's pods have beside others.
     pub kubernetes: KubernetesSettings,
     /// What is allowed between pods, beside what sources tell.
@@ -254,6 +256,24 @@ pub struct MetricsSettings {
     pub listen: Option<MetricsAddress>,
     /// Tells the connections of each service, too.
     pub services: bool,
+}
+
+/// `[sandbox]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SandboxSettings {
+    /// What a system call meets that the filter of its thread does not allow.
+    pub seccomp: SeccompSetting,
+}
+
+/// What a system call meets that the filter of its thread does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeccompSetting {
+    /// It ends the daemon.
+    Kill,
+    /// It is done, and the kernel's log names it.
+    Log,
+    /// There is no filter.
+    Off,
 }
 
 /// `[kubernetes]`

@@ -15,7 +15,8 @@ use super::values::nothing_to_encapsulate_by;
 use super::{
     BridgeSettings, Config, ControlSettings, HandoffSetting, HostSettings, KernelRouteSettings,
     KubernetesSettings, MetricsSettings, NodeSettings, OverlaySettings, PortIoSetting,
-    SendByChoice, UplinkChoice, UplinkSettings, WorkerSettings, Xdp,
+    SandboxSettings, SeccompSetting, SendByChoice, UplinkChoice, UplinkSettings, WorkerSettings,
+    Xdp,
 };
 
 pub(super) const PREFIX: &str = "a prefix such as \"198.18.1.0/24\" or \"fd00:18:1::/64\"";
@@ -40,6 +41,8 @@ const PORT_IO: [(&str, PortIoSetting); 3] = [
     ("io_uring", PortIoSetting::IoUring),
     ("read_write", PortIoSetting::ReadWrite),
 ];
+const SECCOMP: [(&str, SeccompSetting); 3] =
+    [("kill", SeccompSetting::Kill), ("log", SeccompSetting::Log), ("off", SeccompSetting::Off)];
 const ENCAPSULATES: [(&str, Encapsulate); 3] = [
     ("always", Encapsulate::Always),
     ("cross-subnet", Encapsulate::CrossSubnet),
@@ -111,6 +114,7 @@ pub(super) fn read(file: &str, text: &str) -> (Option<Config>, Vec<Problem>) {
     let workers = workers(&mut reader, &mut root);
     let control = control(&mut reader, &mut root);
     let metrics = metrics(&mut reader, &mut root);
+    let sandbox = sandbox(&mut reader, &mut root);
     let kubernetes = kubernetes(&mut reader, &mut root);
     let policies = policies::read(&mut reader, &mut root);
     let peers = peers(&mut reader, &mut root);
@@ -129,6 +133,7 @@ pub(super) fn read(file: &str, text: &str) -> (Option<Config>, Vec<Problem>) {
         workers,
         control,
         metrics,
+        sandbox,
         kubernetes,
         policies,
         peers,
@@ -324,6 +329,13 @@ fn control<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> ControlSettin
         socket: PathBuf::from(socket.unwrap_or_else(|| api::DEFAULT_SOCKET.into())),
         state_dir: PathBuf::from(state_dir.unwrap_or_else(|| api::DEFAULT_STATE_DIR.into())),
     }
+}
+
+fn sandbox<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> SandboxSettings {
+    let mut section = reader.section(root, "sandbox");
+    let seccomp = reader.one_of(&mut section, "seccomp", &SECCOMP).unwrap_or(SeccompSetting::Kill);
+    reader.finish(section);
+    SandboxSettings { seccomp }
 }
 
 fn metrics<'t>(reader: &mut Reader<'t>, root: &mut Section<'t>) -> MetricsSettings {

@@ -89,6 +89,7 @@ fn the_shipped_file_names_every_key_that_is_read() {
         "[workers]",
         "[control]",
         "[metrics]",
+        "[sandbox]",
         "[kubernetes]",
         "[[policies]]",
         "[[peers]]",
@@ -241,6 +242,10 @@ fn a_problem_names_line_key_and_expectation() {
         (
             "[workers]\nport_io = \"mmap\"\n",
             "f:8: workers.port_io: expected \"auto\" or \"io_uring\" or \"read_write\", found \"mmap\"",
+        ),
+        (
+            "[sandbox]\nseccomp = \"trap\"\n",
+            "f:8: sandbox.seccomp: expected \"kill\" or \"log\" or \"off\", found \"trap\"",
         ),
         (
             "[workers]\ncores = [1,\n1]\n",
@@ -431,7 +436,7 @@ fn every_problem_is_shown_at_once() {
             "f:13: peers[1].address: peer \"b\" has 203.0.113.12 already",
             "f:14: peers[1].prefixes: 198.18.2.0/24 overlaps 198.18.2.0/24 of b",
             "f:16: overlay.vni: expected a whole number from 1 to 16777215, found 0",
-            "f:17: typo: unknown key; expected one of attachment, bridge, control, host, kubernetes, metrics, node, overlay, peers, policies, routes, uplink, workers",
+            "f:17: typo: unknown key; expected one of attachment, bridge, control, host, kubernetes, metrics, node, overlay, peers, policies, routes, sandbox, uplink, workers",
         ]
     );
 }

@@ -79,6 +79,7 @@ fn merged(old: &Config, fresh: Config) -> Config {
         workers: old.workers.clone(),
         control: old.control.clone(),
         metrics: old.metrics.clone(),
+        sandbox: old.sandbox,
         ..fresh
     };
     config.overlay.vtep_mac = old.overlay.vtep_mac;
@@ -111,6 +112,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     compare("[workers]", old.workers == new.workers);
     compare("[control]", old.control == new.control);
     compare("[metrics]", old.metrics == new.metrics);
+    compare("[sandbox]", old.sandbox == new.sandbox);
     compare("overlay.vtep_mac", old.overlay.vtep_mac == new.overlay.vtep_mac);
     let bridge = |config: &Config| {
         let bridge = &config.bridge;

@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::metrics::{MetricsServer, Questions};
 use crate::notify::Notify;
 use crate::requests::{Handled, Held, fault};
+use crate::sandbox::ThreadKind;
 use client::{Client, Progress};
 pub use listener::Socket;
 pub use signals::Signals;
@@ -103,11 +104,18 @@ impl ControlLoop {
         })
     }
 
-    /// Serves until it is signalled to stop, or drained; then stops the daemon. True if it was drained.
+    /// Confines this thread and serves until it is signalled to stop, or drained; then stops the daemon. True if it
+    /// was drained.
     ///
     /// # Errors
-    /// If readiness can no longer be waited for.
+    /// If readiness can no longer be waited for, or the thread cannot be confined.
     pub fn run(mut self) -> Result<bool> {
+        // From here on: what starts the daemon takes calls that nothing takes later.
+        let confine = self.daemon.sandbox.confining(ThreadKind::Control);
+        if let Err(source) = confine() {
+            self.daemon.give_up();
+            return Err(Error::Sandbox(source));
+        }
         self.daemon.socket_is_open();
         failpoint::pass("start-ready");
         self.notify.send("READY=1");
@@ -328,7 +336,7 @@ fn serve_metrics(daemon: &Daemon, poll: &Poll) -> Result<Option<(MetricsServer, 
     let Some(address) = daemon.metrics_address() else { return Ok(None) };
     let waker = Waker::new(poll.registry(), METRICS)
         .map_err(|source| Error::Control { action: "be woken for metrics", source })?;
-    MetricsServer::start(address, waker).map(Some)
+    MetricsServer::start(address, waker, &daemon.sandbox).map(Some)
 }
 
 /// The socket, and the readiness of all that is waited for.

@@ -72,6 +72,7 @@ use crate::namespaces::{self, Namespaces};
 use crate::node::Node;
 use crate::notify::Notify;
 use crate::router_advertisements::Advertised;
+use crate::sandbox::Sandbox;
 use change_times::ChangeTimes;
 use cores::CoreShares;
 use drop_sampling::DropSampling;
@@ -139,6 +140,8 @@ pub struct Daemon {
     /// The service manager, which is to see that this thread turns, and when it last did.
     notify: Notify,
     fed: Instant,
+    /// Filters of threads.
+    pub(crate) sandbox: Sandbox,
     _locks: Locks,
 }
 

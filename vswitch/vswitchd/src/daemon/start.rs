@@ -55,6 +55,7 @@ use crate::node::{Arriving, Node};
 use crate::notify::Notify;
 use crate::router_advertisements::Advertised;
 use crate::rules::{self, Rules};
+use crate::sandbox::Sandbox;
 use crate::sessions::{self, OpenSessions};
 use crate::underlay::Underlay;
 use crate::uplink::OpenUplink;
@@ -82,7 +83,10 @@ impl Daemon {
         let facts = machine::examine(&config, recorded)?;
         let (mut choices, mut warnings) = (Vec::new(), Vec::new());
         let own = facts.as_ref().map(|facts| facts.addresses);
-        let (journal, mut model, former) = restore(&config, own, &mut warnings)?;
+        let sandbox = Sandbox::new(config.sandbox.seccomp)?;
+        choices.push(sandbox.choice());
+        warnings.extend(sandbox.warning());
+        let (journal, mut model, former) = restore(&config, own, &sandbox, &mut warnings)?;
         failpoint::hit("start-queue-emptied")?;
         if let Some(own) = own {
             model.set_own_addresses(own);
@@ -139,7 +143,8 @@ impl Daemon {
             sessions::open(run_dir, &boot_id).map_err(Error::Workers)?;
         choices.push(choice);
         warnings.extend(warning);
-        let workers = Workers::spawn(specs, publisher.shared(), &shared).map_err(Error::Workers)?;
+        let workers = Workers::spawn(specs, publisher.shared(), &shared, &sandbox.of_workers())
+            .map_err(Error::Workers)?;
         choices.extend(
             workers.states().into_iter().filter_map(|state| {
                 Some(format!("worker {}: ports by {}", state.id, state.port_io?))
@@ -231,6 +236,7 @@ impl Daemon {
             recovery: Recovery::default(),
             notify,
             fed: now,
+            sandbox,
             _locks: locks,
         };
         daemon.begin_handoff();
@@ -401,9 +407,10 @@ struct Former {
 fn restore(
     config: &Config,
     own: Option<LocalAddresses>,
+    sandbox: &Sandbox,
     warnings: &mut Vec<String>,
 ) -> Result<(Journal, Model, Former)> {
-    let (mut journal, replay) = Journal::open(&config.control.state_dir)?;
+    let (mut journal, replay) = Journal::open(&config.control.state_dir, sandbox)?;
     warnings.extend(replay.warnings);
     let mut model = Model::restored(config, &replay.edits);
     if model.forget_doubtful_policies(&replay.edits, replay.lost_behind) {

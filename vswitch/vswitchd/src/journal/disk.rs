@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use controlplane::model::Edit;
 use rustix::event::{EventfdFlags, eventfd};
+use worker::Confine;
 
 use super::JournalError;
 use super::file::{self, Lines, failed};
 use crate::ends_process::EndsProcess;
+use crate::sandbox::{Sandbox, ThreadKind};
 
 /// What the thread is to do.
 #[derive(Debug)]
@@ -57,7 +59,8 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Starts the thread, for a journal to which lines can be added, if there is one.
-    pub(super) fn start(dir: &Path, journal: Option<File>) -> io::Result<Self> {
+    /// The thread is confined before it does anything.
+    pub(super) fn start(dir: &Path, journal: Option<File>, sandbox: &Sandbox) -> io::Result<Self> {
         let (orders, to_do) = mpsc::channel();
         let (reporter, reports) = mpsc::channel();
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -71,7 +74,10 @@ impl Disk {
             reporter,
             bell: Arc::clone(&bell),
         };
-        thread::Builder::new().name("journal".into()).spawn(move || waiter.run(&to_do))?;
+        let confine = sandbox.confining(ThreadKind::Journal);
+        thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || waiter.run(&to_do, &confine))?;
         Ok(Self { orders, reports, bell })
     }
 
@@ -114,8 +120,9 @@ struct Waiter {
 }
 
 impl Waiter {
-    fn run(mut self, to_do: &Receiver<Order>) {
+    fn run(mut self, to_do: &Receiver<Order>, confine: &Confine) {
         let _guard = EndsProcess;
+        confine().expect("the kernel took this filter's like when it was asked");
         while let Ok(first) = to_do.recv() {
             let orders = std::iter::once(first).chain(to_do.try_iter()).collect();
             for order in together(orders) {

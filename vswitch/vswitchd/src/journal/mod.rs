@@ -32,6 +32,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::sandbox::Sandbox;
 use controlplane::model::{Edit, frees};
 use dataplane::tables::LocalAddresses;
 
@@ -134,7 +135,7 @@ impl Journal {
     ///
     /// # Errors
     /// If a newer version wrote the journal, or the kernel has no thread for it.
-    pub fn open(dir: &Path) -> Result<(Self, Replay), JournalError> {
+    pub fn open(dir: &Path, sandbox: &Sandbox) -> Result<(Self, Replay), JournalError> {
         let path = dir.join(file::NAME);
         let mut found = Found::default();
         match file::read(&path) {
@@ -147,7 +148,8 @@ impl Journal {
             Some(lines) => Some(lines.file.try_clone().map_err(file::failed("open", &path))?),
             None => None,
         };
-        let disk = Disk::start(dir, clone).map_err(file::failed("start a thread for", &path))?;
+        let disk =
+            Disk::start(dir, clone, sandbox).map_err(file::failed("start a thread for", &path))?;
         let mut journal = Self {
             dir: dir.to_owned(),
             disk,

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::mend::{REWRITE_AFTER, SLACK_LINES};
 use super::{Journal, JournalError, OnDisk, Replay, Rewrite, recorded_addresses};
+use crate::sandbox::Sandbox;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -30,7 +31,7 @@ fn release(name: &str) -> Edit {
 
 /// As a daemon does at its start: the model is what was read.
 fn open(dir: &Path) -> (Journal, Replay) {
-    let (mut journal, replay) = Journal::open(dir).expect("no newer version");
+    let (mut journal, replay) = Journal::open(dir, &Sandbox::off()).expect("no newer version");
     journal.begin(replay.edits.clone(), true);
     settle(&mut journal);
     (journal, replay)
@@ -62,7 +63,7 @@ fn some_time_later(journal: &mut Journal, model: &[Edit]) {
 }
 
 fn read(dir: &Path) -> Vec<Edit> {
-    let (mut journal, replay) = Journal::open(dir).expect("no newer version");
+    let (mut journal, replay) = Journal::open(dir, &Sandbox::off()).expect("no newer version");
     // Its thread is done with the directory.
     settle(&mut journal);
     assert_eq!(replay.warnings, [] as [String; 0]);
@@ -138,7 +139,7 @@ fn nothing_is_added_behind_what_is_not_enough() {
     let (mut journal, _) = open(dir.path());
     journal.append(&[edit(1)]).expect("room");
     drop(journal);
-    let (mut journal, _) = Journal::open(dir.path()).expect("ours");
+    let (mut journal, _) = Journal::open(dir.path(), &Sandbox::off()).expect("ours");
     journal.begin(vec![edit(2)], false);
     journal.append(&[edit(3)]).expect("it was waited for");
     assert_eq!(read(dir.path()), [edit(2), edit(3)]);
@@ -153,7 +154,7 @@ fn a_torn_line_is_cut_off_before_the_next_is_added() {
     let path = dir.path().join("journal");
     let bytes = fs::read(&path).expect("there");
     fs::write(&path, &bytes[..bytes.len() - 9]).expect("room");
-    let (mut journal, replay) = Journal::open(dir.path()).expect("ours");
+    let (mut journal, replay) = Journal::open(dir.path(), &Sandbox::off()).expect("ours");
     assert!(matches!(&replay.warnings[..], [one] if one.contains("torn")), "{replay:?}");
     journal.append(&[edit(3)]).expect("room");
     assert_eq!(read(dir.path()), [edit(1), edit(3)]);
@@ -192,7 +193,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     let dir = TempDir::new().expect("a directory");
     let path = dir.path().join("journal");
     fs::write(&path, "vswitch-journal 3\nwhatever\n").expect("room");
-    let refused = Journal::open(dir.path()).expect_err("newer");
+    let refused = Journal::open(dir.path(), &Sandbox::off()).expect_err("newer");
     assert!(matches!(refused, JournalError::Newer { theirs: 3, .. }));
     assert_eq!(fs::read(&path).expect("there"), b"vswitch-journal 3\nwhatever\n");
 }

@@ -26,6 +26,7 @@ use controlplane::config::MetricsAddress;
 use mio::Waker;
 
 use crate::error::{Error, Result};
+use crate::sandbox::{Sandbox, ThreadKind};
 pub use figures::{
     Figures, HistogramFigures, PortFigures, ServiceFigures, SessionFigures, WorkerFigures,
 };
@@ -65,12 +66,23 @@ impl MetricsServer {
     ///
     /// # Errors
     /// If the address cannot be had.
-    pub fn start(address: &MetricsAddress, waker: Waker) -> Result<(Self, Questions)> {
+    pub fn start(
+        address: &MetricsAddress,
+        waker: Waker,
+        sandbox: &Sandbox,
+    ) -> Result<(Self, Questions)> {
         let listener = Arc::new(Listener::bind(address)?);
         tracing::info!("metrics are read from {address}");
         let (ask, questions) = sync_channel::<Answer>(1);
         let served = Arc::clone(&listener);
+        let confine = sandbox.confining(ThreadKind::Metrics);
         let serve = move || {
+            if let Err(error) = confine() {
+                tracing::error!(
+                    "metrics are not served, as their thread cannot be confined: {error}"
+                );
+                return;
+            }
             let figures = || {
                 let (answer, answered) = sync_channel(1);
                 ask.try_send(answer).ok()?;

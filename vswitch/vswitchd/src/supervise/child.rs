@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use clap::Args;
+use libc::SIGSYS;
 use netio::activation::SUPERVISED;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
@@ -131,7 +132,22 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited(code) => write!(f, "ended with exit code {code}"),
+            Self::Killed(SIGSYS) => f.write_str(
+                "was ended by signal SIGSYS: it made a system call that its filter does not allow; please report which, as the kernel's log names it (`dmesg`, a line with syscall=), and set sandbox.seccomp = \"log\" meanwhile",
+            ),
             Self::Killed(signal) => write!(f, "was ended by signal {signal}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Ended;
+
+    #[test]
+    fn a_forbidden_call_is_named_as_one() {
+        let ended = Ended::Killed(31).to_string();
+        assert!(ended.contains("SIGSYS") && ended.contains("sandbox.seccomp"), "{ended}");
+        assert_eq!(Ended::Killed(9).to_string(), "was ended by signal 9");
     }
 }

@@ -14,6 +14,7 @@ mod node;
 mod policies;
 mod queues;
 mod recovery;
+mod sandbox;
 mod service;
 mod sources;
 

@@ -157,6 +157,10 @@ impl Node {
 }
 
 impl Running<'_> {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(self.node.socket()).expect("the daemon listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");

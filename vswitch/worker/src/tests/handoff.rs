@@ -19,7 +19,7 @@ use netio::port::{PortFd, Recv};
 use netio::uplink::{TxError, UplinkQueue};
 
 use super::{PATIENCE, pod_address, spec, state, tables};
-use crate::{Idle, WorkerSpec, WorkerUplink, Workers};
+use crate::{Confinement, Idle, WorkerSpec, WorkerUplink, Workers};
 
 const POD: PortId = PortId(1);
 const UPLINK: PortId = PortId(2);
@@ -112,7 +112,8 @@ impl Scene {
         let specs = uplinks.into_iter().enumerate();
         let specs = specs.map(|(id, uplink)| WorkerSpec { id, uplink: Some(uplink), ..spec(idle) });
         let workers =
-            Workers::spawn(specs.collect(), &published, &state()).expect("threads can be made");
+            Workers::spawn(specs.collect(), &published, &state(), &Confinement::default())
+                .expect("threads can be made");
         let (ours, pod) = PortFd::pair().expect("a socketpair");
         workers.add_port(POD, &Arc::new(ours), 0);
         assert!(workers.wait_epoch(Epoch(1), PATIENCE));

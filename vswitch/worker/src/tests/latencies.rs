@@ -11,7 +11,7 @@ use frame::Pool;
 use netio::port::PortFd;
 
 use super::{PATIENCE, packet, pod_mac, receive, spec, state, tables};
-use crate::{Idle, LatencyPath, Workers};
+use crate::{Confinement, Idle, LatencyPath, Workers};
 
 const PODS: [u16; 2] = [1, 2];
 const HOST: u16 = 3;
@@ -27,8 +27,9 @@ fn a_packet_of_each_path_is_in_its_histogram() {
     }
     first.tunnels = Arc::new(Tunnels { direct: true, ..Tunnels::default() });
     let published = Arc::new(ArcSwap::from_pointee(first));
-    let workers = Workers::spawn(vec![spec(Idle::Micros(0))], &published, &state())
-        .expect("threads can be made");
+    let workers =
+        Workers::spawn(vec![spec(Idle::Micros(0))], &published, &state(), &Confinement::default())
+            .expect("threads can be made");
     let far: Vec<_> = (1..=4)
         .map(|number| {
             let (ours, theirs) = PortFd::pair().expect("a socketpair");

@@ -12,7 +12,7 @@ use frame::{Packet, Pool};
 use netio::port::{PortFd, Recv, SendError};
 
 use super::{PATIENCE, packet, packet_of, spec, state, tables};
-use crate::{Idle, WorkerSpec, Workers};
+use crate::{Confinement, Idle, WorkerSpec, Workers};
 
 const SENDER: PortId = PortId(1);
 const RECEIVER: PortId = PortId(2);
@@ -23,7 +23,8 @@ fn two_workers(limit: impl Fn(&mut Port)) -> (Workers, Vec<PortFd>) {
     tables.ports.iter_mut().flatten().for_each(limit);
     let published = Arc::new(ArcSwap::from_pointee(tables));
     let specs = (0..2).map(|id| WorkerSpec { id, ..spec(Idle::Micros(0)) }).collect();
-    let workers = Workers::spawn(specs, &published, &state()).expect("threads can be made");
+    let workers = Workers::spawn(specs, &published, &state(), &Confinement::default())
+        .expect("threads can be made");
     let pods = [SENDER, RECEIVER].map(|port| {
         let (ours, theirs) = PortFd::pair().expect("a socketpair");
         workers.add_port(port, &Arc::new(ours), 0);

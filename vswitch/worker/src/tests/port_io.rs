@@ -12,7 +12,7 @@ use frame::{Packet, Pool};
 use netio::port::{PortFd, Recv};
 
 use super::{PATIENCE, packet_of, spec, state, tables};
-use crate::{Command, Idle, PortIo, WorkerSpec, Workers};
+use crate::{Command, Confinement, Idle, PortIo, WorkerSpec, Workers};
 
 const WAYS: [PortIo; 3] = [PortIo::IoUring, PortIo::ReadWrite, PortIo::Auto];
 
@@ -31,8 +31,8 @@ impl Scene {
     fn new(port_io: PortIo, pods: u16) -> Self {
         let published = Arc::new(ArcSwap::from_pointee(tables(1, pods)));
         let spec = WorkerSpec { port_io, ..spec(Idle::Micros(0)) };
-        let workers =
-            Workers::spawn(vec![spec], &published, &state()).expect("threads can be made");
+        let workers = Workers::spawn(vec![spec], &published, &state(), &Confinement::default())
+            .expect("threads can be made");
         let pods = (1..=pods)
             .map(|number| {
                 let (ours, theirs) = PortFd::pair().expect("a socketpair");

@@ -11,7 +11,7 @@ use frame::{Packet, Pool};
 use netio::port::{PortFd, Recv};
 
 use super::{PATIENCE, packet, packet_of, receive, spec, state, tables};
-use crate::{Idle, WorkerSpec, Workers};
+use crate::{Confinement, Idle, WorkerSpec, Workers};
 
 const HEAVY: PortId = PortId(1);
 const OTHER: PortId = PortId(2);
@@ -21,7 +21,8 @@ const OTHER: PortId = PortId(2);
 fn three_workers(tables: Tables) -> (Workers, Vec<PortFd>, PortFd) {
     let published = Arc::new(ArcSwap::from_pointee(tables));
     let specs = (0..3).map(|id| WorkerSpec { id, ..spec(Idle::Micros(0)) }).collect();
-    let workers = Workers::spawn(specs, &published, &state()).expect("threads can be made");
+    let workers = Workers::spawn(specs, &published, &state(), &Confinement::default())
+        .expect("threads can be made");
     let pairs = [(); 2].map(|()| PortFd::pair().expect("a socketpair"));
     let (queues, theirs): (Vec<_>, Vec<_>) =
         pairs.into_iter().map(|(ours, theirs)| (Arc::new(ours), theirs)).unzip();

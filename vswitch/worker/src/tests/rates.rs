@@ -13,7 +13,7 @@ use frame::{Packet, Pool};
 use netio::port::{PortFd, Recv};
 
 use super::{PATIENCE, packet_of, spec, state, tables};
-use crate::{Idle, Workers};
+use crate::{Confinement, Idle, Workers};
 
 const FRAME: u16 = 1250;
 
@@ -32,8 +32,13 @@ impl Scene {
             limit(port);
         }
         let published = Arc::new(ArcSwap::from_pointee(tables));
-        let workers = Workers::spawn(vec![spec(Idle::Micros(0))], &published, &state())
-            .expect("threads can be made");
+        let workers = Workers::spawn(
+            vec![spec(Idle::Micros(0))],
+            &published,
+            &state(),
+            &Confinement::default(),
+        )
+        .expect("threads can be made");
         let pods = (1..=2)
             .map(|number| {
                 let (ours, theirs) = PortFd::pair().expect("a socketpair");
