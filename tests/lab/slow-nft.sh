@@ -15,7 +15,8 @@ main() {
     slow_nft_made
     underlay_up
     underlay_attach_node node-a
-    VSWITCHD_UNDER=(PATH="$LAB_DIR/slow:$PATH") node_up node-a vxlan
+    VSWITCHD_UNDER=(PATH="$LAB_DIR/slow:$PATH")
+    node_up node-a vxlan
     daemon=$(lab_pid vswitchd-node-a)
     pod_plug node-a a1
     nft_takes 8

@@ -186,7 +186,7 @@ impl Daemon {
             uplink,
             underlay,
             host,
-            rules: Rules::start(is_left).map_err(failed_rules)?,
+            rules: Rules::start(is_left, &sandbox).map_err(failed_rules)?,
             outdated: VecDeque::new(),
             netlink,
             cluster: config.node.cluster_prefixes.clone(),

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use controlplane::desired::NftTable;
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::sandbox::{Sandbox, ThreadKind};
 use program::{LIMIT, Program, Runs};
 use table::NftRules;
 pub use table::{Observed, remove_leftover};
@@ -87,18 +88,23 @@ impl Rules {
     ///
     /// # Errors
     /// If the kernel has no thread for it.
-    pub fn start(is_left_by_former: bool) -> io::Result<Self> {
-        Self::start_with(Program::nft(), is_left_by_former)
+    pub fn start(is_left_by_former: bool, sandbox: &Sandbox) -> io::Result<Self> {
+        Self::start_with(Program::nft(), is_left_by_former, sandbox)
     }
 
-    fn start_with(program: Program, is_left_by_former: bool) -> io::Result<Self> {
+    fn start_with(
+        program: Program,
+        is_left_by_former: bool,
+        sandbox: &Sandbox,
+    ) -> io::Result<Self> {
         let (orders, to_do) = mpsc::channel();
         let (reporter, reports) = mpsc::channel();
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let runs = program.runs().clone();
         let rules = NftRules::new(program, is_left_by_former);
         let waiter = Waiter { rules, reporter, bell: Arc::clone(&bell) };
-        threads::Builder::new().name("nft".into()).spawn(move || waiter.run(&to_do))?;
+        let confine = sandbox.confining(ThreadKind::Rules);
+        threads::Builder::new().name("nft".into()).spawn(move || waiter.run(&to_do, &confine))?;
         Ok(Self {
             orders,
             reports,

@@ -303,7 +303,7 @@ fn read_all(pipe: &mut Option<impl Read>, into: &mut Vec<u8>) -> io::Result<bool
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::{LIMIT, Program};
     use crate::error::chain;
@@ -346,10 +346,9 @@ mod tests {
 
     #[test]
     fn what_a_run_leaves_behind_is_not_waited_for() {
-        let begun = Instant::now();
-        let printed = shell("sleep 5 & echo done", LIMIT).ask("").expect("it ends");
+        // Longer than the limit, at which a run would fail that waits for the end of the pipe.
+        let printed = shell("sleep 30 & echo done", LIMIT).ask("").expect("it ends");
         assert_eq!(printed, "done\n");
-        assert!(begun.elapsed() < Duration::from_secs(5), "it waited for the pipe");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use controlplane::config::Config;
 use controlplane::desired::NftTable;
 use controlplane::model::Model;
 
+use crate::sandbox::Sandbox;
+
 use super::program::{LIMIT, Program};
 use super::{InKernel, Report, Rules};
 
@@ -42,7 +44,7 @@ const WAITS: &str = "until test -e gate || ! test -d \"$PWD\"; do sleep 0.01; do
 fn of_tables_that_are_ordered_while_nft_runs_the_newest_alone_is_set() {
     let dir = tempfile::tempdir().expect("a directory");
     let program = playing(&format!("{WAITS}; {WRITES_DOWN}"), dir.path(), LIMIT);
-    let mut rules = Rules::start_with(program, false).expect("a thread");
+    let mut rules = Rules::start_with(program, false, &Sandbox::off()).expect("a thread");
     rules.set(Some(&table("192.0.2.0/24")));
     // Until the first is under way, so that it is not replaced by those that follow.
     while rules.runs.since().is_none() {
@@ -75,7 +77,8 @@ fn of_tables_that_are_ordered_while_nft_runs_the_newest_alone_is_set() {
 fn a_table_that_fails_is_told_with_the_one_in_force_and_the_next_makes_up_for_it() {
     let dir = tempfile::tempdir().expect("a directory");
     let what = format!("if test -e broken; then echo broken >&2; exit 1; fi; {WRITES_DOWN}");
-    let mut rules = Rules::start_with(playing(&what, dir.path(), LIMIT), false).expect("a thread");
+    let mut rules = Rules::start_with(playing(&what, dir.path(), LIMIT), false, &Sandbox::off())
+        .expect("a thread");
     rules.set(Some(&table("192.0.2.0/24")));
     rules.wait(PATIENCE).expect("it is set");
     rules.reports();
@@ -97,27 +100,28 @@ fn a_table_that_fails_is_told_with_the_one_in_force_and_the_next_makes_up_for_it
 }
 
 #[test]
-fn who_asks_while_nft_hangs_has_what_was_seen_last_and_why() {
+fn who_asks_while_nft_is_held_up_has_what_was_seen_last_and_then_why() {
     let dir = tempfile::tempdir().expect("a directory");
     let what = format!(
-        "if test -e hangs; then exec sleep 1000; fi; \
+        "if test -e broken; then {WAITS}; echo broken >&2; exit 1; fi; \
          case $script in *postrouting) echo 'counter packets 7 bytes 9';; *) {WRITES_DOWN};; esac"
     );
-    let program = playing(&what, dir.path(), Duration::from_secs(1));
-    let mut rules = Rules::start_with(program, false).expect("a thread");
+    let mut rules = Rules::start_with(playing(&what, dir.path(), LIMIT), false, &Sandbox::off())
+        .expect("a thread");
     rules.set(Some(&table("192.0.2.0/24")));
-    let seen = rules.look(false);
-    looked(&mut rules, seen);
+    let look = rules.look(false);
+    looked(&mut rules, look);
     assert_eq!(rules.seen().and_then(|seen| seen.connections), Some(7));
     assert_eq!(rules.note(Instant::now()), None);
 
-    fs::write(dir.path().join("hangs"), "").expect("the directory is ours");
+    fs::write(dir.path().join("broken"), "").expect("the directory is ours");
     let look = rules.look(true);
-    assert!(!rules.has_looked(look));
+    assert!(rules.reports().is_empty() && !rules.has_looked(look), "it waits for the gate");
     assert_eq!(rules.seen().and_then(|seen| seen.connections), Some(7));
+    fs::write(dir.path().join("gate"), "").expect("the directory is ours");
     looked(&mut rules, look);
     let note = rules.note(Instant::now()).expect("nothing was seen");
-    assert!(note.contains("did not end within 1 s and was killed"), "{note}");
+    assert!(note.contains("cannot be looked at") && note.contains("nft says: broken"), "{note}");
     assert_eq!(rules.seen().and_then(|seen| seen.connections), Some(7));
     rules.set(None);
     assert_eq!(rules.seen(), None, "no table is wanted");

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
 use controlplane::desired::NftTable;
+use worker::Confine;
 
 use super::table::{NftRules, Observed};
 use crate::ends_process::EndsProcess;
@@ -74,8 +75,9 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
-    pub(super) fn run(mut self, orders: &Receiver<Order>) {
+    pub(super) fn run(mut self, orders: &Receiver<Order>, confine: &Confine) {
         let _guard = EndsProcess;
+        confine().expect("the kernel took this filter's like when it was asked");
         let mut to_do = ToDo::default();
         loop {
             orders.try_iter().for_each(|order| to_do.add(order));

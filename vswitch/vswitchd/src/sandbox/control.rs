@@ -7,6 +7,8 @@ use super::calls::{Call, calls};
 
 pub(super) const CALLS: &[Call] = calls! {
     SYS_accept4: "a client comes to the control socket",
+    #[cfg(target_arch = "x86_64")]
+    SYS_access: "libbpf looks for files of the kernel when an uplink is opened",
     SYS_bind: "sockets of netlink, of a queue, of packets",
     SYS_bpf: "the XDP program of an uplink, its map, and what is told to it",
     #[cfg(target_arch = "x86_64")]
@@ -22,6 +24,7 @@ pub(super) const CALLS: &[Call] = calls! {
     #[cfg(target_arch = "x86_64")]
     SYS_epoll_wait: "waits for whatever comes next",
     SYS_eventfd2: "bells of what is started again",
+    SYS_faccessat: "libbpf looks for files of the kernel, where there is no access",
     SYS_fchmod: "a file is the daemon's alone",
     SYS_fdatasync: "a file is on disk",
     SYS_flock: "the plugin and the daemon take turns at DELs that wait",
@@ -44,6 +47,7 @@ pub(super) const CALLS: &[Call] = calls! {
     SYS_ppoll: "a socket, for a bounded time, where there is no poll",
     SYS_prctl: "names of threads that open queues, and the memory of malloc for them",
     SYS_prlimit64: "how many descriptors it may have, and how much stack a thread gets",
+    SYS_pread64: "parts of files",
     SYS_pwrite64: "a session file's header",
     SYS_recvfrom: "answers of netlink, requests of clients",
     SYS_recvmsg: "requests with pods' ports, and the kernel's announcements",
@@ -60,6 +64,7 @@ pub(super) const CALLS: &[Call] = calls! {
     SYS_socket: "netlink, ioctls of interfaces, queues; of these families alone",
     SYS_socketpair: "bells of signals",
     SYS_statfs: "whether a path is a namespace still",
+    SYS_uname: "libbpf asks for the kernel's version",
     #[cfg(target_arch = "x86_64")]
     SYS_unlink: "sockets and files that are used up",
     SYS_unlinkat: "sockets and files that are used up, where there is no unlink",

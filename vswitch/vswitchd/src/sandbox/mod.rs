@@ -3,14 +3,14 @@
 //! Enters: `sandbox.seccomp`, and the kind of a thread. Leaves: a filter on that thread, put on when it has what it
 //! works with, and before it works; threads and programs that it starts later inherit it. A call that the filter
 //! does not allow ends the process (SIGSYS), and whatever started the daemon starts it again. `daemon`, `journal`,
-//! `metrics` and the workers put filters on.
+//! `metrics`, `rules` and the workers put filters on.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `calls`     | a call with the reason for it |
 //! | `every`     | what a thread needs whatever it does |
 //! | `control`, `worker`, `closer`, `journal`, `metrics` | what that thread needs besides |
-//! | `children`  | what the program `nft` needs, on the thread that runs it |
+//! | `children`  | what the program `nft` and the thread that runs it need |
 //! | `arguments` | calls of which some arguments alone are allowed |
 //!
 //! A call of a packet's way costs the same with a filter as without: the kernel (5.11) keeps a bitmap of the calls that
@@ -43,8 +43,10 @@ use calls::Call;
 /// What a thread does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThreadKind {
-    /// Everything but what the others do. It runs `nft`.
+    /// Everything but what the others do.
     Control,
+    /// Runs `nft`.
+    Rules,
     /// Forwards packets.
     Worker,
     /// Closes the descriptors of removed ports.
@@ -59,7 +61,8 @@ impl ThreadKind {
     /// The lists of calls that it may make.
     fn lists(self) -> Vec<&'static [Call]> {
         match self {
-            Self::Control => vec![every::CALLS, control::CALLS, children::CALLS],
+            Self::Control => vec![every::CALLS, control::CALLS],
+            Self::Rules => vec![every::CALLS, children::CALLS],
             Self::Worker => vec![every::CALLS, worker::CALLS],
             Self::Closer => vec![every::CALLS, closer::CALLS],
             Self::Journal => vec![every::CALLS, journal::CALLS],
@@ -69,7 +72,7 @@ impl ThreadKind {
 
     /// Programs that it executes are loaded, and so map code.
     fn runs_programs(self) -> bool {
-        self == Self::Control
+        self == Self::Rules
     }
 }
 

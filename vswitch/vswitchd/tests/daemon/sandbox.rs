@@ -16,7 +16,7 @@ fn each_thread_has_its_filter() {
     daemon.plug("a");
     let filters = daemon_filters(&daemon);
     let names: Vec<_> = filters.keys().map(String::as_str).collect();
-    assert_eq!(names, ["closer", "journal", "metrics", "vswitchd", "worker-0"]);
+    assert_eq!(names, ["closer", "journal", "metrics", "nft", "vswitchd", "worker-0"]);
     assert!(filters.values().all(|mode| mode == "2"), "{filters:?}");
     let Reply::Status(status) = daemon.ask(&Request::Status) else { panic!("not a status") };
     assert!(status.choices.iter().any(|choice| choice.contains("another one ends the daemon")));
