@@ -11,6 +11,7 @@ readonly BOUNDARIES=(
     'dataplane    only  frame'
     'api          only  failpoint'
     'controlplane only  api dataplane failpoint frame'
+    'journal-format only  api controlplane dataplane failpoint frame'
     'tap          only'
     'netlink      only'
     'netio        never dataplane'

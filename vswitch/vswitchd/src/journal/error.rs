@@ -3,8 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::format;
-
 /// Why there is no journal, or no line more in it.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -30,7 +28,7 @@ pub enum JournalError {
     #[error(
         "{path} was written by a newer version (format {theirs}, this one reads {}); \
          start that version, or move the file away to begin without state",
-        format::VERSION
+        journal_format::VERSION
     )]
     Newer {
         /// The file.

@@ -12,7 +12,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 
 use super::JournalError;
-use super::format;
 use controlplane::model::Edit;
 
 pub(super) const NAME: &str = "journal";
@@ -155,12 +154,7 @@ pub(super) fn open_to_append(path: &Path, len: u64) -> Result<Lines, JournalErro
 /// Writes a snapshot beside the journal, and waits until it is on disk.
 pub(super) fn write_fresh(dir: &Path, snapshot: &[Edit]) -> Result<Lines, JournalError> {
     let path = dir.join(FRESH_NAME);
-    let mut bytes = format::beginning().map_err(JournalError::Unwritable)?;
-    // A line each, so that damage to one costs one.
-    for edit in snapshot {
-        let line = format::line(std::slice::from_ref(edit)).map_err(JournalError::Unwritable)?;
-        bytes.extend(line);
-    }
+    let bytes = journal_format::snapshot(snapshot).map_err(JournalError::Unwritable)?;
     let mut file = make(&path)?;
     let written = failpoint::hit("journal-fresh")
         .map_err(io::Error::from)

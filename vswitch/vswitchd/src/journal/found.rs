@@ -5,9 +5,11 @@
 
 use std::path::Path;
 
+use journal_format::{Damage, Newer};
+
 use super::error::{described, unread};
 use super::file::{self, Lines};
-use super::{JournalError, Replay, format};
+use super::{JournalError, Replay};
 
 /// Damaged places that are named; a count stands for the others.
 const DAMAGE_NAMED: usize = 20;
@@ -26,9 +28,8 @@ pub(super) struct Found {
 impl Found {
     pub(super) fn take(&mut self, path: &Path, read: file::Bytes) -> Result<(), JournalError> {
         let file::Bytes { bytes, unreadable, is_shared } = read;
-        let content = format::read(&bytes).map_err(|format::Newer(theirs)| {
-            JournalError::Newer { path: path.to_owned(), theirs }
-        })?;
+        let content = journal_format::read(&bytes)
+            .map_err(|Newer(theirs)| JournalError::Newer { path: path.to_owned(), theirs })?;
         let name = path.display();
         let named = content.damage.iter().take(DAMAGE_NAMED);
         let mut warnings: Vec<_> = named.map(|damage| format!("{name}: {damage}")).collect();
@@ -44,7 +45,7 @@ impl Found {
         self.is_damaged = !content.damage.is_empty();
         self.lines = content.lines;
         let is_incomplete =
-            content.torn_at.is_some() || content.damage.iter().any(format::Damage::costs_lines);
+            content.torn_at.is_some() || content.damage.iter().any(Damage::costs_lines);
         self.replay = Replay {
             edits: content.edits,
             warnings,

@@ -6,12 +6,13 @@
 //!
 //! | file | has |
 //! |---|---|
-//! | `format` | lines, their sums, and what damage costs |
 //! | `file`   | the files of the state directory |
 //! | `disk`   | the thread that waits for the disk |
 //! | `found`  | what a file comes to at the start |
 //! | `mend`   | how it is written anew, and put right |
 //! | `error`  | what is wrong, and what to do |
+//!
+//! Lines, their sums and what damage costs are in the crate `journal-format`.
 //!
 //! While something is wrong with the directory the daemon runs: see `trouble`. Lines that free
 //! something find room in a reserve that was made beforehand. When the journal can be written again it
@@ -20,7 +21,6 @@
 mod disk;
 mod error;
 mod file;
-mod format;
 mod found;
 mod mend;
 #[cfg(test)]
@@ -121,7 +121,8 @@ struct Size {
 #[must_use]
 pub fn recorded_addresses(dir: &Path) -> LocalAddresses {
     let bytes = file::read(&dir.join(file::NAME)).ok().flatten();
-    let content = bytes.and_then(|bytes| format::read(&bytes.bytes).ok()).unwrap_or_default();
+    let content =
+        bytes.and_then(|bytes| journal_format::read(&bytes.bytes).ok()).unwrap_or_default();
     let last = content.edits.iter().rev().find_map(|edit| match edit {
         Edit::OwnAddresses { v4, v6 } => Some(LocalAddresses { v4: *v4, v6: *v6 }),
         _ => None,
@@ -210,7 +211,7 @@ impl Journal {
         if edits.is_empty() {
             return Ok(());
         }
-        let line = format::line(edits).map_err(JournalError::Unwritable)?;
+        let line = journal_format::line(edits).map_err(JournalError::Unwritable)?;
         let is_release = frees(edits);
         // What room there is without a reserve is for lines that free something. Until it was looked
         // whether there is room again, nothing else is tried.

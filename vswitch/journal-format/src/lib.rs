@@ -1,7 +1,8 @@
 //! The text of a journal.
 //!
 //! Enters: transactions, or the bytes of a file. Leaves: bytes, or the transactions again and what is
-//! damaged. Pure: no file is touched.
+//! damaged. Pure: no file is touched, which is why it is a crate: the journal's files are vswitchd's, whose
+//! build takes all of the datapath with it, and damage is looked for by a fuzz target.
 //!
 //! ```text
 //!   vswitch-journal 2
@@ -20,6 +21,8 @@
 //! Version 1 had no length, and its sums covered the numbers of the lines. It is read, and never
 //! written.
 
+#![forbid(unsafe_code)]
+
 use std::fmt;
 use std::hash::Hasher;
 
@@ -28,25 +31,25 @@ use controlplane::model::Edit;
 
 const MAGIC: &str = "vswitch-journal ";
 /// The version that is written.
-pub(super) const VERSION: u32 = 2;
+pub const VERSION: u32 = 2;
 /// Digits of a sum, and the space behind it.
 const SUM_LEN: usize = 17;
 
 /// What was found in a file.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Content {
+pub struct Content {
     /// The edits of every line that is whole, in order.
-    pub(super) edits: Vec<Edit>,
+    pub edits: Vec<Edit>,
     /// Lines that are whole.
-    pub(super) lines: usize,
+    pub lines: usize,
     /// What is not as it was written, but for a torn end.
-    pub(super) damage: Vec<Damage>,
+    pub damage: Vec<Damage>,
     /// So many edits are before the last damage that costs lines.
-    pub(super) lost_behind: Option<usize>,
+    pub lost_behind: Option<usize>,
     /// Bytes before an end that was torn by a crash, if it was.
-    pub(super) torn_at: Option<usize>,
+    pub torn_at: Option<usize>,
     /// Lines of the version that is written can be added to it.
-    pub(super) is_current: bool,
+    pub is_current: bool,
 }
 
 impl Content {
@@ -61,7 +64,7 @@ impl Content {
 
 /// A place that is not as it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Damage {
+pub enum Damage {
     /// The first line, which has the version. No transaction is lost.
     Version,
     /// A line of this number, or several that are next to each other: they are lost.
@@ -74,7 +77,8 @@ pub(super) enum Damage {
 
 impl Damage {
     /// Transactions are lost by it.
-    pub(super) fn costs_lines(&self) -> bool {
+    #[must_use]
+    pub fn costs_lines(&self) -> bool {
         matches!(self, Self::Line(_) | Self::Everything)
     }
 }
@@ -94,17 +98,23 @@ impl fmt::Display for Damage {
 
 /// A newer version has written the file.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Newer(pub(super) u32);
+pub struct Newer(
+    /// That version.
+    pub u32,
+);
 
 /// The beginning of every file.
-pub(super) fn beginning() -> serde_json::Result<Vec<u8>> {
+fn beginning() -> serde_json::Result<Vec<u8>> {
     let mut bytes = format!("{MAGIC}{VERSION}\n").into_bytes();
     bytes.extend(line(&[])?);
     Ok(bytes)
 }
 
 /// A transaction as a line, with its end.
-pub(super) fn line(edits: &[Edit]) -> serde_json::Result<Vec<u8>> {
+///
+/// # Errors
+/// If an edit has what JSON cannot hold: never one of this program's making.
+pub fn line(edits: &[Edit]) -> serde_json::Result<Vec<u8>> {
     let json = serde_json::to_vec(edits)?;
     let mut line = format!("{:016x} {} ", sum(VERSION.into(), &json), json.len()).into_bytes();
     line.extend(json);
@@ -112,11 +122,23 @@ pub(super) fn line(edits: &[Edit]) -> serde_json::Result<Vec<u8>> {
     Ok(line)
 }
 
+/// A file that is written anew, with a line for each edit: damage to one costs one.
+///
+/// # Errors
+/// As of [`line`].
+pub fn snapshot(edits: &[Edit]) -> serde_json::Result<Vec<u8>> {
+    let mut bytes = beginning()?;
+    for edit in edits {
+        bytes.extend(line(std::slice::from_ref(edit))?);
+    }
+    Ok(bytes)
+}
+
 /// Everything that can be read of a file's bytes.
 ///
 /// # Errors
 /// If a newer version has written them.
-pub(super) fn read(bytes: &[u8]) -> Result<Content, Newer> {
+pub fn read(bytes: &[u8]) -> Result<Content, Newer> {
     let first_line = bytes.iter().position(|byte| *byte == b'\n').map(|end| &bytes[..end]);
     let version = first_line.and_then(version_of);
     // The lines themselves tell which version has written them.
