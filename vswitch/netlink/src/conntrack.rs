@@ -3,7 +3,6 @@
 //! Enters: which flows are looked at, and a judgement of each. Leaves: connection tracking without
 //! those that are unwanted: the next packet of such a flow is translated anew.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
@@ -13,8 +12,8 @@ use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
 
 use super::nfnetlink::{HEADER_BYTES, attribute, put, put_nested};
 use super::socket::{
-    DATAGRAM_BYTES, Failure, Header, NLMSG_DONE, NLMSG_ERROR, PATIENCE, WHOLE_ANSWER, be_patient,
-    parts, read as read_datagram,
+    DATAGRAM_BYTES, Failure, PATIENCE, WHOLE_ANSWER, answer, be_patient, read as read_datagram,
+    take_raw,
 };
 use crate::{Error, Result};
 
@@ -134,23 +133,11 @@ impl Conntrack {
         let until = Instant::now() + WHOLE_ANSWER;
         loop {
             read_datagram(&self.socket, &mut datagram, until)?;
-            for part in parts(&datagram) {
-                let Some(header) = Header::of(part) else { continue };
-                if header.sequence != self.sequence {
-                    continue;
-                }
-                match header.kind {
-                    NLMSG_DONE => return Ok(()),
-                    NLMSG_ERROR => {
-                        let code =
-                            header.payload.first_chunk().map_or(0, |b| i32::from_ne_bytes(*b));
-                        if code == 0 {
-                            return Ok(());
-                        }
-                        return Err(Failure::Refused(io::Error::from_raw_os_error(-code)));
-                    }
-                    _ => take(header.payload),
-                }
+            let is_last = answer(&datagram, self.sequence, |part| {
+                take_raw(part, |_, _, payload| take(payload))
+            })?;
+            if is_last {
+                return Ok(());
             }
         }
     }
@@ -184,7 +171,7 @@ fn request(filter: FlowFilter) -> Vec<u8> {
 
 /// A flow of the filter out of the kernel's message, and the request's payload that deletes it and no
 /// other.
-fn read(payload: &[u8], filter: FlowFilter) -> Option<(TrackedFlow, Vec<u8>)> {
+pub(crate) fn read(payload: &[u8], filter: FlowFilter) -> Option<(TrackedFlow, Vec<u8>)> {
     let attributes = payload.get(HEADER_BYTES..)?;
     let original = attribute(attributes, CTA_TUPLE_ORIG)?;
     let (protocol, _, destination) = tuple(original)?;

@@ -7,6 +7,8 @@
 //! interface from inside the pod's namespace; the daemon reads its counters from outside. [`Conntrack`]
 //! deletes flows that the kernel tracks.
 //!
+//! What the kernel sends is read without a socket in [`datagram`], too, as a test has none of the kernel's.
+//!
 //! A [`Netlink`] belongs to the network namespace in which it was opened. Attributes that are not
 //! known are skipped.
 
@@ -16,6 +18,7 @@ mod address;
 mod advertised;
 mod conntrack;
 mod counters;
+pub mod datagram;
 mod error;
 mod fib;
 mod link;

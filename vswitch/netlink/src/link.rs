@@ -250,7 +250,7 @@ fn of_index(ifindex: u32) -> LinkMessage {
     message
 }
 
-fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
+pub(crate) fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
     match message {
         RouteNetlinkMessage::NewLink(link) => Some(read(link)),
         _ => None,

@@ -108,12 +108,7 @@ impl Monitor {
             };
             // Only the kernel's messages count.
             if from.port_number() == 0 {
-                for part in parts(&self.datagram) {
-                    let writer = Header::of(part).map_or(0, |header| header.port);
-                    if let Some(event) = event(part) {
-                        each(event, writer);
-                    }
-                }
+                events(&self.datagram, &mut each);
             }
         }
     }
@@ -136,6 +131,16 @@ fn make_room(socket: &Socket) -> io::Result<()> {
     match set_socket_recv_buffer_size_force(socket, RECEIVE_BUFFER_BYTES) {
         Ok(()) => Ok(()),
         Err(_) => Ok(set_socket_recv_buffer_size(socket, RECEIVE_BUFFER_BYTES)?),
+    }
+}
+
+/// What a datagram of notifications announces, each with the number of the socket that asked for it.
+pub(crate) fn events(datagram: &[u8], mut each: impl FnMut(KernelEvent, u32)) {
+    for part in parts(datagram) {
+        let writer = Header::of(part).map_or(0, |header| header.port);
+        if let Some(event) = event(part) {
+            each(event, writer);
+        }
     }
 }
 

@@ -167,7 +167,7 @@ fn message(ifindex: u32, ip: IpAddr) -> NeighbourMessage {
     message
 }
 
-fn neighbor_of(message: &RouteNetlinkMessage) -> Option<Neighbor> {
+pub(crate) fn neighbor_of(message: &RouteNetlinkMessage) -> Option<Neighbor> {
     match message {
         RouteNetlinkMessage::NewNeighbour(neighbor) => read(neighbor),
         _ => None,

@@ -275,7 +275,7 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
 }
 
 /// A route from the kernel's message; `None` if it is of the kernel's cache of path MTUs.
-fn read(message: &RouteMessage) -> Option<Route> {
+pub(crate) fn read(message: &RouteMessage) -> Option<Route> {
     let header = &message.header;
     let unspecified = match header.address_family {
         AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -307,7 +307,8 @@ fn read(message: &RouteMessage) -> Option<Route> {
     })
 }
 
-fn next_hop(message: &RouteMessage) -> Option<RouteLookup> {
+/// The way that a message of the kernel's shows.
+pub(crate) fn next_hop(message: &RouteMessage) -> Option<RouteLookup> {
     let found = attributes(message);
     match message.header.kind {
         RouteType::Unreachable | RouteType::BlackHole | RouteType::Prohibit => None,

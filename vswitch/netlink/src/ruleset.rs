@@ -107,7 +107,7 @@ impl AsRawFd for RulesetMonitor {
 }
 
 /// The writer, at the end of a transaction that concerned the table.
-fn read(part: &[u8], table: &str, is_concerned: &mut bool) -> Option<Writer> {
+pub(crate) fn read(part: &[u8], table: &str, is_concerned: &mut bool) -> Option<Writer> {
     let header = Header::of(part)?;
     if header.kind >> 8 != SUBSYSTEM {
         return None;

@@ -115,21 +115,9 @@ impl Netlink {
         action: impl Display,
         mut each: impl FnMut(u16, u16, &[u8]),
     ) -> Result<()> {
-        let outcome = self.send(&mut request(message, NLM_F_DUMP)).and_then(|()| {
-            self.receive(|part| {
-                let Some(header) = Header::of(part) else { return Ok(false) };
-                match header.kind {
-                    NLMSG_DONE => return Ok(true),
-                    NLMSG_ERROR => {
-                        let code =
-                            header.payload.first_chunk().map_or(0, |b| i32::from_ne_bytes(*b));
-                        return Err(Failure::Refused(io::Error::from_raw_os_error(-code)));
-                    }
-                    kind => each(kind, header.flags, header.payload),
-                }
-                Ok(false)
-            })
-        });
+        let outcome = self
+            .send(&mut request(message, NLM_F_DUMP))
+            .and_then(|()| self.receive(|part| take_raw(part, &mut each)));
         match outcome {
             // There is no such table yet.
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
@@ -179,12 +167,8 @@ impl Netlink {
         let until = Instant::now() + WHOLE_ANSWER;
         loop {
             read(&self.socket, &mut datagram, until)?;
-            for part in parts(&datagram) {
-                // Others answer an earlier request that failed half-way.
-                let is_ours = Header::of(part).is_some_and(|h| h.sequence == self.sequence);
-                if is_ours && take(part)? {
-                    return Ok(());
-                }
+            if answer(&datagram, self.sequence, &mut take)? {
+                return Ok(());
             }
         }
     }
@@ -218,6 +202,22 @@ pub(crate) fn read(
     Err(Failure::NoAnswer { waited: WHOLE_ANSWER })
 }
 
+/// Gives the messages of a datagram that answer the request of this number to `take`, until it finds the
+/// last one; whether it did. Others answer an earlier request that failed half-way.
+pub(crate) fn answer(
+    datagram: &[u8],
+    sequence: u32,
+    mut take: impl FnMut(&[u8]) -> std::result::Result<bool, Failure>,
+) -> std::result::Result<bool, Failure> {
+    for part in parts(datagram) {
+        let is_ours = Header::of(part).is_some_and(|header| header.sequence == sequence);
+        if is_ours && take(part)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 type Request = NetlinkMessage<RouteNetlinkMessage>;
 
 /// A request that is not numbered yet. It is not cloned for another attempt: that would be code for
@@ -230,8 +230,27 @@ fn request(message: RouteNetlinkMessage, flags: u16) -> Request {
     request
 }
 
+/// Takes one message of a datagram as it comes; true if it was the last of the answer.
+pub(crate) fn take_raw(
+    part: &[u8],
+    mut each: impl FnMut(u16, u16, &[u8]),
+) -> std::result::Result<bool, Failure> {
+    let Some(header) = Header::of(part) else { return Ok(false) };
+    match header.kind {
+        NLMSG_DONE => Ok(true),
+        NLMSG_ERROR => match header.error() {
+            0 => Ok(true),
+            errno => Err(Failure::Refused(io::Error::from_raw_os_error(errno))),
+        },
+        kind => {
+            each(kind, header.flags, header.payload);
+            Ok(false)
+        }
+    }
+}
+
 /// Takes one message of a datagram; true if it was the last of the answer.
-fn take(part: &[u8], answers: &mut Answers) -> std::result::Result<bool, Failure> {
+pub(crate) fn take(part: &[u8], answers: &mut Answers) -> std::result::Result<bool, Failure> {
     let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(part) {
         Ok(message) => message,
         Err(error) => {
@@ -244,7 +263,10 @@ fn take(part: &[u8], answers: &mut Answers) -> std::result::Result<bool, Failure
         NetlinkPayload::InnerMessage(inner) => answers.messages.push(inner),
         NetlinkPayload::Done(_) => return Ok(true),
         NetlinkPayload::Error(error) if error.code.is_none() => return Ok(true),
-        NetlinkPayload::Error(error) => return Err(Failure::Refused(error.to_io())),
+        NetlinkPayload::Error(error) => {
+            let errno = errno(error.raw_code());
+            return Err(Failure::Refused(io::Error::from_raw_os_error(errno)));
+        }
         _ => {}
     }
     Ok(false)
@@ -274,11 +296,23 @@ impl<'a> Header<'a> {
             payload,
         })
     }
+
+    /// The number of the error that one of the kind NLMSG_ERROR has; 0 acknowledges.
+    fn error(&self) -> i32 {
+        errno(self.payload.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes)))
+    }
 }
 
+/// The number of an error, which the kernel has below zero. The lowest of all has no counterpart, and is no
+/// error's.
+fn errno(code: i32) -> i32 {
+    code.checked_neg().unwrap_or(libc::EIO)
+}
+
+/// What an answer has.
 #[derive(Default)]
-struct Answers {
-    messages: Vec<RouteNetlinkMessage>,
+pub(crate) struct Answers {
+    pub(crate) messages: Vec<RouteNetlinkMessage>,
     /// The tables changed while they were dumped.
     interrupted: bool,
     /// Why a message could not be read.
@@ -339,7 +373,9 @@ mod tests {
     use netlink_packet_route::link::LinkMessage;
     use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-    use super::{Failure, Netlink, be_patient, parts, read, request};
+    use super::{
+        Failure, NLMSG_ERROR, Netlink, answer, be_patient, errno, parts, read, request, take_raw,
+    };
 
     /// No longer than a test may wait.
     const NO_PATIENCE: Duration = Duration::from_millis(20);
@@ -392,6 +428,21 @@ mod tests {
         let datagram = [message(18, 20), message(16, 16)].concat();
         let lens: Vec<_> = parts(&datagram).map(<[u8]>::len).collect();
         assert_eq!(lens, [18, 16]);
+    }
+
+    #[test]
+    fn any_number_of_an_error_is_a_refusal() {
+        let refusal = |code: i32| {
+            let mut datagram = 20_u32.to_ne_bytes().to_vec();
+            datagram.extend(NLMSG_ERROR.to_ne_bytes());
+            datagram.extend([0; 10]);
+            datagram.extend(code.to_ne_bytes());
+            answer(&datagram, 0, |part| take_raw(part, |_, _, _| ())).err()?.errno()
+        };
+        assert_eq!(refusal(0), None, "an acknowledgement");
+        assert_eq!(refusal(-libc::ENOENT), Some(libc::ENOENT));
+        assert_eq!(refusal(i32::MIN), Some(libc::EIO));
+        assert_eq!(errno(-libc::EPERM), libc::EPERM);
     }
 
     #[test]
