@@ -181,6 +181,7 @@ fn scan(bytes: &[u8], start: usize) -> Content {
     let (mut at, mut damaged_from) = (start, None);
     // The line before lacks its end.
     let mut awaits_end = false;
+    let mut lines = LineNumbers { bytes, known: (0, 1) };
     while at < bytes.len() {
         let Some((edits, len)) = whole_line(&bytes[at..]) else {
             damaged_from.get_or_insert(at);
@@ -188,7 +189,7 @@ fn scan(bytes: &[u8], start: usize) -> Content {
             continue;
         };
         if let Some(from) = damaged_from.take() {
-            content.is_damaged(damage(bytes, from, at, awaits_end));
+            content.is_damaged(damage(lines.of(from), at - from, awaits_end));
         }
         content.edits.extend(edits);
         content.lines += 1;
@@ -198,19 +199,36 @@ fn scan(bytes: &[u8], start: usize) -> Content {
     }
     let Some(from) = damaged_from else { return content };
     if bytes[from..].contains(&b'\n') || awaits_end {
-        content.is_damaged(damage(bytes, from, bytes.len(), awaits_end));
+        content.is_damaged(damage(lines.of(from), bytes.len() - from, awaits_end));
     } else {
         content.torn_at = Some(from);
     }
     content
 }
 
-fn damage(bytes: &[u8], from: usize, to: usize, awaits_end: bool) -> Damage {
-    let number = 1 + bytes[..from].iter().filter(|byte| **byte == b'\n').count();
+/// Damage of so many bytes that begins in the line of this number.
+fn damage(number: usize, len: usize, awaits_end: bool) -> Damage {
     match awaits_end {
-        true if to == from + 1 => Damage::LineEnd(number),
+        true if len == 1 => Damage::LineEnd(number),
         true => Damage::Line(number + 1),
         false => Damage::Line(number),
+    }
+}
+
+/// Numbers of lines, asked for from the front to the back: a large file may be damaged in many places, and
+/// each line end is counted once.
+struct LineNumbers<'b> {
+    bytes: &'b [u8],
+    /// A place, and the number of the line that it is in.
+    known: (usize, usize),
+}
+
+impl LineNumbers<'_> {
+    fn of(&mut self, place: usize) -> usize {
+        let (known, number) = self.known;
+        let ends = self.bytes[known..place].iter().filter(|byte| **byte == b'\n').count();
+        self.known = (place, number + ends);
+        number + ends
     }
 }
 

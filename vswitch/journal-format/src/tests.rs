@@ -220,3 +220,17 @@ fn it_is_known_behind_which_edits_lines_were_lost() {
     assert_eq!(read(&ends).expect("ours").lost_behind, None);
     assert_eq!(read(b"nothing of it\n").expect("damaged").lost_behind, Some(0));
 }
+
+#[test]
+fn each_of_many_damaged_lines_is_named() {
+    let mut bytes = journal(40);
+    let ends: Vec<_> = (0..bytes.len()).filter(|at| bytes[*at] == b'\n').collect();
+    // Lines 4, 6, … 42, of which line 42 is the last.
+    let damaged: Vec<_> = (4..=42).step_by(2).collect();
+    for line in &damaged {
+        bytes[ends[line - 2] + 1] ^= 1;
+    }
+    let content = read(&bytes).expect("ours");
+    assert_eq!(content.damage, damaged.iter().map(|line| Damage::Line(*line)).collect::<Vec<_>>());
+    assert_eq!(lost(&content, 40), damaged.len());
+}
