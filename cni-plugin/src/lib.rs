@@ -75,6 +75,7 @@ pub use args::Wanted;
 pub use config::{Call, Env, IpamChoice, NetConf};
 pub use error::Error;
 pub use ip_ranges::IpRanges;
+pub use result::{Plugged, PluggedIp, Previous, PreviousIp, Route, added, previous_of_add};
 pub use version::{Command, SpecVersion};
 
 const ABOUT: &str = "\

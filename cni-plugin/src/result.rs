@@ -15,54 +15,64 @@ use crate::version::{Command, SpecVersion};
 
 /// A route of a result, as IPAM plugins give it and as it is printed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Route {
+pub struct Route {
     /// Destination.
-    pub(crate) dst: IpNet,
+    pub dst: IpNet,
     /// Next hop; the address's gateway if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) gw: Option<IpAddr>,
+    pub gw: Option<IpAddr>,
     /// MTU, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) mtu: Option<u32>,
+    pub mtu: Option<u32>,
     /// Advertised MSS, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) advmss: Option<u32>,
+    pub advmss: Option<u32>,
     /// Metric.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) priority: Option<u32>,
+    pub priority: Option<u32>,
     /// Routing table; the main one if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) table: Option<u32>,
+    pub table: Option<u32>,
 }
 
 impl Route {
     /// A route to `dst` by way of `gw`, in the main table.
-    pub(crate) fn via(dst: IpNet, gw: Option<IpAddr>) -> Self {
+    pub fn via(dst: IpNet, gw: Option<IpAddr>) -> Self {
         Self { dst, gw, mtu: None, advmss: None, priority: None, table: None }
     }
 }
 
 /// What ADD made.
-pub(crate) struct Plugged<'a> {
-    pub(crate) ifname: &'a str,
-    pub(crate) netns: &'a Path,
-    pub(crate) mac: Mac,
-    pub(crate) mtu: u32,
-    pub(crate) ips: &'a [PluggedIp],
-    pub(crate) routes: &'a [Route],
-    pub(crate) dns: Option<Value>,
+pub struct Plugged<'a> {
+    /// The pod's interface.
+    pub ifname: &'a str,
+    /// Path of its network namespace.
+    pub netns: &'a Path,
+    /// Its MAC.
+    pub mac: Mac,
+    /// Its MTU, bytes.
+    pub mtu: u32,
+    /// Its addresses.
+    pub ips: &'a [PluggedIp],
+    /// Routes by it.
+    pub routes: &'a [Route],
+    /// The pod's name servers, if the configuration has them.
+    pub dns: Option<Value>,
 }
 
 /// An address of the pod's interface, and the gateway of its subnet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PluggedIp {
-    pub(crate) address: IpNet,
-    pub(crate) gateway: Option<IpAddr>,
+pub struct PluggedIp {
+    /// The address, with the length of its prefix.
+    pub address: IpNet,
+    /// The gateway, if there is one.
+    pub gateway: Option<IpAddr>,
 }
 
 /// The result of ADD, added to the previous plugin's if there was one. The vSwitch's side of the
 /// attachment is a descriptor, so the pod's interface is the only one to list.
-pub(crate) fn added(
+#[must_use]
+pub fn added(
     version: SpecVersion,
     previous: Option<&Map<String, Value>>,
     plugged: &Plugged,
@@ -127,7 +137,7 @@ pub(crate) fn of_family(addresses: &[IpAddr], address: IpAddr) -> Option<IpAddr>
 ///
 /// # Errors
 /// `Invalid` if it is there and no object.
-pub(crate) fn previous_of_add(conf: &NetConf) -> Result<Option<&Map<String, Value>>, Error> {
+pub fn previous_of_add(conf: &NetConf) -> Result<Option<&Map<String, Value>>, Error> {
     match &conf.prev_result {
         None => Ok(None),
         Some(Value::Object(previous)) => Ok(Some(previous)),
@@ -139,16 +149,22 @@ pub(crate) fn previous_of_add(conf: &NetConf) -> Result<Option<&Map<String, Valu
 
 /// What CHECK reads in `prevResult`: that which concerns this attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Previous {
-    pub(crate) mac: Option<Mac>,
-    pub(crate) addresses: Vec<PreviousIp>,
-    pub(crate) routes: Vec<Route>,
+pub struct Previous {
+    /// MAC of the pod's interface, if it is named.
+    pub mac: Option<Mac>,
+    /// Its addresses, and those of no interface.
+    pub addresses: Vec<PreviousIp>,
+    /// All routes.
+    pub routes: Vec<Route>,
 }
 
+/// An address of a previous result.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(crate) struct PreviousIp {
-    pub(crate) address: IpNet,
-    pub(crate) gateway: Option<IpAddr>,
+pub struct PreviousIp {
+    /// The address, with the length of its prefix.
+    pub address: IpNet,
+    /// The gateway of its subnet.
+    pub gateway: Option<IpAddr>,
     interface: Option<usize>,
 }
 
@@ -176,7 +192,7 @@ impl Previous {
     ///
     /// # Errors
     /// `Invalid` or `Decode` if there is none, or none that names the interface.
-    pub(crate) fn of(conf: &NetConf, ifname: &str) -> Result<Self, Error> {
+    pub fn of(conf: &NetConf, ifname: &str) -> Result<Self, Error> {
         let Some(value) = conf.prev_result.as_ref().filter(|value| value.is_object()) else {
             return Err(Error::Invalid("CHECK needs `prevResult`, the result of the ADD".into()));
         };
