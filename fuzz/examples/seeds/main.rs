@@ -1,6 +1,8 @@
 //! Writes the handmade seeds into `corpus/`: real frames and messages for the fuzzer to start from.
 //! Run in `fuzz/` after a change of a target's input: `cargo run --example seeds`.
 
+mod texts;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::{fs, io};
@@ -34,6 +36,16 @@ fn main() -> io::Result<()> {
     }
     for (name, file) in calls() {
         write("cni_stdin", name, &file)?;
+    }
+    for (target, seeds) in [
+        ("config", texts::configurations()),
+        ("journal", texts::journals()),
+        ("prev_result", texts::previous_results()),
+        ("netlink_reply", texts::datagrams()),
+    ] {
+        for (name, file) in seeds {
+            write(target, name, &file)?;
+        }
     }
     Ok(())
 }
