@@ -31,12 +31,14 @@ main() {
     report_end
 }
 
-# The daemon's nft: sleeps for as long as the file tells.
+# The daemon's nft: sleeps for as long as the file tells. The filter of the thread that runs it knows what a shell and
+# sleep call, and not what cat does.
 slow_nft_made() {
     mkdir "$LAB_DIR/slow"
     cat >"$LAB_DIR/slow/nft" <<NFT
 #!/bin/sh
-sleep "\$(cat '$LAB_DIR/slow/seconds')"
+read -r seconds <'$LAB_DIR/slow/seconds'
+sleep "\$seconds"
 exec $(command -v nft) "\$@"
 NFT
     chmod 0755 "$LAB_DIR/slow/nft"
