@@ -43,7 +43,7 @@ forged() {
 }
 
 # Conditions of such reports.
-# shellcheck disable=SC2034  # Whoever sources this has a use for them.
+# shellcheck disable=SC2034  # Scripts that source this use them.
 readonly FORGED_ALL_COUNTED='.sent > 0 and .delivered == 0 and .not_heard == 0 and ([.reasons[] | .sent == .counted] | all)'
 # shellcheck disable=SC2034
 readonly FORGED_NOTHING_LOST='.traffic.datagrams > 0 and .traffic.datagrams_lost == 0 and .traffic.broken == []'
@@ -54,7 +54,7 @@ hostile_clients() {
         "$LAB_DIR/network.json" "$(ns '')" "$LAB_DIR/namespaces" "$@"
 }
 
-# Conditions of its reports: whoever asks is answered or sent away, and other users are.
+# Conditions of its reports: each client is answered or sent away, those of other users too.
 # shellcheck disable=SC2034
 readonly CLIENTS_ANSWERED='[.kinds[].clients | (.unanswered // 0) + (.cut_off // 0)] | add == 0'
 # shellcheck disable=SC2034

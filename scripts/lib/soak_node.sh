@@ -74,7 +74,7 @@ collected() {
         "$LAB_DIR/namespaces" "$@"
 }
 
-# shellcheck disable=SC2034  # Whoever sources this has a use for it.
+# shellcheck disable=SC2034  # Scripts that source this use it.
 readonly COLLECTED_NO_OTHER='.others_touched + .others_cut_off == 0'
 
 # collected_exactly COUNT: a condition: so many, and none but those.

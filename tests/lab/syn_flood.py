@@ -6,25 +6,18 @@ that it answers none and none is completed. Says `begins`, and at the end `sent 
 Usage: syn_flood.py OWN_ADDRESS ADDRESS PORT SECONDS
 """
 
+import os
 import socket
 import struct
 import sys
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "scripts", "lib"))
+from soak_frames import with_sum
+
 # The fixed address of every pod's gateway; what leaves a pod goes there.
 GATEWAY_MAC = bytes.fromhex("027673000001")
 FIRST_PORT, LAST_PORT = 1024, 65535
-
-
-def checksum(data):
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def with_sum(header, at, covered):
-    return header[:at] + struct.pack("!H", checksum(covered)) + header[at + 2 :]
 
 
 def syn(mac, source, destination, source_port, port):

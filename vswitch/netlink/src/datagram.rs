@@ -1,7 +1,7 @@
 //! What a datagram of the kernel's holds, read by what reads those of the sockets.
 //!
-//! Enters: bytes, from whoever has no socket: the fuzz target and tests. Leaves: what the sockets' owners would
-//! have got of them.
+//! Enters: bytes, from the fuzz target and tests, which have no socket. Leaves: what a socket would have given its
+//! owner of them.
 
 use std::net::IpAddr;
 

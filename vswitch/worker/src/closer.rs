@@ -46,7 +46,7 @@ impl Closer {
         let thread = essential::spawn("closer", move || {
             let outcome = confine();
             let is_confined = outcome.is_ok();
-            // Whoever starts it waits.
+            // The thread that starts it waits for this.
             let _ = confined_tx.send(outcome);
             if is_confined {
                 handles.into_iter().for_each(close);

@@ -225,7 +225,7 @@ fn an_ipam_plugins_addresses_get_our_interface(lab: &Lab, version: &str) {
 fn success_is_exit_0_and_failure_is_not(lab: &Lab, version: &str) {
     let run = lab.run(version);
     assert!(run.run("VERSION").success && run.run("DEL").success);
-    // Whoever it is that fails; each error is JSON on stdout.
+    // An IPAM plugin, the configuration or the daemon: each error is JSON on stdout.
     let fails = FakeIpam::new("cat >/dev/null; exit 1");
     assert_eq!(fails.used_by(run.clone()).add().code(), 104);
     assert_eq!(run.run_with("ADD", b"{").code(), 6);

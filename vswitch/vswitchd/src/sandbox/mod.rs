@@ -13,8 +13,8 @@
 //! | `children`  | what the program `nft` and the thread that runs it need |
 //! | `arguments` | calls of which some arguments alone are allowed |
 //!
-//! A call of a packet's way costs the same with a filter as without: the kernel (5.11) keeps a bitmap of the calls that
-//! a filter allows whatever their arguments, and does not run the filter for these.
+//! For calls of a packet's way the kernel (5.11) does not run the filter: it keeps a bitmap of those that a filter allows
+//! whatever their arguments.
 
 mod arguments;
 mod calls;

@@ -84,8 +84,8 @@ fn no_thread_but_that_of_the_rules_may_execute_a_program() {
 }
 
 #[test]
-fn a_panic_in_a_confined_thread_prints_what_it_was() {
-    let ended = again("a_panic_in_a_confined_thread_prints_what_it_was", || {
+fn a_panic_in_a_confined_thread_ends_that_thread_alone() {
+    let ended = again("a_panic_in_a_confined_thread_ends_that_thread_alone", || {
         for kind in KINDS {
             let confine = Sandbox(SeccompSetting::Kill).confining(kind);
             let thread = thread::spawn(move || {
